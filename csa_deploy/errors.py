@@ -1,0 +1,67 @@
+"""One exception per documented exit code.
+
+A stage raises one of these with a single line that says what is wrong, where, and how to fix it; the
+command line prints that line and exits with :attr:`CsaDeployError.exit_code`. Anything else that reaches
+the command line is a defect of csa-deploy and exits with 1.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_INTERNAL = 1
+EXIT_INTERRUPTED = 130
+
+
+class CsaDeployError(Exception):
+    """Base of every error a user can cause or meet.
+
+    Args:
+        message: what is wrong and where, in one line.
+        fix: what to do about it, in one line; shown after the message.
+    """
+
+    exit_code = EXIT_INTERNAL
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} | fix: {self.fix}" if self.fix else self.message
+
+
+class UsageError(CsaDeployError):
+    """Wrong argument, configuration or input file (exit 2)."""
+
+    exit_code = 2
+
+
+class EnvironmentLacksError(CsaDeployError):
+    """The machine lacks something; ``fix`` says what to install (exit 3)."""
+
+    exit_code = 3
+
+
+class OperationRejectedError(CsaDeployError):
+    """An operation is not allowed in the requested safety scope (exit 4)."""
+
+    exit_code = 4
+
+
+class BuildFailedError(CsaDeployError):
+    """The engine builder refused or crashed (exit 5)."""
+
+    exit_code = 5
+
+
+class AccuracyGateError(CsaDeployError):
+    """A numerical or accuracy budget is broken (exit 6)."""
+
+    exit_code = 6
+
+
+class PerformanceGateError(CsaDeployError):
+    """A latency or memory budget is broken (exit 7)."""
+
+    exit_code = 7

@@ -1,0 +1,1 @@
+"""CSA networks for csa-deploy (import name ``csa_models``)."""

@@ -1,0 +1,213 @@
+"""Convolutional Self-Attention (CSA): attention by convolutions, element-wise products and reshapes alone.
+
+No softmax, no matrix product, no LayerNorm and no reduction, so that the network stays within TensorRT's
+restricted mode. Written from the mathematical description of the network; tensor names follow the published
+checkpoints so that these load.
+
+Notation: activations are (N, C, H, W); ``S`` is the side of a stage's attention map and ``P = S * S``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: ``blocks`` CSA blocks on ``channels`` channels with ``heads`` heads over an S x S map."""
+
+    blocks: int
+    channels: int
+    heads: int
+    map_side: int
+
+
+@dataclass(frozen=True)
+class Stem:
+    """First downsampling convolution: kernel, stride and padding in pixels, and its input channels."""
+
+    kernel: int = 7
+    stride: int = 4
+    padding: int = 3
+    in_channels: int = 3
+
+
+@dataclass(frozen=True)
+class CSAConfig:
+    """Everything that distinguishes one CSA network from another."""
+
+    stages: tuple[Stage, ...]
+    classes: int = 1000
+    stem: Stem = Stem()
+    downsample_padding: int = 0
+    expansion: int = 3
+    value_kernel: int = 5
+    drop_path: float = 0.0
+    layer_scale: float | None = None
+
+
+def resize_scale(size: int, target: int) -> float:
+    """Scale for a Resize from ``size`` to ``target`` pixels that every runtime rounds to ``target``.
+
+    The output size of a Resize by scale is ``floor(size * scale)``, and three arithmetics are in use (float64,
+    float32, and float32 scale times size in float64). The float32 just above ``target / size`` is right in all
+    three for sizes 1..512 against 7 and 14, also in TensorRT's parser, and moves values by less than 1e-7.
+    """
+    if size == target:
+        return 1.0
+    return float(np.nextafter(np.float32(target / size), np.float32(np.inf)))
+
+
+def resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear resize of (N, C, H, W) to (N, C, height, width), half-pixel centres, exported with scales."""
+    h, w = int(x.shape[-2]), int(x.shape[-1])
+    if (h, w) == (height, width):
+        return x
+    scale = (resize_scale(h, height), resize_scale(w, width))
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=False)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops the whole residual branch of a sample with probability ``p``."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        keep = 1.0 - self.p
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)
+
+
+def swish_norm(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.SiLU())
+
+
+class CSABlock(nn.Module):
+    """Convolutional self-attention with a residual connection; (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, stage: Stage, config: CSAConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        channels, k = stage.channels, config.value_kernel
+        self.side, self.heads = stage.map_side, stage.heads
+        relations = stage.heads * stage.map_side**2
+        hidden = config.expansion * channels
+
+        self.v = nn.Conv2d(channels, channels, k, padding=k // 2, groups=channels)
+        self.act_v = swish_norm(channels)
+        self.q = nn.Conv2d(channels, relations, 1)
+        self.norm_q = nn.BatchNorm2d(relations)
+        self.qk = nn.Conv2d(relations, channels, 1)
+        self.act_qk = nn.Sequential(nn.BatchNorm2d(channels), nn.Sigmoid())
+        self.qkv = nn.Conv2d(channels, hidden, 1)
+        self.act_qkv = swish_norm(hidden)
+        self.mlp = nn.Conv2d(hidden, channels, 1)
+        self.drop_path = DropPath(drop_path)
+        self.gamma = (
+            nn.Parameter(torch.full((1, channels, 1, 1), config.layer_scale))
+            if config.layer_scale is not None
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = int(x.shape[-2]), int(x.shape[-1])
+        v = self.act_v(self.v(x))
+        q = self.norm_q(self.q(resize(v, self.side, self.side)))
+        a = resize(q * self.key(q), height, width)
+        a = self.act_qk(self.qk(a))
+        y = self.mlp(self.act_qkv(self.qkv(a * v)))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y)
+
+    def key(self, q: Tensor) -> Tensor:
+        """Per head, the transpose of q seen as a (channel, position) matrix of P x P; same shape as q."""
+        positions = self.side**2
+        k = q.reshape(-1, self.heads, positions, positions).transpose(2, 3)
+        return k.reshape(-1, self.heads * positions, self.side, self.side)
+
+
+class ConvSelfAttn(nn.Module):
+    """A CSA network for classification; images (N, C, H, W) -> logits (N, classes), for every batch size.
+
+    Raises:
+        ValueError: the input is smaller than :meth:`minimum_size`.
+    """
+
+    def __init__(self, config: CSAConfig) -> None:
+        super().__init__()
+        self.config = config
+        stem, widths = config.stem, [s.channels for s in config.stages]
+        self.downsample_layers = nn.ModuleList(
+            [conv_norm(stem.in_channels, widths[0], stem.kernel, stem.stride, stem.padding)]
+            + [conv_norm(a, b, 3, 2, config.downsample_padding) for a, b in zip(widths, widths[1:], strict=False)]
+        )
+        rates = torch.linspace(0, config.drop_path, sum(s.blocks for s in config.stages)).tolist()
+        self.stages = nn.ModuleList()
+        for stage in config.stages:
+            self.stages.append(
+                nn.Sequential(*[CSABlock(stage, config, drop_path=rates.pop(0)) for _ in range(stage.blocks)])
+            )
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.head = nn.Conv2d(widths[-1], config.classes, 1)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_size(int(x.shape[-2]), int(x.shape[-1]))
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(downsample(x))
+        # A pool over the whole map: covers it at every input size, and stays a Pooling layer in TensorRT.
+        x = F.avg_pool2d(x, kernel_size=(int(x.shape[-2]), int(x.shape[-1])))
+        return self.head(self.norm(x)).reshape(-1, self.config.classes)
+
+    def map_sizes(self, side: int) -> list[int]:
+        """Side of each stage's feature map for an input of ``side`` pixels (0 or less: the stage has no map)."""
+        stem, sizes = self.config.stem, []
+        side = (side + 2 * stem.padding - stem.kernel) // stem.stride + 1
+        sizes.append(side)
+        for _ in self.config.stages[1:]:
+            side = (side + 2 * self.config.downsample_padding - 3) // 2 + 1
+            sizes.append(side)
+        return sizes
+
+    def minimum_size(self) -> int:
+        """Smallest side in pixels: every stage has a map, and the last one stands for at least one full stride."""
+        stride = self.config.stem.stride * 2 ** (len(self.config.stages) - 1)
+        side = stride
+        while min(self.map_sizes(side)) < 1:
+            side += 1
+        return side
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError with the reason when the network cannot mean an input of this size."""
+        minimum = self.minimum_size()
+        for name, side in (("height", height), ("width", width)):
+            if side < minimum:
+                raise ValueError(
+                    f"input {height}x{width}: {name} {side} is too small, the feature maps would be "
+                    f"{self.map_sizes(side)}; the smallest side is {minimum}"
+                )
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal weights with standard deviation 0.02 and zero bias, for convolutions."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def stages(depths: Sequence[int], widths: Sequence[int], heads: Sequence[int], sides: Sequence[int]) -> tuple[Stage, ...]:
+    return tuple(Stage(*row) for row in zip(depths, widths, heads, sides, strict=True))
