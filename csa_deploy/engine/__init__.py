@@ -1,0 +1,1 @@
+"""Engine builders: TensorRT-RTX and TensorRT, driven through polygraphy in a child process."""

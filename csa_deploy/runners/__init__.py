@@ -1,0 +1,1 @@
+"""Execution backends behind one interface: PyTorch, ONNX Runtime, TensorRT and TensorRT-RTX."""

@@ -1,0 +1,124 @@
+"""The interface every execution backend offers, and what they share: input checks and partial batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from csa_deploy.errors import UsageError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One network input or output.
+
+    Attributes:
+        name: tensor name in the graph.
+        shape: extents; None marks a dynamic axis.
+        dtype: NumPy name of the element type (``"float32"``).
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Runner(Protocol):
+    """A network that can be executed. Use it as a context manager: it holds its backend only inside ``with``."""
+
+    name: str
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Inputs, in the network's order."""
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Outputs, in the network's order."""
+
+    def describe(self) -> dict[str, Any]:
+        """What executes, for the record: ``backend``, ``version``, ``provider``, ``threads``, ``executes``."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Execute once. Raises UsageError when names, shapes or types differ from :attr:`input_specs`."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]) -> None:
+    """Raise UsageError unless ``feeds`` has exactly the inputs of ``specs``, with their shapes and types."""
+    wanted = {spec.name: spec for spec in specs}
+    if wanted.keys() != feeds.keys():
+        raise UsageError(
+            f"inputs {sorted(feeds)} were given, the network takes {sorted(wanted)}",
+            fix="feed each input by its name in the graph",
+        )
+    for name, array in feeds.items():
+        spec = wanted[name]
+        fits = len(spec.shape) == array.ndim and all(
+            extent is None or extent == given for extent, given in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype.name != spec.dtype:
+            raise UsageError(
+                f"input {name!r} is {array.dtype.name} {list(array.shape)}, "
+                f"the network takes {spec.dtype} {[extent or '?' for extent in spec.shape]}",
+                fix="preprocess the data for this network, or export it for this shape",
+            )
+
+
+def run_padded(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    """Run any number of samples through a network of static batch size.
+
+    The samples go through in chunks of the network's batch size B; the last chunk is filled up by repeating its last
+    sample, and the outputs of the repetitions are dropped. With a dynamic batch axis the samples go through at once.
+
+    Args:
+        runner: an entered runner whose inputs and outputs all have the batch as their first axis.
+        feeds: per input an array (N, ...), the same N >= 1 for all inputs.
+
+    Returns:
+        Per output an array (N, ...).
+
+    Raises:
+        UsageError: inputs of different N, no sample, or an input or output without a batch axis.
+    """
+    batch = _batch_size(runner)
+    counts = {len(array) if array.ndim else 0 for array in feeds.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise UsageError(f"inputs have {sorted(counts)} samples", fix="give the same number, at least one, to each")
+    samples = counts.pop()
+    if batch is None or batch == samples:
+        return runner.run(feeds)
+    chunks = [_run_chunk(runner, feeds, start, batch) for start in range(0, samples, batch)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks])[:samples] for name in chunks[0]}
+
+
+def _run_chunk(runner: Runner, feeds: Mapping[str, np.ndarray], start: int, batch: int) -> Arrays:
+    chunk = {name: array[start : start + batch] for name, array in feeds.items()}
+    missing = batch - len(next(iter(chunk.values())))
+    if missing:
+        chunk = {name: np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for name, part in chunk.items()}
+    return runner.run(chunk)
+
+
+def _batch_size(runner: Runner) -> int | None:
+    """The first extent that all inputs and outputs share; None when it is dynamic."""
+    specs = (*runner.input_specs, *runner.output_specs)
+    extents = {spec.shape[0] if spec.shape else 0 for spec in specs}
+    if len(extents) != 1 or 0 in extents:
+        listed = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
+        raise UsageError(
+            f"{runner.name}: inputs and outputs do not share a batch axis: {listed}",
+            fix="export the network with the batch as the first axis of every input and output",
+        )
+    return extents.pop()

@@ -1,0 +1,150 @@
+"""Runs an ONNX graph in ONNX Runtime: the same file that the engine builder gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+# ONNX Runtime's names of element types -> NumPy's. Types that NumPy cannot hold are refused by name.
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class OnnxRuntimeRunner:
+    """An ONNX graph on one execution provider. The session exists from ``__init__`` on, so errors come early.
+
+    Args:
+        model: path of the graph (external data is found beside it), or the serialized graph.
+        provider: execution provider; no other is tried when it is missing.
+        threads: intra-op threads; None leaves the number to ONNX Runtime (one per core).
+        optimize: whether ONNX Runtime may rewrite the graph; False executes the nodes as they stand, which keeps the
+            rounding of every intermediate tensor of a reduced-precision graph as far as the provider has the kernels.
+        name: name in reports.
+
+    Raises:
+        UsageError: the file is missing, the graph does not load, or a tensor has a type NumPy lacks.
+        EnvironmentLacksError: this ONNX Runtime does not have the provider.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        provider: str = CPU,
+        threads: int | None = None,
+        optimize: bool = True,
+        name: str = "onnxruntime",
+    ) -> None:
+        self.name = name
+        self._provider = provider
+        self._threads = threads
+        self._optimize = optimize
+        self._session: onnxruntime.InferenceSession | None = self._open(model)
+        self._inputs = tuple(self._spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(self._spec(value) for value in self._session.get_outputs())
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the graph."""
+        return self._inputs
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the graph."""
+        return self._outputs
+
+    def describe(self) -> dict[str, Any]:
+        """What executes."""
+        import onnxruntime
+
+        return {
+            "backend": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "provider": self._provider,
+            "threads": self._threads or "one per core",
+            "executes": "the ONNX graph, optimised by ONNX Runtime"
+            if self._optimize
+            else "the ONNX graph node by node",
+        }
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Execute once; see :class:`csa_deploy.runners.base.Runner`."""
+        if self._session is None:
+            raise UsageError(f"{self.name} is closed", fix="use it inside its with block")
+        check_feeds(self._inputs, feeds)
+        try:
+            results = self._session.run(None, {name: np.ascontiguousarray(array) for name, array in feeds.items()})
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
+            raise UsageError(
+                f"{self.name}: ONNX Runtime stopped at a node: {_first_line(error)}",
+                fix="check the graph's shapes and types at that node",
+            ) from error
+        return {spec.name: np.asarray(result) for spec, result in zip(self._outputs, results, strict=True)}
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        """The session is open already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the session and its memory."""
+        self._session = None
+
+    def _open(self, model: Path | bytes) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        if self._provider not in onnxruntime.get_available_providers():
+            raise EnvironmentLacksError(
+                f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}; "
+                f"it has {', '.join(onnxruntime.get_available_providers())}",
+                fix=f"use {CPU}, or install the ONNX Runtime package that has it",
+            )
+        if isinstance(model, Path) and not model.is_file():
+            raise UsageError(f"no such file: {model}", fix="check the path")
+        levels = onnxruntime.GraphOptimizationLevel
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if self._optimize else levels.ORT_DISABLE_ALL
+        options.log_severity_level = 4  # errors are raised as well; printing them too would say them twice
+        options.intra_op_num_threads = self._threads or 0
+        try:
+            source = str(model) if isinstance(model, Path) else model
+            return onnxruntime.InferenceSession(source, options, providers=[self._provider])
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
+            raise UsageError(
+                f"{model if isinstance(model, Path) else self.name} does not load in "
+                f"ONNX Runtime {onnxruntime.__version__}: {_first_line(error)}",
+                fix="export the network again, or check the file with `csa-deploy check`",
+            ) from error
+
+    def _spec(self, value: Any) -> TensorSpec:
+        if value.type not in _DTYPES:
+            raise UsageError(
+                f"{self.name}: {value.name!r} is a {value.type}, which cannot be fed or read",
+                fix="export the network with float32, float16, integer or bool inputs and outputs",
+            )
+        shape = tuple(extent if isinstance(extent, int) else None for extent in value.shape)
+        return TensorSpec(value.name, shape, _DTYPES[value.type])
+
+
+def _first_line(error: Exception) -> str:
+    """ONNX Runtime's message without its status prefix and further lines."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.split(" : ", 3)[-1]

@@ -1,0 +1,115 @@
+"""Runs a PyTorch module on the CPU: the reference that every other backend is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csa_deploy.errors import UsageError
+from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class TorchRunner:
+    """Eager PyTorch on the CPU, in inference mode, without autocast.
+
+    Args:
+        module: the network; it is put into eval mode.
+        inputs: input names, static shapes and types, in the order of ``module.forward``.
+        output_names: one name per output tensor, in the order of the module's (flattened) result.
+        threads: intra-op threads while entered; None keeps PyTorch's setting.
+        name: name in reports.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Sequence[TensorSpec],
+        output_names: Sequence[str],
+        *,
+        threads: int | None = None,
+        name: str = "torch",
+    ) -> None:
+        self.name = name
+        self._module = module.eval()
+        self._inputs = tuple(inputs)
+        self._output_names = tuple(output_names)
+        self._threads = threads
+        self._threads_before: int | None = None
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Inputs as given."""
+        return self._inputs
+
+    @cached_property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Outputs, found by running the module once on zeros."""
+        zeros = {spec.name: np.zeros([extent or 1 for extent in spec.shape], spec.dtype) for spec in self._inputs}
+        return tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in self.run(zeros).items())
+
+    def describe(self) -> dict[str, Any]:
+        """What executes."""
+        import torch
+
+        return {
+            "backend": "torch",
+            "version": torch.__version__,
+            "provider": "CPU",
+            "threads": self._threads or torch.get_num_threads(),
+            "executes": "the PyTorch module, eager, inference mode",
+        }
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Execute once; see :class:`csa_deploy.runners.base.Runner`."""
+        import torch
+
+        check_feeds(self._inputs, feeds)
+        # Copies, so that a module that works in place cannot change what the other backends get.
+        tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")) for spec in self._inputs]
+        with torch.inference_mode():
+            outputs = list(_flatten(self._module(*tensors)))
+        if len(outputs) != len(self._output_names):
+            raise UsageError(
+                f"the module returns {len(outputs)} tensors, {len(self._output_names)} output names were given",
+                fix="name every output of the module once",
+            )
+        return {name: output.cpu().numpy() for name, output in zip(self._output_names, outputs, strict=True)}
+
+    def __enter__(self) -> TorchRunner:
+        """Set the thread count, which PyTorch keeps per process."""
+        if self._threads is not None:
+            import torch
+
+            self._threads_before = torch.get_num_threads()
+            torch.set_num_threads(self._threads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore the thread count."""
+        if self._threads_before is not None:
+            import torch
+
+            torch.set_num_threads(self._threads_before)
+            self._threads_before = None
+
+
+def _flatten(result: Any) -> Iterable[Tensor]:
+    """Tensors of a module's result in order: a tensor, or nested sequences and mappings of tensors."""
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    if isinstance(result, (list, tuple)):
+        for item in result:
+            yield from _flatten(item)
+    elif hasattr(result, "detach"):
+        yield result
+    else:
+        raise UsageError(f"the module returns a {type(result).__name__}", fix="return tensors, tuples or dicts of them")
