@@ -213,7 +213,7 @@ def adopt_layer_scale(block: nn.Module, state: dict[str, Any], prefix: str, *_: 
     """Give a block without layer scale one when the checkpoint to load has it (a hook of ``load_state_dict``)."""
     gamma = state.get(f"{prefix}gamma")
     if block.gamma is None and isinstance(gamma, Tensor):
-        block.gamma = nn.Parameter(torch.ones(1, block.v.out_channels, 1, 1))  # type: ignore[union-attr, arg-type]
+        block.gamma = nn.Parameter(torch.ones(1, block.v.out_channels, 1, 1))
 
 
 def init_weights(module: nn.Module) -> None:

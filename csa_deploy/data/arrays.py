@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from csa_deploy.data.dataset import Batch, Chooser, Dataset
+from csa_deploy.data.base import Batch, Chooser, Dataset
 from csa_deploy.errors import UsageError
 
 LABELS = "labels"

@@ -1,199 +1,67 @@
-"""What every data set offers: batches of network inputs, labels, identities and a fingerprint."""
+"""The way from what a user types to a data set."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import difflib
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from csa_deploy.data.images import decode, to_array
+from csa_deploy.data.arrays import ArrayDataset
+from csa_deploy.data.base import Dataset, choose
+from csa_deploy.data.folder import open_folder
+from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
-IMAGE = "image"
 
+def open_dataset(
+    spec: str | Path, preprocessing: Preprocessing | None, *, limit: int | None = None, seed: int | None = None
+) -> Dataset:
+    """Open a data set: a name (``digits``, ``photos``, ...), a folder of images, or an ``.npz``.
 
-@dataclass(frozen=True)
-class Batch:
-    """Consecutive samples of a data set.
-
-    Attributes:
-        inputs: arrays of shape (n, ...) by input name; image sets have the one name ``"image"``.
-        labels: class indices, int64 of shape (n,); None in an unlabelled set.
-        ids: one identity per sample, unique in the set.
-    """
-
-    inputs: dict[str, np.ndarray]
-    labels: np.ndarray | None
-    ids: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def feed(self, network: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-        """The inputs under the network's names; a single input fits a network's single input of any name.
-
-        Args:
-            network: shape by input name, batch axis first; the batch axis is not compared.
-
-        Raises:
-            UsageError: names or shapes differ; both sides are listed.
-        """
-        inputs = self.inputs
-        if len(inputs) == 1 and len(network) == 1:
-            inputs = dict(zip(network, inputs.values(), strict=True))
-        fits = inputs.keys() == network.keys() and all(
-            array.shape[1:] == tuple(network[name][1:]) for name, array in inputs.items()
-        )
-        if not fits:
-            raise UsageError(
-                f"the data do not fit the network: the network takes {_listed(network)}, "
-                f"the data hold {_listed({name: array.shape for name, array in self.inputs.items()})}",
-                fix="give inputs of these names and shapes (the first axis is the sample)",
-            )
-        return inputs
-
-
-class Dataset(ABC):
-    """A finite, ordered set of samples, read again from its source at each pass.
-
-    Attributes:
-        name: the name or path as given.
-        classes: class names in label order; empty when unknown.
-        labels: class index of every sample, int64 of shape (len,); None when unlabelled.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    labels: np.ndarray | None
-
-    @property
-    def labelled(self) -> bool:
-        """Whether accuracy can be computed."""
-        return self.labels is not None
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples in order, ``batch_size`` at a time, the last batch with what is left."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over all that determines the batches: identities, labels, bytes and preprocessing."""
-
-    @abstractmethod
-    def image(self, identity: str) -> Image.Image | None:
-        """The picture of a sample before preprocessing; None when the set holds tensors."""
-
-    def check_labels(self, outputs: int) -> None:
-        """Raise UsageError when a label is no index into ``outputs`` network outputs."""
-        if self.labels is None or not len(self.labels):
-            return
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= outputs:
-            raise UsageError(
-                f"{self.name}: labels {low}..{high} do not fit a network with {outputs} outputs",
-                fix=f"labels are class indices 0..{outputs - 1}",
-            )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image: its identity, its class index if known, and how to get its encoded file or its pixels."""
-
-    id: str
-    label: int | None
-    source: Path | np.ndarray
-
-    def image(self) -> Image.Image:
-        """The decoded image in mode RGB or L."""
-        return Image.fromarray(self.source) if isinstance(self.source, np.ndarray) else decode(self.source, self.source)
-
-    def digest(self) -> bytes:
-        """SHA-256 of the file's bytes or of the pixels."""
-        if isinstance(self.source, np.ndarray):
-            return hashlib.sha256(np.ascontiguousarray(self.source).tobytes()).digest()
-        return hashlib.sha256(self.source.read_bytes()).digest()
-
-
-class ImageDataset(Dataset):
-    """Images, preprocessed as the network declares.
+    A name wins over a folder of that name (write ``./digits`` for the folder). Headers of all chosen images are read,
+    so that a file that is no image is found before a long run, not in it.
 
     Args:
-        name: the name or path as given.
-        samples: at least one; all labelled or none.
-        classes: class names in label order.
-        preprocessing: the network's.
+        spec: what the user typed.
+        preprocessing: the network's; may be None for ``.npz`` files, which hold tensors.
+        limit: use at most this many samples, spread evenly over the set.
+        seed: draw the ``limit`` samples at random from this seed instead.
+
+    Raises:
+        UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
+        EnvironmentLacksError: the package that holds a named set is not installed.
     """
-
-    def __init__(
-        self, name: str, samples: Sequence[Sample], classes: Sequence[str], preprocessing: Preprocessing
-    ) -> None:
-        self.name = name
-        self.samples = tuple(samples)
-        self.classes = tuple(classes)
-        self.preprocessing = preprocessing
-        labels = [s.label for s in self.samples if s.label is not None]
-        self.labels = np.asarray(labels, dtype=np.int64) if labels else None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Decode and preprocess ``batch_size`` images at a time."""
-        for start in range(0, len(self), batch_size):
-            part = self.samples[start : start + batch_size]
-            arrays = np.stack([to_array(s.image(), self.preprocessing) for s in part])
-            labels = None if self.labels is None else self.labels[start : start + batch_size]
-            yield Batch({IMAGE: arrays}, labels, tuple(s.id for s in part))
-
-    def fingerprint(self) -> str:
-        """See :meth:`Dataset.fingerprint`; reads every file once."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(json.dumps(self.preprocessing.to_json(), sort_keys=True).encode())
-        for sample in self.samples:
-            digest.update(f"{sample.id}\0{sample.label}\0".encode())
-            digest.update(sample.digest())
-        return digest.hexdigest()
-
-    def image(self, identity: str) -> Image.Image:
-        """The decoded image; raises KeyError for an identity that is not in the set."""
-        return self._by_id[identity].image()
-
-    @cached_property
-    def _by_id(self) -> dict[str, Sample]:
-        return {s.id: s for s in self.samples}
+    chooser = partial(choose, limit=limit, seed=seed)
+    if str(spec) in NAMED:
+        dataset: Dataset = NAMED[str(spec)](_needed(preprocessing, spec), chooser)
+    else:
+        path = Path(spec)
+        if path.is_dir():
+            dataset = open_folder(path, str(spec), _needed(preprocessing, spec), chooser)
+        elif path.suffix == ".npz":
+            dataset = ArrayDataset(path, str(spec), chooser, preprocessing.classes if preprocessing else ())
+        else:
+            raise _unknown(spec, path)
+    if preprocessing is not None and preprocessing.classes:
+        dataset.check_labels(len(preprocessing.classes))
+    return dataset
 
 
-def choose(total: int, limit: int | None, seed: int | None) -> list[int]:
-    """Indices of the samples to use, ascending: evenly spread, or drawn at random when there is a seed.
-
-    Evenly spread, because data sets are often sorted by class.
-    """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit {limit}: at least one sample is needed")
-    if limit is None or limit >= total:
-        return list(range(total))
-    if seed is None:
-        return [i * total // limit for i in range(limit)]
-    # RandomState: NumPy promises that its streams never change.
-    return sorted(np.random.RandomState(seed).permutation(total)[:limit].tolist())
+def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocessing:
+    if preprocessing is None:
+        raise UsageError(
+            f"{spec}: holds images, but the network declares no preprocessing",
+            fix="give the data as .npz with one array per network input",
+        )
+    return preprocessing
 
 
-Chooser = Callable[[int], list[int]]
-
-
-def _listed(shapes: Mapping[str, Sequence[int]]) -> str:
-    return ", ".join(f"{name} ({', '.join(['n', *map(str, shape[1:])])})" for name, shape in shapes.items())
+def _unknown(spec: str | Path, path: Path) -> UsageError:
+    if path.is_file():
+        return UsageError(f"{spec}: neither a folder of images nor an .npz file")
+    near = difflib.get_close_matches(str(spec), NAMED, n=1)
+    return UsageError(
+        f"{spec}: no such data set, folder or .npz file",
+        fix=f"did you mean {near[0]}?" if near else f"named data sets: {', '.join(NAMED)}",
+    )

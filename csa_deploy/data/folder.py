@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from csa_deploy.data.dataset import Chooser, ImageDataset, Sample
+from csa_deploy.data.base import Chooser, ImageDataset, Sample
 from csa_deploy.data.images import SUFFIXES, check_image
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csa_deploy.data.dataset import Chooser, ImageDataset, Sample
+from csa_deploy.data.base import Chooser, ImageDataset, Sample
 from csa_deploy.data.images import check_image
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.network import Preprocessing
