@@ -1,0 +1,126 @@
+"""What a rewrite is, and what rewrites share.
+
+A rule is a name and a function that changes an IR model in place and returns how often. Most are rules of
+onnxscript's rewriter; :func:`pattern_rule` keeps these to the main graph, because a rewrite inside a branch or loop
+body that the random inputs never enter could not be proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter import RewriteRule, RewriteRuleSet
+
+SCOPE_KEY = "pkg.torch.onnx.name_scopes"
+"""Node metadata in which torch's exporter keeps the module path."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One exact rewrite.
+
+    Attributes:
+        name: stable identifier.
+        summary: what it does, in one line.
+        apply: changes the model in place and returns the number of rewrites.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[ir.Model], int]
+
+
+class _MainGraphRule(RewriteRule):
+    """A rewriter rule that leaves subgraphs and local functions alone."""
+
+    def __init__(self, rule: RewriteRule) -> None:
+        self.__dict__.update(rule.__dict__)
+
+    def match(self, model: ir.Model, graph_or_function: ir.Graph | ir.Function, *args: Any, **kwargs: Any) -> Any:
+        """Match in the main graph only."""
+        if graph_or_function is not model.graph:
+            return None
+        return super().match(model, graph_or_function, *args, **kwargs)
+
+
+def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule]) -> Rule:
+    """A :class:`Rule` out of rules of onnxscript's rewriter."""
+    rule_set = RewriteRuleSet([_MainGraphRule(rule) for rule in rules])
+
+    def apply(model: ir.Model) -> int:
+        known = set(model.graph)
+        count = int(rule_set.apply_to_model(model))
+        if count:
+            _name_after_outputs(model, known)
+            remove_unused(model)
+        return count
+
+    return Rule(name, summary, apply)
+
+
+def _name_after_outputs(model: ir.Model, known: set[ir.Node]) -> None:
+    """Give nodes that a rule left without a name of its own a name that does not depend on a counter."""
+    taken = {node.name for node in known}
+    for node in model.graph:
+        if node not in known and (node.name or "node").startswith("node") and node.name not in taken:
+            node.name = f"{node.op_type}_{node.outputs[0].name}"
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop nodes and initializers that nothing uses."""
+    RemoveUnusedNodesPass()(model)
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The value of a constant, or None. An initializer that is also a graph input can be overridden: no constant."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """Whether a value is known to hold floating-point numbers."""
+    return value is not None and value.dtype is not None and value.dtype.is_floating_point()
+
+
+def fresh_name(graph: ir.Graph, base: str) -> str:
+    """``base``, or ``base`` with a number, such that no value of the main graph has this name."""
+    taken = {value.name for node in graph for value in node.outputs}
+    taken.update(graph.initializers, (value.name for value in graph.inputs))
+    name, number = base, 1
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    return name
+
+
+def new_weight(op: Any, node: ir.Node, old: ir.Value | None, array: np.ndarray, suffix: str) -> ir.Value:
+    """An initializer that takes the place of ``old`` among the inputs of ``node``, in the weights' element type.
+
+    It keeps the name, and so the path of the PyTorch parameter, unless another node uses ``old`` too.
+    """
+    weight = node.inputs[1]
+    assert weight is not None and weight.const_value is not None and node.graph is not None
+    if old is not None and old.name and all(user is node for user, _ in old.uses()):
+        name = old.name
+    else:
+        name = fresh_name(node.graph, f"{node.name}.{suffix}")
+    tensor = ir.tensor(array.astype(weight.const_value.dtype.numpy()), name=name)
+    return op.initializer(tensor, name=name)
+
+
+def inherit(value: ir.Value, source: ir.Node, *, shape: tuple[int, ...] | None = None) -> ir.Value:
+    """Give the node that makes ``value`` the metadata of ``source``, so that it still traces to its module path.
+
+    Without ``shape``, the output takes over the shape of ``source``'s output.
+    """
+    node, old = value.producer(), source.outputs[0]
+    assert node is not None
+    node.metadata_props.update(source.metadata_props)
+    value.type = old.type
+    value.shape = ir.Shape(shape) if shape is not None else old.shape
+    return value

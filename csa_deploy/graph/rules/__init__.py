@@ -1,0 +1,1 @@
+"""The rewrites of :mod:`csa_deploy.graph.optimize`, one per file."""

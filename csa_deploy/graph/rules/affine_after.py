@@ -1,0 +1,79 @@
+"""Fold a per-channel scale or shift into the convolution or Gemm before it.
+
+BatchNormalization, layer scale (a product with a constant of shape (1, C, 1, 1)) and added constants are all of the
+form ``y * scale + shift``, which the weights and bias of the layer that makes ``y`` take over exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRule
+
+from csa_deploy.graph.rewrite import pattern_rule
+from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, channel_affine, weights_of, with_weights
+from csa_deploy.graph.shapes import static_shape
+
+
+def _pattern(layer: str, affine: str) -> Callable[..., Any]:
+    def pattern(op: Any, x: Any) -> Any:
+        made = getattr(op, layer)(x, _allow_other_inputs=True, _outputs=["made"])
+        return getattr(op, affine)(made, _allow_other_inputs=True, _outputs=["out"])
+
+    return pattern
+
+
+def _pattern_constant_first(layer: str, affine: str) -> Callable[..., Any]:
+    def pattern(op: Any, x: Any, first: Any) -> Any:
+        made = getattr(op, layer)(x, _allow_other_inputs=True, _outputs=["made"])
+        return getattr(op, affine)(first, made, _outputs=["out"])
+
+    return pattern
+
+
+def _check(context: Any, made: ir.Value, out: ir.Value, **_: Any) -> bool:
+    return _folded(made, out) is not None
+
+
+def _rewrite(op: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> ir.Value | None:
+    layer, folded = made.producer(), _folded(made, out)
+    return with_weights(op, layer, x, *folded) if layer is not None and folded is not None else None
+
+
+def _folded(made: ir.Value, out: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight and bias of ``affine(layer(x))`` as one layer, or None where it is not one."""
+    layer, affine = made.producer(), out.producer()
+    assert layer is not None and affine is not None
+    scale_shift, weights = channel_affine(affine, made), weights_of(layer)
+    if scale_shift is None or weights is None or static_shape(made) != static_shape(out):
+        return None
+    (scale, shift), (weight, bias) = scale_shift, weights
+    return _scaled_outputs(layer, weight, scale), bias * scale + shift
+
+
+def _scaled_outputs(layer: ir.Node, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """``weight`` with every output channel multiplied by its ``scale``."""
+    if layer.op_type == "Conv":
+        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    if layer.op_type == "Gemm":
+        return weight * (scale[:, None] if layer.attributes.get_int("transB", 0) else scale)
+    groups = layer.attributes.get_int("group", 1)  # ConvTranspose: (in, out / groups, ...)
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    return (split * scale.reshape(groups, 1, weight.shape[1], *(1,) * (weight.ndim - 2))).reshape(weight.shape)
+
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm")
+
+RULE = pattern_rule(
+    "fold_affine_after",
+    "fold BatchNormalization, layer scale and added constants into the convolution or Gemm before them",
+    [
+        RewriteRule(make(layer, affine), _rewrite, _check, name=f"Fold{affine}Into{layer}")
+        for make, affines in ((_pattern, AFFINES), (_pattern_constant_first, COMMUTING))
+        for layer in _LAYERS
+        for affine in affines
+    ],
+)

@@ -1,0 +1,103 @@
+"""Fold a per-channel scale or shift into the convolution or Gemm after it.
+
+Exact for a pure scale always, and for a shift only where the convolution does not pad: padding adds zeros after the
+shift, not before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRule
+
+from csa_deploy.graph.rewrite import pattern_rule
+from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, channel_affine, weights_of, with_weights
+from csa_deploy.graph.shapes import static_shape
+
+
+def _pattern(affine: str, layer: str) -> Callable[..., Any]:
+    def pattern(op: Any, x: Any) -> Any:
+        made = getattr(op, affine)(x, _allow_other_inputs=True, _outputs=["made"])
+        return getattr(op, layer)(made, _allow_other_inputs=True, _outputs=["out"])
+
+    return pattern
+
+
+def _pattern_constant_first(affine: str, layer: str) -> Callable[..., Any]:
+    def pattern(op: Any, x: Any, first: Any) -> Any:
+        made = getattr(op, affine)(first, x, _outputs=["made"])
+        return getattr(op, layer)(made, _allow_other_inputs=True, _outputs=["out"])
+
+    return pattern
+
+
+def _check(context: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> bool:
+    return _folded(x, made, out) is not None
+
+
+def _rewrite(op: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> ir.Value | None:
+    layer, folded = out.producer(), _folded(x, made, out)
+    return with_weights(op, layer, x, *folded) if layer is not None and folded is not None else None
+
+
+def _folded(x: ir.Value, made: ir.Value, out: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight and bias of ``layer(affine(x))`` as one layer, or None where it is not one."""
+    affine, layer = made.producer(), out.producer()
+    assert affine is not None and layer is not None
+    scale_shift, weights = channel_affine(affine, x), weights_of(layer)
+    if scale_shift is None or weights is None or static_shape(x) != static_shape(made):
+        return None
+    if not _keeps_exact(layer, scale_shift[1]):
+        return None
+    weight, bias = weights
+    scale, shift = (_along_inputs(layer, weight, values) for values in scale_shift)
+    added = (weight * shift).sum(axis=_input_axes(layer, weight))
+    if layer.op_type == "Gemm":
+        added = added * layer.attributes.get_float("alpha", 1.0)
+    return weight * scale, bias + added
+
+
+def _keeps_exact(layer: ir.Node, shift: np.ndarray) -> bool:
+    if layer.op_type == "Gemm":
+        return not layer.attributes.get_int("transA", 0)
+    return not pads(layer) or not shift.any()
+
+
+def _input_axes(layer: ir.Node, weight: np.ndarray) -> tuple[int, ...]:
+    """Axes of the weight that a layer sums over."""
+    if layer.op_type == "Gemm":
+        return (1,) if layer.attributes.get_int("transB", 0) else (0,)
+    return tuple(range(1, weight.ndim))
+
+
+def pads(layer: ir.Node) -> bool:
+    """Whether a convolution pads its input."""
+    if layer.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return True
+    return any(layer.attributes.get_ints("pads", ()) or ())
+
+
+def _along_inputs(layer: ir.Node, weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values per input channel, shaped to multiply ``weight``."""
+    if layer.op_type == "Gemm":
+        return values if layer.attributes.get_int("transB", 0) else values[:, None]
+    groups = layer.attributes.get_int("group", 1)
+    per_output = np.repeat(values.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+    return per_output.reshape(*weight.shape[:2], *(1,) * (weight.ndim - 2))
+
+
+_LAYERS = ("Conv", "Gemm")
+
+RULE = pattern_rule(
+    "fold_affine_before",
+    "fold BatchNormalization and constant scales and shifts into the convolution or Gemm after them",
+    [
+        RewriteRule(make(affine, layer), _rewrite, _check, name=f"Fold{affine}Before{layer}")
+        for make, affines in ((_pattern, AFFINES), (_pattern_constant_first, COMMUTING))
+        for layer in _LAYERS
+        for affine in affines
+    ],
+)

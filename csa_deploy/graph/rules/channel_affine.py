@@ -1,0 +1,111 @@
+"""Nodes that scale and shift each channel by constants, and how a convolution or Gemm takes them over.
+
+onnxscript's own BatchNormalization rule is not used: it refuses weights that several nodes share, folds a node in
+training mode as if it were not, computes in the weights' own precision, and gives the result neither the name nor
+the module path of the convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from csa_deploy.graph.rewrite import constant, inherit, is_float, new_weight
+from csa_deploy.graph.shapes import static_shape
+
+Affine = tuple[np.ndarray, np.ndarray]
+"""Scale and shift per channel, each of shape (C,), float64."""
+
+
+AFFINES = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
+"""Operators that can scale and shift channels by constants."""
+
+COMMUTING = ("Mul", "Add", "Sub")
+"""Those that can also do it with the constant as the first operand."""
+
+
+def channel_affine(node: ir.Node, data: ir.Value) -> Affine | None:
+    """``node`` as ``data * scale + shift`` per channel (axis 1), or None where it is not that."""
+    shape = static_shape(data)
+    if shape is None or len(shape) < 2 or not is_float(data):
+        return None
+    if node.op_type == "BatchNormalization":
+        return _batch_norm(node)
+    return _elementwise(node, data, shape)
+
+
+def _batch_norm(node: ir.Node) -> Affine | None:
+    values = [constant(value) for value in node.inputs[1:5]]
+    if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1 or any(v is None for v in values):
+        return None
+    gamma, beta, mean, variance = (np.asarray(v, np.float64) for v in values)
+    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return scale, beta - mean * scale
+
+
+def _elementwise(node: ir.Node, data: ir.Value, shape: tuple[int, ...]) -> Affine | None:
+    left = node.inputs[0] is data
+    operand = _per_channel(node.inputs[1 if left else 0], shape)
+    if operand is None:
+        return None
+    one, zero = np.ones_like(operand), np.zeros_like(operand)
+    if node.op_type == "Mul":
+        return operand, zero
+    if node.op_type == "Add":
+        return one, operand
+    if node.op_type == "Sub":
+        return (one, -operand) if left else (-one, operand)
+    return (1.0 / operand, zero) if node.op_type == "Div" and left and operand.all() else None
+
+
+def _per_channel(value: ir.Value | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A constant that broadcasts along axis 1 only, as (C,)."""
+    array = constant(value)
+    if array is None or array.ndim > len(shape):
+        return None
+    array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    if array.size not in (1, shape[1]) or array.size != array.shape[1]:
+        return None
+    return np.broadcast_to(array.reshape(-1).astype(np.float64), (shape[1],))
+
+
+def weights_of(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight and bias (output channels,) of a Conv, ConvTranspose or Gemm in float64, or None if not constant."""
+    weight = constant(node.inputs[1])
+    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    if weight is None or weight.dtype.kind != "f":
+        return None
+    outputs = output_channels(node, weight)
+    if bias_value is None:
+        return weight.astype(np.float64), np.zeros(outputs)
+    bias = constant(bias_value)
+    if bias is None or bias.size not in (1, outputs) or (bias.ndim and bias.size != bias.shape[-1]):
+        return None
+    factor = node.attributes.get_float("beta", 1.0)
+    return weight.astype(np.float64), np.broadcast_to(bias.reshape(-1).astype(np.float64) * factor, (outputs,))
+
+
+def output_channels(node: ir.Node, weight: np.ndarray) -> int:
+    """Output channels of a Conv, ConvTranspose or Gemm."""
+    if node.op_type == "Conv":
+        return int(weight.shape[0])
+    if node.op_type == "ConvTranspose":
+        return int(weight.shape[1]) * node.attributes.get_int("group", 1)
+    return int(weight.shape[0 if node.attributes.get_int("transB", 0) else 1])
+
+
+def with_weights(op: Any, layer: ir.Node, x: ir.Value, weight: np.ndarray, bias: np.ndarray) -> ir.Value:
+    """``layer`` on ``x`` with other weights, under its own name and module path."""
+    attributes = {name: value for name, value in layer.attributes.items() if name != "beta"}
+    old_bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    out = op.op(
+        layer.op_type,
+        x,
+        new_weight(op, layer, layer.inputs[1], weight, "weight"),
+        new_weight(op, layer, old_bias, bias, "bias"),
+        _name=layer.name,
+        **attributes,
+    )
+    return inherit(out, layer)

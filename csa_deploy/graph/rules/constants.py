@@ -1,0 +1,35 @@
+"""Compute what does not depend on the input: shape arithmetic, transposed weights, constants."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnxscript.optimizer import fold_constants_ir
+
+from csa_deploy.graph.rewrite import Rule, remove_unused
+
+# Any constant may be read, but none may grow: a result larger than this many elements must replace inputs as large.
+_MAY_READ = 2**40
+_MAY_GROW_TO = 1024
+
+
+def _in_main_graph(node: ir.Node, graph: ir.Graph) -> bool | None:
+    return None if node.graph is graph else False
+
+
+def _fold(model: ir.Model) -> int:
+    graph = model.graph
+    before = len(graph)
+    fold_constants_ir(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=_MAY_READ,
+        output_size_limit=_MAY_GROW_TO,
+        should_fold=lambda node: _in_main_graph(node, graph),
+    )
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    remove_unused(model)
+    return before - len(graph)
+
+
+RULE = Rule("fold_constants", "compute constants and shape arithmetic ahead; constants become initializers", _fold)

@@ -1,0 +1,80 @@
+"""Operations, parameters and multiply-accumulates of an ONNX graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.graph.shapes import inferred, static_shape
+
+_COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class GraphStatistics:
+    """What a graph consists of.
+
+    Attributes:
+        ops: nodes of the main graph by operator, in alphabetical order.
+        parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
+            statistics of BatchNormalization are among them, so folding lowers the number.
+        macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul in the main graph, for the graph's batch.
+        macs_unknown: nodes of these kinds whose shapes could not be inferred; they are not in ``macs``.
+        weight_bytes: bytes of all initializers and constants of the main graph.
+    """
+
+    ops: dict[str, int]
+    parameters: int
+    macs: int
+    macs_unknown: tuple[str, ...]
+    weight_bytes: int
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the main graph."""
+        return sum(self.ops.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the number of nodes."""
+        return {"nodes": self.nodes, **dataclasses.asdict(self)}
+
+
+def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
+    """Count a model's operations, parameters, multiply-accumulates and bytes."""
+    graph = inferred(model).graph
+    macs, unknown = 0, []
+    for node in graph:
+        if node.op_type in _COUNTED and node.domain == "":
+            count = _macs(node)
+            macs += count or 0
+            if count is None:
+                unknown.append(node.name or node.op_type)
+    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
+    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
+    return GraphStatistics(
+        ops=dict(sorted(Counter(node.op_type for node in graph).items())),
+        parameters=sum(t.size for t in tensors if t.dtype.is_floating_point() or t.dtype.bitwidth == 8),
+        macs=macs,
+        macs_unknown=tuple(unknown),
+        weight_bytes=sum(t.nbytes for t in tensors),
+    )
+
+
+def _macs(node: ir.Node) -> int | None:
+    """Multiply-accumulates of one node, or None where a shape is missing."""
+    data, weight = (static_shape(value) for value in node.inputs[:2])
+    out = static_shape(node.outputs[0])
+    if data is None or weight is None or out is None:
+        return None
+    if node.op_type == "Conv":
+        return math.prod(out) * math.prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(data) * math.prod(weight[1:])
+    transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transA", 0))
+    return math.prod(out) * (data[0] if transposed else data[-1])
