@@ -95,7 +95,8 @@ def _apply_suffix(value: list[Any] | tuple[Any, ...], suffix: str) -> Any:
         return value[-1]
     if any(item is None for item in value):
         return None
-    return {"min": min, "max": max, "prod": prod}[suffix](value)
+    functions: dict[str, Callable[[Any], Any]] = {"min": min, "max": max, "prod": prod}
+    return functions[suffix](value)
 
 
 def evaluate(condition: Condition, facts: Facts) -> bool | None:

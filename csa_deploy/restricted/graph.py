@@ -1,0 +1,207 @@
+"""The graph as the checker sees it: typed values, nodes in order, shape arithmetic folded away."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from csa_deploy.restricted import folding, reading
+
+Shape = tuple[int | None, ...]
+
+_DTYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT8E4M3FN: "float8",
+    TensorProto.FLOAT4E2M1: "float4",
+}
+"""Names that differ from ONNX's own in lower case."""
+
+
+def dtype_name(data_type: int) -> str | None:
+    """Name of an ONNX element type (``float32``, ``float16``, ``int8``, ...); None for UNDEFINED or an unknown one."""
+    if data_type == TensorProto.UNDEFINED or data_type not in TensorProto.DataType.values():
+        return None
+    return _DTYPES.get(data_type) or TensorProto.DataType.Name(data_type).lower()
+
+
+@dataclass
+class Value:
+    """One tensor of the graph.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: element type; None when not known.
+        shape: dimensions, None where not fixed; None when not even the rank is known.
+        const: whether it is known at build time.
+        data: its values, when constant and small.
+        sequence: whether it is no tensor (sequence, map, optional).
+    """
+
+    name: str
+    dtype: str | None = None
+    shape: Shape | None = None
+    const: bool = False
+    data: folding.Array | None = None
+    sequence: bool = False
+
+    @property
+    def rank(self) -> int | None:
+        """Number of dimensions; None when not known."""
+        return None if self.shape is None else len(self.shape)
+
+    @property
+    def elements(self) -> int | None:
+        """Number of elements; None when not known."""
+        if self.shape is None or any(dim is None for dim in self.shape):
+            return None
+        return prod(dim for dim in self.shape if dim is not None)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One ONNX node with its values; an omitted optional input is None.
+
+    Attributes:
+        proto: the node itself.
+        inputs: values read.
+        outputs: values written.
+        path: names of the enclosing control-flow nodes, outermost first.
+        bodies: bodies of a control-flow node, by attribute name.
+    """
+
+    proto: NodeProto
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[Value, ...]
+    path: tuple[str, ...] = ()
+    bodies: Mapping[str, Graph] = field(default_factory=dict)
+
+    @property
+    def op(self) -> str:
+        """Operator name."""
+        return self.proto.op_type
+
+    @property
+    def domain(self) -> str:
+        """Operator domain; the standard domain is ''."""
+        return "" if self.proto.domain == "ai.onnx" else self.proto.domain
+
+    @property
+    def name(self) -> str:
+        """Node name, or the name of its first output."""
+        name = self.proto.name or next((output.name for output in self.outputs if output.name), "")
+        return "/".join((*self.path, name))
+
+    @property
+    def module(self) -> str:
+        """Path of the PyTorch module that the node came from ('' when the export kept none)."""
+        return module_path(self.proto)
+
+    @cached_property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes as Python values; tensors as arrays, strings decoded, bodies left out."""
+        return attributes(self.proto)
+
+    def input(self, index: int) -> Value | None:
+        """Input by position; None when omitted."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A defect of the graph: ``reason`` is a word that rules know, ``detail`` says it in this instance."""
+
+    reason: str
+    detail: str
+    node: str = ""
+    op: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph with its constants folded.
+
+    Attributes:
+        nodes: nodes that compute something at run time, in topological order.
+        inputs: network inputs (initializers are none).
+        outputs: network outputs.
+        opset: version of the standard operator set.
+        problems: defects found on the way.
+        local_functions: number of model-local functions (they are inlined).
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    opset: int
+    problems: tuple[Problem, ...] = ()
+    local_functions: int = 0
+
+    def walk(self) -> Iterator[Node]:
+        """All nodes, those of bodies included."""
+        for node in self.nodes:
+            yield node
+            for body in node.bodies.values():
+                yield from body.walk()
+
+
+def attributes(proto: NodeProto) -> dict[str, Any]:
+    """Attributes of a node as Python values; tensors without payload and graphs are left out."""
+    found: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            if (array := array_of(attribute.t)) is not None:
+                found[attribute.name] = array
+        elif attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            value = helper.get_attribute_value(attribute)
+            found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return found
+
+
+def array_of(tensor: TensorProto) -> folding.Array | None:
+    """Values of a small tensor; None when stripped, external or malformed."""
+    if not reading.has_payload(tensor) or tensor.data_type == TensorProto.STRING:
+        return None
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        return None
+    return array if array.size <= folding.MAX_ELEMENTS else None
+
+
+def module_path(proto: NodeProto) -> str:
+    """Last real module scope in the exporter's metadata: ``stages.0.1`` rather than the operator behind it."""
+    for entry in proto.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            try:
+                scopes = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError):
+                return ""
+            named = [scope for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
+            return str(named[-1]) if named else ""
+    return ""
+
+
+def value_of(info: ValueInfoProto) -> Value:
+    """A value from its declaration."""
+    if not info.type.HasField("tensor_type"):
+        return Value(info.name, sequence=info.type.WhichOneof("value") is not None)
+    tensor = info.type.tensor_type
+    shape: Shape | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return Value(info.name, dtype_name(tensor.elem_type), shape)
+
+
+def constant(name: str, array: folding.Array) -> Value:
+    """A constant value with known data."""
+    data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return Value(name, dtype_name(data_type), tuple(int(dim) for dim in array.shape), True, np.asarray(array))

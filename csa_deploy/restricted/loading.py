@@ -1,0 +1,258 @@
+"""Reads a model into a :class:`~csa_deploy.restricted.graph.Graph`: stripped, inlined, inferred, folded."""
+
+from __future__ import annotations
+
+import logging
+from collections import ChainMap, defaultdict, deque
+from collections.abc import MutableMapping
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
+
+from csa_deploy.restricted import folding, reading
+from csa_deploy.restricted.graph import (
+    Graph,
+    Node,
+    Problem,
+    Value,
+    array_of,
+    attributes,
+    constant,
+    dtype_name,
+    value_of,
+)
+
+log = logging.getLogger(__name__)
+
+_INFERENCE_PASSES = 3
+"""Shapes feed constants and constants feed shapes; real exports settle in two passes."""
+
+Scope = MutableMapping[str, Value]
+
+
+def load_graph(model: ModelProto | Path) -> Graph:
+    """Read, infer and fold a model without touching its weights; time is linear in its nodes.
+
+    Raises:
+        UsageError: the file is missing, unreadable or no ONNX model.
+    """
+    if isinstance(model, Path):
+        stripped = reading.read_model(model)
+        _read_small_external(stripped.graph, model.parent)
+    else:
+        stripped = reading.strip_model(model)
+    functions = len(stripped.functions)
+    opset = max((entry.version for entry in stripped.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    early: list[Problem] = []
+    if functions:
+        stripped = _inline(stripped, early)
+    for _ in range(_INFERENCE_PASSES):
+        problems = list(early)
+        stripped = _infer(stripped, problems)
+        builder = _Builder(problems)
+        nodes = builder.nodes(stripped.graph, ChainMap())
+        if not (builder.folded and _incomplete(nodes)):
+            break
+        _substitute(stripped.graph, builder.folded)
+    return Graph(
+        nodes=tuple(nodes),
+        inputs=tuple(_network_inputs(stripped.graph)),
+        outputs=tuple(builder.top.get(info.name, value_of(info)) for info in stripped.graph.output),
+        opset=opset,
+        problems=tuple(builder.problems),
+        local_functions=functions,
+    )
+
+
+def _inline(model: ModelProto, problems: list[Problem]) -> ModelProto:
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # the inliner reports a defect of the model as any C++ exception
+        problems.append(Problem("invalid", f"model-local functions cannot be inlined: {_first_line(error)}"))
+        return model
+
+
+def _infer(model: ModelProto, problems: list[Problem]) -> ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # as above
+        log.debug("shape inference: %s", error)
+        if detail := _conflict(str(error)):
+            problems.append(Problem("shape-conflict", detail))
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    except Exception as error:  # as above
+        problems.append(Problem("invalid", f"shape inference fails: {_first_line(error)}"))
+        return model
+
+
+def _conflict(message: str) -> str:
+    """First complaint that is neither the rounding of a Resize nor an unknown operator: those have their own rules."""
+    for line in message.splitlines():
+        if "ShapeInferenceError" in line and "op_type:Resize" not in line and "No Op registered" not in line:
+            return line.strip()[:300]
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _read_small_external(graph: GraphProto, folder: Path) -> None:
+    for tensor in graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL and (read := reading.small_external(tensor, folder)):
+            tensor.CopyFrom(read)
+
+
+def _network_inputs(graph: GraphProto) -> list[Value]:
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value_of(info) for info in graph.input if info.name not in initializers]
+
+
+def _incomplete(nodes: list[Node]) -> bool:
+    return any(output.elements is None and not output.sequence for node in nodes for output in node.outputs)
+
+
+def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> None:
+    """Turn folded nodes into initializers, so that the next inference sees their values."""
+    kept = [node for node in graph.node if not (node.output and all(name in folded for name in node.output if name))]
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in folded.items())
+
+
+class _Builder:
+    """Walks a graph in topological order and makes nodes and values."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        self.folded: dict[str, folding.Array] = {}
+        self.top: Scope = {}
+
+    def nodes(self, graph: GraphProto, outer: ChainMap[str, Value], path: tuple[str, ...] = ()) -> list[Node]:
+        """Nodes of a graph or body that remain at run time."""
+        scope = outer.new_child()
+        self._declare(graph, scope)
+        types = {info.name: info for info in (*graph.value_info, *graph.output)}
+        remaining: list[Node] = []
+        for proto in self._ordered(graph, scope, path):
+            outputs = tuple(self._output(name, types, scope) for name in proto.output)
+            inputs = tuple(scope.get(name) if name else None for name in proto.input)
+            if self._fold(proto, inputs, outputs, top=not path):
+                continue
+            node = Node(proto, inputs, outputs, path)
+            remaining.append(Node(proto, inputs, outputs, path, self._bodies(proto, scope, (*path, node.name))))
+        if not path:
+            self.top = scope
+        return remaining
+
+    def _declare(self, graph: GraphProto, scope: Scope) -> None:
+        for tensor in graph.initializer:
+            if tensor.name in scope and scope[tensor.name].const and tensor.name not in self.folded:
+                self.problems.append(Problem("duplicate-output", f"two initializers are named '{tensor.name}'"))
+            shape = tuple(int(dim) for dim in tensor.dims)
+            scope[tensor.name] = Value(tensor.name, dtype_name(tensor.data_type), shape, True, array_of(tensor))
+        for sparse in graph.sparse_initializer:
+            name = sparse.values.name
+            scope[name] = Value(name, dtype_name(sparse.values.data_type), tuple(sparse.dims), True)
+        for info in graph.input:
+            if info.name not in scope.maps[0] if isinstance(scope, ChainMap) else info.name not in scope:
+                scope[info.name] = value_of(info)
+
+    def _ordered(self, graph: GraphProto, scope: Scope, path: tuple[str, ...]) -> list[NodeProto]:
+        """Nodes in topological order; nodes that cannot be reached are reported and left out."""
+        producers: dict[str, int] = {}
+        for index, node in enumerate(graph.node):
+            for name in filter(None, node.output):
+                if name in producers or (name in scope and not path):
+                    self._report("duplicate-output", f"'{name}' is written twice", node)
+                producers[name] = index
+        waiting: dict[int, set[int]] = {}
+        for index, node in enumerate(graph.node):
+            reads = _reads(node)
+            waiting[index] = {producers[name] for name in reads if name in producers}
+            for name in filter(None, node.input):
+                if name not in producers and name not in scope:
+                    self._report("undefined-input", f"'{name}' is read and never written", node)
+        order = _sorted(waiting)
+        if len(order) < len(graph.node):
+            stuck = min(set(waiting) - set(order))
+            count = len(graph.node) - len(order)
+            self._report("cycle", f"{count} nodes depend on their own output", graph.node[stuck])
+        return [graph.node[index] for index in order]
+
+    def _report(self, reason: str, detail: str, node: NodeProto) -> None:
+        name = node.name or next(iter(node.output), "")
+        self.problems.append(Problem(reason, detail, name, node.op_type))
+
+    def _output(self, name: str, types: dict[str, onnx.ValueInfoProto], scope: Scope) -> Value:
+        value = value_of(types[name]) if name in types else Value(name)
+        if name:
+            scope[name] = value
+        return value
+
+    def _fold(self, proto: NodeProto, inputs: tuple[Value | None, ...], outputs: tuple[Value, ...], top: bool) -> bool:
+        """Make the outputs constant if the node is; True when nothing of it is left at run time."""
+        if proto.domain not in ("", "ai.onnx") or proto.op_type in folding.NOT_FOLDED or len(outputs) != 1:
+            return False
+        output = outputs[0]
+        array = self._evaluated(proto, inputs, output)
+        if array is None:
+            known = proto.op_type == "Constant" or (inputs and all(value is None or value.const for value in inputs))
+            output.const = bool(known)
+            return output.const
+        folded = constant(output.name, array)
+        output.dtype, output.shape, output.const, output.data = folded.dtype, folded.shape, True, folded.data
+        if top:
+            self.folded[output.name] = array
+        return True
+
+    def _evaluated(self, proto: NodeProto, inputs: tuple[Value | None, ...], output: Value) -> folding.Array | None:
+        if proto.op_type == "Constant":
+            return folding.constant_value(attributes(proto))
+        first = inputs[0] if inputs else None
+        if proto.op_type in ("Shape", "Size"):
+            return folding.shape_value(proto.op_type, attributes(proto), first.shape if first else None)
+        present = [value for value in inputs if value is not None]
+        arrays = [value.data for value in present if value.data is not None]
+        if not present or len(arrays) != len(present):
+            return None
+        return folding.evaluate(proto.op_type, attributes(proto), arrays, output.elements)
+
+    def _bodies(self, proto: NodeProto, scope: ChainMap[str, Value], path: tuple[str, ...]) -> dict[str, Graph]:
+        bodies: dict[str, Graph] = {}
+        for attribute in proto.attribute:
+            if attribute.HasField("g"):
+                nodes = self.nodes(attribute.g, scope, path)
+                bodies[attribute.name] = Graph(tuple(nodes), (), (), 0)
+        return bodies
+
+
+def _sorted(needs: dict[int, set[int]]) -> list[int]:
+    """Kahn's algorithm; members of a cycle, and what hangs on them, are left out."""
+    readers: defaultdict[int, list[int]] = defaultdict(list)
+    for index, producers in needs.items():
+        for producer in producers:
+            readers[producer].append(index)
+    missing = {index: len(producers) for index, producers in needs.items()}
+    ready = deque(index for index, count in missing.items() if not count)
+    order: list[int] = []
+    while ready:
+        index = ready.popleft()
+        order.append(index)
+        for reader in readers[index]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                ready.append(reader)
+    return order
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """Names that a node reads, those that its bodies take from outside included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                names |= _reads(inner)
+    return names
