@@ -1,0 +1,110 @@
+"""What the user sees while stages run: bars on a terminal, lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID
+
+    from csa_deploy.pipeline import Stage
+
+MARK = {"done": "[green]✓[/green]", "kept": "[dim]=[/dim]", "failed": "[red]✗[/red]"}
+
+
+class Console:
+    """Output of one command.
+
+    Args:
+        verbose: 0 progress and results, 1 also notices, 2 everything.
+        quiet: errors only; results go to the workspace alone.
+        log_json: progress as one JSON object per line on stderr.
+    """
+
+    def __init__(self, verbose: int = 0, quiet: bool = False, log_json: bool = False) -> None:
+        self.verbose, self.quiet, self.log_json = verbose, quiet, log_json
+        level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+        logging.getLogger("csa_deploy").setLevel(level)
+
+    @property
+    def out(self) -> RichConsole:
+        """Where results go: standard output."""
+        from rich.console import Console as RichConsole
+
+        wide = None if sys.stdout.isatty() else 140
+        return RichConsole(quiet=self.quiet, width=wide, highlight=False)
+
+    def show(self, *renderables: Any) -> None:
+        """Print results."""
+        self.out.print(*renderables)
+
+    def event(self, event: str, **fields: Any) -> None:
+        """One JSON line, with ``--log-json``."""
+        if self.log_json:
+            line = {"time": round(time.time(), 3), "event": event, **fields}
+            sys.stderr.write(json.dumps(line, default=str) + "\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def watching(self) -> Iterator[Watcher]:
+        """An observer for :func:`csa_deploy.pipeline.run_stages`."""
+        from rich.console import Console as RichConsole
+
+        terminal = RichConsole(stderr=True, highlight=False)
+        live = terminal.is_terminal and not (self.quiet or self.log_json)
+        if not live:
+            yield Watcher(self, None, terminal)
+            return
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.fields[name]:<10}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=terminal, transient=True) as bars:
+            yield Watcher(self, bars, terminal)
+
+
+class Watcher:
+    """Shows stages as they run; see :class:`csa_deploy.pipeline.Observer`."""
+
+    def __init__(self, console: Console, bars: Progress | None, terminal: RichConsole) -> None:
+        self.console, self.bars, self.terminal = console, bars, terminal
+        self.task: TaskID | None = None
+
+    def started(self, stage: Stage) -> None:
+        """A stage begins."""
+        self.console.event("started", stage=stage.name)
+        if self.bars is not None:
+            self.task = self.bars.add_task(stage.title, name=stage.name, total=None)
+
+    def progress(self, stage: Stage, done: int, total: int) -> None:
+        """A stage advances."""
+        self.console.event("progress", stage=stage.name, done=done, total=total)
+        if self.bars is not None and self.task is not None:
+            self.bars.update(self.task, completed=done, total=total)
+
+    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+        """A stage ended: its line stays on the screen."""
+        self.console.event("finished", stage=stage.name, state=state, seconds=round(seconds, 3), summary=summary)
+        if self.bars is not None and self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
+        if self.console.quiet or self.console.log_json:
+            return
+        took = f"{seconds:6.1f} s" if state != "kept" else "    kept"
+        self.terminal.print(f"{MARK[state]} {stage.name:<10} {took}  {summary}", markup=True, soft_wrap=True)

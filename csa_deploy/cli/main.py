@@ -1,0 +1,87 @@
+"""Entry point: assembles the verbs, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from csa_deploy import __version__
+from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, CsaDeployError
+
+HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
+
+The main job is one command: [bold]csa-deploy run NETWORK[/bold]. The stages are commands too, and share a workspace
+(./deploy/NETWORK): export, check, optimize, build, verify, profile, report. NETWORK is a registry name
+(see csa-deploy models), file.py:factory, package.module:factory or a file.onnx; without one it is convselfattn.
+
+Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this machine, 4 operation rejected,
+5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
+"""
+
+app = typer.Typer(name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"csa-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Root of the command line."""
+
+
+def register() -> None:
+    """Add the verbs, in the order of the help page."""
+    from csa_deploy.cli import environment, stages
+
+    stages.register(app)
+    environment.register(app)
+
+
+register()
+
+
+def main() -> None:
+    """Run the command line; the only place that decides exit codes."""
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:  # nothing may reach the user as a traceback
+        code = report_error(error)
+    except KeyboardInterrupt:
+        _line("interrupted; what was finished is kept, the next run goes on from there")
+        code = EXIT_INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def report_error(error: Exception) -> int:
+    """Print the one line of an error and return its exit code."""
+    if isinstance(error, CsaDeployError):
+        _line(f"error: {error.message}", error.fix)
+        return error.exit_code
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command-line parser's own errors
+        _line(f"error: {error.format_message()}", "see --help")
+        return 2
+    if isinstance(error, OSError):
+        from csa_deploy.cli.oserrors import explain
+
+        message, fix = explain(error)
+        _line(f"error: {message}", fix)
+        return 3
+    import logging
+
+    logging.getLogger("csa_deploy").debug("traceback", exc_info=error)
+    _line(f"internal error: {type(error).__name__}: {error}", "run again with -vv and report this with the traceback")
+    return EXIT_INTERNAL
+
+
+def _line(message: str, fix: str | None = None) -> None:
+    text = " ".join(message.split())
+    sys.stderr.write(f"csa-deploy: {text}" + (f" | fix: {fix}" if fix else "") + "\n")

@@ -1,0 +1,106 @@
+"""What every verb that works in a workspace does: merge the settings, lock, run stages, show their end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csa_deploy.cli.console import Console
+    from csa_deploy.config import Config
+    from csa_deploy.pipeline import Context
+    from csa_deploy.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+DEFAULT_ROOT = Path("deploy")
+
+
+def resolve(network: str | None, settings: dict[str, Any], *, inherit: bool) -> tuple[Config, Path]:
+    """Merge defaults, the workspace's stored settings (if ``inherit``), a YAML file and flags; later ones win.
+
+    Returns:
+        The configuration and the workspace directory.
+    """
+    from csa_deploy.config import DEFAULT_NETWORK, make_config, normalise, read_yaml
+
+    file: dict[str, Any] = {}
+    if network and Path(network).suffix in (".yaml", ".yml"):
+        file, network = read_yaml(Path(network)), None
+    given = normalise(settings, "command line")
+    name = network or file.get("network") or DEFAULT_NETWORK
+    root = Path(given.get("workspace") or file.get("workspace") or default_root(name))
+    stored = stored_settings(root, name) if inherit else {}
+    return make_config(stored, file, given, {"network": name}), root
+
+
+def default_root(network: str) -> Path:
+    """``./deploy/<network>``."""
+    from csa_deploy.source import load_source
+
+    return DEFAULT_ROOT / load_source(network).name
+
+
+def stored_settings(root: Path, network: str) -> dict[str, Any]:
+    """Settings that an earlier verb stored in the workspace, without those that are at their default."""
+    from csa_deploy.config import Config
+    from csa_deploy.workspace import Workspace
+
+    config = Workspace(root).manifest["config"]
+    if config.get("network") != network:
+        return {}
+    defaults = Config(network=network).to_json()
+    kept = {k: v for k, v in config.items() if k in Config.model_fields and v != defaults.get(k)}
+    shown = ", ".join(f"{k}={v}" for k, v in kept.items())
+    if shown:
+        logger.info("settings kept from %s: %s", root, shown)
+    return kept
+
+
+def existing_workspace(network: str | None, settings: dict[str, Any]) -> Workspace:
+    """The workspace of a network, for verbs that only read it.
+
+    Raises:
+        UsageError: nothing was made there yet.
+    """
+    from csa_deploy.errors import UsageError
+    from csa_deploy.workspace import Workspace
+
+    _, root = resolve(network, settings, inherit=False)
+    workspace = Workspace(root)
+    if not workspace.manifest["stages"]:
+        raise UsageError(f"{root}: nothing was made here yet", fix="run `csa-deploy run` or `csa-deploy export` first")
+    return workspace
+
+
+@contextmanager
+def opened(config: Config, root: Path) -> Iterator[Context]:
+    """Open and lock the workspace of a configuration."""
+    from csa_deploy.pipeline import Context
+    from csa_deploy.source import load_source
+    from csa_deploy.workspace import Workspace
+
+    source = load_source(config.network)
+    workspace = Workspace(root)
+    with workspace.locked():
+        yield Context(config, source, workspace)
+
+
+def run_verb(
+    names: Sequence[str], network: str | None, settings: dict[str, Any], console: Console, *, inherit: bool = True
+) -> None:
+    """Run stages for a verb and show their end; raises the failure that decides the exit code."""
+    from csa_deploy.pipeline import run_stages
+    from csa_deploy.report.console import show
+
+    config, root = resolve(network, settings, inherit=inherit)
+    with opened(config, root) as context:
+        try:
+            with console.watching() as watcher:
+                failure = run_stages(names, context, watcher)
+        finally:
+            show(context.workspace, names, console.out)
+    if failure is not None:
+        raise failure

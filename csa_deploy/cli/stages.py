@@ -1,0 +1,100 @@
+"""The verbs of the pipeline: each runs its stage and whatever that stage needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
+from csa_deploy.cli.session import run_verb
+
+Network = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NETWORK]",
+        help="Registry name, file.py:factory, package.module:factory or file.onnx; default convselfattn.",
+        show_default=False,
+    ),
+]
+NetworkOrConfig = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NETWORK|CONFIG.yaml]",
+        help="A network, or a YAML file whose keys are the flags' names.",
+        show_default=False,
+    ),
+]
+
+
+@flags("run")
+def run(console: Console, settings: dict[str, Any], network: NetworkOrConfig = None) -> None:
+    """All stages: export, check, optimize, build, verify, profile, report."""
+    from csa_deploy.pipeline import STAGES
+
+    run_verb(list(STAGES), network, settings, console, inherit=False)
+
+
+@flags("export")
+def export(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", metavar="START:STOP:STEP", help="Instead, check which input sizes keep the tools in agreement."),
+    ] = None,
+) -> None:
+    """Export the network to ONNX, check the graph and compare it with PyTorch."""
+    if sweep is None:
+        run_verb(["export"], network, settings, console)
+        return
+    from csa_deploy.cli.sweep import run_sweep
+
+    run_sweep(sweep, network, settings, console)
+
+
+@flags("optimize")
+def optimize(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+    """Rewrite the graph exactly: every rewrite is proved on random inputs before it is kept."""
+    run_verb(["optimize"], network, settings, console)
+
+
+@flags("build")
+def build(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+    """Build engines from the optimized graph, one per precision."""
+    run_verb(["check", "build"], network, settings, console)
+
+
+@flags("verify")
+def verify(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+    """Compare every graph and engine of the workspace with PyTorch on real data (exit 6 when a budget is broken)."""
+    run_verb(["verify"], network, settings, console)
+
+
+@flags("profile")
+def profile(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+    """Measure latency of what this machine can run, and say what was not measured."""
+    run_verb(["profile"], network, settings, console)
+
+
+@flags("report")
+def report(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    form: Annotated[str, typer.Option("--format", help="text, json or html: what goes to standard output or --output.")] = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")] = None,
+) -> None:
+    """Render what the workspace holds: a table here, report.html and report.json in the workspace."""
+    from csa_deploy.cli.report import run_report
+
+    run_report(form, output, network, settings, console)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for verb in (run, export, optimize, build, verify, profile, report):
+        app.command(verb.__name__)(verb)

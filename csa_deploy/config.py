@@ -1,0 +1,217 @@
+"""The configuration of a deployment: defaults, then the workspace's, then a YAML file's, then flags.
+
+Keys are those of :data:`csa_deploy.options.OPTIONS`; dashes and underscores mean the same. An unknown key is refused
+by name, with the nearest known one. The resolved configuration is stored with every result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from csa_deploy.errors import UsageError
+from csa_deploy.options import OPTIONS
+
+DEFAULT_NETWORK = "convselfattn"
+Precision = Literal["fp32", "fp16"]
+
+# Which metrics a budget can bound, and on which side: "min" must be at least the value, "max" at most.
+METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
+    "max_abs_error": "max",
+    "mean_abs_error": "max",
+    "max_rel_error": "max",
+    "cosine": "min",
+    "snr_db": "min",
+    "top1_agreement": "min",
+    "top1": "min",
+    "top5": "min",
+    "top1_drop": "max",
+}
+
+# FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
+# and loses some of it over the depth of a network.
+DEFAULT_BUDGET: dict[str, dict[str, float]] = {
+    "fp32": {"max_rel_error": 1e-4, "cosine": 0.99999, "top1_agreement": 0.999},
+    "fp16": {"snr_db": 40.0, "cosine": 0.999, "top1_agreement": 0.99},
+}
+
+
+def parse_size(value: Any) -> tuple[int, int] | None:
+    """``224``, ``"224"``, ``"256x448"`` or ``[256, 448]`` to (height, width) in pixels."""
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        sides = [str(v) for v in value]
+    else:
+        sides = re.split(r"[xX]", str(value))
+    if len(sides) not in (1, 2) or not all(re.fullmatch(r"\d+", s) and int(s) > 0 for s in sides):
+        raise ValueError("a size is one side in pixels or HEIGHTxWIDTH, such as 224 or 256x448")
+    return int(sides[0]), int(sides[-1])
+
+
+def split_commas(value: Any) -> Any:
+    """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        parts = [p.strip() if isinstance(p, str) else p for v in value for p in (str(v).split(","))]
+        return list(dict.fromkeys(p for p in parts if p))
+    return value
+
+
+def parse_budget(value: Any) -> Any:
+    """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    budget: dict[str, dict[str, float]] = {}
+    for item in value:
+        match = re.fullmatch(r"(\w+)\.(\w+)=([-+.\deE]+)", str(item).strip())
+        if not match:
+            raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
+        precision, metric, bound = match.groups()
+        budget.setdefault(precision, {})[metric] = float(bound)
+    return budget
+
+
+def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Refuse unknown precisions and metrics by name."""
+    for precision, bounds in budget.items():
+        _known(precision, DEFAULT_BUDGET, "precision")
+        for metric in bounds:
+            _known(metric, METRIC_BOUNDS, "metric")
+    return budget
+
+
+def _known(name: str, known: Mapping[str, Any], what: str) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """``", did you mean 'x'?"`` or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+
+
+class Config(BaseModel):
+    """A resolved configuration; see :data:`csa_deploy.options.OPTIONS` for the meaning of each key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str = DEFAULT_NETWORK
+    checkpoint: str | None = None
+    checkpoint_key: str | None = None
+    size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
+    batch: Annotated[int, Field(ge=1)] = 1
+    tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
+    opset: Annotated[int, Field(ge=11)] | None = None
+    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    restricted: bool = False
+    scope: Texts = ()
+    strict: bool = False
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
+    fp16_io: bool = False
+    keep_fp32: Texts = ()
+    backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
+    compute_capability: Annotated[Texts, Field(min_length=1)] = ("8.6",)
+    data: str | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget)] = {}
+    iterations: Annotated[int, Field(ge=1)] = 50
+    warmup: Annotated[int, Field(ge=0)] = 5
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Validate what pydantic's types cannot."""
+        check_budget(self.budget)
+
+    def bounds(self, precision: str) -> dict[str, float]:
+        """The accuracy budget of a precision: defaults overridden metric by metric."""
+        return {**DEFAULT_BUDGET[precision], **self.budget.get(precision, {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form with defaults filled in, and the budgets that apply."""
+        data = self.model_dump(mode="json")
+        data["budget"] = {p: self.bounds(p) for p in self.precision}
+        return data
+
+
+def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Turn dashes into underscores, resolve shorthands and refuse unknown keys by name.
+
+    Raises:
+        UsageError: an unknown key, a key given twice, or a shorthand that is not true or false.
+    """
+    known = ["network", *OPTIONS]
+    values: dict[str, Any] = {}
+    shorthand: list[str] = []
+    for key, value in raw.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UsageError(
+                f"{where}: unknown key '{key}'{nearest(name, known)}", fix=f"known keys: {', '.join(sorted(known))}"
+            )
+        if name in values:
+            raise UsageError(f"{where}: key '{name}' is given twice", fix="keep one of them")
+        if name in OPTIONS and OPTIONS[name].shorthand:
+            if not isinstance(value, bool):
+                raise UsageError(f"{where}: {key} is true or false, not {value!r}", fix=f"write {key}: true")
+            shorthand += [name] if value else []
+        else:
+            values[name] = value
+    if shorthand:
+        given = split_commas(values.get("precision", []))
+        values["precision"] = [*given, *(s for s in shorthand if s not in given)]
+    return values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UsageError: the file is missing, no YAML, or not a mapping; unknown keys.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file", fix="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a configuration is a mapping of keys", fix="write lines such as 'network: csa_digits'")
+    return normalise(data, str(path))
+
+
+def make_config(*layers: Mapping[str, Any]) -> Config:
+    """Merge layers of settings (later ones win) and validate them.
+
+    Raises:
+        UsageError: a value is not valid; the line names the key, the value and what is expected.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update({k: v for k, v in layer.items() if v is not None})
+    merged.pop("workspace", None)
+    try:
+        return Config(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"]) or "configuration"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{key}: {reason} (got {first['input']!r})", fix=f"correct '{key}'") from None

@@ -1,0 +1,1 @@
+"""From a torch module to an ONNX graph that is checked, loads everywhere and agrees with PyTorch."""

@@ -1,0 +1,83 @@
+"""Compares an exported graph with the module it came from, on random and on real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.runners.base import Runner
+
+RANDOM_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest difference of one output over all inputs of one kind.
+
+    Attributes:
+        output: tensor name.
+        inputs: ``"random"`` or the data set's name.
+        samples: how many samples were compared.
+        max_abs_error: largest absolute difference, in the output's units.
+        range: largest minus smallest value of PyTorch's output.
+    """
+
+    output: str
+    inputs: str
+    samples: int
+    max_abs_error: float
+    range: float
+
+    @property
+    def relative(self) -> float:
+        """The error relative to the output's range; an output that is constant counts as range 1."""
+        return self.max_abs_error / (self.range or 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with the relative error."""
+        return {**asdict(self), "relative": self.relative}
+
+
+def random_feeds(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], seed: int) -> dict[str, np.ndarray]:
+    """Standard-normal inputs, as a normalised image has; integers are 0 or 1 and booleans fair coins."""
+    generator = np.random.default_rng(seed)
+    feeds = {}
+    for name, shape in shapes.items():
+        dtype = np.dtype(dtypes[name])
+        if dtype.kind == "f":
+            feeds[name] = generator.standard_normal(shape).astype(dtype)
+        else:
+            feeds[name] = generator.integers(0, 2, shape).astype(dtype)
+    return feeds
+
+
+def compare(kind: str, reference: Runner, candidate: Runner, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[Difference]:
+    """Run both on the same inputs and keep the largest difference per output.
+
+    A value that is not finite in the candidate only, or in the reference only, counts as an infinite error.
+    """
+    errors: dict[str, float] = {}
+    low: dict[str, float] = {}
+    high: dict[str, float] = {}
+    samples = 0
+    for feed in feeds:
+        samples += len(next(iter(feed.values())))
+        expected, actual = reference.run(feed), candidate.run(feed)
+        for name, want in expected.items():
+            errors[name] = max(errors.get(name, 0.0), max_error(want, actual[name]))
+            low[name] = min(low.get(name, np.inf), float(np.nanmin(want)))
+            high[name] = max(high.get(name, -np.inf), float(np.nanmax(want)))
+    return [Difference(name, kind, samples, error, high[name] - low[name]) for name, error in errors.items()]
+
+
+def max_error(want: np.ndarray, got: np.ndarray) -> float:
+    """Largest absolute difference; infinite where shapes differ or only one side is finite."""
+    if want.shape != got.shape:
+        return float("inf")
+    difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+    same = (want == got) | (np.isnan(want) & np.isnan(got)) if want.dtype.kind == "f" else want == got
+    difference = np.where(same, 0.0, difference)
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))

@@ -1,0 +1,36 @@
+"""What travels inside the ONNX file: where it came from, with which tools, and how its input is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+
+from csa_deploy.network import Preprocessing
+
+PREFIX = "csa_deploy."
+
+
+def write_metadata(model: onnx.ModelProto, entries: Mapping[str, Any], preprocessing: Preprocessing | None) -> None:
+    """Store entries (JSON-encoded unless text) under ``csa_deploy.*``, replacing what was there."""
+    kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith(PREFIX)}
+    for key, value in entries.items():
+        kept[PREFIX + key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if preprocessing is not None:
+        kept[f"{PREFIX}preprocessing"] = json.dumps(preprocessing.to_json(), sort_keys=True)
+    del model.metadata_props[:]
+    for key in sorted(kept):
+        model.metadata_props.add(key=key, value=kept[key])
+
+
+def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
+    """Preprocessing of a graph that csa-deploy exported; None for a graph from elsewhere."""
+    for entry in model.metadata_props:
+        if entry.key == f"{PREFIX}preprocessing":
+            try:
+                return Preprocessing.from_json(json.loads(entry.value))
+            except (ValueError, KeyError, TypeError, IndexError):
+                return None
+    return None

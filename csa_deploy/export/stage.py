@@ -1,0 +1,221 @@
+"""The export stage: source to ONNX graph, checked, loaded and compared."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from csa_deploy import __version__
+from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
+from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare, random_feeds
+from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.export.metadata import read_preprocessing, write_metadata
+from csa_deploy.graph.load import load_model, require_static, save_model
+from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.network import Preprocessing
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.workspace import StageOutput, sha256_of
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+REAL_SAMPLES = 8
+STEPS = 5
+
+
+def key_parts(context: Context) -> dict[str, Any]:
+    """What decides the export besides settings and versions."""
+    return {
+        "source": context.source.fingerprint(),
+        "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
+        "data": context.data_spec,
+    }
+
+
+def run(context: Context) -> StageOutput:
+    """Export (or take in) the network; see :mod:`csa_deploy.export`."""
+    if context.source.kind == "onnx":
+        return _take_in(context)
+    config, progress = context.config, context.progress
+    progress(0, STEPS)
+    network = context.source.make_network(
+        input_size=context.size,
+        batch=config.batch,
+        checkpoint=context.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+    )
+    progress(1, STEPS)
+    opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
+    exported = export_module(network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter)
+    model, notes = exported.model, list(exported.notes)
+    progress(2, STEPS)
+    write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
+    path = _check_and_save(context, model)
+    progress(3, STEPS)
+
+    specs = network.input_specs
+    with (
+        TorchRunner(network.module, specs, network.output_names) as reference,
+        OnnxRuntimeRunner(path, name="exported graph") as candidate,
+    ):
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
+        dtypes = {s.name: s.dtype for s in specs}
+        feeds = (random_feeds(shapes, dtypes, config.seed + i) for i in range(RANDOM_BATCHES))
+        differences = compare("random", reference, candidate, feeds)
+        progress(4, STEPS)
+        real, reason = _compare_real(context, network.preprocessing, shapes, reference, candidate)
+    progress(5, STEPS)
+    differences += real
+    notes += [f"not compared on real inputs: {reason}"] if reason else []
+    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
+
+
+def _compare_real(
+    context: Context,
+    preprocessing: Preprocessing | None,
+    shapes: dict[str, tuple[int, ...]],
+    reference: TorchRunner,
+    candidate: OnnxRuntimeRunner,
+) -> tuple[list[Difference], str]:
+    """Compare on the first samples of the network's data; the reason when that is not possible."""
+    if context.data_spec is None:
+        return [], "no data set belongs to the network; name one with --data"
+    try:
+        dataset = context.dataset(preprocessing)
+    except EnvironmentLacksError as error:
+        if context.config.data:
+            raise
+        return [], str(error)
+    assert dataset is not None
+    batch = context.config.batch
+    wanted = max(1, REAL_SAMPLES // batch)
+
+    def feeds() -> Iterator[dict[str, np.ndarray]]:
+        full = (b.feed(shapes) for b in dataset.batches(batch) if len(b) == batch)
+        yield from itertools.islice(full, wanted)
+
+    found = compare(dataset.name, reference, candidate, feeds())
+    return (found, "") if found else ([], f"{dataset.name} holds fewer than {batch} samples")
+
+
+def _take_in(context: Context) -> StageOutput:
+    """An existing ONNX file: validated, copied and described; there is no PyTorch to compare with."""
+    config = context.config
+    path = context.source.path
+    assert path is not None
+    for key in ("size", "opset", "checkpoint"):
+        if getattr(config, key) is not None:
+            raise UsageError(f"{path}: --{key} cannot change an ONNX file", fix=f"drop --{key}, or export the network again")
+    model = load_model(path)
+    require_static(model)
+    preprocessing, notes = read_preprocessing(model), []
+    if preprocessing is None:
+        preprocessing = assumed_preprocessing(model)
+        notes.append(
+            f"the file states no preprocessing; assumed {preprocessing}" if preprocessing else "the network takes no image"
+        )
+    notes.append("not compared with PyTorch: the source is an ONNX file")
+    write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
+    target = _check_and_save(context, model)
+    OnnxRuntimeRunner(target, name=path.name)
+    return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
+
+
+def assumed_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
+    """ImageNet preprocessing for a graph with one (N, 1 or 3, H, W) float input; None for any other."""
+    initializers = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initializers]
+    if len(inputs) != 1:
+        return None
+    shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        return None
+    size = (shape[2], shape[3])
+    return Preprocessing(size) if shape[1] == 3 else Preprocessing(size, mode="L", mean=(0.0,), std=(1.0,))
+
+
+def _provenance(context: Context, exporter: str) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "network": context.source.name,
+        "source": f"{context.source.kind}:{Path(context.source.spec).name}",
+        "source_sha256": context.source.fingerprint(),
+        "exporter": exporter,
+        "torch": importlib.metadata.version("torch"),
+        "onnx": onnx.__version__,
+    }
+
+
+def _check_and_save(context: Context, model: onnx.ModelProto) -> Path:
+    require_static(model)
+    path = context.scratch / f"{context.name}.onnx"
+    save_model(model, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise UsageError(f"{path.name}: not valid ONNX ({_first_line(error)})", fix="change the network there") from None
+    except onnx.shape_inference.InferenceError as error:
+        raise UsageError(f"{path.name}: shapes do not fit ({_first_line(error)})", fix="change the network there") from None
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _output(
+    context: Context,
+    model: onnx.ModelProto,
+    path: Path,
+    preprocessing: Preprocessing | None,
+    differences: list[Difference],
+    *,
+    exporter: str,
+    notes: list[str],
+) -> StageOutput:
+    tolerance = context.config.export_tolerance
+    statistics = graph_statistics(model)
+    worst = max(differences, key=lambda d: d.relative, default=None)
+    agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
+    relative = f"onnx/{path.name}"
+    record = {
+        "summary": f"{statistics.nodes} nodes, {statistics.macs / 1e9:.3f} GMAC, {agreement}",
+        "graph": relative,
+        "exporter": exporter,
+        "opset": next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+        "inputs": _values(model, inputs=True),
+        "outputs": _values(model, inputs=False),
+        "preprocessing": preprocessing.to_json() if preprocessing else None,
+        "statistics": statistics.to_json(),
+        "tolerance": tolerance,
+        "differences": [d.to_json() for d in differences],
+        "notes": notes,
+    }
+    failure = None
+    if worst and not worst.relative <= tolerance:
+        failure = AccuracyGateError(
+            f"export: output '{worst.output}' differs from PyTorch by {worst.relative:.1e} of its range on {worst.inputs} "
+            f"inputs, more than {tolerance:.1e}",
+            fix="try --exporter torchscript or another --opset; if the difference is meant, raise --export-tolerance",
+        )
+    return StageOutput(record, artifacts={relative: path}, failure=failure)
+
+
+def _values(model: onnx.ModelProto, *, inputs: bool) -> list[dict[str, Any]]:
+    initializers = {t.name for t in model.graph.initializer}
+    values = [v for v in model.graph.input if v.name not in initializers] if inputs else model.graph.output
+    return [
+        {
+            "name": v.name,
+            "shape": [d.dim_value for d in v.type.tensor_type.shape.dim],
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name,
+        }
+        for v in values
+    ]

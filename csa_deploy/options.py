@@ -1,0 +1,76 @@
+"""Every setting once: its key in a YAML configuration, which is also its flag, its type and its help.
+
+The command line builds its flags from this table and :mod:`csa_deploy.config` validates the same keys, so the two
+cannot drift apart. A key ``compute_capability`` is the flag ``--compute-capability``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting.
+
+    Attributes:
+        type: Python type of the flag; ``list[str]`` flags repeat or take comma-separated values.
+        help: one sentence for ``--help``.
+        shorthand: the flag sets another key (``--fp16`` adds to ``precision``); shorthands are keys as well.
+        short: one-letter flag.
+    """
+
+    type: Any
+    help: str
+    shorthand: bool = False
+    short: str | None = None
+
+
+OPTIONS: dict[str, Option] = {
+    "workspace": Option(str, "Directory of artifacts and results; default ./deploy/<network>.", short="-w"),
+    "checkpoint": Option(str, "Weights to load into the network (.safetensors, .pth, .pt)."),
+    "checkpoint_key": Option(str, "Entry of the checkpoint file that holds the weights, such as model_ema."),
+    "size": Option(str, "Input size in pixels: one side, or HEIGHTxWIDTH; default: the network's own."),
+    "batch": Option(int, "Static batch size of graph and engine; default 1."),
+    "tensorrt": Option(str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default 10."),
+    "opset": Option(int, "ONNX opset; default: chosen by --tensorrt."),
+    "exporter": Option(str, "auto, dynamo or torchscript; auto falls back to torchscript and says so."),
+    "export_tolerance": Option(float, "Largest export error, relative to the output's range; default 1e-4."),
+    "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
+    "scope": Option(list[str], "Safety scope to check, such as drive-os-6 (repeatable)."),
+    "strict": Option(bool, "Count unknown as denied in restricted-mode checks."),
+    "precision": Option(list[str], "Precisions to build: fp32, fp16 (repeatable); default both."),
+    "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
+    "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
+    "fp16_io": Option(bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32."),
+    "keep_fp32": Option(list[str], "Node of the FP16 graph that stays FP32 (repeatable)."),
+    "backend": Option(str, "auto, tensorrt or tensorrt-rtx; auto takes TensorRT when a GPU is there."),
+    "compute_capability": Option(list[str], "GPU generation to build for, such as 8.6 (repeatable); default 8.6."),
+    "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
+    "samples": Option(int, "Use at most this many samples; default: all."),
+    "seed": Option(int, "Seed of every random choice; default 0."),
+    "budget": Option(list[str], "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable)."),
+    "iterations": Option(int, "Timed inferences per graph; default 50."),
+    "warmup": Option(int, "Inferences before timing starts; default 5."),
+    "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
+}
+
+EXPORT = ("checkpoint", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed")
+CHECK = ("scope", "strict")
+PRECISION = ("precision", "fp32", "fp16", "fp16_io", "keep_fp32")
+BUILD = ("restricted", "backend", "compute_capability")
+VERIFY = ("data", "samples", "budget")
+PROFILE = ("iterations", "warmup", "threads")
+EVERY_VERB = ("workspace",)
+
+BY_VERB: dict[str, tuple[str, ...]] = {
+    "export": EXPORT,
+    "check": (*EXPORT, *CHECK),
+    "optimize": EXPORT,
+    "build": (*EXPORT, *CHECK, *PRECISION, *BUILD),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, "threads"),
+    "profile": (*EXPORT, *PRECISION, *PROFILE),
+    "report": (),
+    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, *PROFILE),
+}

@@ -1,0 +1,293 @@
+"""The stages of a deployment, in order, and the driver that runs those that are not current.
+
+``export -> check -> optimize -> precision -> build -> verify -> profile -> report``. A stage's key is a hash over the
+settings it reads, the artifacts of the stages before it and the versions of the tools it uses; equal key and intact
+files mean that it is kept, anything else that it runs again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from csa_deploy import __version__
+from csa_deploy.errors import CsaDeployError
+from csa_deploy.workspace import StageOutput, Workspace, key_of
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+    from csa_deploy.data.dataset import Dataset
+    from csa_deploy.source import Source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: name of the stage, its record and its verb.
+        settings: configuration keys that decide its result.
+        needs: stages that must be current before it.
+        uses: stages whose artifacts it reads when they are there.
+        packages: distributions whose versions decide its result.
+        title: what it does, for people.
+    """
+
+    name: str
+    title: str
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """Module with ``run(context) -> StageOutput`` and, optionally, ``key_parts(context) -> dict``."""
+        return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
+
+
+PACKAGE_OF = {"check": "restricted", "optimize": "graph", "build": "engine"}
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "export",
+            "torch module to ONNX",
+            settings=("network", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed"),
+            packages=("torch", "onnx", "onnxscript", "onnxruntime"),
+        ),
+        Stage("check", "restricted-mode rules", settings=("scope", "strict", "restricted"), needs=("export",)),
+        Stage("optimize", "exact graph rewrites", needs=("export",), packages=("onnxscript", "onnxruntime"), settings=("seed",)),
+        Stage("precision", "typed graphs per precision", settings=("precision", "fp16_io", "keep_fp32"), needs=("optimize",)),
+        Stage(
+            "build",
+            "TensorRT engines",
+            settings=("precision", "restricted", "scope", "strict", "backend", "compute_capability"),
+            needs=("optimize", "precision"),
+            packages=("tensorrt", "tensorrt-rtx", "polygraphy"),
+        ),
+        Stage(
+            "verify",
+            "accuracy against PyTorch",
+            settings=("precision", "data", "samples", "seed", "budget", "threads", "checkpoint_key"),
+            needs=("export", "optimize", "precision"),
+            uses=("build",),
+            packages=("torch", "onnxruntime"),
+        ),
+        Stage(
+            "profile",
+            "latency",
+            settings=("iterations", "warmup", "threads", "precision"),
+            needs=("export", "optimize", "precision"),
+            uses=("build",),
+            packages=("onnxruntime",),
+        ),
+        Stage("report", "report", uses=("export", "check", "optimize", "precision", "build", "verify", "profile")),
+    )
+}
+# A failed comparison or measurement is a result that belongs in the report; the other failures end the run.
+CONTINUE_AFTER_FAILURE = ("verify", "profile")
+
+Progress = Callable[[int, int], None]
+
+
+class Observer(Protocol):
+    """Whoever watches a run: the console, a JSON log, a test."""
+
+    def started(self, stage: Stage) -> None:
+        """A stage begins."""
+
+    def progress(self, stage: Stage, done: int, total: int) -> None:
+        """A stage advances."""
+
+    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+        """A stage ended as ``done``, ``kept`` or ``failed``; the summary is one line."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def started(self, stage: Stage) -> None:
+        """Show nothing."""
+
+    def progress(self, stage: Stage, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+        """Show nothing."""
+
+
+@dataclass
+class Context:
+    """What a stage may read: configuration, source, workspace, a scratch directory and a way to show progress."""
+
+    config: Config
+    source: Source
+    workspace: Workspace
+    scratch: Path = Path()
+    progress: Progress = lambda done, total: None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """File stem of the network's artifacts."""
+        return self.source.name
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Checkpoint file, if one was asked for."""
+        return Path(self.config.checkpoint) if self.config.checkpoint else None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Input size asked for, (height, width)."""
+        return self.config.size
+
+    def path(self, relative: str) -> Path:
+        """A file of the workspace."""
+        return self.workspace.root / relative
+
+    def graphs(self) -> dict[str, str]:
+        """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
+        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.workspace.record("optimize")["graph"]}
+        if self.workspace.stage("precision"):
+            found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
+        return found
+
+    @cached_property
+    def preprocessing(self) -> Any:
+        """Preprocessing that travels in the exported graph's metadata, or None when the graph is no image network."""
+        from csa_deploy.network import Preprocessing
+
+        stored = self.workspace.record("export")["preprocessing"]
+        return Preprocessing.from_json(stored) if stored else None
+
+    @property
+    def data_spec(self) -> str | None:
+        """Data set asked for, or the one that belongs to the network."""
+        return self.config.data or (self.source.entry.dataset if self.source.entry else None)
+
+    def dataset(self, preprocessing: Any) -> Dataset | None:
+        """Open the data set; None when there is none to open."""
+        from csa_deploy.data.open import open_dataset
+
+        if self.data_spec is None:
+            return None
+        return open_dataset(self.data_spec, preprocessing, limit=self.config.samples, seed=self.config.seed)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Installed versions of distributions; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def stage_key(stage: Stage, context: Context) -> str:
+    """Hash of everything that decides the stage's result."""
+    config = context.config.model_dump(mode="json")
+    inputs: dict[str, dict[str, str]] = {}
+    for name in (*stage.needs, *stage.uses):
+        entry = context.workspace.stage(name)
+        if entry:
+            inputs[name] = {path: stated["sha256"] for path, stated in entry["artifacts"].items()}
+    module = importlib.import_module(stage.module)
+    extra = module.key_parts(context) if hasattr(module, "key_parts") else {}
+    return key_of(
+        {
+            "stage": stage.name,
+            "csa_deploy": __version__,
+            "settings": {key: config[key] for key in stage.settings},
+            "inputs": inputs,
+            "versions": versions(stage.packages),
+            "extra": extra,
+        }
+    )
+
+
+def with_needs(names: Sequence[str]) -> list[Stage]:
+    """The named stages and everything they need, in pipeline order."""
+    wanted: set[str] = set()
+
+    def add(name: str) -> None:
+        wanted.add(name)
+        for need in STAGES[name].needs:
+            add(need)
+
+    for name in names:
+        add(name)
+    return [stage for stage in STAGES.values() if stage.name in wanted]
+
+
+def dependents(name: str) -> set[str]:
+    """Stages whose result rests on the named stage, directly or through others."""
+    found: set[str] = set()
+    for stage in STAGES.values():  # pipeline order: a dependent comes after what it depends on
+        if ({name} | found) & {*stage.needs, *stage.uses}:
+            found.add(stage.name)
+    return found
+
+
+def run_stages(names: Sequence[str], context: Context, observer: Observer | None = None) -> CsaDeployError | None:
+    """Run the named stages and what they need; the workspace must be locked.
+
+    Returns:
+        The first failure of a stage after which the run continues, or None.
+
+    Raises:
+        CsaDeployError: a stage failed and the run cannot continue.
+    """
+    observer = observer or Silent()
+    workspace = context.workspace
+    config = {"network": context.config.network, **context.config.to_json()}
+    if workspace.manifest["config"] != config:
+        workspace.manifest["config"] = config
+        workspace.save()
+    failure: CsaDeployError | None = None
+    for stage in with_needs(names):
+        failed = _run_stage(stage, context, observer)
+        if failed is not None and stage.name not in CONTINUE_AFTER_FAILURE:
+            raise failed
+        failure = failure or failed
+    return failure
+
+
+def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployError | None:
+    workspace = context.workspace
+    observer.started(stage)
+    key = stage_key(stage, context)
+    if workspace.is_current(stage.name, key):
+        observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
+        return None
+    start, started_at = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with workspace.scratch(stage.name) as scratch:
+        context.scratch = scratch
+        context.progress = lambda done, total: observer.progress(stage, done, total)
+        try:
+            output: StageOutput = importlib.import_module(stage.module).run(context)
+        except BaseException:
+            observer.finished(stage, "failed", time.perf_counter() - start, "")
+            raise
+        seconds = time.perf_counter() - start
+        output.measured.update(seconds=round(seconds, 3), started_at=started_at)
+        before = workspace.stage(stage.name)
+        workspace.commit(stage.name, key, output)
+        if before is None or before["artifacts"] != workspace.manifest["stages"][stage.name]["artifacts"]:
+            workspace.forget(dependents(stage.name))
+    observer.finished(stage, "failed" if output.failure else "done", seconds, output.record["summary"])
+    return output.failure

@@ -1,0 +1,1 @@
+"""Measures latency, and says what was measured and on what."""

@@ -1,0 +1,1 @@
+"""One data object, shown on the console, as JSON and as a page."""

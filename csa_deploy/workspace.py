@@ -1,0 +1,241 @@
+"""The run directory: artifacts with their hashes, one record per stage, a manifest that says what is current.
+
+Layout of a workspace::
+
+    manifest.json            what is current: configuration, and per stage its key, verdict and artifact hashes
+    records/<stage>.json     the stage's result; the same inputs give the same bytes
+    measurements/<stage>.json  what differs from run to run: seconds, latencies, the host
+    <artifacts>              onnx/..., engines/..., report.html
+
+A stage is *current* when its key (a hash over settings, input hashes and tool versions) is the manifest's and every
+file has the hash that the manifest states. Files are made in a scratch directory and renamed into place, the
+manifest last, so a killed run never leaves half an artifact that counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from csa_deploy import __version__
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SCRATCH = ".scratch"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+
+
+def _digest(stream: Any) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Hash of a JSON-serialisable description."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def dump_json(data: Any) -> str:
+    """Stable, readable JSON; non-finite numbers become strings, since JSON has none."""
+    return json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, flush it to disk and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage hands to the workspace.
+
+    Attributes:
+        record: the result, the same for the same inputs.
+        measured: what differs from run to run.
+        artifacts: path inside the workspace -> file in the scratch directory.
+        unhashed: like artifacts, for files whose bytes differ between runs of the same inputs.
+        failure: the gate that failed; the results are kept all the same, and the stage runs again next time.
+    """
+
+    record: dict[str, Any]
+    measured: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    unhashed: dict[str, Path] = field(default_factory=dict)
+    failure: CsaDeployError | None = None
+
+
+class Workspace:
+    """A run directory.
+
+    Raises:
+        UsageError: the directory holds a manifest that cannot be read or is of another schema version.
+        EnvironmentLacksError: the directory cannot be created or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = self._read_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self.root / MANIFEST
+        if not path.exists():
+            return {"schema_version": SCHEMA_VERSION, "csa_deploy": __version__, "config": {}, "stages": {}}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data["schema_version"]
+            data["stages"], data["config"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}: not a readable manifest ({error})", fix=f"delete {self.root} and run again") from None
+        if version != SCHEMA_VERSION:
+            raise UsageError(
+                f"{path}: schema version {version}, this csa-deploy writes {SCHEMA_VERSION}",
+                fix="use another --workspace, or the csa-deploy that made it",
+            )
+        return data
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the workspace against other processes; clears what a killed run left behind.
+
+        Raises:
+            UsageError: another csa-deploy works in this workspace.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"{self.root}: another csa-deploy is at work in this workspace", fix="wait for it, or use --workspace"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            raise EnvironmentLacksError(
+                f"{self.root}: cannot be written ({error})", fix="use --workspace with a writable directory"
+            ) from None
+        try:
+            self.manifest = self._read_manifest()
+            shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            for leftover in self.root.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield
+        finally:
+            shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            lock.release()
+
+    @contextmanager
+    def scratch(self, stage: str) -> Iterator[Path]:
+        """An empty directory for the files of a stage in the making."""
+        path = self.root / SCRATCH / stage
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        yield path
+        shutil.rmtree(path, ignore_errors=True)
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """The manifest's entry of a stage."""
+        return self.manifest["stages"].get(name)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The stored result of a stage."""
+        return self._json(f"records/{name}.json")
+
+    def measured(self, name: str) -> dict[str, Any]:
+        """The stored measurements of a stage."""
+        return self._json(f"measurements/{name}.json")
+
+    def _json(self, relative: str) -> dict[str, Any]:
+        path = self.root / relative
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read ({error})", fix="run the stage again") from None
+
+    def hash_of(self, relative: str) -> str:
+        """SHA-256 that the manifest states for an artifact."""
+        for entry in self.manifest["stages"].values():
+            if relative in entry["artifacts"]:
+                return entry["artifacts"][relative]["sha256"]
+        raise KeyError(relative)
+
+    def is_current(self, name: str, key: str) -> bool:
+        """Whether the stage was done with this key and all of its files are still what they were."""
+        entry = self.stage(name)
+        if entry is None or entry["key"] != key or not entry["passed"]:
+            return False
+        if not all((self.root / path).is_file() for path in entry["unhashed"]):
+            return False
+        return all(
+            (self.root / path).is_file() and sha256_of(self.root / path) == stated["sha256"]
+            for path, stated in entry["artifacts"].items()
+        )
+
+    def commit(self, name: str, key: str, output: StageOutput) -> None:
+        """Move a stage's files into place, then state them in the manifest."""
+        previous = self.stage(name)
+        if previous:  # files that this run does not make any more
+            for relative in {*previous["artifacts"], *previous["unhashed"]} - {*output.artifacts, *output.unhashed}:
+                (self.root / relative).unlink(missing_ok=True)
+        record, measured = f"records/{name}.json", f"measurements/{name}.json"
+        for relative, source in {**output.artifacts, **output.unhashed}.items():
+            target = self.root / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+        write_atomic(self.root / record, dump_json(output.record))
+        write_atomic(self.root / measured, dump_json(output.measured))
+        entry = {
+            "key": key,
+            "passed": output.failure is None,
+            "artifacts": {
+                relative: {"sha256": sha256_of(self.root / relative), "bytes": (self.root / relative).stat().st_size}
+                for relative in [*output.artifacts, record]
+            },
+            "unhashed": sorted([*output.unhashed, measured]),
+        }
+        self.manifest["stages"][name] = entry
+        self.save()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take stages out of the manifest: their inputs changed. Their files stay until they are made again."""
+        if any([self.manifest["stages"].pop(name, None) for name in names]):
+            self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        self.manifest["csa_deploy"] = __version__
+        write_atomic(self.root / MANIFEST, dump_json(self.manifest))
