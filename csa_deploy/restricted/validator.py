@@ -156,7 +156,6 @@ class ValidatorSession:
         self.directory = Path(status.directory).resolve()
         self.timeout = timeout
         self.compute_capability = compute_capability
-        self.version = VERSION
         self._child = child
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session
@@ -182,7 +181,6 @@ class ValidatorSession:
         fields = _interpret(reply)
         return ValidatorVerdict(
             **fields,
-            version=self.version,
             compute_capability=self.compute_capability,
             seconds=round(time.monotonic() - start, 4),
         )
@@ -201,8 +199,8 @@ class ValidatorSession:
         return self._read(deadline)
 
     def _start(self, deadline: float) -> dict[str, Any] | None:
-        # -I and -S: neither the environment, the user's site, the current directory nor installed packages matter.
-        command = [sys.executable, "-I", "-S", str(self._child), str(self.directory), self.compute_capability]
+        # -I: neither the environment, the user's site nor the current directory takes part.
+        command = [sys.executable, "-I", str(self._child), str(self.directory), self.compute_capability]
         self._stderr.seek(0)
         self._stderr.truncate()
         self._pending = b""
@@ -217,7 +215,12 @@ class ValidatorSession:
                 f"NVIDIA's validator in {self.directory} does not start: {hello['reason']}",
                 fix=f"remove that directory and run {INSTALL_COMMAND}",
             )
-        self.version = hello["version"]
+        if hello["version"] != VERSION:
+            self._end()
+            raise EnvironmentLacksError(
+                f"{self.directory} holds TensorRT-RTX {hello['version']}, which does not validate the safety scope",
+                fix=f"point CSA_DEPLOY_VALIDATOR at TensorRT-RTX {VERSION}, or unset it and run {INSTALL_COMMAND}",
+            )
         return None
 
     def _read(self, deadline: float) -> dict[str, Any]:

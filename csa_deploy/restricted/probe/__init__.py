@@ -1,0 +1,1 @@
+"""The probing program: asks NVIDIA's validator about thousands of small networks."""

@@ -1,0 +1,46 @@
+"""The validator's process for probes: builds each probe's network, reads its layers back, asks for the verdict.
+
+Started like ``validator_child.py``. A request is ``{"statements": [...]}`` (TensorRT's API) or ``{"onnx": ...}`` (a
+model in base64); the answer carries the verdict and the facts of the network and of each of its layers.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[3]))  # isolated mode leaves the project's folder out
+
+from csa_deploy.restricted.probe.facts import layer_facts, network_facts
+from csa_deploy.restricted.probe.networks import NetworkFromProbe
+from csa_deploy.restricted.validator_child import Answer, Request, Validator, main
+
+
+def answer_probe(validator: Validator, request: Request) -> Answer:
+    """Answer one probe."""
+    network = validator.network()
+    keep: Any  # owns the weights until the build is over
+    if "onnx" in request:
+        keep = validator.trt.OnnxParser(network, validator.logger)
+        if not keep.parse(base64.b64decode(request["onnx"])):
+            errors = [keep.get_error(i) for i in range(keep.num_errors)]
+            return {"parsed": False, "rows": [("ERROR", f"{e.node_operator()} {e.node_name()}: {e.desc()}") for e in errors]}
+    else:
+        keep = NetworkFromProbe(validator.trt, network)
+        try:
+            keep.add(request["statements"])
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            rows = [row for row in validator.rows if row[0] == "ERROR"]
+            return {"parsed": False, "rows": rows or [("ERROR", str(error))]}
+    verdict = validator.verdict(network, full=request.get("full", False))
+    constants: set[str] = set()
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    names = [layer.name for layer in layers]
+    facts = [layer_facts(validator.trt, layer, constants) for layer in layers]
+    return {"parsed": True, **verdict, "names": names, "facts": [network_facts(network), *facts]}
+
+
+if __name__ == "__main__":
+    main(answer_probe)
