@@ -118,7 +118,10 @@ def _node_tensors(nodes: Iterator[onnx.NodeProto] | list[onnx.NodeProto]) -> Ite
 
 def _load_external(tensor: onnx.TensorProto, model_path: Path) -> None:
     """Read one tensor's external data, refusing anything that is not a regular file below the model's folder."""
-    info = ExternalDataInfo(tensor)
+    try:
+        info = ExternalDataInfo(tensor)
+    except ValueError as error:
+        raise UsageError(f"tensor '{tensor.name}' in {model_path}: {_one_line(error)}", fix=_REEXPORT) from None
     folder = model_path.parent.resolve()
     named = Path(info.location)
     file = folder / named
@@ -132,7 +135,7 @@ def _load_external(tensor: onnx.TensorProto, model_path: Path) -> None:
         raise UsageError(f"{where} is missing", fix="copy the data file into the model's folder")
     offset, length = info.offset or 0, info.length
     size = file.stat().st_size
-    if offset + (length or 0) > size:
+    if min(offset, length or 0) < 0 or offset + (length or 0) > size:
         raise UsageError(
             f"{where} is cut short: {offset + (length or 0)} bytes named, {size} there", fix="copy the data file again"
         )

@@ -1,0 +1,35 @@
+"""The optimize stage: exact rewrites of the exported graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csa_deploy.graph.load import load_model, save_model
+from csa_deploy.graph.optimize import OptimizeResult, optimize
+from csa_deploy.workspace import StageOutput
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+
+def run(context: Context) -> StageOutput:
+    """Rewrite the exported graph; see :func:`csa_deploy.graph.optimize.optimize`."""
+    model = load_model(context.path(context.workspace.record("export")["graph"]), full_check=False)
+    result = optimize(model, progress=context.progress)
+    path = context.scratch / f"{context.name}.optimized.onnx"
+    save_model(result.model, path)
+    relative = f"onnx/{path.name}"
+    record = {"summary": summary(result), "graph": relative, **result.to_json()}
+    return StageOutput(record, artifacts={relative: path})
+
+
+def summary(result: OptimizeResult) -> str:
+    """One line: what became smaller, and what it cost in accuracy."""
+    if result.not_proved:
+        return result.not_proved
+    before, after = result.before, result.after
+    error = "not measured" if result.error is None else f"{result.error:.1e} of the range"
+    return (
+        f"{before.nodes} -> {after.nodes} nodes, {before.macs / 1e9:.3f} -> {after.macs / 1e9:.3f} GMAC, "
+        f"largest change {error}"
+    )
