@@ -1,0 +1,116 @@
+"""The build process: ``python -m csa_deploy.engine._child FD`` with the request as JSON on standard input.
+
+A native builder can abort, and cannot be interrupted; a process of its own turns both into an exit status. Standard
+output and error are the log. Events go to file descriptor FD, one JSON object per line: ``{"progress": [done,
+total]}``, then ``{"result": {...}}`` or ``{"error": {...}}``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.engine.backend import Backend, choose_backend
+from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.monitor import progress_monitor
+from csa_deploy.engine.network import check_network, network_inputs, network_outputs, read_layers
+from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    """Build, and report the outcome as the last event."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed csa-deploy must not leave a builder behind
+    request = json.load(sys.stdin)
+    with os.fdopen(int(sys.argv[1]), "w", buffering=1) as events:
+
+        def send(**event: Any) -> None:
+            events.write(json.dumps(event) + "\n")
+
+        try:
+            send(result=_build(request, lambda done, total: send(progress=[done, total])))
+        except CsaDeployError as error:
+            send(error={"type": type(error).__name__, "message": error.message, "fix": error.fix})
+        except Exception as error:  # polygraphy raises its own type, bindings raise any; the log holds the cause
+            send(error={"type": None, "message": str(error), "fix": None})
+            raise
+
+
+def _build(request: dict[str, Any], report: Any) -> dict[str, Any]:
+    plan = _plan(request["plan"])
+    backend = choose_backend(plan.backend)
+    trt = importlib.import_module(backend.module)
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.module_severity = {"": G_LOGGER.VERBOSE}  # TensorRT's own information level
+    capabilities = backend.capabilities(trt, plan)
+    started = time.perf_counter()
+    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    builder, network, parser = NetworkFromOnnxPath(request["model"], strongly_typed=typed)()
+    check_network(network, Path(request["model"]).name, plan.precision)
+    parsed = time.perf_counter()
+    loader = backend.config_loader(trt, plan, capabilities, progress_monitor(trt, report))
+    config = loader(builder, network)
+    cache = os.fspath(plan.timing_cache) if plan.timing_cache and backend.name == "tensorrt" else None
+    engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=cache)()
+    built = time.perf_counter()
+    _write(Path(request["engine"]), engine)
+    return {
+        "version": trt.__version__,
+        "engine_bytes": memoryview(engine).nbytes,
+        "engine_sha256": hashlib.sha256(engine).hexdigest(),
+        "compute_capabilities": capabilities,
+        "flags": [name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag)],
+        "inputs": [asdict(tensor) for tensor in network_inputs(network)],
+        "outputs": [asdict(tensor) for tensor in network_outputs(network)],
+        "layers": [asdict(layer) for layer in read_layers(network)],
+        "parse_seconds": parsed - started,
+        "build_seconds": built - parsed,
+        "inspection": _inspect(trt, backend, engine),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _write(path: Path, engine: Any) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(engine)
+    except OSError as error:
+        raise EnvironmentLacksError(
+            f"cannot write the engine into {path.parent}: {error.strerror}", fix="free or unlock the disk"
+        ) from error
+
+
+def _plan(data: dict[str, Any]) -> BuildPlan:
+    cache = data["timing_cache"]
+    capabilities = tuple(data["compute_capabilities"])
+    return BuildPlan(**{**data, "timing_cache": cache and Path(cache), "compute_capabilities": capabilities})
+
+
+def _inspect(trt: Any, backend: Backend, engine: Any) -> dict[str, str]:
+    """The engine's layers after fusion, as the inspector's JSON text; or the reason why not."""
+    if not cuda_state().devices:
+        return {"reason": cuda_state().reason}
+    from polygraphy.backend.trt import util as trt_util
+
+    loaded = trt.Runtime(trt_util.get_trt_logger()).deserialize_cuda_engine(engine)
+    if loaded is None:
+        return {"reason": f"{backend.title} cannot load this engine on {cuda_state().devices[0].name}"}
+    return {"json": loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)}
+
+
+if __name__ == "__main__":
+    main()

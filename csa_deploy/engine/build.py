@@ -1,0 +1,241 @@
+"""Builds an engine from an ONNX graph in a child process and collects the evidence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from csa_deploy import errors
+from csa_deploy.engine import log as build_log
+from csa_deploy.engine.backend import Backend, choose_backend
+from csa_deploy.engine.monitor import STEPS
+from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.result import BuildResult, ParsedLayer, RestrictedFlag, TensorInfo
+from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError, UsageError
+
+_logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | None = None) -> BuildResult:
+    """Build an engine.
+
+    Writes ``out`` (atomically), ``<out>.log`` and, where a CUDA device is, ``<out>.layers.json`` (the engine
+    inspector's answer). An interrupt ends the child process and leaves neither engine nor temporary file.
+
+    Args:
+        model_path: static-shape ONNX graph; its tensor types decide the engine's precision.
+        out: path of the engine; its folder is made when missing.
+        plan: what to build.
+        progress: called with (done, total) as the builder advances.
+
+    Returns:
+        The result with the parsed network, flags, sizes, seconds, and what was not done.
+
+    Raises:
+        UsageError: no such file, or a graph or plan that cannot be built as asked.
+        EnvironmentLacksError: no builder on this machine (the message holds the install line), or a full disk.
+        OperationRejectedError: the builder's safety-scope check refused a layer.
+        BuildFailedError: the builder refused the graph, crashed or ran out of time.
+    """
+    if not model_path.is_file():
+        raise UsageError(f"no such file: {model_path}", fix="check the path")
+    backend = choose_backend(plan.backend)
+    log = out.with_name(out.name + ".log")
+    partial = out.with_name(f".{out.name}.partial")
+    with _as_environment_error(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+    try:
+        raw = _run(backend, model_path, partial, log, plan, progress)
+        with _as_environment_error(out):
+            inspection = _save_inspection(raw["inspection"], out)
+            partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    _logger.info("built %s with %s %s", out.name, backend.title, raw["version"])
+    return _result(backend, raw, model_path, out, log, inspection, plan)
+
+
+def _run(
+    backend: Backend, model: Path, partial: Path, log: Path, plan: BuildPlan, progress: Progress | None
+) -> dict[str, Any]:
+    """Run the child process; returns its result event, raises its error."""
+    request = {
+        "model": os.fspath(model.resolve()),
+        "engine": os.fspath(partial.resolve()),
+        "plan": {
+            **asdict(replace(plan, backend=backend.name)),
+            "timing_cache": os.fspath(plan.timing_cache.resolve()) if plan.timing_cache else None,
+        },
+    }
+    last: dict[str, Any] = {}
+    expired = threading.Event()
+    with _child(backend, log, request, plan.time_limit_s, expired) as (process, events):
+        for line in events:
+            last = json.loads(line)
+            if progress and "progress" in last:
+                progress(*last["progress"])
+        status = process.wait()
+    if "result" in last:
+        if progress:
+            progress(STEPS, STEPS)
+        result: dict[str, Any] = last["result"]
+        return result
+    if expired.is_set():
+        raise BuildFailedError(
+            f"{backend.title} did not build {model.name} within {plan.time_limit_s:g} s", fix="raise the time limit"
+        )
+    raise _failure(last.get("error"), status, backend, model, log)
+
+
+@contextmanager
+def _child(
+    backend: Backend, log: Path, request: dict[str, Any], limit: float | None, expired: threading.Event
+) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
+    """The build process and its events; it does not outlive the block."""
+    reading, writing = os.pipe()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),  # the modules that this process sees
+        "PYTHONSAFEPATH": "1",  # and none from the working directory
+        "PYTHONUNBUFFERED": "1",  # Python's and the native library's lines in order
+        "POLYGRAPHY_USE_TENSORRT_RTX": "1" if backend.name == "tensorrt-rtx" else "0",
+    }
+    with log.open("wb") as output, os.fdopen(reading) as events:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "csa_deploy.engine._child", str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writing,),
+                env=environment,
+                text=True,
+                start_new_session=True,  # ctrl-C reaches this process only, which then ends the child
+            )
+        finally:
+            os.close(writing)
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(limit or 0, expire)
+        try:
+            if limit is not None:
+                timer.start()
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as stdin:  # its exit status says more than the pipe
+                stdin.write(json.dumps(request))
+            yield process, events
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+
+
+def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model: Path, log: Path) -> CsaDeployError:
+    """The exception that a failed child process means."""
+    text = log.read_text(errors="replace")
+    if error is not None and error["type"]:
+        kind: type[CsaDeployError] = getattr(errors, error["type"])
+        return kind(error["message"], fix=error["fix"])
+    refusals = build_log.scope_refusals(text)
+    if refusals:
+        return OperationRejectedError(
+            f"{model.name}: {backend.title} refused it in restricted mode: {'; '.join(refusals)}",
+            fix="run `csa-deploy check --explain` for what to write instead",
+        )
+    cause = build_log.first_error(text)
+    if "MODEL_DESERIALIZE_FAILED" in cause:
+        return UsageError(f"{model.name} is no complete ONNX file: {cause}", fix="export the network again")
+    if error is not None:
+        why = cause or error["message"]
+    elif status == -signal.SIGKILL:
+        why = "its process was killed, perhaps for lack of memory"
+    else:
+        why = f"its process ended with {_status_name(status)}" + (f" after: {cause}" if cause else "")
+    return BuildFailedError(f"{backend.title} did not build {model.name}: {why}", fix=f"see {log} for the whole log")
+
+
+def _status_name(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+
+def _save_inspection(answer: dict[str, str], out: Path) -> Path | None:
+    path = out.with_name(out.name + ".layers.json")
+    path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
+    if "json" not in answer:
+        return None
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(answer["json"])
+    return partial.replace(path)
+
+
+@contextmanager
+def _as_environment_error(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.EnvironmentLacksError(
+            f"cannot write {out}: {error.strerror}", fix="free or unlock the disk, or choose another folder"
+        ) from error
+
+
+def _result(
+    backend: Backend, raw: dict[str, Any], model: Path, out: Path, log: Path, inspection: Path | None, plan: BuildPlan
+) -> BuildResult:
+    text = log.read_text(errors="replace")
+    not_done = []
+    if inspection is None:
+        not_done.append(f"layers of the engine after fusion: not measured: {raw['inspection']['reason']}")
+    if plan.timing_cache is not None and backend.name != "tensorrt":
+        not_done.append(f"timing cache: not used: {backend.title} times no tactics when it builds")
+    return BuildResult(
+        backend=backend.name,
+        version=raw["version"],
+        model=model.name,
+        plan=plan,
+        engine=out,
+        engine_bytes=raw["engine_bytes"],
+        engine_sha256=raw["engine_sha256"],
+        log=log,
+        inspection=inspection,
+        compute_capabilities=tuple(raw["compute_capabilities"]),
+        flags=tuple(raw["flags"]),
+        inputs=_tensors(raw["inputs"]),
+        outputs=_tensors(raw["outputs"]),
+        layers=tuple(
+            ParsedLayer(**{**item, "inputs": _tensors(item["inputs"]), "outputs": _tensors(item["outputs"])})
+            for item in raw["layers"]
+        ),
+        warnings=build_log.warnings(text),
+        restricted=RestrictedFlag(
+            builder=f"{backend.title} {raw['version']}",
+            requested=plan.restricted,
+            accepted="SAFETY_SCOPE" in raw["flags"],
+            acts=backend.restricted_acts(raw["version"]),
+            evidence=backend.restricted_evidence,
+            skipped=build_log.scope_skipped(text),
+        ),
+        parse_seconds=raw["parse_seconds"],
+        build_seconds=raw["build_seconds"],
+        peak_memory_bytes=raw["peak_memory_bytes"],
+        not_done=tuple(not_done),
+    )
+
+
+def _tensors(items: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(item["name"], item["dtype"], tuple(item["shape"])) for item in items)

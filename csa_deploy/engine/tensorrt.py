@@ -1,0 +1,56 @@
+"""TensorRT 10 and later: builds for this machine's GPU, strongly typed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from csa_deploy.engine.backend import common_options, installed, version_pair
+from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.plan import CURRENT, BuildPlan
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+
+_FIRST_STRONGLY_TYPED = (10, 0)
+_FIRST_IGNORING = (10, 16)  # from 10.16 on SAFETY_SCOPE is accepted and ignored
+
+
+class TensorRT:
+    """See :class:`csa_deploy.engine.backend.Backend`."""
+
+    name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
+    module = "tensorrt"
+    title = "TensorRT"
+    install = "pip install 'csa-deploy[tensorrt]'"
+    restricted_evidence = "restricted-build"
+
+    def missing(self) -> str:
+        """Why it cannot build; empty when it can."""
+        if not installed(self.module):
+            return "not installed"
+        return cuda_state().reason
+
+    def restricted_acts(self, version: str) -> bool:
+        """Only before 10.16."""
+        return version_pair(version) < _FIRST_IGNORING
+
+    def capabilities(self, trt: Any, plan: BuildPlan) -> tuple[str, ...]:
+        """This machine's, the only one that TensorRT builds for."""
+        if version_pair(trt.__version__) < _FIRST_STRONGLY_TYPED:
+            raise EnvironmentLacksError(
+                f"TensorRT {trt.__version__} has no strongly typed networks", fix="install TensorRT 10 or later"
+            )
+        here = cuda_state().devices[0].compute_capability
+        if set(plan.compute_capabilities) - {here, CURRENT}:
+            asked = ", ".join(plan.compute_capabilities)
+            raise UsageError(
+                f"TensorRT builds for this machine's compute capability {here} only, {asked} was asked for",
+                fix="use the tensorrt-rtx backend, or build on the target",
+            )
+        return (here,)
+
+    def config_loader(self, trt: Any, plan: BuildPlan, capabilities: tuple[str, ...], monitor: Any) -> Any:
+        """Polygraphy's configuration, which turns TF32 off."""
+        from polygraphy.backend.trt import CreateConfig
+
+        cache = None if plan.timing_cache is None else os.fspath(plan.timing_cache)
+        return CreateConfig(load_timing_cache=cache, **common_options(trt, plan, monitor))

@@ -1,0 +1,64 @@
+"""TensorRT-RTX: builds ahead of time for the GPUs asked for, without a GPU or driver on this machine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from csa_deploy.engine.backend import common_options, installed, version_pair
+from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.plan import CURRENT, BuildPlan
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+
+_MEMBER = re.compile(r"SM(\d+)(\d)")  # ComputeCapability.SM86, .SM120
+_FIRST_IGNORING = (1, 5)  # from 1.5 on SAFETY_SCOPE is accepted and ignored; 1.4 still checks
+
+
+class TensorRTRTX:
+    """See :class:`csa_deploy.engine.backend.Backend`."""
+
+    name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
+    module = "tensorrt_rtx"
+    title = "TensorRT-RTX"
+    install = "pip install 'csa-deploy[rtx]'"
+    restricted_evidence = "validator"
+
+    def missing(self) -> str:
+        """Why it cannot build; empty when it can."""
+        return "" if installed(self.module) else "not installed"
+
+    def restricted_acts(self, version: str) -> bool:
+        """Only before 1.5."""
+        return version_pair(version) < _FIRST_IGNORING
+
+    def capabilities(self, trt: Any, plan: BuildPlan) -> tuple[str, ...]:
+        """Those asked for, or all that this version knows."""
+        members = [_MEMBER.fullmatch(name) for name in trt.ComputeCapability.__members__]
+        known = tuple(f"{match[1]}.{match[2]}" for match in members if match)
+        if plan.compute_capabilities == (CURRENT,):
+            if not cuda_state().devices:
+                raise EnvironmentLacksError(
+                    f"compute capability 'current': {cuda_state().reason}", fix=f"name it, one of {', '.join(known)}"
+                )
+            return (CURRENT,)
+        for capability in plan.compute_capabilities:
+            if capability not in known:
+                raise UsageError(
+                    f"{self.title} {trt.__version__} does not build for compute capability {capability}",
+                    fix=f"use {', '.join(known)} or {CURRENT}",
+                )
+        return plan.compute_capabilities or tuple(sorted(known, key=version_pair))
+
+    def config_loader(self, trt: Any, plan: BuildPlan, capabilities: tuple[str, ...], monitor: Any) -> Any:
+        """Polygraphy's RTX configuration, with TF32 off."""
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+        from polygraphy.backend.trt import PostprocessConfig
+
+        current = capabilities == (CURRENT,)
+        config = CreateConfigRTX(
+            use_gpu=current,
+            compute_capabilities=None if current else [version_pair(item) for item in capabilities],
+            **common_options(trt, plan, monitor),
+        )
+        # TF32 is the builder's default; unlike CreateConfig, CreateConfigRTX leaves it on.
+        return PostprocessConfig(config, lambda builder, network, made: made.clear_flag(trt.BuilderFlag.TF32))
