@@ -1,0 +1,1 @@
+"""Numeric precision written into the graph."""

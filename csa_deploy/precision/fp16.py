@@ -1,0 +1,113 @@
+"""FP16 written into the graph: typed weights and activations, and casts only where the type changes.
+
+TensorRT from 10 on takes precision from the graph (strongly typed networks), and the same file runs in ONNX Runtime,
+so what is verified is what is built. ``onnxruntime.transformers.float16`` is not used: it keeps Resize in FP32 unless
+told otherwise, writes nodes out of topological order, clips weights beyond FP16's range instead of keeping their node
+in FP32, raises the smallest weights to FP16's smallest number, types operators that it does not know, and puts
+cancelling casts between neighbouring FP32 nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.shapes import infer_shapes
+from csa_deploy.precision.half_typing import HalfTyping
+
+
+@dataclass(frozen=True)
+class KeptNode:
+    """A node that computes in FP32 in the FP16 graph."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fp16Result:
+    """A graph in FP16.
+
+    Attributes:
+        model: the typed graph; the argument of :func:`to_fp16` is never changed.
+        kept: nodes that stay in FP32, each with the reason.
+        nodes: nodes that compute in FP16.
+        casts: Cast nodes inserted.
+        weights: weight values now stored in FP16.
+        underflowed: weight values that became zero by rounding to FP16.
+        subnormal: weight values below FP16's normal range, stored with fewer than 11 significant bits.
+        overflowing: weight values beyond FP16's range; their nodes are among ``kept``.
+        largest_weight: largest absolute weight stored in FP16.
+    """
+
+    model: onnx.ModelProto
+    kept: tuple[KeptNode, ...]
+    nodes: int
+    casts: int
+    weights: int
+    underflowed: int
+    subnormal: int
+    overflowing: int
+    largest_weight: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the model."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
+        return data | {"kept": [dataclasses.asdict(node) for node in self.kept]}
+
+
+def to_fp16(
+    model: onnx.ModelProto, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Iterable[str] = ()
+) -> Fp16Result:
+    """Type a graph in FP16.
+
+    Every FP32 value becomes FP16 except those of nodes that stay in FP32: nodes named in ``keep_fp32``, nodes with a
+    weight beyond FP16's range, operators without an FP16 form, custom operators, and nodes with subgraphs. Inputs
+    that select positions (Resize scales) stay FP32, as TensorRT and ONNX demand.
+
+    Args:
+        model: a graph of known shapes and types; not changed.
+        io: type of the network's inputs and outputs. With ``fp32`` each has one Cast.
+        keep_fp32: names of nodes to keep in FP32.
+
+    Raises:
+        UsageError: ``keep_fp32`` names a node that is not there, or ``io`` is unknown.
+    """
+    if io not in ("fp32", "fp16"):
+        raise UsageError(f"unknown input and output precision '{io}'", fix="use fp32 or fp16")
+    typed = ir.from_proto(model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(typed)
+    infer_shapes(typed)
+    typing = HalfTyping(typed, half_io=io == "fp16", keep=_known(typed.graph, keep_fp32))
+    typing.apply()
+    RemoveUnusedNodesPass()(typed)
+    return Fp16Result(
+        model=ir.to_proto(typed),
+        kept=tuple(KeptNode(node.name or "", node.op_type, reason) for node, reason in typing.kept),
+        nodes=typing.nodes,
+        casts=typing.casts,
+        weights=typing.weights,
+        underflowed=typing.underflowed,
+        subnormal=typing.subnormal,
+        overflowing=typing.overflowing,
+        largest_weight=typing.largest_weight,
+    )
+
+
+def _known(graph: ir.Graph, names: Iterable[str]) -> frozenset[str]:
+    """The names, all of which must be nodes of the graph."""
+    nodes = [node.name for node in graph if node.name]
+    wanted = frozenset(names)
+    for name in sorted(wanted.difference(nodes)):
+        near = difflib.get_close_matches(name, nodes, 1)
+        raise UsageError(f"no node '{name}' to keep in FP32", fix=f"did you mean '{near[0]}'?" if near else None)
+    return wanted

@@ -1,0 +1,175 @@
+"""The pass behind :func:`csa_deploy.precision.fp16.to_fp16`: it types a graph node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from csa_deploy.precision.ports import Ports, half_ports
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+
+
+class HalfTyping:
+    """Types the main graph of a model in FP16, in place.
+
+    Args:
+        model: constants are initializers and value types are known.
+        half_io: whether the network's inputs and outputs become FP16 too.
+        keep: names of nodes to keep in FP32.
+    """
+
+    def __init__(self, model: ir.Model, *, half_io: bool, keep: frozenset[str]) -> None:
+        self.kept: list[tuple[ir.Node, str]] = []
+        self.nodes = self.casts = self.weights = self.underflowed = self.subnormal = self.overflowing = 0
+        self.largest_weight = 0.0
+        self._graph = model.graph
+        self._half_io = half_io
+        self._halved: set[ir.Value] = set()
+        self._versions: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._plan = {node: self._ports(node, keep) for node in model.graph}
+
+    def apply(self) -> None:
+        """Type the graph."""
+        float_outputs = [value.dtype == FLOAT for value in self._graph.outputs]
+        if self._half_io:
+            for value in self._graph.inputs:
+                self._halve(value)
+        for node in list(self._graph):
+            self._type_node(node, self._plan[node])
+        for index, was_float in enumerate(float_outputs):
+            if was_float:
+                self._type_output(index)
+        self._drop_void_casts()
+
+    def _ports(self, node: ir.Node, keep: frozenset[str]) -> Ports:
+        """The FP16 ports of a node; none where it stays in FP32, which is then noted with the reason."""
+        if not any(v is not None and v.dtype in (FLOAT, None) for v in (*node.inputs, *node.outputs)):
+            return Ports(frozenset(), frozenset())
+        ports = "kept on request" if node.name in keep else half_ports(node, self._graph.opset_imports[""])
+        if isinstance(ports, Ports):
+            ports = self._overflow(node, ports) or ports
+        if isinstance(ports, Ports):
+            self.nodes += bool(ports.inputs or ports.outputs)
+            return ports
+        self.kept.append((node, ports))
+        return Ports(frozenset(), frozenset())
+
+    def _overflow(self, node: ir.Node, ports: Ports) -> str | None:
+        for index in sorted(ports.inputs):
+            value = node.inputs[index]
+            if value is None or not _is_weight(value) or value.const_value is None:
+                continue
+            array = value.const_value.numpy()
+            beyond = np.isfinite(array) & (np.abs(array) > _LARGEST)
+            if beyond.any():
+                self.overflowing += int(beyond.sum())
+                worst = float(np.abs(array[beyond]).max())
+                return f"weight '{value.name}' holds {worst:.4g}, beyond FP16's {_LARGEST:.0f}"
+        return None
+
+    def _type_node(self, node: ir.Node, ports: Ports) -> None:
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            wanted = HALF if index in ports.inputs else FLOAT
+            if value.dtype != wanted and (wanted == HALF or value in self._halved):
+                node.replace_input_with(index, self._version(value, wanted))
+        for index in ports.outputs:
+            output = node.outputs[index]
+            self._halve(output)
+            for user, position in tuple(output.uses()):
+                if user.graph is not self._graph:  # a subgraph reads it, and subgraphs stay in FP32
+                    user.replace_input_with(position, self._version(output, FLOAT))
+            _retype_attribute(node)
+
+    def _halve(self, value: ir.Value) -> None:
+        if value.dtype == FLOAT:
+            value.dtype = HALF
+            self._halved.add(value)
+
+    def _version(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """``value`` in the other type: a converted weight, or a Cast shared by everyone who needs it."""
+        if (value, dtype) not in self._versions:
+            make: Callable[[ir.Value, ir.DataType], ir.Value] = self._cast
+            if _is_weight(value):
+                make = self._weight
+            self._versions[value, dtype] = make(value, dtype)
+        return self._versions[value, dtype]
+
+    def _weight(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The FP16 form of an FP32 weight. It takes over the name unless someone still needs the FP32 form."""
+        assert value.const_value is not None and dtype == HALF
+        array = value.const_value.numpy()
+        half = array.astype(np.float16)
+        magnitude = np.abs(half[np.isfinite(half)])
+        self.weights += array.size
+        self.underflowed += int(((half == 0) & (array != 0)).sum())
+        self.subnormal += int(((magnitude > 0) & (magnitude < _SMALLEST_NORMAL)).sum())
+        self.largest_weight = max(self.largest_weight, float(magnitude.max(initial=0)))
+        name = value.name
+        if all(index in self._plan[user].inputs if user in self._plan else False for user, index in value.uses()):
+            value.name = f"{name}_fp32"
+        else:
+            name = f"{name}_fp16"
+        weight = ir.Value(
+            name=name, shape=value.shape, type=ir.TensorType(HALF), const_value=ir.tensor(half, name=name)
+        )
+        self._graph.register_initializer(weight)
+        return weight
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        maker = value.producer()
+        suffix = "fp16" if dtype == HALF else "fp32"
+        cast = ir.node(
+            "Cast",
+            [value],
+            {"to": dtype.value},
+            name=f"{value.name}_to_{suffix}",
+            outputs=[ir.Value(name=f"{value.name}_{suffix}", shape=value.shape, type=ir.TensorType(dtype))],
+            metadata_props=dict(maker.metadata_props) if maker else None,
+        )
+        if maker is None or maker.graph is not self._graph:
+            self._graph.insert_before(self._graph[0], cast)
+        else:
+            self._graph.insert_after(maker, cast)
+        self.casts += 1
+        return cast.outputs[0]
+
+    def _type_output(self, index: int) -> None:
+        """Give a network output its type back, under its own name."""
+        value, wanted = self._graph.outputs[index], HALF if self._half_io else FLOAT
+        if value.dtype == wanted:
+            return
+        typed, name = self._version(value, wanted), value.name
+        value.name = f"{name}_{'fp16' if value.dtype == HALF else 'fp32'}"
+        typed.name = name
+        self._graph.outputs[index] = typed
+
+    def _drop_void_casts(self) -> None:
+        """Remove casts of the original graph that have become casts to the type they read."""
+        for node in list(self._graph):
+            source, out = (node.inputs[0], node.outputs[0]) if node.op_type == "Cast" else (None, None)
+            if source is None or out is None or source.dtype != out.dtype or out.is_graph_output():
+                continue
+            out.replace_all_uses_with(source)
+            self._graph.remove(node, safe=True)
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Whether a value is a constant that nobody outside can see or replace."""
+    return value.is_initializer() and not value.is_graph_input() and not value.is_graph_output()
+
+
+def _retype_attribute(node: ir.Node) -> None:
+    """Change the attribute in which Cast and ConstantOfShape name their output type."""
+    if node.op_type == "Cast":
+        node.attributes["to"] = ir.AttrInt64("to", HALF.value)
+    elif node.op_type == "ConstantOfShape":
+        value = node.attributes.get("value")
+        array = value.as_tensor().numpy() if value is not None else np.zeros(1)
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array.astype(np.float16)))
