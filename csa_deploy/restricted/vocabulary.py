@@ -39,6 +39,7 @@ FACTS: dict[str, str] = {
     "inputs": "number of input tensors",
     "outputs": "number of output tensors",
     "dynamic": "whether any dimension of an input or output is not fixed",
+    "batch": "list: product of the dimensions before the last three, of each input and output tensor",
     "non_finite": "whether a constant that shapes the layer holds NaN or infinity",
     # operation and attributes; names of kinds are those of TensorRT's enums (SUM, PROD, RELU, MAX, AVG, ...)
     "kind": "operation of Activation, ElementWise, Unary, Pooling, Reduce, TopK, Matrix, Fill, Scatter, Gather...",

@@ -1,0 +1,115 @@
+"""Maps a whole graph: one list of layers per node, and the facts of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from onnx import defs
+
+from csa_deploy.restricted.graph import Graph, Node, Value
+from csa_deploy.restricted.mapping.recorder import (
+    IMPORTERS,
+    NOT_BEFORE,
+    Layer,
+    Recorder,
+    UnmappableError,
+    network_layer,
+    unmapped,
+)
+
+for _module in ("others", "pointwise", "reductions", "resizing", "shapes", "windows"):
+    import_module(f"csa_deploy.restricted.mapping.{_module}")
+
+
+def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
+    """Layers that the parser of a TensorRT version makes of a graph, pseudo layers included.
+
+    The bodies of control flow are mapped too. What cannot be mapped becomes ``UNMAPPED``; nothing is left out.
+    """
+    for problem in graph.problems:
+        yield unmapped(
+            problem.reason, f"{problem.node}: {problem.detail}" if problem.node else problem.detail, None, problem.op
+        )
+    layers: list[Layer] = []
+    for node in graph.walk():
+        layers += map_node(node, version, graph.opset)
+    yield from layers
+    yield _network(graph, layers)
+
+
+def map_node(node: Node, version: tuple[int, ...], opset: int) -> list[Layer]:
+    """Layers of one node; what is not understood becomes one ``UNMAPPED`` layer behind the rest."""
+    net = Recorder(node, version, opset)
+    try:
+        _import(net)
+    except UnmappableError as error:
+        return [*net.layers, unmapped(error.reason, error.detail, node)]
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return [*net.layers, unmapped("mapping-failed", f"ill-formed node ({error})", node)]
+    return net.layers + [unmapped(*gap, node) for gap in _gaps(net)]
+
+
+def _import(net: Recorder) -> None:
+    node = net.node
+    if node.domain:
+        raise UnmappableError("custom-op", f"operator of domain {node.domain}")
+    function = IMPORTERS.get(node.op)
+    if function is None:
+        if not defs.has(node.op):
+            raise UnmappableError("unknown-op", "no such standard operator")
+        raise UnmappableError("not-imported", "a standard operator, but not one of the parser's")
+    if net.version < NOT_BEFORE.get(node.op, ()):
+        raise UnmappableError("not-imported", f"taken up in {'.'.join(map(str, NOT_BEFORE[node.op]))}")
+    function(net)
+
+
+def _gaps(net: Recorder) -> list[tuple[str, str]]:
+    """What is not known about the tensors of a mapped node; one gap per node is enough."""
+    for value in (*net.node.inputs, *net.node.outputs):
+        if value is None or not value.name:
+            continue
+        if value.sequence:
+            return [("mapping-failed", f"'{value.name}' is no tensor")]
+        if value.dtype is None:
+            return [("unknown-type", f"the type of '{value.name}' is not known")]
+        if value.shape is None:
+            return [("unknown-shape", f"the shape of '{value.name}' is not known")]
+    return []
+
+
+def _network(graph: Graph, layers: list[Layer]) -> Layer:
+    dtypes = {dtype for layer in layers for dtype in layer.facts.get("out_dtype", ()) if dtype}
+    plugins = [str(layer.facts.get("plugin") or layer.facts["op"]) for layer in layers if _is_plugin(layer)]
+    return network_layer(
+        {
+            "opset": graph.opset,
+            "input_dtype": [value.dtype for value in graph.inputs],
+            "output_dtype": [value.dtype for value in graph.outputs],
+            "input_shape": [None if value.shape is None else list(value.shape) for value in graph.inputs],
+            "dynamic_inputs": [value.name for value in graph.inputs if _is_dynamic(value)],
+            "tensor_dtypes": sorted(dtypes),
+            "quantized": any(layer.type in ("QUANTIZE", "DEQUANTIZE") for layer in layers),
+            "local_functions": graph.local_functions,
+            "plugins": sorted(set(plugins)),
+            "max_batch": max((value.shape[0] or 0 for value in graph.inputs if value.shape), default=None),
+            "layer_types": sorted({layer.type for layer in layers}),
+        }
+    )
+
+
+def _is_plugin(layer: Layer) -> bool:
+    return layer.type.startswith("PLUGIN") or layer.facts.get("reason") == "custom-op"
+
+
+def _is_dynamic(value: Value) -> bool:
+    return value.shape is None or None in value.shape
+
+
+_FAMILIES = ((8, 5), (8, 6), (10,), (10, 7), (10, 12), (11,))
+"""Versions at which a mapping in this package changes."""
+
+
+def parser_family(version: tuple[int, ...]) -> tuple[int, ...]:
+    """The newest of the parser's families that is not newer than a version."""
+    return max((family for family in _FAMILIES if family <= version), default=_FAMILIES[0])

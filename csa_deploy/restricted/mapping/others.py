@@ -1,0 +1,109 @@
+"""Quantization, control flow, recurrent and detection operators."""
+
+from __future__ import annotations
+
+from csa_deploy.restricted.graph import Value
+from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, importer
+
+
+@importer("QuantizeLinear", "DequantizeLinear")
+def _quantize(net: Recorder) -> None:
+    source, scale = net.tensor(0), net.tensor(1)
+    zero_point = net.node.input(2)
+    zero = False if zero_point is None else None if zero_point.data is None else bool(zero_point.data.any())
+    block = net.attr("block_size", 0)
+    granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"
+    axis = None if granularity == "TENSOR" else net.axis(net.attr("axis", 1), source.rank)
+    finite = scale.data is None or bool((abs(scale.data.astype("float64")) < float("inf")).all())
+    layer = "QUANTIZE" if net.node.op == "QuantizeLinear" else "DEQUANTIZE"
+    facts = {
+        "granularity": granularity,
+        "axis": axis,
+        "block_size": block,
+        "zero_point": zero,
+        "non_finite": not finite,
+    }
+    net.add(layer, [source, scale], net.out, **facts, to=net.dtype(net.out))
+
+
+@importer("DynamicQuantizeLinear", since=(99,))
+def _dynamic_quantize(net: Recorder) -> None:
+    raise UnmappableError("not-imported", "dynamic quantization")
+
+
+@importer("If")
+def _if(net: Recorder) -> None:
+    condition = net.tensor(0)
+    net.add("CONDITION", [condition], condition)
+    for output in net.node.outputs:
+        net.add("CONDITIONAL_OUTPUT", [output, output], output)
+
+
+@importer("Loop", "Scan")
+def _loop(net: Recorder) -> None:
+    inputs = [net.as_tensor(value) for value in net.node.inputs if value is not None]
+    first = inputs[0] if inputs else Value("")
+    net.add("TRIP_LIMIT", [first], first)
+    for value in inputs[2:] if net.node.op == "Loop" else inputs:
+        net.add("RECURRENCE", [value], value)
+    for output in net.node.outputs:
+        net.add("LOOP_OUTPUT", [output], output)
+
+
+@importer("RNN", "LSTM", "GRU")
+def _recurrent(net: Recorder) -> None:
+    source = net.tensor(0)
+    output = net.node.outputs[0]
+    state = Value("", source.dtype, None)
+    net.add("TRIP_LIMIT", [source], source)
+    net.add("ITERATOR", [source], state)
+    net.add("RECURRENCE", [state], state)
+    net.add("MATRIX_MULTIPLY", [state, state], state, transpose=["NONE", "TRANSPOSE"])
+    net.activation("SIGMOID" if net.node.op != "RNN" else "TANH", state, state)
+    net.elementwise("SUM", state, state, state)
+    net.add("LOOP_OUTPUT", [state], output)
+
+
+@importer("OneHot")
+def _one_hot(net: Recorder) -> None:
+    indices, depth, values = net.tensor(0), net.tensor(1), net.tensor(2)
+    net.add("ONE_HOT", [indices, values, depth], net.out, axis=net.axis(net.attr("axis", -1), net.out.rank))
+
+
+@importer("NonZero")
+def _non_zero(net: Recorder) -> None:
+    net.add("NON_ZERO", [net.tensor(0)], net.out)
+
+
+@importer("GridSample")
+def _grid_sample(net: Recorder) -> None:
+    mode = {"bilinear": "LINEAR", "linear": "LINEAR", "nearest": "NEAREST", "bicubic": "CUBIC", "cubic": "CUBIC"}
+    net.add("GRID_SAMPLE", [net.tensor(0), net.tensor(1)], net.out, mode=mode.get(net.attr("mode", "bilinear")))
+
+
+@importer("NonMaxSuppression")
+def _nms(net: Recorder) -> None:
+    values = [net.as_tensor(value) for value in net.node.inputs if value is not None]
+    net.add("NMS", values, net.out)
+
+
+@importer("RoiAlign")
+def _roi_align(net: Recorder) -> None:
+    inputs = [net.tensor(index) for index in range(3)]
+    facts = {"plugin": "ROIAlign_TRT", "plugin_kind": "IPluginV3" if net.version >= (10,) else "IPluginV2DynamicExt"}
+    net.add("PLUGIN_V3" if net.version >= (10,) else "PLUGIN_V2", inputs, net.out, **facts)
+
+
+@importer("DeformConv", since=(10,))
+def _deform_conv(net: Recorder) -> None:
+    inputs = [net.as_tensor(value) for value in net.node.inputs if value is not None]
+    net.add("PLUGIN_V2", inputs, net.out, plugin="ModulatedDeformConv2d", plugin_kind="IPluginV2DynamicExt")
+
+
+@importer("Hardmax", since=(10,))
+def _hardmax(net: Recorder) -> None:
+    source = net.tensor(0)
+    axis = net.axis(net.attr("axis", -1), source.rank)
+    indices = Value("", "int64", None)
+    net.add("TOPK", [source], [Value("", source.dtype, None), indices], kind="MAX", k=1, axes=[axis])
+    net.add("ONE_HOT", [indices], net.out, axis=axis)

@@ -1,0 +1,90 @@
+"""Resize and Upsample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.restricted.graph import Value
+from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, importer
+from csa_deploy.restricted.rounding import resize_sizes
+
+_MODES = {"nearest": "NEAREST", "linear": "LINEAR", "bilinear": "LINEAR", "cubic": "CUBIC"}
+_COORDINATES = {
+    "half_pixel": "HALF_PIXEL",
+    "pytorch_half_pixel": "HALF_PIXEL_SINGLE_UPPER",
+    "tf_half_pixel_for_nn": "HALF_PIXEL_NEAREST_CEIL",
+    "asymmetric": "ASYMMETRIC",
+    "align_corners": "ALIGN_CORNERS",
+}
+
+
+@importer("Resize", "Upsample")
+def _resize(net: Recorder) -> None:
+    source = net.tensor(0)
+    mode = _MODES.get(net.attr("mode", "nearest"))
+    coordinate = _COORDINATES.get(_coordinate(net))
+    if mode is None or coordinate is None:
+        raise UnmappableError("not-imported", f"mode {net.attr('mode')}, coordinates {_coordinate(net)}")
+    if net.attr("axes") is not None or net.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnmappableError("not-imported", "axes or an aspect-ratio policy")
+    scales, sizes = _scales(net), _sizes(net)
+    facts: dict[str, Any] = {
+        "mode": mode,
+        "coordinate": coordinate,
+        "nearest_mode": net.attr("nearest_mode", "round_prefer_floor").upper(),
+        "antialias": bool(net.attr("antialias", 0)),
+        "exclude_outside": bool(net.attr("exclude_outside", 0)),
+        "cubic_coeff": net.attr("cubic_coeff_a", -0.75),
+        **_size_facts(net, source, scales, sizes),
+    }
+    more = [value for value in (scales, sizes) if value is not None and not value.const]
+    if net.version < (10,) and sizes is not None and sizes.const:
+        more.append(net.as_tensor(sizes))
+    net.add("RESIZE", [source, *more], net.out, **facts)
+
+
+def _coordinate(net: Recorder) -> str:
+    default = "half_pixel" if net.opset >= 11 else "asymmetric"
+    return str(net.attr("coordinate_transformation_mode", default))
+
+
+def _scales(net: Recorder) -> Value | None:
+    """The scales: second input up to opset 10, third since; an empty tensor is as good as none."""
+    if net.node.op == "Upsample" and (found := net.attr("scales")) is not None:
+        return Value("", "float32", (len(found),), True, np.array(found, np.float32))
+    value = net.node.input(1 if net.opset < 11 else 2)
+    return None if value is None or value.elements == 0 else value
+
+
+def _sizes(net: Recorder) -> Value | None:
+    value = net.node.input(3)
+    return None if value is None or value.elements == 0 else value
+
+
+def _size_facts(net: Recorder, source: Value, scales: Value | None, sizes: Value | None) -> dict[str, Any]:
+    if scales is None:
+        known = sizes is not None and sizes.data is not None
+        return {"by": "SIZES" if known else "DYNAMIC"}
+    if scales.data is None:
+        return {"by": "DYNAMIC"}
+    values = [float(value) for value in scales.data.reshape(-1)]
+    facts: dict[str, Any] = {
+        "by": "SCALES",
+        "scales": values,
+        "scales_whole": [value == round(value) if np.isfinite(value) else False for value in values],
+        "non_finite": not np.isfinite(values).all() or min(values, default=1) <= 0,
+    }
+    if source.shape is None or None in source.shape or net.out.shape is None:
+        return facts
+    dims = [dim for dim in source.shape if dim is not None]
+    found = resize_sizes(dims, values, net.out.shape)
+    if found is not None:
+        facts |= {
+            "sizes_agree": found.agree(net.out.shape),
+            "size_float64": found.float64,
+            "size_float32": found.float32,
+            "size_mixed": found.mixed,
+        }
+    return facts

@@ -1,0 +1,151 @@
+"""Convolution, deconvolution and pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csa_deploy.restricted.graph import Shape, Value
+from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, importer
+
+
+@importer("Conv")
+def _conv(net: Recorder) -> None:
+    source, weights, bias = net.tensor(0), net.required(1), net.node.input(2)
+    window = _window(net, source, weights.shape)
+    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
+    maps = weights.shape[0] if weights.shape else None
+    facts = {**window, "groups": net.attr("group", 1), "output_maps": maps, "weights_const": weights.const}
+    facts |= _buffer(source.shape, window, facts["groups"])
+    _windowed(net, "CONVOLUTION", source, facts, kernel_inputs)
+
+
+@importer("ConvTranspose")
+def _conv_transpose(net: Recorder) -> None:
+    source, weights, bias = net.tensor(0), net.required(1), net.node.input(2)
+    window = _window(net, source, weights.shape)
+    groups = net.attr("group", 1)
+    maps = weights.shape[1] * groups if weights.shape and weights.shape[1] is not None else None
+    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.const}
+    _windowed(net, "DECONVOLUTION", source, facts, kernel_inputs)
+    if any(net.attr("output_padding", [])):
+        net.add("SLICE", [net.out], net.out, mode="FILL", stride=None, axes=None, shape_const=True)
+
+
+@importer("MaxPool", "AveragePool")
+def _pool(net: Recorder) -> None:
+    source = net.tensor(0)
+    window = _window(net, source, None)
+    if any(dilation != 1 for dilation in window["dilation"] or []) and net.version < (10,):
+        raise UnmappableError("not-imported", "a dilated pooling window")
+    del window["dilation"]
+    facts: dict[str, Any] = {"kind": "MAX" if net.node.op == "MaxPool" else "AVERAGE", **window}
+    facts["count_include_pad"] = bool(net.attr("count_include_pad", 0))
+    facts["ceil_mode"] = bool(net.attr("ceil_mode", 0))
+    if len([output for output in net.node.outputs if output.name]) > 1:
+        raise UnmappableError("not-imported", "the indices output of MaxPool")
+    _windowed(net, "POOLING", source, facts, [])
+
+
+@importer("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(net: Recorder) -> None:
+    source = net.tensor(0)
+    axes = None if source.rank is None else list(range(2, source.rank))
+    kind = "AVG" if net.node.op == "GlobalAveragePool" else "MAX"
+    net.add("REDUCE", [source], net.out, kind=kind, axes=axes, keep_dims=True)
+
+
+@importer("LpPool")
+def _lp_pool(net: Recorder) -> None:
+    source = net.tensor(0)
+    window = _window(net, source, None)
+    del window["dilation"]
+    net.unary("ABS", source, source)
+    power = net.scalar(source.dtype, source.rank)
+    raised = net.elementwise("POW", source, power)
+    facts = {"kind": "AVERAGE", "count_include_pad": True, "ceil_mode": False, **window}
+    net.add("POOLING", [raised], net.out, **facts)
+    net.elementwise("PROD", net.out, net.scalar(source.dtype, source.rank), net.out)
+    net.elementwise("POW", net.out, power, net.out)
+
+
+def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], more: list[Value]) -> None:
+    """The layer itself; over one spatial axis it runs as two-dimensional between two Shuffles."""
+    output = net.out
+    if source.rank != 3:
+        net.add(layer, [source, *more], output, **facts)
+        return
+    shape = source.shape
+    wide = net.reshape(source, None if shape is None else (*shape, 1))
+    widened = Value("", output.dtype, None if output.shape is None else (*output.shape, 1))
+    for name, fill in (("kernel", 1), ("stride", 1), ("dilation", 1), ("pre_padding", 0), ("post_padding", 0)):
+        if facts.get(name) is not None:
+            facts[name] = [*facts[name], fill]
+    facts["spatial_rank"] = 2
+    net.add(layer, [wide, *more], widened, **facts)
+    net.reshape(widened, output.shape)
+
+
+def _window(net: Recorder, source: Value, weights: Shape | None) -> dict[str, Any]:
+    """Kernel, stride, padding and dilation per spatial axis.
+
+    Raises:
+        UnmappableError: the rank or the window is not known.
+    """
+    kernel = net.attr("kernel_shape") or (list(weights[2:]) if weights else None)
+    if source.rank is None or not kernel or len(kernel) != source.rank - 2:
+        raise UnmappableError("unknown-shape", f"the window of this {net.node.op} does not follow from its shapes")
+    count = len(kernel)
+    stride = list(net.attr("strides", [1] * count))
+    dilation = list(net.attr("dilations", [1] * count))
+    pads = list(net.attr("pads", [0] * 2 * count))
+    mode = net.attr("auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        pads = _same_padding(source.shape, kernel, stride, dilation, upper=mode == "SAME_UPPER")
+    return {
+        "spatial_rank": count,
+        "kernel": list(kernel),
+        "stride": stride,
+        "dilation": dilation,
+        "pre_padding": pads[:count],
+        "post_padding": pads[count:],
+    }
+
+
+def _same_padding(
+    shape: Shape | None, kernel: list[Any], stride: list[int], dilation: list[int], upper: bool
+) -> list[Any]:
+    before: list[int | None] = []
+    after: list[int | None] = []
+    for size, window, step, spread in zip((shape or ())[2:], kernel, stride, dilation, strict=False):
+        if size is None or window is None:
+            before.append(None)
+            after.append(None)
+            continue
+        total = max((-(-size // step) - 1) * step + (window - 1) * spread + 1 - size, 0)
+        less, more = total // 2, total - total // 2
+        before.append(less if upper else more)
+        after.append(more if upper else less)
+    return before + after
+
+
+def _buffer(shape: Shape | None, window: dict[str, Any], groups: int) -> dict[str, int | None]:
+    """Banks of DLA's convolution buffer (weights plus data) in FP16 and INT8, of 16 in all; 2-D convolutions only.
+
+    Formula of the DRIVE OS guide, chapter on DLA. The weights are those of one kernel, so their channels are the
+    channels of a group; the data are the rows of all input channels.
+    """
+    known = shape is not None and len(shape) == 4 and None not in (*shape[1:], *window["kernel"])
+    if not known or shape is None or shape[1] is None or shape[3] is None:
+        return {"buffer_fp16": None, "buffer_int8": None}
+    channels, width = shape[1], shape[3]
+    depth = channels // max(groups, 1) or 1
+    rows, columns = window["kernel"]
+    reach = (rows - 1) * window["dilation"][0] + 1
+
+    def banks(size: int) -> int:
+        weights = -(-(-(-(depth * rows * columns * size) // 128) * 128) // 32768)
+        entries = -(-(-(-(channels * size) // 32) * width) // 4)
+        return weights + -(-(entries * reach) // 256)
+
+    return {"buffer_fp16": banks(2), "buffer_int8": banks(1)}
