@@ -10,7 +10,7 @@ from csa_deploy.engine.plan import Precision
 from csa_deploy.engine.result import ParsedLayer, TensorInfo
 from csa_deploy.errors import UsageError
 
-_ORIGIN = re.compile(r"\[ONNX Layer: (.*?)\]")  # layer metadata written by the ONNX parser
+_ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")  # layer metadata written by the ONNX parser; names may hold brackets
 _HALVES = {"HALF", "BF16"}
 
 
@@ -49,12 +49,12 @@ def check_network(network: Any, model: str, precision: Precision) -> None:
 
 
 def _layer(index: int, layer: Any) -> ParsedLayer:
-    origin = _ORIGIN.findall(layer.metadata or "")
+    origin = _ORIGIN.fullmatch(layer.metadata or "")
     return ParsedLayer(
         index=index,
         name=layer.name,
         type=layer.type.name,
-        onnx_node=origin[-1] if origin else "",
+        onnx_node=origin[1] if origin else "",
         inputs=tuple(_tensors(layer.get_input(i) for i in range(layer.num_inputs))),
         outputs=tuple(_tensors(layer.get_output(i) for i in range(layer.num_outputs))),
     )

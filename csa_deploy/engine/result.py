@@ -27,7 +27,8 @@ class ParsedLayer:
         index: position in the network.
         name: layer name; the parser makes it unique, so it can differ from the node's.
         type: TensorRT layer type (``"CONVOLUTION"``).
-        onnx_node: ONNX node that the layer comes from; empty for what the parser adds itself (constants).
+        onnx_node: ONNX node that the layer comes from; empty for what the parser adds itself (constants). For a node
+            in a local function: ``node | calling node (function)``.
         inputs: input tensors, in order; optional inputs that are absent are left out.
         outputs: output tensors, in order.
     """

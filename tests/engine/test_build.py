@@ -62,6 +62,19 @@ def test_engine_and_its_evidence(built: tuple[BuildResult, list[tuple[int, int]]
     assert sorted(path.name for path in result.engine.parent.iterdir()) == ["net.engine", "net.engine.log"]
 
 
+def test_names_of_nodes_and_files_come_through_as_they_are(tmp_path: Path) -> None:
+    spec = (TensorProto.FLOAT, [1, 3])
+    names = ["/blocks[0]/act[1]", "名前 ]["]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"], name=names[0]),
+        helper.make_node("Neg", ["h"], ["y"], name=names[1]),
+    ]
+    folder = tmp_path / "a folder, ünï"
+    folder.mkdir()
+    result = build(save_graph(folder / "my net.onnx", nodes, {"x": spec}, {"y": spec}), folder / "my net.engine", RTX)
+    assert [layer.onnx_node for layer in result.layers if layer.onnx_node] == names
+
+
 def test_tf32_is_off(built: tuple[BuildResult, list[tuple[int, int]]]) -> None:
     assert built[0].flags == ("SAFETY_SCOPE",)
     assert "TF32" not in built[0].log.read_text().split("Flags", 1)[1].splitlines()[0]
