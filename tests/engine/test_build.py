@@ -281,6 +281,31 @@ def test_read_only_folder(conv_fp32: Path, tmp_path: Path) -> None:
         build(conv_fp32, folder / "net.engine", RTX)
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_engine(conv_fp32: Path, tmp_path: Path) -> None:
+    """A limit on file sizes, which the build process inherits, stops the write of the engine half-way."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import resource
+        from pathlib import Path
+        from csa_deploy.engine.build import build
+        from csa_deploy.engine.plan import BuildPlan
+        from csa_deploy.errors import EnvironmentLacksError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        try:
+            build(Path({str(conv_fp32)!r}), Path("out/net.engine"), BuildPlan(backend="tensorrt-rtx"))
+        except EnvironmentLacksError as error:
+            print(error)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cannot write the engine into" in done.stdout
+    assert "File too large" in done.stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["net.engine.log"]
+
+
 def test_an_output_that_cannot_be_written(conv_fp32: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentLacksError, match="cannot write"):
