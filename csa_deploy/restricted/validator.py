@@ -156,6 +156,7 @@ class ValidatorSession:
         self.directory = Path(status.directory).resolve()
         self.timeout = timeout
         self.compute_capability = compute_capability
+        self.version = VERSION
         self._child = child
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session
@@ -178,7 +179,7 @@ class ValidatorSession:
         """Send one request and return the verdict, whatever happens to the child process."""
         start = time.monotonic()
         reply = self.exchange(request)
-        fields = _interpret(reply)
+        fields = interpret(reply)
         return ValidatorVerdict(
             **fields,
             compute_capability=self.compute_capability,
@@ -259,8 +260,8 @@ class ValidatorSession:
             self._process = None
 
 
-def _interpret(reply: dict[str, Any]) -> dict[str, Any]:
-    """Turn a child's reply into the fields of a verdict."""
+def interpret(reply: dict[str, Any]) -> dict[str, Any]:
+    """Turn a child's raw reply into the fields of a :class:`ValidatorVerdict`."""
     if "end" in reply:
         return {"answer": reply["end"], "reason": reply["reason"]}
     log = tuple(message for _, message in reply["rows"])

@@ -115,6 +115,12 @@ def _monitor(trt: Any, phases: list[str], *, cancel: bool) -> Any:
     return Monitor()
 
 
+def parser_errors(parser: Any) -> list[tuple[str, str]]:
+    """Return the parser's errors as log rows."""
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    return [("ERROR", f"{e.node_operator() or 'model'} {e.node_name()}: {e.desc()}") for e in errors]
+
+
 def answer_model(validator: Validator, request: Request) -> Answer:
     """Answer a request for a model file: parse it, then validate it."""
     network, parser = validator.parse(request["model"])

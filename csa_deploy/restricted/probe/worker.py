@@ -15,7 +15,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[3]))  # isolated mode le
 
 from csa_deploy.restricted.probe.facts import layer_facts, network_facts
 from csa_deploy.restricted.probe.networks import NetworkFromProbe
-from csa_deploy.restricted.validator_child import Answer, Request, Validator, main
+from csa_deploy.restricted.validator_child import Answer, Request, Validator, main, parser_errors
 
 
 def answer_probe(validator: Validator, request: Request) -> Answer:
@@ -25,8 +25,7 @@ def answer_probe(validator: Validator, request: Request) -> Answer:
     if "onnx" in request:
         keep = validator.trt.OnnxParser(network, validator.logger)
         if not keep.parse(base64.b64decode(request["onnx"])):
-            errors = [keep.get_error(i) for i in range(keep.num_errors)]
-            return {"parsed": False, "rows": [("ERROR", f"{e.node_operator()} {e.node_name()}: {e.desc()}") for e in errors]}
+            return {"parsed": False, "rows": parser_errors(keep)}
     else:
         keep = NetworkFromProbe(validator.trt, network)
         try:
