@@ -111,9 +111,9 @@ class HalfTyping:
         self.underflowed += int(((half == 0) & (array != 0)).sum())
         self.subnormal += int(((magnitude > 0) & (magnitude < _SMALLEST_NORMAL)).sum())
         self.largest_weight = max(self.largest_weight, float(magnitude.max(initial=0)))
-        name = value.name
-        if all(index in self._plan[user].inputs if user in self._plan else False for user, index in value.uses()):
-            value.name = f"{name}_fp32"
+        name = value.name or ""
+        if all(user in self._plan and index in self._plan[user].inputs for user, index in value.uses()):
+            del self._graph.initializers[name]
         else:
             name = f"{name}_fp16"
         weight = ir.Value(

@@ -1,0 +1,53 @@
+"""Make ONNX Runtime's CPU provider round every FP16 tensor to FP16.
+
+ONNX Runtime has FP16 kernels for few operators on CPU. The others compute in FP32 between casts that it inserts, and it
+then removes each pair of casts to FP16 and back between two of them, whatever the optimization level: a chain of
+convolutions is never rounded, and FP16 looks more accurate than it is. Two Identity nodes in a row have FP16 kernels,
+so the tensor between them exists in FP16 and the casts around them stay. This holds only with
+``ORT_DISABLE_ALL``; other levels drop Identity nodes.
+
+What remains optimistic: sums inside one operator are accumulated in FP32, where an engine may accumulate in FP16. What
+remains pessimistic: an engine that fuses operators does not round between them.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+# Outputs of these are copies of their inputs, which are rounded already.
+_MOVES = {
+    *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Relu", "Reshape"),
+    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+}
+
+
+def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the rounding of every FP16 tensor made permanent, for ONNX Runtime without optimizations.
+
+    The engine is never built from this graph: it computes what ``model`` says, and exists to measure it.
+
+    Args:
+        model: a graph with FP16 values, as :func:`csa_deploy.precision.fp16.to_fp16` makes it; not changed.
+    """
+    rounded = ir.from_proto(model)
+    for node in list(rounded.graph):
+        if node.op_type in _MOVES and not node.domain:
+            continue
+        for value in node.outputs:
+            if value.dtype == ir.DataType.FLOAT16 and not value.is_graph_output():
+                _pin(rounded.graph, node, value)
+    return ir.to_proto(rounded)
+
+
+def _pin(graph: ir.Graph, maker: ir.Node, value: ir.Value) -> None:
+    """Put two Identity nodes between a value and its readers."""
+    readers = tuple(value.uses())
+    source, after = value, maker
+    for number in (1, 2):
+        output = ir.Value(name=f"{value.name}_rounded{number}", shape=value.shape, type=value.type)
+        node = ir.node("Identity", [source], name=output.name, outputs=[output], metadata_props=maker.metadata_props)
+        graph.insert_after(after, node)
+        source, after = output, node
+    for reader, index in readers:
+        reader.replace_input_with(index, source)
