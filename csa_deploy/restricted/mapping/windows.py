@@ -73,7 +73,7 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
     """The layer itself; over one spatial axis it runs as two-dimensional between two Shuffles."""
     output = net.out
     if source.rank != 3:
-        net.add(layer, [source, *more], output, **facts)
+        net.add(layer, [source, *more], output, **facts, extent=_extent(facts))
         return
     shape = source.shape
     wide = net.reshape(source, None if shape is None else (*shape, 1))
@@ -82,8 +82,16 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
         if facts.get(name) is not None:
             facts[name] = [*facts[name], fill]
     facts["spatial_rank"] = 2
-    net.add(layer, [wide, *more], widened, **facts)
+    net.add(layer, [wide, *more], widened, **facts, extent=_extent(facts))
     net.reshape(widened, output.shape)
+
+
+def _extent(facts: dict[str, Any]) -> list[int] | None:
+    """Reach of the dilated window per spatial axis."""
+    kernel, dilation = facts["kernel"], facts.get("dilation")
+    if dilation is None or None in kernel:
+        return None
+    return [(size - 1) * spread + 1 for size, spread in zip(kernel, dilation, strict=True)]
 
 
 def _window(net: Recorder, source: Value, weights: Shape | None) -> dict[str, Any]:
