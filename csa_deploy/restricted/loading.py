@@ -199,7 +199,8 @@ class _Builder:
         output = outputs[0]
         array = self._evaluated(proto, inputs, output)
         if array is None:
-            known = proto.op_type == "Constant" or (inputs and all(value is None or value.const for value in inputs))
+            read = inputs[:1] if proto.op_type == "CastLike" else inputs  # of its second input only the type counts
+            known = proto.op_type == "Constant" or (read and all(value is None or value.const for value in read))
             output.const = bool(known)
             return output.const
         folded = constant(output.name, array)

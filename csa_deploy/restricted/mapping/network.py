@@ -18,8 +18,11 @@ from csa_deploy.restricted.mapping.recorder import (
     unmapped,
 )
 
-for _module in ("others", "pointwise", "reductions", "resizing", "shapes", "windows"):
+for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "windows"):
     import_module(f"csa_deploy.restricted.mapping.{_module}")
+
+_TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
+_TYPES_10 = _TYPES_8 | {"bfloat16", "float8", "int4", "float4"}
 
 
 def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
@@ -64,6 +67,11 @@ def _import(net: Recorder) -> None:
     function(net)
 
 
+def _types(version: tuple[int, ...]) -> frozenset[str]:
+    """Element types that the parser of a version takes (those it converts included)."""
+    return _TYPES_10 if version >= (10,) else _TYPES_8
+
+
 def _gaps(net: Recorder) -> list[tuple[str, str]]:
     """What is not known about the tensors of a mapped node; one gap per node is enough."""
     for value in (*net.node.inputs, *net.node.outputs):
@@ -71,6 +79,8 @@ def _gaps(net: Recorder) -> list[tuple[str, str]]:
             continue
         if value.sequence:
             return [("mapping-failed", f"'{value.name}' is no tensor")]
+        if value.dtype is not None and value.dtype not in _types(net.version):
+            return [("not-imported", f"'{value.name}' has the type {value.dtype}")]
         if value.dtype is None:
             return [("unknown-type", f"the type of '{value.name}' is not known")]
         if value.shape is None:

@@ -9,6 +9,8 @@ from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, im
 @importer("QuantizeLinear", "DequantizeLinear")
 def _quantize(net: Recorder) -> None:
     source, scale = net.tensor(0), net.tensor(1)
+    if "uint8" in (source.dtype, net.out.dtype):
+        raise UnmappableError("not-imported", "unsigned 8-bit quantization")
     zero_point = net.node.input(2)
     zero = False if zero_point is None else None if zero_point.data is None else bool(zero_point.data.any())
     block = net.attr("block_size", 0)
@@ -84,14 +86,17 @@ def _grid_sample(net: Recorder) -> None:
 @importer("NonMaxSuppression")
 def _nms(net: Recorder) -> None:
     values = [net.as_tensor(value) for value in net.node.inputs if value is not None]
-    net.add("NMS", values, net.out)
+    boxes, scores = values[0], values[1]
+    turned = Value("", scores.dtype, None if scores.shape is None else tuple(scores.shape[i] for i in (0, 2, 1)))
+    net.add("NMS", [boxes, net.shuffle(scores, turned, [0, 2, 1]), *values[2:]], net.out)
 
 
 @importer("RoiAlign")
 def _roi_align(net: Recorder) -> None:
     inputs = [net.tensor(index) for index in range(3)]
-    facts = {"plugin": "ROIAlign_TRT", "plugin_kind": "IPluginV3" if net.version >= (10,) else "IPluginV2DynamicExt"}
-    net.add("PLUGIN_V3" if net.version >= (10,) else "PLUGIN_V2", inputs, net.out, **facts)
+    recent = net.version >= (10,)
+    facts = {"plugin": "ROIAlign_TRT", "plugin_kind": "IPluginV3" if recent else "IPluginV2DynamicExt"}
+    net.add("PLUGIN_V3" if recent else "PLUGIN_V2", inputs, net.out, **facts)
 
 
 @importer("DeformConv", since=(10,))
@@ -104,6 +109,14 @@ def _deform_conv(net: Recorder) -> None:
 def _hardmax(net: Recorder) -> None:
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", -1), source.rank)
-    indices = Value("", "int64", None)
-    net.add("TOPK", [source], [Value("", source.dtype, None), indices], kind="MAX", k=1, axes=[axis])
-    net.add("ONE_HOT", [indices], net.out, axis=axis)
+    kept = None
+    if source.shape is not None and axis is not None:
+        kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
+    best = Value("", "int32", kept)
+    net.add("TOPK", [source], [Value("", source.dtype, kept), best], kind="MAX", k=1, axes=[axis])
+    narrow = None if kept is None or axis is None else (*kept[:axis], *kept[axis + 1 :])
+    best = net.squeeze(best, Value("", "int32", narrow))
+    hot = Value("", "int32", source.shape)
+    values, depth = net.as_tensor(Value("", "int32", (2,), True)), net.as_tensor(Value("", "int32", (), True))
+    net.add("ONE_HOT", [best, values, depth], hot, axis=axis)
+    net.cast(hot, source.dtype, net.out)

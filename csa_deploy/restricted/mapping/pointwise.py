@@ -60,6 +60,7 @@ def _elementwise(net: Recorder) -> None:
     values = [net.as_tensor(value) for value in net.node.inputs if value is not None]
     if not values:
         raise UnmappableError("mapping-failed", "it has no input")
+    net.require_opset_7()
     kind = _ELEMENTWISE[net.node.op]
     if len(values) == 1:
         net.add("IDENTITY", values, net.out)
@@ -67,6 +68,8 @@ def _elementwise(net: Recorder) -> None:
     values = net.same_rank(*values)
     result = values[0]
     for index, value in enumerate(values[1:], 2):
+        if kind == "POW" and value.dtype != result.dtype:  # the one operator whose operands may differ in type
+            value = net.cast(value, result.dtype)
         result = net.elementwise(kind, result, value, net.out if index == len(values) else None)
 
 
@@ -91,7 +94,19 @@ def _or_equal(net: Recorder) -> None:
 @importer("Mod")
 def _mod(net: Recorder) -> None:
     a, b = net.same_rank(net.tensor(0), net.tensor(1))
-    quotient = net.elementwise("FLOOR_DIV" if not net.attr("fmod", 0) else "DIV", a, b)
+    if net.attr("fmod", 0):
+        quotient = net.elementwise("DIV", a, b)
+        if net.version >= (10,) and net.dtype(a) not in (
+            "int32",
+            "int64",
+        ):  # truncation towards zero, composed of floor, ceiling and a choice by sign
+            sign = net.elementwise("LESS", quotient, net.scalar(a.dtype, a.rank), Value("", "bool", quotient.shape))
+            floor, ceil = net.unary("FLOOR", quotient, quotient), net.unary("CEIL", quotient, quotient)
+            quotient = net.add("SELECT", [sign, ceil, floor], quotient)
+    elif net.version >= (10,) and net.dtype(a) not in ("int32", "int64"):
+        raise UnmappableError("not-imported", "Mod of floating-point numbers without fmod")
+    else:
+        quotient = net.elementwise("FLOOR_DIV", a, b)
     net.elementwise("SUB", a, net.elementwise("PROD", quotient, b), net.out)
 
 
@@ -100,6 +115,8 @@ def _clip(net: Recorder) -> None:
     source = net.tensor(0)
     bounds = [net.node.input(1), net.node.input(2)]
     constant = all(bound is None or bound.const for bound in bounds)
+    if net.version >= (10,) and net.opset >= 11 and bounds == [None, None]:
+        constant = False  # the parser sends a Clip without bounds the other way
     if constant and net.dtype(source) not in ("int32", "int64"):
         low, high = _bound(net, 1, "min"), _bound(net, 2, "max")
         finite = all(value is None or value == value for value in (low, high))
@@ -152,16 +169,19 @@ def _celu(net: Recorder) -> None:
 
 @importer("Shrink")
 def _shrink(net: Recorder) -> None:
-    source = net.tensor(0)
+    source = net.cast(net.tensor(0), "float32")
+    output = Value("", "float32", source.shape)
     for kind in ("LESS", "GREATER"):
-        limit, bias = net.scalar(source.dtype, source.rank), net.scalar(source.dtype, source.rank)
+        limit, bias = net.scalar("float32", source.rank), net.scalar("float32", source.rank)
         mask = net.elementwise(kind, source, limit, Value("", "bool", source.shape))
         moved = net.elementwise("SUM" if kind == "LESS" else "SUB", source, bias)
-        net.add("SELECT", [mask, moved, moved], net.out)
+        net.add("SELECT", [mask, moved, output], output)
+    net.cast(output, net.out.dtype, net.out)
 
 
 @importer("PRelu")
 def _prelu(net: Recorder) -> None:
+    net.require_opset_7()
     source, slope = net.same_rank(net.tensor(0), net.tensor(1))
     net.add("PARAMETRIC_RELU", [source, slope], net.out)
 
@@ -182,7 +202,11 @@ def _dropout(net: Recorder) -> None:
     training = net.node.input(2)
     if training is not None and (training.data is None or bool(training.data.any())):
         raise UnmappableError("not-imported", "Dropout in training mode")
-    net.add("IDENTITY", [net.tensor(0)], net.out)
+    source = net.tensor(0)
+    net.add("IDENTITY", [source], net.out)
+    for mask in net.node.outputs[1:]:
+        if mask.name:
+            net.elementwise("EQUAL", source, source, mask)
 
 
 @importer("Cast")

@@ -132,6 +132,15 @@ class Recorder:
             raise UnmappableError("mapping-failed", f"axis {axis} is outside rank {rank}")
         return axis % rank if rank else 0
 
+    def require_opset_7(self) -> None:
+        """Parsers from 10 on refuse the broadcasting of operator sets before 7.
+
+        Raises:
+            UnmappableError: this one would.
+        """
+        if self.opset < 7 and self.version >= (10,):
+            raise UnmappableError("not-imported", "broadcasting of operator sets before 7")
+
     # layers that many importers need
 
     def activation(self, kind: str, source: Value, output: Value, **facts: Any) -> Value:
@@ -170,6 +179,26 @@ class Recorder:
     def reshape(self, source: Value, shape: Shape | None) -> Value:
         """A Shuffle layer that only changes dimensions."""
         return self.shuffle(source, Value("", source.dtype, shape, source.const))
+
+    def unsqueeze(self, source: Value, shape: Shape | None) -> Value:
+        """Inserted dimensions of length 1: an Unsqueeze layer from 10.7 on, a Shuffle before."""
+        return self._one_dims("UNSQUEEZE", source, Value("", source.dtype, shape, source.const))
+
+    def squeeze(self, source: Value, output: Value) -> Value:
+        """Removed dimensions of length 1: a Squeeze layer from 10.7 on, a Shuffle before."""
+        return self._one_dims("SQUEEZE", source, output)
+
+    def _one_dims(self, layer: str, source: Value, output: Value) -> Value:
+        if self.version < (10, 7):
+            return self.shuffle(source, output)
+        count = abs((source.rank or 0) - (output.rank or 0))
+        return self.add(layer, [source, self.as_tensor(Value("", "int64", (count,), True))], output)
+
+    def index(self, value: Value) -> Value:
+        """Indices as the layer wants them: 64-bit ones are cast to 32 bits from 10 on."""
+        if self.dtype(value) != "int64":
+            return value
+        return self.cast(value, "int32", Value("", "int32", value.shape, value.const, value.data))
 
     def shuffle(
         self, source: Value, output: Value, permutation: Sequence[int] | None = None, const: bool = True

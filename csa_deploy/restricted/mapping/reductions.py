@@ -50,11 +50,15 @@ def _arg(net: Recorder) -> None:
     kept = None
     if source.shape is not None and axis is not None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
-    values, indices = Value("", source.dtype, kept), Value("", net.out.dtype, kept)
+    values, indices = Value("", source.dtype, kept), Value("", "int32", kept)
     kind = "MAX" if net.node.op == "ArgMax" else "MIN"
     net.add("TOPK", [source], [values, indices], kind=kind, k=1, axes=None if axis is None else [axis])
+    if net.attr("select_last_index", 0):
+        net.elementwise("SUB", net.scalar("int32", indices.rank), indices)
     if not net.attr("keepdims", 1):
-        net.shuffle(indices, net.out)
+        indices = net.squeeze(indices, Value("", "int32", net.out.shape))
+    if net.version >= (10,):
+        net.cast(indices, "int64", net.out)
 
 
 @importer("TopK")
@@ -64,8 +68,14 @@ def _topk(net: Recorder) -> None:
     kind = "MAX" if net.attr("largest", 1) else "MIN"
     k = count[0] if count else None
     more = [value for value in net.node.inputs[1:] if value is not None and not value.const]
-    axes = None if axis is None else [axis]
-    net.add("TOPK", [source, *more], list(net.node.outputs), kind=kind, k=k, axes=axes)
+    facts = {"kind": kind, "k": k, "axes": None if axis is None else [axis]}
+    if net.version < (10,) or len(net.node.outputs) < 2:
+        net.add("TOPK", [source, *more], list(net.node.outputs), **facts)
+        return
+    values, indices = net.node.outputs[:2]
+    found = Value("", "int32", indices.shape)
+    net.add("TOPK", [source, *more], [values, found], **facts)
+    net.cast(found, "int64", indices)
 
 
 @importer("Softmax", "LogSoftmax")
@@ -85,8 +95,7 @@ def _softmax(net: Recorder) -> None:
     facts = {"axes": [axis], "axis": axis, "axis_length": lengths[axis] if lengths else None}
     facts["other_axes_max"] = max((dim for dim in others if dim is not None), default=1) if known else None
     net.add("SOFTMAX", [flat], output, **facts)
-    if net.opset < 13:
-        net.shuffle(output, Value("", source.dtype, source.shape))
+    net.shuffle(output, net.out)
     if net.node.op == "LogSoftmax":
         net.unary("LOG", net.out, net.out)
 
@@ -105,6 +114,7 @@ def _flattened(shape: Shape, axis: int) -> Shape:
 
 @importer("Gemm")
 def _gemm(net: Recorder) -> None:
+    net.require_opset_7()
     a, b = net.tensor(0), net.tensor(1)
     transpose = ["TRANSPOSE" if net.attr(name, 0) else "NONE" for name in ("transA", "transB")]
     product = Value("", net.out.dtype, net.out.shape)
@@ -127,12 +137,12 @@ def _matmul(net: Recorder) -> None:
         raise UnmappableError("unknown-shape", "the ranks of its inputs are not known")
     squeeze = (a.rank == 1) != (b.rank == 1)
     if b.rank == 1 and a.rank > 1:
-        b = net.reshape(b, (*(b.shape or ()), 1))
+        b = net.unsqueeze(b, (*(b.shape or ()), 1))
     a, b = net.same_rank(a, b)
     transpose = ["VECTOR" if value.rank == 1 else "NONE" for value in (a, b)]
     net.add("MATRIX_MULTIPLY", [a, b], net.out, transpose=transpose)
     if squeeze:
-        net.reshape(net.out, net.out.shape)
+        net.squeeze(net.out, net.out)
 
 
 @importer("Einsum")
@@ -157,14 +167,16 @@ def _batch_norm(net: Recorder) -> None:
         net.add("SCALE", [source], output, mode="CHANNEL", power=False)
         return
     wide = (*shape, *(1,) * (4 - len(shape))) if len(shape) < 4 else (*shape[:3], _flattened(shape, 3)[1])
-    scaled = net.add("SCALE", [net.reshape(source, wide)], Value("", output.dtype, wide), mode="CHANNEL", power=False)
+    narrow = len(shape) < 4
+    inner = net.unsqueeze(source, wide) if narrow else net.reshape(source, wide)
+    scaled = net.add("SCALE", [inner], Value("", output.dtype, wide), mode="CHANNEL", power=False)
     net.reshape(scaled, shape)
 
 
 def _unfolded_batch_norm(net: Recorder, source: Value, parameters: list[Value]) -> None:
     rank = source.rank or 1
     scale, bias, mean, variance = (
-        net.reshape(net.as_tensor(value), (1, *(value.shape or (None,)), *(1,) * (rank - 2))) for value in parameters
+        net.unsqueeze(net.as_tensor(value), (1, *(value.shape or (None,)), *(1,) * (rank - 2))) for value in parameters
     )
     divisor = net.unary("SQRT", net.elementwise("SUM", variance, net.scalar(source.dtype, rank)), variance)
     quotient = net.elementwise("DIV", net.elementwise("SUB", source, mean), divisor)
@@ -176,6 +188,8 @@ def _layer_norm(net: Recorder) -> None:
     source = net.tensor(0)
     if source.rank is None:
         raise UnmappableError("unknown-shape", "the rank of its input is not known")
+    if len([output for output in net.node.outputs if output.name]) > 1:
+        raise UnmappableError("not-imported", "outputs other than the normalized tensor")
     scale = net.tensor(1)
     bias = net.tensor(2) if net.node.input(2) is not None else net.scalar(source.dtype, source.rank)
     first = net.axis(net.attr("axis", -1), source.rank) or 0
@@ -194,9 +208,8 @@ def _channel_norm(net: Recorder) -> None:
         net.add("PLUGIN_V2", [source], net.out, plugin="InstanceNormalization_TRT", plugin_kind=kind)
         return
     ones = (1,) * (source.rank - 2)
-    scale, bias = (
-        net.reshape(net.tensor(index), (1, *(net.required(index).shape or (None,)), *ones)) for index in (1, 2)
-    )
+    weights = [net.tensor(index) for index in (1, 2)]
+    scale, bias = (net.unsqueeze(value, (1, *(value.shape or (None,)), *ones)) for value in weights)
     facts = {"axes": list(range(2, source.rank)), "epsilon": net.attr("epsilon", 1e-5)}
     net.add("NORMALIZATION", [source, scale, bias], net.out, **facts, groups=net.attr("num_groups", 1))
 

@@ -13,8 +13,8 @@ from csa_deploy.restricted.rounding import resize_sizes
 _MODES = {"nearest": "NEAREST", "linear": "LINEAR", "bilinear": "LINEAR", "cubic": "CUBIC"}
 _COORDINATES = {
     "half_pixel": "HALF_PIXEL",
-    "pytorch_half_pixel": "HALF_PIXEL_SINGLE_UPPER",
-    "tf_half_pixel_for_nn": "HALF_PIXEL_NEAREST_CEIL",
+    "pytorch_half_pixel": "HALF_PIXEL",
+    "tf_half_pixel_for_nn": "HALF_PIXEL",
     "asymmetric": "ASYMMETRIC",
     "align_corners": "ALIGN_CORNERS",
 }
@@ -27,12 +27,15 @@ def _resize(net: Recorder) -> None:
     coordinate = _COORDINATES.get(_coordinate(net))
     if mode is None or coordinate is None:
         raise UnmappableError("not-imported", f"mode {net.attr('mode')}, coordinates {_coordinate(net)}")
-    if net.attr("axes") is not None or net.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise UnmappableError("not-imported", "axes or an aspect-ratio policy")
+    if net.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnmappableError("not-imported", f"aspect-ratio policy {net.attr('keep_aspect_ratio_policy')}")
+    if net.attr("axes") is not None and net.version < (10,):
+        raise UnmappableError("not-imported", "axes of a Resize")
     scales, sizes = _scales(net), _sizes(net)
     facts: dict[str, Any] = {
         "mode": mode,
         "coordinate": coordinate,
+        "selector": "UPPER" if _coordinate(net) == "pytorch_half_pixel" else "FORMULA",
         "nearest_mode": net.attr("nearest_mode", "round_prefer_floor").upper(),
         "antialias": bool(net.attr("antialias", 0)),
         "exclude_outside": bool(net.attr("exclude_outside", 0)),

@@ -157,7 +157,7 @@ def _expand(net: Recorder) -> None:
 
 @importer("Gather", "GatherElements", "GatherND")
 def _gather(net: Recorder) -> None:
-    source, indices = net.tensor(0), net.tensor(1)
+    source, indices = net.tensor(0), net.index(net.tensor(1))
     kind = {"Gather": "DEFAULT", "GatherElements": "ELEMENT", "GatherND": "ND"}[net.node.op]
     axis = None if kind == "ND" else net.axis(net.attr("axis", 0), source.rank)
     net.add("GATHER", [source, indices], net.out, mode=kind, axis=axis, indices_const=indices.const)
@@ -176,24 +176,22 @@ def _scatter(net: Recorder) -> None:
 
 @importer("DepthToSpace", "SpaceToDepth")
 def _depth_space(net: Recorder) -> None:
+    """Two Shuffles: split and transpose, then join."""
     source = net.tensor(0)
     block = net.attr("blocksize", 1)
-    split = None
-    order = [0, 1, 2, 3, 4, 5]
+    moved = None
+    order = [0, 3, 5, 1, 2, 4]
     if source.shape is not None and len(source.shape) == 4 and None not in source.shape:
         n, c, h, w = (dim or 0 for dim in source.shape)
+        split = (n, c, h // block, block, w // block, block)
         if net.node.op == "DepthToSpace":
             depth = c // (block * block)
             crd = net.attr("mode", "DCR") == "CRD"
             split = (n, depth, block, block, h, w) if crd else (n, block, block, depth, h, w)
             order = [0, 1, 4, 2, 5, 3] if crd else [0, 3, 4, 1, 5, 2]
-        else:
-            split = (n, c, h // block, block, w // block, block)
-            order = [0, 3, 5, 1, 2, 4]
-    first = net.reshape(source, split)
-    moved = None if split is None else tuple(split[axis] for axis in order)
-    second = net.shuffle(first, Value("", source.dtype, moved), order)
-    net.shuffle(second, net.out)
+        moved = tuple(split[axis] for axis in order)
+    facts = {"permutation": order, "reshapes": True, "moves_batch": False, "shape_const": True}
+    net.shuffle(net.add("SHUFFLE", [source], Value("", source.dtype, moved), **facts), net.out)
 
 
 @importer("Shape")
@@ -208,11 +206,24 @@ def _size(net: Recorder) -> None:
     net.add("REDUCE", [shape], net.out, kind="PROD", axes=[0], keep_dims=False)
 
 
-@importer("ConstantOfShape", "Range", "EyeLike")
-def _fill(net: Recorder) -> None:
-    kind = "LINSPACE"
+@importer("ConstantOfShape")
+def _constant_of_shape(net: Recorder) -> None:
+    value = net.scalar(net.out.dtype, net.out.rank)
+    stride = None if net.out.rank is None else [0] * net.out.rank
+    net.add(
+        "SLICE", [value, net.required(0)], net.out, mode="STRICT_BOUNDS", stride=stride, axes=None, shape_const=False
+    )
+
+
+@importer("EyeLike")
+def _eye(net: Recorder) -> None:
+    net.scalar(net.out.dtype, net.out.rank)
+
+
+@importer("Range")
+def _range(net: Recorder) -> None:
     inputs = [value for value in net.node.inputs if value is not None and not value.const]
-    net.add("FILL", inputs, net.out, kind=kind)
+    net.add("FILL", inputs, net.out, kind="LINSPACE")
 
 
 @importer("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -229,9 +240,12 @@ def _reverse_sequence(net: Recorder) -> None:
 @importer("Trilu")
 def _trilu(net: Recorder) -> None:
     source = net.tensor(0)
-    index = Value("", "int32", source.shape)
+    index, mask = Value("", "int32", source.shape), Value("", "bool", source.shape)
     rows, columns = net.add("FILL", [], index, kind="LINSPACE"), net.add("FILL", [], index, kind="LINSPACE")
-    mask = net.elementwise(
-        "LESS" if net.attr("upper", 1) else "GREATER", columns, rows, Value("", "bool", source.shape)
-    )
-    net.add("SELECT", [mask, net.scalar(source.dtype, source.rank), source], net.out)
+    if net.version >= (10,):
+        rows, columns = net.cast(rows, "int64"), net.cast(columns, "int64")
+    rows = net.elementwise("SUM", rows, net.scalar(rows.dtype, rows.rank))
+    kept = net.elementwise("GREATER" if net.attr("upper", 1) else "LESS", columns, rows, mask)
+    edge = net.elementwise("EQUAL", columns, rows, mask)
+    net.elementwise("OR", kept, edge, mask)
+    net.add("SELECT", [mask, source, net.scalar(source.dtype, source.rank)], net.out)

@@ -27,8 +27,11 @@ def _conv_transpose(net: Recorder) -> None:
     maps = weights.shape[1] * groups if weights.shape and weights.shape[1] is not None else None
     kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
     facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.const}
+    extra = net.attr("output_padding") or [0] * len(window["stride"])
+    remaining = [pad - more for pad, more in zip(window["post_padding"], extra, strict=True)]
+    facts["post_padding"] = [max(pad, 0) for pad in remaining]
     _windowed(net, "DECONVOLUTION", source, facts, kernel_inputs)
-    if any(net.attr("output_padding", [])):
+    if min(remaining) < 0:  # what the padding cannot take up is added behind
         net.add("SLICE", [net.out], net.out, mode="FILL", stride=None, axes=None, shape_const=True)
 
 
@@ -36,7 +39,7 @@ def _conv_transpose(net: Recorder) -> None:
 def _pool(net: Recorder) -> None:
     source = net.tensor(0)
     window = _window(net, source, None)
-    if any(dilation != 1 for dilation in window["dilation"] or []) and net.version < (10,):
+    if any(dilation != 1 for dilation in window["dilation"]):
         raise UnmappableError("not-imported", "a dilated pooling window")
     del window["dilation"]
     facts: dict[str, Any] = {"kind": "MAX" if net.node.op == "MaxPool" else "AVERAGE", **window}
@@ -58,15 +61,18 @@ def _global_pool(net: Recorder) -> None:
 @importer("LpPool")
 def _lp_pool(net: Recorder) -> None:
     source = net.tensor(0)
+    if any(dilation != 1 for dilation in net.attr("dilations", [])):
+        raise UnmappableError("not-imported", "a dilated pooling window")
+    if net.attr("p", 2) not in (1, 2):
+        raise UnmappableError("not-imported", f"p = {net.attr('p')}; the parser knows 1 and 2")
     window = _window(net, source, None)
     del window["dilation"]
-    net.unary("ABS", source, source)
-    power = net.scalar(source.dtype, source.rank)
-    raised = net.elementwise("POW", source, power)
-    facts = {"kind": "AVERAGE", "count_include_pad": True, "ceil_mode": False, **window}
-    net.add("POOLING", [raised], net.out, **facts)
+    squares = net.attr("p", 2) == 2
+    source = net.elementwise("PROD", source, source) if squares else net.unary("ABS", source, net.required(0))
+    net.add("POOLING", [source], net.out, kind="AVERAGE", count_include_pad=True, ceil_mode=False, **window)
     net.elementwise("PROD", net.out, net.scalar(source.dtype, source.rank), net.out)
-    net.elementwise("POW", net.out, power, net.out)
+    if squares:
+        net.unary("SQRT", net.out, net.out)
 
 
 def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], more: list[Value]) -> None:
@@ -76,14 +82,20 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
         net.add(layer, [source, *more], output, **facts, extent=_extent(facts))
         return
     shape = source.shape
-    wide = net.reshape(source, None if shape is None else (*shape, 1))
+    wide = net.unsqueeze(source, None if shape is None else (*shape, 1))
     widened = Value("", output.dtype, None if output.shape is None else (*output.shape, 1))
-    for name, fill in (("kernel", 1), ("stride", 1), ("dilation", 1), ("pre_padding", 0), ("post_padding", 0)):
+    for name, fill in (
+        ("kernel", 1),
+        ("stride", 1),
+        ("dilation", 1),
+        ("pre_padding", 0),
+        ("post_padding", 0),
+    ):
         if facts.get(name) is not None:
             facts[name] = [*facts[name], fill]
     facts["spatial_rank"] = 2
     net.add(layer, [wide, *more], widened, **facts, extent=_extent(facts))
-    net.reshape(widened, output.shape)
+    net.squeeze(widened, output)
 
 
 def _extent(facts: dict[str, Any]) -> list[int] | None:
