@@ -122,7 +122,7 @@ class Config(BaseModel):
     fp16_io: bool = False
     keep_fp32: Texts = ()
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
-    compute_capability: Annotated[Texts, Field(min_length=1)] = ("8.6",)
+    compute_capability: Texts = ()
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0

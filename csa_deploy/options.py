@@ -46,7 +46,7 @@ OPTIONS: dict[str, Option] = {
     "fp16_io": Option(bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32."),
     "keep_fp32": Option(list[str], "Node of the FP16 graph that stays FP32 (repeatable)."),
     "backend": Option(str, "auto, tensorrt or tensorrt-rtx; auto takes TensorRT when a GPU is there."),
-    "compute_capability": Option(list[str], "GPU generation to build for, such as 8.6 (repeatable); default 8.6."),
+    "compute_capability": Option(list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),
     "seed": Option(int, "Seed of every random choice; default 0."),

@@ -24,7 +24,7 @@ from csa_deploy.workspace import StageOutput, Workspace, key_of
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
-    from csa_deploy.data.dataset import Dataset
+    from csa_deploy.data.base import Dataset
     from csa_deploy.source import Source
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Context:
 
     def dataset(self, preprocessing: Any) -> Dataset | None:
         """Open the data set; None when there is none to open."""
-        from csa_deploy.data.open import open_dataset
+        from csa_deploy.data.dataset import open_dataset
 
         if self.data_spec is None:
             return None

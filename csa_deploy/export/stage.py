@@ -63,7 +63,7 @@ def run(context: Context) -> StageOutput:
     specs = network.input_specs
     with (
         TorchRunner(network.module, specs, network.output_names) as reference,
-        OnnxRuntimeRunner(path, name="exported graph") as candidate,
+        OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
         dtypes = {s.name: s.dtype for s in specs}

@@ -19,7 +19,7 @@ from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
-    from csa_deploy.data.dataset import Dataset
+    from csa_deploy.data.base import Dataset
     from csa_deploy.pipeline import Context
 
 SAMPLES = "verify/samples.npz"
@@ -127,7 +127,7 @@ def run(context: Context) -> StageOutput:
 def _reference(context: Context) -> Runner:
     if context.source.kind == "onnx":
         return OnnxRuntimeRunner(
-            context.path(context.graphs()["exported"]), threads=context.config.threads, name="source graph"
+            context.path(context.graphs()["exported"]), threads=context.config.threads, spin=False, name="source graph"
         )
     network = context.source.make_network(
         input_size=context.size,
@@ -145,7 +145,7 @@ def _candidates(context: Context, not_measured: list[dict[str, str]]) -> list[Ca
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
         # ONNX Runtime's optimiser may remove roundings to FP16; without it every tensor keeps its type.
-        runner = OnnxRuntimeRunner(context.path(graph), threads=threads, optimize=precision != "fp16", name=label)
+        runner = OnnxRuntimeRunner(context.path(graph), threads=threads, optimize=precision != "fp16", spin=False, name=label)
         found.append(Candidate(label, precision, graph, runner))
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():

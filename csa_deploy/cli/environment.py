@@ -1,0 +1,89 @@
+"""The verbs about this installation: which networks there are, and what this machine can do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the networks: parameters, multiply-accumulates, input size and where the weights come from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from csa_deploy.registry import discover
+    from csa_deploy.report.formats import giga
+    from csa_deploy.source import load_source
+
+    found = []
+    registry = discover()
+    for name, entry in registry.entries.items():
+        from csa_deploy.complexity import count
+
+        network = load_source(name).make_network()
+        size = count(network.module, list(network.inputs.values()))
+        height, width = entry.preprocessing.size
+        found.append(
+            {
+                "name": name,
+                "summary": entry.summary,
+                "parameters": size.parameters,
+                "macs": size.macs,
+                "input": [entry.preprocessing.channels, height, width],
+                "weights": entry.weights,
+                "data": entry.dataset,
+            }
+        )
+    if as_json:
+        sys.stdout.write(json.dumps({"schema_version": 1, "networks": found, "broken": registry.broken}, indent=2) + "\n")
+        return
+    table = Table(title="networks")
+    for heading in ("name", "parameters", "MACs", "input", "weights", "data", "what it is"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "MACs") else "left", overflow="fold")
+    for row in found:
+        shape = "x".join(str(v) for v in row["input"])
+        table.add_row(row["name"], f"{row['parameters']:,}", giga(row["macs"]), shape, row["weights"], row["data"], row["summary"])
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for name, reason in registry.broken.items():
+        console.print(f"[red]unusable[/red] {name}: {reason}")
+
+
+def doctor(
+    as_json: AsJson = False,
+    install_validator: Annotated[
+        bool, typer.Option("--install-validator", help="Fetch NVIDIA's safety-scope validator into its own directory.")
+    ] = False,
+) -> None:
+    """Say what this machine can do, and the command that adds what is missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from csa_deploy.doctor import diagnose
+
+    if install_validator:
+        from csa_deploy.restricted.validator_install import install_validator as install
+
+        sys.stderr.write(f"validator: {install()}\n")
+    probes = diagnose()
+    if as_json:
+        sys.stdout.write(json.dumps({"schema_version": 1, "probes": [p.to_json() for p in probes]}, indent=2) + "\n")
+        return
+    table = Table(title="this machine")
+    for heading in ("", "what", "found", "what it is for", "how to add it"):
+        table.add_column(heading, overflow="fold")
+    marks = {"ok": "[green]✓[/green]", "limited": "[yellow]~[/yellow]", "missing": "[red]-[/red]"}
+    for probe in probes:
+        table.add_row(marks[probe.state], probe.name, probe.detail, probe.enables, probe.command or "")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("models")(models)
+    app.command("doctor")(doctor)

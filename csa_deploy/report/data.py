@@ -1,0 +1,108 @@
+"""The one data object that every form of the report shows, collected from a workspace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csa_deploy import __version__
+from csa_deploy.workspace import Workspace
+
+SCHEMA_VERSION = 1
+ORDER = ("export", "check", "optimize", "precision", "build", "verify", "profile")
+
+
+def collect(workspace: Workspace) -> dict[str, Any]:
+    """Everything the workspace knows about the deployment; numbers as stored, nothing computed anew.
+
+    Returns:
+        ``schema_version``, ``network``, ``verdict`` (see :func:`verdict`), ``stages`` (state, seconds and artifacts
+        of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage, ``not_measured``.
+    """
+    done = [name for name in ORDER if workspace.stage(name)]
+    records = {name: workspace.record(name) for name in done}
+    measurements = {name: workspace.measured(name) for name in done}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "csa_deploy": __version__,
+        "network": workspace.manifest["config"].get("network", workspace.root.name),
+        "workspace": str(workspace.root),
+        "config": workspace.manifest["config"],
+        "verdict": verdict(workspace, records),
+        "stages": [_stage(workspace, name, records, measurements) for name in ORDER],
+        "rows": rows(records, measurements),
+        "records": records,
+        "measurements": measurements,
+        "not_measured": not_measured(records),
+    }
+
+
+def verdict(workspace: Workspace, records: dict[str, Any]) -> dict[str, Any]:
+    """``pass``, ``fail`` or ``incomplete``, with one reason per line."""
+    failed = [name for name in records if not workspace.manifest["stages"][name]["passed"]]
+    missing = [name for name in ORDER if name not in records]
+    reasons = [f"{name} failed: {records[name]['summary']}" for name in failed]
+    reasons += [f"{name} was not run" for name in missing]
+    state = "fail" if failed else "incomplete" if missing else "pass"
+    return {"state": state, "reasons": reasons}
+
+
+def _stage(workspace: Workspace, name: str, records: dict[str, Any], measurements: dict[str, Any]) -> dict[str, Any]:
+    entry = workspace.stage(name)
+    if entry is None:
+        return {"name": name, "state": "not run", "seconds": None, "summary": "", "artifacts": {}}
+    return {
+        "name": name,
+        "state": "done" if entry["passed"] else "failed",
+        "seconds": measurements[name]["seconds"],
+        "started_at": measurements[name]["started_at"],
+        "summary": measurements[name].get("summary", records[name]["summary"]),
+        "artifacts": {path: stated for path, stated in entry["artifacts"].items() if not path.startswith("records/")},
+    }
+
+
+def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per graph and engine: file, size, operations, accuracy, latency; None where there is no number."""
+    found: dict[str, dict[str, Any]] = {}
+    if "export" in records:
+        found["exported"] = _graph_row("exported", "fp32", records["export"]["graph"], records["export"]["statistics"])
+    if "optimize" in records:
+        found["fp32"] = _graph_row("fp32", "fp32", records["optimize"]["graph"], records["optimize"]["after"])
+    for precision, graph in records.get("precision", {}).get("precisions", {}).items():
+        if precision not in found:
+            found[precision] = _graph_row(precision, precision, graph["graph"], graph["statistics"])
+    for precision, engine in records.get("build", {}).get("engines", {}).items():
+        label = f"engine {precision}"
+        found[label] = {**_empty(label, precision, engine["path"]), "bytes": engine.get("engine_bytes")}
+    for candidate in records.get("verify", {}).get("candidates", []):
+        if candidate["label"] in found:
+            metrics = candidate["outputs"][0]["metrics"] if candidate["outputs"] else {}
+            found[candidate["label"]].update(metrics=metrics, verify=candidate["verdict"])
+    for label, latency in measurements.get("profile", {}).get("latency", {}).items():
+        if label in found:
+            found[label]["latency_ms"] = latency["percentiles_ms"]
+    for missing in not_measured(records):
+        if missing["what"] in found:
+            found[missing["what"]]["not_measured"] = missing["reason"]
+    return list(found.values())
+
+
+def _empty(label: str, precision: str, path: str) -> dict[str, Any]:
+    keys = ("bytes", "nodes", "macs", "latency_ms", "verify", "not_measured")
+    return {"label": label, "precision": precision, "path": path, "metrics": {}, **dict.fromkeys(keys)}
+
+
+def _graph_row(label: str, precision: str, path: str, statistics: dict[str, Any]) -> dict[str, Any]:
+    shown = {"bytes": statistics["weight_bytes"], "nodes": statistics["nodes"], "macs": statistics["macs"]}
+    return {**_empty(label, precision, path), **shown}
+
+
+def not_measured(records: dict[str, Any]) -> list[dict[str, str]]:
+    """What no stage could measure, each with its reason, once."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for stage, record in records.items():
+        for item in record.get("not_measured", []):
+            found.setdefault((item["what"], item["reason"]), {"stage": stage, **item})
+    for precision, engine in records.get("build", {}).get("engines", {}).items():
+        for reason in engine["not_done"]:
+            found.setdefault(("build", reason), {"stage": "build", "what": f"engine {precision}", "reason": reason})
+    return list(found.values())

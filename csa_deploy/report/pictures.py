@@ -1,0 +1,31 @@
+"""Samples as small pictures inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from csa_deploy.data.base import Dataset
+
+SIDE = 96
+MOST = 24
+
+
+def thumbnails(dataset: Dataset | None, identities: Sequence[str]) -> dict[str, str]:
+    """PNG or JPEG data URLs of at most 96 pixels a side, by identity; samples without a picture are left out."""
+    found: dict[str, str] = {}
+    for identity in identities[:MOST] if dataset else []:
+        assert dataset is not None
+        image = dataset.image(identity)
+        if image is None:
+            continue
+        image = image.convert("RGB")
+        image.thumbnail((SIDE, SIDE))
+        kind = "png" if image.width * image.height <= 32 * 32 else "jpeg"
+        stream = io.BytesIO()
+        image.save(stream, kind)
+        found[identity] = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return found

@@ -1,0 +1,34 @@
+"""The report stage: report.json and report.html in the workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csa_deploy.report.data import collect
+from csa_deploy.report.page import render
+from csa_deploy.workspace import StageOutput, dump_json
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+
+def run(context: Context) -> StageOutput:
+    """Render what the workspace holds."""
+    data = collect(context.workspace)
+    page, plain = context.scratch / "report.html", context.scratch / "report.json"
+    page.write_text(render(data, pictures(context, data)), encoding="utf-8")
+    plain.write_text(dump_json(data), encoding="utf-8")
+    record = {"summary": f"{data['verdict']['state']}: {context.path('report.html')}"}
+    # The numbers of this run stand in both files, so their bytes differ between runs.
+    return StageOutput(record, unhashed={"report.html": page, "report.json": plain})
+
+
+def pictures(context: Context, data: dict) -> dict[str, str]:
+    """Worst samples of the comparison as small data URLs by identity; empty for data that are no pictures."""
+    from csa_deploy.report.pictures import thumbnails
+
+    verified = data["records"].get("verify")
+    if not verified:
+        return {}
+    identities = [w["id"] for c in verified["candidates"] for o in c["outputs"] for w in o["worst"]]
+    return thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities)))

@@ -1,0 +1,128 @@
+"""The restricted-mode gate: rule packs and NVIDIA's validator side by side, one verdict with its level of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.errors import OperationRejectedError
+from csa_deploy.restricted.check import check
+from csa_deploy.restricted.report import CheckReport, ScopeReport, Verdict
+from csa_deploy.restricted.schema import scopes
+from csa_deploy.restricted.validator import ValidatorVerdict, validate
+
+# What `build --restricted` holds a network against unless --scope says otherwise: the GPU scopes of DRIVE OS.
+GATE_SCOPES = ("drive-os-6", "drive-os-7")
+VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
+
+
+@dataclass(frozen=True)
+class ScopeVerdict:
+    """One scope: what the rules say, and what NVIDIA's validator says where it speaks for the scope.
+
+    Attributes:
+        report: the static check.
+        validator: the validator's answer; None for a scope it does not speak for.
+    """
+
+    report: ScopeReport
+    validator: ValidatorVerdict | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Denied if either denies; allowed if the validator accepts what the rules do not deny; else the rules'."""
+        if self.report.verdict == "denied" or (self.validator and self.validator.answer == "refused"):
+            return "denied"
+        return "allowed" if self.validator and self.validator.is_pass else self.report.verdict
+
+    @property
+    def level(self) -> str:
+        """Level of evidence that the verdict rests on."""
+        decided = self.validator is not None and self.validator.answer in ("accepted", "refused")
+        return "validator" if decided else self.report.level
+
+    @property
+    def differs(self) -> str:
+        """Where rules and validator contradict each other, in one line; empty otherwise."""
+        if self.validator is None:
+            return ""
+        pair = (self.report.verdict, self.validator.answer)
+        if pair in (("allowed", "refused"), ("denied", "accepted")):
+            return f"the rule pack says {pair[0]}, NVIDIA's validator says {pair[1]}: counted as denied, please report it"
+        return ""
+
+    @property
+    def why_not_next(self) -> str:
+        """Why the evidence is not of the next level."""
+        if self.level == "validator":
+            return "restricted-build: needs a TensorRT version on which the flag acts"
+        if self.validator is not None:
+            return f"validator: {self.validator.answer} ({self.validator.reason or 'no reason given'})"
+        return "validator: NVIDIA's validator does not speak for this scope"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; the verdict is the combined one, the rules' own stands under ``static``."""
+        validator = self.validator.to_json() if self.validator else None
+        if validator:
+            validator.pop("seconds")  # differs from run to run
+        return {
+            **self.report.to_json(),
+            "static": self.report.verdict,
+            "verdict": self.verdict,
+            "level": self.level,
+            "why_not_next": self.why_not_next,
+            "differs": self.differs,
+            "validator": validator,
+        }
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """All scopes of one network."""
+
+    report: CheckReport
+    scopes: tuple[ScopeVerdict, ...]
+
+    def rejected(self, strict: bool) -> list[ScopeVerdict]:
+        """Scopes that deny the network; with ``strict`` also those that are unknown."""
+        return [s for s in self.scopes if s.verdict == "denied" or (strict and s.verdict == "unknown")]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**self.report.to_json(), "scopes": [s.to_json() for s in self.scopes]}
+
+
+def inspect(
+    model: Path, names: Sequence[str] = (), *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+) -> GateResult:
+    """Check a graph against scopes (none: all that have a pack) and ask the validator where it speaks for one."""
+    report = check(model, names, strict=strict, progress=progress)
+    asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
+    answer = validate(model) if asked else None
+    found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
+    return GateResult(report, tuple(found))
+
+
+def gate_scopes(asked: Sequence[str]) -> list[str]:
+    """Scopes that decide: those asked for, else the default ones that have a pack."""
+    return list(asked) or [name for name in GATE_SCOPES if name in scopes()]
+
+
+def rejection(result: GateResult, strict: bool, what: str) -> OperationRejectedError | None:
+    """The error of a rejected network: the first reason, and how to go on; None when nothing is rejected."""
+    rejected = result.rejected(strict)
+    if not rejected:
+        return None
+    scope = rejected[0]
+    reasons = [f for f in scope.report.findings if f.verdict in ("denied", "unknown")]
+    why, fix = (f"{scope.validator.answer} by NVIDIA's validator" if scope.validator else "", "")
+    if reasons:
+        first = reasons[0]
+        why = f"{first.rule}: {first.module or first.node}: {first.message}"
+        fix = f"{first.instead}; " if first.instead else ""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return OperationRejectedError(
+        f"{what}: {scope.verdict} in {scope.report.scope}: {why}{more}", fix=f"{fix}see `csa-deploy check` for all of it"
+    )

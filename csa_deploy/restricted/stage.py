@@ -1,0 +1,38 @@
+"""The check stage: the exported graph against the safety scopes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
+from csa_deploy.restricted.schema import pack_files
+from csa_deploy.restricted.validator import validator_status
+from csa_deploy.workspace import StageOutput, sha256_of
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+
+def key_parts(context: Context) -> dict[str, Any]:
+    """The rule packs, and whether the validator can be asked."""
+    packs = {name: sha256_of(path) for name, path in pack_files().items()}
+    return {"packs": packs, "validator": validator_status().installed}
+
+
+def run(context: Context) -> StageOutput:
+    """Check every scope that was asked for, or all; gate on the asked ones when ``restricted`` is set."""
+    config = context.config
+    graph = context.path(context.workspace.record("export")["graph"])
+    result = inspect(graph, config.scope, strict=config.strict, progress=context.progress)
+    gates = gate_scopes(config.scope)
+    record = {
+        "summary": ", ".join(f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes),
+        "gate": gates if config.restricted else [],
+        **result.to_json(),
+        "notes": [f"{s.report.scope}: {s.differs}" for s in result.scopes if s.differs],
+    }
+    failure = None
+    if config.restricted:
+        deciding = [s for s in result.scopes if s.report.scope in gates]
+        failure = rejection(type(result)(result.report, tuple(deciding)), config.strict, context.name)
+    return StageOutput(record, failure=failure)
