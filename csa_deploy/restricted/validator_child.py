@@ -141,12 +141,7 @@ def serve(
     validator = Validator(trt, capability)
     print(json.dumps({"version": trt.__version__}), file=answers, flush=True)
     for line in requests:
-        try:
-            reply = answer(validator, json.loads(line))
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            # pybind11 reports a native exception as one of these: the request failed, the process is sound.
-            reply = {"parsed": False, "rows": [("ERROR", f"{type(error).__name__}: {error}")]}
-        print(json.dumps(reply), file=answers, flush=True)
+        print(json.dumps(answer(validator, json.loads(line))), file=answers, flush=True)
 
 
 def main(answer: Callable[[Validator, Request], Answer] = answer_model) -> None:

@@ -60,8 +60,10 @@ def _pooling(layer: Any) -> Facts:
 
 def _scale(layer: Any) -> Facts:
     power = layer.power
-    values = [] if power is None else (power.tolist() if hasattr(power, "tolist") else list(power))
-    return {"power": any(value != 1 for value in values)}
+    if hasattr(power, "tolist"):
+        return {"power": any(value != 1 for value in power.tolist())}
+    # Weights of a dtype that numpy lacks come as they are, without their values.
+    return {"power": None if power.size else False}
 
 
 def _resize(layer: Any) -> Facts:

@@ -293,14 +293,6 @@ def _conditional(b: NetworkFromProbe, t: list[Any]) -> Any:
     return branch.add_output(b.network.add_unary(entered, b.trt.UnaryOperation.ABS).get_output(0), other)
 
 
-def _loop(b: NetworkFromProbe, t: list[Any], trips: int = 3) -> Any:
-    loop = b.network.add_loop()
-    loop.add_trip_limit(b.integers([trips], scalar=True, dtype="int32"), b.trt.TripLimit.COUNT)
-    carried = loop.add_recurrence(t[0])
-    carried.set_input(1, b.network.add_unary(carried.get_output(0), b.trt.UnaryOperation.NEG).get_output(0))
-    return loop.add_loop_output(carried.get_output(0), b.trt.LoopOutput.LAST_VALUE, 0)
-
-
 def _iterator(b: NetworkFromProbe, t: list[Any], trips: int = 3) -> Any:
     loop = b.network.add_loop()
     loop.add_trip_limit(b.integers([trips], scalar=True, dtype="int32"), b.trt.TripLimit.COUNT)
@@ -371,6 +363,5 @@ _LAYERS: dict[str, Callable[..., Any]] = {
     "rotary_embedding": lambda b, t, interleaved=False, dims=0: b.network.add_rotary_embedding(*t, interleaved, dims),
     "kv_cache_update": lambda b, t: b.network.add_kv_cache_update(*t, b.trt.KVCacheMode.LINEAR),
     "conditional": _conditional,
-    "loop": _loop,
     "iterator": _iterator,
 }

@@ -21,7 +21,7 @@ else:
 _MODELS = Path(__file__).with_name("onnx_models.toml")
 _OPSET = 18
 _EVERY = ("float", "float16", "bfloat16", "double", "int8", "uint8", "int16", "int32", "int64", "uint32", "bool")
-_MAIN = ("float", "float16", "bfloat16", "int32", "uint8")
+_MAIN = ("float", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool")
 _ATTRIBUTES = {"BitShift": ' <direction = "LEFT">'}
 
 
