@@ -46,7 +46,12 @@ TOLERANCE = 1e-5
 
 _MAX_ROUNDS = 8
 
+_ITSELF = "the original model"
+
 Progress = Callable[[int, int], None]
+
+Reference = Callable[[onnx.ModelProto, int, CannotRunError], tuple[Prover, str]]
+"""``reference(model, proofs, why the model does not run)`` -> what to prove by, and what it is in words."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class OptimizeResult:
         proofs: number of random inputs that each step was proved on.
         tolerance: largest relative difference that was accepted.
         not_proved: why no proof could be run at all; empty where it was.
+        reference: what the steps were proved against.
     """
 
     model: onnx.ModelProto
@@ -92,6 +98,7 @@ class OptimizeResult:
     proofs: int
     tolerance: float
     not_proved: str = ""
+    reference: str = _ITSELF
 
     @property
     def error(self) -> float | None:
@@ -113,6 +120,7 @@ class OptimizeResult:
             "tolerance": self.tolerance,
             "error": self.error,
             "not_proved": self.not_proved,
+            "reference": self.reference,
         }
 
 
@@ -140,21 +148,53 @@ def optimize(
     Raises:
         UsageError: an input has no fixed shape, or the model holds sparse initializers.
     """
+    return rewritten(model, rules, proofs=proofs, tolerance=tolerance, progress=progress)
+
+
+def rewritten(
+    model: onnx.ModelProto,
+    rules: Sequence[Rule],
+    *,
+    proofs: int,
+    tolerance: float,
+    progress: Progress | None,
+    reference: Reference | None = None,
+) -> OptimizeResult:
+    """The driver behind :func:`optimize` and :func:`csa_deploy.graph.repair.repair`.
+
+    Args:
+        model: see :func:`optimize`, as are the other arguments.
+        rules: the rewrites, in order.
+        proofs: number of random inputs.
+        tolerance: largest accepted difference.
+        progress: see :func:`optimize`.
+        reference: makes something to prove by where the model itself does not run, and says what it is.
+    """
     require_static(model)
     if model.graph.sparse_initializer:
         raise UsageError("sparse initializers are not supported", fix="export the model with dense weights")
     before = graph_statistics(model)
     try:
-        prover = Prover(model, proofs=proofs)
+        prover, against = _reference(model, proofs, reference)
     except CannotRunError as error:
         reason = f"nothing rewritten: ONNX Runtime does not run the original ({error})"
         return OptimizeResult(model, (), before, before, 0, tolerance, reason)
     driver = _Driver(ir.from_proto(model), prover, tolerance)
-    infer_shapes(driver.current)
+    if against == _ITSELF:  # otherwise the shapes that it declares are better than those that can be inferred
+        infer_shapes(driver.current)
     driver.to_fixpoint(rules, progress)
-    infer_shapes(driver.current)
     result = ir.to_proto(driver.current)
-    return OptimizeResult(result, tuple(driver.steps), before, graph_statistics(result), proofs, tolerance)
+    after = graph_statistics(result)
+    return OptimizeResult(result, tuple(driver.steps), before, after, proofs, tolerance, reference=against)
+
+
+def _reference(model: onnx.ModelProto, proofs: int, otherwise: Reference | None) -> tuple[Prover, str]:
+    try:
+        return Prover(model, proofs=proofs), _ITSELF
+    except CannotRunError as error:
+        if otherwise is None:
+            raise
+        return otherwise(model, proofs, error)
 
 
 class _Driver:
@@ -188,6 +228,7 @@ class _Driver:
             count = rule.apply(candidate)
             if not count:
                 return None
+            infer_shapes(candidate)
             error = self._prover.error(ir.to_proto(candidate))
         except CannotRunError as problem:
             return Step(rule.name, rule.summary, count, None, False, f"the rewritten graph does not run: {problem}")

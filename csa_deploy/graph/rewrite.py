@@ -63,6 +63,19 @@ def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule]) -> Rule:
     return Rule(name, summary, apply)
 
 
+def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) -> RewriteRule:
+    """A rewriter rule for single nodes with one used output: ``rewrite(op, node)`` returns None to leave a node be."""
+
+    def pattern(op: Any) -> Any:
+        return getattr(op, op_type)(_allow_other_inputs=True, _outputs=["out"])
+
+    def replace(op: Any, out: ir.Value) -> ir.Value | None:
+        node = out.producer()
+        return rewrite(op, node) if node is not None else None
+
+    return RewriteRule(pattern, replace, name=f"{op_type}:{rewrite.__name__}")
+
+
 def _name_after_outputs(model: ir.Model, known: set[ir.Node]) -> None:
     """Give nodes that a rule left without a name of its own a name that does not depend on a counter."""
     taken = {node.name for node in known}
@@ -111,6 +124,13 @@ def new_weight(op: Any, node: ir.Node, old: ir.Value | None, array: np.ndarray, 
         name = fresh_name(node.graph, f"{node.name}.{suffix}")
     tensor = ir.tensor(array.astype(weight.const_value.dtype.numpy()), name=name)
     return op.initializer(tensor, name=name)
+
+
+def new_constant(op: Any, node: ir.Node, array: np.ndarray, suffix: str) -> ir.Value:
+    """A new initializer, named after ``node``."""
+    assert node.graph is not None
+    name = fresh_name(node.graph, f"{node.name}.{suffix}")
+    return op.initializer(ir.tensor(array, name=name), name=name)
 
 
 def inherit(value: ir.Value, source: ir.Node, *, shape: tuple[int, ...] | None = None) -> ir.Value:

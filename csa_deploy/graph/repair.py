@@ -1,0 +1,74 @@
+"""Repairs: exact rewrites of what the restricted-mode checker refuses, proved like those of :mod:`.optimize`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
+from csa_deploy.graph.proof import CannotRunError, Prover
+from csa_deploy.graph.repairs import gemm, global_pool, hard_activation, reshape, resize_down, resize_scales
+from csa_deploy.graph.rewrite import Rule
+from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
+
+_ORDER: tuple[Rule, ...] = (
+    resize_scales.NUDGE,
+    resize_scales.FROM_SIZES,
+    resize_down.RULE,
+    global_pool.RULE,
+    reshape.RULE,
+    gemm.RULE,
+    hard_activation.RULE,
+    pads.RULE,
+    affine_after.RULE,
+    affine_before.RULE,
+)
+
+REPAIRS: dict[str, Rule] = {rule.name: rule for rule in _ORDER}
+"""Every repair by its name, in the order in which they are applied."""
+
+
+def repair(
+    model: onnx.ModelProto,
+    names: Iterable[str] | None = None,
+    *,
+    proofs: int = 2,
+    tolerance: float = TOLERANCE,
+    progress: Progress | None = None,
+) -> OptimizeResult:
+    """Apply repairs, each proved on random inputs and undone where it is not exact.
+
+    Constants are computed ahead first, because a repair needs to see shapes and sizes, and Reshapes that end up next
+    to each other are merged after. A model that ONNX Runtime refuses because of its Resize scales is proved against
+    itself with the sizes that these scales mean.
+
+    Args:
+        model: a model of static shape; not changed.
+        names: which repairs; None for all.
+        proofs: number of random inputs.
+        tolerance: largest accepted difference relative to an output's range.
+        progress: called with (repairs tried in this round, repairs).
+
+    Raises:
+        UsageError: a name is unknown, or an input has no fixed shape.
+    """
+    chosen = set(REPAIRS if names is None else names)
+    for name in sorted(chosen.difference(REPAIRS)):
+        near = difflib.get_close_matches(name, REPAIRS, 1)
+        raise UsageError(f"no repair '{name}'", fix=f"did you mean '{near[0]}'?" if near else ", ".join(REPAIRS))
+    first = [rule for rule in _ORDER[:1] if rule.name in chosen]
+    rest = [rule for rule in _ORDER[1:] if rule.name in chosen]
+    rules = [*first, constants.RULE, identities.RULE, *rest, reshapes.RULE]
+    return rewritten(model, rules, proofs=proofs, tolerance=tolerance, progress=progress, reference=_intended)
+
+
+def _intended(model: onnx.ModelProto, proofs: int, error: CannotRunError) -> tuple[Prover, str]:
+    """What to prove by where the model itself does not run: its Resize nodes by the sizes that they mean."""
+    by_sizes = ir.from_proto(model).clone()
+    resize_scales.resize_by_sizes(by_sizes)
+    reference = f"the original with its Resize scales written as sizes, because it does not run itself ({error})"
+    return Prover(ir.to_proto(by_sizes), proofs=proofs), reference

@@ -1,0 +1,1 @@
+"""The repairs of :mod:`csa_deploy.graph.repair`, one per file."""

@@ -1,0 +1,139 @@
+"""Scales of a Resize that every runtime rounds to the same output size.
+
+The output size of a Resize by scale is ``floor(size * scale)``, and three arithmetics are in use: float64 (PyTorch),
+float32 (ONNX Runtime's kernel, TensorRT), and the float32 scale times the size in float64 (ONNX shape inference). Just
+above the float32 of ``target / size`` all three give ``target``, and values change by less than 1e-7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from csa_deploy.graph.rewrite import constant, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.shapes import static_shape
+
+_ULPS = 4
+_NEARLY_WHOLE = 1e-3
+
+_SCALES, _SIZES = 2, 3
+
+
+def rounded_sizes(size: int, scale: float) -> tuple[int, int]:
+    """Output size in the two arithmetics that start from a stored scale: float32, and float64."""
+    single = np.float32(scale)
+    return int(np.floor(np.float32(size) * single)), int(np.floor(size * float(single)))
+
+
+def agreed_scale(size: int, target: int) -> np.float32 | None:
+    """The float32 scale from ``size`` to ``target`` on which all arithmetics agree; exact where one is."""
+    scale = np.float32(target / size)
+    if float(scale) * size == target:
+        return scale
+    for _ in range(_ULPS):
+        scale = np.nextafter(scale, np.float32(np.inf))
+        if rounded_sizes(size, float(scale)) == (target, target):
+            return scale
+    return None
+
+
+def scaled_axes(resize: ir.Node, rank: int) -> tuple[int, ...]:
+    """The axes that the scales or sizes of a Resize are for."""
+    axes = resize.attributes.get_ints("axes", None)
+    return tuple(range(rank)) if axes is None else tuple(axis % rank for axis in axes)
+
+
+def scales_of(resize: ir.Node) -> np.ndarray | None:
+    """Constant scales of a Resize by scale, or None."""
+    scales = constant(resize.inputs[_SCALES]) if len(resize.inputs) > _SCALES else None
+    return scales if scales is not None and scales.size else None
+
+
+def intended_sizes(resize: ir.Node) -> tuple[int, ...] | None:
+    """Output shape of a Resize by constant scales: the declared one, else the whole numbers that the scales mean."""
+    declared = static_shape(resize.outputs[0])
+    source, scales = static_shape(resize.inputs[0]), scales_of(resize)
+    if source is None or scales is None:
+        return None
+    if declared is not None:
+        return declared
+    result = list(source)
+    for axis, scale in zip(scaled_axes(resize, len(source)), scales, strict=True):
+        product = source[axis] * float(scale)
+        nearest = round(product)
+        result[axis] = nearest if abs(product - nearest) < _NEARLY_WHOLE else int(np.floor(product))
+    return tuple(result)
+
+
+def by_scales(op: Any, resize: ir.Node, scales: np.ndarray) -> ir.Value:
+    """The same Resize with other scales, and no sizes."""
+    value = new_constant(op, resize, scales.astype(np.float32), "scales")
+    out = op.Resize(resize.inputs[0], resize.inputs[1], value, _name=resize.name, **resize.attributes)
+    return inherit(out, resize)
+
+
+def _nudge(op: Any, resize: ir.Node) -> ir.Value | None:
+    source, scales, target = static_shape(resize.inputs[0]), scales_of(resize), intended_sizes(resize)
+    if source is None or scales is None or target is None:
+        return None
+    result = scales.astype(np.float32)
+    for position, axis in enumerate(scaled_axes(resize, len(source))):
+        if rounded_sizes(source[axis], float(scales[position])) != (target[axis], target[axis]):
+            scale = agreed_scale(source[axis], target[axis])
+            if scale is None:
+                return None
+            result[position] = scale
+    return by_scales(op, resize, result) if (result != scales).any() else None
+
+
+def _from_sizes(op: Any, resize: ir.Node) -> ir.Value | None:
+    source = static_shape(resize.inputs[0])
+    sizes = constant(resize.inputs[_SIZES]) if len(resize.inputs) > _SIZES else None
+    if source is None or sizes is None or not sizes.size or not _stretches(resize):
+        return None
+    scales = []
+    for axis, size in zip(scaled_axes(resize, len(source)), sizes, strict=True):
+        scale = agreed_scale(source[axis], int(size))
+        exact = scale is not None and float(scale) * source[axis] == size
+        if scale is None or not (exact or resize.attributes.get_string("mode", "nearest") == "linear"):
+            return None  # with nearest, a scale off by one unit may pick another pixel
+        scales.append(scale)
+    return by_scales(op, resize, np.array(scales, np.float32))
+
+
+def _stretches(resize: ir.Node) -> bool:
+    attributes = resize.attributes
+    stretch = attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return stretch and attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
+
+
+def resize_by_sizes(model: ir.Model) -> None:
+    """Write the intended output size into every Resize by scale, in place.
+
+    The result is the reference to prove nudged scales by where the graph itself does not load.
+    """
+    for node in list(model.graph):
+        target = intended_sizes(node) if node.op_type == "Resize" and not node.domain else None
+        if target is None:
+            continue
+        sizes = [target[axis] for axis in scaled_axes(node, len(target))]
+        value = ir.Value(name=f"{node.name}.sizes_to_prove", const_value=ir.tensor(np.array(sizes, np.int64)))
+        value.shape, value.dtype = ir.Shape([len(sizes)]), ir.DataType.INT64
+        model.graph.register_initializer(value)
+        node.resize_inputs(_SIZES + 1)
+        node.replace_input_with(_SCALES, None)
+        node.replace_input_with(_SIZES, value)
+
+
+NUDGE = pattern_rule(
+    "resize_nudge_scales",
+    "nudge Resize scales to the next number that every runtime rounds to the same size",
+    [node_rule("Resize", _nudge)],
+)
+FROM_SIZES = pattern_rule(
+    "resize_sizes_to_scales",
+    "write Resize by scales that every runtime rounds to the wanted sizes",
+    [node_rule("Resize", _from_sizes)],
+)
