@@ -9,7 +9,7 @@ from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, im
 @importer("QuantizeLinear", "DequantizeLinear")
 def _quantize(net: Recorder) -> None:
     source, scale = net.tensor(0), net.tensor(1)
-    if "uint8" in (source.dtype, net.out.dtype):
+    if source.dtype == "uint8" or (net.out.dtype == "uint8" and net.version < (10,)):
         raise UnmappableError("not-imported", "unsigned 8-bit quantization")
     zero_point = net.node.input(2)
     zero = False if zero_point is None else None if zero_point.data is None else bool(zero_point.data.any())

@@ -1,0 +1,108 @@
+"""Words about rules and packs, for ``check --explain`` and ``rules``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from csa_deploy.errors import UsageError
+from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
+from csa_deploy.restricted.vocabulary import EVIDENCE
+
+_NO_RULE = """no-rule
+  No rule of the pack speaks about this layer. The verdict is the default of the pack: 'unknown' where NVIDIA
+  publishes no list, 'denied' where the documented list is closed (DLA)."""
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """One line of ``csa-deploy rules``."""
+
+    scope: str
+    title: str
+    tensorrt: str
+    kind: str
+    default: str
+    rules: int
+    limits: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def list_packs() -> list[PackSummary]:
+    """All scopes with a pack."""
+    packs = [load_pack(scope) for scope in scopes()]
+    return [
+        PackSummary(pack.scope, pack.title, pack.tensorrt, pack.kind, pack.default, len(pack.rules), pack.limits)
+        for pack in packs
+    ]
+
+
+def list_rules(scope: str) -> list[Rule]:
+    """Rules of a scope, inherited ones first.
+
+    Raises:
+        UsageError: no such scope.
+    """
+    return list(load_pack(scope).rules)
+
+
+def explain(rule_id: str) -> str:
+    """All that is known about a rule, in every scope that has it.
+
+    Args:
+        rule_id: id as in a finding, with or without ``scope/`` in front.
+
+    Raises:
+        UsageError: no scope has such a rule; names the nearest ones.
+    """
+    if rule_id == "no-rule":
+        return _NO_RULE
+    wanted, _, name = rule_id.rpartition("/")
+    found: list[tuple[Rule, list[Pack]]] = []
+    names: set[str] = set()
+    for pack in (load_pack(scope) for scope in scopes()):
+        names |= {rule.id for rule in pack.rules}
+        for rule in pack.rules:
+            if rule.id == name and wanted in ("", pack.scope):
+                _packs_of(rule, found).append(pack)
+    if not found:
+        near = get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+        fix = f"did you mean {', '.join(near)}?" if near else "`csa-deploy rules` lists them"
+        raise UsageError(f"no scope has a rule '{rule_id}'", fix=fix)
+    return "\n\n".join(_paragraph(rule, packs) for rule, packs in found)
+
+
+def _packs_of(rule: Rule, found: list[tuple[Rule, list[Pack]]]) -> list[Pack]:
+    """Packs that have this very rule; scopes share inherited rules."""
+    for other, packs in found:
+        if other == rule:
+            return packs
+    found.append((rule, []))
+    return found[-1][1]
+
+
+def _paragraph(rule: Rule, packs: list[Pack]) -> str:
+    lines = [
+        rule.id,
+        f"  verdict:  {rule.verdict}",
+        f"  scopes:   {', '.join(f'{pack.scope} (TensorRT {pack.tensorrt})' for pack in packs)}",
+        f"  layers:   {', '.join(rule.layer)}",
+        f"  message:  {rule.message}",
+        f"  evidence: {rule.evidence} - {EVIDENCE[rule.evidence]}",
+        f"  source:   {rule.source}",
+    ]
+    optional = {
+        "when": json.dumps(rule.when) if rule.when else "",
+        "unless": json.dumps(rule.unless) if rule.unless else "",
+        "since": rule.since,
+        "until": rule.until,
+        "instead": rule.instead,
+        "repair": rule.repair,
+        "probes": ", ".join(rule.probes[:10]) + (f" and {len(rule.probes) - 10} more" if len(rule.probes) > 10 else ""),
+    }
+    return "\n".join(lines + [f"  {name + ':':<10}{value}" for name, value in optional.items() if value])

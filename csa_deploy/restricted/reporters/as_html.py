@@ -1,0 +1,24 @@
+"""The report as one HTML page without anything to load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from csa_deploy import __version__
+from csa_deploy.restricted.reporters.grouping import grouped, places
+
+_PLACES = 8
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The report as a page; every text of the model is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    template = environment.get_template("check.html.j2")
+    groups = {scope["scope"]: grouped(scope["findings"]) for scope in data["scopes"]}
+    return template.render(data=data, groups=groups, where=lambda group: places(group, _PLACES), version=__version__)
