@@ -45,10 +45,7 @@ def parse_size(value: Any) -> tuple[int, int] | None:
     """``224``, ``"224"``, ``"256x448"`` or ``[256, 448]`` to (height, width) in pixels."""
     if value is None:
         return None
-    if isinstance(value, (list, tuple)):
-        sides = [str(v) for v in value]
-    else:
-        sides = re.split(r"[xX]", str(value))
+    sides = [str(v) for v in value] if isinstance(value, (list, tuple)) else re.split(r"[xX]", str(value))
     if len(sides) not in (1, 2) or not all(re.fullmatch(r"\d+", s) and int(s) > 0 for s in sides):
         raise ValueError("a size is one side in pixels or HEIGHTxWIDTH, such as 224 or 256x448")
     return int(sides[0]), int(sides[-1])
@@ -194,7 +191,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: a configuration is a mapping of keys", fix="write lines such as 'network: csa_digits'")
+        raise UsageError(
+            f"{path}: a configuration is a mapping of keys", fix="write lines such as 'network: csa_digits'"
+        )
     return normalise(data, str(path))
 
 

@@ -119,7 +119,9 @@ class Workspace:
             version = data["schema_version"]
             data["stages"], data["config"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}: not a readable manifest ({error})", fix=f"delete {self.root} and run again") from None
+            raise UsageError(
+                f"{path}: not a readable manifest ({error})", fix=f"delete {self.root} and run again"
+            ) from None
         if version != SCHEMA_VERSION:
             raise UsageError(
                 f"{path}: schema version {version}, this csa-deploy writes {SCHEMA_VERSION}",
@@ -232,7 +234,10 @@ class Workspace:
 
     def forget(self, names: Iterable[str]) -> None:
         """Take stages out of the manifest: their inputs changed. Their files stay until they are made again."""
-        if any([self.manifest["stages"].pop(name, None) for name in names]):
+        known = [name for name in names if name in self.manifest["stages"]]
+        for name in known:
+            del self.manifest["stages"][name]
+        if known:
             self.save()
 
     def save(self) -> None:

@@ -31,7 +31,9 @@ class Console:
     def __init__(self, verbose: int = 0, quiet: bool = False, log_json: bool = False) -> None:
         self.verbose, self.quiet, self.log_json = verbose, quiet, log_json
         level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+        logging.basicConfig(
+            level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+        )
         logging.getLogger("csa_deploy").setLevel(level)
 
     @property
@@ -63,8 +65,15 @@ class Console:
         if not live:
             yield Watcher(self, None, terminal)
             return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
-        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             SpinnerColumn(finished_text=" "),
@@ -106,5 +115,7 @@ class Watcher:
             self.task = None
         if self.console.quiet or self.console.log_json:
             return
+        from rich.markup import escape
+
         took = f"{seconds:6.1f} s" if state != "kept" else "    kept"
-        self.terminal.print(f"{MARK[state]} {stage.name:<10} {took}  {summary}", markup=True, soft_wrap=True)
+        self.terminal.print(f"{MARK[state]} {stage.name:<10} {took}  {escape(summary)}", soft_wrap=True)

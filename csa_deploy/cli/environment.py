@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,17 +14,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 def models(as_json: AsJson = False) -> None:
     """List the networks: parameters, multiply-accumulates, input size and where the weights come from."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from csa_deploy.complexity import count
     from csa_deploy.registry import discover
     from csa_deploy.report.formats import giga
     from csa_deploy.source import load_source
 
-    found = []
+    found: list[dict[str, Any]] = []
     registry = discover()
     for name, entry in registry.entries.items():
-        from csa_deploy.complexity import count
-
         network = load_source(name).make_network()
         size = count(network.module, list(network.inputs.values()))
         height, width = entry.preprocessing.size
@@ -40,18 +40,22 @@ def models(as_json: AsJson = False) -> None:
             }
         )
     if as_json:
-        sys.stdout.write(json.dumps({"schema_version": 1, "networks": found, "broken": registry.broken}, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps({"schema_version": 1, "networks": found, "broken": registry.broken}, indent=2) + "\n"
+        )
         return
     table = Table(title="networks")
     for heading in ("name", "parameters", "MACs", "input", "weights", "data", "what it is"):
         table.add_column(heading, justify="right" if heading in ("parameters", "MACs") else "left", overflow="fold")
     for row in found:
         shape = "x".join(str(v) for v in row["input"])
-        table.add_row(row["name"], f"{row['parameters']:,}", giga(row["macs"]), shape, row["weights"], row["data"], row["summary"])
+        table.add_row(
+            row["name"], f"{row['parameters']:,}", giga(row["macs"]), shape, row["weights"], row["data"], row["summary"]
+        )
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     for name, reason in registry.broken.items():
-        console.print(f"[red]unusable[/red] {name}: {reason}")
+        console.print(f"[red]unusable[/red] {escape(name)}: {escape(reason)}")
 
 
 def doctor(
@@ -62,6 +66,7 @@ def doctor(
 ) -> None:
     """Say what this machine can do, and the command that adds what is missing."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from csa_deploy.doctor import diagnose
@@ -79,7 +84,8 @@ def doctor(
         table.add_column(heading, overflow="fold")
     marks = {"ok": "[green]✓[/green]", "limited": "[yellow]~[/yellow]", "missing": "[red]-[/red]"}
     for probe in probes:
-        table.add_row(marks[probe.state], probe.name, probe.detail, probe.enables, probe.command or "")
+        found = " ".join(filter(None, (probe.version, probe.detail)))
+        table.add_row(marks[probe.state], *(escape(text) for text in (probe.name, found, probe.enables, probe.fix)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

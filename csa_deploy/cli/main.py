@@ -21,7 +21,9 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
 """
 
-app = typer.Typer(name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
 
 
 def _version(value: bool) -> None:

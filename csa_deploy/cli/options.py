@@ -14,7 +14,9 @@ from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 Verb = Callable[..., Any]
 OUTPUT = "Output"
 SHOWING = {
-    "verbose": Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=OUTPUT)],
+    "verbose": Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=OUTPUT)
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)],
     "log_json": Annotated[
         bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=OUTPUT)
@@ -60,5 +62,5 @@ def _parameter(name: str) -> inspect.Parameter:
     spelled = [f"{flag}/--no-{flag[2:]}" if option.type is bool and not option.shorthand else flag]
     spelled += [option.short] if option.short else []
     info = typer.Option(*spelled, help=option.help, show_default=False)
-    annotation = Annotated[option.type | None, info]
+    annotation = Annotated[option.type | None, info]  # type: ignore[name-defined]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -20,7 +20,9 @@ def run_report(form: str, output: Path | None, network: str | None, settings: di
         raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(FORMATS)}")
     workspace = existing_workspace(network, settings)
     console.quiet = console.quiet or (form != "text" and output is None)
-    run_verb(["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console)
+    run_verb(
+        ["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console
+    )
     if form == "text":
         return
     content = (workspace.root / f"report.{form}").read_text(encoding="utf-8")

@@ -44,7 +44,9 @@ def export(
     network: Network = None,
     sweep: Annotated[
         str | None,
-        typer.Option("--sweep", metavar="START:STOP:STEP", help="Instead, check which input sizes keep the tools in agreement."),
+        typer.Option(
+            "--sweep", metavar="START:STOP:STEP", help="Instead, check which input sizes keep the tools in agreement."
+        ),
     ] = None,
 ) -> None:
     """Export the network to ONNX, check the graph and compare it with PyTorch."""
@@ -85,8 +87,12 @@ def report(
     console: Console,
     settings: dict[str, Any],
     network: Network = None,
-    form: Annotated[str, typer.Option("--format", help="text, json or html: what goes to standard output or --output.")] = "text",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="text, json or html: what goes to standard output or --output.")
+    ] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
+    ] = None,
 ) -> None:
     """Render what the workspace holds: a table here, report.html and report.json in the workspace."""
     from csa_deploy.cli.report import run_report

@@ -37,7 +37,9 @@ def run_sweep(text: str, network: str | None, settings: dict[str, Any], console:
         table.add_row(str(row.size), row.pytorch, row.shape_inference, row.onnxruntime, error)
     bad = [r for r in rows if r.pytorch == OK and not r.agrees]
     refused = [r for r in rows if r.pytorch != OK]
-    console.show(table, f"{len(rows) - len(bad) - len(refused)} agree, {len(bad)} disagree, {len(refused)} refused; {path}")
+    console.show(
+        table, f"{len(rows) - len(bad) - len(refused)} agree, {len(bad)} disagree, {len(refused)} refused; {path}"
+    )
     if bad:
         raise AccuracyGateError(
             f"sweep: {len(bad)} of {len(rows)} sizes disagree, the first at {bad[0].size} px", fix="see the table"

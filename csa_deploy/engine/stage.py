@@ -47,8 +47,7 @@ def run(context: Context) -> StageOutput:
             compute_capabilities=config.compute_capability,
         )
         graph = context.path(context.graphs()[precision])
-        if config.restricted:
-            _gate(context, graph)
+        scopes = _gate(context, graph) if config.restricted else []
         name = f"{context.name}.{precision}.engine"
         result = build(graph, context.scratch / name, plan, progress)
         reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
@@ -60,6 +59,7 @@ def run(context: Context) -> StageOutput:
         layers.write_text(dump_json(data.pop("layers")))
         engines[precision] = {
             **data,
+            "scopes": scopes,
             "path": f"engines/{name}",
             "log": f"engines/{result.log.name}",
             "network": f"engines/{layers.name}",
@@ -74,13 +74,21 @@ def run(context: Context) -> StageOutput:
     return StageOutput(record, measured={"engines": measured}, artifacts=artifacts, unhashed=unhashed)
 
 
-def _gate(context: Context, graph: Path) -> None:
-    """Hold the very graph that is built against the scopes; the check stage saw the exported one."""
+def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
+    """Hold the very graph that is built against the scopes; the check stage saw the exported one.
+
+    Raises:
+        OperationRejectedError: a scope denies it.
+    """
     config = context.config
     result = inspect(graph, gate_scopes(config.scope), strict=config.strict)
     rejected = rejection(result, config.strict, graph.name)
     if rejected:
         raise rejected
+    return [
+        {"scope": s.report.scope, "verdict": s.verdict, "level": s.level, "why_not_next": s.why_not_next}
+        for s in result.scopes
+    ]
 
 
 def _summary(engines: dict[str, Any]) -> str:

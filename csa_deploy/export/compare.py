@@ -54,7 +54,9 @@ def random_feeds(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str
     return feeds
 
 
-def compare(kind: str, reference: Runner, candidate: Runner, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[Difference]:
+def compare(
+    kind: str, reference: Runner, candidate: Runner, feeds: Iterable[Mapping[str, np.ndarray]]
+) -> list[Difference]:
     """Run both on the same inputs and keep the largest difference per output.
 
     A value that is not finite in the candidate only, or in the reference only, counts as an infinite error.

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+import onnx.version_converter
+import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
-from csa_deploy.export.scopes import keep_scopes, scopes_from_names
+from csa_deploy.export.scopes import keep_scopes, scopes_from_names, scopes_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +27,7 @@ logger = logging.getLogger(__name__)
 # Newest opset that each TensorRT's parser takes whole: TensorRT 8.6 stops at 17 (its parser's operator list);
 # 18 is the dynamo exporter's native opset and within the range of TensorRT 10 and 11.
 OPSET_FOR_TENSORRT = {"8.6": 17, "10": 18, "11": 18}
+DYNAMO_OPSET = 18  # oldest opset that the dynamo exporter writes; older ones are converted down from it
 
 
 @dataclass(frozen=True)
@@ -95,34 +100,37 @@ def _dynamo(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
             dynamo=True,
             input_names=list(inputs),
             output_names=list(outputs),
-            opset_version=opset,
+            opset_version=max(opset, DYNAMO_OPSET),
             optimize=False,  # the plain graph is the evidence; `optimize` rewrites it with proof
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
-    keep_scopes(model, native=scopes_of_program(program))
+    model = _without_identities(program.model_proto)
+    scopes = scopes_of(model)
+    if opset < DYNAMO_OPSET:
+        model = onnx.version_converter.convert_version(model, opset)  # drops what it does not know, the scopes too
+    keep_scopes(model, native=scopes)
     return model
 
 
-def scopes_of_program(program: Any) -> dict[str, str]:
-    """Module scopes by node name, read before a down-conversion of the opset can lose them."""
-    return {
-        node.name: scopes
-        for node in program.model.graph
-        if node.name and (scopes := node.metadata_props.get("pkg.torch.onnx.name_scopes"))
-    }
+def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the Identity nodes that exporters leave: dynamo for clones, TorchScript for weights that are equal."""
+    from onnx_ir.passes.common import IdentityEliminationPass
+
+    return ir.to_proto(IdentityEliminationPass()(ir.from_proto(model)).model)
 
 
-def _torchscript(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
+def _torchscript(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int
+) -> onnx.ModelProto:
     import torch
 
-    stream = io.BytesIO()
-    with _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             module,
             tuple(inputs.values()),
-            stream,
+            path,
             dynamo=False,
             input_names=list(inputs),
             output_names=list(outputs),
@@ -130,7 +138,7 @@ def _torchscript(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
             training=torch.onnx.TrainingMode.EVAL,
             do_constant_folding=False,
         )
-    model = onnx.load_model_from_string(stream.getvalue())
+        model = _without_identities(onnx.load(path))
     keep_scopes(model, native=scopes_from_names(model))
     return model
 

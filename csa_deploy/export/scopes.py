@@ -33,6 +33,11 @@ def keep_scopes(model: onnx.ModelProto, native: Mapping[str, str]) -> None:
         node.doc_string = ""
 
 
+def scopes_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The scopes that the dynamo exporter wrote, by node name."""
+    return {n.name: p.value for n in model.graph.node for p in n.metadata_props if n.name and p.key == SCOPES}
+
+
 def scopes_from_names(model: onnx.ModelProto) -> dict[str, str]:
     """Scopes of a TorchScript export, whose node names are module paths: ``/stages.0/stages.0.0/v/Conv``.
 

@@ -53,7 +53,9 @@ def run(context: Context) -> StageOutput:
     )
     progress(1, STEPS)
     opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
-    exported = export_module(network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter)
+    exported = export_module(
+        network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
+    )
     model, notes = exported.model, list(exported.notes)
     progress(2, STEPS)
     write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
@@ -112,14 +114,18 @@ def _take_in(context: Context) -> StageOutput:
     assert path is not None
     for key in ("size", "opset", "checkpoint"):
         if getattr(config, key) is not None:
-            raise UsageError(f"{path}: --{key} cannot change an ONNX file", fix=f"drop --{key}, or export the network again")
+            raise UsageError(
+                f"{path}: --{key} cannot change an ONNX file", fix=f"drop --{key}, or export the network again"
+            )
     model = load_model(path)
     require_static(model)
     preprocessing, notes = read_preprocessing(model), []
     if preprocessing is None:
         preprocessing = assumed_preprocessing(model)
         notes.append(
-            f"the file states no preprocessing; assumed {preprocessing}" if preprocessing else "the network takes no image"
+            f"the file states no preprocessing; assumed {preprocessing}"
+            if preprocessing
+            else "the network takes no image"
         )
     notes.append("not compared with PyTorch: the source is an ONNX file")
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
@@ -160,9 +166,13 @@ def _check_and_save(context: Context, model: onnx.ModelProto) -> Path:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
-        raise UsageError(f"{path.name}: not valid ONNX ({_first_line(error)})", fix="change the network there") from None
+        raise UsageError(
+            f"{path.name}: not valid ONNX ({_first_line(error)})", fix="change the network there"
+        ) from None
     except onnx.shape_inference.InferenceError as error:
-        raise UsageError(f"{path.name}: shapes do not fit ({_first_line(error)})", fix="change the network there") from None
+        raise UsageError(
+            f"{path.name}: shapes do not fit ({_first_line(error)})", fix="change the network there"
+        ) from None
     return path
 
 
@@ -201,8 +211,8 @@ def _output(
     failure = None
     if worst and not worst.relative <= tolerance:
         failure = AccuracyGateError(
-            f"export: output '{worst.output}' differs from PyTorch by {worst.relative:.1e} of its range on {worst.inputs} "
-            f"inputs, more than {tolerance:.1e}",
+            f"export: output '{worst.output}' differs from PyTorch by {worst.relative:.1e} of its range on "
+            f"{worst.inputs} inputs, more than {tolerance:.1e}",
             fix="try --exporter torchscript or another --opset; if the difference is meant, raise --export-tolerance",
         )
     return StageOutput(record, artifacts={relative: path}, failure=failure)

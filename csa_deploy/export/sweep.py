@@ -82,7 +82,9 @@ def _row(source: Source, config: Config, size: int) -> SweepRow:
         return SweepRow(size, reason, "not run", "not run", None)
     opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
     try:
-        model = export_module(network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter).model
+        model = export_module(
+            network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
+        ).model
     except UsageError as error:
         return SweepRow(size, OK, f"not exported: {error.message}", "not run", None)
     inferred = check_shapes(model)
@@ -91,7 +93,9 @@ def _row(source: Source, config: Config, size: int) -> SweepRow:
             actual = session.run(feeds)
     except UsageError as error:
         return SweepRow(size, OK, inferred, error.message, None)
-    errors = [max_error(want, actual[name]) / (float(want.max() - want.min()) or 1.0) for name, want in expected.items()]
+    errors = [
+        max_error(want, actual[name]) / (float(want.max() - want.min()) or 1.0) for name, want in expected.items()
+    ]
     return SweepRow(size, OK, inferred, OK, max(errors))
 
 

@@ -21,28 +21,32 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
     if not workspace.manifest["stages"]:
         return
+    from rich.markup import escape
+
     data = collect(workspace)
     if names[-1] in SHOWN_AFTER:
         console.print()
         console.print(table(data, names[-1]))
         restricted(data, console)
     for item in data["not_measured"] if names[-1] in ("verify", "profile", "report") else []:
-        console.print(f"[yellow]not measured[/yellow] {item['what']}: {item['reason']}", soft_wrap=True)
+        console.print(f"[yellow]not measured[/yellow] {escape(item['what'])}: {escape(item['reason'])}", soft_wrap=True)
     if names[-1] == "report":
         verdict(data, console)
     elif names[-1] in data["records"]:
         for note in data["records"][names[-1]].get("notes", []):
-            console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
+            console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
         graph = data["records"][names[-1]].get("graph")
         console.print(str(workspace.root / graph) if graph else f"results in {workspace.root}", soft_wrap=True)
 
 
 def verdict(data: dict[str, Any], console: Console) -> None:
     """The last lines: what came out, why, and where the page is."""
+    from rich.markup import escape
+
     state = data["verdict"]["state"]
     console.print(f"[{STYLE[state]}]{state.upper()}[/{STYLE[state]}] {data['network']}")
     for reason in data["verdict"]["reasons"]:
-        console.print(f"  {reason}", soft_wrap=True)
+        console.print(f"  {escape(reason)}", soft_wrap=True)
     console.print(f"report: {data['workspace']}/report.html", soft_wrap=True)
 
 
@@ -57,7 +61,17 @@ def table(data: dict[str, Any], verb: str) -> Table:
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=title, title_justify="left")
     accuracy = ["top-1", "top-5"] if labelled else []
-    for heading in ("", "size", "MACs", *accuracy, "agrees with PyTorch", "signal/noise", "max error", "verdict", "CPU median"):
+    for heading in (
+        "",
+        "size",
+        "MACs",
+        *accuracy,
+        "agrees with PyTorch",
+        "signal/noise",
+        "max error",
+        "verdict",
+        "CPU median",
+    ):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     if labelled and verified:
         reference = verified["candidates"][0]["outputs"][0]["metrics"]
@@ -92,7 +106,7 @@ NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:
-    """One line per scope that was checked, with its level of evidence."""
+    """The gates that count, or one line per scope of the exported graph, with the level of evidence."""
     for scope in data["records"].get("check", {}).get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(

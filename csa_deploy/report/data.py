@@ -37,13 +37,27 @@ def collect(workspace: Workspace) -> dict[str, Any]:
 
 
 def verdict(workspace: Workspace, records: dict[str, Any]) -> dict[str, Any]:
-    """``pass``, ``fail`` or ``incomplete``, with one reason per line."""
+    """``pass``, ``fail`` or ``incomplete``, the gates that it rests on, and one reason per line."""
     failed = [name for name in records if not workspace.manifest["stages"][name]["passed"]]
     missing = [name for name in ORDER if name not in records]
     reasons = [f"{name} failed: {records[name]['summary']}" for name in failed]
     reasons += [f"{name} was not run" for name in missing]
     state = "fail" if failed else "incomplete" if missing else "pass"
-    return {"state": state, "reasons": reasons}
+    return {"state": state, "reasons": reasons, "gates": gates(records)}
+
+
+def gates(records: dict[str, Any]) -> list[str]:
+    """What had to hold for a pass, in words; restricted mode only counts where it was asked for."""
+    found = []
+    if "verify" in records:
+        found.append(f"accuracy budgets on {records['verify']['data']['samples']} samples")
+    built = {p: e["scopes"] for p, e in records.get("build", {}).get("engines", {}).items() if e["scopes"]}
+    for precision, scopes in built.items():
+        listed = ", ".join(f"{s['scope']} {s['verdict']} (evidence: {s['level']})" for s in scopes)
+        found.append(f"restricted mode, {precision} graph as built: {listed}")
+    if "check" in records and not records["check"]["gate"]:
+        found.append("restricted mode was checked and does not count: --restricted was not given")
+    return found
 
 
 def _stage(workspace: Workspace, name: str, records: dict[str, Any], measurements: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +87,12 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
     for precision, engine in records.get("build", {}).get("engines", {}).items():
         label = f"engine {precision}"
         found[label] = {**_empty(label, precision, engine["path"]), "bytes": engine.get("engine_bytes")}
+    _add_results(found, records, measurements)
+    order = ("exported", "fp32", "fp16", "engine fp32", "engine fp16")
+    return sorted(found.values(), key=lambda row: order.index(row["label"]))
+
+
+def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], measurements: dict[str, Any]) -> None:
     for candidate in records.get("verify", {}).get("candidates", []):
         if candidate["label"] in found:
             metrics = candidate["outputs"][0]["metrics"] if candidate["outputs"] else {}
@@ -83,7 +103,6 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
     for missing in not_measured(records):
         if missing["what"] in found:
             found[missing["what"]]["not_measured"] = missing["reason"]
-    return list(found.values())
 
 
 def _empty(label: str, precision: str, path: str) -> dict[str, Any]:

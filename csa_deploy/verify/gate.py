@@ -40,6 +40,8 @@ def judge(output: str, values: Mapping[str, float], budget: Mapping[str, float],
     for metric, bound in budget.items():
         reason = ""
         if metric not in values:
-            reason = "not measured: the data have no labels" if classifier else "not applicable: no classification output"
+            reason = (
+                "not measured: the data have no labels" if classifier else "not applicable: no classification output"
+            )
         checks.append(Check(output, metric, bound, values.get(metric), reason))
     return checks

@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
+from csa_deploy.graph.load import load_model
+from csa_deploy.precision.rounding import keep_rounding
 from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 SAMPLES = "verify/samples.npz"
+ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
 
 
 @dataclass
@@ -39,7 +43,9 @@ class Candidate:
         """Add a batch."""
         missing = set(want) - set(got)
         if missing:
-            raise UsageError(f"{self.label}: outputs {sorted(got)}, the reference has {sorted(want)}", fix="export again")
+            raise UsageError(
+                f"{self.label}: outputs {sorted(got)}, the reference has {sorted(want)}", fix="export again"
+            )
         for name, array in want.items():
             self.outputs.setdefault(name, OutputMetrics(name)).update(array, got[name], ids, labels)
 
@@ -59,7 +65,7 @@ class Candidate:
             "label": self.label,
             "precision": self.precision,
             "path": self.path,
-            "runner": self.runner.describe(),
+            "runner": {"name": self.runner.name, **self.runner.describe()},
             "outputs": [
                 {"name": n, "classes": m.classes, "metrics": m.values(), "worst": m.worst()}
                 for n, m in self.outputs.items()
@@ -99,7 +105,7 @@ def run(context: Context) -> StageOutput:
     not_measured: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
         reference = stack.enter_context(_reference(context))
-        candidates = [c for c in _candidates(context, not_measured)]
+        candidates = _candidates(context, not_measured)
         for candidate in candidates:
             stack.enter_context(candidate.runner)
         digest = _stream(context, dataset, reference, candidates)
@@ -144,8 +150,7 @@ def _candidates(context: Context, not_measured: list[dict[str, str]]) -> list[Ca
         if label == "exported" and context.source.kind == "onnx":
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
-        # ONNX Runtime's optimiser may remove roundings to FP16; without it every tensor keeps its type.
-        runner = OnnxRuntimeRunner(context.path(graph), threads=threads, optimize=precision != "fp16", spin=False, name=label)
+        runner = graph_runner(context.path(graph), precision, threads=threads, name=label)
         found.append(Candidate(label, precision, graph, runner))
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
@@ -161,6 +166,16 @@ def _candidates(context: Context, not_measured: list[dict[str, str]]) -> list[Ca
     return found
 
 
+def graph_runner(path: Path, precision: str, *, threads: int | None, name: str) -> OnnxRuntimeRunner:
+    """A graph of the workspace in ONNX Runtime, with the rounding that its types state."""
+    if precision == "fp32":
+        return OnnxRuntimeRunner(path, threads=threads, spin=False, name=name)
+    rounded = keep_rounding(load_model(path, full_check=False))
+    return OnnxRuntimeRunner(
+        rounded.SerializeToString(), threads=threads, optimize=False, spin=False, name=f"{name}: {ROUNDED}"
+    )
+
+
 def _stream(context: Context, dataset: Dataset, reference: Runner, candidates: list[Candidate]) -> str:
     """Feed every sample to all; returns the SHA-256 of the tensors that went in."""
     shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in reference.input_specs}
@@ -169,7 +184,7 @@ def _stream(context: Context, dataset: Dataset, reference: Runner, candidates: l
     for batch in dataset.batches(context.config.batch):
         feeds = batch.feed(shapes)
         for name in sorted(feeds):
-            digest.update(np.ascontiguousarray(feeds[name]))
+            digest.update(np.ascontiguousarray(feeds[name]).data)
         want = run_padded(reference, feeds)
         if not checked and batch.labels is not None:
             classes = [a.shape[1] for a in want.values() if a.ndim == 2]
@@ -220,6 +235,6 @@ def _failure(results: list[dict[str, Any]]) -> AccuracyGateError | None:
                 return AccuracyGateError(
                     f"verify: {result['label']}: {check['metric']} of '{check['output']}' is {check['value']:.6g}, the "
                     f"budget is {sign} {check['bound']:g} (worst sample {worst})",
-                    fix=f"see the report; if the budget is wrong, set --budget {result['precision']}.{check['metric']}=VALUE",
+                    fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
                 )
     return None
