@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 class Preprocessing:
     """How an image becomes the network's input tensor (N, C, H, W), float32.
 
-    The image is decoded to ``mode``, resized so that its shorter side fits ``size / crop`` and cropped at the
-    centre to ``size``, scaled to 0..1, then normalised per channel: ``(value - mean) / std``.
+    The image is decoded to ``mode``, resized by one factor for both axes so that it just covers ``size / crop``,
+    cropped at the centre to ``size``, scaled to 0..1, then normalised per channel: ``(value - mean) / std``.
 
     Attributes:
         size: (height, width) in pixels of the network's input.
@@ -94,12 +93,3 @@ class NetworkEntry:
     weights: str
     pretrained: bool = False
     dataset: str = "photos"
-
-    def create(self, input_size: tuple[int, int] | None = None, checkpoint: Path | None = None) -> nn.Module:
-        """Make the module in eval mode for (height, width), optionally with weights from a checkpoint file."""
-        module = self.factory(input_size=input_size or self.preprocessing.size)
-        if checkpoint is not None:
-            from csa_deploy.checkpoint import load_checkpoint
-
-            load_checkpoint(module, checkpoint)
-        return module.eval()

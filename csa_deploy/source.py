@@ -228,12 +228,17 @@ def _execute(path: Path) -> ModuleType:
 def _attribute(module: ModuleType, name: str, spec: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
-    offered = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+    offered = [n for n, value in vars(module).items() if _makes_networks(value, module) and not n.startswith("_")]
     near = difflib.get_close_matches(name, offered, n=1)
     raise UsageError(
         f"{spec}: there is no '{name}'",
-        fix=f"did you mean {near[0]}?" if near else f"callables there: {', '.join(offered) or 'none'}",
+        fix=f"did you mean {near[0]}?" if near else f"defined there: {', '.join(offered[:12]) or 'no factory'}",
     )
+
+
+def _makes_networks(value: object, module: ModuleType) -> bool:
+    defined_here = getattr(value, "__module__", None) == module.__name__
+    return isinstance(value, NetworkEntry) or (callable(value) and defined_here)
 
 
 def _declared(module: ModuleType) -> Any:
