@@ -65,11 +65,7 @@ class Source:
         preprocessing = self.entry.preprocessing.to_json() if self.entry else None
         digest = hashlib.sha256(json.dumps([self.kind, self.factory, self.input_size, preprocessing]).encode())
         for label, path in self._files():
-            with path.open("rb") as file:
-                content = hashlib.sha256()
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    content.update(block)
-            digest.update(f"{label}\0{content.hexdigest()}\0".encode())
+            digest.update(f"{label}\0{_sha256(path)}\0".encode())
         return digest.hexdigest()
 
     def make_network(
@@ -170,6 +166,17 @@ def slug_of(spec: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip(".-") or "network"
 
 
+def _sha256(path: Path) -> str:
+    content = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", fix="check the file's permissions") from error
+    return content.hexdigest()
+
+
 def _existing(path: Path) -> Path:
     if path.is_file():
         return path
@@ -194,6 +201,8 @@ def _found(module: str, spec: str) -> str:
 def _unknown(spec: str, path: Path) -> UsageError:
     if spec.endswith(".py"):
         return UsageError(f"{spec}: which factory in this file?", fix=f"write {spec}:NAME_OF_THE_FUNCTION")
+    if not spec:
+        return UsageError("no network is named", fix=f"name {_FORMS}")
     if path.is_dir():
         return UsageError(f"{spec}: is a folder", fix=f"name {_FORMS}")
     if path.is_file():
