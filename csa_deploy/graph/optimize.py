@@ -159,6 +159,7 @@ def rewritten(
     tolerance: float,
     progress: Progress | None,
     reference: Reference | None = None,
+    on_declared: Sequence[Rule] = (),
 ) -> OptimizeResult:
     """The driver behind :func:`optimize` and :func:`csa_deploy.graph.repair.repair`.
 
@@ -169,6 +170,7 @@ def rewritten(
         tolerance: largest accepted difference.
         progress: see :func:`optimize`.
         reference: makes something to prove by where the model itself does not run, and says what it is.
+        on_declared: rules to apply first, on the shapes that the graph declares: inference may contradict these.
     """
     require_static(model)
     if model.graph.sparse_initializer:
@@ -180,8 +182,8 @@ def rewritten(
         reason = f"nothing rewritten: ONNX Runtime does not run the original ({error})"
         return OptimizeResult(model, (), before, before, 0, tolerance, reason)
     driver = _Driver(ir.from_proto(model), prover, tolerance)
-    if against == _ITSELF:  # otherwise the shapes that it declares are better than those that can be inferred
-        infer_shapes(driver.current)
+    driver.to_fixpoint(on_declared, None)
+    infer_shapes(driver.current)
     driver.to_fixpoint(rules, progress)
     result = ir.to_proto(driver.current)
     after = graph_statistics(result)

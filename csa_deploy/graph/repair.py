@@ -60,10 +60,16 @@ def repair(
     for name in sorted(chosen.difference(REPAIRS)):
         near = difflib.get_close_matches(name, REPAIRS, 1)
         raise UsageError(f"no repair '{name}'", fix=f"did you mean '{near[0]}'?" if near else ", ".join(REPAIRS))
-    first = [rule for rule in _ORDER[:1] if rule.name in chosen]
-    rest = [rule for rule in _ORDER[1:] if rule.name in chosen]
-    rules = [*first, constants.RULE, identities.RULE, *rest, reshapes.RULE]
-    return rewritten(model, rules, proofs=proofs, tolerance=tolerance, progress=progress, reference=_intended)
+    repairs = [rule for rule in _ORDER if rule.name in chosen]
+    return rewritten(
+        model,
+        [constants.RULE, identities.RULE, *repairs, reshapes.RULE],
+        proofs=proofs,
+        tolerance=tolerance,
+        progress=progress,
+        reference=_intended,
+        on_declared=[rule for rule in repairs if rule is resize_scales.NUDGE],
+    )
 
 
 def _intended(model: onnx.ModelProto, proofs: int, error: CannotRunError) -> tuple[Prover, str]:
