@@ -1,11 +1,11 @@
 """Evidence that a rewritten graph computes what the graph before it did: both run on the same random inputs.
 
 ONNX Runtime executes with all of its own graph optimizations off, so that what is compared is what is written.
+Custom operators, which it cannot run, are cut out; see :mod:`.cut`.
 """
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from pathlib import Path
 
@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from csa_deploy.graph.cut import runnable_part
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
 
-_LOG = logging.getLogger(__name__)
 _SILENT = 4
 
 Arrays = dict[str, np.ndarray]
@@ -38,29 +38,48 @@ class Prover:
     """
 
     def __init__(self, model: onnx.ModelProto, *, proofs: int, seed: int = 0) -> None:
-        session = _session(model)
-        inputs = {value.name: (tuple(value.shape), value.type) for value in session.get_inputs()}
+        graph = _Graph(model)
         generator = np.random.default_rng(seed)
         self._feeds = [
-            {name: random_input(generator, shape, kind) for name, (shape, kind) in inputs.items()}
+            {key: random_input(generator, shape, kind) for key, (shape, kind) in graph.inputs.items()}
             for _ in range(proofs)
         ]
-        self._expected = [_run(session, feed) for feed in self._feeds]
+        self._expected = [graph.run(feed) for feed in self._feeds]
 
     def error(self, model: onnx.ModelProto) -> float:
-        """Largest absolute difference of any output, relative to the range of that output; infinite if not comparable.
+        """Largest absolute difference of any output relative to that output's range; infinite if not comparable.
 
         Raises:
             CannotRunError: the rewritten graph does not run.
         """
-        session = _session(model)
-        return max(
-            (
-                relative_error(expected, _run(session, feed))
-                for feed, expected in zip(self._feeds, self._expected, strict=True)
-            ),
-            default=0.0,
-        )
+        graph = _Graph(model)
+        pairs = zip(self._feeds, self._expected, strict=True)
+        return max((relative_error(expected, graph.run(feed)) for feed, expected in pairs), default=0.0)
+
+
+class _Graph:
+    """A graph, cut at custom operators, in a session; inputs and outputs go by keys that survive rewriting."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        try:
+            part = runnable_part(model)
+        except ValueError as error:
+            raise CannotRunError(str(error)) from None
+        self._session = _session(part.model)
+        self._inputs, self._outputs = part.inputs, part.outputs
+        specs = {value.name: (tuple(value.shape), value.type) for value in self._session.get_inputs()}
+        self.inputs = {key: specs[name] for key, name in part.inputs.items()}
+
+    def run(self, feed: Arrays) -> Arrays:
+        """Outputs by key."""
+        options = ort.RunOptions()
+        options.log_severity_level = _SILENT
+        named = {name: feed[key] for key, name in self._inputs.items()}
+        try:
+            results = self._session.run(list(self._outputs.values()), named, options)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise CannotRunError(_first_line(error)) from None
+        return dict(zip(self._outputs, results, strict=True))
 
 
 def random_input(generator: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:
@@ -111,20 +130,6 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
             return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise CannotRunError(_first_line(error)) from None
-
-
-def _run(session: ort.InferenceSession, feed: Arrays) -> Arrays:
-    names = [value.name for value in session.get_outputs()]
-    try:
-        return dict(zip(names, session.run(names, feed, _silent_run()), strict=True))
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        raise CannotRunError(_first_line(error)) from None
-
-
-def _silent_run() -> ort.RunOptions:
-    options = ort.RunOptions()
-    options.log_severity_level = _SILENT
-    return options
 
 
 def _first_line(error: Exception) -> str:

@@ -294,6 +294,41 @@ def test_several_inputs_of_several_types(build):
     assert all(step.kept for step in result.steps)
 
 
+def with_custom_operator(build, *shapes: tuple[str, int]) -> onnx.ModelProto:
+    model = build(
+        f"({IMAGE} x) => (float[1,4,6,6] y)",
+        "a = Conv(x, w) b = BatchNormalization(a, g, o, m, v) i = Identity(b) c = own.Thing(i)"
+        " d = Conv(c, w) e = BatchNormalization(d, g, o, m, v) y = own.Thing(e)",
+        domains=', "own" : 1',
+        w=(4, 4, 1, 1),
+        **BN,
+    )
+    for name, channels in shapes:
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, 1, [1, channels, 6, 6]))
+    return model
+
+
+def test_around_custom_operators(build):
+    model = with_custom_operator(build, ("c", 4))
+    result = optimize(model)
+    assert ops(result.model) == {"Conv": 2, "Thing": 2}
+    assert all(step.kept and step.error < 1e-6 for step in result.steps)
+
+    def wrong(candidate):
+        weight = candidate.graph.initializers["w"]
+        weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1.01), name="w")
+        return 1
+
+    assert not optimize(model, rules=[Rule("wrong", "", wrong)]).steps[0].kept
+
+
+def test_what_cannot_be_run_is_not_rewritten(build):
+    model = with_custom_operator(build)
+    result = optimize(model)
+    assert ops(result.model) == ops(model) and result.error is None
+    assert "shape of 'c' beside a custom operator is not known" in result.not_proved
+
+
 @pytest.mark.parametrize("opset", [11, 13, 17, 21])
 def test_opsets(build, opset):
     model = build(
