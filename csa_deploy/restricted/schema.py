@@ -172,7 +172,7 @@ def pack_files(folder: Path = PACK_FOLDER) -> dict[str, Path]:
 
     Files whose name begins with an underscore hold shared rules and are no scope of their own.
     """
-    return {path.stem.strip("_").replace("_", "-"): path for path in sorted(folder.glob("*.toml"))}
+    return dict(sorted((path.stem.strip("_").replace("_", "-"), path) for path in folder.glob("*.toml")))
 
 
 @lru_cache(maxsize=64)

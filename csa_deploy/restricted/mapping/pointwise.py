@@ -143,6 +143,14 @@ def _hard_swish(net: Recorder) -> None:
     net.elementwise("PROD", source, gate, net.out)
 
 
+@importer("Swish", since=(10, 12))
+def _swish(net: Recorder) -> None:
+    source = net.tensor(0)
+    scaled = net.elementwise("PROD", source, net.scalar(source.dtype, source.rank))
+    gate = net.activation("SIGMOID", scaled, Value("", source.dtype, source.shape))
+    net.elementwise("PROD", source, gate, net.out)
+
+
 @importer("Gelu", since=(10,))
 def _gelu(net: Recorder) -> None:
     kind = "GELU_TANH" if net.attr("approximate", "none") == "tanh" else "GELU_ERF"

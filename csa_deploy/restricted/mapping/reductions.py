@@ -69,7 +69,7 @@ def _topk(net: Recorder) -> None:
     k = count[0] if count else None
     more = [value for value in net.node.inputs[1:] if value is not None and not value.const]
     facts = {"kind": kind, "k": k, "axes": None if axis is None else [axis]}
-    if net.version < (10,) or len(net.node.outputs) < 2:
+    if not (10,) <= net.version < (11,) or len(net.node.outputs) < 2:
         net.add("TOPK", [source, *more], list(net.node.outputs), **facts)
         return
     values, indices = net.node.outputs[:2]
