@@ -64,12 +64,33 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             "torch module to ONNX",
-            settings=("network", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed"),
+            settings=(
+                "network",
+                "checkpoint_key",
+                "size",
+                "batch",
+                "tensorrt",
+                "opset",
+                "exporter",
+                "export_tolerance",
+                "seed",
+            ),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
         Stage("check", "restricted-mode rules", settings=("scope", "strict", "restricted"), needs=("export",)),
-        Stage("optimize", "exact graph rewrites", needs=("export",), packages=("onnxscript", "onnxruntime"), settings=("seed",)),
-        Stage("precision", "typed graphs per precision", settings=("precision", "fp16_io", "keep_fp32"), needs=("optimize",)),
+        Stage(
+            "optimize",
+            "exact graph rewrites",
+            needs=("export",),
+            packages=("onnxscript", "onnxruntime"),
+            settings=("seed",),
+        ),
+        Stage(
+            "precision",
+            "typed graphs per precision",
+            settings=("precision", "fp16_io", "keep_fp32"),
+            needs=("optimize",),
+        ),
         Stage(
             "build",
             "TensorRT engines",
@@ -160,7 +181,10 @@ class Context:
 
     def graphs(self) -> dict[str, str]:
         """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
-        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.workspace.record("optimize")["graph"]}
+        found = {
+            "exported": self.workspace.record("export")["graph"],
+            "fp32": self.workspace.record("optimize")["graph"],
+        }
         if self.workspace.stage("precision"):
             found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
         return found
@@ -254,16 +278,17 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     """
     observer = observer or Silent()
     workspace = context.workspace
-    config = {"network": context.config.network, **context.config.to_json()}
-    if workspace.manifest["config"] != config:
-        workspace.manifest["config"] = config
-        workspace.save()
+    # Written with the first stage that ends, so that settings with which nothing works are not kept.
+    before = workspace.manifest["config"]
+    workspace.manifest["config"] = context.config.to_json()
     failure: CsaDeployError | None = None
     for stage in with_needs(names):
         failed = _run_stage(stage, context, observer)
         if failed is not None and stage.name not in CONTINUE_AFTER_FAILURE:
             raise failed
         failure = failure or failed
+    if workspace.manifest["config"] != before:
+        workspace.save()
     return failure
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx.version_converter
@@ -67,30 +67,39 @@ def export_module(
     Raises:
         UsageError: no exporter can export the module.
     """
+    notes: list[str] = []
     if exporter == "torchscript":
-        return Exported(_torchscript(module, inputs, output_names, opset), "torchscript", opset)
+        return _fallback(module, inputs, output_names, opset, notes)
     try:
-        model = _dynamo(module, inputs, output_names, opset)
+        model = _dynamo(module, inputs, output_names, opset, notes)
         found = _opset(model)
         if found == opset:
-            return Exported(model, "dynamo", opset)
+            return Exported(model, "dynamo", opset, notes)
         reason = f"the dynamo exporter made opset {found} where {opset} was asked for"
     except Exception as error:  # the exporter raises many types, torch's own among them
         reason = f"the dynamo exporter failed: {_one_line(error)}"
     if exporter == "dynamo":
         raise UsageError(reason, fix="use --exporter auto, or change the module where the message says")
-    logger.warning("%s; using the TorchScript exporter", reason)
+    logger.info("%s; using the TorchScript exporter", reason)
+    return _fallback(module, inputs, output_names, opset, [f"{reason}; exported with TorchScript instead"])
+
+
+def _fallback(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int, notes: list[str]
+) -> Exported:
+    """Export with TorchScript; raises UsageError with what both exporters said."""
     try:
-        model = _torchscript(module, inputs, output_names, opset)
-    except Exception as error:
+        return Exported(_torchscript(module, inputs, outputs, opset, notes), "torchscript", opset, notes)
+    except Exception as error:  # the exporter raises many types
+        said = "; ".join([*notes, f"the TorchScript exporter failed: {_one_line(error)}"])
         raise UsageError(
-            f"the network cannot be exported: {reason}; the TorchScript exporter failed: {_one_line(error)}",
-            fix="change the module where the messages say",
-        ) from None
-    return Exported(model, "torchscript", opset, [f"{reason}; exported with TorchScript instead"])
+            f"the network cannot be exported: {said}", fix="change the module where the message says"
+        ) from error
 
 
-def _dynamo(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
+def _dynamo(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int, notes: list[str]
+) -> onnx.ModelProto:
     import torch
 
     with _quiet():
@@ -105,7 +114,7 @@ def _dynamo(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
             verbose=False,
         )
     assert program is not None
-    model = _without_identities(program.model_proto)
+    model = _tidied(program.model_proto, notes)
     scopes = scopes_of(model)
     if opset < DYNAMO_OPSET:
         model = onnx.version_converter.convert_version(model, opset)  # drops what it does not know, the scopes too
@@ -113,15 +122,25 @@ def _dynamo(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
     return model
 
 
-def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the Identity nodes that exporters leave: dynamo for clones, TorchScript for weights that are equal."""
+def _tidied(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+    """Drop the Identity nodes that exporters leave, and write Resize by scales that every runtime rounds alike.
+
+    Dynamo leaves an Identity for each clone, TorchScript one for weights that are equal. What is changed here is part
+    of the export: the comparison with PyTorch is its proof.
+    """
     from onnx_ir.passes.common import IdentityEliminationPass
 
-    return ir.to_proto(IdentityEliminationPass()(ir.from_proto(model)).model)
+    from csa_deploy.graph.repairs import resize_scales
+
+    graph = IdentityEliminationPass()(ir.from_proto(model)).model
+    for rule in (resize_scales.NUDGE, resize_scales.FROM_SIZES):
+        if count := rule.apply(graph):
+            notes.append(f"{count} Resize nodes: {rule.summary}")
+    return ir.to_proto(graph)
 
 
 def _torchscript(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int, notes: list[str]
 ) -> onnx.ModelProto:
     import torch
 
@@ -136,9 +155,9 @@ def _torchscript(
             output_names=list(outputs),
             opset_version=opset,
             training=torch.onnx.TrainingMode.EVAL,
-            do_constant_folding=False,
         )
-        model = _without_identities(onnx.load(path))
+        model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)  # this exporter states no shapes
+    model = _tidied(model, notes)
     keep_scopes(model, native=scopes_from_names(model))
     return model
 
