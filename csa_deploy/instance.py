@@ -169,7 +169,7 @@ def _output_names(module: nn.Module, inputs: dict[str, Tensor], where: str) -> t
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in inputs.items())
         raise UsageError(
             f"{where}: the network fails on {shapes}: {_reason(error)}",
-            fix="choose another --input-size, or give the module example_inputs",
+            fix="choose another --size, or give the module example_inputs",
         ) from error
     names = list(_leaves(result, OUTPUT))
     if not names:

@@ -61,7 +61,7 @@ def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = 
     try:
         network.check_size(*input_size)
     except ValueError as error:
-        raise UsageError(str(error), fix="choose a larger --input-size") from error
+        raise UsageError(str(error), fix="choose a larger --size") from error
     if weights is not None:
         from safetensors.torch import load_file
 
