@@ -80,8 +80,21 @@ def _constant_of_shape(attrs: Attributes, shape: Array) -> Array:
     return np.full([int(dim) for dim in shape], fill.reshape(-1)[0], fill.dtype)
 
 
-def _reduce_prod(attrs: Attributes, data: Array, *rest: Array) -> Array:
-    return np.asarray(np.prod(data, axis=_axes(attrs, rest), keepdims=bool(attrs.get("keepdims", 1)), dtype=data.dtype))
+def _reduction(function: Callable[..., Any]) -> Callable[..., Array]:
+    def reduce(attrs: Attributes, data: Array, *rest: Array) -> Array:
+        reduced = function(data, axis=_axes(attrs, rest), keepdims=bool(attrs.get("keepdims", 1)))
+        return np.asarray(reduced, data.dtype)
+
+    return reduce
+
+
+def _modulo(attrs: Attributes, a: Array, b: Array) -> Array:
+    return np.asarray(np.fmod(a, b) if attrs.get("fmod", 0) else np.mod(a, b))
+
+
+def _flatten(attrs: Attributes, data: Array) -> Array:
+    axis = int(attrs.get("axis", 1))
+    return data.reshape(int(np.prod(data.shape[:axis])), -1)
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
@@ -100,11 +113,19 @@ _EVALUATORS: dict[str, Callable[..., Array]] = {
     "Cast": _cast,
     "Div": _divide,
     "ConstantOfShape": _constant_of_shape,
-    "ReduceProd": _reduce_prod,
+    "ReduceProd": _reduction(np.prod),
+    "ReduceSum": _reduction(np.sum),
+    "ReduceMax": _reduction(np.max),
+    "ReduceMin": _reduction(np.min),
     "Range": _plain(np.arange),
     "Where": _plain(np.where),
     "Expand": lambda _, data, shape: np.array(data * np.ones([int(d) for d in shape], data.dtype)),
     "Tile": _plain(lambda data, repeats: np.tile(data, [int(r) for r in repeats])),
+    "CastLike": _plain(lambda data, like: data.astype(like.dtype)),
+    "Flatten": _flatten,
+    "Mod": _modulo,
+    "Pow": _plain(lambda base, power: np.power(base, power).astype(base.dtype)),
+    "Sum": _plain(lambda *arrays: sum(arrays[1:], arrays[0])),
     "Add": _plain(np.add),
     "Sub": _plain(np.subtract),
     "Mul": _plain(np.multiply),
@@ -118,6 +139,13 @@ _EVALUATORS: dict[str, Callable[..., Array]] = {
     "Equal": _plain(np.equal),
     "Less": _plain(np.less),
     "Greater": _plain(np.greater),
+    "LessOrEqual": _plain(np.less_equal),
+    "GreaterOrEqual": _plain(np.greater_equal),
+    "Xor": _plain(np.logical_xor),
+    "Sign": _plain(np.sign),
+    "Exp": _plain(np.exp),
+    "Log": _plain(np.log),
+    "Reciprocal": _plain(np.reciprocal),
     "Not": _plain(np.logical_not),
     "And": _plain(np.logical_and),
     "Or": _plain(np.logical_or),
@@ -131,22 +159,31 @@ def evaluate(op: str, attrs: Attributes, inputs: list[Array], out_elements: int 
         op: ONNX operator.
         attrs: its attributes as Python values (tensors as arrays).
         inputs: values of its inputs, omitted optional ones left out.
-        out_elements: elements of the output by shape inference; None when unknown. Operators that can blow up a
-            small input are evaluated only when this is known and small.
+        out_elements: elements of the output by shape inference; None when unknown. What can blow up a small input
+            is evaluated only when its size, by inference or by its own operands, is small.
     """
     evaluator = _EVALUATORS.get(op)
     if evaluator is None:
         return None
-    if out_elements is None and op in ("ConstantOfShape", "Range", "Expand", "Tile"):
-        return None
-    if out_elements is not None and out_elements > MAX_ELEMENTS:
-        return None
     try:
         with np.errstate(all="ignore"):
+            if (_elements(op, inputs) if out_elements is None else out_elements) > MAX_ELEMENTS:
+                return None
             value = evaluator(attrs, *inputs)
     except (ValueError, IndexError, TypeError, KeyError, OverflowError):
         return None  # an ill-formed node is judged by the mapping, not here
     return value if value.size <= MAX_ELEMENTS else None
+
+
+def _elements(op: str, inputs: list[Array]) -> float:
+    """Elements that a growing operator makes of its operands, at least; 0 for the others."""
+    if op in ("ConstantOfShape", "Expand"):
+        return float(np.prod(inputs[-1], dtype=np.float64))
+    if op == "Tile":
+        return float(np.prod(inputs[1], dtype=np.float64)) * inputs[0].size
+    if op == "Range":
+        return abs(float(inputs[1]) - float(inputs[0])) / max(abs(float(inputs[2])), 1e-30)
+    return 0.0
 
 
 def constant_value(attrs: Attributes) -> Array | None:

@@ -25,8 +25,8 @@ from csa_deploy.restricted.graph import (
 
 log = logging.getLogger(__name__)
 
-_INFERENCE_PASSES = 3
-"""Shapes feed constants and constants feed shapes; real exports settle in two passes."""
+_INFERENCE_PASSES = 8
+"""Shapes feed constants and constants feed shapes; real exports settle in two passes, expanded functions in five."""
 
 Scope = MutableMapping[str, Value]
 

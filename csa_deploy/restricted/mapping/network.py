@@ -38,7 +38,7 @@ def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
     for node in graph.walk():
         layers += map_node(node, version, graph.opset)
     yield from layers
-    yield _network(graph, layers)
+    yield _network(graph, layers, version)
 
 
 def map_node(node: Node, version: tuple[int, ...], opset: int) -> list[Layer]:
@@ -88,14 +88,14 @@ def _gaps(net: Recorder) -> list[tuple[str, str]]:
     return []
 
 
-def _network(graph: Graph, layers: list[Layer]) -> Layer:
+def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Layer:
     dtypes = {dtype for layer in layers for dtype in layer.facts.get("out_dtype", ()) if dtype}
     plugins = [str(layer.facts.get("plugin") or layer.facts["op"]) for layer in layers if _is_plugin(layer)]
     return network_layer(
         {
             "opset": graph.opset,
-            "input_dtype": [value.dtype for value in graph.inputs],
-            "output_dtype": [value.dtype for value in graph.outputs],
+            "input_dtype": [_io_dtype(value, version) for value in graph.inputs],
+            "output_dtype": [_io_dtype(value, version) for value in graph.outputs],
             "input_shape": [None if value.shape is None else list(value.shape) for value in graph.inputs],
             "dynamic_inputs": [value.name for value in graph.inputs if _is_dynamic(value)],
             "tensor_dtypes": sorted(dtypes),
@@ -106,6 +106,11 @@ def _network(graph: Graph, layers: list[Layer]) -> Layer:
             "layer_types": sorted({layer.type for layer in layers}),
         }
     )
+
+
+def _io_dtype(value: Value, version: tuple[int, ...]) -> str | None:
+    """The parser of TensorRT 10 makes a float32 input or output of a float64 one, and says so in a warning."""
+    return "float32" if value.dtype == "float64" and version >= (10,) else value.dtype
 
 
 def _is_plugin(layer: Layer) -> bool:

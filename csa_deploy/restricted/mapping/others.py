@@ -44,9 +44,13 @@ def _if(net: Recorder) -> None:
 @importer("Loop", "Scan")
 def _loop(net: Recorder) -> None:
     inputs = [net.as_tensor(value) for value in net.node.inputs if value is not None]
-    first = inputs[0] if inputs else Value("")
-    net.add("TRIP_LIMIT", [first], first)
-    for value in inputs[2:] if net.node.op == "Loop" else inputs:
+    is_loop = net.node.op == "Loop"
+    for index, dtype in enumerate(("int32", "bool") if is_loop else ("int32",)):  # trip count, then condition
+        if not is_loop or net.node.input(index) is not None:
+            limit = Value("", dtype, ())
+            net.add("TRIP_LIMIT", [limit], limit)
+    carried = [net.as_tensor(value) for value in net.node.inputs[2:] if value is not None] if is_loop else inputs
+    for value in carried:
         net.add("RECURRENCE", [value], value)
     for output in net.node.outputs:
         net.add("LOOP_OUTPUT", [output], output)
@@ -55,10 +59,15 @@ def _loop(net: Recorder) -> None:
 @importer("RNN", "LSTM", "GRU")
 def _recurrent(net: Recorder) -> None:
     source = net.tensor(0)
-    output = net.node.outputs[0]
-    state = Value("", source.dtype, None)
-    net.add("TRIP_LIMIT", [source], source)
-    net.add("ITERATOR", [source], state)
+    output = next((value for value in net.node.outputs if value.name), net.out)
+    weights = net.required(2).shape
+    batch = None if source.shape is None else source.shape[net.attr("layout", 0) ^ 1]
+    # The state of all directions: [directions, batch, hidden size].
+    state = Value("", source.dtype, None if weights is None else (weights[0], batch, weights[2]))
+    step = Value("", source.dtype, None if source.shape is None else source.shape[1:])
+    limit = Value("", "int32", ())
+    net.add("TRIP_LIMIT", [limit], limit)
+    net.add("ITERATOR", [source], step)
     net.add("RECURRENCE", [state], state)
     net.add("MATRIX_MULTIPLY", [state, state], state, transpose=["NONE", "TRANSPOSE"])
     net.activation("SIGMOID" if net.node.op != "RNN" else "TANH", state, state)

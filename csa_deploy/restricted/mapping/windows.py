@@ -32,7 +32,8 @@ def _conv_transpose(net: Recorder) -> None:
     facts["post_padding"] = [max(pad, 0) for pad in remaining]
     _windowed(net, "DECONVOLUTION", source, facts, kernel_inputs)
     if min(remaining) < 0:  # what the padding cannot take up is added behind
-        net.add("SLICE", [net.out], net.out, mode="FILL", stride=None, axes=None, shape_const=True)
+        ones = [1] * (source.rank or 0)
+        net.add("SLICE", [net.out], net.out, mode="FILL", stride=ones, axes=None, shape_const=True)
 
 
 @importer("MaxPool", "AveragePool")

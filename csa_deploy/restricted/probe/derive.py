@@ -172,7 +172,7 @@ def _refused_dtypes(fact: str, limit: str, found: Sequence[Case]) -> list[Condit
         path = f"{fact}.{position}"
         bad = {lookup(case.facts, path) for case in broken} - {lookup(case.facts, path) for case in others} - {None}
         if bad:
-            tests.append({path: sorted(bad)})
+            tests.append({path: {"known": True, "in": sorted(bad)}})  # a missing operand is no reason to doubt
     missed = [case for case in broken if not any(evaluate(test, case.facts) for test in tests)]
     return None if missed else tests
 

@@ -27,7 +27,7 @@ def _axes(mask: int) -> list[int]:
 
 
 def _slice(layer: Any) -> Facts:
-    return {"mode": _word(layer.mode), "stride": list(layer.stride)}
+    return {"mode": _word(layer.mode), "stride": _dims(layer.stride)}
 
 
 def _convolution(layer: Any) -> Facts:
@@ -100,7 +100,6 @@ _READERS: dict[str, tuple[str, Callable[[Any], Facts]]] = {
     "ONE_HOT": ("IOneHotLayer", lambda layer: {"axis": layer.axis}),
     "NORMALIZATION": ("INormalizationLayer", lambda layer: {"axes": _axes(layer.axes)}),
     "GRID_SAMPLE": ("IGridSampleLayer", _grid_sample),
-    "LOOP_OUTPUT": ("ILoopOutputLayer", lambda layer: {"kind": _word(layer.type)}),
 }
 
 
@@ -147,9 +146,14 @@ def _dtype(tensor: Any) -> str | None:
 
 
 def _shape(tensor: Any) -> list[int | None] | None:
+    dims = _dims(tensor.shape)
+    return None if dims is None else [None if dim < 0 else dim for dim in dims]
+
+
+def _dims(dims: Any) -> list[int] | None:
     try:
-        return [None if dim < 0 else dim for dim in tensor.shape]
-    except ValueError:  # the rank itself is not known
+        return list(dims)
+    except ValueError:  # a rank that is not known reads as a negative length
         return None
 
 

@@ -195,7 +195,7 @@ CANDIDATES = (
         ("LayerAxesLimitExt",),
         "axis {axis} of an input {in_shape}",
         "axis counted from the front",
-        when={"any": [{"axis": {"lt": 0}}, {"in_rank.0": 0}]},
+        when={"any": [{"axis": {"known": True, "lt": 0}}, {"in_rank.0": 0}]},
     ),
     Candidate(
         "rank", ("SCATTER",), ("LayerDataRankLimit",), "input {in_shape}: rank at least {limit}", lower="in_rank.0"
