@@ -48,6 +48,12 @@ class Console:
         """Print results."""
         self.out.print(*renderables)
 
+    def notice(self, *renderables: Any) -> None:
+        """Print what is not the result: standard error, so that a machine-readable result stays whole."""
+        from rich.console import Console as RichConsole
+
+        RichConsole(stderr=True, quiet=self.quiet or self.log_json, highlight=False).print(*renderables)
+
     def event(self, event: str, **fields: Any) -> None:
         """One JSON line, with ``--log-json``."""
         if self.log_json:

@@ -19,8 +19,8 @@ def models(as_json: AsJson = False) -> None:
 
     from csa_deploy.complexity import count
     from csa_deploy.registry import discover
-    from csa_deploy.report.formats import giga
     from csa_deploy.source import load_source
+    from csa_deploy.units import giga
 
     found: list[dict[str, Any]] = []
     registry = discover()

@@ -43,9 +43,10 @@ def root(
 
 def register() -> None:
     """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import environment, stages
+    from csa_deploy.cli import check, environment, stages
 
     stages.register(app)
+    check.register(app)
     environment.register(app)
 
 

@@ -97,10 +97,8 @@ def run_verb(
 
     config, root = resolve(network, settings, inherit=inherit)
     with opened(config, root) as context:
-        try:
-            with console.watching() as watcher:
-                failure = run_stages(names, context, watcher)
-        finally:
-            show(context.workspace, names, console.out)
+        with console.watching() as watcher:
+            failure = run_stages(names, context, watcher)
+        show(context.workspace, names, console.out)
     if failure is not None:
         raise failure

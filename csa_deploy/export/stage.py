@@ -21,6 +21,7 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _output(
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
     record = {
-        "summary": f"{statistics.nodes} nodes, {statistics.macs / 1e9:.3f} GMAC, {agreement}",
+        "summary": f"{statistics.nodes} nodes, {giga(statistics.macs)} multiply-accumulates, {agreement}",
         "graph": relative,
         "exporter": exporter,
         "opset": next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.optimize import OptimizeResult, optimize
+from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
@@ -30,6 +31,6 @@ def summary(result: OptimizeResult) -> str:
     before, after = result.before, result.after
     error = "not measured" if result.error is None else f"{result.error:.1e} of the range"
     return (
-        f"{before.nodes} -> {after.nodes} nodes, {before.macs / 1e9:.3f} -> {after.macs / 1e9:.3f} GMAC, "
+        f"{before.nodes} -> {after.nodes} nodes, {giga(before.macs)} -> {giga(after.macs)} multiply-accumulates, "
         f"largest change {error}"
     )

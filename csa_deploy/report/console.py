@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.report import formats
+from csa_deploy import units
 from csa_deploy.report.data import collect
 from csa_deploy.workspace import Workspace
 
@@ -75,7 +75,7 @@ def table(data: dict[str, Any], verb: str) -> Table:
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     if labelled and verified:
         reference = verified["candidates"][0]["outputs"][0]["metrics"]
-        cells = [formats.percent(reference.get("reference_top1")), formats.percent(reference.get("reference_top5"))]
+        cells = [units.percent(reference.get("reference_top1")), units.percent(reference.get("reference_top5"))]
         shown.add_row(verified["reference"]["backend"] + " fp32", "", "", *cells, "reference", "", "", "", "")
     for row in data["rows"]:
         shown.add_row(*_cells(row, labelled))
@@ -84,21 +84,21 @@ def table(data: dict[str, Any], verb: str) -> Table:
 
 def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
     metrics = row["metrics"]
-    accuracy = [formats.percent(metrics.get("top1")), formats.percent(metrics.get("top5"))] if labelled else []
-    state = row["verify"] or ("not measured" if row["not_measured"] else formats.NONE)
+    accuracy = [units.percent(metrics.get("top1")), units.percent(metrics.get("top5"))] if labelled else []
+    state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
     style = STYLE.get(state, "yellow" if row["not_measured"] else "")
     # An engine's latency is a GPU's; it stands in the report, never in the CPU column.
     latency = row["latency_ms"]["50"] if row["latency_ms"] and not row["label"].startswith("engine") else None
     return [
         NAMES.get(row["label"], row["label"]),
-        formats.size(row["bytes"]),
-        formats.giga(row["macs"]),
+        units.size(row["bytes"]),
+        units.giga(row["macs"]),
         *accuracy,
-        formats.percent(metrics.get("top1_agreement")),
-        formats.decibel(metrics.get("snr_db")),
-        formats.scientific(metrics.get("max_abs_error")),
+        units.percent(metrics.get("top1_agreement")),
+        units.decibel(metrics.get("snr_db")),
+        units.scientific(metrics.get("max_abs_error")),
         f"[{style}]{state}[/{style}]" if style else state,
-        formats.milliseconds(latency),
+        units.milliseconds(latency),
     ]
 
 

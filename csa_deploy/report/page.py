@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.report import formats
+from csa_deploy import units
 from csa_deploy.report.console import NAMES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,7 +24,7 @@ def render(data: dict[str, Any], pictures: dict[str, str]) -> str:
     # Network names, file names and messages come from outside, so everything is escaped.
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     for name in ("percent", "decibel", "scientific", "milliseconds", "size", "giga"):
-        environment.filters[name] = getattr(formats, name)
+        environment.filters[name] = getattr(units, name)
     environment.filters["label"] = lambda label: NAMES.get(label, label)
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     environment.filters["strip"] = latency_strip

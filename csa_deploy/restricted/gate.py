@@ -9,7 +9,8 @@ from typing import Any
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.report import CheckReport, ScopeReport, Verdict
+from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.report import CheckReport, ScopeReport, Verdict, worst
 from csa_deploy.restricted.schema import scopes
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
 
@@ -50,7 +51,9 @@ class ScopeVerdict:
             return ""
         pair = (self.report.verdict, self.validator.answer)
         if pair in (("allowed", "refused"), ("denied", "accepted")):
-            return f"the rule pack says {pair[0]}, NVIDIA's validator says {pair[1]}: counted as denied, please report it"
+            return (
+                f"the rule pack says {pair[0]}, NVIDIA's validator says {pair[1]}: counted as denied, please report it"
+            )
         return ""
 
     @property
@@ -80,10 +83,32 @@ class ScopeVerdict:
 
 @dataclass(frozen=True)
 class GateResult:
-    """All scopes of one network."""
+    """All scopes of one network.
+
+    Attributes:
+        report: the static check.
+        scopes: one verdict per scope, in the report's order.
+        parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
+    """
 
     report: CheckReport
     scopes: tuple[ScopeVerdict, ...]
+    parsed: CrossCheck | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Contradictions between sources of evidence, one line each."""
+        found = [f"{s.report.scope}: {s.differs}" for s in self.scopes if s.differs]
+        for d in self.parsed.differences if self.parsed else ():
+            found.append(
+                f"layer mapping: {d.where}: {d.mapped} {d.layer} by the mapping, {d.built} in the network that "
+                f"TensorRT-RTX {self.parsed.version if self.parsed else ''} parsed"
+            )
+        return found
+
+    def only(self, names: Sequence[str]) -> GateResult:
+        """The same result for some of the scopes."""
+        return GateResult(self.report, tuple(s for s in self.scopes if s.report.scope in names), self.parsed)
 
     def rejected(self, strict: bool) -> list[ScopeVerdict]:
         """Scopes that deny the network; with ``strict`` also those that are unknown."""
@@ -91,18 +116,32 @@ class GateResult:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
-        return {**self.report.to_json(), "scopes": [s.to_json() for s in self.scopes]}
+        data = {**self.report.to_json(), "scopes": [s.to_json() for s in self.scopes]}
+        data["verdict"] = worst({s.verdict for s in self.scopes})
+        data["rejected"] = bool(self.rejected(self.report.strict))
+        data["not_done"] = [line for line in data["not_done"] if not (self._validated and line.startswith("validator"))]
+        data["parsed"] = self.parsed.to_json() if self.parsed else None
+        data["notes"] = self.notes
+        return data
+
+    @property
+    def _validated(self) -> bool:
+        return any(s.validator for s in self.scopes)
 
 
 def inspect(
     model: Path, names: Sequence[str] = (), *, strict: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> GateResult:
-    """Check a graph against scopes (none: all that have a pack) and ask the validator where it speaks for one."""
+    """Check a graph against scopes (none: all that have a pack).
+
+    NVIDIA's validator is asked where it speaks for one of them, and the layer mapping is held against NVIDIA's parser
+    where TensorRT-RTX is installed.
+    """
     report = check(model, names, strict=strict, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
-    return GateResult(report, tuple(found))
+    return GateResult(report, tuple(found), crosscheck(model))
 
 
 def gate_scopes(asked: Sequence[str]) -> list[str]:
@@ -124,5 +163,6 @@ def rejection(result: GateResult, strict: bool, what: str) -> OperationRejectedE
         fix = f"{first.instead}; " if first.instead else ""
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return OperationRejectedError(
-        f"{what}: {scope.verdict} in {scope.report.scope}: {why}{more}", fix=f"{fix}see `csa-deploy check` for all of it"
+        f"{what}: {scope.verdict} in {scope.report.scope}: {why}{more}",
+        fix=f"{fix}see `csa-deploy check` for all of it",
     )

@@ -29,10 +29,6 @@ def run(context: Context) -> StageOutput:
         "summary": ", ".join(f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes),
         "gate": gates if config.restricted else [],
         **result.to_json(),
-        "notes": [f"{s.report.scope}: {s.differs}" for s in result.scopes if s.differs],
     }
-    failure = None
-    if config.restricted:
-        deciding = [s for s in result.scopes if s.report.scope in gates]
-        failure = rejection(type(result)(result.report, tuple(deciding)), config.strict, context.name)
+    failure = rejection(result.only(gates), config.strict, context.name) if config.restricted else None
     return StageOutput(record, failure=failure)

@@ -1,4 +1,4 @@
-"""Numbers as people read them; shared by the console and the page."""
+"""Numbers as people read them, with their units."""
 
 from __future__ import annotations
 

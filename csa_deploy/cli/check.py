@@ -1,0 +1,152 @@
+"""``csa-deploy check`` and ``csa-deploy rules``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
+from csa_deploy.cli.stages import Network
+
+
+@flags("check")
+def check(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    form: Annotated[str, typer.Option("--format", help="text, json, sarif, junit or html.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the report there instead of standard output.")
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair exactly what can be, check the result and save it.")
+    ] = False,
+    fixed: Annotated[
+        Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
+    ] = None,
+    explain: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="Explain a rule instead.")] = None,
+) -> None:
+    """Check every operation against safety scopes, with the evidence for each verdict (exit 4 when denied)."""
+    from csa_deploy.restricted.explain import explain as explain_rule
+    from csa_deploy.restricted.gate import inspect, rejection
+    from csa_deploy.restricted.reporters.formats import render
+
+    if explain is not None:
+        sys.stdout.write(explain_rule(explain) + "\n")
+        return
+    render({"scopes": [], "not_done": [], "model": "", "strict": False, "verdict": "allowed"}, form)
+    graph, scopes, strict = _graph(network, settings, console)
+    result = inspect(graph, scopes, strict=strict)
+    if fix:
+        graph = _repair(graph, fixed or Path(f"{graph.stem}.fixed.onnx"), result, console)
+        result = inspect(graph, scopes, strict=strict)
+    _show(result.to_json(), form, output, console)
+    failure = rejection(result, strict, graph.name)
+    if failure is not None:
+        raise failure
+
+
+def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool]:
+    """The graph to check: an ONNX file as it is, or the export of a network."""
+    from csa_deploy.cli.session import opened, resolve
+    from csa_deploy.pipeline import run_stages
+
+    config, root = resolve(network, settings, inherit=True)
+    if Path(config.network).suffix == ".onnx":
+        return Path(config.network), config.scope, config.strict
+    with opened(config, root) as context, console.watching() as watcher:
+        run_stages(["export"], context, watcher)
+        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict
+
+
+def _repair(graph: Path, target: Path, result: Any, console: Console) -> Path:
+    """Apply the repairs that the findings name, until they name no further one; save the graph."""
+    from rich.table import Table
+
+    from csa_deploy.graph.load import load_model, save_model
+    from csa_deploy.graph.repair import repair
+    from csa_deploy.restricted.check import check as static_check
+
+    model, report, names = load_model(graph, full_check=False), result.report, set[str]()
+    table = Table(title=f"repairs of {graph.name}", title_justify="left")
+    for heading in ("repair", "times", "change / range", ""):
+        table.add_column(heading)
+    while wanted := {name for scope in report.scopes for name in scope.repairs} - names:
+        names |= wanted
+        repaired = repair(model, wanted)
+        for step in repaired.steps:
+            error = "-" if step.error is None else f"{step.error:.1e}"
+            table.add_row(step.rule, str(step.rewrites), error, "kept" if step.kept else f"undone: {step.reason}")
+        model = repaired.model
+        report = static_check(model, [s.scope for s in report.scopes])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, target)
+    console.notice(table, f"saved {target}")
+    return target
+
+
+def _show(data: dict[str, Any], form: str, output: Path | None, console: Console) -> None:
+    from csa_deploy.restricted.reporters import as_text
+    from csa_deploy.restricted.reporters.formats import render
+    from csa_deploy.workspace import write_atomic
+
+    if output is not None:
+        write_atomic(output, render(data, form))
+    elif form != "text":
+        sys.stdout.write(render(data, form))
+    else:
+        as_text.show(data, console.out)
+        for note in data["notes"]:
+            console.out.print(f"contradiction: {note}", style="bold red", markup=False, soft_wrap=True)
+        parsed = data["parsed"]
+        said = (
+            f"TensorRT-RTX {parsed['version']} parsed {parsed['layers']} layers"
+            if parsed["version"]
+            else parsed["reason"]
+        )
+        console.out.print(
+            f"layer mapping against NVIDIA's parser: {parsed['answer']} ({said})", markup=False, soft_wrap=True
+        )
+
+
+def rules(
+    scope: Annotated[str | None, typer.Argument(help="Show the rules of this scope.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """List the rule packs, or the rules of one scope."""
+    import json
+
+    from rich.console import Console as RichConsole
+    from rich.markup import escape
+    from rich.table import Table
+
+    from csa_deploy.restricted.explain import list_packs, list_rules
+
+    if as_json:
+        data = [r.model_dump(mode="json") for r in list_rules(scope)] if scope else [p.to_json() for p in list_packs()]
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+        return
+    table = Table(title=f"rules of {scope}" if scope else "rule packs", title_justify="left")
+    if scope:
+        for heading in ("rule", "layer", "verdict", "evidence", "source"):
+            table.add_column(heading, overflow="fold")
+        for rule in list_rules(scope):
+            table.add_row(*map(escape, (rule.id, ", ".join(rule.layer), rule.verdict, rule.evidence, rule.source)))
+    else:
+        for heading in ("scope", "TensorRT", "kind", "default", "rules", "title"):
+            table.add_column(heading, overflow="fold")
+        for pack in list_packs():
+            table.add_row(
+                *map(escape, (pack.scope, pack.tensorrt, pack.kind, pack.default, str(pack.rules), pack.title))
+            )
+    RichConsole(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("check")(check)
+    app.command("rules")(rules)
