@@ -63,6 +63,7 @@ def doctor(
     install_validator: Annotated[
         bool, typer.Option("--install-validator", help="Fetch NVIDIA's safety-scope validator into its own directory.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With --install-validator: no table.")] = False,
 ) -> None:
     """Say what this machine can do, and the command that adds what is missing."""
     from rich.console import Console
@@ -75,6 +76,8 @@ def doctor(
         from csa_deploy.restricted.validator_install import install_validator as install
 
         sys.stderr.write(f"validator: {install()}\n")
+        if quiet:
+            return
     probes = diagnose()
     if as_json:
         sys.stdout.write(json.dumps({"schema_version": 1, "probes": [p.to_json() for p in probes]}, indent=2) + "\n")
