@@ -33,6 +33,12 @@ def dtype_name(data_type: int) -> str | None:
     return _DTYPES.get(data_type) or TensorProto.DataType.Name(data_type).lower()
 
 
+def data_type(name: str) -> int:
+    """ONNX element type of a dtype name; UNDEFINED when there is none."""
+    renamed = {text: number for number, text in _DTYPES.items()}
+    return renamed.get(name) or dict(TensorProto.DataType.items()).get(name.upper(), TensorProto.UNDEFINED)
+
+
 @dataclass
 class Value:
     """One tensor of the graph.
@@ -188,6 +194,12 @@ def module_path(proto: NodeProto) -> str:
             named = [scope for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
             return str(named[-1]) if named else ""
     return ""
+
+
+def type_of(value: Value) -> onnx.TypeProto:
+    """ONNX type of a tensor value."""
+    shape = None if value.shape is None else list(value.shape)
+    return helper.make_tensor_type_proto(data_type(value.dtype or ""), shape)
 
 
 def value_of(info: ValueInfoProto) -> Value:

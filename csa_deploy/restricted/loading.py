@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap, defaultdict, deque
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -22,6 +22,7 @@ from csa_deploy.restricted.graph import (
     dtype_name,
     value_of,
 )
+from csa_deploy.restricted.inference import infer_outputs, infer_scan, scan_inputs
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
         stripped = _infer(stripped, problems)
-        builder = _Builder(problems)
+        builder = _Builder(problems, opset)
         nodes = builder.nodes(stripped.graph, ChainMap())
         if not (builder.folded and _incomplete(nodes)):
             break
@@ -125,24 +126,37 @@ def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> None:
 class _Builder:
     """Walks a graph in topological order and makes nodes and values."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], opset: int) -> None:
         self.problems = problems
+        self.opset = opset
         self.folded: dict[str, folding.Array] = {}
         self.top: Scope = {}
 
-    def nodes(self, graph: GraphProto, outer: ChainMap[str, Value], path: tuple[str, ...] = ()) -> list[Node]:
-        """Nodes of a graph or body that remain at run time."""
-        scope = outer.new_child()
+    def nodes(
+        self,
+        graph: GraphProto,
+        outer: ChainMap[str, Value],
+        path: tuple[str, ...] = (),
+        given: Sequence[Value] = (),
+    ) -> list[Node]:
+        """Nodes of a graph or body that remain at run time; ``given`` are the body's inputs, where they are known."""
+        scope = outer.new_child({value.name: value for value in given})
         self._declare(graph, scope)
         types = {info.name: info for info in (*graph.value_info, *graph.output)}
         remaining: list[Node] = []
         for proto in self._ordered(graph, scope, path):
             outputs = tuple(self._output(name, types, scope) for name in proto.output)
             inputs = tuple(scope.get(name) if name else None for name in proto.input)
-            if self._fold(proto, inputs, outputs, top=not path):
+            folded = self._fold(proto, inputs, outputs, top=not path)
+            if any(output.elements is None for output in outputs):
+                infer_outputs(proto, inputs, outputs, self.opset)
+            if folded:
                 continue
             node = Node(proto, inputs, outputs, path)
-            remaining.append(Node(proto, inputs, outputs, path, self._bodies(proto, scope, (*path, node.name))))
+            bodies = self._bodies(proto, inputs, scope, (*path, node.name))
+            if proto.op_type == "Scan":
+                infer_scan(proto, inputs, outputs, bodies)
+            remaining.append(Node(proto, inputs, outputs, path, bodies))
         if not path:
             self.top = scope
         return remaining
@@ -221,13 +235,22 @@ class _Builder:
             return None
         return folding.evaluate(proto.op_type, attributes(proto), arrays, output.elements)
 
-    def _bodies(self, proto: NodeProto, scope: ChainMap[str, Value], path: tuple[str, ...]) -> dict[str, Graph]:
+    def _bodies(
+        self, proto: NodeProto, inputs: tuple[Value | None, ...], scope: ChainMap[str, Value], path: tuple[str, ...]
+    ) -> dict[str, Graph]:
         bodies: dict[str, Graph] = {}
         for attribute in proto.attribute:
             if attribute.HasField("g"):
-                nodes = self.nodes(attribute.g, scope, path)
-                bodies[attribute.name] = Graph(tuple(nodes), (), (), 0)
+                given = scan_inputs(proto, inputs, attribute.g) if proto.op_type == "Scan" else []
+                nodes = self.nodes(attribute.g, scope, path, given)
+                results = tuple(self._result(info.name, nodes, attribute.g) for info in attribute.g.output)
+                bodies[attribute.name] = Graph(tuple(nodes), (), results, 0)
         return bodies
+
+    def _result(self, name: str, nodes: list[Node], body: GraphProto) -> Value:
+        """Value of a body's output."""
+        found = (value for node in nodes for value in node.outputs if value.name == name)
+        return next(found, None) or next((value_of(info) for info in body.output if info.name == name), Value(name))
 
 
 def _sorted(needs: dict[int, set[int]]) -> list[int]:
