@@ -140,7 +140,10 @@ def _compare(value: Any, name: str, operand: Any) -> bool | None:
     if value is None or operand is None:
         return None
     if not isinstance(value, list | tuple):
-        return bool(_OPERATORS[name](value, operand))
+        try:
+            return bool(_OPERATORS[name](value, operand))
+        except (TypeError, ArithmeticError):  # a fact of another type than the rule expects decides nothing
+            return None
     if name in ("in", "not_in") or not isinstance(operand, list | tuple):
         return every(_compare(item, name, operand) for item in value)
     if len(operand) != len(value):

@@ -120,6 +120,12 @@ class Node:
         """Input by position; None when omitted."""
         return self.inputs[index] if index < len(self.inputs) else None
 
+    def walk(self) -> Iterator[Node]:
+        """This node and those in its bodies."""
+        yield self
+        for body in self.bodies.values():
+            yield from body.walk()
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -154,9 +160,7 @@ class Graph:
     def walk(self) -> Iterator[Node]:
         """All nodes, those of bodies included."""
         for node in self.nodes:
-            yield node
-            for body in node.bodies.values():
-                yield from body.walk()
+            yield from node.walk()
 
 
 def attributes(proto: NodeProto) -> dict[str, Any]:
@@ -209,7 +213,9 @@ def value_of(info: ValueInfoProto) -> Value:
     tensor = info.type.tensor_type
     shape: Shape | None = None
     if tensor.HasField("shape"):
-        shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim
+        )
     return Value(info.name, dtype_name(tensor.elem_type), shape)
 
 

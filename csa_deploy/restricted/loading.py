@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections import ChainMap, defaultdict, deque
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.graph import (
@@ -23,8 +22,7 @@ from csa_deploy.restricted.graph import (
     value_of,
 )
 from csa_deploy.restricted.inference import infer_outputs, infer_scan, scan_inputs
-
-log = logging.getLogger(__name__)
+from csa_deploy.restricted.preparing import external_data, has_op, infer, inline, malformed
 
 _INFERENCE_PASSES = 8
 """Shapes feed constants and constants feed shapes; real exports settle in two passes, expanded functions in five."""
@@ -38,24 +36,23 @@ def load_graph(model: ModelProto | Path) -> Graph:
     Raises:
         UsageError: the file is missing, unreadable or no ONNX model.
     """
-    if isinstance(model, Path):
-        stripped = reading.read_model(model)
-        _read_small_external(stripped.graph, model.parent)
-    else:
-        stripped = reading.strip_model(model)
+    stripped = reading.read_model(model) if isinstance(model, Path) else reading.strip_model(model)
+    early = external_data(stripped.graph, model.parent if isinstance(model, Path) else None)
     functions = len(stripped.functions)
     opset = max((entry.version for entry in stripped.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    early: list[Problem] = []
     if functions:
-        stripped = _inline(stripped, early)
+        stripped = inline(stripped, early)
+    propagate = not has_op(stripped.graph, "Range")  # onnx writes out every value of a Range, however long
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
-        stripped = _infer(stripped, problems)
+        stripped = infer(stripped, problems, propagate)
         builder = _Builder(problems, opset)
         nodes = builder.nodes(stripped.graph, ChainMap())
         if not (builder.folded and _incomplete(nodes)):
             break
         _substitute(stripped.graph, builder.folded)
+    every = (inner for node in nodes for inner in node.walk())
+    builder.problems += [problem for node in every if (problem := malformed(node, opset))]
     return Graph(
         nodes=tuple(nodes),
         inputs=tuple(_network_inputs(stripped.graph)),
@@ -64,46 +61,6 @@ def load_graph(model: ModelProto | Path) -> Graph:
         problems=tuple(builder.problems),
         local_functions=functions,
     )
-
-
-def _inline(model: ModelProto, problems: list[Problem]) -> ModelProto:
-    try:
-        return inliner.inline_local_functions(model)
-    except Exception as error:  # the inliner reports a defect of the model as any C++ exception
-        problems.append(Problem("invalid", f"model-local functions cannot be inlined: {_first_line(error)}"))
-        return model
-
-
-def _infer(model: ModelProto, problems: list[Problem]) -> ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except Exception as error:  # as above
-        log.debug("shape inference: %s", error)
-        if detail := _conflict(str(error)):
-            problems.append(Problem("shape-conflict", detail))
-    try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    except Exception as error:  # as above
-        problems.append(Problem("invalid", f"shape inference fails: {_first_line(error)}"))
-        return model
-
-
-def _conflict(message: str) -> str:
-    """First complaint that is neither the rounding of a Resize nor an unknown operator: those have their own rules."""
-    for line in message.splitlines():
-        if "ShapeInferenceError" in line and "op_type:Resize" not in line and "No Op registered" not in line:
-            return line.strip()[:300]
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _read_small_external(graph: GraphProto, folder: Path) -> None:
-    for tensor in graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL and (read := reading.small_external(tensor, folder)):
-            tensor.CopyFrom(read)
 
 
 def _network_inputs(graph: GraphProto) -> list[Value]:

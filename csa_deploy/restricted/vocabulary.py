@@ -98,6 +98,8 @@ FACTS: dict[str, str] = {
     "detail": "of UNMAPPED: what exactly",
     # of the network
     "opset": "version of the ai.onnx operator set",
+    "opset_known": "whether the installed onnx package knows that version",
+    "duplicate_names": "list: names that several nodes share",
     "input_dtype": "list: dtype of each network input",
     "output_dtype": "list: dtype of each network output",
     "input_shape": "list of lists: dimensions of each network input",

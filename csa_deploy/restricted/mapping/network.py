@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -23,6 +24,8 @@ for _module in ("attention", "others", "pointwise", "reductions", "resizing", "s
 
 _TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
 _TYPES_10 = _TYPES_8 | {"bfloat16", "float8", "int4", "float4"}
+
+_LARGEST_DIMENSION = 2**31 - 1
 
 
 def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
@@ -85,6 +88,8 @@ def _gaps(net: Recorder) -> list[tuple[str, str]]:
             return [("unknown-type", f"the type of '{value.name}' is not known")]
         if value.shape is None:
             return [("unknown-shape", f"the shape of '{value.name}' is not known")]
+        if any(dim is not None and dim > _LARGEST_DIMENSION for dim in value.shape):
+            return [("invalid", f"'{value.name}' has the dimensions {list(value.shape)}, beyond 32 bits")]
     return []
 
 
@@ -94,6 +99,8 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Lay
     return network_layer(
         {
             "opset": graph.opset,
+            "opset_known": 1 <= graph.opset <= defs.onnx_opset_version(),
+            "duplicate_names": _duplicates(graph),
             "input_dtype": [_io_dtype(value, version) for value in graph.inputs],
             "output_dtype": [_io_dtype(value, version) for value in graph.outputs],
             "input_shape": [None if value.shape is None else list(value.shape) for value in graph.inputs],
@@ -111,6 +118,11 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Lay
 def _io_dtype(value: Value, version: tuple[int, ...]) -> str | None:
     """The parser of TensorRT 10 makes a float32 input or output of a float64 one, and says so in a warning."""
     return "float32" if value.dtype == "float64" and version >= (10,) else value.dtype
+
+
+def _duplicates(graph: Graph) -> list[str]:
+    names = Counter(node.name for node in graph.walk() if node.proto.name)
+    return [name for name, count in names.items() if count > 1]
 
 
 def _is_plugin(layer: Layer) -> bool:

@@ -81,6 +81,8 @@ def _size_facts(net: Recorder, source: Value, scales: Value | None, sizes: Value
     }
     if source.shape is None or None in source.shape or net.out.shape is None:
         return facts
+    if len(values) not in (len(source.shape), len(net.attr("axes", ()))):
+        raise UnmappableError("invalid", f"{len(values)} scales for {len(source.shape)} dimensions")
     dims = [dim for dim in source.shape if dim is not None]
     found = resize_sizes(dims, values, net.out.shape)
     if found is not None:

@@ -13,9 +13,10 @@ def _conv(net: Recorder) -> None:
     source, weights, bias = net.tensor(0), net.required(1), net.node.input(2)
     window = _window(net, source, weights.shape)
     kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
-    maps = weights.shape[0] if weights.shape else None
-    facts = {**window, "groups": net.attr("group", 1), "output_maps": maps, "weights_const": weights.const}
-    facts |= _buffer(source.shape, window, facts["groups"])
+    maps, groups = weights.shape[0] if weights.shape else None, net.attr("group", 1)
+    _require_groups(groups, source.shape, weights.shape)
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.const}
+    facts |= _buffer(source.shape, window, groups)
     _windowed(net, "CONVOLUTION", source, facts, kernel_inputs)
 
 
@@ -74,6 +75,15 @@ def _lp_pool(net: Recorder) -> None:
     net.elementwise("PROD", net.out, net.scalar(source.dtype, source.rank), net.out)
     if squares:
         net.unary("SQRT", net.out, net.out)
+
+
+def _require_groups(groups: int, source: Shape | None, weights: Shape | None) -> None:
+    if groups < 1 or (weights and weights[0] and weights[0] % groups):
+        raise UnmappableError("invalid", f"{groups} groups do not divide the output channels")
+    if source and weights and source[1] and weights[1] and source[1] != weights[1] * groups:
+        raise UnmappableError(
+            "invalid", f"{groups} groups of {weights[1]} channels are not the {source[1]} of the input"
+        )
 
 
 def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], more: list[Value]) -> None:

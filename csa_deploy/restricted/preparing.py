@@ -1,0 +1,95 @@
+"""Prepares a stripped model for the checker: external data, local functions, types and shapes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, inliner
+
+from csa_deploy.restricted import reading
+from csa_deploy.restricted.graph import Node, Problem
+
+log = logging.getLogger(__name__)
+
+
+def external_data(graph: GraphProto, folder: Path | None) -> list[Problem]:
+    """Read small external constants from ``folder`` (None: unknown) and report data that cannot be used."""
+    problems = []
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        if not location or Path(location).is_absolute() or ".." in Path(location).parts:
+            problems.append(
+                Problem("invalid", f"the data of '{tensor.name}' lie outside the model's folder: {location}")
+            )
+        elif folder is not None and not (folder / location).is_file():
+            problems.append(Problem("missing-data", f"the data of '{tensor.name}' are missing: {location}"))
+        elif folder is not None and (read := reading.small_external(tensor, folder)):
+            tensor.CopyFrom(read)
+    return problems
+
+
+def inline(model: ModelProto, problems: list[Problem]) -> ModelProto:
+    """The model with its local functions inlined; a failure is a problem."""
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # the inliner reports a defect of the model as any C++ exception
+        problems.append(Problem("invalid", f"model-local functions cannot be inlined: {_first_line(error)}"))
+        return model
+
+
+def infer(model: ModelProto, problems: list[Problem], propagate: bool) -> ModelProto:
+    """The model with inferred types and shapes; a contradiction is a problem.
+
+    Args:
+        model: stripped model.
+        problems: receives what is wrong.
+        propagate: let onnx follow the values of shapes.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=propagate)
+    except Exception as error:  # as above
+        log.debug("shape inference: %s", error)
+        if detail := _conflict(str(error)):
+            problems.append(Problem("shape-conflict", detail))
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=propagate)
+    except Exception as error:  # as above
+        problems.append(Problem("invalid", f"shape inference fails: {_first_line(error)}"))
+        return model
+
+
+def _conflict(message: str) -> str:
+    """First complaint that is neither the rounding of a Resize nor an unknown operator: those have their own rules."""
+    for complaint in " ".join(message.split()).split("(op_type:")[1:]:
+        if not complaint.startswith("Resize") and "No Op registered" not in complaint:
+            return f"({complaint}"[:300]
+    return ""
+
+
+def has_op(graph: GraphProto, op: str) -> bool:
+    """Whether an operator occurs in a graph or its bodies."""
+    return any(
+        node.op_type == op or any(has_op(attribute.g, op) for attribute in node.attribute if attribute.HasField("g"))
+        for node in graph.node
+    )
+
+
+def malformed(node: Node, opset: int) -> Problem | None:
+    """What the operator's schema says against a node: attributes, number of inputs and outputs."""
+    if node.domain or node.bodies.keys() & {"then_branch", "else_branch", "body"} or not onnx.defs.has(node.op):
+        return None
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": min(opset, onnx.defs.onnx_opset_version())}
+    try:
+        onnx.checker.check_node(node.proto, context)
+    except onnx.checker.ValidationError as error:
+        return Problem("malformed-node", _first_line(error), node.name, node.op)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
