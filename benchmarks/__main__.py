@@ -1,0 +1,50 @@
+"""``python -m benchmarks [NAME ...]``: run the benchmarks, print a table, keep ``benchmarks/results/NAME.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib import import_module, metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+NAMES = ("startup", "graphs", "stages")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all."""
+    table = Table(title="A against B, measured in turn; a ratio below 1 means that A needs less", title_justify="left")
+    for heading in ("what", "A", "B", "median A", "median B", "A / B", "min to max", "pairs"):
+        table.add_column(heading, justify="left" if heading in ("what", "A", "B") else "right", overflow="fold")
+    RESULTS.mkdir(exist_ok=True)
+    for name in names or NAMES:
+        rows = import_module(f"benchmarks.{name}").run()
+        for r in rows:
+            spread = f"{r.low:.3f} to {r.high:.3f}" if r.pairs > 1 else "-"
+            table.add_row(
+                r.what, r.a, r.b, f"{r.median_a:.4g}", f"{r.median_b:.4g}", f"{r.ratio:.3f}", spread, str(r.pairs)
+            )
+        kept = {"schema_version": 1, "benchmark": name, "machine": machine(), "rows": [r.to_json() for r in rows]}
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": {p: metadata.version(p) for p in ("torch", "onnxruntime", "onnx", "polygraphy")},
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""What the exact rewrites buy: the optimized graph against the plain export."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.pairs import Ratio, measure
+from benchmarks.workspaces import deployed
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+THREADS = 2
+NETWORKS = (("convselfattn", 30), ("csa_digits", 300))
+
+
+def run() -> list[Ratio]:
+    """Latency in ONNX Runtime on two threads, and multiply-accumulates."""
+    found = []
+    for network, pairs in NETWORKS:
+        root, report = deployed(network)
+        rows = {row["label"]: row for row in report["rows"]}
+        timers = [(f"{network} {label}", timer(root / rows[label]["path"])) for label in ("fp32", "exported")]
+        found.append(measure("latency, ms, ONNX Runtime, 2 threads", timers[0], timers[1], pairs))
+        macs = [rows[label]["macs"] for label in ("fp32", "exported")]
+        found.append(
+            Ratio("multiply-accumulates", timers[0][0], timers[1][0], *macs, *[macs[0] / macs[1]] * 3, pairs=1)
+        )
+    return found
+
+
+def timer(path: Path) -> Any:
+    """A function that times one inference on standard-normal input, in milliseconds."""
+    runner = OnnxRuntimeRunner(path, threads=THREADS, spin=False)
+    generator = np.random.default_rng(0)
+    feeds = {s.name: generator.standard_normal(s.shape).astype(s.dtype) for s in runner.input_specs}
+
+    def once() -> float:
+        start = time.perf_counter()
+        runner.run(feeds)
+        return 1000 * (time.perf_counter() - start)
+
+    return once
