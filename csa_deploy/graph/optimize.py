@@ -25,7 +25,7 @@ from csa_deploy.graph.rules import (
     reshapes,
     resize,
 )
-from csa_deploy.graph.shapes import infer_shapes
+from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.graph.stats import GraphStatistics, graph_statistics
 
 _LOG = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def rewritten(
     except CannotRunError as error:
         reason = f"nothing rewritten: ONNX Runtime does not run the original ({error})"
         return OptimizeResult(model, (), before, before, 0, tolerance, reason)
-    driver = _Driver(ir.from_proto(model), prover, tolerance)
+    driver = _Driver(editable(model), prover, tolerance)
     driver.to_fixpoint(on_declared, None)
     infer_shapes(driver.current)
     driver.to_fixpoint(rules, progress)

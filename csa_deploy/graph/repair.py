@@ -14,6 +14,7 @@ from csa_deploy.graph.proof import CannotRunError, Prover
 from csa_deploy.graph.repairs import gemm, global_pool, hard_activation, reshape, resize_down, resize_scales
 from csa_deploy.graph.rewrite import Rule
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
+from csa_deploy.graph.shapes import editable
 
 _ORDER: tuple[Rule, ...] = (
     resize_scales.NUDGE,
@@ -74,7 +75,7 @@ def repair(
 
 def _intended(model: onnx.ModelProto, proofs: int, error: CannotRunError) -> tuple[Prover, str]:
     """What to prove by where the model itself does not run: its Resize nodes by the sizes that they mean."""
-    by_sizes = ir.from_proto(model).clone()
+    by_sizes = editable(model)
     resize_scales.resize_by_sizes(by_sizes)
     reference = f"the original with its Resize scales written as sizes, because it does not run itself ({error})"
     return Prover(ir.to_proto(by_sizes), proofs=proofs), reference

@@ -122,7 +122,7 @@ def new_weight(op: Any, node: ir.Node, old: ir.Value | None, array: np.ndarray, 
         name = old.name
     else:
         name = fresh_name(node.graph, f"{node.name}.{suffix}")
-    tensor = ir.tensor(array.astype(weight.const_value.dtype.numpy()), name=name)
+    tensor = ir.tensor(np.ascontiguousarray(array, weight.const_value.dtype.numpy()), name=name)
     return op.initializer(tensor, name=name)
 
 
@@ -130,7 +130,7 @@ def new_constant(op: Any, node: ir.Node, array: np.ndarray, suffix: str) -> ir.V
     """A new initializer, named after ``node``."""
     assert node.graph is not None
     name = fresh_name(node.graph, f"{node.name}.{suffix}")
-    return op.initializer(ir.tensor(array, name=name), name=name)
+    return op.initializer(ir.tensor(array.copy(order="C"), name=name), name=name)
 
 
 def inherit(value: ir.Value, source: ir.Node, *, shape: tuple[int, ...] | None = None) -> ir.Value:

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass, ShapeInferencePass
+
+_OPTIONAL_INPUTS = 4
 
 
-def infer_shapes(graph_model: ir.Model) -> None:
+# The pass below would take a sequence for a tensor of the sequence's element type.
+_NO_TENSORS = ("Sequence", "Optional")
+
+
+def editable(model: onnx.ModelProto) -> ir.Model:
+    """An IR model to rewrite: it shares the bytes of the weights with ``model``, but nothing done to it shows there.
+
+    Before IR version 4 every weight had to be listed as an input as well; that list is dropped, so that weights are
+    constants, and the version raised.
+    """
+    view = ir.from_proto(model)
+    for value in view.graph.initializers.values():
+        value.const_value = _own(value.const_value)
+    for node in view.graph:
+        if node.op_type == "Constant" and (attribute := node.attributes.get("value")) is not None:
+            node.attributes["value"] = ir.AttrTensor("value", _own(attribute.as_tensor()))
+    if view.ir_version < _OPTIONAL_INPUTS:
+        RemoveInitializersFromInputsPass()(view)
+        view.ir_version = _OPTIONAL_INPUTS
+    return view
+
+
+def _own(tensor: Any) -> Any:
+    """``tensor`` under a name of its own: renaming one that wraps a protobuf message renames the message."""
+    if isinstance(tensor, ir.TensorProtoTensor) and not tensor.dtype.is_string() and tensor.dtype.bitwidth >= 8:
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    return tensor
+
+
+def infer_shapes(model: ir.Model) -> None:
     """Run ONNX shape inference over a model in place; values it cannot infer keep what they declare."""
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph_model)
+    if not any(word in node.op_type for node in model.graph for word in _NO_TENSORS):
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 def inferred(model: onnx.ModelProto) -> ir.Model:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.shapes import infer_shapes
+from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.half_typing import HalfTyping
 
 
@@ -84,7 +84,7 @@ def to_fp16(
     """
     if io not in ("fp32", "fp16"):
         raise UsageError(f"unknown input and output precision '{io}'", fix="use fp32 or fp16")
-    typed = ir.from_proto(model)
+    typed = editable(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(typed)
     infer_shapes(typed)
     typing = HalfTyping(typed, half_io=io == "fp16", keep=_known(typed.graph, keep_fp32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants_ir
@@ -29,7 +30,11 @@ def _fold(model: ir.Model) -> int:
     )
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     remove_unused(model)
-    return before - len(graph)
+    for value in graph.initializers.values():  # folded transposes come as views, whose bytes others cannot read
+        tensor = value.const_value
+        if isinstance(tensor, ir.Tensor) and not (array := tensor.numpy()).flags.c_contiguous:
+            value.const_value = ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+    return max(before - len(graph), 0)
 
 
 RULE = Rule("fold_constants", "compute constants and shape arithmetic ahead; constants become initializers", _fold)
