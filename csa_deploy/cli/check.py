@@ -30,7 +30,11 @@ def check(
     ] = None,
     explain: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="Explain a rule instead.")] = None,
 ) -> None:
-    """Check every operation against safety scopes, with the evidence for each verdict (exit 4 when denied)."""
+    """Check operations against safety scopes.
+
+    Each verdict comes with its evidence: rule packs, and NVIDIA's own validator where it is installed. Exit 4 when a
+    scope denies the network. Without --scope, all scopes.
+    """
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.gate import inspect, rejection
     from csa_deploy.restricted.reporters.formats import render
@@ -117,7 +121,7 @@ def rules(
     scope: Annotated[str | None, typer.Argument(help="Show the rules of this scope.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """List the rule packs, or the rules of one scope."""
+    """List rule packs, or the rules of a scope."""
     import json
 
     from rich.console import Console as RichConsole

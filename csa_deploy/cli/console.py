@@ -34,6 +34,8 @@ class Console:
         logging.basicConfig(
             level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
         )
+        if log_json:
+            logging.root.handlers[0].setFormatter(_JsonLines())
         logging.getLogger("csa_deploy").setLevel(level)
 
     @property
@@ -92,6 +94,20 @@ class Console:
         )
         with Progress(*columns, console=terminal, transient=True) as bars:
             yield Watcher(self, bars, terminal)
+
+
+class _JsonLines(logging.Formatter):
+    """A notice as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "time": round(record.created, 3),
+                "event": "log",
+                "level": record.levelname,
+                "message": super().format(record),
+            }
+        )
 
 
 class Watcher:

@@ -12,7 +12,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the networks: parameters, multiply-accumulates, input size and where the weights come from."""
+    """List the networks.
+
+    Parameters, multiply-accumulates, input size, and where the weights come from.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -65,7 +68,10 @@ def doctor(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With --install-validator: no table.")] = False,
 ) -> None:
-    """Say what this machine can do, and the command that adds what is missing."""
+    """Say what this machine can do.
+
+    With the command that adds what is missing.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

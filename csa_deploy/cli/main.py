@@ -13,7 +13,7 @@ from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, CsaDeployError
 
 HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
 
-The main job is one command: [bold]csa-deploy run NETWORK[/bold]. The stages are commands too, and share a workspace
+The main job is one command: csa-deploy run NETWORK. The stages are commands too, and share a workspace
 (./deploy/NETWORK): export, check, optimize, build, verify, profile, report. NETWORK is a registry name
 (see csa-deploy models), file.py:factory, package.module:factory or a file.onnx; without one it is convselfattn.
 
@@ -21,8 +21,10 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
 """
 
+ORDER = ("run", "export", "check", "optimize", "build", "verify", "profile", "report", "rules", "models", "doctor")
+
 app = typer.Typer(
-    name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+    name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
 
@@ -48,6 +50,7 @@ def register() -> None:
     stages.register(app)
     check.register(app)
     environment.register(app)
+    app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
 
 
 register()
@@ -80,6 +83,8 @@ def report_error(error: Exception) -> int:
         return error.exit_code
     if type(error).__name__ == "Abort":  # what the command-line library makes of ctrl-C
         return interrupted()
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help page is on the screen
+        return 2
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command-line parser's own errors
         _line(f"error: {error.format_message()}", "see --help")
         return 2
@@ -98,4 +103,9 @@ def report_error(error: Exception) -> int:
 
 def _line(message: str, fix: str | None = None) -> None:
     text = " ".join(message.split())
+    if "--log-json" in sys.argv:
+        import json
+
+        sys.stderr.write(json.dumps({"event": "error", "message": text, "fix": fix}) + "\n")
+        return
     sys.stderr.write(f"csa-deploy: {text}" + (f" | fix: {fix}" if fix else "") + "\n")

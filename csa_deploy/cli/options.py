@@ -61,6 +61,7 @@ def _parameter(name: str) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     spelled = [f"{flag}/--no-{flag[2:]}" if option.type is bool and not option.shorthand else flag]
     spelled += [option.short] if option.short else []
-    info = typer.Option(*spelled, help=option.help, show_default=False)
+    metavar = "TEXT" if option.type == list[str] else None
+    info = typer.Option(*spelled, help=option.help, show_default=False, metavar=metavar)
     annotation = Annotated[option.type | None, info]  # type: ignore[name-defined]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

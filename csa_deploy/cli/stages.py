@@ -14,7 +14,7 @@ from csa_deploy.cli.session import run_verb
 Network = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NETWORK]",
+        metavar="NETWORK",
         help="Registry name, file.py:factory, package.module:factory or file.onnx; default convselfattn.",
         show_default=False,
     ),
@@ -22,7 +22,7 @@ Network = Annotated[
 NetworkOrConfig = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NETWORK|CONFIG.yaml]",
+        metavar="NETWORK|CONFIG.yaml",
         help="A network, or a YAML file whose keys are the flags' names.",
         show_default=False,
     ),
@@ -31,7 +31,10 @@ NetworkOrConfig = Annotated[
 
 @flags("run")
 def run(console: Console, settings: dict[str, Any], network: NetworkOrConfig = None) -> None:
-    """All stages: export, check, optimize, build, verify, profile, report."""
+    """Run all stages, one after another.
+
+    Stages that are done and whose inputs are unchanged are kept. A killed run goes on where it was.
+    """
     from csa_deploy.pipeline import STAGES
 
     run_verb(list(STAGES), network, settings, console, inherit=False)
@@ -49,7 +52,11 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Export the network to ONNX, check the graph and compare it with PyTorch."""
+    """Export to ONNX and compare with PyTorch.
+
+    The graph passes onnx.checker, loads in ONNX Runtime, and agrees with PyTorch on random and real inputs (exit 6
+    when it does not).
+    """
     if sweep is None:
         run_verb(["export"], network, settings, console)
         return
@@ -60,25 +67,38 @@ def export(
 
 @flags("optimize")
 def optimize(console: Console, settings: dict[str, Any], network: Network = None) -> None:
-    """Rewrite the graph exactly: every rewrite is proved on random inputs before it is kept."""
+    """Rewrite the graph exactly, with proof.
+
+    Every rewrite is proved on random inputs before it is kept.
+    """
     run_verb(["optimize"], network, settings, console)
 
 
 @flags("build")
 def build(console: Console, settings: dict[str, Any], network: Network = None) -> None:
-    """Build engines from the optimized graph, one per precision."""
+    """Build engines, one per precision.
+
+    Uses TensorRT where it and a GPU are, else TensorRT-RTX, which builds ahead of time without a GPU. With
+    --restricted the very graph that is built is held against the safety scopes first (exit 4 when denied).
+    """
     run_verb(["check", "build"], network, settings, console)
 
 
 @flags("verify")
 def verify(console: Console, settings: dict[str, Any], network: Network = None) -> None:
-    """Compare every graph and engine of the workspace with PyTorch on real data (exit 6 when a budget is broken)."""
+    """Compare graphs and engines with PyTorch.
+
+    On real data, and with accuracy where the data have labels (exit 6 when a budget is broken).
+    """
     run_verb(["verify"], network, settings, console)
 
 
 @flags("profile")
 def profile(console: Console, settings: dict[str, Any], network: Network = None) -> None:
-    """Measure latency of what this machine can run, and say what was not measured."""
+    """Measure latency of what runs here.
+
+    Says what was not measured, and why. The latency of a CPU is never shown as the target's.
+    """
     run_verb(["profile"], network, settings, console)
 
 
@@ -94,7 +114,10 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
     ] = None,
 ) -> None:
-    """Render what the workspace holds: a table here, report.html and report.json in the workspace."""
+    """Render what the workspace holds.
+
+    A table here, report.html and report.json in the workspace.
+    """
     from csa_deploy.cli.report import run_report
 
     run_report(form, output, network, settings, console)

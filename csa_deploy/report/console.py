@@ -36,7 +36,9 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         for note in data["records"][names[-1]].get("notes", []):
             console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
         graph = data["records"][names[-1]].get("graph")
-        console.print(str(workspace.root / graph) if graph else f"results in {workspace.root}", soft_wrap=True)
+        console.print(
+            str(workspace.root / graph) if graph else f"results in {workspace.root}", markup=False, soft_wrap=True
+        )
 
 
 def verdict(data: dict[str, Any], console: Console) -> None:
@@ -44,14 +46,17 @@ def verdict(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
 
     state = data["verdict"]["state"]
-    console.print(f"[{STYLE[state]}]{state.upper()}[/{STYLE[state]}] {data['network']}")
+    console.print(f"[{STYLE[state]}]{state.upper()}[/{STYLE[state]}] {escape(data['network'])}")
+    for gate in data["verdict"]["gates"]:
+        console.print(f"  {escape(gate)}", soft_wrap=True)
     for reason in data["verdict"]["reasons"]:
         console.print(f"  {escape(reason)}", soft_wrap=True)
-    console.print(f"report: {data['workspace']}/report.html", soft_wrap=True)
+    console.print(f"report: {data['workspace']}/report.html", markup=False, soft_wrap=True)
 
 
 def table(data: dict[str, Any], verb: str) -> Table:
     """One line per graph and engine."""
+    from rich.markup import escape
     from rich.table import Table
 
     verified = data["records"].get("verify")
@@ -59,7 +64,7 @@ def table(data: dict[str, Any], verb: str) -> Table:
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
     labelled = any("top1" in row["metrics"] for row in data["rows"])
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=escape(title), title_justify="left")
     accuracy = ["top-1", "top-5"] if labelled else []
     for heading in (
         "",
@@ -110,6 +115,6 @@ def restricted(data: dict[str, Any], console: Console) -> None:
     for scope in data["records"].get("check", {}).get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"restricted {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
+            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
             soft_wrap=True,
         )
