@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.options import OPTIONS
@@ -123,14 +123,10 @@ class Config(BaseModel):
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget)] = {}
+    budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 50
     warmup: Annotated[int, Field(ge=0)] = 5
     threads: Annotated[int, Field(ge=1)] | None = None
-
-    def model_post_init(self, _context: Any, /) -> None:
-        """Validate what pydantic's types cannot."""
-        check_budget(self.budget)
 
     def bounds(self, precision: str) -> dict[str, float]:
         """The accuracy budget of a precision: defaults overridden metric by metric."""

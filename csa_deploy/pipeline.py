@@ -202,13 +202,13 @@ class Context:
         """Data set asked for, or the one that belongs to the network."""
         return self.config.data or (self.source.entry.dataset if self.source.entry else None)
 
-    def dataset(self, preprocessing: Any) -> Dataset | None:
-        """Open the data set; None when there is none to open."""
+    def dataset(self, preprocessing: Any, limit: int | None = None) -> Dataset | None:
+        """Open the data set with ``limit`` samples, or as many as are configured; None when there is no data set."""
         from csa_deploy.data.dataset import open_dataset
 
         if self.data_spec is None:
             return None
-        return open_dataset(self.data_spec, preprocessing, limit=self.config.samples, seed=self.config.seed)
+        return open_dataset(self.data_spec, preprocessing, limit=limit or self.config.samples, seed=self.config.seed)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:

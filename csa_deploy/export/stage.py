@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +31,8 @@ STEPS = 5
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the export besides settings and versions."""
+    if context.checkpoint and not context.checkpoint.is_file():
+        raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
@@ -53,6 +53,9 @@ def run(context: Context) -> StageOutput:
         checkpoint_key=config.checkpoint_key,
     )
     progress(1, STEPS)
+    specs = network.input_specs
+    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
+    real, reason = _real_feeds(context, network.preprocessing, shapes)  # before the export: bad data cost no waiting
     opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
     exported = export_module(
         network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
@@ -63,49 +66,37 @@ def run(context: Context) -> StageOutput:
     path = _check_and_save(context, model)
     progress(3, STEPS)
 
-    specs = network.input_specs
     with (
         TorchRunner(network.module, specs, network.output_names) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
         dtypes = {s.name: s.dtype for s in specs}
         feeds = (random_feeds(shapes, dtypes, config.seed + i) for i in range(RANDOM_BATCHES))
         differences = compare("random", reference, candidate, feeds)
         progress(4, STEPS)
-        real, reason = _compare_real(context, network.preprocessing, shapes, reference, candidate)
+        differences += compare(context.data_spec or "", reference, candidate, real)
     progress(5, STEPS)
-    differences += real
     notes += [f"not compared on real inputs: {reason}"] if reason else []
     return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
 
-def _compare_real(
-    context: Context,
-    preprocessing: Preprocessing | None,
-    shapes: dict[str, tuple[int, ...]],
-    reference: TorchRunner,
-    candidate: OnnxRuntimeRunner,
-) -> tuple[list[Difference], str]:
-    """Compare on the first samples of the network's data; the reason when that is not possible."""
+def _real_feeds(
+    context: Context, preprocessing: Preprocessing | None, shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[dict[str, np.ndarray]], str]:
+    """Batches of a few samples of the network's data, however many are configured; else the reason why not."""
+    batch = context.config.batch
     if context.data_spec is None:
         return [], "no data set belongs to the network; name one with --data"
     try:
-        dataset = context.dataset(preprocessing)
+        dataset = context.dataset(preprocessing, limit=max(1, REAL_SAMPLES // batch) * batch)
+        context.dataset(preprocessing)  # all that verify will read
     except EnvironmentLacksError as error:
         if context.config.data:
             raise
         return [], str(error)
     assert dataset is not None
-    batch = context.config.batch
-    wanted = max(1, REAL_SAMPLES // batch)
-
-    def feeds() -> Iterator[dict[str, np.ndarray]]:
-        full = (b.feed(shapes) for b in dataset.batches(batch) if len(b) == batch)
-        yield from itertools.islice(full, wanted)
-
-    found = compare(dataset.name, reference, candidate, feeds())
-    return (found, "") if found else ([], f"{dataset.name} holds fewer than {batch} samples")
+    feeds = [b.feed(shapes) for b in dataset.batches(batch) if len(b) == batch]
+    return feeds, "" if feeds else f"{dataset.name} holds fewer than {batch} samples"
 
 
 def _take_in(context: Context) -> StageOutput:
@@ -120,6 +111,8 @@ def _take_in(context: Context) -> StageOutput:
             )
     model = load_model(path)
     require_static(model)
+    if config.batch not in (1, batch := _values(model, inputs=True)[0]["shape"][0]):
+        raise UsageError(f"{path}: its batch is {batch}, --batch cannot change it", fix="drop --batch")
     preprocessing, notes = read_preprocessing(model), []
     if preprocessing is None:
         preprocessing = assumed_preprocessing(model)
@@ -129,6 +122,8 @@ def _take_in(context: Context) -> StageOutput:
             else "the network takes no image"
         )
     notes.append("not compared with PyTorch: the source is an ONNX file")
+    if config.data:
+        _real_feeds(context, preprocessing, {v["name"]: tuple(v["shape"]) for v in _values(model, inputs=True)})
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
     target = _check_and_save(context, model)
     OnnxRuntimeRunner(target, name=path.name)
