@@ -148,6 +148,7 @@ class Graph:
         opset: version of the standard operator set.
         problems: defects found on the way.
         local_functions: number of model-local functions (they are inlined).
+        constants: nodes that are computed while reading; parsers from 10 on make layers of them all the same.
     """
 
     nodes: tuple[Node, ...]
@@ -156,6 +157,7 @@ class Graph:
     opset: int
     problems: tuple[Problem, ...] = ()
     local_functions: int = 0
+    constants: tuple[Node, ...] = ()
 
     def walk(self) -> Iterator[Node]:
         """All nodes, those of bodies included."""

@@ -43,6 +43,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
     if functions:
         stripped = inline(stripped, early)
     propagate = not has_op(stripped.graph, "Range")  # onnx writes out every value of a Range, however long
+    gone: list[NodeProto] = []
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
         stripped = infer(stripped, problems, propagate)
@@ -50,7 +51,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
         nodes = builder.nodes(stripped.graph, ChainMap())
         if not (builder.folded and _incomplete(nodes)):
             break
-        _substitute(stripped.graph, builder.folded)
+        gone += _substitute(stripped.graph, builder.folded)
     every = (inner for node in nodes for inner in node.walk())
     builder.problems += [problem for node in every if (problem := malformed(node, opset))]
     return Graph(
@@ -60,7 +61,14 @@ def load_graph(model: ModelProto | Path) -> Graph:
         opset=opset,
         problems=tuple(builder.problems),
         local_functions=functions,
+        constants=(*(_node(proto, builder.top) for proto in gone), *builder.constants),
     )
+
+
+def _node(proto: NodeProto, scope: Scope) -> Node:
+    """A node whose values are all known by name."""
+    inputs = tuple(scope.get(name) if name else None for name in proto.input)
+    return Node(proto, inputs, tuple(scope.get(name) or Value(name) for name in proto.output))
 
 
 def _network_inputs(graph: GraphProto) -> list[Value]:
@@ -72,12 +80,16 @@ def _incomplete(nodes: list[Node]) -> bool:
     return any(output.elements is None and not output.sequence for node in nodes for output in node.outputs)
 
 
-def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> None:
-    """Turn folded nodes into initializers, so that the next inference sees their values."""
-    kept = [node for node in graph.node if not (node.output and all(name in folded for name in node.output if name))]
+def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> list[NodeProto]:
+    """Turn folded nodes into initializers, so that the next inference sees their values; returns these nodes."""
+    kept: list[NodeProto] = []
+    gone: list[NodeProto] = []
+    for node in graph.node:
+        (gone if node.output and all(name in folded for name in node.output if name) else kept).append(node)
     del graph.node[:]
     graph.node.extend(kept)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in folded.items())
+    return gone
 
 
 class _Builder:
@@ -87,6 +99,7 @@ class _Builder:
         self.problems = problems
         self.opset = opset
         self.folded: dict[str, folding.Array] = {}
+        self.constants: list[Node] = []
         self.top: Scope = {}
 
     def nodes(
@@ -108,6 +121,7 @@ class _Builder:
             if any(output.elements is None for output in outputs):
                 infer_outputs(proto, inputs, outputs, self.opset)
             if folded:
+                self.constants.append(Node(proto, inputs, outputs, path))
                 continue
             node = Node(proto, inputs, outputs, path)
             bodies = self._bodies(proto, inputs, scope, (*path, node.name))

@@ -25,6 +25,8 @@ for _module in ("attention", "others", "pointwise", "reductions", "resizing", "s
 _TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
 _TYPES_10 = _TYPES_8 | {"bfloat16", "float8", "int4", "float4"}
 
+_FOLDED_BY_PARSER = ("Constant", "Size")
+
 _LARGEST_DIMENSION = 2**31 - 1
 
 
@@ -40,6 +42,10 @@ def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
     layers: list[Layer] = []
     for node in graph.walk():
         layers += map_node(node, version, graph.opset)
+    if version >= (10,):  # whose parser folds nothing: the validator sees constant arithmetic as layers
+        for node in graph.constants:
+            if node.op not in _FOLDED_BY_PARSER:
+                layers += map_node(node, version, graph.opset)
     yield from layers
     yield _network(graph, layers, version)
 

@@ -52,6 +52,8 @@ def _loop(net: Recorder) -> None:
     carried = [net.as_tensor(value) for value in net.node.inputs[2:] if value is not None] if is_loop else inputs
     for value in carried:
         net.add("RECURRENCE", [value], value)
+    if not is_loop and carried and net.version >= (10,):  # the trip count is read off the last scanned input
+        net.add("SHAPE", [carried[-1]], Value("", "int64", (carried[-1].rank,)))
     for output in net.node.outputs:
         net.add("LOOP_OUTPUT", [output], output)
 
