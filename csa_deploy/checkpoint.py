@@ -95,6 +95,11 @@ def _read(path: Path) -> Any:
     except UsageError:
         raise
     except Exception as error:  # damaged files fail in many ways, in zip, pickle, torch and safetensors
+        if str(error).startswith("Weights only load failed"):  # what torch goes on to advise would run the file's code
+            raise UsageError(
+                f"{path}: refused: to load it means to run code that it names ({_first(sorted(_globals(path)))})",
+                fix="get the weights as .safetensors from someone you trust",
+            ) from error
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise UsageError(
             f"{path}: cannot be read as a checkpoint: {reason}",

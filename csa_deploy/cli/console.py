@@ -100,14 +100,9 @@ class _JsonLines(logging.Formatter):
     """A notice as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {
-                "time": round(record.created, 3),
-                "event": "log",
-                "level": record.levelname,
-                "message": super().format(record),
-            }
-        )
+        """One line."""
+        line = {"time": round(record.created, 3), "event": "log", "level": record.levelname}
+        return json.dumps({**line, "message": super().format(record)})
 
 
 class Watcher:

@@ -9,9 +9,10 @@ from csa_deploy.engine.backend import choose_backend
 from csa_deploy.engine.build import build
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.errors import BuildFailedError
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
-from csa_deploy.workspace import StageOutput, dump_json
+from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
@@ -49,7 +50,10 @@ def run(context: Context) -> StageOutput:
         graph = context.path(context.graphs()[precision])
         scopes = _gate(context, graph) if config.restricted else []
         name = f"{context.name}.{precision}.engine"
-        result = build(graph, context.scratch / name, plan, progress)
+        try:
+            result = build(graph, context.scratch / name, plan, progress)
+        except BuildFailedError as error:
+            raise _with_kept_log(error, context, f"{name}.log") from None
         reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
         data = result.to_json()
         measured[precision] = {key: data.pop(key) for key in _MEASURED}
@@ -72,6 +76,14 @@ def run(context: Context) -> StageOutput:
             unhashed[f"engines/{result.inspection.name}"] = result.inspection
     record = {"summary": _summary(engines), "engines": engines}
     return StageOutput(record, measured={"engines": measured}, artifacts=artifacts, unhashed=unhashed)
+
+
+def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> BuildFailedError:
+    """The scratch directory goes, the log that the message names stays."""
+    scratch, kept = context.scratch / log, context.path("engines") / log
+    if scratch.is_file():
+        write_atomic(kept, scratch.read_bytes())
+    return BuildFailedError(error.message, fix=(error.fix or "").replace(str(scratch), str(kept)))
 
 
 def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
