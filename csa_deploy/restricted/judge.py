@@ -30,15 +30,16 @@ class Judge:
 
     def __init__(self, pack: Pack) -> None:
         self.pack = pack
-        self._rules: dict[str, list[Rule]] = {}
+        self._spoken: dict[tuple[str, str], list[tuple[Rule, bool | None]]] = {}
 
     def judge(self, layer: Layer) -> Judgement:
         """All that the pack says about a layer.
 
         A ``denied`` rule that cannot be decided makes the layer unknown; an ``allowed`` rule only counts when it holds.
         """
-        rules = self._rules.setdefault(layer.type, list(self.pack.rules_for(layer.type)))
-        spoken = [(rule, speaks(rule, layer.facts)) for rule in rules]
+        if (spoken := self._spoken.get(layer.key)) is None:
+            spoken = [(rule, speaks(rule, layer.facts)) for rule in self.pack.rules_for(layer.type)]
+            self._spoken[layer.key] = spoken
         findings = [found for rule, holds in spoken if (found := _finding(rule, holds, layer))]
         verdicts = {finding.verdict for finding in findings}
         allowed = any(holds for rule, holds in spoken if rule.verdict == "allowed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -29,6 +30,11 @@ class Layer:
     type: str
     facts: Mapping[str, Any]
     node: Node | None = None
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """Equal for layers that rules cannot tell apart; networks repeat themselves."""
+        return self.type, repr(self.facts)
 
 
 class UnmappableError(Exception):
