@@ -87,8 +87,8 @@ def _resizes() -> Iterator[Probe]:
     for scales in product((1.0, 2.0), repeat=4):
         yield probe("resize.nearest.axes", scales, tensor(), layer("resize", mode="NEAREST", scales=list(scales)))
         yield probe("resize.linear.axes", scales, tensor(), layer("resize", mode="LINEAR", scales=list(scales)))
-    for scales in ([1.0, 1.1, 2.0, 2.0], [1.5, 1.0, 2.0, 2.0]):
-        yield probe("resize.nearest.scale-without-change", scales, tensor(), layer("resize", scales=scales))
+    for scales in ((1.0, 1.1, 2.0, 2.0), (1.5, 1.0, 2.0, 2.0)):
+        yield probe("resize.nearest.scale-without-change", scales, tensor(), layer("resize", scales=list(scales)))
     for mode, dtype in product(modes, ("int32", "int64")):
         shape = integers(1, 4, 16, 16, dtype=dtype)
         yield probe(f"resize.{mode.lower()}.shape-tensor", dtype, tensor(), shape, layer("resize", 0, 1, mode=mode))
@@ -161,7 +161,7 @@ def _quantizations() -> Iterator[Probe]:
 
 def _quantized_chains() -> Iterator[Probe]:
     for dtype, low, axis in product(FLOATS, _QUANTIZED, (None, 0, 1)):
-        shape = () if axis != 1 else (4,)
+        shape: tuple[int, ...] = () if axis != 1 else (4,)
         pair = (layer("quantize", 0, 1, to=low, axis=axis), layer("dequantize", 2, 1, to=dtype, axis=axis))
         yield probe(f"quantize.pair.{low}.{dtype}", axis, tensor(dtype), constant("float32", shape), *pair)
     for dtype, low in product(FLOATS, _QUANTIZED):
@@ -188,7 +188,7 @@ def _normalizations() -> Iterator[Probe]:
         parameters = (constant("float32", shape), constant("float32", shape))
         yield probe("normalization.axes", axes, tensor(), *parameters, layer("normalization", 0, 1, 2, axes=axes))
     for groups, second in product((1, 2, 4), (False, True)):
-        shape = (1, 4 if second else groups, 1, 1)
+        shape = [1, 4 if second else groups, 1, 1]
         parameters = (constant("float32", shape), constant("float32", shape))
         normalize = layer("normalization", 0, 1, 2, axes=[2, 3], groups=groups, second=second)
         yield probe(f"normalization.groups.{'v2' if second else 'v1'}", groups, tensor(), *parameters, normalize)

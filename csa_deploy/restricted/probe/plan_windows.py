@@ -9,6 +9,8 @@ from typing import Any
 
 from csa_deploy.restricted.probe.probe import Probe, layer, probe, tensor
 
+_Words = dict[str, Any]
+
 SEED = 8_6_12
 _KERNELS = (1, 2, 3, 5, 7, 8, 9, 11, 13, 17, 18, 19, 20, 31, 33)
 _STRIDES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33)
@@ -51,9 +53,9 @@ def _single_attributes(transposed: bool, spatial: int) -> Iterator[Probe]:
     name = _name(transposed, spatial)
     for attribute, values in (("kernel", _KERNELS), ("stride_nd", _STRIDES), ("dilation_nd", _DILATIONS)):
         for value in values:
-            words = {attribute: [value] * spatial}
+            words: _Words = {attribute: [value] * spatial}
             yield _convolution(f"{name}.{attribute.removesuffix('_nd')}", value, transposed, spatial, **words)
-    room = {"kernel": [8] * spatial, "dilation_nd": _spread(transposed, spatial)}
+    room: _Words = {"kernel": [8] * spatial, "dilation_nd": _spread(transposed, spatial)}
     for value, side in product(_PADDINGS, ("pre", "post")):
         words = {f"{side}_padding": [value] * spatial}
         yield _convolution(f"{name}.{side}", value, transposed, spatial, **room, **words)
@@ -63,7 +65,7 @@ def _single_attributes(transposed: bool, spatial: int) -> Iterator[Probe]:
 
 def _channels(transposed: bool, spatial: int) -> Iterator[Probe]:
     name = _name(transposed, spatial)
-    one = {"kernel": [1] * spatial, "size": 4}
+    one: _Words = {"kernel": [1] * spatial, "size": 4}
     for value in _MAPS:
         yield _convolution(f"{name}.maps", value, transposed, spatial, maps=value, **one)
         yield _convolution(f"{name}.channels", value, transposed, spatial, channels=value, maps=1, **one)
@@ -86,36 +88,23 @@ def _padding_against_kernel(transposed: bool) -> Iterator[Probe]:
     for kernel in (1, 2, 3, 4, 5):
         for dilation in (1,) if transposed else (1, 2, 3):
             reach = (kernel - 1) * dilation
-            for padding in {max(reach - 1, 0), reach, reach + 1, reach + 2}:
-                for side in ("pre", "post"):
-                    yield _convolution(
-                        f"{name}.{side}-against-kernel",
-                        (kernel, dilation, padding),
-                        transposed,
-                        2,
-                        kernel=[kernel] * 2,
-                        dilation_nd=[dilation] * 2,
-                        **{f"{side}_padding": [padding] * 2},
-                    )
+            for padding, side in product(sorted({max(reach - 1, 0), reach, reach + 1, reach + 2}), ("pre", "post")):
+                words: _Words = {"kernel": [kernel] * 2, "dilation_nd": [dilation] * 2}
+                words[f"{side}_padding"] = [padding] * 2
+                value = (kernel, dilation, padding)
+                yield _convolution(f"{name}.{side}-against-kernel", value, transposed, 2, **words)
     for kernel_pair, pre, post in (((3, 5), (2, 4), (2, 4)), ((3, 5), (3, 4), (2, 4)), ((3, 5), (2, 4), (2, 5))):
-        sides = {"pre_padding": list(pre), "post_padding": list(post)}
+        sides: _Words = {"pre_padding": list(pre), "post_padding": list(post)}
         yield _convolution(f"{name}.uneven-padding", (*pre, *post), transposed, 2, kernel=list(kernel_pair), **sides)
 
 
 def _stride_against_kernel() -> Iterator[Probe]:
-    for kernel in range(1, 9):
-        for stride in range(1, 10):
-            yield _convolution(
-                "deconvolution.2d.stride-against-kernel",
-                (kernel, stride),
-                True,
-                2,
-                size=8,
-                kernel=[kernel] * 2,
-                stride_nd=[stride] * 2,
-            )
+    name = "deconvolution.2d.stride-against-kernel"
+    for kernel, stride in product(range(1, 9), range(1, 10)):
+        words: _Words = {"kernel": [kernel] * 2, "stride_nd": [stride] * 2}
+        yield _convolution(name, (kernel, stride), True, 2, 8, **words)
     for kernel_pair, stride_pair in (((2, 4), (3, 3)), ((4, 2), (3, 3)), ((4, 4), (3, 2)), ((2, 4), (2, 4))):
-        attributes = {"kernel": list(kernel_pair), "stride_nd": list(stride_pair)}
+        attributes: _Words = {"kernel": list(kernel_pair), "stride_nd": list(stride_pair)}
         yield _convolution(
             "deconvolution.2d.uneven-stride", (*kernel_pair, *stride_pair), True, 2, size=8, **attributes
         )
@@ -130,7 +119,7 @@ def _random_convolutions(transposed: bool) -> Iterator[Probe]:
         def pick(limit: int, spatial: int = spatial) -> list[int]:
             return [draw.randint(1, draw.choice((2, 4, limit))) for _ in range(spatial)]
 
-        attributes = {
+        attributes: _Words = {
             "kernel": pick(top[0]),
             "stride_nd": pick(top[1]),
             "dilation_nd": pick(top[2] if draw.random() < 0.4 else 1),
@@ -138,14 +127,8 @@ def _random_convolutions(transposed: bool) -> Iterator[Probe]:
         attributes |= {f"{side}_padding": [p - 1 for p in pick(draw.choice((1, top[3])))] for side in ("pre", "post")}
         groups = draw.choice((1, 1, 2, 4))
         attributes |= {"groups": groups, "bias": draw.random() < 0.5, "maps": draw.choice((4, 8, 12))}
-        yield _convolution(
-            f"{_name(transposed, spatial)}.random",
-            number,
-            transposed,
-            spatial,
-            size=400 if spatial == 2 else 100,
-            **attributes,
-        )
+        name = f"{_name(transposed, spatial)}.random"
+        yield _convolution(name, number, transposed, spatial, 400 if spatial == 2 else 100, **attributes)
 
 
 def _pool(
@@ -171,7 +154,7 @@ def _poolings(kind: str) -> Iterator[Probe]:
                     }
                     yield _pool(f"{name}.{side}.{window}", value, kind, spatial, [window] * spatial, **padding)
         for value in (True, False):
-            both = {"pre_padding": [1] * spatial, "post_padding": [1] * spatial}
+            both: _Words = {"pre_padding": [1] * spatial, "post_padding": [1] * spatial}
             yield _pool(
                 f"{name}.excludes", value, kind, spatial, [3] * spatial, average_count_excludes_padding=value, **both
             )
