@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from csa_deploy.errors import UsageError
 
@@ -38,8 +39,8 @@ def read_model(path: Path) -> ModelProto:
         UsageError: missing, unreadable, empty, truncated, or not ONNX.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            skimmed = bytes(_skim(memoryview(data), "model"))
+        with path.open("rb") as file:  # the map outlives the file and goes with its last view
+            skimmed = bytes(_skim(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), "model"))
     except ValueError as error:  # an empty file cannot be mapped; a broken one does not parse
         raise _not_onnx(path, str(error)) from error
     except OSError as error:
@@ -175,12 +176,18 @@ def _strip_attribute(source: AttributeProto, target: AttributeProto) -> None:
 
 
 def _strip_tensor(source: TensorProto, target: TensorProto) -> None:
-    values = (source.float_data, source.int32_data, source.int64_data, source.double_data, source.uint64_data)
-    if len(source.raw_data) <= KEEP_BYTES and all(len(data) * 8 <= KEEP_BYTES for data in values):
+    if prod(source.dims) * _item_bytes(source.data_type) <= KEEP_BYTES:  # asking for the payload would copy it
         target.CopyFrom(source)
         return
     target.name, target.data_type = source.name, source.data_type
     target.dims.extend(source.dims)
+
+
+def _item_bytes(data_type: int) -> int:
+    try:
+        return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    except (KeyError, TypeError, ValueError):  # text, or no type at all
+        return 1
 
 
 _PAYLOAD_NAMES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
