@@ -22,9 +22,10 @@ def editable(model: onnx.ModelProto) -> ir.Model:
     constants, and the version raised.
     """
     view = ir.from_proto(model)
-    for value in view.graph.initializers.values():
-        value.const_value = _own(value.const_value)
-    for node in view.graph:
+    for graph in view.graphs():
+        for value in graph.initializers.values():
+            value.const_value = _own(value.const_value)
+    for node in ir.traversal.RecursiveGraphIterator(view.graph):
         if node.op_type == "Constant" and (attribute := node.attributes.get("value")) is not None:
             node.attributes["value"] = ir.AttrTensor("value", _own(attribute.as_tensor()))
     if view.ir_version < _OPTIONAL_INPUTS:
@@ -42,7 +43,8 @@ def _own(tensor: Any) -> Any:
 
 def infer_shapes(model: ir.Model) -> None:
     """Run ONNX shape inference over a model in place; values it cannot infer keep what they declare."""
-    if not any(word in node.op_type for node in model.graph for word in _NO_TENSORS):
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    if not any(word in node.op_type for node in nodes for word in _NO_TENSORS):
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 

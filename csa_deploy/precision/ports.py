@@ -14,8 +14,11 @@ _FLOAT, _HALF = "tensor(float)", "tensor(float16)"
 # Inputs that select positions. The schema would let roi be FP16, but TensorRT takes neither it nor scales so.
 _POSITIONS = {"Resize": (1, 2), "Upsample": (1,)}
 
-# Operators that name the type of their output by number; the type is ours to change only where it is the point.
-_NAMES_TYPE = ("EyeLike", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
+# Operators that name the type of their output themselves.
+_NAMES_TYPE = {
+    *("Bernoulli", "BitCast", "BlackmanWindow", "Constant", "EyeLike", "HammingWindow", "HannWindow"),
+    *("MelWeightMatrix", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+}
 
 
 @dataclass(frozen=True)
