@@ -278,9 +278,7 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     """
     observer = observer or Silent()
     workspace = context.workspace
-    # Written with the first stage that ends, so that settings with which nothing works are not kept.
-    before = workspace.manifest["config"]
-    workspace.manifest["config"] = context.config.to_json()
+    before = dict(workspace.manifest["config"])
     failure: CsaDeployError | None = None
     for stage in with_needs(names):
         failed = _run_stage(stage, context, observer)
@@ -292,11 +290,21 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     return failure
 
 
+def _keep_settings(stage: Stage, context: Context) -> None:
+    """Store the settings of a stage that ended: later verbs inherit them, but none with which a stage cannot work."""
+    kept, resolved = context.workspace.manifest["config"], context.config.to_json()
+    if kept.get("network") != resolved["network"]:
+        kept.clear()
+    checkpoint = ("checkpoint",) if stage.name == "export" else ()  # its bytes decide, its path does not
+    kept.update({key: resolved[key] for key in ("network", *checkpoint, *stage.settings)})
+
+
 def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployError | None:
     workspace = context.workspace
     observer.started(stage)
     key = stage_key(stage, context)
     if workspace.is_current(stage.name, key):
+        _keep_settings(stage, context)
         observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
         return None
     start, started_at = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -310,6 +318,7 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
             raise
         seconds = time.perf_counter() - start
         output.measured.update(seconds=round(seconds, 3), started_at=started_at)
+        _keep_settings(stage, context)
         before = workspace.stage(stage.name)
         workspace.commit(stage.name, key, output)
         if before is None or before["artifacts"] != workspace.manifest["stages"][stage.name]["artifacts"]:

@@ -117,7 +117,8 @@ class Workspace:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data["schema_version"]
-            data["stages"], data["config"]
+            if not (isinstance(data["stages"], dict) and isinstance(data["config"], dict)):
+                raise TypeError("stages and config are mappings")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path}: not a readable manifest ({error})", fix=f"delete {self.root} and run again"

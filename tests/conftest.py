@@ -1,0 +1,144 @@
+"""What the tests of the pipeline share: the command as a user types it, small networks, and one finished deployment."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+COMMAND = Path(sys.executable).with_name("csa-deploy")
+HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
+needs_rtx = pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")
+
+Csa = Callable[..., "subprocess.CompletedProcess[str]"]
+
+NETS = """
+import torch
+from torch import nn
+
+def tiny():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(16), nn.Conv2d(8, 10, 1), nn.Flatten(1))
+    net.preprocessing = {"size": (16, 16)}
+    return net
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("no such luck\\nin here")
+
+def broken():
+    return Broken()
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.example_inputs = {"camera": torch.zeros(1, 3, 8, 8), "speed": torch.zeros(1, 4)}
+
+    def forward(self, camera, speed):
+        return {"path": self.conv(camera).flatten(1)[:, :4] + speed, "brake": 2 * speed}
+
+def two():
+    torch.manual_seed(0)
+    return Two()
+"""
+
+
+def tiny_model(seed: int = 0, inputs: tuple[int, ...] = (1, 3, 16, 16), name: str = "x") -> onnx.ModelProto:
+    """Conv, ReLU, average pool, 1x1 convolution to 10 classes: builds for every compute capability."""
+    draw = np.random.default_rng(seed)
+    first = 0.3 * draw.standard_normal((8, inputs[1], 3, 3)).astype("f4")
+    last = draw.standard_normal((10, 8, 1, 1)).astype("f4")
+    nodes = [
+        helper.make_node("Conv", [name, "first"], ["c"], name="conv", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("AveragePool", ["r"], ["p"], name="pool", kernel_shape=list(inputs[2:])),
+        helper.make_node("Conv", ["p", "last"], ["l"], name="head"),
+        helper.make_node("Flatten", ["l"], ["y"], name="flatten"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, inputs)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (inputs[0], 10))],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(last, "last")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., onnx.ModelProto]:
+    return tiny_model
+
+
+@pytest.fixture()
+def lab(tmp_path: Path) -> Path:
+    """A working directory with ``tiny.onnx``, data for it in ``x.npz``, and factories in ``nets.py``."""
+    onnx.save(tiny_model(), tmp_path / "tiny.onnx")
+    draw = np.random.default_rng(5)
+    np.savez(tmp_path / "x.npz", x=draw.standard_normal((6, 3, 16, 16)).astype("f4"), labels=np.arange(6))
+    (tmp_path / "nets.py").write_text(NETS)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def csa() -> Csa:
+    """``csa(cwd, *arguments)`` runs the installed command, two threads at most."""
+
+    def run(cwd: Path, *arguments: object, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "2", **options.pop("env", {})}
+        return subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
+        )
+
+    return run
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A finished run of ``csa_digits``: its directory, what the commands said, and the workspace."""
+
+    cwd: Path
+    said: list[subprocess.CompletedProcess[str]]
+
+    @property
+    def root(self) -> Path:
+        return self.cwd / "deploy" / "csa_digits"
+
+    def record(self, stage: str) -> dict[str, Any]:
+        return json.loads((self.root / "records" / f"{stage}.json").read_text())
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.root / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, csa: Csa) -> Deployment:
+    """``csa_digits`` on 20 digits, all stages; without TensorRT-RTX all but build. Read only."""
+    cwd = tmp_path_factory.mktemp("digits")
+    settings = ("--samples", 20, "--iterations", 5, "--log-json")
+    if HAS_RTX:
+        said = [csa(cwd, "run", "csa_digits", *settings)]
+    else:
+        said = [csa(cwd, "verify", "csa_digits", "--samples", 20, "--log-json")]
+        said += [csa(cwd, verb, "csa_digits", "--log-json") for verb in ("profile", "report")]
+    for done in said:
+        assert done.returncode == 0, done.stderr
+    return Deployment(cwd, said)

@@ -1,0 +1,40 @@
+"""Flags, YAML keys and configuration fields are one list."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from csa_deploy.cli.main import app
+from csa_deploy.config import Config
+from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
+
+VERBS = ("run", "export", "check", "optimize", "build", "verify", "profile", "report", "models", "doctor", "rules")
+# `workspace` says where, and a shorthand such as --fp16 becomes a value of another key.
+STORED = {name for name, option in OPTIONS.items() if not option.shorthand} - {"workspace"}
+
+
+def test_every_setting_is_a_field_of_the_configuration() -> None:
+    assert STORED | {"network"} == set(Config.model_fields)
+
+
+def test_every_setting_is_a_flag_of_run() -> None:
+    assert set(BY_VERB["run"]) | set(EVERY_VERB) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb: str) -> None:
+    answer = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    assert answer.exit_code == 0, answer.output
+    assert "Usage:" in answer.output
+    for name in BY_VERB.get(verb, ()):
+        assert f"--{name.replace('_', '-')}" in answer.output
+
+
+def test_the_list_of_verbs_is_complete() -> None:
+    assert {command.name for command in app.registered_commands} == set(VERBS)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_help_is_one_sentence(name: str) -> None:
+    assert OPTIONS[name].help.endswith((".", ")."))

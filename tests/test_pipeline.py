@@ -1,0 +1,194 @@
+"""Stages run when something that decides their result changed, and only then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from csa_deploy.config import make_config
+from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
+from csa_deploy.pipeline import STAGES, Context, Stage, dependents, run_stages, with_needs
+from csa_deploy.source import load_source
+from csa_deploy.workspace import Workspace
+
+WITHOUT_BUILD = ("export", "check", "optimize", "precision", "verify", "profile", "report")
+
+
+class Watch:
+    """Remembers how each stage ended."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+        self.steps: dict[str, list[tuple[int, int]]] = {}
+
+    def started(self, stage: Stage) -> None:
+        self.steps[stage.name] = []
+
+    def progress(self, stage: Stage, done: int, total: int) -> None:
+        self.steps[stage.name].append((done, total))
+
+    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+        self.states[stage.name] = state
+
+    @property
+    def ran(self) -> set[str]:
+        return {name for name, state in self.states.items() if state != "kept"}
+
+
+Go = Callable[..., tuple[Watch, CsaDeployError | None]]
+
+
+@pytest.fixture()
+def go(lab: Path) -> Go:
+    """``go(*stages, **settings)`` runs stages (all but build without names) on ``lab/tiny.onnx`` in ``lab/w``."""
+
+    def run(*names: str, root: str = "w", **settings: Any) -> tuple[Watch, CsaDeployError | None]:
+        given = {"data": str(lab / "x.npz"), "iterations": 3, "warmup": 0, "threads": 1, **settings}
+        config = make_config({"network": str(lab / "tiny.onnx"), **given})
+        workspace, watch = Workspace(lab / root), Watch()
+        with workspace.locked():
+            failure = run_stages(names or WITHOUT_BUILD, Context(config, load_source(config.network), workspace), watch)
+        return watch, failure
+
+    return run
+
+
+def test_needs_come_first_and_once() -> None:
+    assert [stage.name for stage in with_needs(["verify"])] == ["export", "optimize", "precision", "verify"]
+    assert [stage.name for stage in with_needs(list(STAGES))] == list(STAGES)
+
+
+def test_dependents_follow_through_others() -> None:
+    assert dependents("precision") == {"build", "verify", "profile", "report"}
+    assert dependents("report") == set()
+    assert dependents("export") == set(STAGES) - {"export"}
+
+
+def test_settings_of_stages_are_fields_of_the_configuration() -> None:
+    fields = set(make_config({}).to_json())
+    for stage in STAGES.values():
+        assert set(stage.settings) <= fields, stage.name
+
+
+def test_every_field_decides_some_stage() -> None:
+    elsewhere = {"checkpoint"}  # its bytes are hashed, not its path
+    used = {name for stage in STAGES.values() for name in stage.settings}
+    assert set(make_config({}).to_json()) - used == elsewhere
+
+
+def test_a_second_run_keeps_all(go: Go, lab: Path) -> None:
+    first, failure = go()
+    assert failure is None and first.ran == set(WITHOUT_BUILD)
+    before = (lab / "w/manifest.json").read_bytes()
+    second, _ = go()
+    assert second.ran == set()
+    assert (lab / "w/manifest.json").read_bytes() == before
+    assert not (lab / "w/.scratch").exists()
+
+
+def test_progress_ends_where_it_said(go: Go) -> None:
+    watch, _ = go("verify", "profile")
+    assert watch.steps["verify"][-1] == (6, 6)
+    assert watch.steps["profile"][-1] == (9, 9)  # three graphs, three iterations each
+    for steps in watch.steps.values():
+        assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ran"),
+    [
+        ({"iterations": 4}, {"profile", "report"}),
+        ({"samples": 3}, {"verify", "report"}),
+        ({"budget": ["fp16.snr_db=20"]}, {"verify", "report"}),
+        ({"precision": "fp32"}, {"precision", "verify", "profile", "report"}),
+        ({"keep_fp32": "conv"}, {"precision", "verify", "profile", "report"}),
+        ({"scope": ["drive-os-6"]}, {"check", "report"}),
+    ],
+)
+def test_a_setting_reruns_what_it_decides(go: Go, settings: dict[str, Any], ran: set[str]) -> None:
+    go()
+    assert go(**settings)[0].ran == ran
+
+
+def test_another_network_reruns_all(go: Go, lab: Path, make_tiny: Any) -> None:
+    go()
+    onnx.save(make_tiny(seed=1), lab / "tiny.onnx")
+    assert go()[0].ran == set(WITHOUT_BUILD)
+
+
+def test_other_data_rerun_what_reads_them(go: Go, lab: Path) -> None:
+    go()
+    np.savez(lab / "x.npz", x=np.ones((6, 3, 16, 16), "f4"), labels=np.arange(6))
+    assert go()[0].ran == {"verify", "report"}
+
+
+@pytest.mark.parametrize(
+    ("path", "ran"),
+    [
+        ("onnx/tiny.onnx", {"export"}),  # made again with the same bytes: nothing after it changes
+        ("onnx/tiny.fp16.onnx", {"precision"}),
+        ("records/verify.json", {"verify"}),
+        ("report.html", {"report"}),
+    ],
+)
+def test_a_damaged_artifact_is_made_again(go: Go, lab: Path, path: str, ran: set[str]) -> None:
+    go()
+    before = (lab / "w/manifest.json").read_bytes()
+    (lab / "w" / path).unlink()
+    assert go()[0].ran == ran
+    if path != "report.html":
+        (lab / "w" / path).write_bytes(b"{}")
+        assert go()[0].ran == ran
+    assert (lab / "w/manifest.json").read_bytes() == before
+
+
+def test_a_change_upstream_takes_the_rest_out_of_the_manifest(go: Go, lab: Path) -> None:
+    go()
+    go("precision", keep_fp32="conv")
+    stages = json.loads((lab / "w/manifest.json").read_text())["stages"]
+    assert set(stages) == {"export", "check", "optimize", "precision"}
+
+
+def test_place_and_history_do_not_show(go: Go, lab: Path) -> None:
+    go("export", root="a/w", samples=2)
+    go("precision", root="a/w", precision="fp32")
+    go(root="a/w", samples=4)
+    go(root="b/w", samples=4)
+    kept = [json.loads((lab / d / "w/manifest.json").read_text()) for d in "ab"]
+    for manifest in kept:
+        del manifest["stages"]["report"]  # it names its own place
+    assert kept[0] == kept[1]
+
+
+def test_a_failed_comparison_is_reported_and_tried_again(go: Go, lab: Path) -> None:
+    watch, failure = go(budget=["fp16.snr_db=200"])
+    assert isinstance(failure, AccuracyGateError) and "snr_db of 'y'" in failure.message
+    assert watch.states["verify"] == "failed" and watch.states["report"] == "done"
+    report = json.loads((lab / "w/report.json").read_text())
+    assert report["verdict"]["state"] == "fail" and "verify failed" in report["verdict"]["reasons"][0]
+    again, failure = go(budget=["fp16.snr_db=200"])
+    assert isinstance(failure, AccuracyGateError) and "verify" in again.ran
+    better, failure = go(budget=["fp16.snr_db=20"])
+    assert failure is None and better.states["verify"] == "done"
+
+
+def test_a_failed_stage_leaves_what_was_there(go: Go, lab: Path) -> None:
+    go()
+    before = (lab / "w/manifest.json").read_bytes()
+    with pytest.raises(UsageError, match="no such data set"):
+        go(data="nowhere")
+    assert (lab / "w/manifest.json").read_bytes() == before
+    assert go()[0].ran == set()
+
+
+def test_settings_with_which_nothing_worked_are_not_kept(go: Go, lab: Path) -> None:
+    with pytest.raises(UsageError, match="no rule pack"):
+        go("check", scope=["no-such-scope"])
+    config = json.loads((lab / "w/manifest.json").read_text())["config"]
+    assert "no-such-scope" not in json.dumps(config)
