@@ -172,8 +172,9 @@ class ConvSelfAttn(nn.Module):
         self.check_size(int(x.shape[-2]), int(x.shape[-1]))
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
-        # A pool over the whole map: covers it at every input size, and stays a Pooling layer in TensorRT.
-        x = F.avg_pool2d(x, kernel_size=(int(x.shape[-2]), int(x.shape[-1])))
+        # A pool over the whole map: covers it at every input size, and stays a Pooling layer in TensorRT. The stride
+        # has no effect here, but a stride above 6 leaves TensorRT 10's safety scope (its validator says so).
+        x = F.avg_pool2d(x, kernel_size=(int(x.shape[-2]), int(x.shape[-1])), stride=1)
         return self.head(self.norm(x)).reshape(-1, self.config.classes)
 
     def map_sizes(self, side: int) -> list[int]:

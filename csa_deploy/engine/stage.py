@@ -12,12 +12,15 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
+from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 # What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
+FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
+
 _MEASURED = ("parse_seconds", "build_seconds", "peak_memory_bytes")
 
 
@@ -89,18 +92,31 @@ def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> Build
 def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
     """Hold the very graph that is built against the scopes; the check stage saw the exported one.
 
+    TensorRT 8 takes no typed graph: there, FP16 is a flag of the builder on the FP32 graph, so that one is held
+    against the scopes of its versions.
+
     Raises:
         OperationRejectedError: a scope denies it.
     """
-    config = context.config
-    result = inspect(graph, gate_scopes(config.scope), strict=config.strict)
-    rejected = rejection(result, config.strict, graph.name)
-    if rejected:
-        raise rejected
-    return [
-        {"scope": s.report.scope, "verdict": s.verdict, "level": s.level, "why_not_next": s.why_not_next}
-        for s in result.scopes
-    ]
+    strict = context.config.strict
+    weakly_typed = context.path(context.workspace.record("optimize")["graph"])
+    found = []
+    for scope in gate_scopes(context.config.scope):
+        judged = graph if version_key(load_pack(scope).tensorrt) >= FIRST_TYPED else weakly_typed
+        result = inspect(judged, [scope], strict=strict)
+        if rejected := rejection(result, strict, judged.name):
+            raise rejected
+        verdict = result.scopes[0]
+        found.append(
+            {
+                "scope": scope,
+                "graph": judged.name,
+                "verdict": verdict.verdict,
+                "level": verdict.level,
+                "why_not_next": verdict.why_not_next,
+            }
+        )
+    return found
 
 
 def _summary(engines: dict[str, Any]) -> str:

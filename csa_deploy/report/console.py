@@ -27,7 +27,8 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     if names[-1] in SHOWN_AFTER:
         console.print()
         console.print(table(data, names[-1]))
-        restricted(data, console)
+        if names[-1] in ("build", "report"):
+            restricted(data, console)
     for item in data["not_measured"] if names[-1] in ("verify", "profile", "report") else []:
         console.print(f"[yellow]not measured[/yellow] {escape(item['what'])}: {escape(item['reason'])}", soft_wrap=True)
     if names[-1] == "report":
