@@ -37,12 +37,19 @@ def infer_outputs(proto: NodeProto, inputs: Sequence[Value | None], outputs: Seq
             output.dtype, output.shape = output.dtype or inferred.dtype, inferred.shape
 
 
-def scan_inputs(proto: NodeProto, inputs: Sequence[Value | None], body: GraphProto) -> list[Value]:
-    """What the inputs of a Scan's body are: the states as they are, the scanned inputs without their first axis."""
-    attrs = attributes(proto)
-    states = len(inputs) - int(attrs.get("num_scan_inputs", 0))
-    if any(attrs.get("scan_input_axes", [])) or len(body.input) != len(inputs):
+def body_inputs(proto: NodeProto, inputs: Sequence[Value | None], body: GraphProto) -> list[Value]:
+    """What is known of the inputs of a Loop's or Scan's body; carried values keep their shape."""
+    if proto.op_type == "Loop":
+        carried = list(zip(body.input[2:], inputs[2:], strict=False))
+        return [
+            Value(info.name, value.dtype, value.shape) for info, value in carried if value and value.shape is not None
+        ]
+    if proto.op_type != "Scan" or len(body.input) != len(inputs):
         return []
+    attrs = attributes(proto)
+    if any(attrs.get("scan_input_axes", [])):
+        return []
+    states = len(inputs) - int(attrs.get("num_scan_inputs", 0))
     given = []
     for index, (value, info) in enumerate(zip(inputs, body.input, strict=True)):
         if value is not None and value.shape is not None:
@@ -51,21 +58,36 @@ def scan_inputs(proto: NodeProto, inputs: Sequence[Value | None], body: GraphPro
     return given
 
 
-def infer_scan(
+def infer_body_outputs(
     proto: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value], bodies: Mapping[str, Graph]
 ) -> None:
-    """Infer the outputs of a Scan (operator set 9 and later): its states, and what its body stacks."""
-    attrs = attributes(proto)
-    scanned = int(attrs.get("num_scan_inputs", 0))
-    states = len(inputs) - scanned
-    first = inputs[states] if 0 <= states < len(inputs) else None
+    """Infer the outputs of a Loop or Scan: what it carries, and what its body stacks once per step."""
     body = bodies.get("body")
-    if body is None or first is None or not first.shape or len(body.outputs) != len(outputs):
+    if body is None or proto.op_type not in ("Loop", "Scan"):
         return
-    if any(attrs.get("scan_input_axes", [])) or any(attrs.get("scan_output_axes", [])):
+    is_loop = proto.op_type == "Loop"
+    attrs = attributes(proto)
+    carried = inputs[2:] if is_loop else inputs[: len(inputs) - int(attrs.get("num_scan_inputs", 0))]
+    results = body.outputs[1:] if is_loop else body.outputs
+    if len(results) != len(outputs) or any([*attrs.get("scan_input_axes", []), *attrs.get("scan_output_axes", [])]):
         return
-    for index, (output, step) in enumerate(zip(outputs, body.outputs, strict=True)):
-        state = inputs[index] if index < states else None
-        shape = state.shape if state else None if step.shape is None else (first.shape[0], *step.shape)
+    steps = _loop_steps(inputs) if is_loop else _scan_steps(inputs[len(carried) :])
+    for index, (output, result) in enumerate(zip(outputs, results, strict=True)):
+        if index < len(carried):
+            state = carried[index]
+            shape = state.shape if state and result.shape in (None, state.shape) else None
+        else:
+            shape = None if result.shape is None else (steps, *result.shape)
         if output.elements is None and shape is not None:
-            output.dtype, output.shape = output.dtype or step.dtype, shape
+            output.dtype, output.shape = output.dtype or result.dtype, shape
+
+
+def _loop_steps(inputs: Sequence[Value | None]) -> int | None:
+    """Trip count of a Loop, which is also how many steps TensorRT stacks; None when it is computed."""
+    count = inputs[0] if inputs else None
+    return int(count.data.reshape(-1)[0]) if count is not None and count.data is not None and count.data.size else None
+
+
+def _scan_steps(scanned: Sequence[Value | None]) -> int | None:
+    first = scanned[0] if scanned else None
+    return first.shape[0] if first is not None and first.shape else None

@@ -21,7 +21,7 @@ from csa_deploy.restricted.graph import (
     dtype_name,
     value_of,
 )
-from csa_deploy.restricted.inference import infer_outputs, infer_scan, scan_inputs
+from csa_deploy.restricted.inference import body_inputs, infer_body_outputs, infer_outputs
 from csa_deploy.restricted.preparing import external_data, has_op, infer, inline, malformed
 
 _INFERENCE_PASSES = 8
@@ -125,8 +125,7 @@ class _Builder:
                 continue
             node = Node(proto, inputs, outputs, path)
             bodies = self._bodies(proto, inputs, scope, (*path, node.name))
-            if proto.op_type == "Scan":
-                infer_scan(proto, inputs, outputs, bodies)
+            infer_body_outputs(proto, inputs, outputs, bodies)
             remaining.append(Node(proto, inputs, outputs, path, bodies))
         if not path:
             self.top = scope
@@ -212,8 +211,7 @@ class _Builder:
         bodies: dict[str, Graph] = {}
         for attribute in proto.attribute:
             if attribute.HasField("g"):
-                given = scan_inputs(proto, inputs, attribute.g) if proto.op_type == "Scan" else []
-                nodes = self.nodes(attribute.g, scope, path, given)
+                nodes = self.nodes(attribute.g, scope, path, body_inputs(proto, inputs, attribute.g))
                 results = tuple(self._result(info.name, nodes, attribute.g) for info in attribute.g.output)
                 bodies[attribute.name] = Graph(tuple(nodes), (), results, 0)
         return bodies

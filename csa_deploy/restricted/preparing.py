@@ -62,10 +62,15 @@ def infer(model: ModelProto, problems: list[Problem], propagate: bool) -> ModelP
         return model
 
 
+_NO_CONFLICT = ("No Op registered", "One and only one of the attributes")
+"""Complaints of shape inference that are not about shapes; the second is about its own expansion of functions."""
+
+
 def _conflict(message: str) -> str:
     """First complaint that is neither the rounding of a Resize nor an unknown operator: those have their own rules."""
     for complaint in " ".join(message.split()).split("(op_type:")[1:]:
-        if not complaint.startswith("Resize") and "No Op registered" not in complaint:
+        is_wrapper = complaint.rstrip().endswith("Inference error(s):")  # of a function; its own complaint follows
+        if not (is_wrapper or complaint.startswith("Resize") or any(phrase in complaint for phrase in _NO_CONFLICT)):
             return f"({complaint}"[:300]
     return ""
 

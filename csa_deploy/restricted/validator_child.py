@@ -23,10 +23,16 @@ Answer = dict[str, Any]
 
 
 def load(directory: str) -> Any:
-    """Import the validator from its directory and nowhere else."""
+    """Import the validator from its directory and nowhere else.
+
+    Raises:
+        ImportError: it is not there.
+    """
     sys.path.insert(0, directory)
     import tensorrt_rtx_bindings as trt
 
+    if not trt.__file__.startswith(directory):
+        raise ImportError(f"no TensorRT-RTX in {directory}")
     return trt
 
 

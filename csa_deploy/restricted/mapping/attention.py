@@ -44,13 +44,16 @@ def _rms_norm(net: Recorder) -> None:
     if source.shape is None:
         raise UnmappableError("unknown-shape", "the rank of its input is not known")
     first = net.axis(net.attr("axis", -1), source.rank) or 0
-    reduced = Value("", source.dtype, (*source.shape[:first], *(1,) * (len(source.shape) - first)))
+    given, shape = source, source.shape
+    if net.dtype(source) not in ("float32", "float16", "bfloat16"):
+        source = net.cast(source, "float32")
+    reduced = Value("", source.dtype, (*shape[:first], *(1,) * (len(shape) - first)))
     squared = net.elementwise("PROD", source, source)
-    axes = list(range(first, len(source.shape)))
+    axes = list(range(first, len(shape)))
     net.add("REDUCE", [squared], reduced, kind="AVG", axes=axes, keep_dims=True)
     shifted = net.elementwise("SUM", reduced, net.scalar(source.dtype, source.rank))
     scaled = net.elementwise("DIV", source, net.unary("SQRT", shifted, reduced))
-    net.elementwise("PROD", scaled, scale, net.out)
+    net.elementwise("PROD", scaled if source is given else net.cast(scaled, given.dtype), scale, net.out)
 
 
 @importer("RotaryEmbedding", since=(10, 12))

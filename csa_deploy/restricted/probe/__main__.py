@@ -32,9 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.check:
-            check(options.sample, options.seed)
+            number = check(options.sample, options.seed)
+            done = f"{number} probes answered as committed; the pack follows from the evidence"
         else:
-            write()
+            found = write()
+            done = f"{len(found.findings)} probes, {sum(item.has_verdict for item in found.findings)} with a verdict"
+        Console().print(done, highlight=False)
     except CsaDeployError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
         return error.exit_code
@@ -52,8 +55,8 @@ def write(evidence_file: Path = kept_evidence.EVIDENCE_FILE, pack_file: Path = p
     return found
 
 
-def check(sample: int = 0, seed: int = 0) -> None:
-    """Run probes again and compare.
+def check(sample: int = 0, seed: int = 0) -> int:
+    """Run probes again and compare; returns their number.
 
     Raises:
         OperationRejectedError: an answer differs from the committed one, or the pack from the evidence.
@@ -74,6 +77,7 @@ def check(sample: int = 0, seed: int = 0) -> None:
                 f"probe {now.id}: {now.answer} {now.refused or ''}, the evidence says {old and old.answer}",
                 fix="run python -m csa_deploy.restricted.probe and look at the difference",
             )
+    return len(chosen)
 
 
 def pack_text(evidence: Evidence) -> str:

@@ -107,13 +107,13 @@ def network_facts(network: Any) -> Facts:
     """Return the facts of the pseudo layer NETWORK."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    tensors = inputs + [layer.get_output(i) for layer in layers for i in range(layer.num_outputs)]
+    kinds = {_word(network.get_layer(i).type) for i in range(network.num_layers)}
     return {
         "layer": "NETWORK",
         "input_dtype": [_dtype(tensor) for tensor in inputs],
         "output_dtype": [_dtype(tensor) for tensor in outputs],
-        "dynamic": any(tensor is not None and -1 in tensor.shape for tensor in tensors),
+        "dynamic_inputs": [tensor.name for tensor in inputs if -1 in tensor.shape],
+        "layer_types": sorted(_RENAMED.get(kind, kind) for kind in kinds),
     }
 
 
@@ -158,8 +158,11 @@ def _dims(dims: Any) -> list[int] | None:
 
 
 def with_ranks(facts: Facts) -> Facts:
-    """Add what follows from the other facts: ranks and the numbers of tensors."""
+    """Add what follows from the other facts: ranks, numbers of tensors, fixed shapes, finite constants (all ones)."""
     if "in_shape" not in facts:
         return facts
+    shapes = [*facts["in_shape"], *facts["out_shape"]]
     ranks = {f"{side}_rank": [None if s is None else len(s) for s in facts[f"{side}_shape"]] for side in ("in", "out")}
-    return {**facts, **ranks, "inputs": len(facts["in_shape"]), "outputs": len(facts["out_shape"])}
+    counts = {"inputs": len(facts["in_shape"]), "outputs": len(facts["out_shape"])}
+    dynamic = any(shape is None or None in shape for shape in shapes)
+    return {**facts, **ranks, **counts, "dynamic": dynamic, "non_finite": False}
