@@ -360,3 +360,27 @@ def test_progress_reaches_the_end(build):
     calls = []
     optimize(build(f"({IMAGE} x) => ({IMAGE} y)", "y = Relu(x)"), progress=lambda *call: calls.append(call))
     assert calls[-1] == (len(RULES), len(RULES))
+
+
+def test_weights_listed_as_inputs_by_old_ir_versions_are_constants(build):
+    """Before IR version 4 every weight had to be an input too; what is left are the real inputs."""
+    signature = f"({IMAGE} x, float[4,4,1,1] w, float[4] g, float[4] o, float[4] m, float[4] v) => ({IMAGE} y)"
+    body = "a = Conv(x, w) y = BatchNormalization(a, g, o, m, v)"
+    model = build(signature, body, opset=8, w=(4, 4, 1, 1), **BN)
+    model.ir_version = 3
+    result = optimize(model)
+    assert ops(result.model) == {"Conv": 1} and [v.name for v in result.model.graph.input] == ["x"]
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+def test_the_argument_is_never_changed(build):
+    """Also not through the weights and constants whose bytes the result shares."""
+    body = (
+        "k = Constant<value = float {2.0}>() a = Mul(x, k) y = If (c) <then_branch = t () => (float[1,4,6,6] p)"
+        " { h = Constant<value = float {3.0}>() p = Mul(a, h) },"
+        " else_branch = e () => (float[1,4,6,6] q) { q = Identity(a) }>"
+    )
+    model = build(f"({IMAGE} x, bool c) => ({IMAGE} y)", body)
+    before = model.SerializeToString()
+    assert optimize(model).steps[0].rule == "fold_constants"
+    assert model.SerializeToString() == before
