@@ -83,7 +83,8 @@ def report_error(error: Exception) -> int:
         return error.exit_code
     if type(error).__name__ == "Abort":  # what the command-line library makes of ctrl-C
         return interrupted()
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help page is on the screen
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(f"{error}\n")  # the help page
         return 2
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command-line parser's own errors
         _line(f"error: {error.format_message()}", "see --help")

@@ -66,12 +66,23 @@ def export(
 
 
 @flags("optimize")
-def optimize(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+def optimize(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    extract: Annotated[
+        str | None, typer.Option("--extract", metavar="MODULE", help="Also save the subgraph of this PyTorch module.")
+    ] = None,
+) -> None:
     """Rewrite the graph exactly, with proof.
 
     Every rewrite is proved on random inputs before it is kept.
     """
     run_verb(["optimize"], network, settings, console)
+    if extract is not None:
+        from csa_deploy.cli.extract import run_extract
+
+        run_extract(extract, network, settings, console)
 
 
 @flags("build")

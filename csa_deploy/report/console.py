@@ -31,6 +31,9 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
             restricted(data, console)
     for item in data["not_measured"] if names[-1] in ("verify", "profile", "report") else []:
         console.print(f"[yellow]not measured[/yellow] {escape(item['what'])}: {escape(item['reason'])}", soft_wrap=True)
+    if names[-1] == "build":
+        for gate in data["verdict"]["gates"]:
+            console.print(escape(gate), soft_wrap=True)
     if names[-1] == "report":
         verdict(data, console)
     elif names[-1] in data["records"]:

@@ -1,0 +1,59 @@
+"""Cuts the part of a graph out that came from one PyTorch module, with onnx-graphsurgeon."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from csa_deploy.errors import UsageError
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def module_paths(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Per node name the paths of the modules around it, outermost first, the node's own name left out."""
+    found = {}
+    for node in model.graph.node:
+        for entry in node.metadata_props:
+            if entry.key == SCOPES:
+                found[node.name] = [path for path in ast.literal_eval(entry.value)[:-1] if path]
+    return found
+
+
+def extract(model: onnx.ModelProto, module: str) -> onnx.ModelProto:
+    """The subgraph of a module, such as ``stages.0.1``; what crosses its border becomes inputs and outputs.
+
+    Args:
+        model: a graph with module paths and inferred shapes, as csa-deploy exports and optimizes it; not changed.
+        module: path of the module; its sub-modules belong to it.
+
+    Raises:
+        UsageError: no node came from such a module; names the nearest ones.
+    """
+    paths = module_paths(model)
+    inside = {name for name, around in paths.items() if module in around}
+    if not inside:
+        known = sorted({path for around in paths.values() for path in around})
+        near = difflib.get_close_matches(module, known, n=3, cutoff=0.5) or known[:3]
+        raise UsageError(f"no node came from a module '{module}'", fix=f"modules are named like {', '.join(near)}")
+    graph = gs.import_onnx(model)
+    nodes = [node for node in graph.nodes if node.name in inside]
+    made = {tensor.name for node in nodes for tensor in node.outputs}
+    inputs: dict[str, gs.Variable] = {}
+    for node in nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Variable) and not tensor.is_empty() and tensor.name not in made:
+                inputs[tensor.name] = tensor
+    ends = {tensor.name for tensor in graph.outputs}
+    outputs = [
+        t for n in nodes for t in n.outputs if t.name in ends or any(user.name not in inside for user in t.outputs)
+    ]
+    graph.inputs, graph.outputs = list(inputs.values()), outputs
+    graph.name = module
+    graph.cleanup(remove_unused_graph_inputs=True)
+    cut = gs.export_onnx(graph)
+    cut.ir_version = model.ir_version
+    return cut
