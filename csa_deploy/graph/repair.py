@@ -11,7 +11,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
 from csa_deploy.graph.proof import CannotRunError, Prover
-from csa_deploy.graph.repairs import gemm, global_pool, hard_activation, reshape, resize_down, resize_scales
+from csa_deploy.graph.repairs import gemm, global_pool, hard_activation, reshape, resize_down, resize_scales, scale
 from csa_deploy.graph.rewrite import Rule
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
 from csa_deploy.graph.shapes import editable
@@ -27,6 +27,7 @@ _ORDER: tuple[Rule, ...] = (
     pads.RULE,
     affine_after.RULE,
     affine_before.RULE,
+    scale.RULE,
 )
 
 REPAIRS: dict[str, Rule] = {rule.name: rule for rule in _ORDER}

@@ -15,6 +15,7 @@ from csa_deploy.graph.repairs.resize_scales import agreed_scale, rounded_sizes
 IMAGE = "float[1,4,6,6]"
 MATRIX = "float[2,3]"
 LINEAR = 'mode="linear"'
+CLIPPED_AFFINE = ["BatchNormalization", "Relu", "BatchNormalization", "Relu", "BatchNormalization"]
 
 
 def op_types(model: onnx.ModelProto) -> list[str]:
@@ -65,15 +66,15 @@ REPAIRED = {
     ),
     "HardSwish": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSwish(x)", {},
-        ["Mul", "Add", "Relu", "Mul", "Add", "Relu", "Mul", "Add", "Mul"], 18,
+        [*CLIPPED_AFFINE, "Mul"], 18,
     ),
     "HardSigmoid": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSigmoid<alpha=0.3, beta=0.4>(x)", {},
-        ["Mul", "Add", "Relu", "Mul", "Add", "Relu", "Mul", "Add"], 18,
+        CLIPPED_AFFINE, 18,
     ),
     "ReLU6": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(0), "h": np.float32(6)}, ["Relu", "Mul", "Add", "Relu", "Mul", "Add"], 18,
+        {"l": np.float32(0), "h": np.float32(6)}, CLIPPED_AFFINE[1:], 18,
     ),
     "Resize by sizes": (
         "resize_sizes_to_scales", f"({IMAGE} x) => (float[1,4,7,13] y)", f"y = Resize<{LINEAR}>(x, , , s)",
@@ -95,6 +96,10 @@ REPAIRED = {
         "resize_down_to_conv", "(float[1,2,56,56] x) => (float[1,2,14,14] y)", f"y = Resize<{LINEAR}>(x, , s)",
         {"s": np.array([1, 1, 0.25000003, 0.25000003], "f4")}, ["Conv"], 18,
     ),
+    "constant per channel": (
+        "constant_to_scale", f"({IMAGE} x) => ({IMAGE} y)", "a = Mul(x, s) r = Relu(a) y = Sub(t, r)",
+        {"s": (1, 4, 1, 1), "t": np.float32(3)}, ["BatchNormalization", "Relu", "BatchNormalization"], 18,
+    ),
     "Pad": (
         "fold_pad", f"({IMAGE} x) => (float[1,2,7,7] y)", "a = Pad(x, p) y = Conv(a, w)",
         {"p": np.array([0, 0, 1, 1, 0, 0, 2, 2]), "w": (2, 4, 3, 3)}, ["Conv"], 18,
@@ -112,7 +117,7 @@ def test_repairs_are_exact(build, case):
     assert op_types(result.model) == expected
     assert [step.rule for step in result.steps if step.kept] and not result.reverted
     onnx.checker.check_model(result.model, full_check=True)
-    assert all(any("'head'" in p.value for p in node.metadata_props) for node in result.model.graph.node)
+    assert any("'head'" in p.value for p in result.model.graph.node[-1].metadata_props)
     names = [node.name for node in result.model.graph.node]
     assert len(set(names)) == len(names)
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
@@ -125,6 +130,9 @@ def test_repairs_are_exact(build, case):
 
 KEPT = {
     "mean over channels": (f"({IMAGE} x) => (float[1,1,6,6] y)", "y = ReduceMean<axes=[1]>(x)", {}, 17),
+    "constant that differs by position": (
+        f"({IMAGE} x) => ({IMAGE} y)", "y = Add(x, s)", {"s": (1, 4, 6, 6)}, 18,
+    ),
     "product of two activations": (f"({MATRIX} x, float[3,5] z) => (float[2,5] y)", "y = MatMul(x, z)", {}, 18),
     "nearest Resize by sizes that no scale hits exactly": (
         f"({IMAGE} x) => (float[1,4,7,7] y)", "y = Resize(x, , , s)", {"s": np.array([1, 4, 7, 7])}, 18,
