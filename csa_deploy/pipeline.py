@@ -52,7 +52,10 @@ class Stage:
 
     @property
     def module(self) -> str:
-        """Module with ``run(context) -> StageOutput`` and, optionally, ``key_parts(context) -> dict``."""
+        """Module with ``run(context) -> StageOutput``, and optionally two more functions.
+
+        ``key_parts(context) -> dict`` adds to the key; ``preflight(context)`` raises before any stage runs.
+        """
         return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
 
 
@@ -279,8 +282,11 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     observer = observer or Silent()
     workspace = context.workspace
     before = dict(workspace.manifest["config"])
+    stages = with_needs(names)
+    for stage in stages:
+        getattr(importlib.import_module(stage.module), "preflight", lambda context: None)(context)
     failure: CsaDeployError | None = None
-    for stage in with_needs(names):
+    for stage in stages:
         failed = _run_stage(stage, context, observer)
         if failed is not None and stage.name not in CONTINUE_AFTER_FAILURE:
             raise failed

@@ -9,7 +9,7 @@ from csa_deploy.cli.main import app
 from csa_deploy.config import Config
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
-VERBS = ("run", "export", "check", "optimize", "build", "verify", "profile", "report", "models", "doctor", "rules")
+VERBS = [str(command.name) for command in app.registered_commands]
 # `workspace` says where, and a shorthand such as --fp16 becomes a value of another key.
 STORED = {name for name, option in OPTIONS.items() if not option.shorthand} - {"workspace"}
 
@@ -31,8 +31,8 @@ def test_help_of_every_verb(verb: str) -> None:
         assert f"--{name.replace('_', '-')}" in answer.output
 
 
-def test_the_list_of_verbs_is_complete() -> None:
-    assert {command.name for command in app.registered_commands} == set(VERBS)
+def test_every_list_of_flags_belongs_to_a_verb() -> None:
+    assert set(BY_VERB) <= set(VERBS)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))

@@ -39,6 +39,14 @@ class Candidate:
     runner: Runner
     outputs: dict[str, OutputMetrics] = field(default_factory=dict)
 
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs for inputs as PyTorch takes them; inputs that are FP16 in this graph are rounded to it."""
+        cast = {
+            s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]
+            for s in self.runner.input_specs
+        }
+        return run_padded(self.runner, cast)
+
     def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, labels: Any) -> None:
         """Add a batch."""
         missing = set(want) - set(got)
@@ -88,14 +96,19 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {"data": open_data(context).fingerprint(), "source": context.source.fingerprint()}
 
 
-def open_data(context: Context) -> Dataset:
-    """The data to compare on; raises UsageError when the network has none and none was named."""
-    dataset = context.dataset(context.preprocessing)
-    if dataset is None:
+def preflight(context: Context) -> None:
+    """Raise UsageError when there are no data to compare on."""
+    if context.data_spec is None:
         raise UsageError(
             f"{context.name}: verify needs data and the network has none of its own",
             fix="give --data with a folder of images, an .npz of inputs by name, or a named set (digits, photos)",
         )
+
+
+def open_data(context: Context) -> Dataset:
+    """The data to compare on."""
+    dataset = context.dataset(context.preprocessing)
+    assert dataset is not None  # see preflight
     return dataset
 
 
@@ -192,7 +205,7 @@ def _stream(context: Context, dataset: Dataset, reference: Runner, candidates: l
                 dataset.check_labels(classes[0])
             checked = True
         for candidate in candidates:
-            candidate.update(want, run_padded(candidate.runner, feeds), batch.ids, batch.labels)
+            candidate.update(want, candidate.run(feeds), batch.ids, batch.labels)
         done += len(batch)
         context.progress(done, total)
     return digest.hexdigest()
