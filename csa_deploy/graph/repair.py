@@ -11,7 +11,16 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
 from csa_deploy.graph.proof import CannotRunError, Prover
-from csa_deploy.graph.repairs import gemm, global_pool, hard_activation, reshape, resize_down, resize_scales, scale
+from csa_deploy.graph.repairs import (
+    gemm,
+    global_pool,
+    hard_activation,
+    pool_chain,
+    reshape,
+    resize_down,
+    resize_scales,
+    scale,
+)
 from csa_deploy.graph.rewrite import Rule
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
 from csa_deploy.graph.shapes import editable
@@ -21,6 +30,7 @@ _ORDER: tuple[Rule, ...] = (
     resize_scales.FROM_SIZES,
     resize_down.RULE,
     global_pool.RULE,
+    pool_chain.RULE,
     reshape.RULE,
     gemm.RULE,
     hard_activation.RULE,

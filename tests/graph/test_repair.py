@@ -44,6 +44,14 @@ REPAIRED = {
     "GlobalMaxPool": (
         "global_pool_to_pool", f"({IMAGE} x) => (float[1,4,1,1] y)", "y = GlobalMaxPool(x)", {}, ["MaxPool"], 18,
     ),
+    "mean over a large map": (
+        "pool_to_chain", "(float[1,2,14,9] x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[14,9]>(x)", {},
+        ["AveragePool", "AveragePool"], 18,
+    ),
+    "maximum over a large map": (
+        "pool_to_chain", "(float[1,2,128,3] x) => (float[1,2,1,1] y)", "y = MaxPool<kernel_shape=[128,3]>(x)", {},
+        ["MaxPool", "MaxPool", "MaxPool"], 18,
+    ),
     "Flatten": ("squeeze_to_reshape", f"({IMAGE} x) => (float[1,144] y)", "y = Flatten(x)", {}, ["Reshape"], 18),
     "Squeeze": (
         "squeeze_to_reshape", f"({IMAGE} x) => (float[4,6,6] y)", "y = Squeeze(x, a)", {"a": np.array([0])},
@@ -129,6 +137,12 @@ def test_repairs_are_exact(build, case):
 
 
 KEPT = {
+    "pooling with a window that has no small factors": (
+        "(float[1,2,13,13] x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[13,13]>(x)", {}, 18,
+    ),
+    "pooling with a large window inside the map": (
+        "(float[1,2,20,20] x) => (float[1,2,5,5] y)", "y = AveragePool<kernel_shape=[16,16]>(x)", {}, 18,
+    ),
     "mean over channels": (f"({IMAGE} x) => (float[1,1,6,6] y)", "y = ReduceMean<axes=[1]>(x)", {}, 17),
     "constant that differs by position": (
         f"({IMAGE} x) => ({IMAGE} y)", "y = Add(x, s)", {"s": (1, 4, 6, 6)}, 18,
