@@ -119,5 +119,7 @@ def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[D
 def _computes_constant(layer: Layer) -> bool:
     if layer.type in ("CONSTANT", UNMAPPED):
         return layer.type == "CONSTANT"
+    if layer.type == "SHAPE":
+        return not layer.facts["dynamic"]
     constant = layer.facts.get("in_const") or [False]
     return all(constant)

@@ -30,13 +30,18 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     for scope in data["scopes"]:
         _scope(scope, console)
     for line in data["not_done"]:
-        console.print(f"[dim]not done: {escape(line)}[/dim]")
+        console.print(f"[dim]not done: {_safe(line)}[/dim]")
+
+
+def _safe(text: str) -> str:
+    """Text of the model without what a terminal or rich would act on."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 def _scope(scope: Mapping[str, Any], console: Console) -> None:
     verdict, colour = scope["verdict"], _COLOURS[scope["verdict"]]
-    heading = f"[bold]{escape(scope['scope'])}[/bold]: [bold {colour}]{verdict}[/bold {colour}]"
-    console.print(f"{heading} (evidence: {scope['level']}) - {escape(scope['title'])}")
+    heading = f"[bold]{_safe(scope['scope'])}[/bold]: [bold {colour}]{verdict}[/bold {colour}]"
+    console.print(f"{heading} (evidence: {scope['level']}) - {_safe(scope['title'])}")
     counts = scope["counts"]
     console.print(
         f"  {scope['nodes']} nodes, {scope['layers']} TensorRT layers; "
@@ -44,13 +49,13 @@ def _scope(scope: Mapping[str, Any], console: Console) -> None:
     )
     for key in ("differs", "why_not_next"):
         if scope.get(key):
-            console.print(f"  {key.replace('_', ' ')}: {escape(scope[key])}")
+            console.print(f"  {key.replace('_', ' ')}: {_safe(scope[key])}")
     for group in grouped(scope["findings"]):
         _group(group, console)
     if scope["placement"]:
         _placement(scope["placement"], console)
     if scope["limits"]:
-        console.print(Padding(f"[dim]limits: {escape(scope['limits'])}[/dim]", (0, 0, 0, 2)))
+        console.print(Padding(f"[dim]limits: {_safe(scope['limits'])}[/dim]", (0, 0, 0, 2)))
     console.print()
 
 
@@ -58,7 +63,7 @@ def _group(group: Group, console: Console) -> None:
     first, colour = group.first, _COLOURS[group.first["verdict"]]
     times = f" x{group.count}" if group.count > 1 else ""
     console.print(
-        f"  [{colour}]{first['verdict']}[/{colour}] {escape(first['rule'])} [dim]{first['layer']}{times}[/dim]"
+        f"  [{colour}]{first['verdict']}[/{colour}] {_safe(first['rule'])} [dim]{first['layer']}{times}[/dim]"
     )
     lines = [first["message"], f"at: {places(group, _PLACES)}"]
     if first["instead"]:
@@ -68,7 +73,7 @@ def _group(group: Group, console: Console) -> None:
     since = f", since {first['since']}" if first["since"] else ""
     lines.append(f"source: {first['source']} [{first['evidence']}]{since}")
     for line in lines:
-        console.print(Padding(escape(line), (0, 0, 0, 6)))
+        console.print(Padding(_safe(line), (0, 0, 0, 6)))
 
 
 def _placement(placement: Mapping[str, Any], console: Console) -> None:
@@ -79,6 +84,6 @@ def _placement(placement: Mapping[str, Any], console: Console) -> None:
         f"{placement['tensors_crossing']} tensors cross, {placement['bytes_crossing']:,} bytes as FP16"
     )
     for fallback in fallbacks[:_FALLBACKS]:
-        console.print(Padding(escape(f"GPU: {fallback['node']} ({fallback['op']}): {fallback['rule']}"), (0, 0, 0, 6)))
+        console.print(Padding(_safe(f"GPU: {fallback['node']} ({fallback['op']}): {fallback['rule']}"), (0, 0, 0, 6)))
     if len(fallbacks) > _FALLBACKS:
         console.print(f"      and {len(fallbacks) - _FALLBACKS} more")
