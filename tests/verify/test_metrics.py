@@ -1,0 +1,99 @@
+"""Metrics against hand-computed values, streamed in any batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from csa_deploy.verify.metrics import OutputMetrics, cosine, snr
+
+
+def metrics(want: object, got: object, labels: object = None, batches: int = 1) -> OutputMetrics:
+    want, got = np.asarray(want, "f4"), np.asarray(got, "f4")
+    found = OutputMetrics("y")
+    ids = np.array([f"s{i}" for i in range(len(want))])
+    for part in np.array_split(np.arange(len(want)), batches):
+        chosen = None if labels is None else np.asarray(labels)[part]
+        found.update(want[part], got[part], ids[part].tolist(), chosen)
+    return found
+
+
+def test_hand_computed() -> None:
+    found = metrics([[3.0, 4.0], [0.0, 2.0]], [[3.0, 5.0], [0.0, 2.0]]).values()
+    assert found["max_abs_error"] == 1.0
+    assert found["mean_abs_error"] == 0.25
+    assert found["max_rel_error"] == 1.0 / 4.0
+    assert found["cosine"] == pytest.approx(29 / (5 * math.sqrt(34)))
+    assert found["snr_db"] == pytest.approx(10 * math.log10(29 / 1))
+    assert found["top1_agreement"] == 1.0
+    assert "top1" not in found
+
+
+def test_accuracy_with_labels() -> None:
+    want = np.eye(6, 6)[[0, 1, 2, 3]]
+    got = np.eye(6, 6)[[0, 1, 5, 5]]
+    found = metrics(want, got, labels=[0, 1, 2, 0]).values()
+    assert (found["reference_top1"], found["top1"], found["top1_drop"]) == (0.75, 0.5, 0.25)
+    assert found["top1_agreement"] == 0.5
+    assert found["top5"] == 1.0  # ties are ranked by class
+
+
+def test_no_top5_for_five_classes() -> None:
+    found = metrics(np.eye(5), np.eye(5), labels=range(5)).values()
+    assert found["top1"] == 1.0 and "top5" not in found
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 7])
+def test_batches_do_not_matter(batches: int) -> None:
+    draw = np.random.default_rng(0)
+    want = draw.standard_normal((7, 9))
+    got = want + 0.1 * draw.standard_normal((7, 9))
+    labels = draw.integers(0, 9, 7)
+    whole, parts = metrics(want, got, labels), metrics(want, got, labels, batches)
+    assert parts.values() == whole.values() and parts.worst() == whole.worst()
+
+
+def test_an_output_that_is_no_classification() -> None:
+    draw = np.random.default_rng(1)
+    want = draw.standard_normal((3, 2, 4, 4))
+    found = metrics(want, want, labels=[0, 1, 1])
+    assert found.classes == 0 and set(found.values()) == {
+        "max_abs_error",
+        "mean_abs_error",
+        "max_rel_error",
+        "cosine",
+        "snr_db",
+    }
+    assert found.values()["snr_db"] == math.inf and found.values()["cosine"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_spoils_all(bad: float) -> None:
+    want = np.ones((3, 4))
+    got = want.copy()
+    got[1, 2] = bad
+    found = metrics(want, got, labels=[0, 0, 0])
+    values = found.values()
+    assert found.non_finite == ["s1"] and found.worst()[0]["id"] == "s1"
+    assert values["max_abs_error"] == math.inf and values["snr_db"] == -math.inf and values["cosine"] == -1.0
+    assert values["top1_agreement"] == pytest.approx(2 / 3)
+
+
+def test_the_worst_sample_is_named_and_other_classes_come_first() -> None:
+    want = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.9]]
+    got = [[1.5, 0.0], [9.0, 0.0], [1.0, 1.1]]
+    assert [w["id"] for w in metrics(want, got).worst()] == ["s2", "s1", "s0"]
+    assert [w["agrees"] for w in metrics(want, got).worst(2)] == [False, True]
+
+
+def test_zero_signals() -> None:
+    zero, one = np.zeros(3), np.ones(3)
+    assert cosine(zero, zero) == 1.0 and cosine(zero, one) == 0.0 and cosine(one, zero) == 0.0
+    assert snr(0.0, 0.0) == math.inf and snr(0.0, 1.0) == -math.inf and snr(1.0, 0.0) == math.inf
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"reference \(1, 2\), candidate \(1, 3\)"):
+        metrics(np.ones((1, 2)), np.ones((1, 3)))

@@ -1,0 +1,165 @@
+"""The comparison finds planted errors, names the sample, and takes any batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from csa_deploy.config import make_config
+from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.source import load_source
+from csa_deploy.verify import stage as verify
+from csa_deploy.workspace import StageOutput, Workspace
+
+SAMPLES = 6
+Verify = Callable[..., StageOutput]
+
+
+@pytest.fixture()
+def compared(lab: Path) -> Verify:
+    """``compared(change, **settings)``: verify ``lab/tiny.onnx`` after ``change(model)`` was done to a graph."""
+
+    def run(
+        change: Callable[[onnx.ModelProto], None] | None = None, graph: str = "tiny.optimized.onnx", **settings: Any
+    ) -> StageOutput:
+        given = {"network": str(lab / "tiny.onnx"), "data": str(lab / "x.npz"), "threads": 1, **settings}
+        config = make_config(given)
+        workspace = Workspace(lab / "w")
+        context = Context(config, load_source(config.network), workspace)
+        with workspace.locked(), workspace.scratch("verify") as scratch:
+            run_stages(["precision"], context)
+            context.scratch = scratch
+            if change is not None:
+                model = onnx.load(lab / "w/onnx" / graph)
+                change(model)
+                onnx.save(model, lab / "w/onnx" / graph)
+            return verify.run(context)
+
+    return run
+
+
+def candidates(output: StageOutput) -> dict[str, Any]:
+    return {c["label"]: c for c in output.record["candidates"]}
+
+
+def set_weight(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.ModelProto], None]:
+    def apply(model: onnx.ModelProto) -> None:
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+
+    return apply
+
+
+def one_weight(array: np.ndarray) -> np.ndarray:
+    array.flat[0] += 0.05 if array.dtype == np.float32 else 1.0  # FP16 may lose more by itself
+    return array
+
+
+def one_nan(array: np.ndarray) -> np.ndarray:
+    array.flat[0] = np.nan
+    return array
+
+
+def test_graphs_that_agree_pass(compared: Verify) -> None:
+    output = compared()
+    found = candidates(output)
+    assert output.failure is None and set(found) == {"fp32", "fp16"}  # the exported graph is the reference here
+    assert {c["verdict"] for c in found.values()} == {"pass"}
+    assert found["fp32"]["outputs"][0]["metrics"]["snr_db"] > 100
+    assert 50 < found["fp16"]["outputs"][0]["metrics"]["snr_db"] < 100
+    assert output.record["data"]["samples"] == SAMPLES and output.record["data"]["labelled"]
+
+
+@pytest.mark.parametrize("graph", ["tiny.optimized.onnx", "tiny.fp16.onnx"])
+def test_one_wrong_weight_fails(compared: Verify, graph: str) -> None:
+    output = compared(set_weight("last", one_weight), graph)
+    label = "fp32" if "optimized" in graph else "fp16"
+    assert isinstance(output.failure, AccuracyGateError)
+    assert output.failure.exit_code == 6 and label in output.failure.message
+    worst = candidates(output)[label]["outputs"][0]["worst"][0]["id"]
+    assert f"(worst sample {worst})" in output.failure.message
+
+
+def test_nan_fails_and_names_output_and_sample(compared: Verify) -> None:
+    output = compared(set_weight("last", one_nan))
+    assert isinstance(output.failure, AccuracyGateError)
+    assert "output 'y' is not finite on sample 0" in output.failure.message
+    assert candidates(output)["fp32"]["verdict"] == "fail"
+
+
+def test_wrong_preprocessing_fails(compared: Verify) -> None:
+    """A candidate that normalises its input again."""
+
+    def normalise(model: onnx.ModelProto) -> None:
+        node = onnx.helper.make_node("Mul", ["x", "std"], ["scaled"])
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(1 / 0.225), "std"))
+        model.graph.node.insert(0, node)
+        next(n for n in model.graph.node if n.op_type == "Conv").input[0] = "scaled"
+
+    output = compared(normalise)
+    assert isinstance(output.failure, AccuracyGateError) and candidates(output)["fp32"]["verdict"] == "fail"
+
+
+def test_swapped_classes_fail_on_agreement(compared: Verify) -> None:
+    output = compared(set_weight("last", lambda a: a[::-1].copy()))
+    metrics = candidates(output)["fp32"]["outputs"][0]["metrics"]
+    assert metrics["top1_agreement"] < 0.5 and output.failure is not None
+
+
+def test_a_budget_of_the_configuration_decides(compared: Verify) -> None:
+    assert compared(budget=["fp16.snr_db=150"]).failure is not None
+    assert compared(budget=["fp16.snr_db=20"]).failure is None
+
+
+def test_an_accuracy_budget(compared: Verify, lab: Path) -> None:
+    assert compared(budget=["fp32.top1=0.99"]).failure is not None  # the labels are 0..5, the network is random
+    x = np.load(lab / "x.npz")["x"]
+    np.savez(lab / "x.npz", x=x)
+    output = compared(budget=["fp32.top1=0.99"])
+    assert output.failure is None
+    (check,) = [c for c in candidates(output)["fp32"]["checks"] if c["metric"] == "top1"]
+    assert check["passed"] is None and "no labels" in check["reason"]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_batch_sees_every_sample_once(lab: Path, compared: Verify, make_tiny: Any, batch: int) -> None:
+    """Six samples in batches of four: the last one is filled up, and the filling does not count."""
+    reference = candidates(compared())["fp16"]["outputs"][0]
+    onnx.save(make_tiny(inputs=(batch, 3, 16, 16)), lab / "tiny.onnx")
+    output = compared(batch=batch)
+    got = candidates(output)["fp16"]["outputs"][0]
+    assert got["metrics"] == pytest.approx(reference["metrics"], rel=1e-4)
+    assert [w["id"] for w in got["worst"]] == [w["id"] for w in reference["worst"]]
+    columns = np.load(lab / "w/.scratch/verify/samples.npz") if (lab / "w/.scratch").exists() else None
+    assert columns is None and output.record["data"]["samples"] == SAMPLES
+
+
+def test_the_tensors_that_went_in_are_named_by_hash(compared: Verify, lab: Path) -> None:
+    x = np.load(lab / "x.npz")["x"]
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(sample[None]).tobytes() for sample in x)).hexdigest()
+    assert compared().record["data"]["tensors_sha256"] == digest
+
+
+def test_fp16_inputs_get_what_fp32_inputs_get(compared: Verify) -> None:
+    output = compared(fp16_io=True)
+    assert output.failure is None and candidates(output)["fp16"]["outputs"][0]["metrics"]["snr_db"] > 40
+
+
+def test_labels_that_do_not_fit(compared: Verify, lab: Path) -> None:
+    np.savez(lab / "x.npz", x=np.zeros((2, 3, 16, 16), "f4"), labels=np.array([0, 10]))
+    with pytest.raises(UsageError, match=r"labels 0\.\.10 do not fit a network with 10 outputs"):
+        compared()
+
+
+def test_data_that_do_not_fit(compared: Verify, lab: Path) -> None:
+    np.savez(lab / "x.npz", x=np.zeros((2, 3, 8, 8), "f4"))
+    with pytest.raises(UsageError, match="the data do not fit the network"):
+        compared()
