@@ -50,6 +50,7 @@ FACTS: dict[str, str] = {
     "post_padding": "list: padding after, per spatial axis",
     "dilation": "list: dilation per spatial axis",
     "extent": "list: reach of the dilated window per spatial axis, (kernel - 1) * dilation + 1",
+    "padded": "list: input size with its padding, per spatial axis",
     "groups": "groups of a convolution",
     "output_maps": "output channels of a convolution",
     "weights_const": "whether the weights are build-time constants",

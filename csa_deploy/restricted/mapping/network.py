@@ -40,19 +40,29 @@ def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
             problem.reason, f"{problem.node}: {problem.detail}" if problem.node else problem.detail, None, problem.op
         )
     layers: list[Layer] = []
+    signed = _signed(graph) if version >= (10,) else frozenset()
     for node in graph.walk():
-        layers += map_node(node, version, graph.opset)
+        layers += map_node(node, version, graph.opset, signed)
     if version >= (10,):  # whose parser folds nothing: the validator sees constant arithmetic as layers
         for node in graph.constants:
             if node.op not in _FOLDED_BY_PARSER:
-                layers += map_node(node, version, graph.opset)
+                layers += map_node(node, version, graph.opset, signed)
     yield from layers
-    yield _network(graph, layers, version)
+    yield _network(graph, layers, version, signed)
 
 
-def map_node(node: Node, version: tuple[int, ...], opset: int) -> list[Layer]:
+def _signed(graph: Graph) -> frozenset[str]:
+    """Tensors that ONNX quantizes to uint8: parsers from 10 on make int8 of them, given a zero point of 0."""
+    names: set[str] = set()
+    for node in graph.walk():
+        if node.op == "QuantizeLinear" or any(value is not None and value.name in names for value in node.inputs):
+            names.update(value.name for value in node.outputs if value.dtype == "uint8")
+    return frozenset(names)
+
+
+def map_node(node: Node, version: tuple[int, ...], opset: int, signed: frozenset[str] = frozenset()) -> list[Layer]:
     """Layers of one node; what is not understood becomes one ``UNMAPPED`` layer behind the rest."""
-    net = Recorder(node, version, opset)
+    net = Recorder(node, version, opset, signed)
     try:
         _import(net)
     except UnmappableError as error:
@@ -99,7 +109,7 @@ def _gaps(net: Recorder) -> list[tuple[str, str]]:
     return []
 
 
-def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Layer:
+def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...], signed: frozenset[str]) -> Layer:
     dtypes = {dtype for layer in layers for dtype in layer.facts.get("out_dtype", ()) if dtype}
     plugins = [str(layer.facts.get("plugin") or layer.facts["op"]) for layer in layers if _is_plugin(layer)]
     return network_layer(
@@ -107,8 +117,8 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Lay
             "opset": graph.opset,
             "opset_known": 1 <= graph.opset <= defs.onnx_opset_version(),
             "duplicate_names": _duplicates(graph),
-            "input_dtype": [_io_dtype(value, version) for value in graph.inputs],
-            "output_dtype": [_io_dtype(value, version) for value in graph.outputs],
+            "input_dtype": [_io_dtype(value, version, signed) for value in graph.inputs],
+            "output_dtype": [_io_dtype(value, version, signed) for value in graph.outputs],
             "input_shape": [None if value.shape is None else list(value.shape) for value in graph.inputs],
             "dynamic_inputs": [value.name for value in graph.inputs if _is_dynamic(value)],
             "tensor_dtypes": sorted(dtypes),
@@ -121,8 +131,10 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...]) -> Lay
     )
 
 
-def _io_dtype(value: Value, version: tuple[int, ...]) -> str | None:
+def _io_dtype(value: Value, version: tuple[int, ...], signed: frozenset[str]) -> str | None:
     """The parser of TensorRT 10 makes a float32 input or output of a float64 one, and says so in a warning."""
+    if value.name in signed:
+        return "int8"
     return "float32" if value.dtype == "float64" and version >= (10,) else value.dtype
 
 

@@ -9,10 +9,11 @@ from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, im
 @importer("QuantizeLinear", "DequantizeLinear")
 def _quantize(net: Recorder) -> None:
     source, scale = net.tensor(0), net.tensor(1)
-    if source.dtype == "uint8" or (net.out.dtype == "uint8" and net.version < (10,)):
-        raise UnmappableError("not-imported", "unsigned 8-bit quantization")
     zero_point = net.node.input(2)
     zero = False if zero_point is None else None if zero_point.data is None else bool(zero_point.data.any())
+    unsigned = "uint8" in (net.dtype(source), net.dtype(net.out))
+    if unsigned or (zero and "uint8" in (source.dtype, net.out.dtype)):
+        raise UnmappableError("not-imported", "unsigned 8-bit quantization")
     block = net.attr("block_size", 0)
     granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"
     axis = None if granularity == "TENSOR" else net.axis(net.attr("axis", 1), source.rank)

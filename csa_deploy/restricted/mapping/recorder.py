@@ -52,9 +52,17 @@ class UnmappableError(Exception):
 
 
 class Recorder:
-    """Collects the layers of one node for one TensorRT version."""
+    """Collects the layers of one node for one TensorRT version.
 
-    def __init__(self, node: Node, version: tuple[int, ...], opset: int) -> None:
+    Args:
+        node: the node.
+        version: version of the parser, as far as its mapping differs.
+        opset: version of the standard operator set.
+        signed: names of uint8 tensors that the parser holds as int8.
+    """
+
+    def __init__(self, node: Node, version: tuple[int, ...], opset: int, signed: frozenset[str] = frozenset()) -> None:
+        self.signed = signed
         self.node = node
         self.version = version
         self.opset = opset
@@ -86,6 +94,8 @@ class Recorder:
 
     def dtype(self, value: Value) -> str | None:
         """Element type as this version of TensorRT sees it."""
+        if value.name in self.signed:
+            return "int8"
         return None if value.dtype is None else self._aliases.get(value.dtype, value.dtype)
 
     def required(self, index: int) -> Value:

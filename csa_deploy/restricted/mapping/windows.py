@@ -90,7 +90,7 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
     """The layer itself; over one spatial axis it runs as two-dimensional between two Shuffles."""
     output = net.out
     if source.rank != 3:
-        net.add(layer, [source, *more], output, **facts, extent=_extent(facts))
+        net.add(layer, [source, *more], output, **facts, **_reach(source, facts))
         return
     shape = source.shape
     wide = net.unsqueeze(source, None if shape is None else (*shape, 1))
@@ -105,16 +105,19 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
         if facts.get(name) is not None:
             facts[name] = [*facts[name], fill]
     facts["spatial_rank"] = 2
-    net.add(layer, [wide, *more], widened, **facts, extent=_extent(facts))
+    net.add(layer, [wide, *more], widened, **facts, **_reach(wide, facts))
     net.squeeze(widened, output)
 
 
-def _extent(facts: dict[str, Any]) -> list[int] | None:
-    """Reach of the dilated window per spatial axis."""
+def _reach(source: Value, facts: dict[str, Any]) -> dict[str, Any]:
+    """Reach of the dilated window and size of the padded input, per spatial axis."""
     kernel, dilation = facts["kernel"], facts.get("dilation")
     if dilation is None or None in kernel:
-        return None
-    return [(size - 1) * spread + 1 for size, spread in zip(kernel, dilation, strict=True)]
+        return {}
+    sides = zip((source.shape or ())[2:], facts["pre_padding"], facts["post_padding"], strict=False)
+    padded = [None if size is None or before is None else size + before + after for size, before, after in sides]
+    extent = [(size - 1) * spread + 1 for size, spread in zip(kernel, dilation, strict=True)]
+    return {"extent": extent, "padded": padded}
 
 
 def _window(net: Recorder, source: Value, weights: Shape | None) -> dict[str, Any]:
@@ -131,7 +134,9 @@ def _window(net: Recorder, source: Value, weights: Shape | None) -> dict[str, An
     dilation = list(net.attr("dilations", [1] * count))
     pads = list(net.attr("pads", [0] * 2 * count))
     mode = net.attr("auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
+    if mode in ("SAME_UPPER", "SAME_LOWER") and net.version >= (10,):
+        pads = [0] * 2 * count  # the layer carries the mode; its padding attributes stay 0
+    elif mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = _same_padding(source.shape, kernel, stride, dilation, upper=mode == "SAME_UPPER")
     return {
         "spatial_rank": count,

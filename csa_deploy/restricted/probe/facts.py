@@ -32,14 +32,17 @@ def _slice(layer: Any) -> Facts:
 
 def _convolution(layer: Any) -> Facts:
     kernel, dilation = list(layer.kernel_size_nd), list(layer.dilation_nd)
+    before, after = list(layer.pre_padding), list(layer.post_padding)
+    sizes = list(layer.get_input(0).shape)[-len(kernel) :]
     return {
         "spatial_rank": len(kernel),
         "kernel": kernel,
         "stride": list(layer.stride_nd),
         "dilation": dilation,
         "extent": [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)],
-        "pre_padding": list(layer.pre_padding),
-        "post_padding": list(layer.post_padding),
+        "padded": [sum(sides) for sides in zip(sizes, before, after, strict=True)],
+        "pre_padding": before,
+        "post_padding": after,
         "groups": layer.num_groups,
         "output_maps": layer.num_output_maps,
     }

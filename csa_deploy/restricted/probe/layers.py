@@ -55,6 +55,7 @@ def _convolution(
     groups: int = 1,
     bias: bool = True,
     transposed: bool = False,
+    mode: str | None = None,
     **attributes: Any,
 ) -> Any:
     count = 0 if len(t) > 1 else maps * channels // groups * prod(kernel)
@@ -62,11 +63,21 @@ def _convolution(
     layer = add(t[0], maps, kernel, b.weights(dtype, count), b.weights(dtype, maps if bias and len(t) == 1 else 0))
     for number, tensor in enumerate(t[1:], start=1):
         layer.set_input(number, tensor)
-    return _set(layer, num_groups=groups, **attributes)
+    return _padded(b, _set(layer, num_groups=groups, **attributes), mode)
 
 
-def _pooling(b: NetworkFromProbe, t: list[Any], kind: str, window: list[int], **attributes: Any) -> Any:
-    return _set(b.network.add_pooling_nd(t[0], getattr(b.trt.PoolingType, kind), window), **attributes)
+def _pooling(
+    b: NetworkFromProbe, t: list[Any], kind: str, window: list[int], mode: str | None = None, **attributes: Any
+) -> Any:
+    layer = b.network.add_pooling_nd(t[0], getattr(b.trt.PoolingType, kind), window)
+    return _padded(b, _set(layer, **attributes), mode)
+
+
+def _padded(b: NetworkFromProbe, layer: Any, mode: str | None) -> Any:
+    """Let TensorRT choose the padding: it is then no attribute of the layer."""
+    if mode:
+        layer.padding_mode = getattr(b.trt.PaddingMode, mode)
+    return layer
 
 
 def _scale(

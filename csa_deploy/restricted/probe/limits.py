@@ -12,7 +12,7 @@ from typing import Any
 
 WINDOWS = ("CONVOLUTION", "DECONVOLUTION")
 PAD_FIRST = "pad with a Pad node in front of the layer"
-PADDINGS = {"pre_padding": {"lt": "$extent"}, "post_padding": {"lt": "$extent"}}
+FITTING = {"pre_padding": {"lt": "$extent"}, "post_padding": {"lt": "$extent"}, "extent": {"le": "$padded"}}
 LAST_TWO = "only the last two dimensions may change"
 
 
@@ -83,12 +83,13 @@ CANDIDATES = (
         upper="in_shape.0.1",
     ),
     Candidate(
-        "padding-under-reach",
+        "reach",
         ("CONVOLUTION",),
         ("LayerEffectiveFilterSizeLimitExt",),
-        "padding {pre_padding}, {post_padding} must be smaller than the dilated kernel {extent}",
+        "the dilated kernel {extent} must be larger than the padding {pre_padding}, {post_padding} and fit into the "
+        "input with the padding that is written out, {padded}",
         PAD_FIRST,
-        unless=PADDINGS,
+        unless=FITTING,
     ),
     Candidate(
         "stride-over-kernel",

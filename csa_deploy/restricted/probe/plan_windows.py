@@ -24,6 +24,7 @@ def probes() -> Iterator[Probe]:
     for transposed in (False, True):
         yield from _convolutions(transposed)
         yield from _padding_against_kernel(transposed)
+        yield from _chosen_padding(transposed)
         yield from _random_convolutions(transposed)
     yield from _stride_against_kernel()
     for kind in ("MAX", "AVERAGE"):
@@ -98,6 +99,16 @@ def _padding_against_kernel(transposed: bool) -> Iterator[Probe]:
         yield _convolution(f"{name}.uneven-padding", (*pre, *post), transposed, 2, kernel=list(kernel_pair), **sides)
 
 
+def _chosen_padding(transposed: bool) -> Iterator[Probe]:
+    """Padding that TensorRT chooses, around kernels up to and beyond the size of the input."""
+    for mode, kernel, dilation, stride in product(("SAME_UPPER", "SAME_LOWER"), (1, 3, 8), (1, 2), (1, 2, 8)):
+        for size in (7, 8, 14, 15, 16):
+            words: _Words = {"kernel": [kernel] * 2, "dilation_nd": [dilation] * 2, "stride_nd": [stride] * 2}
+            value = (kernel, dilation, stride, size)
+            name = f"{_name(transposed, 2)}.{mode.lower()}"
+            yield _convolution(name, value, transposed, 2, size, mode=mode, **words)
+
+
 def _stride_against_kernel() -> Iterator[Probe]:
     name = "deconvolution.2d.stride-against-kernel"
     for kernel, stride in product(range(1, 9), range(1, 10)):
@@ -145,21 +156,21 @@ def _poolings(kind: str) -> Iterator[Probe]:
             yield _pool(f"{name}.window", value, kind, spatial, [value] * spatial)
         for value in (1, 2, 3, 4, 5, 6, 7, 8, 16, 33):
             yield _pool(f"{name}.stride", value, kind, spatial, [2] * spatial, stride_nd=[value] * spatial)
-        for value in (0, 1, 2, 3, 7, 8, 9, 10, 11, 12):
-            for side in ("pre", "post"):
-                for window in (2, 9, 22):
-                    padding: dict[str, Any] = {
-                        f"{side}_padding": [value] * spatial,
-                        "average_count_excludes_padding": False,
-                    }
-                    yield _pool(f"{name}.{side}.{window}", value, kind, spatial, [window] * spatial, **padding)
-        for value in (True, False):
-            both: _Words = {"pre_padding": [1] * spatial, "post_padding": [1] * spatial}
-            yield _pool(
-                f"{name}.excludes", value, kind, spatial, [3] * spatial, average_count_excludes_padding=value, **both
-            )
         for window_pair in ((1, 22, 1), (23, 1, 1), (2, 5, 3)):
             yield _pool(f"{name}.uneven", window_pair[:spatial], kind, spatial, window_pair[:spatial])
+        yield from _padded_poolings(name, kind, spatial)
+
+
+def _padded_poolings(name: str, kind: str, spatial: int) -> Iterator[Probe]:
+    for value, side, window in product((0, 1, 2, 3, 7, 8, 9, 10, 11, 12), ("pre", "post"), (2, 9, 22)):
+        padding: _Words = {f"{side}_padding": [value] * spatial, "average_count_excludes_padding": False}
+        yield _pool(f"{name}.{side}.{window}", value, kind, spatial, [window] * spatial, **padding)
+    for mode, window, size in product(("SAME_UPPER", "SAME_LOWER"), (3, 8, 22), (7, 8, 21, 22)):
+        yield _pool(f"{name}.{mode.lower()}", (window, size), kind, spatial, [window] * spatial, size, mode=mode)
+    both: _Words = {"pre_padding": [1] * spatial, "post_padding": [1] * spatial}
+    for value in (True, False):
+        words = {"average_count_excludes_padding": value, **both}
+        yield _pool(f"{name}.excludes", value, kind, spatial, [3] * spatial, **words)
 
 
 def _random_poolings(kind: str) -> Iterator[Probe]:
