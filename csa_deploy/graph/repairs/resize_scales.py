@@ -90,17 +90,27 @@ def _nudge(op: Any, resize: ir.Node) -> ir.Value | None:
 
 def _from_sizes(op: Any, resize: ir.Node) -> ir.Value | None:
     source = static_shape(resize.inputs[0])
-    sizes = constant(resize.inputs[_SIZES]) if len(resize.inputs) > _SIZES else None
-    if source is None or sizes is None or not sizes.size or not _stretches(resize):
+    sizes = _sizes_of(resize)
+    if source is None or sizes is None or not _stretches(resize):
         return None
     scales = []
     for axis, size in zip(scaled_axes(resize, len(source)), sizes, strict=True):
-        scale = agreed_scale(source[axis], int(size))
+        scale = agreed_scale(source[axis], size)
         exact = scale is not None and float(scale) * source[axis] == size
         if scale is None or not (exact or resize.attributes.get_string("mode", "nearest") == "linear"):
             return None  # with nearest, a scale off by one unit may pick another pixel
         scales.append(scale)
     return by_scales(op, resize, np.array(scales, np.float32))
+
+
+def _sizes_of(resize: ir.Node) -> list[int] | None:
+    """Sizes of a Resize by sizes: their constant, or the declared output shape where they are computed."""
+    if len(resize.inputs) <= _SIZES or resize.inputs[_SIZES] is None:
+        return None
+    sizes, declared = constant(resize.inputs[_SIZES]), static_shape(resize.outputs[0])
+    if sizes is not None:
+        return [int(size) for size in sizes] or None
+    return [declared[axis] for axis in scaled_axes(resize, len(declared))] if declared is not None else None
 
 
 def _stretches(resize: ir.Node) -> bool:

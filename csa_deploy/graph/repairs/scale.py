@@ -19,9 +19,9 @@ from csa_deploy.graph.shapes import static_shape
 def scaled(op: Any, node: ir.Node, x: ir.Value, scale: np.ndarray, shift: np.ndarray, name: str) -> ir.Value:
     """``x * scale + shift`` per channel (axis 1), standing for (a part of) ``node``; ``scale``, ``shift``: (C,)."""
     assert x.dtype is not None
-    dtype = x.dtype.numpy()
+    dtype, own = x.dtype.numpy(), name.removeprefix(f"{node.name}_")
     parts = {"scale": scale, "shift": shift, "mean": np.zeros_like(scale), "variance": np.ones_like(scale)}
-    constants = [new_constant(op, node, part.astype(dtype), f"{name}_{key}") for key, part in parts.items()]
+    constants = [new_constant(op, node, part.astype(dtype), f"{own}_{key}") for key, part in parts.items()]
     return inherit(op.BatchNormalization(x, *constants, _name=name, epsilon=0.0), node)
 
 
