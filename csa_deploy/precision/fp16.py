@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.shapes import editable, infer_shapes
-from csa_deploy.precision.half_typing import HalfTyping
+from csa_deploy.precision.half_typing import LARGEST, HalfTyping
+from csa_deploy.precision.placement import GATES
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,24 @@ class Fp16Result:
 
 
 def to_fp16(
-    model: onnx.ModelProto, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Iterable[str] = ()
+    model: onnx.ModelProto,
+    *,
+    io: Literal["fp32", "fp16"] = "fp32",
+    keep_fp32: Iterable[str] = (),
+    largest: Mapping[str, float] | None = None,
 ) -> Fp16Result:
     """Type a graph in FP16.
 
     Every FP32 value becomes FP16 except those of nodes that stay in FP32: nodes named in ``keep_fp32``, nodes with a
-    weight beyond FP16's range, operators without an FP16 form, custom operators, and nodes with subgraphs. Inputs
+    weight beyond FP16's range or lost below its smallest normal number, nodes next to an activation that was measured
+    to leave FP16's range, operators without an FP16 form, custom operators, and nodes with subgraphs. Inputs
     that select positions (Resize scales) stay FP32, as TensorRT and ONNX demand.
 
     Args:
         model: a graph of known shapes and types; not changed.
         io: type of the network's inputs and outputs. With ``fp32`` each has one Cast.
         keep_fp32: names of nodes to keep in FP32.
+        largest: measured largest absolute value by activation, where there are measurements.
 
     Raises:
         UsageError: ``keep_fp32`` names a node that is not there, or ``io`` is unknown.
@@ -87,7 +94,8 @@ def to_fp16(
     typed = editable(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(typed)
     infer_shapes(typed)
-    typing = HalfTyping(typed, half_io=io == "fp16", keep=_known(typed.graph, keep_fp32))
+    keep = beyond_range(typed.graph, largest or {}) | dict.fromkeys(_known(typed.graph, keep_fp32), "kept on request")
+    typing = HalfTyping(typed, half_io=io == "fp16", keep=keep)
     typing.apply()
     RemoveUnusedNodesPass()(typed)
     return Fp16Result(
@@ -101,6 +109,28 @@ def to_fp16(
         overflowing=typing.overflowing,
         largest_weight=typing.largest_weight,
     )
+
+
+def beyond_range(graph: ir.Graph, largest: Mapping[str, float]) -> dict[str, str]:
+    """Nodes that make or read an activation beyond FP16's range, with the reason; the activation stays FP32 then.
+
+    What has no measurement of its own is as large as what it is computed from.
+    """
+    size: dict[ir.Value, tuple[float, str]] = {}
+    found = {}
+    for node in graph:
+        read = [size[v] for v in node.inputs if v in size]
+        for value in node.outputs:
+            name = str(value.name)
+            unmeasured = (1.0, name) if node.op_type in GATES else max(read, default=(0.0, ""))
+            own = (largest[name], name) if name in largest else unmeasured
+            if own[0] > LARGEST:
+                size[value] = own
+        beyond = read + [size[v] for v in node.outputs if v in size]
+        if beyond and node.name:
+            worst, name = max(beyond)
+            found[node.name] = f"activation '{name}' reaches {worst:.4g}, beyond FP16's {LARGEST:.0f}"
+    return found
 
 
 def _known(graph: ir.Graph, names: Iterable[str]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -10,8 +10,10 @@ import onnx_ir as ir
 from csa_deploy.precision.ports import Ports, half_ports
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+# Normal numbers are rounded by at most 2**-11; a larger root-mean-square error comes from values below them.
+_LARGEST_LOSS = 2.0**-10
 
 
 class HalfTyping:
@@ -20,10 +22,10 @@ class HalfTyping:
     Args:
         model: constants are initializers and value types are known.
         half_io: whether the network's inputs and outputs become FP16 too.
-        keep: names of nodes to keep in FP32.
+        keep: nodes to keep in FP32 by name, with the reason.
     """
 
-    def __init__(self, model: ir.Model, *, half_io: bool, keep: frozenset[str]) -> None:
+    def __init__(self, model: ir.Model, *, half_io: bool, keep: Mapping[str, str]) -> None:
         self.kept: list[tuple[ir.Node, str]] = []
         self.nodes = self.casts = self.weights = self.underflowed = self.subnormal = self.overflowing = 0
         self.largest_weight = 0.0
@@ -46,30 +48,36 @@ class HalfTyping:
                 self._type_output(index)
         self._drop_void_casts()
 
-    def _ports(self, node: ir.Node, keep: frozenset[str]) -> Ports:
+    def _ports(self, node: ir.Node, keep: Mapping[str, str]) -> Ports:
         """The FP16 ports of a node; none where it stays in FP32, which is then noted with the reason."""
         if not any(v is not None and v.dtype in (FLOAT, None) for v in (*node.inputs, *node.outputs)):
             return Ports(frozenset(), frozenset())
         ports = "kept on request" if node.name in keep else half_ports(node, self._graph.opset_imports.get("", 1))
         if isinstance(ports, Ports):
-            ports = self._overflow(node, ports) or ports
+            ports = self._unfit_weight(node, ports) or ports
         if isinstance(ports, Ports):
             self.nodes += bool(ports.inputs or ports.outputs)
             return ports
         self.kept.append((node, ports))
         return Ports(frozenset(), frozenset())
 
-    def _overflow(self, node: ir.Node, ports: Ports) -> str | None:
+    def _unfit_weight(self, node: ir.Node, ports: Ports) -> str | None:
+        """Why a weight of the node cannot be FP16: beyond its range, or lost below its smallest normal number."""
         for index in sorted(ports.inputs):
             value = node.inputs[index]
             if value is None or not _is_weight(value) or value.const_value is None:
                 continue
             array = value.const_value.numpy()
-            beyond = np.isfinite(array) & (np.abs(array) > _LARGEST)
+            beyond = np.isfinite(array) & (np.abs(array) > LARGEST)
             if beyond.any():
                 self.overflowing += int(beyond.sum())
                 worst = float(np.abs(array[beyond]).max())
-                return f"weight '{value.name}' holds {worst:.4g}, beyond FP16's {_LARGEST:.0f}"
+                return f"weight '{value.name}' holds {worst:.4g}, beyond FP16's {LARGEST:.0f}"
+            if (lost := _rounding_error(array)) > _LARGEST_LOSS:
+                return (
+                    f"weight '{value.name}' falls below FP16's smallest normal number {_SMALLEST_NORMAL:.2g}: rounding "
+                    f"would change it by {100 * lost:.2g} %"
+                )
         return None
 
     def _type_node(self, node: ir.Node, ports: Ports) -> None:
@@ -163,6 +171,14 @@ class HalfTyping:
 def _is_weight(value: ir.Value) -> bool:
     """Whether a value is a constant that nobody outside can see or replace."""
     return value.is_initializer() and not value.is_graph_input() and not value.is_graph_output()
+
+
+def _rounding_error(array: np.ndarray) -> float:
+    """Root-mean-square change of a weight by rounding to FP16, relative to its root mean square."""
+    finite = array[np.isfinite(array)].astype(np.float64)
+    size = float(np.sqrt((finite**2).sum()))
+    change = finite - finite.astype(np.float16)
+    return float(np.sqrt((change**2).sum())) / size if size else 0.0
 
 
 def _retype_attribute(node: ir.Node) -> None:

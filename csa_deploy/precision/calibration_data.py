@@ -1,0 +1,259 @@
+"""Calibration images: read one by one, hashed, and forgiving about files that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.data.base import IMAGE, Batch, Dataset, ImageDataset, Sample, choose
+from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.images import SUFFIXES, to_array
+from csa_deploy.data.named import NAMED
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+
+_LOG = logging.getLogger(__name__)
+
+RANDOM = "random"
+RECOMMENDED = 64
+"""Images below which a warning is given."""
+LARGEST_SKIPPED = 0.1
+"""Share of files that may be unreadable."""
+_RANDOM_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class CalibrationBatch(Batch):
+    """A batch, and the number of samples that were read up to its end, skipped ones included."""
+
+    consumed: int = 0
+
+
+class CalibrationData(ABC):
+    """Samples to calibrate on.
+
+    Attributes:
+        name: as the user typed it.
+        preprocessing: JSON form of how images became tensors; None for data that are tensors.
+        skipped: files that could not be read, with the reason.
+    """
+
+    def __init__(self, name: str, preprocessing: dict[str, Any] | None) -> None:
+        self.name, self.preprocessing = name, preprocessing
+        self.skipped: dict[str, str] = {}
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every sample by identity."""
+
+    @abstractmethod
+    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
+        """Identity, label and arrays without batch axis, from sample ``start`` on; None for what cannot be read."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 over identities and contents."""
+        return hashlib.sha256("".join(f"{i}\0{h}\0" for i, h in self.hashes().items()).encode()).hexdigest()
+
+    def batches(self, size: int, *, start: int = 0) -> Iterator[CalibrationBatch]:
+        """Batches of up to ``size`` readable samples; ``start`` skips samples that an earlier pass has read.
+
+        Raises:
+            UsageError: more than a tenth of the files cannot be read.
+        """
+        waiting: list[tuple[str, int | None, dict[str, np.ndarray]]] = []
+        for consumed, (identity, label, arrays) in enumerate(self._samples(start), start + 1):
+            if arrays is not None:
+                waiting.append((identity, label, arrays))
+            elif len(self.skipped) > LARGEST_SKIPPED * len(self):
+                raise self._too_many_skipped()
+            if waiting and (len(waiting) == size or consumed == len(self)):
+                yield _batch(waiting, consumed)
+                waiting = []
+
+    def require_enough(self, images: int) -> None:
+        """Warn about few images; raise UsageError when there were none."""
+        if not images:
+            raise self._too_many_skipped()
+        if images < RECOMMENDED:
+            _LOG.warning("%s: calibrated on %d images; %d or more are recommended", self.name, images, RECOMMENDED)
+
+    def _too_many_skipped(self) -> UsageError:
+        name, reason = next(iter(self.skipped.items()))
+        return UsageError(
+            f"{self.name}: {len(self.skipped)} of {len(self)} files cannot be read, the first is {name}: {reason}",
+            fix="replace or remove these files",
+        )
+
+
+def _batch(samples: Sequence[tuple[str, int | None, dict[str, np.ndarray]]], consumed: int) -> CalibrationBatch:
+    labels = [label for _, label, _ in samples if label is not None]
+    return CalibrationBatch(
+        {name: np.stack([arrays[name] for _, _, arrays in samples]) for name in samples[0][2]},
+        np.asarray(labels, np.int64) if labels else None,
+        tuple(identity for identity, _, _ in samples),
+        consumed,
+    )
+
+
+class Images(CalibrationData):
+    """Image files or pixel arrays."""
+
+    def __init__(self, name: str, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+        super().__init__(name, preprocessing.to_json())
+        self._images, self._how = tuple(samples), preprocessing
+        self._hashes: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def hashes(self) -> dict[str, str]:
+        """Hash of each file's bytes, or of the pixels."""
+        if not self._hashes:
+            self._hashes = {s.id: _digest(s) for s in self._images}
+        return self._hashes
+
+    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
+        for sample in self._images[start:]:
+            try:
+                yield sample.id, sample.label, {IMAGE: to_array(sample.image(), self._how)}
+            except UsageError as error:
+                self.skipped[sample.id] = error.message
+                _LOG.info("skipped: %s", error.message)
+                yield sample.id, sample.label, None
+
+
+class Tensors(CalibrationData):
+    """A data set of tensors."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset.name, None)
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def hashes(self) -> dict[str, str]:
+        """Hash of each sample's bytes."""
+        return tensor_hashes(self._dataset)
+
+    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
+        for number, batch in enumerate(self._dataset.batches(1)):
+            if number >= start:
+                label = None if batch.labels is None else int(batch.labels[0])
+                yield batch.ids[0], label, {name: array[0] for name, array in batch.inputs.items()}
+
+
+class RandomNumbers(CalibrationData):
+    """Standard-normal numbers: for trying things out, never by default, and named so in the audit."""
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], samples: int | None, seed: int) -> None:
+        super().__init__(RANDOM, None)
+        self._shapes, self._number, self._seed = shapes, samples or _RANDOM_SAMPLES, seed
+
+    def __len__(self) -> int:
+        return self._number
+
+    def hashes(self) -> dict[str, str]:
+        """The seed and the number stand for the contents."""
+        return {f"random-{self._seed}-{i}": "standard normal" for i in range(self._number)}
+
+    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
+        for number in range(start, self._number):
+            generator = np.random.default_rng([self._seed, number])
+            arrays = {n: generator.standard_normal(s[1:], dtype=np.float32) for n, s in self._shapes.items()}
+            yield f"random-{self._seed}-{number}", None, arrays
+
+
+def open_calibration(
+    spec: str,
+    preprocessing: Preprocessing | None,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+) -> CalibrationData:
+    """Open calibration data.
+
+    Args:
+        spec: a folder of images (with or without sub-folders), an ``.npz``, a named set, or ``random``.
+        preprocessing: the network's.
+        shapes: shape by network input, for random numbers.
+        samples: use at most this many, drawn with ``seed``.
+        seed: of the draw, and of random numbers.
+
+    Raises:
+        UsageError: nothing there, or images for a network without preprocessing.
+        EnvironmentLacksError: the package of a named set is not installed.
+    """
+    if spec == RANDOM:
+        return RandomNumbers(shapes, samples, seed)
+    if spec not in NAMED and Path(spec).is_dir() and preprocessing is not None:
+        return Images(spec, _folder(Path(spec), preprocessing, samples, seed), preprocessing)
+    dataset = open_dataset(spec, preprocessing, limit=samples, seed=seed)
+    if isinstance(dataset, ImageDataset):
+        return Images(spec, dataset.samples, dataset.preprocessing)
+    return Tensors(dataset)
+
+
+def _folder(folder: Path, preprocessing: Preprocessing, limit: int | None, seed: int) -> list[Sample]:
+    """Every image below a folder; unlike an evaluation set, it may mix levels, and its files are not opened yet."""
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
+    if not paths:
+        raise UsageError(f"{folder}: no images in this folder", fix=f"images are files named *{', *'.join(SUFFIXES)}")
+    found = []
+    for index in choose(len(paths), limit, seed):
+        relative = paths[index].relative_to(folder)
+        label = preprocessing.classes.index(relative.parts[0]) if relative.parts[0] in preprocessing.classes else None
+        found.append(Sample(relative.as_posix(), label, paths[index]))
+    return found
+
+
+def refuse_overlap(data: CalibrationData, evaluation: Dataset) -> None:
+    """Refuse to calibrate on what accuracy is measured on.
+
+    Raises:
+        UsageError: a calibration image is in the evaluation set; names the first and their number.
+    """
+    if isinstance(evaluation, ImageDataset):
+        theirs = {_digest(s): s.id for s in evaluation.samples}
+    else:
+        theirs = {h: i for i, h in tensor_hashes(evaluation).items()}
+    shared = [(ours, theirs[h]) for ours, h in data.hashes().items() if h in theirs]
+    if shared:
+        raise UsageError(
+            f"{len(shared)} of {len(data)} calibration images of {data.name} are in the evaluation set "
+            f"{evaluation.name} too, the first is {shared[0][0]}",
+            fix="calibrate on images that accuracy is not measured on, or name another set with --data",
+        )
+
+
+def missing_classes(labels: Mapping[str, int], classes: Sequence[str]) -> list[str]:
+    """Classes without a calibration image; none where the data carry no labels."""
+    return [name for index, name in enumerate(classes) if str(index) not in labels] if labels else []
+
+
+def tensor_hashes(dataset: Dataset) -> dict[str, str]:
+    """SHA-256 of every sample's tensors by identity."""
+    return {
+        batch.ids[0]: hashlib.sha256(b"".join(batch.inputs[n].tobytes() for n in sorted(batch.inputs))).hexdigest()
+        for batch in dataset.batches(1)
+    }
+
+
+def _digest(sample: Sample) -> str:
+    try:
+        return sample.digest().hex()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"

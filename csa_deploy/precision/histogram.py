@@ -1,0 +1,100 @@
+"""Histogram of the absolute values of one tensor, filled in one pass in memory that does not grow.
+
+The range is a power of two that doubles when a larger value comes; neighbouring bins are then merged. Bin borders
+are multiples of a power of two, so scaling is exact in floating point, and neither the order nor the batching of the
+samples changes a count: an interrupted or a repeated pass gives the same histogram, to the last count. The idea of a
+histogram that stretches is TensorRT's; equal-width bins over [0, range) are what its entropy calibration works on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+BINS = 4096
+_BLOCK = 1 << 16  # values worked on at a time: the scratch arrays stay in the processor's cache
+_EXPONENT = BINS.bit_length() - 1
+
+
+class Scratch:
+    """Work space that histograms share."""
+
+    def __init__(self) -> None:
+        self.floats = np.empty(_BLOCK, np.float32)
+        self.indices = np.empty(_BLOCK, np.int64)
+
+
+@dataclass
+class Histogram:
+    """Counts of |x| in ``BINS`` bins over [0, 2**exponent).
+
+    Attributes:
+        counts: int64 of shape (BINS,).
+        exponent: of the range; None until a value other than zero came (zeros lie in bin 0 of any range).
+        amax: largest absolute value.
+    """
+
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    exponent: int | None = None
+    amax: float = 0.0
+
+    @property
+    def width(self) -> float:
+        """Width of a bin; 0 when only zeros came."""
+        return 0.0 if self.exponent is None else 2.0 ** (self.exponent - _EXPONENT)
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return int(self.counts.sum())
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Centres of the bins, float64 of shape (BINS,)."""
+        return (np.arange(BINS) + 0.5) * self.width
+
+    def add(self, values: np.ndarray, scratch: Scratch) -> bool:
+        """Count float32 values of any shape.
+
+        Returns:
+            False when a value is NaN or infinite; the histogram then holds only part of the values.
+        """
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            part = flat[start : start + _BLOCK]
+            floats, indices = scratch.floats[: part.size], scratch.indices[: part.size]
+            np.abs(part, out=floats)
+            if not self._cover(float(floats.max())):
+                return False
+            if self.exponent is None:
+                self.counts[0] += part.size
+                continue
+            np.multiply(floats, np.float32(1.0 / self.width), out=floats)
+            np.copyto(indices, floats, casting="unsafe")
+            self.counts += np.bincount(indices, minlength=BINS)
+        return True
+
+    def _cover(self, largest: float) -> bool:
+        """Stretch the range over ``largest``; False when it is not finite."""
+        if not np.isfinite(largest):
+            return False
+        self.amax = max(self.amax, largest)
+        if largest == 0.0:
+            return True
+        # Below FP32's smallest normal number the reciprocal of the width would overflow.
+        needed = max(int(np.frexp(largest)[1]), -100)
+        if self.exponent is None:
+            self.exponent = needed
+        while self.exponent < needed:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
+            self.exponent += 1
+        return True
+
+    def clipped(self, threshold: float) -> float:
+        """Share of the values above a threshold, to the resolution of a bin."""
+        if not self.total or self.width == 0.0:
+            return 0.0
+        first = int(np.ceil(threshold / self.width))
+        return float(self.counts[first:].sum() / self.total)

@@ -1,0 +1,130 @@
+"""Where TensorRT wants Q/DQ: what runs in INT8 and which tensors and weights that needs.
+
+TensorRT fuses a convolution with the Q/DQ pairs on its data input and on its weights, an addition with those on both
+of its inputs, and a pooling with that on its input; it moves quantization through max pooling, reshape and transpose by
+itself, so none is placed there. Nothing is placed on gates (Sigmoid and the products that they control): TensorRT
+computes them in FP16 or FP32, and a pair there would be a conversion for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.shapes import inferred
+
+# Operator -> axis of the output channels in its weight; Gemm's depends on transB.
+WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
+GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
+POOLS = ("AveragePool", "GlobalAveragePool")
+OLDEST_OPSET = 13
+ALREADY = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that runs in INT8.
+
+    Attributes:
+        name: of the node.
+        op: its operator.
+        activations: tensor by input index.
+        weight: name of the weight, or None.
+        axis: output-channel axis of the weight.
+    """
+
+    name: str
+    op: str
+    activations: dict[int, str]
+    weight: str | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All nodes that can run in INT8, in the graph's order, and why the other candidates cannot."""
+
+    layers: tuple[Layer, ...]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Activations to quantize, each once."""
+        return tuple(dict.fromkeys(t for layer in self.layers for t in layer.activations.values()))
+
+    def without(self, names: Iterable[str]) -> Placement:
+        """The placement with the named nodes left in floating point."""
+        names = frozenset(names)
+        return Placement(tuple(layer for layer in self.layers if layer.name not in names), self.refused)
+
+
+def place(model: onnx.ModelProto) -> Placement:
+    """Decide what runs in INT8.
+
+    Raises:
+        UsageError: the graph is quantized already, its opset has no per-channel Q/DQ, or nothing can be quantized.
+    """
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < OLDEST_OPSET:
+        raise UsageError(
+            f"opset {opset} has no per-channel QuantizeLinear", fix=f"export with opset {OLDEST_OPSET} or later"
+        )
+    graph = inferred(model).graph
+    if found := next((node for node in graph if node.op_type in ALREADY), None):
+        raise UsageError(
+            f"the graph is quantized already: node '{found.name}' is a {found.op_type}",
+            fix="give the floating-point graph",
+        )
+    constants = {output for node in graph if node.op_type == "Constant" for output in node.outputs}
+    layers, refused = [], {}
+    for node in graph:
+        layer = _layer(node, constants)
+        if isinstance(layer, Layer):
+            layers.append(layer)
+        elif layer:
+            refused[node.name or node.op_type] = layer
+    if not any(layer.weight for layer in layers):
+        raise UsageError("no convolution or matrix product that could run in INT8", fix="quantization has no use here")
+    return Placement(tuple(layers), refused)
+
+
+def _layer(node: ir.Node, constants: set[ir.Value]) -> Layer | str | None:
+    """The INT8 form of a node, the reason why it has none, or None for a node that stays floating-point anyway."""
+    if node.domain not in ("", "ai.onnx") or not node.name:
+        return None
+    if node.op_type in WEIGHTED:
+        return _weighted(node, constants)
+    if node.op_type in POOLS and node.inputs[0] is not None:
+        return Layer(node.name, node.op_type, {0: str(node.inputs[0].name)})
+    if node.op_type == "Add" and _is_residual(node, constants):
+        return Layer(node.name, "Add", {i: str(v.name) for i, v in enumerate(node.inputs) if v is not None})
+    return None
+
+
+def _weighted(node: ir.Node, constants: set[ir.Value]) -> Layer | str:
+    data, weight = node.inputs[0], node.inputs[1]
+    if data is None or weight is None or not weight.is_initializer() or weight.is_graph_input():
+        return "its weight is not a constant of the graph"
+    if data.is_initializer() or data in constants:
+        return "its input is a constant"
+    if weight.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.dtype}, not FP32"
+    transposed: int = node.attributes.get_int("transB", 0) or 0
+    axis = 0 if transposed else WEIGHTED[node.op_type]
+    if node.op_type == "MatMul" and (weight.shape is None or len(weight.shape) != 2):
+        return "its weight is no matrix"
+    if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
+        return "TensorRT has no INT8 form of a grouped transposed convolution"
+    return Layer(str(node.name), node.op_type, {0: str(data.name)}, str(weight.name), axis)
+
+
+def _is_residual(node: ir.Node, constants: set[ir.Value]) -> bool:
+    """Whether an Add joins two activations of one shape."""
+    first, second = node.inputs
+    if first is None or second is None or any(v.is_initializer() or v in constants for v in (first, second)):
+        return False
+    return first.shape is not None and first.shape == second.shape and first.dtype == ir.DataType.FLOAT
