@@ -49,6 +49,7 @@ class Value:
         shape: dimensions, None where not fixed; None when not even the rank is known.
         const: whether it is known at build time.
         data: its values, when constant and small.
+        computed: whether a constant comes from a node other than Constant: parsers then have a tensor, no weights.
         sequence: whether it is no tensor (sequence, map, optional).
     """
 
@@ -57,12 +58,18 @@ class Value:
     shape: Shape | None = None
     const: bool = False
     data: folding.Array | None = None
+    computed: bool = False
     sequence: bool = False
 
     @property
     def rank(self) -> int | None:
         """Number of dimensions; None when not known."""
         return None if self.shape is None else len(self.shape)
+
+    @property
+    def weights(self) -> bool:
+        """Whether it is an initializer or a Constant node, which parsers take as weights of a layer."""
+        return self.const and not self.computed
 
     @property
     def elements(self) -> int | None:

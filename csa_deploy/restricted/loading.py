@@ -47,7 +47,8 @@ def load_graph(model: ModelProto | Path) -> Graph:
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
         stripped = infer(stripped, problems, propagate)
-        builder = _Builder(problems, opset)
+        computed = frozenset(name for node in gone if node.op_type != "Constant" for name in node.output)
+        builder = _Builder(problems, opset, computed)
         nodes = builder.nodes(stripped.graph, ChainMap())
         if not (builder.folded and _incomplete(nodes)):
             break
@@ -95,9 +96,10 @@ def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> list[Nod
 class _Builder:
     """Walks a graph in topological order and makes nodes and values."""
 
-    def __init__(self, problems: list[Problem], opset: int) -> None:
+    def __init__(self, problems: list[Problem], opset: int, computed: frozenset[str]) -> None:
         self.problems = problems
         self.opset = opset
+        self.computed = computed
         self.folded: dict[str, folding.Array] = {}
         self.constants: list[Node] = []
         self.top: Scope = {}
@@ -136,7 +138,9 @@ class _Builder:
             if tensor.name in scope and scope[tensor.name].const and tensor.name not in self.folded:
                 self.problems.append(Problem("duplicate-output", f"two initializers are named '{tensor.name}'"))
             shape = tuple(int(dim) for dim in tensor.dims)
-            scope[tensor.name] = Value(tensor.name, dtype_name(tensor.data_type), shape, True, array_of(tensor))
+            value = Value(tensor.name, dtype_name(tensor.data_type), shape, True, array_of(tensor))
+            value.computed = tensor.name in self.computed
+            scope[tensor.name] = value
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
             scope[name] = Value(name, dtype_name(sparse.values.data_type), tuple(sparse.dims), True)
@@ -185,10 +189,11 @@ class _Builder:
         if array is None:
             read = inputs[:1] if proto.op_type == "CastLike" else inputs  # of its second input only the type counts
             known = proto.op_type == "Constant" or (read and all(value is None or value.const for value in read))
-            output.const = bool(known)
+            output.const, output.computed = bool(known), proto.op_type != "Constant"
             return output.const
         folded = constant(output.name, array)
         output.dtype, output.shape, output.const, output.data = folded.dtype, folded.shape, True, folded.data
+        output.computed = proto.op_type != "Constant"
         if top:
             self.folded[output.name] = array
         return True

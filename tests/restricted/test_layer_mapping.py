@@ -166,3 +166,26 @@ def test_no_importer_fails_on_a_bare_node_and_every_word_is_known(op, version):
     for layer in layers:
         assert layer.type in LAYER_TYPES | PSEUDO_LAYERS
         assert not set(layer.facts) - set(FACTS)
+
+
+def test_weights_that_a_node_computes_are_a_tensor_for_the_parser():
+    """TorchScript exports share equal parameters through Identity nodes; parsers then no longer see weights."""
+    nodes = [node("Identity", ["w"], ["v"], "copy"), node("Conv", ["x", "v"], ["y"])]
+    facts = next(
+        layer.facts
+        for layer in map_graph(load_graph(model(nodes, constants=[weights(4, 8, 3, 3)])), V8)
+        if layer.type == "CONVOLUTION"
+    )
+    assert (facts["weights_const"], facts["inputs"]) == (False, 2)
+    parameters = [node("Identity", ["a"], ["e"], "copy"), node("BatchNormalization", ["x", "e", "b", "c", "d"], ["y"])]
+    shared = types(model(parameters, constants=BN))
+    assert "SCALE" not in shared
+    assert "UNARY" in shared
+
+
+def test_scales_that_a_node_computes_are_dynamic_for_the_parser():
+    nodes = [node("Concat", ["a", "b"], ["s"], axis=0), node("Resize", ["x", "", "s"], ["y"], mode="linear")]
+    network = model(nodes, constants=[constant("a", [1, 1]), constant("b", [2, 2])])
+    layers = list(map_graph(load_graph(network), V8))
+    assert [layer.facts["by"] for layer in layers if layer.type == "RESIZE"] == ["DYNAMIC"]
+    assert load_graph(network).outputs[0].shape == (1, 8, 28, 28)

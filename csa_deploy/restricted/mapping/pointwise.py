@@ -114,7 +114,7 @@ def _mod(net: Recorder) -> None:
 def _clip(net: Recorder) -> None:
     source = net.tensor(0)
     bounds = [net.node.input(1), net.node.input(2)]
-    constant = all(bound is None or bound.const for bound in bounds)
+    constant = all(bound is None or bound.weights for bound in bounds)
     if net.version >= (10,) and net.opset >= 11 and bounds == [None, None]:
         constant = False  # the parser sends a Clip without bounds the other way
     if constant and net.dtype(source) not in ("int32", "int64"):

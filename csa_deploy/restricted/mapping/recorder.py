@@ -86,7 +86,7 @@ class Recorder:
             "inputs": len(inputs),
             "outputs": len(outputs),
             "dynamic": any(shape is None or None in shape for shape in shapes),
-            "batch": [_product(shape[: max(len(shape) - 3, 1)]) if shape else None for shape in shapes],
+            "batch": [None if shape is None else _product(shape[: max(len(shape) - 3, 1)]) for shape in shapes],
             "non_finite": False,
         }
         self.layers.append(Layer(layer, {**tensors, **facts}, self.node))
@@ -171,7 +171,7 @@ class Recorder:
         """An ElementWise layer, with the Shuffle that gives both operands the same rank."""
         a, b = self.same_rank(a, b)
         if output is None:
-            output = Value("", a.dtype, broadcast(a.shape, b.shape))
+            output = Value("", a.dtype, broadcast(a.shape, b.shape), a.const and b.const)
         return self.add("ELEMENTWISE", [a, b], output, kind=kind)
 
     def scalar(self, dtype: str | None, rank: int | None) -> Value:

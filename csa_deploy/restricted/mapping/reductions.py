@@ -52,11 +52,19 @@ def _arg(net: Recorder) -> None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
     values, indices = Value("", source.dtype, kept), Value("", "int32", kept)
     kind = "MAX" if net.node.op == "ArgMax" else "MIN"
+    last = bool(net.attr("select_last_index", 0))
+    if last:  # the first of the reversed axis
+        stride = [-1 if index == axis else 1 for index in range(source.rank or 0)]
+        facts = {"mode": "STRICT_BOUNDS", "stride": stride, "axes": [], "shape_const": True}
+        source = net.add("SLICE", [source], Value("", source.dtype, source.shape), **facts)
     net.add("TOPK", [source], [values, indices], kind=kind, k=1, axes=None if axis is None else [axis])
-    if net.attr("select_last_index", 0):
-        net.elementwise("SUB", net.scalar("int32", indices.rank), indices)
+    if net.version >= (10,):
+        indices = net.cast(indices, "int64")
+    if last:
+        for _ in range(2):
+            indices = net.elementwise("SUB", net.scalar(indices.dtype, indices.rank), indices)
     if not net.attr("keepdims", 1):
-        indices = net.squeeze(indices, Value("", "int32", net.out.shape))
+        indices = net.squeeze(indices, Value("", indices.dtype, net.out.shape))
     if net.version >= (10,):
         net.cast(indices, "int64", net.out)
 
@@ -157,7 +165,7 @@ def _batch_norm(net: Recorder) -> None:
         raise UnmappableError("not-imported", "BatchNormalization in training mode")
     source = net.tensor(0)
     parameters = [net.required(index) for index in range(1, 5)]
-    if not all(value.const for value in parameters):
+    if not all(value.weights for value in parameters):
         _unfolded_batch_norm(net, source, parameters)
         return
     shape, output = source.shape, net.out

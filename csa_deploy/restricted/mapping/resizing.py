@@ -42,7 +42,7 @@ def _resize(net: Recorder) -> None:
         "cubic_coeff": net.attr("cubic_coeff_a", -0.75),
         **_size_facts(net, source, scales, sizes),
     }
-    more = [value for value in (scales, sizes) if value is not None and not value.const]
+    more = [value for value in (scales, sizes) if value is not None and not value.weights]
     if net.version < (10,) and sizes is not None and sizes.const:
         more.append(net.as_tensor(sizes))
     net.add("RESIZE", [source, *more], net.out, **facts)
@@ -70,7 +70,7 @@ def _size_facts(net: Recorder, source: Value, scales: Value | None, sizes: Value
     if scales is None:
         known = sizes is not None and sizes.data is not None
         return {"by": "SIZES" if known else "DYNAMIC"}
-    if scales.data is None:
+    if scales.data is None or scales.computed:  # the parser wants weights here, not a tensor that happens to be known
         return {"by": "DYNAMIC"}
     values = [float(value) for value in scales.data.reshape(-1)]
     facts: dict[str, Any] = {

@@ -12,10 +12,10 @@ from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, im
 def _conv(net: Recorder) -> None:
     source, weights, bias = net.tensor(0), net.required(1), net.node.input(2)
     window = _window(net, source, weights.shape)
-    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
+    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.weights]
     maps, groups = weights.shape[0] if weights.shape else None, net.attr("group", 1)
     _require_groups(groups, source.shape, weights.shape)
-    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.const}
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.weights}
     facts |= _buffer(source.shape, window, groups)
     _windowed(net, "CONVOLUTION", source, facts, kernel_inputs)
 
@@ -26,8 +26,8 @@ def _conv_transpose(net: Recorder) -> None:
     window = _window(net, source, weights.shape)
     groups = net.attr("group", 1)
     maps = weights.shape[1] * groups if weights.shape and weights.shape[1] is not None else None
-    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.const]
-    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.const}
+    kernel_inputs = [value for value in (weights, bias) if value is not None and not value.weights]
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.weights}
     extra = net.attr("output_padding") or [0] * len(window["stride"])
     remaining = [pad - more for pad, more in zip(window["post_padding"], extra, strict=True)]
     facts["post_padding"] = [max(pad, 0) for pad in remaining]
