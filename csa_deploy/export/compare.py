@@ -79,7 +79,8 @@ def max_error(want: np.ndarray, got: np.ndarray) -> float:
     """Largest absolute difference; infinite where shapes differ or only one side is finite."""
     if want.shape != got.shape:
         return float("inf")
-    difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
     same = (want == got) | (np.isnan(want) & np.isnan(got)) if want.dtype.kind == "f" else want == got
     difference = np.where(same, 0.0, difference)
     return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
