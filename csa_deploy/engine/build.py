@@ -51,6 +51,8 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
     """
     if not model_path.is_file():
         raise UsageError(f"no such file: {model_path}", fix="check the path")
+    if plan.backend == "trtexec":
+        return _with_local_trtexec(model_path, out, plan, progress)
     backend = choose_backend(plan.backend)
     log = out.with_name(out.name + ".log")
     partial = out.with_name(f".{out.name}.partial")
@@ -66,6 +68,14 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
         partial.unlink(missing_ok=True)
     _logger.info("built %s with %s %s", out.name, backend.title, raw["version"])
     return _result(backend, raw, model_path, out, log, inspection, plan)
+
+
+def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progress | None) -> BuildResult:
+    from csa_deploy.engine.trtexec import trtexec_build
+    from csa_deploy.target.machine import open_machine
+
+    with open_machine(None) as machine:
+        return trtexec_build(machine, model, out, plan, progress=progress)
 
 
 def _run(

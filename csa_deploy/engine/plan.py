@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from csa_deploy.errors import UsageError
 
-BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"]
 Precision = Literal["fp32", "fp16", "int8"]
 
-BACKENDS: tuple[BackendChoice, ...] = ("auto", "tensorrt", "tensorrt-rtx")
+BACKENDS: tuple[BackendChoice, ...] = ("auto", "tensorrt", "tensorrt-rtx", "trtexec")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 CURRENT = "current"
 _CAPABILITY = re.compile(r"\d+\.\d")

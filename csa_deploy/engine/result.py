@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class BuildResult:
     """A finished build.
 
     Attributes:
-        backend: ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        backend: ``"tensorrt"``, ``"tensorrt-rtx"`` or ``"trtexec"``.
         version: its version.
         model: file name of the ONNX graph.
         plan: what was asked.
@@ -109,10 +110,12 @@ class BuildResult:
         layers: the parsed network, before the builder's fusions.
         warnings: the builder's warnings, each once.
         restricted: the safety-scope flag and what it proves.
-        parse_seconds: wall time of parsing.
-        build_seconds: wall time of building.
-        peak_memory_bytes: largest resident memory of the build process.
+        parse_seconds: wall time of parsing; None where trtexec does not tell it.
+        build_seconds: wall time of building; with trtexec that of parsing as well, as it prints it.
+        peak_memory_bytes: largest resident memory of the build process; None for one on a target.
         not_done: what was not done or measured, each with its reason.
+        command: trtexec's command line; empty for the other builders.
+        machine: the target, in its own words; empty for this machine.
     """
 
     backend: str
@@ -131,10 +134,12 @@ class BuildResult:
     layers: tuple[ParsedLayer, ...]
     warnings: tuple[str, ...]
     restricted: RestrictedFlag
-    parse_seconds: float
-    build_seconds: float
-    peak_memory_bytes: int
+    parse_seconds: float | None
+    build_seconds: float | None
+    peak_memory_bytes: int | None
     not_done: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def layer_counts(self) -> dict[str, int]:

@@ -1,0 +1,228 @@
+"""Builds an engine with trtexec, on this machine or on a target: the target's own TensorRT, no Python there."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from csa_deploy.engine import log as build_log
+from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
+from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, TrtexecOptions, build_command
+from csa_deploy.engine.trtexec_messages import explain, plain
+from csa_deploy.errors import BuildFailedError, UsageError
+from csa_deploy.graph.load import all_tensors, load_model, require_static
+from csa_deploy.target.job import Finished, Job, run_job
+from csa_deploy.target.machine import Machine
+from csa_deploy.workspace import sha256_of, write_atomic
+
+_logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
+_BUILT = re.compile(r"Engine built in ([\d.]+) sec")
+# TensorRT's names of the ONNX types that network inputs and outputs can have.
+_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "FLOAT",
+    TensorProto.FLOAT16: "HALF",
+    TensorProto.INT8: "INT8",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.INT32: "INT32",
+    TensorProto.INT64: "INT64",
+    TensorProto.BOOL: "BOOL",
+    TensorProto.BFLOAT16: "BF16",
+}
+
+
+def trtexec_build(
+    machine: Machine,
+    model_path: Path,
+    out: Path,
+    plan: BuildPlan,
+    options: TrtexecOptions | None = None,
+    progress: Progress | None = None,
+    *,
+    attempt: int = 0,
+) -> BuildResult:
+    """Build with a machine's trtexec.
+
+    Writes ``out``, ``<out>.log`` and, where trtexec gives it, ``<out>.layers.json``.
+
+    Args:
+        machine: where to build.
+        model_path: static-shape ONNX graph.
+        out: path of the engine here; its folder is made when missing.
+        plan: what to build.
+        options: what only trtexec can be asked for.
+        progress: called with (done, total) as the graph is sent.
+        attempt: number of this build among several of the same.
+
+    Raises:
+        UsageError: a graph or plan that cannot be built as asked by this version.
+        EnvironmentLacksError: the target lacks something, cannot be reached, or the connection was lost.
+        OperationRejectedError: refused in restricted mode.
+        BuildFailedError: trtexec refused or failed; its known messages are translated.
+    """
+    options = options or TrtexecOptions()
+    inputs, outputs = check_graph(model_path, plan, options)
+    job = _job(machine, model_path, plan, options, attempt)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_name(out.name + ".log")
+    with tempfile.TemporaryDirectory(prefix=".trtexec-", dir=out.parent) as folder:
+        finished = run_job(
+            machine.transport, machine.workdir, job, Path(folder), progress=progress, limit_s=plan.time_limit_s
+        )
+        write_atomic(log, finished.log)
+        if finished.status:
+            raise explain(finished.log, finished.status, f"building {model_path.name} on {machine.name}", str(log))
+        if ENGINE not in finished.files:
+            raise BuildFailedError(
+                f"building {model_path.name} on {machine.name}: trtexec says that it passed and wrote no engine",
+                fix=f"see {log}",
+            )
+        if plan.timing_cache is not None and CACHE in finished.files:
+            finished.files[CACHE].replace(plan.timing_cache)
+        inspection = _keep_layers(finished, out)
+        finished.files[ENGINE].replace(out)
+    _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
+    return _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
+
+
+def command_line(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> list[str]:
+    """What a build would run, without running it."""
+    check_graph(model_path, plan, options)
+    return list(_job(machine, model_path, plan, options, 0).argv)
+
+
+def check_graph(
+    model_path: Path, plan: BuildPlan, options: TrtexecOptions
+) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Inputs and outputs of a graph that holds what the plan says.
+
+    trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges.
+
+    Raises:
+        UsageError: it does not, or an axis is dynamic.
+    """
+    model = load_model(model_path, full_check=False)
+    require_static(model)
+    halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
+        value.type.tensor_type.elem_type == TensorProto.FLOAT16
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    )
+    quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+    calibrated = options.calibration_cache is not None
+    fits = {"fp32": not halves and not quantized, "fp16": halves or calibrated, "int8": quantized or calibrated}
+    if not fits[plan.precision]:
+        need = "Q/DQ nodes or a calibration cache" if plan.precision == "int8" else "that precision in its types"
+        raise UsageError(
+            f"{model_path.name} is no {plan.precision} graph: it lacks {need}"
+            if plan.precision != "fp32"
+            else f"{model_path.name} is no fp32 graph: it holds FP16 or quantized tensors",
+            fix="build the graph that the precision stage made for this precision",
+        )
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
+
+
+def _infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    return tuple(_info(value) for value in values)
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in _TYPES:
+        raise UsageError(f"{value.name!r} is of a type that TensorRT has not", fix="export it as FP32 or FP16")
+    shape = tuple(dim.dim_value if dim.dim_value > 0 else -1 for dim in tensor.shape.dim)
+    return TensorInfo(value.name, _TYPES[tensor.elem_type], shape)
+
+
+def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions, attempt: int) -> Job:
+    files = {_MODEL: model}
+    cache = options.calibration_cache
+    if cache is not None:
+        if not cache.is_file():
+            raise UsageError(f"no such calibration cache: {cache}", fix="check the path")
+        files[_CALIBRATION] = cache
+    if plan.timing_cache is not None and plan.timing_cache.is_file():
+        files[CACHE] = plan.timing_cache
+    arguments = build_command(
+        plan, options, machine.version, _MODEL, _CALIBRATION if cache else None, listed=machine.listed
+    )
+    outputs = [ENGINE, LAYERS, *([CACHE] if plan.timing_cache else [])]
+    return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
+
+
+def _keep_layers(finished: Finished, out: Path) -> Path | None:
+    path = out.with_name(out.name + ".layers.json")
+    path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
+    return finished.files[LAYERS].replace(path) if LAYERS in finished.files else None
+
+
+def _result(
+    machine: Machine,
+    job: Job,
+    finished: Finished,
+    model: Path,
+    out: Path,
+    log: Path,
+    inspection: Path | None,
+    plan: BuildPlan,
+    options: TrtexecOptions,
+    inputs: tuple[TensorInfo, ...],
+    outputs: tuple[TensorInfo, ...],
+) -> BuildResult:
+    text = plain(finished.log)
+    built = _BUILT.search(text)
+    capability = machine.facts.values.get("compute_capability")
+    version = machine.version
+    return BuildResult(
+        backend="trtexec",
+        version=str(version),
+        model=model.name,
+        plan=replace(plan, backend="trtexec"),
+        engine=out,
+        engine_bytes=out.stat().st_size,
+        engine_sha256=sha256_of(out),
+        log=log,
+        inspection=inspection,
+        compute_capabilities=(capability,) if capability else (machine.facts.values.get("board", machine.name),),
+        flags=tuple(word for word in job.argv[1:] if not word.startswith(("--onnx", "--saveEngine", "--export"))),
+        inputs=inputs,
+        outputs=outputs,
+        layers=(),
+        warnings=build_log.warnings(text),
+        restricted=RestrictedFlag(
+            builder=f"trtexec of TensorRT {version}",
+            requested=plan.restricted,
+            accepted="--restricted" in job.argv,
+            acts=version.restricted_acts,
+            evidence="safety-build" if options.safe else "restricted-build",
+            skipped=build_log.scope_skipped(text),
+        ),
+        parse_seconds=None,
+        build_seconds=float(built[1]) if built else None,
+        peak_memory_bytes=None,
+        not_done=_not_done(machine, plan, inspection),
+        command=("trtexec", *job.argv[1:]),
+        machine=machine.to_json(),
+    )
+
+
+def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None) -> tuple[str, ...]:
+    found = ["the network as parsed: not recorded: trtexec does not tell it", "memory of the build: not measured there"]
+    if inspection is None:
+        found.append("layers of the engine after fusion: not measured: trtexec wrote none (a safety or DLA build)")
+    if not machine.version.strongly_typed and plan.precision != "fp32":
+        found.append(
+            "types of the graph: not binding: TensorRT 8.6 is weakly typed, so layers that the graph keeps in FP32 may "
+            "run in FP16; the layers of the engine say what was chosen"
+        )
+    return tuple(found)

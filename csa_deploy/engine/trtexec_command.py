@@ -1,0 +1,293 @@
+"""Makes trtexec's command lines. Pure: the same plan and version give the same words, and nothing is run.
+
+What trtexec does by default and that differs between versions (data transfers, CUDA graph, waiting; flipped in 11.0)
+is stated in the command where an option for it exists, and always in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.trtexec_options import Version, has, require_known
+from csa_deploy.errors import UsageError
+
+# Names of the files of one run, in its directory.
+ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"
+TIMES, PROFILE = "times.json", "profile.json"
+
+
+@dataclass(frozen=True)
+class TrtexecOptions:
+    """What only a build by trtexec can be asked for.
+
+    Attributes:
+        dla_core: build for this DLA core.
+        gpu_fallback: let the GPU run what DLA cannot.
+        dla_standalone: a DLA loadable without any GPU part.
+        safe: build the safety engine itself (DRIVE OS with the safety runtime).
+        sparsity: ``"disable"``, ``"enable"`` or ``"force"``; None leaves it to trtexec.
+        hardware_compatibility: ``"ampere+"`` and the like; None: this GPU only.
+        version_compatible: loadable by later TensorRT versions.
+        strip_weights: an engine without weights, to be refitted.
+        refit: an engine whose weights can be replaced.
+        memory_pools: limits in MiB by trtexec's pool names (``dlaSRAM``), beside the plan's workspace.
+        calibration_cache: TensorRT's calibration cache, for implicit INT8 (up to 10.16).
+        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``).
+        output_formats: of all outputs.
+    """
+
+    dla_core: int | None = None
+    gpu_fallback: bool = False
+    dla_standalone: bool = False
+    safe: bool = False
+    sparsity: str | None = None
+    hardware_compatibility: str | None = None
+    version_compatible: bool = False
+    strip_weights: bool = False
+    refit: bool = False
+    memory_pools: Mapping[str, int] = field(default_factory=dict)
+    calibration_cache: Path | None = None
+    input_formats: str | None = None
+    output_formats: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sparsity not in (None, "disable", "enable", "force"):
+            raise UsageError(f"unknown sparsity {self.sparsity!r}", fix="use disable, enable or force")
+        if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
+            raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
+        if self.gpu_fallback and self.dla_standalone:
+            raise UsageError("a DLA loadable has no GPU part to fall back to", fix="drop gpu_fallback")
+        if self.dla_standalone and not (self.input_formats and self.output_formats):
+            raise UsageError(
+                "a DLA loadable needs the formats of its inputs and outputs",
+                fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; the cache by its name."""
+        cache = self.calibration_cache.name if self.calibration_cache else None
+        return {**asdict(self), "memory_pools": dict(self.memory_pools), "calibration_cache": cache}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The conditions of a measurement, the same in every version.
+
+    Attributes:
+        iterations: timed inferences, at least.
+        warmup_ms: milliseconds of untimed inferences before.
+        transfers: time the copies to and from the device as well.
+        cuda_graph: launch through a CUDA graph.
+        spin_wait: wait busily for the device.
+    """
+
+    iterations: int = 1
+    warmup_ms: int = 0
+    transfers: bool = True
+    cuda_graph: bool = False
+    spin_wait: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+class _Command:
+    """Words of a command; an option that the version lacks cannot be added."""
+
+    def __init__(self, version: Version, listed: frozenset[str] | None) -> None:
+        require_known(version, listed)
+        self.version, self._listed, self.words = version, listed, list[str]()
+
+    def add(self, option: str, value: object = None) -> None:
+        if not has(option, self.version, self._listed):
+            raise UsageError(
+                f"trtexec of TensorRT {self.version} has no {option}",
+                fix="leave out what needs it, or use a version that has it",
+            )
+        self.words.append(option if value is None else f"{option}={value}")
+
+    def has(self, option: str) -> bool:
+        return has(option, self.version, self._listed)
+
+
+def build_command(
+    plan: BuildPlan,
+    options: TrtexecOptions,
+    version: Version,
+    model: str,
+    calibration: str | None = None,
+    *,
+    listed: frozenset[str] | None = None,
+) -> list[str]:
+    """The arguments of a build, without the program.
+
+    Args:
+        plan: what to build.
+        options: what only trtexec can be asked for.
+        version: trtexec's version.
+        model: path of the ONNX graph as trtexec sees it.
+        calibration: path of the calibration cache as trtexec sees it.
+        listed: options of its own help page, where known.
+
+    Raises:
+        UsageError: the version cannot do what was asked, with the option that it lacks.
+        EnvironmentLacksError: an unknown version.
+    """
+    command = _Command(version, listed)
+    command.add("--onnx", model)
+    command.add("--saveEngine", ENGINE)
+    command.add("--skipInference")
+    command.add("--noTF32")  # on by default in every version; an FP32 engine computes in FP32
+    command.add("--profilingVerbosity", "detailed")
+    command.add("--exportLayerInfo", LAYERS)
+    _precision(command, plan, calibration)
+    if plan.restricted and command.has("--restricted"):
+        command.add("--restricted")
+    pools = ({"workspace": plan.workspace_mib} if plan.workspace_mib else {}) | dict(options.memory_pools)
+    if pools:
+        command.add("--memPoolSize", ",".join(f"{name}:{size}" for name, size in sorted(pools.items())))
+    if plan.optimization_level is not None:
+        command.add("--builderOptimizationLevel", plan.optimization_level)
+    if plan.timing_cache is not None:
+        command.add("--timingCacheFile", CACHE)
+    _placement(command, options)
+    _portability(command, options)
+    return command.words
+
+
+def _precision(command: _Command, plan: BuildPlan, calibration: str | None) -> None:
+    version = command.version
+    if calibration is not None:
+        if not version.weakly_typed:
+            raise UsageError(
+                f"TensorRT {version} takes no calibration cache", fix="quantize the graph: Q/DQ is its only INT8"
+            )
+        if plan.precision != "int8":
+            raise UsageError("a calibration cache is for INT8", fix="build --int8, or leave the cache out")
+    if version.strongly_typed and calibration is None:
+        if command.has("--stronglyTyped"):
+            command.add("--stronglyTyped")
+        return
+    if plan.precision in ("fp16", "int8"):
+        command.add("--fp16")
+    if plan.precision == "int8":
+        command.add("--int8")
+    if calibration is not None:
+        command.add("--calib", calibration)
+
+
+def _placement(command: _Command, options: TrtexecOptions) -> None:
+    if options.dla_core is not None:
+        if not command.version.has_dla:
+            raise UsageError(
+                f"TensorRT {command.version} builds for no DLA (up to 10.7, and from 11.4 on AGX Orin)",
+                fix="build for the GPU, or use a version that has DLA",
+            )
+        command.add("--useDLACore", options.dla_core)
+    for wanted, option in (
+        (options.gpu_fallback, "--allowGPUFallback"),
+        (options.dla_standalone, "--buildDLAStandalone"),
+        (options.safe, "--safe"),
+    ):
+        if wanted:
+            command.add(option)
+    for formats, option in ((options.input_formats, "--inputIOFormats"), (options.output_formats, "--outputIOFormats")):
+        if formats:
+            command.add(option, formats)
+
+
+def _portability(command: _Command, options: TrtexecOptions) -> None:
+    for value, option in (
+        (options.sparsity, "--sparsity"),
+        (options.hardware_compatibility, "--hardwareCompatibilityLevel"),
+    ):
+        if value:
+            command.add(option, value)
+    for wanted, option in (
+        (options.version_compatible, "--versionCompatible"),
+        (options.strip_weights, "--stripWeights"),
+        (options.refit, "--refit"),
+    ):
+        if wanted:
+            command.add(option)
+
+
+def run_command(
+    engine: str,
+    version: Version,
+    inputs: Mapping[str, str],
+    timing: Timing | None,
+    *,
+    options: TrtexecOptions | None = None,
+    outputs: bool = False,
+    layers: bool = False,
+    listed: frozenset[str] | None = None,
+) -> list[str]:
+    """The arguments of running an engine, without the program.
+
+    Args:
+        engine: path of the engine as trtexec sees it.
+        version: trtexec's version.
+        inputs: raw files by input name; an input without one is filled with random values by trtexec.
+        timing: the conditions of a measurement; None runs once and measures nothing.
+        options: the build's; where the engine runs (DLA, safety) is repeated.
+        outputs: write the outputs as raw files; trtexec's JSON holds six digits only.
+        layers: also time each layer, in a second run.
+        listed: options of its own help page, where known.
+
+    Raises:
+        UsageError: a name or path that trtexec cannot be given.
+        EnvironmentLacksError: an unknown version.
+    """
+    command = _Command(version, listed)
+    command.add("--loadEngine", engine)
+    if options is not None and options.dla_core is not None:
+        command.add("--useDLACore", options.dla_core)
+    if options is not None and options.safe:
+        command.add("--safe")
+    if inputs:
+        command.add("--loadInputs", ",".join(_named_file(name, path) for name, path in sorted(inputs.items())))
+    conditions = timing or Timing()
+    command.add("--iterations", conditions.iterations)
+    command.add("--duration", 0)  # else trtexec runs for three seconds more
+    command.add("--warmUp", conditions.warmup_ms)
+    for option in _conditions(version, conditions):
+        command.add(option)
+    if timing is not None:
+        command.add("--exportTimes", TIMES)
+    if outputs:
+        command.add("--dumpRawBindingsToFile")
+    if layers:
+        command.add("--exportProfile", PROFILE)
+        if command.has("--separateProfileRun"):
+            command.add("--separateProfileRun")  # so that per-layer events do not slow the timed run
+    return command.words
+
+
+def _conditions(version: Version, timing: Timing) -> Sequence[str]:
+    """The options that turn this version's defaults into the conditions asked for."""
+    if version.major >= 11:
+        table = (
+            (timing.transfers, "--includeDataTransfers"),
+            (not timing.cuda_graph, "--noCudaGraph"),
+            (not timing.spin_wait, "--noSpinWait"),
+        )
+    else:
+        table = (
+            (not timing.transfers, "--noDataTransfers"),
+            (timing.cuda_graph, "--useCudaGraph"),
+            (timing.spin_wait, "--useSpinWait"),
+        )
+    return [option for wanted, option in table if wanted]
+
+
+def _named_file(name: str, path: str) -> str:
+    """``'name':file``: quoted, so that a colon in the name is no separator."""
+    if "," in name + path or "'" in name + path or ":" in path:
+        raise UsageError(f"trtexec cannot be given input {name!r}", fix="export it under a name without , and '")
+    return f"'{name}':{path}"

@@ -1,0 +1,166 @@
+"""Copies files to and from a target: resumed after a lost connection, checked by hash, whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.target.transport import ConnectionLostError, Transport, run_script
+from csa_deploy.workspace import sha256_of
+
+_logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+Progress = Callable[[int, int], None]
+
+ATTEMPTS = 4
+_PAUSE_S = 1.0
+_CHUNK = 1 << 18
+
+_HASH = 'if [ -f "$1" ]; then sha256sum < "$1" | cut -c1-64; fi'
+_SIZE = 'if [ -f "$1" ]; then wc -c < "$1"; else echo 0; fi'
+_APPEND = 'cat >> "$1"'
+_COMMIT = 'if [ "$(sha256sum < "$1" | cut -c1-64)" = "$3" ]; then mv -f "$1" "$2"; else rm -f "$1"; exit 4; fi'
+_TAIL = 'tail -c "+$2" "$1"'
+_MAKE_FOLDER = 'mkdir -p "$1" && [ -w "$1" ]'
+
+
+def persistently(action: Callable[[], _Result], transport: Transport) -> _Result:
+    """Do something that can be done again, until the connection holds; raises after :data:`ATTEMPTS` losses."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except ConnectionLostError as error:
+            if attempt == ATTEMPTS:
+                raise
+            _logger.info("%s; trying again (%d of %d)", error.message, attempt, ATTEMPTS - 1)
+            time.sleep(_PAUSE_S * attempt)
+    raise AssertionError("unreachable")
+
+
+def make_folder(transport: Transport, folder: str) -> None:
+    """Make a directory; raises EnvironmentLacksError when it cannot be made or written."""
+    done = persistently(lambda: run_script(transport, _MAKE_FOLDER, folder), transport)
+    if done.status:
+        raise EnvironmentLacksError(
+            f"{transport.name}: {folder} cannot be written: {done.complaint or 'no permission'}",
+            fix="set workdir: in the target's file to a directory that may be written",
+        )
+
+
+def free_bytes(transport: Transport, folder: str) -> int | None:
+    """Bytes free where a folder lies; None when the target does not tell."""
+    script = 'df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }'
+    text = persistently(lambda: run_script(transport, script, folder), transport).text
+    return int(text) * 1024 if text.isdigit() else None
+
+
+def put(transport: Transport, local: Path, remote: str, progress: Progress | None = None) -> None:
+    """Copy a file to the target; one that is there with the same content is left alone.
+
+    Raises:
+        EnvironmentLacksError: the target cannot be reached, has no space, or the copy differs.
+    """
+    digest, size = sha256_of(local), local.stat().st_size
+    if persistently(lambda: run_script(transport, _HASH, remote), transport).text != digest:
+        persistently(lambda: _upload(transport, local, remote, digest, progress), transport)
+    if progress:
+        progress(size, size)
+
+
+def _upload(transport: Transport, local: Path, remote: str, digest: str, progress: Progress | None) -> None:
+    partial, size = f"{remote}.{digest[:16]}.partial", local.stat().st_size
+    there = int(run_script(transport, _SIZE, partial).text or 0)
+    if there < size:
+        with local.open("rb") as source, tempfile.TemporaryFile() as complaint:
+            source.seek(there)
+            process = subprocess.Popen(
+                transport.command(_APPEND, partial), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaint
+            )
+            assert process.stdin is not None
+            try:
+                while chunk := source.read(_CHUNK):
+                    process.stdin.write(chunk)
+                    there += len(chunk)
+                    if progress:
+                        progress(there, size)
+                process.stdin.close()
+            except BrokenPipeError:  # its exit status says why
+                pass
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                status = process.wait()
+            _raise_for(transport, status, complaint, f"{local.name} could not be copied to {transport.name}")
+    done = run_script(transport, _COMMIT, partial, remote, digest)
+    if done.status == 4:
+        raise ConnectionLostError(f"{local.name} arrived damaged on {transport.name}", fix="run the command again")
+    if done.status:
+        raise EnvironmentLacksError(f"{transport.name}: {done.complaint}", fix="check workdir: in the target's file")
+
+
+def get(transport: Transport, remote: str, local: Path, progress: Progress | None = None) -> bool:
+    """Copy a file from the target; returns False when there is none.
+
+    Raises:
+        EnvironmentLacksError: the target cannot be reached, or the copy differs.
+    """
+    digest = persistently(lambda: run_script(transport, _HASH, remote), transport).text
+    if not digest:
+        return False
+    partial = local.with_name(f".{local.name}.{digest[:16]}.partial")
+    try:
+        persistently(lambda: _download(transport, remote, partial, digest, progress), transport)
+        partial.replace(local)
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _download(transport: Transport, remote: str, partial: Path, digest: str, progress: Progress | None) -> None:
+    size = int(run_script(transport, _SIZE, remote).text or 0)
+    with partial.open("ab") as sink, tempfile.TemporaryFile() as complaint:
+        done = sink.tell()
+        process = subprocess.Popen(
+            transport.command(_TAIL, remote, str(done + 1)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaint,
+        )
+        assert process.stdout is not None
+        try:
+            while chunk := process.stdout.read(_CHUNK):
+                sink.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, max(size, done))
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+        _raise_for(transport, status, complaint, f"{remote} could not be copied from {transport.name}")
+    if sha256_of(partial) != digest:
+        partial.unlink()
+        raise ConnectionLostError(f"{remote} arrived damaged from {transport.name}", fix="run the command again")
+
+
+def _raise_for(transport: Transport, status: int, complaint: IO[bytes], what: str) -> None:
+    if status == 0:
+        return
+    complaint.seek(0)
+    text = complaint.read().decode(errors="replace").strip()
+    failure = transport.failure(status, text)
+    if failure is not None:
+        raise failure
+    full = "No space left" in text
+    raise EnvironmentLacksError(
+        f"{what}: {'its disk is full' if full else text or f'status {status}'}",
+        fix="free space under its workdir, or set another workdir" if full else "check workdir: in the target's file",
+    )

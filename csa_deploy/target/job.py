@@ -1,0 +1,221 @@
+"""Runs a command on a target so that it outlives the connection.
+
+A job is a directory named by the hash of what it does. Its script is started in the background and writes its log
+and, last and by renaming, its exit status. When the connection is lost, the job goes on; whoever asks for the same
+job again finds it running or done and takes it up from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.target.files import Progress, free_bytes, get, make_folder, persistently, put
+from csa_deploy.target.transport import ConnectionLostError, Transport, run_script
+from csa_deploy.workspace import key_of, sha256_of
+
+_logger = logging.getLogger(__name__)
+
+_STATUS, _LOG, _PID, _SCRIPT = "job.status", "job.log", "job.pid", "job.sh"
+# Prints "status N", "running" or "gone". A finished process and its status file are two events: look twice.
+_STATE = f"""cd "$1" 2>/dev/null || {{ echo gone; exit 0; }}
+for look in 1 2; do
+  if [ -f {_STATUS} ]; then echo "status $(cat {_STATUS})"; exit 0; fi
+  if [ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; then echo running; exit 0; fi
+done
+echo gone"""
+# Waits a while on the target, so that a short job costs one exchange.
+_WAIT = f"""cd "$1" || exit 0
+i=0
+while [ ! -f {_STATUS} ] && kill -0 "$(cat {_PID} 2>/dev/null)" 2>/dev/null && [ $i -lt 50 ]; do
+  sleep 0.2 2>/dev/null || sleep 1
+  i=$((i + 1))
+done"""
+# nohup and </dev/null let ssh end while the job goes on; setsid, where there is one, shields it from the session's end.
+_START = f"""cd "$1" || exit 3
+rm -f {_STATUS} {_PID}
+S=; command -v setsid >/dev/null 2>&1 && S=setsid
+nohup $S sh ./{_SCRIPT} </dev/null >/dev/null 2>&1 &
+i=0
+while [ ! -f {_PID} ] && [ $i -lt 50 ]; do sleep 0.1 2>/dev/null || sleep 1; i=$((i + 1)); done
+[ -f {_PID} ]"""
+_STOP = f'cd "$1" 2>/dev/null && kill "-$(cat {_PID})" 2>/dev/null || kill "$(cat {_PID})" 2>/dev/null; exit 0'
+_SPARE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with its files.
+
+    Attributes:
+        argv: program and arguments; run in the job's directory.
+        inputs: file name in the job's directory -> file here.
+        outputs: names of files to bring back; one that the command does not write is left out.
+        environment: variables to set.
+        attempt: makes a job with the same command another one.
+    """
+
+    argv: Sequence[str]
+    inputs: Mapping[str, Path]
+    outputs: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        """Hash of what the job does."""
+        return key_of(
+            {
+                "argv": list(self.argv),
+                "inputs": {name: sha256_of(path) for name, path in self.inputs.items()},
+                "environment": dict(self.environment),
+                "attempt": self.attempt,
+            }
+        )
+
+    def script(self) -> str:
+        """The shell script that runs it; every word quoted."""
+        settings = [f"{name}={value}" for name, value in sorted(self.environment.items())]
+        words = shlex.join(["env", *settings, *self.argv] if settings else list(self.argv))
+        return (
+            f"echo $$ > {_PID}.new && mv {_PID}.new {_PID}\n"
+            f"{words} > {_LOG} 2>&1\n"
+            f"echo $? > {_STATUS}.new && mv {_STATUS}.new {_STATUS}\n"
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that ended: exit status, log, and the files that came back by name."""
+
+    status: int
+    log: str
+    files: Mapping[str, Path]
+
+
+def run_job(
+    transport: Transport,
+    workdir: str,
+    job: Job,
+    into: Path,
+    *,
+    progress: Progress | None = None,
+    limit_s: float | None = None,
+) -> Finished:
+    """Run a job, or take up one that a lost connection left behind, and bring its files back.
+
+    Args:
+        transport: the way to the target, entered.
+        workdir: directory for jobs on the target.
+        job: what to run.
+        into: existing directory here for the outputs.
+        progress: called with bytes sent of bytes to send.
+        limit_s: seconds after which the job is ended.
+
+    Returns:
+        Exit status, log and files; a failed command is no error here.
+
+    Raises:
+        ConnectionLostError: the connection broke and stayed broken; the job goes on on the target.
+        EnvironmentLacksError: the target cannot be reached or written, lacks space, or ended the job without a trace.
+    """
+    folder = f"{workdir}/{job.key[:24]}"
+    try:
+        if _state(transport, folder) == "gone":
+            _prepare(transport, workdir, folder, job, progress)
+            _start(transport, folder)
+        else:
+            _logger.info("%s: taking up the job that an earlier command started", transport.name)
+        status = _wait(transport, folder, limit_s)
+    except ConnectionLostError as error:
+        raise ConnectionLostError(
+            f"{error.message}; what was started goes on there", fix="run the same command again: it takes the job up"
+        ) from None
+    except KeyboardInterrupt:
+        run_script(transport, _STOP, folder)
+        raise
+    finished = _collect(transport, folder, job, into, status)
+    persistently(lambda: run_script(transport, 'rm -rf "$1"', folder), transport)
+    return finished
+
+
+def _state(transport: Transport, folder: str) -> str:
+    return persistently(lambda: run_script(transport, _STATE, folder), transport).text
+
+
+def _prepare(transport: Transport, workdir: str, folder: str, job: Job, progress: Progress | None) -> None:
+    make_folder(transport, folder)
+    sizes = {name: path.stat().st_size for name, path in job.inputs.items()}
+    total, sent = sum(sizes.values()), 0
+    free = free_bytes(transport, workdir)
+    needed = 2 * total + _SPARE_BYTES  # what is sent, and an engine of about its size
+    if free is not None and free < needed:
+        raise EnvironmentLacksError(
+            f"{transport.name}: {free >> 20} MiB are free under {workdir}, about {needed >> 20} MiB are needed",
+            fix="free space there, or set workdir: in the target's file to another disk",
+        )
+    for name, path in job.inputs.items():
+        report = _offset(progress, sent, total)
+        put(transport, path, f"{folder}/{name}", report)
+        sent += sizes[name]
+    done = persistently(
+        lambda: run_script(transport, f'cat > "$1/{_SCRIPT}"', folder, data=job.script().encode()), transport
+    )
+    if done.status:
+        raise EnvironmentLacksError(f"{transport.name}: {done.complaint}", fix="free space under its workdir")
+
+
+def _offset(progress: Progress | None, base: int, total: int) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(base + done, total)
+
+
+def _start(transport: Transport, folder: str) -> None:
+    def start() -> None:
+        if _state(transport, folder) != "gone":
+            return  # an earlier attempt started it and lost the answer
+        done = run_script(transport, _START, folder)
+        if done.status:
+            raise EnvironmentLacksError(
+                f"{transport.name}: the job did not start: {done.complaint}", fix="check its workdir and its shell"
+            )
+
+    persistently(start, transport)
+
+
+def _wait(transport: Transport, folder: str, limit_s: float | None) -> int:
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    while True:
+        persistently(lambda: run_script(transport, _WAIT, folder), transport)
+        state = _state(transport, folder)
+        if state.startswith("status "):
+            return int(state.split()[1])
+        if state != "running":
+            raise EnvironmentLacksError(
+                f"{transport.name}: the job ended without a trace; was the target switched off, or the job killed?",
+                fix="run the command again",
+            )
+        if deadline is not None and time.monotonic() > deadline:
+            run_script(transport, _STOP, folder)
+            raise _late(transport, limit_s)
+
+
+def _late(transport: Transport, limit_s: float | None) -> CsaDeployError:
+    return EnvironmentLacksError(f"{transport.name}: not done within {limit_s:g} s, ended", fix="raise the time limit")
+
+
+def _collect(transport: Transport, folder: str, job: Job, into: Path, status: int) -> Finished:
+    log = into / _LOG
+    get(transport, f"{folder}/{_LOG}", log)
+    files = {}
+    for name in job.outputs:
+        if get(transport, f"{folder}/{name}", into / name):
+            files[name] = into / name
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return Finished(status, text, files)

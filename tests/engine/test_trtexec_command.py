@@ -1,0 +1,177 @@
+"""Command lines against the option names of trtexec's published sources."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.trtexec_command import Timing, TrtexecOptions, build_command, run_command
+from csa_deploy.engine.trtexec_options import (
+    OPTIONS,
+    Version,
+    has,
+    options_of_help,
+    parse_version,
+    require_known,
+    version_of_help,
+)
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+
+TABLE = json.loads((Path(__file__).parents[1] / "target" / "trtexec_options.json").read_text())
+READ = {key: {*TABLE["common"], *names} for key, names in TABLE.items() if key != "common"}
+# 11 still parses these, warns, and does the opposite by default: never passed.
+NO_OPS_IN_11 = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--separateProfileRun", "--stronglyTyped"}
+PLAN = BuildPlan(backend="trtexec")
+
+
+def version(text: str) -> Version:
+    return parse_version(text)
+
+
+def words(
+    plan: BuildPlan, text: str, options: TrtexecOptions | None = None, calibration: str | None = None
+) -> list[str]:
+    return build_command(plan, options or TrtexecOptions(), version(text), "m.onnx", calibration)
+
+
+@pytest.mark.parametrize("text", READ)
+def test_the_table_is_that_of_the_sources(text: str) -> None:
+    ignored = NO_OPS_IN_11 if text.startswith("11") else set()
+    for option in OPTIONS:
+        assert has(option, version(text)) == (option in READ[text] - ignored), option
+
+
+@pytest.mark.parametrize(("text", "precision", "restricted"), product(READ, ("fp32", "fp16", "int8"), (True, False)))
+def test_only_options_that_the_version_has_are_passed(text: str, precision: str, restricted: bool) -> None:
+    plan = replace(PLAN, precision=precision, restricted=restricted, workspace_mib=512, optimization_level=5)
+    plan = replace(plan, timing_cache=Path("t.cache"))
+    options = TrtexecOptions(safe=True, sparsity="enable", hardware_compatibility="ampere+", refit=True)
+    passed = words(plan, text, options)
+    timed = run_command("e", version(text), {"x": "x.raw"}, Timing(transfers=False), outputs=True, layers=True)
+    allowed = READ[text] - (NO_OPS_IN_11 if text.startswith("11") else set())
+    assert {word.split("=")[0] for word in (*passed, *timed)} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "precision", "calibration", "expected"),
+    [
+        ("8.6", "fp32", None, set()),
+        ("8.6", "fp16", None, {"--fp16"}),
+        ("8.6", "int8", None, {"--fp16", "--int8"}),
+        ("8.6", "int8", "c.cache", {"--fp16", "--int8", "--calib=c.cache"}),
+        ("10.3", "fp16", None, {"--stronglyTyped"}),
+        ("10.3", "int8", None, {"--stronglyTyped"}),
+        ("10.3", "int8", "c.cache", {"--fp16", "--int8", "--calib=c.cache"}),
+        ("11.1", "int8", None, set()),
+    ],
+)
+def test_precision_is_asked_for_in_the_versions_own_way(
+    text: str, precision: str, calibration: str | None, expected: set[str]
+) -> None:
+    passed = words(replace(PLAN, precision=precision), text, calibration=calibration)
+    asked = {"--fp16", "--int8", "--stronglyTyped", "--calib=c.cache"}
+    assert set(passed) & asked == expected
+    assert "--noTF32" in passed
+
+
+def test_restricted_is_passed_where_trtexec_takes_it() -> None:
+    plan = replace(PLAN, restricted=True)
+    assert "--restricted" in words(plan, "8.6")
+    assert "--restricted" in words(plan, "10.16")  # taken and ignored: the result says so
+    assert "--restricted" not in words(plan, "11.0")
+    acts = {text: version(text).restricted_acts for text in ("8.6", "10.15", "10.16", "11.0")}
+    assert acts == {"8.6": True, "10.15": True, "10.16": False, "11.0": False}
+
+
+def test_conditions_are_the_same_where_the_defaults_flipped() -> None:
+    def passed(text: str, **conditions: bool) -> set[str]:
+        known = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--includeDataTransfers"}
+        known |= {"--noCudaGraph", "--noSpinWait"}
+        return set(run_command("e", version(text), {}, Timing(**conditions))) & known
+
+    on = {"transfers": True, "cuda_graph": True, "spin_wait": True}
+    off = dict.fromkeys(on, False)
+    assert passed("10.16", **on) == {"--useCudaGraph", "--useSpinWait"}
+    assert passed("11.0", **on) == {"--includeDataTransfers"}
+    assert passed("10.16", **off) == {"--noDataTransfers"}
+    assert passed("11.0", **off) == {"--noCudaGraph", "--noSpinWait"}
+
+
+def test_dla_is_refused_where_tensorrt_has_none() -> None:
+    options = TrtexecOptions(dla_core=0, gpu_fallback=True)
+    assert {"--useDLACore=0", "--allowGPUFallback"} <= set(words(PLAN, "8.6", options))
+    for text in ("10.8", "11.1"):
+        with pytest.raises(UsageError, match="builds for no DLA"):
+            words(PLAN, text, options)
+
+
+def test_a_dla_loadable_needs_its_formats() -> None:
+    with pytest.raises(UsageError, match="formats"):
+        TrtexecOptions(dla_core=0, dla_standalone=True)
+    options = TrtexecOptions(dla_core=0, dla_standalone=True, input_formats="fp16:chw16", output_formats="fp16:chw16")
+    assert "--buildDLAStandalone" in words(PLAN, "8.6", options)
+    with pytest.raises(UsageError, match="fall back"):
+        replace(options, gpu_fallback=True)
+
+
+def test_what_a_version_lacks_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"8\.6\.0 has no --stripWeights"):
+        words(PLAN, "8.6", TrtexecOptions(strip_weights=True))
+    with pytest.raises(UsageError, match="no calibration cache"):
+        words(replace(PLAN, precision="int8"), "11.0", calibration="c.cache")
+    with pytest.raises(UsageError, match="for INT8"):
+        words(PLAN, "8.6", calibration="c.cache")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("8.5", "older than 8.6"), ("9.2", "not known"), ("12.0", "not known")])
+def test_unknown_versions_are_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(EnvironmentLacksError, match=reason):
+        words(PLAN, text)
+
+
+def test_a_later_minor_version_is_taken_by_its_own_help_page() -> None:
+    later = version("11.4")
+    with pytest.raises(EnvironmentLacksError):
+        require_known(later)
+    listed = frozenset(READ["11.1"])
+    assert build_command(PLAN, TrtexecOptions(dla_core=1), later, "m.onnx", listed=listed)[-1] == "--useDLACore=1"
+    with pytest.raises(UsageError, match="no --refit"):
+        build_command(PLAN, TrtexecOptions(refit=True), later, "m.onnx", listed=listed - {"--refit"})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("&&&& RUNNING TensorRT.trtexec [TensorRT v8613] # trtexec --help", "8.6.13"),
+        ("&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec", "10.3.0"),
+        ("&&&& RUNNING TensorRT.trtexec [TensorRT v101601] [b72] # trtexec", "10.16.1"),
+        ("&&&& RUNNING TensorRT.trtexec [TensorRT v110100] [b106] # trtexec", "11.1.0"),
+    ],
+)
+def test_version_of_the_first_line(line: str, expected: str) -> None:
+    assert str(version_of_help(line)) == expected
+
+
+def test_options_of_a_help_page() -> None:
+    page = "  --onnx=<file>     A model\n  --versionCompatible, --vc   Mark\n  --help, -h  Print\n     see --other"
+    assert options_of_help(page) >= {"--onnx", "--versionCompatible", "--help"}
+    assert "--other" not in options_of_help(page)
+    assert version_of_help("nothing") is None
+
+
+def test_a_name_with_a_colon_is_quoted_and_one_with_a_comma_refused() -> None:
+    assert "--loadInputs='a:0':a.raw,'b':b.raw" in run_command(
+        "e", version("8.6"), {"b": "b.raw", "a:0": "a.raw"}, None
+    )
+    with pytest.raises(UsageError, match="cannot be given"):
+        run_command("e", version("8.6"), {"a,b": "a.raw"}, None)
+
+
+def test_pools_are_one_option() -> None:
+    options = TrtexecOptions(dla_core=0, memory_pools={"dlaSRAM": 1})
+    assert "--memPoolSize=dlaSRAM:1,workspace:64" in words(replace(PLAN, workspace_mib=64), "8.6", options)

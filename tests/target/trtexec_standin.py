@@ -1,0 +1,209 @@
+"""A stand-in for trtexec, for tests only: ``trtexec_standin.py VERSION [trtexec's arguments]``.
+
+It takes the options that trtexec of VERSION has (their names are from its published sources), computes true outputs
+with ONNX Runtime, and writes trtexec's own file formats. It says nothing about TensorRT: no engine of it is an engine.
+
+STANDIN_SAY makes it print that line as an error and fail; STANDIN_SLEEP makes it wait before it works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+TYPES = {"float32": "Float", "float16": "Half", "int8": "Int8", "int32": "Int32", "bool": "Bool", "uint8": "UInt8"}
+DEPRECATED_IN_11 = {"--noDataTransfers", "--useSpinWait", "--useCudaGraph", "--separateProfileRun", "--stronglyTyped"}
+
+
+class FailedError(Exception):
+    pass
+
+
+def log(severity: str, text: str) -> None:
+    print(f"[11/23/2026-04:00:00] [{severity}] {text}", flush=True)
+
+
+def known_options(version: tuple[int, ...]) -> set[str]:
+    table = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())
+    at_most = [key for key in table if key != "common" and tuple(map(int, key.split("."))) <= version[:2]]
+    newest = max(at_most, key=lambda key: tuple(map(int, key.split("."))))
+    return {*table["common"], *table[newest]}
+
+
+def parse(arguments: list[str], known: set[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for word in arguments:
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise FailedError(f"Unknown option: {name} {value}")
+        options[name] = value
+    return options
+
+
+def session(model: bytes):
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+
+
+def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
+    import onnx
+
+    try:
+        content = Path(options["--onnx"]).read_bytes()
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model)
+    except OSError:
+        raise FailedError(f"Could not open file {options['--onnx']}") from None
+    except Exception:
+        raise FailedError("Failed to parse onnx file") from None
+    if "--restricted" in options and version < (10, 16):
+        for node in model.graph.node:
+            if node.op_type == "LRN":
+                raise FailedError(f'Layer {{LRN}} "{node.name}" failed safety scope validation')
+    if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
+        raise FailedError("Calibration failure occurred with no scaling factors detected.")
+    header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
+    engine = header + struct.pack("<Q", len(content)) + content
+    if "--saveEngine" in options:
+        Path(options["--saveEngine"]).write_bytes(engine)
+    log("I", "Engine built in 1.25 sec.")
+    if "--exportLayerInfo" in options:
+        half = "--fp16" in options or any(t.data_type == 10 for t in model.graph.initializer)
+        layers = [
+            {
+                "Name": node.name,
+                "LayerType": node.op_type,
+                "Outputs": [{"Name": out, "Format/Datatype": "Half" if half else "Float"} for out in node.output],
+                "TacticName": f"standin_{node.op_type.lower()}",
+                "Metadata": f"[ONNX Layer: {node.name}]",
+            }
+            for node in model.graph.node
+        ]
+        Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
+    if "--timingCacheFile" in options:
+        Path(options["--timingCacheFile"]).write_bytes(b"timing cache of the stand-in")
+    return engine
+
+
+def load(path: str, version: tuple[int, ...]) -> bytes:
+    engine = Path(path).read_bytes()
+    if engine[:4] != b"ftrt":
+        log(
+            "E",
+            "Error[1]: [stdArchiveReader.cpp::StdArchiveReaderInitCommon::48] Error Code 1: Serialization "
+            "(Serialization assertion magicTagRead == kMAGIC_TAG failed.Magic tag does not match)",
+        )
+        raise FailedError("Engine deserialization failed")
+    if tuple(engine[24:27]) != version:
+        log(
+            "E",
+            "[TRT] IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion "
+            "stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match.)",
+        )
+        raise FailedError("Engine deserialization failed")
+    if len(engine) != 36 + struct.unpack("<Q", engine[28:36])[0]:
+        raise FailedError("Engine deserialization failed")
+    return engine
+
+
+def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
+    files = {}
+    for part in filter(None, options.get("--loadInputs", "").split(",")):
+        name, _, path = part.removeprefix("'").partition("':") if part.startswith("'") else part.rpartition(":")
+        files[name] = path
+    feeds = {}
+    for value in net.get_inputs():
+        dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.type]
+        size = int(np.prod(value.shape)) * np.dtype(dtype).itemsize
+        if value.name not in files:
+            feeds[value.name] = np.random.default_rng(0).standard_normal(value.shape).astype(dtype)
+            continue
+        data = Path(files[value.name]).read_bytes()
+        if len(data) != size:
+            raise FailedError(
+                f"Unexpected file size for input file: {files[value.name]}. Note: Input binding size is: {size} bytes "
+                f"but the file size is {len(data)} bytes."
+            )
+        feeds[value.name] = np.frombuffer(data, dtype).reshape(value.shape)
+    return feeds
+
+
+def safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._,-]", "_", name)
+
+
+def infer(engine: bytes, options: dict[str, str]) -> None:
+    net = session(engine[36:])
+    feeds = inputs_of(net, options)
+    times = []
+    for _ in range(int(options.get("--iterations") or 10)):
+        start = time.perf_counter()
+        results = net.run(None, feeds)
+        times.append((time.perf_counter() - start) * 1e3)
+    outputs = dict(zip([value.name for value in net.get_outputs()], results, strict=True))
+    if "--dumpRawBindingsToFile" in options:
+        for kind, tensors in (("input", feeds), ("output", outputs)):
+            for name, array in tensors.items():
+                dims = ".".join(map(str, array.shape))
+                Path(f"{safe(name)}.{kind}.{dims}.{TYPES[array.dtype.name]}.raw").write_bytes(array.tobytes())
+    if "--exportOutput" in options:
+        items = [
+            f'{{ "name" : "{name}"\n  , "dimensions" : "({", ".join(map(str, array.shape))})"\n'
+            f'  , "values" : [ {", ".join(f"{v:g}" for v in array.ravel())} ]\n  }}'
+            for name, array in outputs.items()
+        ]
+        Path(options["--exportOutput"]).write_text("[\n  " + "\n, ".join(items) + "\n]\n")
+    if "--exportTimes" in options:
+        rows = [
+            {"startEnqMs": i, "endEnqMs": i, "h2dMs": 0.01, "computeMs": t, "d2hMs": 0.01, "latencyMs": t + 0.02}
+            for i, t in enumerate(times)
+        ]
+        Path(options["--exportTimes"]).write_text(json.dumps(rows))
+    if "--exportProfile" in options:
+        rows = [{"count": 1}, {"name": "all", "timeMs": 1.0, "averageMs": 1.0, "medianMs": 1.0, "percentage": 100.0}]
+        Path(options["--exportProfile"]).write_text(json.dumps(rows))
+
+
+def main() -> int:
+    version = tuple(map(int, sys.argv[1].split(".")))
+    unit = 10_000 if version[0] >= 10 else 1_000
+    banner = f"TensorRT.trtexec [TensorRT v{version[0] * unit + version[1] * 100 + version[2]}] # trtexec"
+    print(f"&&&& RUNNING {banner}", flush=True)
+    known = known_options(version)
+    if "--help" in sys.argv:
+        print("=== Build Options ===\n" + "".join(f"  {name}=spec      Does something\n" for name in sorted(known)))
+        return 0
+    try:
+        options = parse(sys.argv[2:], known)
+        if version[0] >= 11:
+            for name in DEPRECATED_IN_11 & set(options):
+                log("W", f"{name} is deprecated.")
+        time.sleep(float(os.environ.get("STANDIN_SLEEP", "0")))
+        if os.environ.get("STANDIN_SAY"):
+            raise FailedError(os.environ["STANDIN_SAY"])
+        if "--onnx" not in options and "--loadEngine" not in options:
+            raise FailedError("Model missing or format not recognized")
+        engine = load(options["--loadEngine"], version) if "--loadEngine" in options else build(options, version)
+        if "--skipInference" not in options:
+            infer(engine, options)
+    except FailedError as error:
+        log("E", str(error))
+        print(f"&&&& FAILED {banner}")
+        return 1
+    print(f"&&&& PASSED {banner}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
