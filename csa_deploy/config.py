@@ -18,27 +18,35 @@ from csa_deploy.errors import UsageError
 from csa_deploy.options import OPTIONS
 
 DEFAULT_NETWORK = "convselfattn"
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 # Which metrics a budget can bound, and on which side: "min" must be at least the value, "max" at most.
 METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
     "max_abs_error": "max",
     "mean_abs_error": "max",
     "max_rel_error": "max",
+    "mean_rel_error": "max",
     "cosine": "min",
     "snr_db": "min",
+    "kl_divergence": "max",
     "top1_agreement": "min",
+    "top5_agreement": "min",
     "top1": "min",
     "top5": "min",
     "top1_drop": "max",
+    "top5_drop": "max",
+    "pixel_agreement": "min",
+    "mean_iou": "min",
 }
 
 # FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
-# and loses some of it over the depth of a network.
+# and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
 DEFAULT_BUDGET: dict[str, dict[str, float]] = {
     "fp32": {"max_rel_error": 1e-4, "cosine": 0.99999, "top1_agreement": 0.999},
     "fp16": {"snr_db": 40.0, "cosine": 0.999, "top1_agreement": 0.99},
+    "int8": {"snr_db": 20.0, "cosine": 0.98, "top1_agreement": 0.95},
 }
+REDUCED = ("fp16", "int8")
 
 
 def parse_size(value: Any) -> tuple[int, int] | None:
@@ -62,16 +70,23 @@ def split_commas(value: Any) -> Any:
 
 
 def parse_budget(value: Any) -> Any:
-    """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}."""
+    """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}.
+
+    Without a precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
+    percentage points, as people say it; with one (``int8.top1_drop=0.005``) it is a share of 1, as in the report.
+    """
     if not isinstance(value, (list, tuple)):
         return value
     budget: dict[str, dict[str, float]] = {}
     for item in value:
-        match = re.fullmatch(r"(\w+)\.(\w+)=([-+.\deE]+)", str(item).strip())
+        match = re.fullmatch(r"(?:(\w+)\.)?([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
             raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
-        precision, metric, bound = match.groups()
-        budget.setdefault(precision, {})[metric] = float(bound)
+        precision, metric, bound = match[1], match[2].replace("-", "_"), float(match[3])
+        if precision is None and metric == "top1_drop":
+            bound /= 100
+        for name in [precision] if precision else REDUCED:
+            budget.setdefault(name, {})[metric] = bound
     return budget
 
 
@@ -118,6 +133,10 @@ class Config(BaseModel):
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()
+    calib: str | None = None
+    calib_method: Literal["minmax", "entropy", "percentile", "mse"] = "mse"
+    calib_samples: Annotated[int, Field(ge=1)] = 512
+    search: bool = True
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
     compute_capability: Texts = ()
     data: str | None = None

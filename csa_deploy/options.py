@@ -40,17 +40,31 @@ OPTIONS: dict[str, Option] = {
     "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
     "scope": Option(list[str], "Safety scope to check, such as drive-os-6 (repeatable)."),
     "strict": Option(bool, "Count unknown as denied in restricted-mode checks."),
-    "precision": Option(list[str], "Precisions to build: fp32, fp16 (repeatable); default both."),
+    "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
     "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
+    "int8": Option(bool, "Shorthand: build INT8, calibrated on --calib.", shorthand=True),
     "fp16_io": Option(bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32."),
-    "keep_fp32": Option(list[str], "Node of the FP16 graph that stays FP32 (repeatable)."),
+    "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable)."),
+    "calib": Option(
+        str,
+        "Images to calibrate INT8 on: a folder, an .npz, a named set, or random; default: the network's training set.",
+    ),
+    "calib_method": Option(str, "Range of INT8 activations: minmax, entropy, percentile or mse; default mse."),
+    "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
+    "search": Option(bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes."),
     "backend": Option(str, "auto, tensorrt or tensorrt-rtx; auto takes TensorRT when a GPU is there."),
-    "compute_capability": Option(list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."),
+    "compute_capability": Option(
+        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."
+    ),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),
     "seed": Option(int, "Seed of every random choice; default 0."),
-    "budget": Option(list[str], "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable)."),
+    "budget": Option(
+        list[str],
+        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
+        "INT8, with top1-drop in percentage points.",
+    ),
     "iterations": Option(int, "Timed inferences per graph; default 50."),
     "warmup": Option(int, "Inferences before timing starts; default 5."),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
@@ -58,7 +72,8 @@ OPTIONS: dict[str, Option] = {
 
 EXPORT = ("checkpoint", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed")
 CHECK = ("scope", "strict")
-PRECISION = ("precision", "fp32", "fp16", "fp16_io", "keep_fp32")
+INT8 = ("calib", "calib_method", "calib_samples", "search")
+PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = ("restricted", "backend", "compute_capability")
 VERIFY = ("data", "samples", "budget")
 PROFILE = ("iterations", "warmup", "threads")
@@ -68,7 +83,8 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
-    "build": (*EXPORT, *CHECK, *PRECISION, *BUILD),
+    "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
+    "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "threads"),
     "profile": (*EXPORT, *PRECISION, *PROFILE),
     "report": (),

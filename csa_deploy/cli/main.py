@@ -14,14 +14,15 @@ from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, CsaDeployError
 HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
 
 The main job is one command: csa-deploy run NETWORK. The stages are commands too, and share a workspace
-(./deploy/NETWORK): export, check, optimize, build, verify, profile, report. NETWORK is a registry name
+(./deploy/NETWORK): export, check, optimize, quantize, build, verify, profile, report. NETWORK is a registry name
 (see csa-deploy models), file.py:factory, package.module:factory or a file.onnx; without one it is convselfattn.
 
 Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this machine, 4 operation rejected,
 5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
 """
 
-ORDER = ("run", "export", "check", "optimize", "build", "verify", "profile", "report", "rules", "models", "doctor")
+STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
+ORDER = ("run", *STAGE_VERBS, "rules", "models", "doctor")
 
 app = typer.Typer(
     name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -45,10 +46,11 @@ def root(
 
 def register() -> None:
     """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import check, environment, stages
+    from csa_deploy.cli import check, environment, quantize, stages
 
     stages.register(app)
     check.register(app)
+    quantize.register(app)
     environment.register(app)
     app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
 

@@ -7,37 +7,58 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
+from csa_deploy.precision.int8_stage import Calibrated, calibrated, int8_key, needs_calibration, write_int8
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
+    import onnx
+
     from csa_deploy.pipeline import Context
+
+NOT_MEASURED = "ranges of the activations in FP16"
+
+
+def key_parts(context: Context) -> dict[str, Any]:
+    """What decides the graphs besides settings: calibration data, where there are any."""
+    return int8_key(context) if needs_calibration(context.config) else {}
 
 
 def run(context: Context) -> StageOutput:
     """Write the graphs; FP32 is the optimized graph itself."""
     config = context.config
     optimized = context.workspace.record("optimize")
-    graphs: dict[str, Any] = {}
-    artifacts = {}
-    notes: list[str] = []
-    for done, precision in enumerate(config.precision):
-        context.progress(done, len(config.precision))
+    model = load_model(context.path(optimized["graph"]), full_check=False)
+    calibration = calibrated(context, model) if needs_calibration(config) else None
+    output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})
+    for precision in config.precision:
         if precision == "fp32":
-            graphs[precision] = {"graph": optimized["graph"], "statistics": optimized["after"]}
-            continue
-        model = load_model(context.path(optimized["graph"]), full_check=False)
-        result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=config.keep_fp32)
-        path = context.scratch / f"{context.name}.fp16.onnx"
-        save_model(result.model, path)
-        artifacts[f"onnx/{path.name}"] = path
-        graphs[precision] = {
-            "graph": f"onnx/{path.name}",
-            "statistics": graph_statistics(result.model).to_json(),
-            **result.to_json(),
-        }
-        notes += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in result.kept]
-    record = {"summary": _summary(graphs), "precisions": graphs, "notes": notes}
-    return StageOutput(record, artifacts=artifacts)
+            output.record["precisions"][precision] = {"graph": optimized["graph"], "statistics": optimized["after"]}
+        elif precision == "fp16":
+            _write_fp16(context, model, calibration, output)
+        else:
+            assert calibration is not None
+            write_int8(context, model, calibration, output)
+    if calibration is not None:
+        calibration.describe(context, output)
+    output.record["summary"] = _summary(output.record["precisions"])
+    return output
+
+
+def _write_fp16(context: Context, model: onnx.ModelProto, calibration: Calibrated | None, output: StageOutput) -> None:
+    config = context.config
+    largest = calibration.statistics.largest if calibration else None
+    result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=config.keep_fp32, largest=largest)
+    path = context.scratch / f"{context.name}.fp16.onnx"
+    save_model(result.model, path)
+    output.artifacts[f"onnx/{path.name}"] = path
+    output.record["precisions"]["fp16"] = {
+        "graph": f"onnx/{path.name}",
+        "statistics": graph_statistics(result.model).to_json(),
+        **result.to_json(),
+    }
+    output.record["notes"] += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in result.kept]
+    if calibration is None:
+        output.record["not_measured"].append({"what": NOT_MEASURED, "reason": "no calibration data; give --calib"})
 
 
 def _summary(graphs: dict[str, Any]) -> str:
@@ -45,8 +66,9 @@ def _summary(graphs: dict[str, Any]) -> str:
     for precision, graph in graphs.items():
         if precision == "fp32":
             parts.append("fp32: the optimized graph")
+        elif precision == "fp16":
+            parts.append(f"fp16: {graph['nodes']} nodes in FP16, {len(graph['kept'])} in FP32, {graph['casts']} casts")
         else:
-            parts.append(
-                f"{precision}: {graph['nodes']} nodes in FP16, {len(graph['kept'])} in FP32, {graph['casts']} casts"
-            )
+            left = f", {len(graph['kept_floating'])} of these kinds in {graph['rest'].upper()}"
+            parts.append(f"int8: {len(graph['int8'])} layers in INT8{left if graph['kept_floating'] else ''}")
     return "; ".join(parts)

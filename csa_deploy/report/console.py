@@ -111,7 +111,7 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
     ]
 
 
-NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph"}
+NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:

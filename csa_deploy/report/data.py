@@ -88,7 +88,7 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
         label = f"engine {precision}"
         found[label] = {**_empty(label, precision, engine["path"]), "bytes": engine.get("engine_bytes")}
     _add_results(found, records, measurements)
-    order = ("exported", "fp32", "fp16", "engine fp32", "engine fp16")
+    order = ("exported", "fp32", "fp16", "int8", "engine fp32", "engine fp16", "engine int8")
     return sorted(found.values(), key=lambda row: order.index(row["label"]))
 
 

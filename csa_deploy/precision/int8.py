@@ -1,0 +1,87 @@
+"""INT8 graphs of one network: Q/DQ on the layers asked for, FP16 around them where the opset allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from csa_deploy.precision.fp16 import KeptNode, to_fp16
+from csa_deploy.precision.placement import Layer, Placement
+from csa_deploy.precision.qdq import insert_qdq
+
+# Opset 19 is the first whose QuantizeLinear takes FP16. What it changes over 18 is additions only, so that a graph of
+# opset 18 is one of opset 19; older graphs (TensorRT 8.6) keep FP32 between their INT8 layers, which TensorRT's weak
+# typing (trtexec --fp16 --int8) makes FP16.
+_HALF_FROM, _RAISED_FROM = 19, 18
+
+
+@dataclass(frozen=True)
+class Int8Result:
+    """A graph in INT8.
+
+    Attributes:
+        model: the graph.
+        layers: nodes in INT8.
+        kept: nodes that could be INT8 and stay in ``rest``, with the reason.
+        kept_fp32: nodes that stay in FP32 although the rest is FP16.
+        rest: precision of everything else.
+        scales: of the activations, by tensor.
+    """
+
+    model: onnx.ModelProto
+    layers: tuple[Layer, ...]
+    kept: dict[str, str]
+    kept_fp32: tuple[KeptNode, ...]
+    rest: str
+    scales: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the model."""
+        return {
+            "int8": [asdict(layer) for layer in self.layers],
+            "kept_floating": self.kept,
+            "kept": [asdict(node) for node in self.kept_fp32],
+            "rest": self.rest,
+            "scales": self.scales,
+        }
+
+
+def to_int8(
+    model: onnx.ModelProto,
+    placement: Placement,
+    thresholds: Mapping[str, float],
+    *,
+    kept: Mapping[str, str] | None = None,
+    keep_fp32: Iterable[str] = (),
+    largest: Mapping[str, float] | None = None,
+) -> Int8Result:
+    """Write INT8 into a graph.
+
+    Args:
+        model: FP32 graph; not changed.
+        placement: what can run in INT8.
+        thresholds: largest value that INT8 represents, by activation.
+        kept: layers to leave in floating point, with the reason.
+        keep_fp32: nodes to leave in FP32.
+        largest: measured largest value by activation; see :func:`csa_deploy.precision.fp16.to_fp16`.
+
+    Raises:
+        UsageError: ``keep_fp32`` names a node that is not there.
+    """
+    keep_fp32 = tuple(keep_fp32)
+    opset = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")).version
+    half = opset >= _RAISED_FROM
+    reasons = dict(kept or {}) | dict.fromkeys(keep_fp32, "kept on request")
+    quantized = insert_qdq(model, placement, thresholds, kept=reasons, half_scales=half)
+    known = {layer.name for layer in placement.layers} | set(placement.refused)
+    left = {name: reason for name, reason in quantized.kept.items() if name in known}
+    if not half:
+        return Int8Result(quantized.model, quantized.layers, left, (), "fp32", quantized.scales)
+    for entry in quantized.model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, _HALF_FROM)
+    typed = to_fp16(quantized.model, keep_fp32=keep_fp32, largest=largest)
+    return Int8Result(typed.model, quantized.layers, left, typed.kept, "fp16", quantized.scales)
