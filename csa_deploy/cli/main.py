@@ -65,6 +65,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # the command-line library caught ctrl-C
+            interrupted()
     except Exception as error:  # nothing may reach the user as a traceback
         code = report_error(error)
     except KeyboardInterrupt:

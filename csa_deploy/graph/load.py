@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that one protobuf message can hold."""
@@ -181,7 +181,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     Weights beyond 1.9 GB go to ``<name>.data`` beside the file.
 
     Raises:
-        UsageError: the folder cannot be written.
+        EnvironmentLacksError: the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,4 +195,6 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
                 draft.write_bytes(model.SerializeToString(deterministic=True))
             draft.replace(path)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}", fix="check space and permissions") from None
+        raise EnvironmentLacksError(
+            f"cannot write {path}: {error.strerror or error}", fix="check space and permissions"
+        ) from None

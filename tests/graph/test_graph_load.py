@@ -8,7 +8,7 @@ import onnx
 import onnx.external_data_helper
 import pytest
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph import load
 from csa_deploy.graph.load import load_model, require_static, save_model
 
@@ -144,7 +144,7 @@ def test_more_than_one_message_holds(tmp_path):
 def test_read_only_folder(model, tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(UsageError, match="cannot write"):
+        with pytest.raises(EnvironmentLacksError, match="cannot write"):
             save_model(model, tmp_path / "m.onnx")
     finally:
         tmp_path.chmod(0o700)
@@ -152,7 +152,7 @@ def test_read_only_folder(model, tmp_path):
 
 def test_a_file_in_place_of_the_folder(model, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(EnvironmentLacksError, match="cannot write"):
         save_model(model, tmp_path / "file" / "m.onnx")
 
 
