@@ -168,4 +168,4 @@ def with_ranks(facts: Facts) -> Facts:
     ranks = {f"{side}_rank": [None if s is None else len(s) for s in facts[f"{side}_shape"]] for side in ("in", "out")}
     counts = {"inputs": len(facts["in_shape"]), "outputs": len(facts["out_shape"])}
     dynamic = any(shape is None or None in shape for shape in shapes)
-    return {**facts, **ranks, **counts, "dynamic": dynamic, "non_finite": False}
+    return {"op": "", **facts, **ranks, **counts, "dynamic": dynamic, "non_finite": False}

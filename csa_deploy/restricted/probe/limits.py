@@ -169,7 +169,8 @@ CANDIDATES = (
         "an element-wise power",
         unless={"power": False},
     ),
-    Candidate("k", ("TOPK",), ("LayerKLimit",), "k is 0", when={"k": 0}),
+    # The ONNX parser gives k as a tensor, where the limit does not look.
+    Candidate("k", ("TOPK",), ("LayerKLimit",), "k is 0", when={"k": 0, "op": ""}),
     Candidate(
         "axis",
         ("QUANTIZE", "DEQUANTIZE"),
