@@ -191,7 +191,7 @@ def array_of(tensor: TensorProto) -> folding.Array | None:
         return None
     try:
         array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError):
+    except (KeyError, ValueError, TypeError):
         return None
     return array if array.size <= folding.MAX_ELEMENTS else None
 

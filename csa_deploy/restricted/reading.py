@@ -76,6 +76,38 @@ def require_model(model: ModelProto, name: str) -> None:
         raise UsageError(f"{name} is not an ONNX model: it imports no operator set", fix="export the model again")
     if not model.graph.output:
         raise UsageError(f"{name} is not an ONNX network: its graph has no output", fix="export the model again")
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf hands over broken text as bytes
+        raise UsageError(f"{name} is not an ONNX model: it holds names that are not text", fix="export the model again")
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    yield from (entry.domain for entry in model.opset_import)
+    yield from _graph_texts(model.graph)
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+        yield from (entry.domain for entry in function.opset_import)
+        for node in function.node:
+            yield from _node_texts(node)
+
+
+def _graph_texts(graph: GraphProto) -> Iterator[object]:
+    yield graph.name
+    yield from (tensor.name for tensor in graph.initializer)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from _node_texts(node)
+
+
+def _node_texts(node: NodeProto) -> Iterator[object]:
+    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for entry in node.metadata_props:
+        yield from (entry.key, entry.value)
+    for attribute in node.attribute:
+        yield from (attribute.name, attribute.ref_attr_name)
+        if attribute.HasField("g"):
+            yield from _graph_texts(attribute.g)
 
 
 def _not_onnx(path: Path, why: str) -> UsageError:

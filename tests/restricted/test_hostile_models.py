@@ -1,5 +1,7 @@
 """Nothing is allowed because it was not understood: every case is a finding or one clear error, never a traceback."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
@@ -8,6 +10,8 @@ from restricted_networks import MAP, constant, model, node, resize, single, valu
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.reporters.formats import FORMATS, render
+
+MUTATIONS = 400
 
 NAN, INF = float("nan"), float("inf")
 
@@ -157,3 +161,35 @@ def test_names_with_markup_and_control_characters_survive_every_format():
     assert "\x1b" not in rendered["junit"]
     assert "\x1b" not in rendered["text"]
     assert "\x00" not in rendered["text"]
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    """A few bytes changed, removed, inserted or repeated."""
+    found = bytearray(data)
+    for _ in range(random.choice([1, 1, 2, 5, 20])):
+        place, length = random.randrange(len(found)), random.randrange(1, 8)
+        match random.randrange(4):
+            case 0:
+                found[place] = random.randrange(256)
+            case 1:
+                del found[place : place + length]
+            case 2:
+                found[place:place] = random.randbytes(length)
+            case _:
+                found[place:place] = found[max(0, place - 40) : place]
+    return bytes(found)
+
+
+@pytest.mark.parametrize("name", ["unknown operator in a body", "not a number as quantization scale", "zero groups"])
+def test_damaged_files_are_judged_or_refused_and_nothing_else(tmp_path, name):
+    random = Random(name)
+    path = tmp_path / "damaged.onnx"
+    verdicts = set()
+    for _ in range(MUTATIONS):
+        path.write_bytes(mutated(CASES[name].SerializeToString(), random))
+        try:
+            verdicts.add(check(path, ["drive-os-6"]).verdict)
+        except UsageError as error:
+            assert "\n" not in str(error)
+            verdicts.add("refused")
+    assert {"refused", "denied"} <= verdicts or {"refused", "unknown"} <= verdicts

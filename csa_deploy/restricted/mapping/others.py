@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from csa_deploy.restricted.graph import Value
 from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, importer
 
@@ -17,7 +19,8 @@ def _quantize(net: Recorder) -> None:
     block = net.attr("block_size", 0)
     granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"
     axis = None if granularity == "TENSOR" else net.axis(net.attr("axis", 1), source.rank)
-    finite = scale.data is None or bool((abs(scale.data.astype("float64")) < float("inf")).all())
+    with np.errstate(invalid="ignore"):  # a narrow type's NaN warns when it is widened
+        finite = scale.data is None or bool(np.isfinite(scale.data.astype("float64")).all())
     layer = "QUANTIZE" if net.node.op == "QuantizeLinear" else "DEQUANTIZE"
     facts = {
         "granularity": granularity,

@@ -10,13 +10,12 @@ from csa_deploy.restricted.mapping.recorder import Recorder, UnmappableError, im
 
 @importer("Reshape")
 def _reshape(net: Recorder) -> None:
-    source, shape = net.tensor(0), net.node.input(1)
-    const = shape.data is not None if shape is not None else net.attr("shape") is not None
-    if const:
+    source = net.tensor(0)
+    if net.attr("shape") is not None or net.required(1).data is not None:
         net.shuffle(source, net.out)
         return
-    assert shape is not None  # otherwise the attribute is the shape
-    net.add("SHUFFLE", [source, shape], net.out, reshapes=True, shape_const=False, moves_batch=None, permutation=None)
+    facts = {"reshapes": True, "shape_const": False, "moves_batch": None, "permutation": None}
+    net.add("SHUFFLE", [source, net.required(1)], net.out, **facts)
 
 
 @importer("Flatten")
