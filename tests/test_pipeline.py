@@ -77,7 +77,7 @@ def test_settings_of_stages_are_fields_of_the_configuration() -> None:
 
 
 def test_every_field_decides_some_stage() -> None:
-    elsewhere = {"checkpoint"}  # its bytes are hashed, not its path
+    elsewhere = {"checkpoint", "candidate"}  # their bytes are hashed, not their paths
     used = {name for stage in STAGES.values() for name in stage.settings}
     assert set(make_config({}).to_json()) - used == elsewhere
 
@@ -192,3 +192,35 @@ def test_settings_with_which_nothing_worked_are_not_kept(go: Go, lab: Path) -> N
         go("check", scope=["no-such-scope"])
     config = json.loads((lab / "w/manifest.json").read_text())["config"]
     assert "no-such-scope" not in json.dumps(config)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process; nothing catches it."""
+
+
+def test_ended_at_any_rename_the_next_run_ends_the_same(go: Go, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, settings = ("precision",), {"precision": "fp16,fp32"}
+    go(*names, root="calm", **settings)
+    real, left = Path.replace, [0]
+
+    def replace(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return real(self, target)
+
+    go(*names, root="killed", precision="fp32")  # the interrupted runs replace what an earlier one made
+    monkeypatch.setattr(Path, "replace", replace)
+    ended = 0
+    for count in range(1, 60):
+        left[0] = count
+        try:
+            go(*names, root="killed", **settings)
+            break
+        except Killed:
+            ended += 1
+            assert not (lab / "killed/.scratch").exists()
+    else:
+        pytest.fail("it never came to an end")
+    assert ended > 2
+    assert (lab / "killed/manifest.json").read_bytes() == (lab / "calm/manifest.json").read_bytes()
