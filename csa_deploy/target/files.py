@@ -6,7 +6,8 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -21,13 +22,28 @@ Progress = Callable[[int, int], None]
 ATTEMPTS = 4
 _PAUSE_S = 1.0
 _CHUNK = 1 << 18
+_DAMAGED = 4
 
-_HASH = 'if [ -f "$1" ]; then sha256sum < "$1" | cut -c1-64; fi'
-_SIZE = 'if [ -f "$1" ]; then wc -c < "$1"; else echo 0; fi'
-_APPEND = 'cat >> "$1"'
-_COMMIT = 'if [ "$(sha256sum < "$1" | cut -c1-64)" = "$3" ]; then mv -f "$1" "$2"; else rm -f "$1"; exit 4; fi'
+# Prints the hash of each file that is there, its size, and the path as given.
+_LIST = """for path; do
+  if [ -f "$path" ]; then echo "$(sha256sum < "$path" | cut -c1-64) $(wc -c < "$path" | tr -d ' ') $path"; fi
+done"""
+# Appends what comes in; the last bytes make the file, if its hash is the one that was announced.
+_APPEND = """cat >> "$1" || exit 3
+[ "$(wc -c < "$1" | tr -d ' ')" -ge "$4" ] || exit 0
+if [ "$(sha256sum < "$1" | cut -c1-64)" = "$3" ]; then mv -f "$1" "$2"; else rm -f "$1"; exit 4; fi"""
 _TAIL = 'tail -c "+$2" "$1"'
-_MAKE_FOLDER = 'mkdir -p "$1" && [ -w "$1" ]'
+_MAKE_FOLDER = """mkdir -p "$1" && [ -w "$1" ] || exit 1
+df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }"""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on a target: path, SHA-256 and size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
 
 
 def persistently(action: Callable[[], _Result], transport: Transport) -> _Result:
@@ -43,21 +59,29 @@ def persistently(action: Callable[[], _Result], transport: Transport) -> _Result
     raise AssertionError("unreachable")
 
 
-def make_folder(transport: Transport, folder: str) -> None:
-    """Make a directory; raises EnvironmentLacksError when it cannot be made or written."""
+def make_folder(transport: Transport, folder: str) -> int | None:
+    """Make a directory.
+
+    Returns:
+        Bytes free there; None when the target does not tell.
+
+    Raises:
+        EnvironmentLacksError: it cannot be made or written.
+    """
     done = persistently(lambda: run_script(transport, _MAKE_FOLDER, folder), transport)
     if done.status:
         raise EnvironmentLacksError(
             f"{transport.name}: {folder} cannot be written: {done.complaint or 'no permission'}",
             fix="set workdir: in the target's file to a directory that may be written",
         )
+    return int(done.text) * 1024 if done.text.isdigit() else None
 
 
-def free_bytes(transport: Transport, folder: str) -> int | None:
-    """Bytes free where a folder lies; None when the target does not tell."""
-    script = 'df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }'
-    text = persistently(lambda: run_script(transport, script, folder), transport).text
-    return int(text) * 1024 if text.isdigit() else None
+def listing(transport: Transport, paths: Iterable[str]) -> dict[str, Remote]:
+    """Those of the files that are there, by path."""
+    text = persistently(lambda: run_script(transport, _LIST, *paths), transport).text
+    rows = (line.split(" ", 2) for line in text.splitlines())
+    return {path: Remote(path, digest, int(size)) for digest, size, path in rows}
 
 
 def put(transport: Transport, local: Path, remote: str, progress: Progress | None = None) -> None:
@@ -67,68 +91,64 @@ def put(transport: Transport, local: Path, remote: str, progress: Progress | Non
         EnvironmentLacksError: the target cannot be reached, has no space, or the copy differs.
     """
     digest, size = sha256_of(local), local.stat().st_size
-    if persistently(lambda: run_script(transport, _HASH, remote), transport).text != digest:
-        persistently(lambda: _upload(transport, local, remote, digest, progress), transport)
+    persistently(lambda: _upload(transport, local, remote, digest, progress), transport)
     if progress:
         progress(size, size)
 
 
 def _upload(transport: Transport, local: Path, remote: str, digest: str, progress: Progress | None) -> None:
     partial, size = f"{remote}.{digest[:16]}.partial", local.stat().st_size
-    there = int(run_script(transport, _SIZE, partial).text or 0)
-    if there < size:
-        with local.open("rb") as source, tempfile.TemporaryFile() as complaint:
-            source.seek(there)
-            process = subprocess.Popen(
-                transport.command(_APPEND, partial), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaint
-            )
-            assert process.stdin is not None
-            try:
-                while chunk := source.read(_CHUNK):
-                    process.stdin.write(chunk)
-                    there += len(chunk)
-                    if progress:
-                        progress(there, size)
-                process.stdin.close()
-            except BrokenPipeError:  # its exit status says why
-                pass
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                status = process.wait()
-            _raise_for(transport, status, complaint, f"{local.name} could not be copied to {transport.name}")
-    done = run_script(transport, _COMMIT, partial, remote, digest)
-    if done.status == 4:
-        raise ConnectionLostError(f"{local.name} arrived damaged on {transport.name}", fix="run the command again")
-    if done.status:
-        raise EnvironmentLacksError(f"{transport.name}: {done.complaint}", fix="check workdir: in the target's file")
+    found = listing(transport, [remote, partial])
+    if remote in found and found[remote].sha256 == digest:
+        return
+    there = found[partial].size if partial in found else 0
+    with local.open("rb") as source, tempfile.TemporaryFile() as complaint:
+        source.seek(there)
+        process = subprocess.Popen(
+            transport.command(_APPEND, partial, remote, digest, str(size)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=complaint,
+        )
+        assert process.stdin is not None
+        try:
+            while chunk := source.read(_CHUNK):
+                process.stdin.write(chunk)
+                there += len(chunk)
+                if progress:
+                    progress(there, size)
+            process.stdin.close()
+        except BrokenPipeError:  # its exit status says why
+            pass
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+        if status == _DAMAGED:
+            raise ConnectionLostError(f"{local.name} arrived damaged on {transport.name}", fix="run the command again")
+        _raise_for(transport, status, complaint, f"{local.name} could not be copied to {transport.name}")
 
 
-def get(transport: Transport, remote: str, local: Path, progress: Progress | None = None) -> bool:
-    """Copy a file from the target; returns False when there is none.
+def get(transport: Transport, remote: Remote, local: Path, progress: Progress | None = None) -> None:
+    """Copy a file from the target.
 
     Raises:
         EnvironmentLacksError: the target cannot be reached, or the copy differs.
     """
-    digest = persistently(lambda: run_script(transport, _HASH, remote), transport).text
-    if not digest:
-        return False
-    partial = local.with_name(f".{local.name}.{digest[:16]}.partial")
+    partial = local.with_name(f".{local.name}.{remote.sha256[:16]}.partial")
     try:
-        persistently(lambda: _download(transport, remote, partial, digest, progress), transport)
+        persistently(lambda: _download(transport, remote, partial, progress), transport)
         partial.replace(local)
     finally:
         partial.unlink(missing_ok=True)
-    return True
 
 
-def _download(transport: Transport, remote: str, partial: Path, digest: str, progress: Progress | None) -> None:
-    size = int(run_script(transport, _SIZE, remote).text or 0)
+def _download(transport: Transport, remote: Remote, partial: Path, progress: Progress | None) -> None:
     with partial.open("ab") as sink, tempfile.TemporaryFile() as complaint:
         done = sink.tell()
         process = subprocess.Popen(
-            transport.command(_TAIL, remote, str(done + 1)),
+            transport.command(_TAIL, remote.path, str(done + 1)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaint,
@@ -139,16 +159,16 @@ def _download(transport: Transport, remote: str, partial: Path, digest: str, pro
                 sink.write(chunk)
                 done += len(chunk)
                 if progress:
-                    progress(done, max(size, done))
+                    progress(done, remote.size)
         except BaseException:
             process.kill()
             raise
         finally:
             status = process.wait()
-        _raise_for(transport, status, complaint, f"{remote} could not be copied from {transport.name}")
-    if sha256_of(partial) != digest:
+        _raise_for(transport, status, complaint, f"{remote.path} could not be copied from {transport.name}")
+    if sha256_of(partial) != remote.sha256:
         partial.unlink()
-        raise ConnectionLostError(f"{remote} arrived damaged from {transport.name}", fix="run the command again")
+        raise ConnectionLostError(f"{remote.path} arrived damaged from {transport.name}", fix="run the command again")
 
 
 def _raise_for(transport: Transport, status: int, complaint: IO[bytes], what: str) -> None:

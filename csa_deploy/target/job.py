@@ -15,30 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
-from csa_deploy.target.files import Progress, free_bytes, get, make_folder, persistently, put
+from csa_deploy.target.files import Progress, get, listing, make_folder, persistently, put
 from csa_deploy.target.transport import ConnectionLostError, Transport, run_script
 from csa_deploy.workspace import key_of, sha256_of
 
 _logger = logging.getLogger(__name__)
 
 _STATUS, _LOG, _PID, _SCRIPT = "job.status", "job.log", "job.pid", "job.sh"
-# Prints "status N", "running" or "gone". A finished process and its status file are two events: look twice.
+# Prints "status N", "running" or "gone", after waiting up to $2 rounds for the end. A finished process and its status
+# file are two events: look at the file once more.
 _STATE = f"""cd "$1" 2>/dev/null || {{ echo gone; exit 0; }}
-for look in 1 2; do
-  if [ -f {_STATUS} ]; then echo "status $(cat {_STATUS})"; exit 0; fi
-  if [ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; then echo running; exit 0; fi
-done
-echo gone"""
-# Waits a while on the target, so that a short job costs one exchange.
-_WAIT = f"""cd "$1" || exit 0
+runs() {{ [ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; }}
 i=0
-while [ ! -f {_STATUS} ] && kill -0 "$(cat {_PID} 2>/dev/null)" 2>/dev/null && [ $i -lt 50 ]; do
-  sleep 0.2 2>/dev/null || sleep 1
-  i=$((i + 1))
-done"""
+while [ ! -f {_STATUS} ] && runs && [ $i -lt "$2" ]; do sleep 0.2 2>/dev/null || sleep 1; i=$((i + 1)); done
+if [ -f {_STATUS} ]; then :; elif runs; then echo running; exit 0; fi
+if [ -f {_STATUS} ]; then echo "status $(cat {_STATUS})"; else echo gone; fi"""
 # nohup and </dev/null let ssh end while the job goes on; setsid, where there is one, shields it from the session's end.
-_START = f"""cd "$1" || exit 3
-rm -f {_STATUS} {_PID}
+# The script comes in on standard input. A second start finds the first one's process and leaves it.
+_START = f"""cd "$1" && cat > {_SCRIPT} || exit 3
+[ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null && exit 0
+[ -f {_STATUS} ] && exit 0
+rm -f {_PID}
 S=; command -v setsid >/dev/null 2>&1 && S=setsid
 nohup $S sh ./{_SCRIPT} </dev/null >/dev/null 2>&1 &
 i=0
@@ -46,6 +43,7 @@ while [ ! -f {_PID} ] && [ $i -lt 50 ]; do sleep 0.1 2>/dev/null || sleep 1; i=$
 [ -f {_PID} ]"""
 _STOP = f'cd "$1" 2>/dev/null && kill "-$(cat {_PID})" 2>/dev/null || kill "$(cat {_PID})" 2>/dev/null; exit 0'
 _SPARE_BYTES = 1 << 24
+_ROUNDS = 50
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def run_job(
     try:
         if _state(transport, folder) == "gone":
             _prepare(transport, workdir, folder, job, progress)
-            _start(transport, folder)
+            _start(transport, folder, job)
         else:
             _logger.info("%s: taking up the job that an earlier command started", transport.name)
         status = _wait(transport, folder, limit_s)
@@ -144,15 +142,14 @@ def run_job(
     return finished
 
 
-def _state(transport: Transport, folder: str) -> str:
-    return persistently(lambda: run_script(transport, _STATE, folder), transport).text
+def _state(transport: Transport, folder: str, rounds: int = 0) -> str:
+    return persistently(lambda: run_script(transport, _STATE, folder, str(rounds)), transport).text
 
 
 def _prepare(transport: Transport, workdir: str, folder: str, job: Job, progress: Progress | None) -> None:
-    make_folder(transport, folder)
+    free = make_folder(transport, folder)
     sizes = {name: path.stat().st_size for name, path in job.inputs.items()}
     total, sent = sum(sizes.values()), 0
-    free = free_bytes(transport, workdir)
     needed = 2 * total + _SPARE_BYTES  # what is sent, and an engine of about its size
     if free is not None and free < needed:
         raise EnvironmentLacksError(
@@ -163,11 +160,6 @@ def _prepare(transport: Transport, workdir: str, folder: str, job: Job, progress
         report = _offset(progress, sent, total)
         put(transport, path, f"{folder}/{name}", report)
         sent += sizes[name]
-    done = persistently(
-        lambda: run_script(transport, f'cat > "$1/{_SCRIPT}"', folder, data=job.script().encode()), transport
-    )
-    if done.status:
-        raise EnvironmentLacksError(f"{transport.name}: {done.complaint}", fix="free space under its workdir")
 
 
 def _offset(progress: Progress | None, base: int, total: int) -> Callable[[int, int], None] | None:
@@ -176,24 +168,20 @@ def _offset(progress: Progress | None, base: int, total: int) -> Callable[[int, 
     return lambda done, _: progress(base + done, total)
 
 
-def _start(transport: Transport, folder: str) -> None:
-    def start() -> None:
-        if _state(transport, folder) != "gone":
-            return  # an earlier attempt started it and lost the answer
-        done = run_script(transport, _START, folder)
-        if done.status:
-            raise EnvironmentLacksError(
-                f"{transport.name}: the job did not start: {done.complaint}", fix="check its workdir and its shell"
-            )
-
-    persistently(start, transport)
+def _start(transport: Transport, folder: str, job: Job) -> None:
+    script = job.script().encode()
+    done = persistently(lambda: run_script(transport, _START, folder, data=script), transport)
+    if done.status:
+        raise EnvironmentLacksError(
+            f"{transport.name}: the job did not start: {done.complaint or 'no process'}",
+            fix="check the space and the permissions under its workdir",
+        )
 
 
 def _wait(transport: Transport, folder: str, limit_s: float | None) -> int:
     deadline = None if limit_s is None else time.monotonic() + limit_s
     while True:
-        persistently(lambda: run_script(transport, _WAIT, folder), transport)
-        state = _state(transport, folder)
+        state = _state(transport, folder, _ROUNDS)
         if state.startswith("status "):
             return int(state.split()[1])
         if state != "running":
@@ -211,11 +199,11 @@ def _late(transport: Transport, limit_s: float | None) -> CsaDeployError:
 
 
 def _collect(transport: Transport, folder: str, job: Job, into: Path, status: int) -> Finished:
-    log = into / _LOG
-    get(transport, f"{folder}/{_LOG}", log)
+    there = listing(transport, [f"{folder}/{name}" for name in (_LOG, *job.outputs)])
     files = {}
-    for name in job.outputs:
-        if get(transport, f"{folder}/{name}", into / name):
-            files[name] = into / name
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return Finished(status, text, files)
+    for path, remote in there.items():
+        name = path.removeprefix(f"{folder}/")
+        get(transport, remote, into / name)
+        files[name] = into / name
+    log = files.pop(_LOG, None)
+    return Finished(status, log.read_text(encoding="utf-8", errors="replace") if log else "", files)

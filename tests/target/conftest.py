@@ -128,7 +128,7 @@ def linear_graph(path: Path, dtype: type = np.float32) -> Path:
     """x (1, 4) -> MatMul -> y (1, 3), in FP32 or FP16 throughout."""
     kind = TensorProto.FLOAT if dtype == np.float32 else TensorProto.FLOAT16
     weights = {"w": np.random.default_rng(1).standard_normal((4, 3)).astype(dtype)}
-    node = helper.make_node("MatMul", ["x"] + ["w"], ["y"], name="/net/fc")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="/net/fc")
     return save_graph(path, [node], {"x": (kind, [1, 4])}, {"y": (kind, [1, 3])}, weights)
 
 

@@ -22,7 +22,11 @@ def test_build_over_ssh(sshd, trtexec: Callable[[str], Path], graph: Path, tmp_p
     with open_machine(config) as machine:
         out = tmp_path / "here" / "net.engine"
         result = trtexec_build(
-            machine, graph, out, BuildPlan(backend="trtexec", restricted=True), progress=lambda d, t: sent.append((d, t))
+            machine,
+            graph,
+            out,
+            BuildPlan(backend="trtexec", restricted=True),
+            progress=lambda d, t: sent.append((d, t)),
         )
     assert out.read_bytes()[:4] == b"ftrt"
     assert sorted(path.name for path in out.parent.iterdir()) == [

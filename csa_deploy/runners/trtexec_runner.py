@@ -1,0 +1,237 @@
+"""Runs an engine with trtexec on a target, and compares nothing: arrays in, arrays out, measurements as trtexec's own.
+
+Outputs travel as raw files, since trtexec's JSON holds six digits. Many inputs go in one job: one file per input with
+all of them one after another, cut on the target.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, TrtexecOptions, run_command
+from csa_deploy.engine.trtexec_messages import explain
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.target.job import Job, run_job
+from csa_deploy.target.machine import Machine
+
+_ENGINE = "engine.plan"
+# Runs trtexec once per sample. Arguments: samples, then "name bytes" per input up to "--", name prefixes of the outputs
+# up to "--", then the command. The file in.K holds all samples of input K, out.K gets all of output K.
+_LOOP = """samples=$1; shift
+sizes=; while [ "$1" != -- ]; do sizes="$sizes $1"; shift; done; shift
+prefixes=; while [ "$1" != -- ]; do prefixes="$prefixes $1"; shift; done; shift
+i=0
+while [ "$i" -lt "$samples" ]; do
+  mkdir run || exit 70
+  k=0
+  for size in $sizes; do
+    dd if=in.$k of=run/in.$k bs="$size" skip="$i" count=1 2>/dev/null || exit 71
+    k=$((k + 1))
+  done
+  (cd run && "$@") || exit $?
+  k=0
+  for prefix in $prefixes; do
+    cat run/"$prefix".* >> out.$k || exit 72
+    k=$((k + 1))
+  done
+  rm -rf run
+  i=$((i + 1))
+done
+"""
+
+
+class TrtexecRunner:
+    """An engine on a target; see :class:`csa_deploy.runners.base.Runner`.
+
+    Args:
+        engine: path of the engine here; it is sent when it is needed.
+        machine: the target, reached.
+        inputs: the engine's inputs with static shapes.
+        outputs: the engine's outputs with static shapes.
+        options: what it was built with, where that decides how it runs.
+        name: name in reports.
+
+    Raises:
+        UsageError: no such engine, or names that trtexec cannot keep apart.
+    """
+
+    def __init__(
+        self,
+        engine: Path,
+        machine: Machine,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        options: TrtexecOptions | None = None,
+        name: str = "trtexec",
+    ) -> None:
+        if not engine.is_file():
+            raise UsageError(f"no such engine: {engine}", fix="run `csa-deploy build` first")
+        self.name = name
+        self._engine, self._machine, self._options = engine, machine, options
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        if len({_file_stem(spec.name) for spec in outputs}) != len(outputs):
+            raise UsageError(f"{name}: trtexec writes two outputs to one file", fix="export them under other names")
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the engine."""
+        return self._inputs
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the engine."""
+        return self._outputs
+
+    def describe(self) -> dict[str, Any]:
+        """What executes."""
+        return {
+            "backend": "trtexec",
+            "version": str(self._machine.version),
+            "provider": self._machine.name,
+            "threads": None,
+            "executes": f"the engine {self._engine.name}, on {self._machine.name}",
+        }
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Execute once."""
+        return self.run_all([feeds])[0]
+
+    def run_all(self, samples: Sequence[Mapping[str, np.ndarray]]) -> list[Arrays]:
+        """Execute once per sample, in one job.
+
+        Raises:
+            UsageError: inputs that do not fit.
+            CsaDeployError: trtexec failed; its known messages are translated.
+        """
+        for feeds in samples:
+            check_feeds(self._inputs, feeds)
+        with tempfile.TemporaryDirectory(prefix="csa-run-") as folder:
+            into = Path(folder)
+            job = self._job(samples, into)
+            self._finish(job, into)
+            return self._read(into, len(samples))
+
+    def measure(self, feeds: Mapping[str, np.ndarray], timing: Timing, *, layers: bool = True) -> dict[str, Any]:
+        """Time inferences as trtexec does.
+
+        Returns:
+            ``samples_ms`` (latency of each, transfers included when they are timed), ``compute_ms`` (of each, on the
+            device), ``layers`` (name, average ms, share), ``conditions``, ``clocks`` before and after, ``notes``.
+        """
+        check_feeds(self._inputs, feeds)
+        with tempfile.TemporaryDirectory(prefix="csa-run-") as folder:
+            into = Path(folder)
+            files = self._files([feeds], into)
+            named = {spec.name: f"in.{k}" for k, spec in enumerate(self._inputs)}
+            command = self._command(_ENGINE, named, timing, layers=layers)
+            before = self._machine.clocks()
+            self._finish(Job(command, files, (TIMES, PROFILE), self._machine.environment), into)
+            after = self._machine.clocks()
+            rows = _json(into / TIMES)
+            profile = _json(into / PROFILE) if (into / PROFILE).is_file() else []
+        return {
+            "samples_ms": [row["latencyMs"] for row in rows],
+            "compute_ms": [row["computeMs"] for row in rows],
+            "layers": [
+                {"name": row["name"], "average_ms": row["averageMs"], "percent": row["percentage"]}
+                for row in profile
+                if "name" in row
+            ],
+            "conditions": timing.to_json(),
+            "clocks": {"before": dict(before), "after": dict(after)},
+            "notes": _clock_notes(before, after),
+        }
+
+    def __enter__(self) -> TrtexecRunner:
+        """The machine holds the connection."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to free."""
+
+    def _command(self, engine: str, named: Mapping[str, str], timing: Timing | None, **wanted: bool) -> list[str]:
+        machine = self._machine
+        arguments = run_command(
+            engine, machine.version, named, timing, options=self._options, listed=machine.listed, **wanted
+        )
+        return [machine.trtexec, *arguments]
+
+    def _files(self, samples: Sequence[Mapping[str, np.ndarray]], folder: Path) -> dict[str, Path]:
+        files = {_ENGINE: self._engine}
+        for k, spec in enumerate(self._inputs):
+            path = folder / f"send.{k}"
+            with path.open("wb") as stream:
+                for feeds in samples:
+                    stream.write(np.ascontiguousarray(feeds[spec.name]).tobytes())
+            files[f"in.{k}"] = path
+        return files
+
+    def _job(self, samples: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Job:
+        files = self._files(samples, folder)
+        loop = folder / "loop.sh"
+        loop.write_text(_LOOP, encoding="utf-8")
+        named = {spec.name: f"in.{k}" for k, spec in enumerate(self._inputs)}
+        sizes = [str(files[f"in.{k}"].stat().st_size // len(samples)) for k in range(len(self._inputs))]
+        stems = [f"{_file_stem(spec.name)}.output" for spec in self._outputs]
+        command = self._command(f"../{_ENGINE}", named, None, outputs=True)
+        argv = ["sh", "./loop.sh", str(len(samples)), *sizes, "--", *stems, "--", *command]
+        outputs = [f"out.{k}" for k in range(len(self._outputs))]
+        return Job(argv, {**files, "loop.sh": loop}, outputs, self._machine.environment)
+
+    def _finish(self, job: Job, into: Path) -> None:
+        finished = run_job(self._machine.transport, self._machine.workdir, job, into)
+        if finished.status:
+            what = f"running {self._engine.name} on {self._machine.name}"
+            raise explain(finished.log, finished.status, what, "the message with -vv")
+        missing = [name for name in job.outputs if name not in finished.files and name != PROFILE]
+        if missing:
+            raise EnvironmentLacksError(
+                f"{self._machine.name}: trtexec wrote no {', '.join(missing)}", fix="run the command again with -vv"
+            )
+
+    def _read(self, into: Path, samples: int) -> list[Arrays]:
+        columns = {}
+        for k, spec in enumerate(self._outputs):
+            shape = [int(extent or 1) for extent in spec.shape]
+            data = np.fromfile(into / f"out.{k}", dtype=spec.dtype)
+            if data.size != samples * int(np.prod(shape)):
+                raise UsageError(
+                    f"{self.name}: output {spec.name!r} has {data.size} values for {samples} samples of {shape}",
+                    fix="the engine is not of this graph, or its outputs are not linear: build it again",
+                )
+            columns[spec.name] = data.reshape(samples, *shape)
+        return [{name: column[i] for name, column in columns.items()} for i in range(samples)]
+
+
+def _file_stem(name: str) -> str:
+    """What trtexec makes of a tensor's name in a file's name."""
+    return re.sub(r"[^A-Za-z0-9._,-]", "_", name)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"trtexec's {path.name} is no JSON: {error}", fix="run the command again") from None
+
+
+def _clock_notes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    if not before:
+        return ["clocks: not measured: the target does not show them"]
+    return [
+        f"{name} changed during the measurement, from {value} to {after.get(name, 'nothing')}: lock the clocks"
+        for name, value in before.items()
+        if after.get(name) != value
+    ]
