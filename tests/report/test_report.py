@@ -1,0 +1,178 @@
+"""The page shows the numbers of report.json and nothing of what comes from outside as markup."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from rich.console import Console
+
+from csa_deploy.report.console import show
+from csa_deploy.report.data import ORDER, collect
+from csa_deploy.report.page import latency_strip, render
+from csa_deploy.units import decibel, giga, milliseconds, percent, scientific, size
+from csa_deploy.workspace import Workspace
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page; fails on tags that do not close."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            while (last := self.open.pop()) != tag:
+                assert last in ("li", "td", "tr", "p", "th"), (last, tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def data(digits: Any) -> dict[str, Any]:
+    return json.loads((digits.root / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(digits: Any) -> Page:
+    return Page((digits.root / "report.html").read_text())
+
+
+def test_the_data_are_what_the_stages_recorded(digits: Any, data: dict[str, Any]) -> None:
+    assert data["schema_version"] == 1 and data["network"] == "csa_digits"
+    for stage, record in data["records"].items():
+        assert record == digits.record(stage)
+    assert [stage["name"] for stage in data["stages"]] == list(ORDER)
+    for stage in data["stages"]:
+        assert stage["state"] in ("done", "not run") and (stage["seconds"] is None) == (stage["state"] == "not run")
+    assert data["verdict"]["state"] in ("pass", "incomplete")
+
+
+def test_the_page_shows_every_row_of_the_data(data: dict[str, Any], page: Page) -> None:
+    assert len(data["rows"]) >= 3
+    for row in data["rows"]:
+        assert row["path"] in page.text
+        if not row["label"].startswith("engine"):
+            assert giga(row["macs"]) in page.text and size(row["bytes"]) in page.text
+            assert decibel(row["metrics"]["snr_db"]) in page.text
+            assert scientific(row["metrics"]["max_abs_error"]) in page.text
+            assert percent(row["metrics"]["top1"]) in page.text
+            assert milliseconds(row["latency_ms"]["50"]) in page.text
+    assert data["verdict"]["state"].upper() in page.text
+
+
+def test_the_page_gives_the_reason_for_what_is_missing(data: dict[str, Any], page: Page) -> None:
+    for item in data["not_measured"]:
+        assert item["what"] in page.text and item["reason"] in page.text
+    assert "not the target's latency" in page.text
+
+
+def test_the_page_stands_alone(page: Page) -> None:
+    assert "script" not in page.tags
+    assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
+
+
+def test_worst_samples_are_shown_as_pictures(data: dict[str, Any], page: Page) -> None:
+    for candidate in data["records"]["verify"]["candidates"]:
+        assert candidate["outputs"][0]["worst"][0]["id"] in page.text
+    assert len(page.addresses) >= 5
+
+
+def replaced(value: Any, old: str, new: str) -> Any:
+    return json.loads(json.dumps(value).replace(old, json.dumps(new)[1:-1]))
+
+
+def test_names_from_outside_are_text(data: dict[str, Any]) -> None:
+    evil = "<script>alert('x')</script>"
+    worst = data["records"]["verify"]["candidates"][0]["outputs"][0]["worst"][0]["id"]
+    hostile = replaced(replaced(data, "csa_digits", evil), worst, '"><img src=x onerror=alert(1)>')
+    text = render(hostile, {})
+    assert evil not in text and html.escape("<script>") in text and "<img" not in text
+    assert "script" not in Page(text).tags and "alert('x')" in Page(text).text
+
+
+def test_a_network_named_script_in_the_terminal_and_on_the_page(lab: Path, csa: Any) -> None:
+    name = "[red]<script>.onnx"
+    (lab / name).write_bytes((lab / "tiny.onnx").read_bytes())
+    for verb in (("verify", name, "--data", "x.npz", "-w", "w"), ("report", name, "-w", "w")):
+        done = csa(lab, *verb)
+        assert done.returncode == 0, done.stderr
+    assert name in done.stdout
+    text = (lab / "w/report.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;" in text
+
+
+def test_an_incomplete_workspace_says_what_was_not_run(lab: Path, csa: Any) -> None:
+    assert csa(lab, "export", "tiny.onnx").returncode == 0
+    done = csa(lab, "report", "tiny.onnx")
+    assert done.returncode == 0 and "INCOMPLETE" in done.stdout and "verify was not run" in done.stdout
+    report = json.loads((lab / "deploy/tiny/report.json").read_text())
+    assert report["verdict"]["state"] == "incomplete" and len(report["verdict"]["reasons"]) == 6
+    Page((lab / "deploy/tiny/report.html").read_text())
+
+
+@pytest.mark.parametrize("form", ["json", "html"])
+def test_output_goes_where_it_was_asked_to(digits: Any, csa: Any, tmp_path: Path, form: str) -> None:
+    target = tmp_path / "deep" / f"r.{form}"
+    done = csa(digits.cwd, "report", "csa_digits", "--format", form, "-o", target)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == (digits.root / f"report.{form}").read_bytes()
+
+
+def test_every_verb_shows_its_end(digits: Any) -> None:
+    workspace = Workspace(digits.root)
+    for names in (["export"], ["optimize"], ["verify"], ["profile"], ["report"]):
+        console = Console(width=150, record=True, file=io.StringIO())
+        show(workspace, names, console)
+        text = console.export_text()
+        assert text.strip() and "[/" not in text
+    assert "csa_digits on 20 samples of digits" in text and "torch fp32" in text
+    assert re.search(r"^PASS|^INCOMPLETE", text, re.M)
+
+
+def test_collecting_computes_nothing_anew(digits: Any, data: dict[str, Any]) -> None:
+    found = json.loads(json.dumps(collect(Workspace(digits.root)), default=str))
+    for key in ("rows", "verdict", "records", "not_measured"):
+        assert found[key] == data[key]
+
+
+def test_latency_marks_are_shares_of_the_longest() -> None:
+    latency = {
+        "a": {"samples_ms": [1.0, 4.0], "percentiles_ms": {"50": 2.0}},
+        "b": {"samples_ms": [8.0], "percentiles_ms": {"50": 8.0}},
+    }
+    strips = latency_strip(latency)
+    assert [s["marks"] for s in strips] == [[12.5, 50.0], [100.0]] and strips[0]["median"] == 25.0
+    assert latency_strip({}) == []
+
+
+def test_the_model_of_the_page_is_the_artifact(digits: Any, data: dict[str, Any]) -> None:
+    exported = next(row for row in data["rows"] if row["label"] == "exported")
+    weights = sum(len(t.raw_data) for t in onnx.load(digits.root / exported["path"]).graph.initializer)
+    assert exported["bytes"] == weights
