@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -39,12 +39,15 @@ METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
     "mean_iou": "min",
 }
 
+# What a limit can bound: latency percentiles and memory.
+LIMITED = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "weights_mib", "activations_mib", "engine_mib")
+
 # FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
 # and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
 DEFAULT_BUDGET: dict[str, dict[str, float]] = {
-    "fp32": {"max_rel_error": 1e-4, "cosine": 0.99999, "top1_agreement": 0.999},
-    "fp16": {"snr_db": 40.0, "cosine": 0.999, "top1_agreement": 0.99},
-    "int8": {"snr_db": 20.0, "cosine": 0.98, "top1_agreement": 0.95},
+    "fp32": {"max_rel_error": 1e-4, "cosine": 0.99999, "top1_agreement": 0.995},
+    "fp16": {"snr_db": 40.0, "cosine": 0.999, "top1_agreement": 0.99, "top1_drop": 0.005},
+    "int8": {"snr_db": 20.0, "cosine": 0.98, "top1_agreement": 0.95, "top1_drop": 0.01},
 }
 REDUCED = ("fp16", "int8")
 
@@ -99,6 +102,33 @@ def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, flo
     return budget
 
 
+def parse_limit(value: Any) -> Any:
+    """``["engine-fp16.p99_ms=5"]`` or a mapping of mappings to {label: {quantity: bound}}; labels with spaces."""
+    if isinstance(value, Mapping):
+        return {str(label).replace("-", " "): bounds for label, bounds in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    limits: dict[str, dict[str, float]] = {}
+    for item in value:
+        match = re.fullmatch(r"([\w -]+)\.(\w+)=([-+.\deE]+)", str(item).strip())
+        if not match:
+            raise ValueError(f"'{item}' is not LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5")
+        label, quantity, bound = match.groups()
+        limits.setdefault(label.replace("-", " "), {})[quantity] = float(bound)
+    return limits
+
+
+def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Refuse unknown labels and quantities by name."""
+    precisions = get_args(Precision)
+    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}" for p in precisions)])
+    for label, bounds in limits.items():
+        _known(label, labels, "graph or engine")
+        for quantity in bounds:
+            _known(quantity, dict.fromkeys(LIMITED), "quantity")
+    return limits
+
+
 def _known(name: str, known: Mapping[str, Any], what: str) -> None:
     if name not in known:
         raise ValueError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
@@ -141,10 +171,15 @@ class Config(BaseModel):
     compute_capability: Texts = ()
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
+    candidate: Texts = ()
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
-    iterations: Annotated[int, Field(ge=1)] = 50
+    iterations: Annotated[int, Field(ge=1)] = 100
+    seconds: Annotated[float, Field(gt=0)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 5
+    limit: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_limit), AfterValidator(check_limit)] = {}
+    baseline: str | None = None
+    max_slowdown: Annotated[float, Field(gt=0)] = 0.02
     threads: Annotated[int, Field(ge=1)] | None = None
 
     def bounds(self, precision: str) -> dict[str, float]:

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Option] = {
     "export_tolerance": Option(float, "Largest export error, relative to the output's range; default 1e-4."),
     "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
     "scope": Option(list[str], "Safety scope to check, such as drive-os-6 (repeatable)."),
-    "strict": Option(bool, "Count unknown as denied in restricted-mode checks."),
+    "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
     "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
     "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
@@ -59,14 +59,21 @@ OPTIONS: dict[str, Option] = {
     ),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),
+    "candidate": Option(list[str], "ONNX graph to compare beside the workspace's own (repeatable)."),
     "seed": Option(int, "Seed of every random choice; default 0."),
     "budget": Option(
         list[str],
         "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
         "INT8, with top1-drop in percentage points.",
     ),
-    "iterations": Option(int, "Timed inferences per graph; default 50."),
+    "iterations": Option(int, "Timed inferences per graph; default 100, which is what a 99th percentile needs."),
+    "seconds": Option(float, "Time each graph for so many seconds instead of --iterations."),
     "warmup": Option(int, "Inferences before timing starts; default 5."),
+    "limit": Option(
+        list[str], "Latency or memory limit LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5 (repeatable)."
+    ),
+    "baseline": Option(str, "Workspace of an earlier run: exit 7 when this one is slower by more than noise."),
+    "max_slowdown": Option(float, "Smallest slow-down against --baseline that counts, as a share; default 0.02."),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
 }
 
@@ -76,7 +83,7 @@ INT8 = ("calib", "calib_method", "calib_samples", "search")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = ("restricted", "backend", "compute_capability")
 VERIFY = ("data", "samples", "budget")
-PROFILE = ("iterations", "warmup", "threads")
+PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
 BY_VERB: dict[str, tuple[str, ...]] = {
@@ -85,7 +92,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "threads"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads"),
     "profile": (*EXPORT, *PRECISION, *PROFILE),
     "report": (),
     "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, *PROFILE),

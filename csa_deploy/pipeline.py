@@ -104,7 +104,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "verify",
             "accuracy against PyTorch",
-            settings=("precision", "data", "samples", "seed", "budget", "threads", "checkpoint_key"),
+            settings=("precision", "data", "samples", "seed", "budget", "strict", "threads", "checkpoint_key"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("torch", "onnxruntime"),
@@ -112,7 +112,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "profile",
             "latency",
-            settings=("iterations", "warmup", "threads", "precision"),
+            settings=("iterations", "seconds", "warmup", "threads", "precision", "limit", "baseline", "max_slowdown"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("onnxruntime",),

@@ -51,7 +51,7 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     macs, unknown = 0, []
     for node in graph:
         if node.op_type in _COUNTED and node.domain == "":
-            count = _macs(node)
+            count = node_macs(node)
             macs += count or 0
             if count is None:
                 unknown.append(node.name or node.op_type)
@@ -66,7 +66,7 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     )
 
 
-def _macs(node: ir.Node) -> int | None:
+def node_macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node, or None where a shape is missing."""
     data, weight = (static_shape(value) for value in node.inputs[:2])
     out = static_shape(node.outputs[0])

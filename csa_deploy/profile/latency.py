@@ -1,16 +1,85 @@
-"""Times a runner: every sample is kept, percentiles come from them, and the tail is never clipped."""
+"""Times runners: interleaved blocks, every sample kept, telemetry read outside the timed region."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from csa_deploy.profile.statistics import BLOCKS, summarise
 from csa_deploy.runners.base import Runner
 
-PERCENTILES = (50, 90, 95, 99)
+
+@dataclass
+class Subject:
+    """A runner to time, with what to feed it.
+
+    Attributes:
+        runner: an entered runner.
+        feeds: per input an array of the network's shape.
+        samples_ms: filled by :func:`measure_all`, in order.
+    """
+
+    runner: Runner
+    feeds: Mapping[str, np.ndarray]
+    samples_ms: list[float] = field(default_factory=list)
+
+    def time(self, iterations: int) -> float:
+        """Time inferences one after another, around the whole call on the host; returns the sum in seconds."""
+        for _ in range(iterations):
+            start = time.perf_counter_ns()
+            self.runner.run(self.feeds)
+            self.samples_ms.append((time.perf_counter_ns() - start) / 1e6)
+        return sum(self.samples_ms[-iterations:]) / 1e3
+
+    def to_json(self) -> dict[str, Any]:
+        """See :func:`csa_deploy.profile.statistics.summarise`."""
+        return summarise(self.samples_ms, batch=len(next(iter(self.feeds.values()))))
+
+
+def measure_all(
+    subjects: Sequence[Subject],
+    *,
+    iterations: int,
+    warmup: int,
+    seconds: float | None = None,
+    around: Callable[[Subject], AbstractContextManager[Any]] = lambda subject: nullcontext(),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Time several runners in up to ten rounds, every other round in reverse order, so that drift meets all alike.
+
+    Args:
+        subjects: what to time; their samples are filled.
+        iterations: timed inferences of each.
+        warmup: untimed inferences of each before the first round; each block starts with one more.
+        seconds: time each for so long instead of for ``iterations``.
+        around: a context for each block; it begins and ends outside the timed region.
+        progress: called with blocks done and in total.
+    """
+    for subject in subjects:
+        for _ in range(warmup):
+            subject.runner.run(subject.feeds)
+    sizes = [len(part) for part in np.array_split(np.arange(iterations), min(BLOCKS, iterations))]
+    for block, size in enumerate(sizes):
+        for place, subject in enumerate(subjects if block % 2 == 0 else subjects[::-1]):
+            with around(subject):
+                if warmup:
+                    subject.runner.run(subject.feeds)  # the other network left its data in the caches
+                if seconds is None:
+                    subject.time(size)
+                else:
+                    _time_for(subject, seconds / len(sizes))
+            progress(block * len(subjects) + place + 1, len(sizes) * len(subjects))
+
+
+def _time_for(subject: Subject, seconds: float) -> None:
+    spent = 0.0
+    while spent < seconds:
+        spent += subject.time(1)
 
 
 def measure(
@@ -19,31 +88,9 @@ def measure(
     *,
     iterations: int,
     warmup: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Time ``iterations`` inferences one after another, after ``warmup`` untimed ones.
-
-    The clock is :func:`time.perf_counter_ns` around the whole call on the host: input arrays in host memory in,
-    output arrays in host memory out.
-
-    Returns:
-        ``samples_ms`` (every one, in order), ``percentiles_ms``, ``mean_ms``, ``max_ms``, ``jitter_ms`` (standard
-        deviation) and ``throughput`` in samples per second.
-    """
-    for _ in range(warmup):
-        runner.run(feeds)
-    samples = np.empty(iterations)
-    for index in range(iterations):
-        start = time.perf_counter_ns()
-        runner.run(feeds)
-        samples[index] = (time.perf_counter_ns() - start) / 1e6
-        progress(index + 1)
-    batch = len(next(iter(feeds.values())))
-    return {
-        "samples_ms": [round(v, 4) for v in samples.tolist()],
-        "percentiles_ms": {str(p): round(float(np.percentile(samples, p)), 4) for p in PERCENTILES},
-        "mean_ms": round(float(samples.mean()), 4),
-        "max_ms": round(float(samples.max()), 4),
-        "jitter_ms": round(float(samples.std()), 4),
-        "throughput": round(1000.0 * batch / float(samples.mean()), 2),
-    }
+    """Time one runner alone; see :func:`measure_all` and :func:`csa_deploy.profile.statistics.summarise`."""
+    subject = Subject(runner, feeds)
+    measure_all([subject], iterations=iterations, warmup=warmup, progress=progress)
+    return subject.to_json()

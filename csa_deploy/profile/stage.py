@@ -2,107 +2,203 @@
 
 from __future__ import annotations
 
-import os
-import platform
+import contextlib
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy import __version__
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.export.compare import random_feeds
-from csa_deploy.profile.latency import measure
+from csa_deploy.profile.cost import GraphCost, graph_cost
+from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
+from csa_deploy.profile.host import host
+from csa_deploy.profile.latency import Subject, measure_all
+from csa_deploy.profile.layers import METHOD, layer_times
+from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings
+from csa_deploy.profile.stored import StoredRun, differences, load_run
+from csa_deploy.profile.telemetry import Meter, Telemetry
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.workspace import StageOutput
+from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
+ON_DEVICE = "this machine's CUDA device, host to host with transfers"
+LAYER_ITERATIONS = 20
+MIB = 2**20
+
+
+def preflight(context: Context) -> None:
+    """Refuse a baseline that cannot be read before anything runs."""
+    if context.config.baseline:
+        load_run(Path(context.config.baseline))
+
+
+def key_parts(context: Context) -> dict[str, Any]:
+    """The baseline counts by its bytes."""
+    if not context.config.baseline:
+        return {}
+    return {"baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
+
+
+@dataclass
+class _Bench:
+    """What is timed, under the labels of the report, and what could not be."""
+
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    contract: list[dict[str, Any]] = field(default_factory=list)
+    not_measured: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, label: str, path: str, runner: Runner, evidence: str, seed: int) -> None:
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+        feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, seed)
+        self.subjects[label] = Subject(runner, feeds)
+        self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
 
 
 def run(context: Context) -> StageOutput:
-    """Measure; the record states what was measured, the measurements file holds the numbers."""
-    config = context.config
-    measured: dict[str, Any] = {}
-    contract = []
+    """Measure; the record states what was measured and the graphs' cost, the measurements file holds the numbers."""
+    bench, meter = _Bench(), Meter(Telemetry())
     graphs = context.graphs()
-    total = len(graphs) * config.iterations
-    for done, (label, graph) in enumerate(graphs.items()):
-        with OnnxRuntimeRunner(context.path(graph), threads=config.threads, name=label) as runner:
-            base = done * config.iterations
-            measured[label] = _time(context, runner, base, total)
-            contract.append({"label": label, "path": graph, "runner": runner.describe(), "evidence": NOT_THE_TARGET})
-    not_measured = _engines(context, measured, contract)
-    # Numbers of this run belong to the measurements: the record is hashed into the manifest.
+    costs = {label: graph_cost(context.path(path)) for label, path in graphs.items()}
+    with contextlib.ExitStack() as stack:
+        _open(context, bench, graphs, stack)
+        measure_all(
+            list(bench.subjects.values()),
+            iterations=context.config.iterations,
+            warmup=context.config.warmup,
+            seconds=context.config.seconds,
+            around=lambda subject: meter.block(subject.runner.name, lambda: len(subject.samples_ms)),
+            progress=context.progress,
+        )
+    latency = {label: subject.to_json() for label, subject in bench.subjects.items()}
+    ceilings = measure_ceilings()
+    bench.not_measured += _lacking(bench, meter.telemetry, ceilings)
+    gates = _gates(context, latency, _memory(context, costs))
     record = {
-        "summary": f"{len(contract)} measured, {len(not_measured)} not measured",
-        "contract": {
-            "timed": "host, end to end: arrays in host memory in and out; one inference after another",
-            "clock": "time.perf_counter_ns around each call",
-            "warmup": config.warmup,
-            "iterations": config.iterations,
-            "batch": config.batch,
-            "inputs": f"standard normal, seed {config.seed}",
-            "clocks, power mode, temperature": "not measured: not read in this version",
-        },
-        "measured": contract,
-        "not_measured": not_measured,
+        "summary": f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
+        "contract": contract(context),
+        "measured": bench.contract,
+        "not_measured": bench.not_measured,
+        "cost": {label: cost.to_json() for label, cost in costs.items()},
+        "layers": {"method": METHOD},
     }
-    return StageOutput(record, measured={"summary": _summary(measured, not_measured), "latency": measured, "host": host()})
+    measured = {
+        "summary": _summary(latency, bench.not_measured),
+        "latency": latency,
+        "layers": _layers(context, graphs),
+        "roofline": _roofline(costs, ceilings),
+        "energy_per_inference_j": meter.per_inference(),
+        "telemetry": meter.telemetry.to_json(),
+        "gates": [gate.to_json() for gate in gates],
+        "host": host(),
+    }
+    return StageOutput(record, measured=measured, failure=failure(gates))
 
 
-def _time(context: Context, runner: Runner, base: int, total: int) -> dict[str, Any]:
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-    feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, context.config.seed)
-    return measure(
-        runner,
-        feeds,
-        iterations=context.config.iterations,
-        warmup=context.config.warmup,
-        progress=lambda done: context.progress(base + done, total),
-    )
+def contract(context: Context) -> dict[str, Any]:
+    """How everything is measured."""
+    config = context.config
+    return {
+        "timed": "host, end to end: arrays in host memory in and out; one inference after another, one stream",
+        "clock": "time.perf_counter_ns around each call",
+        "order": "interleaved: up to ten rounds over all graphs, every other one reversed; one untimed call per block",
+        "warmup": config.warmup,
+        "iterations": config.iterations if config.seconds is None else None,
+        "seconds": config.seconds,
+        "batch": config.batch,
+        "threads": config.threads or "one per core",
+        "spin_wait": "off: several networks are timed in one process",
+        "cuda_graph": "not used",
+        "clocks_and_power_mode": "not set; what was seen stands under telemetry",
+        "telemetry": "read around each block, outside the timed region",
+        "inputs": f"standard normal, seed {config.seed}",
+        "percentiles": "only where at least one sample lies above; no sample is dropped",
+        "interval": "99 %, moving-block bootstrap, blocks of a tenth of the series, 1000 resamples",
+        "csa_deploy": __version__,
+    }
 
 
-def _engines(context: Context, measured: dict[str, Any], contract: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Time the engines where a CUDA device is; returns what could not be, with the reason."""
+def _open(context: Context, bench: _Bench, graphs: dict[str, str], stack: contextlib.ExitStack) -> None:
+    config = context.config
+    for label, graph in graphs.items():
+        runner: Runner = OnnxRuntimeRunner(context.path(graph), threads=config.threads, spin=False, name=label)
+        bench.add(label, graph, stack.enter_context(runner), NOT_THE_TARGET, config.seed)
     if not context.workspace.stage("build"):
-        return [{"what": "engines", "reason": "not built; run `csa-deploy build`"}]
+        bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
+        return
     from csa_deploy.runners.engine_runner import EngineRunner
 
-    not_measured = []
     for precision, engine in context.workspace.record("build")["engines"].items():
         label = f"engine {precision}"
         try:
             runner = EngineRunner(context.path(engine["path"]), backend=engine["backend"], name=label)
         except EnvironmentLacksError as error:
-            not_measured.append({"what": label, "reason": error.message})
+            bench.not_measured.append({"what": label, "reason": error.message})
             continue
-        with runner:
-            measured[label] = _time(context, runner, 0, context.config.iterations)
-            contract.append(
-                {
-                    "label": label,
-                    "path": engine["path"],
-                    "runner": runner.describe(),
-                    "evidence": "this machine's CUDA device, host to host with transfers",
-                }
-            )
-    return not_measured
+        bench.add(label, engine["path"], stack.enter_context(runner), ON_DEVICE, config.seed)
 
 
-def host() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+def _lacking(bench: _Bench, telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:
+    found = telemetry.not_measured()
+    if isinstance(ceilings, str):
+        found.append({"what": "roofline ceilings and floor time", "reason": ceilings})
+    if any(label.startswith("engine") for label in bench.subjects):
+        reason = "engines are timed host to host in this version"
+        found.append({"what": "device-only time (CUDA events, CUDA graph) and layers of engines", "reason": reason})
+    return found
+
+
+def _memory(context: Context, costs: dict[str, GraphCost]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for label, cost in costs.items():
+        found[label] = {"weights_mib": round(cost.weight_bytes / MIB, 3)}
+        if cost.activation_bytes is not None:
+            found[label]["activations_mib"] = round(cost.activation_bytes / MIB, 3)
+    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
+    for precision, engine in build.items():
+        found[f"engine {precision}"] = {"engine_mib": round(engine["engine_bytes"] / MIB, 3)}
+    return found
+
+
+def _gates(context: Context, latency: dict[str, Any], memory: dict[str, dict[str, float]]) -> list[Gate]:
+    config = context.config
+    gates = limit_gates(config.limit, latency, memory)
+    if not config.baseline:
+        return gates
+    baseline = load_run(Path(config.baseline))
+    # Compared as the workspace will hold them: keys and values as JSON gives them back.
+    stated = json.loads(json.dumps(contract(context)))
+    unlike = differences(baseline, StoredRun(context.workspace.root, config.network, latency, host(), stated))
+    if unlike:
+        return [*gates, Gate("all", "baseline", config.max_slowdown, None, None, None, "not measured", unlike[0])]
+    return [*gates, *baseline_gates(baseline.latency, latency, config.max_slowdown)]
+
+
+def _layers(context: Context, graphs: dict[str, str]) -> dict[str, Any]:
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load_average": [round(v, 2) for v in os.getloadavg()],
+        label: layer_times(
+            context.path(path),
+            context.scratch,
+            iterations=min(context.config.iterations, LAYER_ITERATIONS),
+            threads=context.config.threads,
+            seed=context.config.seed,
+        )
+        for label, path in graphs.items()
+        if label != "exported" or len(graphs) == 1
+    }
+
+
+def _roofline(costs: dict[str, GraphCost], ceilings: Ceilings | str) -> dict[str, Any]:
+    if isinstance(ceilings, str):
+        return {"ceilings": None, "reason": ceilings}
+    return {
+        "ceilings": ceilings.to_json(),
+        "floor_ms": {label: floor_ms(cost, ceilings) for label, cost in costs.items()},
     }
 
 

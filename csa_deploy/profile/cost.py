@@ -1,0 +1,170 @@
+"""What each node of a graph costs before any machine runs it: operations, bytes, and memory held at once."""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from csa_deploy.graph.load import load_model
+from csa_deploy.graph.shapes import inferred, static_shape
+from csa_deploy.graph.stats import node_macs
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+# These move or rename data: no arithmetic.
+MOVES = {"Reshape", "Transpose", "Flatten", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity", "Cast"}
+HIDDEN = ("Constant",)
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """One node.
+
+    Attributes:
+        name: name of the node, or of its first output when it has none.
+        op: operator.
+        module: PyTorch module that it came from; empty when the graph does not say.
+        precision: element type of its first output.
+        macs: multiply-accumulates of a convolution or matrix product, else 0; None when a shape is unknown.
+        operations: arithmetic operations: two per multiply-accumulate, else one per element of the output (of the
+            input for pooling), none for nodes that move data; None when a shape is unknown.
+        bytes: read and written, weights included, as if nothing were fused or cached; None when a shape is unknown.
+        shape: of the first output.
+        inputs: names of the nodes that it reads.
+    """
+
+    name: str
+    op: str
+    module: str
+    precision: str
+    macs: int | None
+    operations: int | None
+    bytes: int | None
+    shape: tuple[int, ...] | None
+    inputs: tuple[str, ...]
+
+    @property
+    def intensity(self) -> float | None:
+        """Operations per byte."""
+        return None if self.operations is None or not self.bytes else self.operations / self.bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the intensity."""
+        intensity = self.intensity
+        return {**asdict(self), "intensity": None if intensity is None else round(intensity, 3)}
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """All nodes but constants, in the graph's order, and the graph's memory.
+
+    Attributes:
+        nodes: see :class:`NodeCost`.
+        weight_bytes: initializers and constants.
+        activation_bytes: largest sum of tensors alive at once when nodes run in the graph's order, each tensor living
+            from its node to its last reader; None when a shape is unknown. An engine fuses and reorders: its figure
+            differs.
+    """
+
+    nodes: tuple[NodeCost, ...]
+    weight_bytes: int
+    activation_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "nodes": [n.to_json() for n in self.nodes],
+            "weight_bytes": self.weight_bytes,
+            "activation_bytes": self.activation_bytes,
+        }
+
+
+def graph_cost(path: Path) -> GraphCost:
+    """Cost of the graph in a file; see :class:`GraphCost`."""
+    graph = inferred(load_model(path, full_check=False)).graph
+    nodes = [node for node in graph if node.op_type not in HIDDEN]
+    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
+    return GraphCost(tuple(_cost(node) for node in nodes), sum(t.nbytes for t in tensors), _alive(graph, nodes))
+
+
+def node_name(node: ir.Node) -> str:
+    """The name of a node, or of its first output."""
+    return node.name or str(node.outputs[0].name)
+
+
+def _cost(node: ir.Node) -> NodeCost:
+    out = node.outputs[0]
+    sizes = [_bytes(v) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
+    makers = [v.producer() for v in node.inputs if v is not None]
+    dtype = out.dtype.name.lower() if out.dtype is not None else "unknown"
+    return NodeCost(
+        name=node_name(node),
+        op=node.op_type,
+        module=_module(node),
+        precision={"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(dtype, dtype),
+        macs=_macs(node),
+        operations=_operations(node),
+        bytes=None if None in sizes else sum(s for s in sizes if s is not None),
+        shape=static_shape(out),
+        inputs=tuple(dict.fromkeys(node_name(m) for m in makers if m is not None and m.op_type not in HIDDEN)),
+    )
+
+
+def _macs(node: ir.Node) -> int | None:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    return node_macs(node)
+
+
+def _operations(node: ir.Node) -> int | None:
+    if node.op_type in MOVES:
+        return 0
+    macs = _macs(node)
+    if macs is None or macs > 0:
+        return None if macs is None else 2 * macs
+    counted = node.inputs[0] if "Pool" in node.op_type else node.outputs[0]
+    shape = static_shape(counted)
+    return None if shape is None else math.prod(shape)
+
+
+def _bytes(value: ir.Value) -> int | None:
+    if value.const_value is not None:
+        return value.const_value.nbytes
+    shape = static_shape(value)
+    if shape is None or value.dtype is None:
+        return None
+    return math.ceil(math.prod(shape) * value.dtype.itemsize)
+
+
+def _alive(graph: ir.Graph, nodes: list[ir.Node]) -> int | None:
+    place = {node: index for index, node in enumerate(nodes)}
+    change = [0] * (len(nodes) + 1)
+    made = [(v, 0) for v in graph.inputs if v.name not in graph.initializers]
+    made += [(v, place[node]) for node in nodes for v in node.outputs]
+    for value, start in made:
+        size = _bytes(value)
+        if size is None:
+            return None
+        readers = [place[use.node] for use in value.uses() if use.node in place]
+        end = len(nodes) - 1 if value.is_graph_output() else max(readers, default=start)
+        change[start] += size
+        change[end + 1] -= size
+    alive = most = 0
+    for delta in change:
+        alive += delta
+        most = max(most, alive)
+    return most
+
+
+def _module(node: ir.Node) -> str:
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+    except (ValueError, SyntaxError):
+        return ""
+    named = [scope for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
+    return str(named[-1]) if named else ""

@@ -1,0 +1,86 @@
+"""Time per node on this machine's CPU, from ONNX Runtime's own profiler. A CPU's times are never the target's."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from csa_deploy.graph.load import load_model
+
+METHOD = (
+    "ONNX Runtime's profiler on this machine's CPU, node by node without fusion; median over the timed inferences; "
+    "relative weight on this CPU, not the target's time"
+)
+WARMUP = 2
+
+
+def layer_times(
+    path: Path,
+    scratch: Path,
+    *,
+    iterations: int,
+    threads: int | None,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Median time of each node in microseconds.
+
+    Args:
+        path: the graph.
+        scratch: directory for the profiler's file.
+        iterations: timed inferences.
+        threads: CPU threads; None for one per core.
+        seed: of the inputs.
+        progress: called after every inference.
+
+    Returns:
+        ``method``; ``iterations``; ``times_us`` by node of the graph; ``inserted_us``, of nodes that ONNX Runtime added
+        (casts around operators that it lacks in FP16).
+    """
+    import onnxruntime
+
+    from csa_deploy.export.compare import random_feeds
+
+    model = _named(load_model(path, full_check=False))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling = True
+    options.profile_file_prefix = str(scratch / "layers")
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+    shapes = {v.name: tuple(e if isinstance(e, int) else 1 for e in v.shape) for v in session.get_inputs()}
+    dtypes = {v.name: kinds.get(v.type, v.type[7:-1]) for v in session.get_inputs()}
+    feeds = random_feeds(shapes, dtypes, seed)
+    for done in range(WARMUP + iterations):
+        session.run(None, feeds)
+        progress(done + 1, WARMUP + iterations)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return {"method": METHOD, "iterations": iterations, **_medians(events, {n.name for n in model.graph.node})}
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give nodes without a name that of their first output, as :mod:`csa_deploy.profile.cost` does."""
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+    return model
+
+
+def _medians(events: list[dict[str, Any]], names: set[str]) -> dict[str, Any]:
+    series: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            series[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
+    times = {name: statistics.median(values[WARMUP:]) for name, values in series.items()}
+    return {
+        "times_us": {name: round(t, 1) for name, t in times.items() if name in names},
+        "inserted_us": round(sum(t for name, t in times.items() if name not in names), 1),
+    }

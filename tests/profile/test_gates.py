@@ -1,0 +1,76 @@
+"""Limits and baselines on series of known distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from csa_deploy.config import Config
+from csa_deploy.errors import PerformanceGateError, UsageError
+from csa_deploy.profile.gates import baseline_gates, failure, limit_gates
+from csa_deploy.profile.statistics import summarise
+
+
+def run(median: float, seed: int, n: int = 300) -> dict[str, dict]:
+    draw = np.random.default_rng(seed)
+    return {"fp32": summarise(median * np.exp(0.03 * draw.standard_normal(n)))}
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(11.0, "pass"), (9.0, "fail")])
+def test_a_limit_far_from_the_median_decides(bound: float, verdict: str) -> None:
+    (gate,) = limit_gates({"fp32": {"p50_ms": bound}}, run(10, 0), {})
+    assert gate.verdict == verdict
+    assert gate.low <= gate.value <= gate.high
+
+
+def test_a_limit_inside_the_interval_is_undecided_and_no_failure() -> None:
+    latency = run(10, 0)
+    (gate,) = limit_gates({"fp32": {"p50_ms": latency["fp32"]["percentiles_ms"]["50"]}}, latency, {})
+    assert gate.verdict == "undecided"
+    assert failure([gate]) is None
+
+
+def test_what_was_not_measured_is_no_pass() -> None:
+    limits = {"engine fp16": {"p99_ms": 5.0, "engine_mib": 3.0}, "fp32": {"p999_ms": 5.0}}
+    gates = limit_gates(limits, run(10, 0), {})
+    assert [g.verdict for g in gates] == ["not measured"] * 3
+    assert gates[2].reason == "needs 1000 timed inferences"
+
+
+def test_memory_is_exact() -> None:
+    memory = {"fp32": {"weights_mib": 4.0}}
+    assert limit_gates({"fp32": {"weights_mib": 4.0}}, {}, memory)[0].verdict == "pass"
+    failed = limit_gates({"fp32": {"weights_mib": 3.9}}, {}, memory)
+    assert failed[0].verdict == "fail"
+    error = failure(failed)
+    assert isinstance(error, PerformanceGateError)
+    assert error.exit_code == 7
+
+
+def test_noise_passes_the_baseline_and_five_percent_fails_it() -> None:
+    noisy = [baseline_gates(run(10, s), run(10, 1000 + s), 0.02) for s in range(40)]
+    slower = [baseline_gates(run(10, s), run(10.5, 1000 + s), 0.02) for s in range(40)]
+    assert all(failure(gates) is None for gates in noisy)
+    assert all(failure(gates) is not None for gates in slower)
+    assert "slower than the baseline at p50" in str(failure(slower[0]))
+
+
+def test_a_label_that_the_baseline_lacks_is_not_measured() -> None:
+    (gate,) = baseline_gates({}, run(10, 0), 0.02)
+    assert gate.verdict == "not measured"
+
+
+def test_limits_are_read_from_flags_and_yaml() -> None:
+    flags = Config(limit=["engine-fp16.p99_ms=5", "fp32.weights_mib=200"]).limit
+    assert flags == {"engine fp16": {"p99_ms": 5.0}, "fp32": {"weights_mib": 200.0}}
+    assert Config(limit={"engine-fp16": {"p99_ms": 5}}).limit == {"engine fp16": {"p99_ms": 5.0}}
+
+
+@pytest.mark.parametrize("text", ["fp32.p98_ms=1", "fp33.p50_ms=1", "fp32.p50_ms", "fp32.p50_ms=fast"])
+def test_a_bad_limit_is_refused_in_one_line(text: str) -> None:
+    from csa_deploy.config import make_config
+
+    with pytest.raises(UsageError) as error:
+        make_config({"limit": [text]})
+    assert "limit" in str(error.value)
+    assert "\n" not in str(error.value)
