@@ -61,7 +61,10 @@ def body_inputs(proto: NodeProto, inputs: Sequence[Value | None], body: GraphPro
 def infer_body_outputs(
     proto: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value], bodies: Mapping[str, Graph]
 ) -> None:
-    """Infer the outputs of a Loop or Scan: what it carries, and what its body stacks once per step."""
+    """Infer the outputs of a Loop or Scan (what it carries, what its body stacks once per step) or of an If."""
+    if proto.op_type == "If":
+        _infer_if(inputs, outputs, bodies)
+        return
     body = bodies.get("body")
     if body is None or proto.op_type not in ("Loop", "Scan"):
         return
@@ -80,6 +83,17 @@ def infer_body_outputs(
             shape = None if result.shape is None else (steps, *result.shape)
         if output.elements is None and shape is not None:
             output.dtype, output.shape = output.dtype or result.dtype, shape
+
+
+def _infer_if(inputs: Sequence[Value | None], outputs: Sequence[Value], bodies: Mapping[str, Graph]) -> None:
+    """An If with a constant condition gives what the branch gives that is taken."""
+    condition = inputs[0] if inputs else None
+    if condition is None or condition.data is None or not condition.data.size:
+        return
+    branch = bodies.get("then_branch" if bool(condition.data.reshape(-1)[0]) else "else_branch")
+    for output, result in zip(outputs, branch.outputs if branch else (), strict=False):
+        if output.elements is None and result.shape is not None:
+            output.dtype, output.shape = output.dtype or result.dtype, result.shape
 
 
 def _loop_steps(inputs: Sequence[Value | None]) -> int | None:
