@@ -95,5 +95,5 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads"),
     "profile": (*EXPORT, *PRECISION, *PROFILE),
     "report": (),
-    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, *PROFILE),
+    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", *PROFILE),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -78,6 +78,13 @@ class ArrayDataset(Dataset):
                 digest.update(block)
         digest.update(repr(self.indices).encode())
         return digest.hexdigest()
+
+    def only(self, identities: Sequence[str]) -> ArrayDataset:
+        """See :meth:`Dataset.only`."""
+        wanted = {int(identity) for identity in identities}
+        if not wanted <= set(self.indices):
+            raise KeyError(sorted(wanted - set(self.indices)))
+        return ArrayDataset(self.path, self.name, lambda total: sorted(wanted), self.classes)
 
     def image(self, identity: str) -> None:
         """Tensors have no picture."""

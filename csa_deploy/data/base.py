@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from csa_deploy.data.images import decode, to_array
+from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -91,6 +93,10 @@ class Dataset(ABC):
         """SHA-256 (hex) over all that determines the batches: identities, labels, bytes and preprocessing."""
 
     @abstractmethod
+    def only(self, identities: Sequence[str]) -> Dataset:
+        """The set with these samples alone, in the set's order; raises KeyError for one that is not in it."""
+
+    @abstractmethod
     def image(self, identity: str) -> Image.Image | None:
         """The picture of a sample before preprocessing; None when the set holds tensors."""
 
@@ -149,10 +155,11 @@ class ImageDataset(Dataset):
         return len(self.samples)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Decode and preprocess ``batch_size`` images at a time."""
+        """``batch_size`` images at a time, decoded and preprocessed ahead of whoever takes them."""
+        arrays_in_order = ahead(lambda s: to_array(s.image(), self.preprocessing), self.samples, batch_size + WORKERS)
         for start in range(0, len(self), batch_size):
             part = self.samples[start : start + batch_size]
-            arrays = np.stack([to_array(s.image(), self.preprocessing) for s in part])
+            arrays = np.stack(list(islice(arrays_in_order, len(part))))
             labels = None if self.labels is None else self.labels[start : start + batch_size]
             yield Batch({IMAGE: arrays}, labels, tuple(s.id for s in part))
 
@@ -167,6 +174,12 @@ class ImageDataset(Dataset):
             digest.update(f"{sample.id}\0{sample.label}\0".encode())
             digest.update(sample.digest())
         return digest.hexdigest()
+
+    def only(self, identities: Sequence[str]) -> ImageDataset:
+        """See :meth:`Dataset.only`."""
+        wanted = {self._by_id[identity].id for identity in identities}
+        chosen = [s for s in self.samples if s.id in wanted]
+        return ImageDataset(self.name, chosen, self.classes, self.preprocessing)
 
     def image(self, identity: str) -> Image.Image:
         """The decoded image; raises KeyError for an identity that is not in the set."""

@@ -37,9 +37,9 @@ class TorchRunner:
         name: str = "torch",
     ) -> None:
         self.name = name
-        self._module = module.eval()
+        self.module = module.eval()
         self._inputs = tuple(inputs)
-        self._output_names = tuple(output_names)
+        self.output_names = tuple(output_names)
         self._threads = threads
         self._threads_before: int | None = None
 
@@ -74,13 +74,13 @@ class TorchRunner:
         # Copies, so that a module that works in place cannot change what the other backends get.
         tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")) for spec in self._inputs]
         with torch.inference_mode():
-            outputs = list(_flatten(self._module(*tensors)))
-        if len(outputs) != len(self._output_names):
+            outputs = list(_flatten(self.module(*tensors)))
+        if len(outputs) != len(self.output_names):
             raise UsageError(
-                f"the module returns {len(outputs)} tensors, {len(self._output_names)} output names were given",
+                f"the module returns {len(outputs)} tensors, {len(self.output_names)} output names were given",
                 fix="name every output of the module once",
             )
-        return {name: output.cpu().numpy() for name, output in zip(self._output_names, outputs, strict=True)}
+        return {name: output.cpu().numpy() for name, output in zip(self.output_names, outputs, strict=True)}
 
     def __enter__(self) -> TorchRunner:
         """Set the thread count, which PyTorch keeps per process."""

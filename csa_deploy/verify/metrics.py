@@ -1,6 +1,7 @@
 """Differences between a reference and a candidate, per sample and streamed: memory does not grow with image size.
 
-All metrics are computed in float64 on one sample's output at a time; what is kept per sample is a few numbers.
+All metrics are computed in float64 on one sample's output at a time; what is kept per sample is a few numbers, from
+which :mod:`csa_deploy.verify.summary` makes the metrics of the whole set.
 """
 
 from __future__ import annotations
@@ -8,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from csa_deploy.verify.summary import Estimate, snr, summarise
+
+TOP = 5
 
 
 @dataclass
@@ -20,88 +26,151 @@ class OutputMetrics:
     Attributes:
         name: tensor name.
         classes: number of classes when the output is (N, classes), else 0.
-        rows: per sample: max_abs_error, mean_abs_error, cosine, snr_db, agrees (1, 0 or NaN).
+        channels: number of channels when the output is a map (N, channels, H, W), else 0.
+        rows: the metrics of each sample by name; every sample has the same names.
         ids: sample identities, in the order of ``rows``.
+        channel_signal: of a map, sum of squares of the reference per channel.
+        channel_noise: of a map, sum of squares of the error per channel.
     """
 
     name: str
     classes: int = 0
-    rows: list[tuple[float, float, float, float, float]] = field(default_factory=list)
+    channels: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    non_finite: list[str] = field(default_factory=list)
-    _signal: float = 0.0
-    _noise: float = 0.0
-    _low: float = math.inf
-    _high: float = -math.inf
-    _hits: dict[str, int] = field(default_factory=dict)
-    _labelled: int = 0
+    channel_signal: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    channel_noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def update(self, want: np.ndarray, got: np.ndarray, ids: Sequence[str], labels: np.ndarray | None) -> None:
         """Add a batch: ``want`` and ``got`` of shape (n, ...), one identity and perhaps one label per sample."""
         if want.shape != got.shape:
             raise ValueError(f"output {self.name}: reference {want.shape}, candidate {got.shape}")
         self.classes = want.shape[1] if want.ndim == 2 and want.shape[1] > 1 else 0
+        self.channels = want.shape[1] if want.ndim == 4 and want.shape[1] > 1 else 0
         for index, identity in enumerate(ids):
-            self._add(want[index].astype(np.float64).ravel(), got[index].astype(np.float64).ravel(), identity)
-        if labels is not None and self.classes:
-            self._count_hits("reference", want, labels)
-            self._count_hits("candidate", got, labels)
-            self._labelled += len(labels)
+            self.ids.append(identity)
+            label = int(labels[index]) if labels is not None else None
+            self.rows.append(self._row(want[index].astype(np.float64), got[index].astype(np.float64), label))
+        self.__dict__.pop("columns", None)
 
-    def _add(self, want: np.ndarray, got: np.ndarray, identity: str) -> None:
-        self.ids.append(identity)
-        if not np.isfinite(got).all():
-            self.non_finite.append(identity)
-            self.rows.append((math.inf, math.inf, math.nan, -math.inf, 0.0 if self.classes else math.nan))
-            return
-        error = np.abs(want - got)
-        signal, noise = float(want @ want), float(error @ error)
-        self._signal += signal
-        self._noise += noise
-        self._low, self._high = min(self._low, float(want.min())), max(self._high, float(want.max()))
-        agrees = float(want.argmax() == got.argmax()) if self.classes else math.nan
-        self.rows.append((float(error.max()), float(error.mean()), cosine(want, got), snr(signal, noise), agrees))
+    @property
+    def non_finite(self) -> list[str]:
+        """Identities of the samples with a value that is not finite, in the candidate or in the reference."""
+        return [identity for identity, row in zip(self.ids, self.rows, strict=True) if not row["finite"]]
 
-    def _count_hits(self, who: str, logits: np.ndarray, labels: np.ndarray) -> None:
-        order = np.argsort(-logits, axis=1, kind="stable")
-        for k in (1, 5):
-            if k < self.classes or k == 1:
-                hits = (order[:, :k] == labels[:, None]).any(axis=1).sum()
-                self._hits[f"{who}_top{k}"] = self._hits.get(f"{who}_top{k}", 0) + int(hits)
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Per-sample metrics as arrays of shape (N,)."""
+        return {name: np.asarray([row[name] for row in self.rows]) for name in (self.rows[0] if self.rows else ())}
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every metric that is defined for this output, by name, with its interval."""
+        return summarise(self.columns)
 
     def values(self) -> dict[str, float]:
-        """Every metric that is defined for this output, by name; accuracies as shares in 0..1."""
-        table = np.asarray(self.rows)
-        spread = self._high - self._low
-        found = {
-            "max_abs_error": float(table[:, 0].max()),
-            "mean_abs_error": float(table[:, 1].mean()),
-            "max_rel_error": float(table[:, 0].max()) / (spread if spread > 0 and math.isfinite(spread) else 1.0),
-            "cosine": float(table[:, 2].min()) if not self.non_finite else -1.0,
-            "snr_db": snr(self._signal, self._noise) if not self.non_finite else -math.inf,
-        }
-        if self.classes:
-            found["top1_agreement"] = float(table[:, 4].mean())
-        for key, hits in self._hits.items():
-            found[key.removeprefix("candidate_")] = hits / self._labelled
-        if "top1" in found:
-            found["top1_drop"] = found["reference_top1"] - found["top1"]
-        return found
+        """The metrics without their intervals; shares in 0..1."""
+        return {name: estimate.value for name, estimate in self.estimates().items()}
 
     def worst(self, count: int = 5) -> list[dict[str, Any]]:
         """The samples with the largest error, worst first; disagreeing samples come before agreeing ones."""
-        table = np.asarray(self.rows)
-        agrees = np.nan_to_num(table[:, 4], nan=1.0)
-        order = np.lexsort((np.arange(len(table)), -table[:, 0], agrees))[:count]
-        return [
-            {"id": self.ids[i], "max_abs_error": float(table[i, 0]), "agrees": bool(agrees[i])} for i in order.tolist()
-        ]
+        return worst(self.columns, self.ids, count)
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """Per-sample metrics as arrays of shape (N,)."""
-        table = np.asarray(self.rows)
-        names = ("max_abs_error", "mean_abs_error", "cosine", "snr_db", "agrees")
-        return {name: table[:, i] for i, name in enumerate(names)}
+    def worst_channels(self, count: int = 5) -> list[dict[str, float]]:
+        """Of a map, the channels with the lowest signal-to-noise ratio, worst first."""
+        found = [
+            {"channel": i, "snr_db": snr(float(s), float(n))}
+            for i, (s, n) in enumerate(zip(self.channel_signal, self.channel_noise, strict=True))
+        ]
+        return sorted(found, key=lambda row: row["snr_db"])[:count]
+
+    def _row(self, want: np.ndarray, got: np.ndarray, label: int | None) -> dict[str, float]:
+        finite = bool(np.isfinite(got).all() and np.isfinite(want).all())
+        row = _errors(want.ravel(), got.ravel()) if finite else dict(_SPOILT)
+        if self.classes:
+            row.update(_ranking(want, got, label, finite))
+        if self.channels:
+            row.update(_map_metrics(want, got, finite))
+            self._add_channels(want, got)
+        return row
+
+    def _add_channels(self, want: np.ndarray, got: np.ndarray) -> None:
+        signal, noise = (want**2).sum(axis=(1, 2)), ((want - got) ** 2).sum(axis=(1, 2))
+        self.channel_signal = self.channel_signal + signal if self.channel_signal.size else signal
+        self.channel_noise = self.channel_noise + noise if self.channel_noise.size else noise
+
+
+_SPOILT = {
+    "finite": 0.0,
+    "max_abs_error": math.inf,
+    "mean_abs_error": math.inf,
+    "mean_abs_reference": math.nan,
+    "cosine": math.nan,
+    "signal": math.nan,
+    "noise": math.inf,
+    "snr_db": -math.inf,
+    "low": math.nan,
+    "high": math.nan,
+}
+
+
+def _errors(want: np.ndarray, got: np.ndarray) -> dict[str, float]:
+    error = np.abs(want - got)
+    signal, noise = float(want @ want), float(error @ error)
+    return {
+        "finite": 1.0,
+        "max_abs_error": float(error.max(initial=0.0)),
+        "mean_abs_error": float(error.mean()),
+        "mean_abs_reference": float(np.abs(want).mean()),
+        "cosine": cosine(want, got),
+        "signal": signal,
+        "noise": noise,
+        "snr_db": snr(signal, noise),
+        "low": float(want.min()),
+        "high": float(want.max()),
+    }
+
+
+def _ranking(want: np.ndarray, got: np.ndarray, label: int | None, finite: bool) -> dict[str, float]:
+    """Classes of one sample; ties are ranked by class. A spoilt output has no class, and agrees with nothing."""
+    first, second = (np.argsort(-a, kind="stable")[:TOP].tolist() for a in (want, got))
+    row = {
+        "reference_class": float(first[0]),
+        "class": float(second[0]) if finite else math.nan,
+        "agrees": float(finite and first[0] == second[0]),
+        "kl_divergence": divergence(want, got) if finite else math.inf,
+    }
+    tops = (1, TOP) if len(want) > TOP else (1,)
+    if TOP in tops:
+        row["agrees_top5"] = float(finite and first[0] in second)
+    for k in tops if label is not None else ():
+        row[f"reference_top{k}"] = float(label in first[:k])
+        row[f"top{k}"] = float(finite and label in second[:k])
+    return row
+
+
+def _map_metrics(want: np.ndarray, got: np.ndarray, finite: bool) -> dict[str, float]:
+    """Agreement of the strongest channel at each position, and mean intersection over union of the channels seen."""
+    if not finite:
+        return {"pixel_agreement": 0.0, "mean_iou": 0.0}
+    first, second, channels = want.argmax(axis=0).ravel(), got.argmax(axis=0).ravel(), want.shape[0]
+    hits = np.bincount(first[first == second], minlength=channels)
+    union = np.bincount(first, minlength=channels) + np.bincount(second, minlength=channels) - hits
+    return {
+        "pixel_agreement": float((first == second).mean()),
+        "mean_iou": float((hits[union > 0] / union[union > 0]).mean()),
+    }
+
+
+def worst(columns: dict[str, np.ndarray], ids: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
+    """The samples with the largest error, worst first; disagreeing samples come before agreeing ones."""
+    if not len(ids):
+        return []
+    error = columns["max_abs_error"]
+    agrees = columns.get("agrees", np.ones(len(ids)))
+    order = np.lexsort((np.arange(len(ids)), -error, agrees))[:count]
+    return [
+        {"id": str(ids[i]), "max_abs_error": float(error[i]), "agrees": bool(agrees[i] > 0)} for i in order.tolist()
+    ]
 
 
 def cosine(want: np.ndarray, got: np.ndarray) -> float:
@@ -112,8 +181,12 @@ def cosine(want: np.ndarray, got: np.ndarray) -> float:
     return min(1.0, float(want @ got) / norms)
 
 
-def snr(signal: float, noise: float) -> float:
-    """Signal-to-noise ratio in dB: 10 log10(sum of squares of the reference over that of the error)."""
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+def divergence(want: np.ndarray, got: np.ndarray) -> float:
+    """Kullback-Leibler divergence of the candidate's softmax from the reference's, in nats."""
+    first, second = _log_softmax(want), _log_softmax(got)
+    return max(0.0, float((np.exp(first) * (first - second)).sum()))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max()
+    return shifted - math.log(float(np.exp(shifted).sum()))

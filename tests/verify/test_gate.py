@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from csa_deploy.verify.gate import Check, judge
-from csa_deploy.verify.stage import verdict
+from csa_deploy.verify.gate import Check, judge, verdict
+from csa_deploy.verify.summary import BOOTSTRAP, EXTREME, Estimate
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,45 @@ def test_a_bound(metric: str, bound: float, value: float | None, passed: bool | 
     assert check.passed is passed and check.to_json()["passed"] is passed
 
 
+@pytest.mark.parametrize(
+    ("value", "sure", "state"),
+    [
+        (0.99, 0.95, "pass"),
+        (0.99, 0.9, "pass"),
+        (0.99, 0.89, "undecided"),
+        (0.89, 0.8, "fail"),
+        (0.99, None, "undecided"),
+    ],
+)
+def test_the_unfavourable_end_of_the_interval_decides(value: float, sure: float | None, state: str) -> None:
+    check = Check("y", "top1_agreement", 0.9, value, sure, BOOTSTRAP)
+    assert check.state == state
+    assert (check.passed is True) == (state == "pass")
+    assert bool(check.why) == (state == "undecided")
+
+
+def test_undecided_says_how_many_samples_would_do() -> None:
+    assert "at least 368 samples" in Check("y", "top1_agreement", 0.99, 1.0, 0.9, BOOTSTRAP).why
+
+
+def test_which_end_is_unfavourable_depends_on_the_bound() -> None:
+    estimates = {"top1_drop": Estimate(0.0, (-0.02, 0.02), BOOTSTRAP), "top1": Estimate(0.9, (0.8, 0.95), BOOTSTRAP)}
+    drop, top1 = judge("y", estimates, "fp16", {"top1_drop": 0.01, "top1": 0.79}, classifier=True)
+    assert (drop.sure, drop.state) == (0.02, "undecided") and (top1.sure, top1.state) == (0.8, "pass")
+
+
 def test_what_was_not_measured_says_why() -> None:
-    budget = {"cosine": 0.9, "top1": 0.5}
-    cosine, top1 = judge("y", {"cosine": 1.0}, budget, classifier=True)
-    assert cosine.passed and top1.passed is None and "no labels" in top1.reason
-    assert "no classification" in judge("y", {"cosine": 1.0}, budget, classifier=False)[1].reason
+    estimates = {"cosine": Estimate(1.0, None, EXTREME)}
+    cosine, top1 = judge("y", estimates, "fp16", {"cosine": 0.9, "top1": 0.5}, classifier=True)
+    assert cosine.passed and top1.passed is None and "no labels" in top1.reason and top1.asked
+    assert "no classification" in judge("y", estimates, "fp16", {"top1": 0.5}, classifier=False)[0].reason
 
 
 def test_verdicts() -> None:
-    good, bad, open_ = Check("y", "cosine", 0.9, 1.0), Check("y", "cosine", 0.9, 0.1), Check("y", "top1", 0.9, None)
-    assert verdict([good, open_], {}) == "pass"
-    assert verdict([good, bad], {}) == "fail"
-    assert verdict([open_], {}) == "undecided"
-    assert verdict([], {}) == "undecided"
-    assert verdict([good], {"y": ["s0"]}) == "fail"
+    good, bad = Check("y", "cosine", 0.9, 1.0), Check("y", "cosine", 0.9, 0.1)
+    default, asked = Check("y", "top1", 0.9, None), Check("y", "top1", 0.9, None, asked=True)
+    assert verdict([good, default]) == "pass"  # a default that does not apply does not count
+    assert verdict([good, asked]) == "undecided"
+    assert verdict([good, bad]) == "fail"
+    assert verdict([default]) == verdict([]) == "undecided"
+    assert verdict([good], non_finite=True) == "fail"

@@ -72,7 +72,9 @@ def test_graphs_that_agree_pass(compared: Verify) -> None:
     output = compared()
     found = candidates(output)
     assert output.failure is None and set(found) == {"fp32", "fp16"}  # the exported graph is the reference here
-    assert {c["verdict"] for c in found.values()} == {"pass"}
+    assert {c["verdict"] for c in found.values()} == {"undecided"}  # six samples show no agreement of 99 %
+    states = {check["metric"]: check["state"] for check in found["fp32"]["checks"]}
+    assert states == {"max_rel_error": "pass", "cosine": "pass", "top1_agreement": "undecided"}
     assert found["fp32"]["outputs"][0]["metrics"]["snr_db"] > 100
     assert 50 < found["fp16"]["outputs"][0]["metrics"]["snr_db"] < 100
     assert output.record["data"]["samples"] == SAMPLES and output.record["data"]["labelled"]

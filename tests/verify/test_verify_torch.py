@@ -30,7 +30,7 @@ def test_digits(digits: Any) -> None:
     assert record["reference"]["backend"] == "torch" and record["data"]["samples"] == 20
     for candidate in record["candidates"]:
         metrics = candidate["outputs"][0]["metrics"]
-        assert candidate["verdict"] == "pass" and metrics["top1"] >= 0.95
+        assert candidate["verdict"] == "undecided" and metrics["top1"] >= 0.95  # 20 samples are few
         assert abs(metrics["top1_drop"]) <= 0.002
     stored = np.load(digits.root / "verify/samples.npz")
     assert len(stored["id"]) == 20 and stored["fp16/output/snr_db"].shape == (20,)

@@ -1,0 +1,156 @@
+"""What is compared with the reference: the graphs and engines of the workspace, and those that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.graph.load import load_model
+from csa_deploy.network import Preprocessing
+from csa_deploy.precision.rounding import keep_rounding
+from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.verify.results import CandidateColumns, OutputColumns
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+
+
+@dataclass
+class Candidate:
+    """A graph or an engine under comparison, and its metrics so far.
+
+    Attributes:
+        label: its name in reports.
+        precision: whose budget it is held against.
+        path: inside the workspace, or as the user gave it.
+        runner: what executes it.
+        preprocessing: what the file itself says its input is; None when it says nothing.
+        file: the ONNX graph that it is or was built from.
+        outputs: metrics by output.
+    """
+
+    label: str
+    precision: str
+    path: str
+    runner: Runner
+    preprocessing: Preprocessing | None = None
+    file: Path | None = None
+    outputs: dict[str, OutputMetrics] = field(default_factory=dict)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs for inputs as PyTorch takes them; inputs that are FP16 in this graph are rounded to it."""
+        cast = {
+            s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]
+            for s in self.runner.input_specs
+        }
+        return run_padded(self.runner, cast)
+
+    def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, labels: Any) -> None:
+        """Add a batch."""
+        for name, array in want.items():
+            self.outputs.setdefault(name, OutputMetrics(name)).update(array, got[name], ids, labels)
+
+    def columns(self) -> CandidateColumns:
+        """The metrics of every sample."""
+        outputs = tuple(OutputColumns(n, m.classes, m.columns) for n, m in self.outputs.items())
+        return CandidateColumns(self.label, self.precision, outputs)
+
+
+def require_same_interface(reference: Runner, candidate: Runner, label: str) -> None:
+    """Raise UsageError when names or shapes of inputs or outputs differ, both sides listed; types may differ."""
+    for what in ("input", "output"):
+        ours, theirs = getattr(reference, f"{what}_specs"), getattr(candidate, f"{what}_specs")
+        if {s.name: s.shape for s in ours} != {s.name: s.shape for s in theirs}:
+            raise UsageError(
+                f"{label}: its {what}s are not the reference's: {label} has {_listed(theirs)}; "
+                f"the reference has {_listed(ours)}",
+                fix="compare graphs of the same network, exported for the same size and batch",
+            )
+
+
+def _listed(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{s.name} {[e or '?' for e in s.shape]}" for s in specs)
+
+
+def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candidate]:
+    """All candidates; engines that cannot run here are noted in ``not_measured``, with the reason."""
+    found, threads = [], context.config.threads
+    for label, graph in context.graphs().items():
+        if label == "exported" and context.source.kind == "onnx":
+            continue  # it is the reference
+        precision = "fp32" if label == "exported" else label
+        found.append(_graph(context.path(graph), label, precision, graph, threads))
+    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
+    for precision, engine in build.items():
+        path, label = context.path(engine["path"]), f"engine {precision}"
+        built_from = found_file(found, precision)
+        try:
+            runner = _engine_runner(path, engine["backend"], label)
+        except EnvironmentLacksError as error:
+            not_measured.append({"what": label, "reason": error.message})
+            continue
+        found.append(Candidate(label, precision, engine["path"], runner, None, built_from))
+    return found + [_named(given, threads) for given in context.config.candidate]
+
+
+def found_file(candidates: list[Candidate], label: str) -> Path | None:
+    """The graph of a label among the candidates."""
+    return next((c.file for c in candidates if c.label == label), None)
+
+
+def _engine_runner(path: Path, backend: str, label: str) -> Runner:
+    from csa_deploy.runners.engine_runner import EngineRunner
+
+    return EngineRunner(path, backend=backend, name=label)
+
+
+def _named(given: str, threads: int | None) -> Candidate:
+    """A graph that the user names."""
+    path = Path(given)
+    if path.suffix != ".onnx":
+        raise UsageError(
+            f"{given}: only ONNX graphs can be compared beside the workspace's own graphs and engines",
+            fix="name a .onnx file; engines are compared when `csa-deploy build` made them",
+        )
+    return _graph(path, path.name, None, given, threads)
+
+
+def _graph(path: Path, label: str, precision: str | None, shown: str, threads: int | None) -> Candidate:
+    model = load_model(path, full_check=False)
+    precision = precision or precision_of(model)
+    if precision == "fp32":
+        runner = OnnxRuntimeRunner(path, threads=threads, spin=False, name=label)
+    else:
+        runner = rounding_runner(model, threads=threads, name=label)
+    return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """The precision that a graph's own types state: ``int8`` with quantized values, ``fp16`` with halves, else fp32."""
+    if any(node.op_type in _QUANTIZED for node in model.graph.node):
+        return "int8"
+    return "fp16" if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer) else "fp32"
+
+
+def rounding_runner(model: onnx.ModelProto, *, threads: int | None, name: str) -> OnnxRuntimeRunner:
+    """A typed graph in ONNX Runtime, with the rounding that its types state."""
+    return OnnxRuntimeRunner(
+        keep_rounding(model).SerializeToString(),
+        threads=threads,
+        optimize=False,
+        spin=False,
+        name=f"{name}: {ROUNDED}",
+    )

@@ -1,0 +1,173 @@
+"""The reference itself: what it is, whether its own answers make sense, and FP64 as the judge between FP32 backends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.verify.intervals import share
+from csa_deploy.verify.metrics import OutputMetrics
+
+if TYPE_CHECKING:
+    from csa_deploy.network import Preprocessing
+    from csa_deploy.pipeline import Context
+    from csa_deploy.verify.candidates import Candidate
+
+_NEAR = 1.5  # errors closer together than this factor belong to neither side
+
+
+def open_reference(context: Context) -> tuple[Runner, Preprocessing | None]:
+    """The PyTorch module, or the source graph where there is none; and the preprocessing that belongs to it."""
+    if context.source.kind == "onnx":
+        path = context.path(context.graphs()["exported"])
+        runner = OnnxRuntimeRunner(path, threads=context.config.threads, spin=False, name="source graph")
+        return runner, context.preprocessing
+    network = context.source.make_network(
+        input_size=context.size,
+        batch=context.config.batch,
+        checkpoint=context.checkpoint,
+        checkpoint_key=context.config.checkpoint_key,
+    )
+    torch_runner = TorchRunner(
+        network.module, network.input_specs, network.output_names, threads=context.config.threads
+    )
+    return torch_runner, network.preprocessing
+
+
+@dataclass(frozen=True)
+class OwnAccuracy:
+    """How the reference itself does on the labels.
+
+    Attributes:
+        top1: share of samples that it gets right.
+        interval: 95 % Clopper-Pearson interval.
+        chance: the share that guessing would get.
+        trained: whether the network is known to have trained weights; without them nothing is expected.
+        shift: labels would fit if this were added to each of them; None where no shift makes them fit.
+    """
+
+    top1: float
+    interval: tuple[float, float]
+    chance: float
+    trained: bool
+    shift: int | None = None
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "undecided", "not expected"]:
+        """Whether the reference is better than chance; a trained network that is not has other data or labels."""
+        if not self.trained:
+            return "not expected"
+        if self.shift is not None or self.interval[1] <= 2 * self.chance or self.top1 <= self.chance:
+            return "fail"
+        return "pass" if self.interval[0] > self.chance else "undecided"
+
+    @property
+    def statement(self) -> str:
+        """In words."""
+        right, chance = 100 * self.top1, 100 * self.chance
+        said = f"the reference itself gets {right:.1f} % of the labels right, chance is {chance:g} %"
+        if self.shift is not None:
+            said += f"; with {self.shift:+d} on every label it would be right, so the labels are off by {-self.shift}"
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**asdict(self), "verdict": self.verdict, "statement": self.statement}
+
+
+def own_accuracy(output: OutputMetrics, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:
+    """The reference's accuracy; None without labels or classes."""
+    if not labels or not output.classes:
+        return None
+    predicted, wanted = output.columns["reference_class"].astype(int), np.asarray(labels)
+    hits = int((predicted == wanted).sum())
+    interval = share(hits, len(wanted))
+    shift = None
+    for step in (-1, 1):
+        moved = share(int((predicted == (wanted + step) % output.classes).sum()), len(wanted))
+        if moved[0] > interval[1]:
+            shift = step
+    return OwnAccuracy(hits / len(wanted), interval, 1 / output.classes, trained, shift)
+
+
+@dataclass(frozen=True)
+class Arbitration:
+    """One sample in FP64: how far the reference and a candidate are from it, both in FP32.
+
+    Attributes:
+        candidate: label.
+        sample: the candidate's worst sample.
+        output: tensor name.
+        reference_error: largest absolute difference of the reference from FP64.
+        candidate_error: the candidate's.
+    """
+
+    candidate: str
+    sample: str
+    output: str
+    reference_error: float
+    candidate_error: float
+
+    @property
+    def farther(self) -> Literal["reference", "candidate", "neither"]:
+        """Whose error the difference is."""
+        if self.candidate_error > _NEAR * self.reference_error:
+            return "candidate"
+        return "reference" if self.reference_error > _NEAR * self.candidate_error else "neither"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**asdict(self), "farther": self.farther}
+
+
+def arbitrate(
+    reference: Runner, candidates: Sequence[Candidate], feeds: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[list[Arbitration], str]:
+    """Run the worst sample of every FP32 candidate in FP64.
+
+    Args:
+        reference: entered.
+        candidates: entered.
+        feeds: inputs of the worst samples by identity.
+
+    Returns:
+        The judgements, or none and the reason why FP64 is impossible.
+    """
+    if not isinstance(reference, TorchRunner):
+        return [], "the reference is an ONNX graph, and ONNX Runtime has no FP64 convolutions"
+    try:
+        double = _in_double(reference)
+        found = []
+        for candidate in candidates:
+            for output, metrics in candidate.outputs.items():
+                sample = metrics.worst(1)[0]["id"]
+                if sample not in feeds:
+                    continue
+                exact = run_padded(double, _cast(feeds[sample]))[output]
+                errors = [np.abs(r[output] - exact).max() for r in _both(reference, candidate, feeds[sample])]
+                found.append(Arbitration(candidate.label, sample, output, float(errors[0]), float(errors[1])))
+        return found, ""
+    except Exception as error:  # other people's modules may hold FP32 constants, and say so in many ways
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return [], f"the module does not run in FP64: {said}"
+
+
+def _both(reference: Runner, candidate: Candidate, feed: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
+    return run_padded(reference, feed), candidate.run(feed)
+
+
+def _cast(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in feeds.items()}
+
+
+def _in_double(reference: TorchRunner) -> TorchRunner:
+    specs = [TensorSpec(s.name, s.shape, s.dtype.replace("float32", "float64")) for s in reference.input_specs]
+    module = copy.deepcopy(reference.module).double()
+    return TorchRunner(module, specs, reference.output_names, name="torch FP64")

@@ -1,0 +1,143 @@
+"""Stored results: the metrics of every sample in one columnar ``.npz``, enough to judge again without running.
+
+Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,); ``id`` and, for labelled data, ``label`` have
+the same length. ``meta`` is a JSON text: what was compared with what, on which data, and whether it is complete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.errors import UsageError
+from csa_deploy.verify.gate import Check, judge, verdict
+from csa_deploy.verify.metrics import worst
+from csa_deploy.verify.summary import summarise
+
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True)
+class OutputColumns:
+    """Metrics of one output of one candidate, a value per sample."""
+
+    name: str
+    classes: int
+    columns: Mapping[str, np.ndarray]
+
+    def non_finite(self, ids: Sequence[str]) -> list[str]:
+        """Identities of the samples with values that are not finite."""
+        return [str(ids[i]) for i in np.flatnonzero(self.columns["finite"] == 0).tolist()]
+
+    def to_json(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Metrics, their intervals and the worst samples."""
+        estimates = summarise(self.columns)
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "metrics": {name: e.value for name, e in estimates.items()},
+            "intervals": {name: e.to_json() for name, e in estimates.items()},
+            "worst": worst(dict(self.columns), ids),
+        }
+
+
+@dataclass(frozen=True)
+class CandidateColumns:
+    """All outputs of one candidate."""
+
+    label: str
+    precision: str
+    outputs: tuple[OutputColumns, ...]
+
+    def judged(self, ids: Sequence[str], budget: Mapping[str, float]) -> dict[str, Any]:
+        """Metrics, checks and verdict; the same from a run and from a file."""
+        checks: list[Check] = []
+        for output in self.outputs:
+            estimates = summarise(output.columns)
+            checks += judge(output.name, estimates, self.precision, budget, classifier=bool(output.classes))
+        non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
+        return {
+            "label": self.label,
+            "precision": self.precision,
+            "outputs": [o.to_json(ids) for o in self.outputs],
+            "checks": [c.to_json() for c in checks],
+            "non_finite": non_finite,
+            "verdict": verdict(checks, bool(non_finite)),
+        }
+
+
+@dataclass(frozen=True)
+class Results:
+    """A comparison, finished or not.
+
+    Attributes:
+        ids: identity of each sample.
+        labels: class index of each sample, or None.
+        candidates: what was compared with the reference.
+        meta: network, data set, reference, total number of samples.
+    """
+
+    ids: tuple[str, ...]
+    labels: np.ndarray | None
+    candidates: tuple[CandidateColumns, ...]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> str:
+        """In words, how much of the data was compared; empty when all of it."""
+        total = self.meta.get("total", len(self.ids))
+        return "" if len(self.ids) == total else f"partial: {len(self.ids)} of {total} samples"
+
+    def to_bytes(self) -> bytes:
+        """The file; equal results give equal bytes."""
+        arrays: dict[str, np.ndarray] = {"schema_version": np.asarray(SCHEMA_VERSION), "id": np.asarray(self.ids)}
+        if self.labels is not None:
+            arrays["label"] = self.labels
+        described = []
+        for candidate in self.candidates:
+            outputs = [{"name": o.name, "classes": o.classes, "columns": list(o.columns)} for o in candidate.outputs]
+            described.append({"label": candidate.label, "precision": candidate.precision, "outputs": outputs})
+            for output in candidate.outputs:
+                arrays.update({f"{candidate.label}/{output.name}/{n}": c for n, c in output.columns.items()})
+        arrays["meta"] = np.asarray(json.dumps({**self.meta, "candidates": described}, sort_keys=True))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+
+def read_results(path: Path) -> Results:
+    """Read stored results.
+
+    Raises:
+        UsageError: no such file, no results, or of another schema version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            version = int(file["schema_version"])
+            if version != SCHEMA_VERSION:
+                raise UsageError(
+                    f"{path}: schema version {version}, this csa-deploy reads {SCHEMA_VERSION}", fix="verify again"
+                )
+            meta = json.loads(str(file["meta"]))
+            candidates = tuple(_candidate(file, described) for described in meta.pop("candidates"))
+            labels = file["label"] if "label" in file.files else None
+            return Results(tuple(map(str, file["id"])), labels, candidates, meta)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", fix="run `csa-deploy verify` first") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: not the results of a comparison ({error})", fix="verify again") from None
+
+
+def _candidate(file: Any, described: dict[str, Any]) -> CandidateColumns:
+    outputs = tuple(
+        OutputColumns(o["name"], o["classes"], {n: file[f"{described['label']}/{o['name']}/{n}"] for n in o["columns"]})
+        for o in described["outputs"]
+    )
+    return CandidateColumns(described["label"], described["precision"], outputs)

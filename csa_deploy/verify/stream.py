@@ -1,0 +1,93 @@
+"""Feeds every sample to the reference and to all candidates, and hashes what goes in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csa_deploy.network import Preprocessing
+from csa_deploy.runners.base import Runner, run_padded
+from csa_deploy.verify.candidates import Candidate, require_same_interface
+
+if TYPE_CHECKING:
+    from csa_deploy.data.base import Batch, Dataset
+
+Open = Callable[[Preprocessing | None], "Dataset"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Stream:
+    """One pass over the data.
+
+    A candidate that states another preprocessing than the reference's gets its inputs made that way: that is what an
+    application would do that believes the file. The hashes then differ, which fails the candidate.
+
+    Attributes:
+        open: opens the data set for a preprocessing.
+        reference: what all are compared with, entered.
+        preprocessing: the reference's.
+        candidates: entered as well.
+        batch: samples per step.
+        ids: identities of the samples compared so far.
+        labels: their labels, where there are any.
+    """
+
+    open: Open
+    reference: Runner
+    preprocessing: Preprocessing | None
+    candidates: list[Candidate]
+    batch: int
+    ids: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    _digests: dict[Preprocessing | None, Any] = field(default_factory=dict)
+
+    def run(self, progress: Progress) -> None:
+        """Compare on all samples.
+
+        Raises:
+            UsageError: data, labels or a candidate's interface do not fit.
+        """
+        for candidate in self.candidates:
+            require_same_interface(self.reference, candidate.runner, candidate.label)
+        kinds = list(dict.fromkeys([self.preprocessing, *(self.given(c) for c in self.candidates)]))
+        datasets = [self.open(kind) for kind in kinds]
+        self._digests = {kind: hashlib.sha256() for kind in kinds}
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in self.reference.input_specs}
+        for batches in zip(*(dataset.batches(self.batch) for dataset in datasets), strict=True):
+            feeds = {kind: self._feed(kind, batch, shapes) for kind, batch in zip(kinds, batches, strict=True)}
+            self._step(feeds, batches[0], datasets[0])
+            progress(len(self.ids), len(datasets[0]))
+
+    def given(self, candidate: Candidate) -> Preprocessing | None:
+        """The preprocessing that a candidate's inputs are made with."""
+        return candidate.preprocessing or self.preprocessing
+
+    def digest(self, candidate: Candidate | None = None) -> str:
+        """SHA-256 over the tensors that went into a candidate, or into the reference."""
+        kind = self.given(candidate) if candidate else self.preprocessing
+        return self._digests[kind].hexdigest() if kind in self._digests else hashlib.sha256().hexdigest()
+
+    def _feed(
+        self, kind: Preprocessing | None, batch: Batch, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, np.ndarray]:
+        feeds = batch.feed(shapes)
+        for name in sorted(feeds):
+            self._digests[kind].update(np.ascontiguousarray(feeds[name]).data)
+        return feeds
+
+    def _step(self, feeds: Mapping[Preprocessing | None, dict[str, np.ndarray]], batch: Batch, data: Dataset) -> None:
+        want = run_padded(self.reference, feeds[self.preprocessing])
+        if not self.ids and batch.labels is not None:
+            classes = [a.shape[1] for a in want.values() if a.ndim == 2]
+            if classes:
+                data.check_labels(classes[0])
+        answers = [candidate.run(feeds[self.given(candidate)]) for candidate in self.candidates]
+        for candidate, got in zip(self.candidates, answers, strict=True):
+            candidate.update(want, got, batch.ids, batch.labels)
+        self.ids += batch.ids
+        self.labels += batch.labels.tolist() if batch.labels is not None else []
