@@ -38,6 +38,7 @@ _ORDER: tuple[Rule, ...] = (
     affine_after.RULE,
     affine_before.RULE,
     scale.RULE,
+    identities.RULE,
 )
 
 REPAIRS: dict[str, Rule] = {rule.name: rule for rule in _ORDER}
@@ -54,8 +55,8 @@ def repair(
 ) -> OptimizeResult:
     """Apply repairs, each proved on random inputs and undone where it is not exact.
 
-    Constants are computed ahead first, because a repair needs to see shapes and sizes, and Reshapes that end up next
-    to each other are merged after. A model that ONNX Runtime refuses because of its Resize scales is proved against
+    Constants are computed ahead and Identity nodes dropped first, because a repair needs to see shapes and sizes, and
+    Reshapes that end up next to each other are merged after. A model that ONNX Runtime refuses because of its Resize scales is proved against
     itself with the sizes that these scales mean.
 
     Args:
@@ -72,7 +73,7 @@ def repair(
     for name in sorted(chosen.difference(REPAIRS)):
         near = difflib.get_close_matches(name, REPAIRS, 1)
         raise UsageError(f"no repair '{name}'", fix=f"did you mean '{near[0]}'?" if near else ", ".join(REPAIRS))
-    repairs = [rule for rule in _ORDER if rule.name in chosen]
+    repairs = [rule for rule in _ORDER if rule.name in chosen and rule is not identities.RULE]
     return rewritten(
         model,
         [constants.RULE, identities.RULE, *repairs, reshapes.RULE],
