@@ -53,7 +53,12 @@ OPTIONS: dict[str, Option] = {
     "calib_method": Option(str, "Range of INT8 activations: minmax, entropy, percentile or mse; default mse."),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
     "search": Option(bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes."),
-    "backend": Option(str, "auto, tensorrt or tensorrt-rtx; auto takes TensorRT when a GPU is there."),
+    "backend": Option(str, "auto, tensorrt, tensorrt-rtx or trtexec; auto takes TensorRT when a GPU is there."),
+    "target": Option(str, "YAML file of a target: build and run engines there, over ssh, with its own trtexec."),
+    "builder_option": Option(list[str], "Option for trtexec NAME=VALUE, such as dla_core=0 (repeatable)."),
+    "timing_cache": Option(str, "File of TensorRT's timings to read and update; one per version and GPU."),
+    "builds": Option(int, "Build so many times and report how engines, tactics, outputs and latency spread."),
+    "reproducible": Option(bool, "Build at least twice and fail unless the engines are the same bytes."),
     "compute_capability": Option(
         list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."
     ),
@@ -81,7 +86,10 @@ EXPORT = ("checkpoint", "checkpoint_key", "size", "batch", "tensorrt", "opset", 
 CHECK = ("scope", "strict")
 INT8 = ("calib", "calib_method", "calib_samples", "search")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
-BUILD = ("restricted", "backend", "compute_capability")
+BUILD = (
+    *("restricted", "backend", "compute_capability"),
+    *("target", "builder_option", "timing_cache", "builds", "reproducible"),
+)
 VERIFY = ("data", "samples", "budget")
 PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
@@ -92,8 +100,9 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads"),
-    "profile": (*EXPORT, *PRECISION, *PROFILE),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads", "target"),
+    "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "report": (),
+    "compare": ("iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", *PROFILE),
 }

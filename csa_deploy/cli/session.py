@@ -92,13 +92,15 @@ def run_verb(
     names: Sequence[str], network: str | None, settings: dict[str, Any], console: Console, *, inherit: bool = True
 ) -> None:
     """Run stages for a verb and show their end; raises the failure that decides the exit code."""
-    from csa_deploy.pipeline import run_stages
+    from csa_deploy.pipeline import run_stages, with_needs
     from csa_deploy.report.console import show
+    from csa_deploy.report.journal import Journal
 
     config, root = resolve(network, settings, inherit=inherit)
     with opened(config, root) as context:
         with console.watching() as watcher:
-            failure = run_stages(names, context, watcher)
+            journal = Journal(watcher, root, [stage.name for stage in with_needs(names)])
+            failure = run_stages(names, context, journal)
         show(context.workspace, names, console.out)
     if failure is not None:
         raise failure

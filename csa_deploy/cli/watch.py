@@ -1,0 +1,99 @@
+"""``csa-deploy watch``: the state of a job that another process runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLE = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
+EVERY_SECONDS = 1.0
+
+
+@flags("watch")
+def watch(
+    console: Console,
+    settings: dict[str, Any],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Workspace, such as deploy/convselfattn.")],
+    once: Annotated[bool, typer.Option("--once", help="Show the state once and return.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text or json; json shows the state once.")] = "text",
+) -> None:
+    """Watch a running job.
+
+    Shows each stage with its time, and the time left of the one that runs; ends with the job.
+    """
+    from csa_deploy.errors import UsageError
+
+    if form not in ("text", "json"):
+        raise UsageError(f"--format {form}: no such form", fix="use one of text, json")
+    state = _state(directory)
+    if form == "json":
+        typer.echo(json.dumps(state, indent=2))
+    elif once or not console.out.is_terminal:
+        console.show(_table(state))
+    else:
+        _follow(directory, console)
+
+
+def _follow(directory: Path, console: Console) -> None:
+    from rich.live import Live
+
+    quiet_since: float | None = None
+    with Live(_table(_state(directory)), console=console.out) as live:
+        # Between two stages nothing runs for a moment; the job has ended when that lasts.
+        while quiet_since is None or time.monotonic() - quiet_since < 2 * EVERY_SECONDS:
+            time.sleep(EVERY_SECONDS)
+            state = _state(directory)
+            quiet_since = None if state["running"] else quiet_since or time.monotonic()
+            live.update(_table(state))
+
+
+def _state(directory: Path) -> dict[str, Any]:
+    from csa_deploy.errors import UsageError
+    from csa_deploy.pipeline import STAGES
+    from csa_deploy.report.journal import PROGRESS, job_state
+    from csa_deploy.workspace import MANIFEST, Workspace
+
+    if not (directory / MANIFEST).is_file() and not (directory / PROGRESS).is_file():
+        raise UsageError(f"{directory}: no workspace", fix="give the directory of a run, such as deploy/convselfattn")
+    return job_state(Workspace(directory), list(STAGES))
+
+
+def _table(state: dict[str, Any]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(state['root'])}: {'running' if state['running'] else 'idle'}", title_justify="left")
+    for heading in ("stage", "state", "time", "left", "result"):
+        table.add_column(heading, justify="right" if heading in ("time", "left") else "left")
+    for stage in state["stages"]:
+        style = STYLE.get(stage["state"], "dim")
+        share = f" {100 * stage['done'] / stage['total']:.0f} %" if stage.get("total") else ""
+        table.add_row(
+            stage["name"],
+            f"[{style}]{stage['state']}{share}[/{style}]",
+            _seconds(stage["seconds"]),
+            _seconds(stage.get("left_seconds")),
+            escape(stage["summary"]),
+        )
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("watch")(watch)

@@ -1,0 +1,109 @@
+"""Two runs side by side: their stored latencies, or both graphs timed anew, interleaved, on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.profile.comparison import MINIMUM_EFFECT, compare_samples
+from csa_deploy.profile.gates import BEYOND
+from csa_deploy.profile.stored import StoredRun, differences
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+STORED = "stored samples of two runs, measured at different times"
+INTERLEAVED = "both graphs timed anew on this machine, interleaved"
+
+
+def compare_runs(a: StoredRun, b: StoredRun, *, minimum_effect: float = MINIMUM_EFFECT) -> dict[str, Any]:
+    """Compare stored latencies, graph by graph.
+
+    Returns:
+        ``a`` and ``b`` (directories), ``method``, ``caveats``, ``rows`` (label and the fields of
+        :class:`csa_deploy.profile.comparison.Ratio`), ``not_compared`` (what and reason).
+    """
+    samples = {
+        label: (a.latency[label]["samples_ms"], b.latency[label]["samples_ms"])
+        for label in a.latency
+        if label in b.latency
+    }
+    lacking = sorted(set(a.latency) ^ set(b.latency))
+    unlike = differences(a, b)
+    if a.network != b.network:
+        unlike.insert(0, f"another network: {a.network} and {b.network}")
+    return _result(a, b, STORED, unlike, samples, lacking, minimum_effect)
+
+
+def compare_interleaved(
+    a: StoredRun,
+    b: StoredRun,
+    *,
+    iterations: int,
+    threads: int | None,
+    minimum_effect: float = MINIMUM_EFFECT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Time the graphs of both runs anew in turns; engines of stored runs are left out. Returns as above."""
+    graphs_a, graphs_b = _graphs(a.root), _graphs(b.root)
+    labels = [label for label in graphs_a if label in graphs_b]
+    samples = {}
+    for done, label in enumerate(labels):
+        samples[label] = _time_both(graphs_a[label], graphs_b[label], iterations, threads)
+        progress(done + 1, len(labels))
+    lacking = sorted((set(a.latency) | set(b.latency)) - set(labels))
+    return _result(a, b, INTERLEAVED, [], samples, lacking, minimum_effect)
+
+
+def _graphs(root: Path) -> dict[str, Path]:
+    """Graphs that a stored run measured, by label."""
+    record = json.loads((root / "records" / "profile.json").read_text(encoding="utf-8"))
+    return {m["label"]: root / m["path"] for m in record["measured"] if m["path"].endswith(".onnx")}
+
+
+def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[list[float], list[float]]:
+    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.profile.latency import Subject, measure_all
+    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+    with contextlib.ExitStack() as stack:
+        subjects = []
+        for path in (a, b):
+            runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads, spin=False, name=path.name))
+            shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+            feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, 0)
+            subjects.append(Subject(runner, feeds))
+        measure_all(subjects, iterations=iterations, warmup=5)
+    return subjects[0].samples_ms, subjects[1].samples_ms
+
+
+def _result(
+    a: StoredRun,
+    b: StoredRun,
+    method: str,
+    caveats: list[str],
+    samples: dict[str, tuple[list[float], list[float]]],
+    lacking: list[str],
+    minimum_effect: float,
+) -> dict[str, Any]:
+    rows, not_compared = [], [{"what": label, "reason": "not measured in both runs"} for label in lacking]
+    for label, (a_ms, b_ms) in samples.items():
+        for percentile in PERCENTILES:
+            need = 1 if percentile == 50 else round(BEYOND * 100 / (100 - percentile))
+            if min(len(a_ms), len(b_ms)) < need:
+                reason = f"an interval needs {need} samples, there are {min(len(a_ms), len(b_ms))}"
+                not_compared.append({"what": f"{label} p{percentile:g}", "reason": reason})
+                continue
+            ratio = compare_samples(a_ms, b_ms, percentile=percentile, minimum_effect=minimum_effect)
+            assert ratio is not None
+            rows.append({"label": label, **ratio.to_json()})
+    return {
+        "schema_version": 1,
+        "a": str(a.root),
+        "b": str(b.root),
+        "method": method,
+        "caveats": caveats,
+        "rows": rows,
+        "not_compared": not_compared,
+    }

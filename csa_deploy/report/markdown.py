@@ -1,0 +1,72 @@
+"""Summaries in Markdown, made for a comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from csa_deploy import units
+from csa_deploy.report.labels import label_of
+
+ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
+ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference": "no difference"}
+
+
+def summary(data: dict[str, Any]) -> str:
+    """The report in one screen: verdict with its gates, a row per graph and engine, and what was not measured."""
+    verdict = data["verdict"]
+    lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
+    lines += [f"- {_plain(text)}" for text in (*verdict["gates"], *verdict["reasons"])]
+    headings = ("", "weights", "MACs", "top-1", "agrees", "signal/noise", "verdict", "median", "p99")
+    lines += ["", *_table(headings, (_row(row) for row in data["rows"]))]
+    if data["not_measured"]:
+        lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
+        lines += [f"- {_plain(i['what'])}: {_plain(i['reason'])}" for i in data["not_measured"]]
+        lines += ["", "</details>"]
+    lines += ["", "Latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this."]
+    return "\n".join(lines)
+
+
+def comparison(data: dict[str, Any]) -> str:
+    """The result of :func:`csa_deploy.profile.runs.compare_runs`."""
+    lines = [f"### B `{data['b']}` against A `{data['a']}`", ""]
+    rows = (
+        (
+            label_of(r["label"]),
+            f"p{r['percentile']:g}",
+            f"{r['a_ms']:.3f} ms",
+            f"{r['b_ms']:.3f} ms",
+            f"{100 * (r['ratio'] - 1):+.1f} % ({100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f})",
+            ARROW[r["outcome"]],
+        )
+        for r in data["rows"]
+    )
+    lines += _table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)
+    lines += ["", f"{data['method']}.", *(f"- not alike: {_plain(c)}" for c in data["caveats"])]
+    lines += [f"- not compared: {_plain(i['what'])}, {_plain(i['reason'])}" for i in data["not_compared"]]
+    return "\n".join(lines)
+
+
+def _row(row: dict[str, Any]) -> Sequence[str]:
+    metrics, latency = row["metrics"], row["latency_ms"] or {}
+    return (
+        label_of(row["label"]),
+        units.size(row["bytes"]),
+        units.giga(row["macs"]),
+        units.percent(metrics.get("top1")),
+        units.percent(metrics.get("top1_agreement")),
+        units.decibel(metrics.get("snr_db")),
+        row["verify"] or ("not measured" if row["not_measured"] else units.NONE),
+        units.milliseconds(latency.get("50")),
+        units.milliseconds(latency.get("99")),
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + ["---:"] * (len(headings) - 1)) + "|"]
+    return lines + ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
+
+
+def _plain(text: str) -> str:
+    """Text that cannot break out of a table or become markup."""
+    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").replace("\n", " ")

@@ -1,0 +1,75 @@
+"""Two stored runs side by side, as the command shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csa_deploy.errors import UsageError
+from csa_deploy.profile.runs import compare_runs
+from csa_deploy.profile.statistics import summarise
+from csa_deploy.profile.stored import load_run
+
+
+def store(root: Path, medians: dict[str, float], seed: int, **host: Any) -> Path:
+    draw = np.random.default_rng(seed)
+    latency = {k: summarise(m * np.exp(0.03 * draw.standard_normal(250))) for k, m in medians.items()}
+    contract = {"timed": "host", "batch": 1, "threads": 1, "inputs": "seed 0"}
+    files = {
+        "manifest.json": {"schema_version": 1, "config": {"network": "net"}, "stages": {}},
+        "measurements/profile.json": {"latency": latency, "host": {"cpu": "A", "cores": 2, "system": "L", **host}},
+        "records/profile.json": {"contract": contract, "measured": []},
+    }
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps(data))
+    return root
+
+
+def outcomes(result: dict[str, Any]) -> dict[tuple[str, float], str]:
+    return {(row["label"], row["percentile"]): row["outcome"] for row in result["rows"]}
+
+
+def test_says_slower_faster_or_no_difference(tmp_path: Path) -> None:
+    a = load_run(store(tmp_path / "a", {"exported": 10, "fp32": 10, "fp16": 10, "int8": 9}, 1))
+    b = load_run(store(tmp_path / "b", {"exported": 10, "fp32": 10.5, "fp16": 9}, 2))
+    result = compare_runs(a, b)
+    got = outcomes(result)
+    assert got["exported", 50] == "no difference"
+    assert got["fp32", 50] == "slower"
+    assert got["fp16", 50] == "faster"
+    assert result["caveats"] == []
+    assert {"what": "int8", "reason": "not measured in both runs"} in result["not_compared"]
+    assert not any(percentile == 99 for _, percentile in got)
+
+
+def test_names_what_was_not_alike(tmp_path: Path) -> None:
+    a, b = store(tmp_path / "a", {"fp32": 1}, 1), store(tmp_path / "b", {"fp32": 1}, 2, cpu="B")
+    assert compare_runs(load_run(a), load_run(b))["caveats"] == ["another machine: cpu A and B"]
+
+
+def test_a_directory_without_a_profile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no stored profile"):
+        load_run(tmp_path)
+
+
+def test_the_command_in_three_forms(tmp_path: Path, csa: Any) -> None:
+    store(tmp_path / "a", {"fp32": 10}, 1)
+    store(tmp_path / "b", {"fp32": 11}, 2)
+    assert "slower" in csa(tmp_path, "compare", "a", "b").stdout
+    assert outcomes(json.loads(csa(tmp_path, "compare", "a", "b", "--format", "json").stdout))["fp32", 50] == "slower"
+    markdown = csa(tmp_path, "compare", "a", "b", "--format", "markdown").stdout
+    assert "| optimized graph | p50 |" in markdown
+    assert csa(tmp_path, "compare", "a", "missing").returncode == 2
+
+
+def test_measures_both_anew(digits: Any, csa: Any) -> None:
+    done = csa(digits.cwd, "compare", digits.root, digits.root, "--measure", "--iterations", 20, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert "interleaved" in result["method"]
+    assert {row["label"] for row in result["rows"]} >= {"exported", "fp32", "fp16"}
