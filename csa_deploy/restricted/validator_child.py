@@ -129,14 +129,14 @@ def parser_errors(parser: Any) -> list[tuple[str, str]]:
 
 def answer_model(validator: Validator, request: Request) -> Answer:
     """Answer a request for a model file: parse it, then validate it."""
-    network, parser = validator.parse(request["model"])
-    if network is None:
-        errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        rows = [
-            ("ERROR", f"{error.node_operator() or 'model'} {error.node_name()}: {error.desc()}") for error in errors
-        ]
-        return {"parsed": False, "rows": rows or [row for row in validator.rows if row[0] == "ERROR"]}
-    return {"parsed": True, **validator.verdict(network, full=request.get("full", False))}
+    try:
+        network, parser = validator.parse(request["model"])
+        if network is None:
+            rows = parser_errors(parser) or [row for row in validator.rows if row[0] == "ERROR"]
+            return {"parsed": False, "rows": rows}
+        return {"parsed": True, **validator.verdict(network, full=request.get("full", False))}
+    except UnicodeDecodeError as error:
+        return {"parsed": False, "rows": [("ERROR", f"a name in the model is not UTF-8: {error}")]}
 
 
 def serve(

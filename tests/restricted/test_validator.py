@@ -107,6 +107,15 @@ def test_an_operator_without_importer_is_not_parsed(tmp_path):
 
 
 @needs_validator
+def test_a_name_that_is_not_utf8_is_not_parsed(tmp_path):
+    path = saved(tmp_path, model("Det", shape=(8, 8)))
+    path.write_bytes(path.read_bytes().replace(b"the_node", b"the\xff\xfeode"))
+    verdict = validate(path)
+    assert verdict.answer == "not-parsed"
+    assert "UTF-8" in verdict.reason
+
+
+@needs_validator
 def test_one_session_answers_many(tmp_path):
     good, bad = tmp_path / "good.onnx", tmp_path / "bad.onnx"
     save(model("Relu"), good)

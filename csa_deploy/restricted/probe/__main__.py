@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             done = f"{len(found.findings)} probes, {sum(item.has_verdict for item in found.findings)} with a verdict"
         Console().print(done, highlight=False)
     except CsaDeployError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         return error.exit_code
     return 0
 
