@@ -6,12 +6,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test bench validator install clean
+.PHONY: help demo test gpu-test bench validator install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then take a trained network through the whole pipeline on 1,000 real digits"
 	@echo "make test    install, then lint, type-check and test"
+	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
@@ -36,6 +37,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# On a machine with a GPU and no network: with the packages that Python has there, no environment is made.
+gpu-test:
+	$(PYTHON) -m pytest tests/gpu -rs
 
 bench: install
 	$(BIN)/python -m benchmarks
