@@ -167,7 +167,12 @@ class Config(BaseModel):
     calib_method: Literal["minmax", "entropy", "percentile", "mse"] = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
-    backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
+    backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
+    target: str | None = None
+    builder_option: Texts = ()
+    timing_cache: str | None = None
+    builds: Annotated[int, Field(ge=1)] = 1
+    reproducible: bool = False
     compute_capability: Texts = ()
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None

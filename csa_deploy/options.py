@@ -102,6 +102,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
+    "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", *PROFILE),

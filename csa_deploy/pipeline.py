@@ -97,7 +97,10 @@ STAGES: dict[str, Stage] = {
         Stage(
             "build",
             "TensorRT engines",
-            settings=("precision", "restricted", "scope", "strict", "backend", "compute_capability"),
+            settings=(
+                *("precision", "restricted", "scope", "strict", "backend", "compute_capability", "target"),
+                *("builder_option", "timing_cache", "builds", "reproducible"),
+            ),
             needs=("optimize", "precision"),
             packages=("tensorrt", "tensorrt-rtx", "polygraphy"),
         ),

@@ -1,14 +1,18 @@
-"""The build stage: one engine per precision, from the graph of that precision."""
+"""The build stage: one engine per precision, from the graph of that precision, each with its passport."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import choose_backend
-from csa_deploy.engine.build import build
+from csa_deploy.engine.builders import Builder, builder_key, opened_builder
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.repeat import Spread, require_identical, spread_of
+from csa_deploy.engine.result import BuildResult
+from csa_deploy.engine.trial import run_each
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
@@ -18,67 +22,170 @@ from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
-# What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
 FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 
+# What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
 _MEASURED = ("parse_seconds", "build_seconds", "peak_memory_bytes")
+_PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "torch")
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """The builder that would be used, and the device that TensorRT builds for."""
-    devices = [device.compute_capability for device in cuda_state().devices]
-    backend = choose_backend(context.config.backend)
-    return {"backend": backend.title, "version": versions(["tensorrt", "tensorrt-rtx"]), "devices": devices}
+    """The builder that would be used, and what it builds for."""
+    return builder_key(context.config)
+
+
+@dataclass
+class _Made:
+    """What the stage hands over, as it grows."""
+
+    engines: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    unhashed: dict[str, Path] = field(default_factory=dict)
 
 
 def run(context: Context) -> StageOutput:
     """Build; see :func:`csa_deploy.engine.build.build`."""
+    made = _Made()
+    with opened_builder(context.config) as builder:
+        for precision in context.config.precision:
+            _build(context, builder, precision, made)
+    record = {"summary": _summary(made.engines), "engines": made.engines}
+    return StageOutput(record, measured={"engines": made.measured}, artifacts=made.artifacts, unhashed=made.unhashed)
+
+
+def plan_for(context: Context, precision: Any) -> BuildPlan:
+    """The plan of one engine."""
     config = context.config
-    engines: dict[str, Any] = {}
-    measured: dict[str, Any] = {}
-    artifacts: dict[str, Path] = {}
-    unhashed: dict[str, Path] = {}
-    total = 100 * len(config.precision)
-    for index, precision in enumerate(config.precision):
+    return BuildPlan(
+        backend=config.backend,
+        precision=precision,
+        restricted=config.restricted,
+        compute_capabilities=config.compute_capability,
+        timing_cache=Path(config.timing_cache) if config.timing_cache else None,
+    )
 
-        def progress(done: int, of: int, base: int = 100 * index) -> None:
-            context.progress(base + (100 * done) // max(of, 1), total)
 
-        plan = BuildPlan(
-            backend=config.backend,
-            precision=precision,
-            restricted=config.restricted,
-            compute_capabilities=config.compute_capability,
-        )
-        graph = context.path(context.graphs()[precision])
-        scopes = _gate(context, graph) if config.restricted else []
-        name = f"{context.name}.{precision}.engine"
+def graph_for(context: Context, builder: Builder, precision: str) -> Path:
+    """The graph that is built; TensorRT 8 makes FP16 itself, of the FP32 graph."""
+    machine = builder.machine
+    weakly_typed = machine is not None and not machine.version.strongly_typed
+    graphs = context.graphs()
+    return context.path(graphs["fp32" if precision == "fp16" and weakly_typed else precision])
+
+
+def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:
+    config, name = context.config, f"{context.name}.{precision}.engine"
+    graph, plan = graph_for(context, builder, precision), plan_for(context, precision)
+    scopes = _gate(context, graph) if config.restricted else []
+    builds = max(config.builds, 2 if config.reproducible else 1)
+    base, total = 100 * len(made.engines), 100 * len(config.precision)
+    results = []
+    for attempt in range(builds):
+
+        def progress(done: int, of: int, attempt: int = attempt) -> None:
+            context.progress(base + (100 * attempt + (100 * done) // max(of, 1)) // builds, total)
+
+        out = context.scratch / (f"{attempt}.{name}" if attempt else name)
         try:
-            result = build(graph, context.scratch / name, plan, progress)
+            results.append(builder.build(graph, out, plan, progress, attempt))
         except BuildFailedError as error:
-            raise _with_kept_log(error, context, f"{name}.log") from None
-        reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
-        data = result.to_json()
-        measured[precision] = {key: data.pop(key) for key in _MEASURED}
-        if not reproducible:
-            measured[precision].update(engine_sha256=data.pop("engine_sha256"), engine_bytes=data.pop("engine_bytes"))
-        layers = context.scratch / f"{name}.network.json"
-        layers.write_text(dump_json(data.pop("layers")))
-        engines[precision] = {
-            **data,
-            "scopes": scopes,
-            "path": f"engines/{name}",
-            "log": f"engines/{result.log.name}",
-            "network": f"engines/{layers.name}",
-            "engine_mib": round(result.engine_bytes / 2**20, 1),
-        }
-        (artifacts if reproducible else unhashed)[f"engines/{name}"] = result.engine
-        artifacts[f"engines/{layers.name}"] = layers
-        unhashed[f"engines/{result.log.name}"] = result.log
-        if result.inspection:
-            unhashed[f"engines/{result.inspection.name}"] = result.inspection
-    record = {"summary": _summary(engines), "engines": engines}
-    return StageOutput(record, measured={"engines": measured}, artifacts=artifacts, unhashed=unhashed)
+            raise _with_kept_log(error, context, f"{out.name}.log") from None
+    spread = None
+    if builds > 1:
+        spread = spread_of(results, *run_each(builder, results, config))
+        if config.reproducible:
+            require_identical(spread, f"{context.name} {precision}")
+    _keep(context, builder, graph, results[0], scopes, spread, made)
+
+
+def _keep(
+    context: Context,
+    builder: Builder,
+    graph: Path,
+    result: BuildResult,
+    scopes: list[dict[str, str]],
+    spread: Spread | None,
+    made: _Made,
+) -> None:
+    """Put an engine and what belongs to it among the artifacts."""
+    precision, name = result.plan.precision, result.engine.name
+    reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
+    data = result.to_json()
+    measured = {key: data.pop(key) for key in _MEASURED}
+    if not reproducible:
+        measured.update(engine_sha256=data.pop("engine_sha256"), engine_bytes=data.pop("engine_bytes"))
+    if spread is not None:
+        measured["spread"] = spread.to_json()
+    layers = context.scratch / f"{name}.network.json"
+    layers.write_text(dump_json(data.pop("layers")))
+    passport = passport_of(result.engine)
+    passport.write_text(dump_json(_passport(context, builder, graph, result, scopes)))
+    made.measured[precision] = measured
+    made.engines[precision] = {
+        **data,
+        "scopes": scopes,
+        "builder_option": list(context.config.builder_option),
+        "path": f"engines/{name}",
+        "log": f"engines/{result.log.name}",
+        "network": f"engines/{layers.name}",
+        "passport": f"engines/{passport.name}",
+        "engine_mib": round(result.engine_bytes / 2**20, 1),
+    }
+    stable = made.artifacts if reproducible else made.unhashed
+    stable[f"engines/{name}"] = result.engine
+    stable[f"engines/{passport.name}"] = passport
+    made.artifacts[f"engines/{layers.name}"] = layers
+    made.unhashed[f"engines/{result.log.name}"] = result.log
+    if result.inspection:
+        made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
+
+
+def _passport(
+    context: Context, builder: Builder, graph: Path, result: BuildResult, scopes: list[dict[str, str]]
+) -> dict[str, Any]:
+    here = cuda_state()
+    device = builder.machine.to_json() if builder.machine else {**here.to_json(), "power_mode": "not read here"}
+    return make_passport(
+        result,
+        graph,
+        rebuild=rebuild_command(context, result.plan.precision),
+        packages=versions(_PACKAGES),
+        device=device,
+        calibration=_calibration(context) if result.plan.precision == "int8" else None,
+        scopes=scopes,
+    )
+
+
+def _calibration(context: Context) -> dict[str, Any] | None:
+    """What the graph was calibrated on, with the hashes of its files."""
+    stated = context.workspace.record("precision").get("calibration")
+    entry = context.workspace.stage("precision")
+    if stated is None or entry is None:
+        return None
+    hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
+    return {**stated, "sha256": hashes}
+
+
+def rebuild_command(context: Context, precision: str) -> list[str]:
+    """The csa-deploy command that builds one engine again: every setting that is not at its default."""
+    config = context.config
+    words = ["csa-deploy", "build", config.network]
+    defaults = type(config)(network=config.network)
+    for key in type(config).model_fields:
+        value = getattr(config, key)
+        if key in ("network", "precision", "builds", "budget", "limit") or value == getattr(defaults, key):
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif key == "size":
+            words += [flag, "x".join(str(side) for side in value)]
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (flag, str(item))]
+        else:
+            words += [flag, str(value)]
+    return [*words, "--precision", precision]
 
 
 def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> BuildFailedError:

@@ -17,6 +17,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, TrtexecOptions, build_command
 from csa_deploy.engine.trtexec_messages import explain, plain
+from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.load import all_tensors, load_model, require_static
 from csa_deploy.target.job import Finished, Job, run_job
@@ -71,7 +72,7 @@ def trtexec_build(
         BuildFailedError: trtexec refused or failed; its known messages are translated.
     """
     options = options or TrtexecOptions()
-    inputs, outputs = check_graph(model_path, plan, options)
+    inputs, outputs = check_graph(model_path, plan, options, machine.version)
     job = _job(machine, model_path, plan, options, attempt)
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_name(out.name + ".log")
@@ -97,16 +98,17 @@ def trtexec_build(
 
 def command_line(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> list[str]:
     """What a build would run, without running it."""
-    check_graph(model_path, plan, options)
+    check_graph(model_path, plan, options, machine.version)
     return list(_job(machine, model_path, plan, options, 0).argv)
 
 
 def check_graph(
-    model_path: Path, plan: BuildPlan, options: TrtexecOptions
+    model_path: Path, plan: BuildPlan, options: TrtexecOptions, version: Version
 ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Inputs and outputs of a graph that holds what the plan says.
 
-    trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges.
+    trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges. Where it is weakly
+    typed (8.6), FP16 is its own choice, made on an FP32 graph.
 
     Raises:
         UsageError: it does not, or an axis is dynamic.
@@ -119,7 +121,11 @@ def check_graph(
     )
     quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
     calibrated = options.calibration_cache is not None
-    fits = {"fp32": not halves and not quantized, "fp16": halves or calibrated, "int8": quantized or calibrated}
+    fits = {
+        "fp32": not halves and not quantized,
+        "fp16": halves or not version.strongly_typed,
+        "int8": quantized or calibrated,
+    }
     if not fits[plan.precision]:
         need = "Q/DQ nodes or a calibration cache" if plan.precision == "int8" else "that precision in its types"
         raise UsageError(
@@ -222,7 +228,7 @@ def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None) -> tup
         found.append("layers of the engine after fusion: not measured: trtexec wrote none (a safety or DLA build)")
     if not machine.version.strongly_typed and plan.precision != "fp32":
         found.append(
-            "types of the graph: not binding: TensorRT 8.6 is weakly typed, so layers that the graph keeps in FP32 may "
-            "run in FP16; the layers of the engine say what was chosen"
+            "types of the graph: not binding: TensorRT 8.6 is weakly typed and may run any layer in FP16; the layers "
+            "of the engine say what was chosen"
         )
     return tuple(found)

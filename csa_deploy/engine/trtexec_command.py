@@ -7,7 +7,7 @@ is stated in the command where an option for it exists, and always in the result
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +291,42 @@ def _named_file(name: str, path: str) -> str:
     if "," in name + path or "'" in name + path or ":" in path:
         raise UsageError(f"trtexec cannot be given input {name!r}", fix="export it under a name without , and '")
     return f"'{name}':{path}"
+
+
+def parse_options(items: Sequence[str]) -> TrtexecOptions:
+    """``["dla_core=0", "gpu_fallback", "memory_pools.dlaSRAM=1"]`` to options; names are the attributes'.
+
+    Raises:
+        UsageError: an unknown name or a value that does not fit, named.
+    """
+    known = {item.name: item for item in fields(TrtexecOptions)}
+    values: dict[str, Any] = {}
+    pools: dict[str, int] = {}
+    for item in items:
+        key, _, value = item.partition("=")
+        name, _, pool = key.strip().replace("-", "_").partition(".")
+        if name not in known or (name == "memory_pools") != bool(pool):
+            raise UsageError(
+                f"unknown builder option '{key}'", fix=f"use one of {', '.join(known)} (memory_pools.NAME=MIB)"
+            )
+        if pool:
+            pools[pool] = _number(key, value)
+        elif known[name].type == "bool":
+            values[name] = _truth(key, value)
+        elif name == "dla_core":
+            values[name] = _number(key, value)
+        else:
+            values[name] = Path(value) if name == "calibration_cache" else value
+    return TrtexecOptions(**values, memory_pools=pools)
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isdigit():
+        raise UsageError(f"builder option {key}={value} is no whole number", fix=f"write {key}=1")
+    return int(value)
+
+
+def _truth(key: str, value: str) -> bool:
+    if value not in ("", "true", "false"):
+        raise UsageError(f"builder option {key} is true or false, not {value}", fix=f"write {key}=true")
+    return value != "false"

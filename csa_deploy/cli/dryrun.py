@@ -1,0 +1,26 @@
+"""``csa-deploy build --dry-run``: what trtexec would be told."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from csa_deploy.cli.console import Console
+
+
+def show_commands(network: str | None, settings: dict[str, Any], console: Console) -> None:
+    """Make the graphs, reach the target for its version, and print one command per precision."""
+    from csa_deploy.cli.session import opened, resolve
+    from csa_deploy.engine.builders import opened_builder
+    from csa_deploy.engine.stage import graph_for, plan_for
+    from csa_deploy.pipeline import run_stages
+
+    config, root = resolve(network, settings, inherit=True)
+    with opened(config, root) as context:
+        with opened_builder(config) as builder:
+            with console.watching() as watcher:
+                run_stages(["precision"], context, watcher)
+            for precision in config.precision:
+                command = builder.command(graph_for(context, builder, precision), plan_for(context, precision))
+                sys.stdout.write(shlex.join(command) + "\n")

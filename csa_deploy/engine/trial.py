@@ -1,0 +1,54 @@
+"""Runs the engines of several builds on the same input, where they can run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from csa_deploy.engine.builders import Builder
+from csa_deploy.engine.repeat import Ran, median_ms
+from csa_deploy.engine.result import BuildResult
+from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.errors import EnvironmentLacksError
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+    from csa_deploy.runners.base import Runner
+
+
+def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -> tuple[list[Ran], str]:
+    """Outputs and median latency of each engine, or the reason why there are none."""
+    from csa_deploy.runners.engines import engine_runner
+
+    ran: list[Ran] = []
+    with ExitStack() as stack:
+        for result in results:
+            record = {**result.to_json(), "builder_option": list(config.builder_option)}
+            try:
+                runner = engine_runner(result.engine, record, builder.machine, name=result.engine.name)
+            except EnvironmentLacksError as error:
+                return [], error.message
+            ran.append(_run(stack.enter_context(runner), config))
+    return ran, ""
+
+
+def _run(runner: Runner, config: Config) -> Ran:
+    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.runners.trtexec_runner import TrtexecRunner
+
+    shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
+    feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+    outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
+    if isinstance(runner, TrtexecRunner):
+        timing = Timing(iterations=config.iterations)
+        return Ran(outputs, median_ms(runner.measure(feeds, timing, layers=False)["samples_ms"]))
+    samples = []
+    for _ in range(config.iterations):
+        start = time.perf_counter_ns()
+        runner.run(feeds)
+        samples.append((time.perf_counter_ns() - start) / 1e6)
+    return Ran(outputs, median_ms(samples))

@@ -1,0 +1,64 @@
+"""Opens an engine of the build stage with the runner that fits what built it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.runners.base import Runner, TensorSpec
+
+if TYPE_CHECKING:
+    from csa_deploy.target.machine import Machine
+
+# TensorRT's names of element types -> NumPy's.
+_DTYPES = {
+    **{"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool"},
+    **{"INT32": "int32", "INT64": "int64"},
+}
+
+
+def engine_runner(path: Path, record: Mapping[str, Any], machine: Machine | None, *, name: str) -> Runner:
+    """A runner for an engine.
+
+    Args:
+        path: the engine here.
+        record: its entry in the build stage's record.
+        machine: the target, reached; None without one.
+        name: name in reports.
+
+    Raises:
+        EnvironmentLacksError: it cannot run here, or was built on a target and none is given.
+        UsageError: it is not the engine that its passport describes.
+    """
+    if record["backend"] != "trtexec":
+        from csa_deploy.runners.engine_runner import EngineRunner
+
+        return EngineRunner(path, backend=record["backend"], name=name)
+    if machine is None:
+        raise EnvironmentLacksError(
+            f"{path.name} was built by trtexec of TensorRT {record['version']}", fix="give --target to run it there"
+        )
+    from csa_deploy.engine.passport import check_engine
+    from csa_deploy.engine.trtexec_command import parse_options
+    from csa_deploy.runners.trtexec_runner import TrtexecRunner
+
+    check_engine(path)
+    if str(machine.version) != record["version"]:
+        raise EnvironmentLacksError(
+            f"{path.name} was built by TensorRT {record['version']}, {machine.name} has {machine.version}",
+            fix="run `csa-deploy build` with this target",
+        )
+    return TrtexecRunner(
+        path,
+        machine,
+        _specs(record["inputs"]),
+        _specs(record["outputs"]),
+        options=parse_options(record["builder_option"]),
+        name=name,
+    )
+
+
+def _specs(tensors: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t["name"], tuple(t["shape"]), _DTYPES[t["dtype"]]) for t in tensors)
