@@ -22,7 +22,7 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 """
 
 STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
-ORDER = ("run", *STAGE_VERBS, "compare", "watch", "rules", "models", "doctor")
+ORDER = ("run", *STAGE_VERBS, "judge", "compare", "watch", "rules", "models", "doctor")
 
 app = typer.Typer(
     name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -46,10 +46,12 @@ def root(
 
 def register() -> None:
     """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import check, compare, environment, quantize, stages, watch
+    from csa_deploy.cli import check, compare, environment, judge, quantize, stages, verify, watch
 
     stages.register(app)
     check.register(app)
+    verify.register(app)
+    judge.register(app)
     quantize.register(app)
     compare.register(app)
     watch.register(app)

@@ -86,22 +86,25 @@ def optimize(
 
 
 @flags("build")
-def build(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+def build(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print trtexec's command for each precision and build nothing.")
+    ] = False,
+) -> None:
     """Build engines, one per precision.
 
     Uses TensorRT where it and a GPU are, else TensorRT-RTX, which builds ahead of time without a GPU. With
     --restricted the very graph that is built is held against the safety scopes first (exit 4 when denied).
     """
+    if dry_run:
+        from csa_deploy.cli.dryrun import show_commands
+
+        show_commands(network, settings, console)
+        return
     run_verb(["check", "build"], network, settings, console)
-
-
-@flags("verify")
-def verify(console: Console, settings: dict[str, Any], network: Network = None) -> None:
-    """Compare graphs and engines with PyTorch.
-
-    On real data, and with accuracy where the data have labels (exit 6 when a budget is broken).
-    """
-    run_verb(["verify"], network, settings, console)
 
 
 @flags("profile")
@@ -136,5 +139,5 @@ def report(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (run, export, optimize, build, verify, profile, report):
+    for verb in (run, export, optimize, build, profile, report):
         app.command(verb.__name__)(verb)

@@ -42,7 +42,9 @@ def verdict(workspace: Workspace, records: dict[str, Any]) -> dict[str, Any]:
     missing = [name for name in ORDER if name not in records]
     reasons = [f"{name} failed: {records[name]['summary']}" for name in failed]
     reasons += [f"{name} was not run" for name in missing]
-    state = "fail" if failed else "incomplete" if missing else "pass"
+    undecided = "verify" not in failed and records.get("verify", {}).get("verdict") == "undecided"
+    reasons += [f"verify is undecided, its samples are too few: {records['verify']['summary']}"] if undecided else []
+    state = "fail" if failed else "incomplete" if missing or undecided else "pass"
     return {"state": state, "reasons": reasons, "gates": gates(records)}
 
 

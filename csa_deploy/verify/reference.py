@@ -13,7 +13,7 @@ from csa_deploy.runners.base import Runner, TensorSpec, run_padded
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.intervals import share
-from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.verify.results import OutputColumns
 
 if TYPE_CHECKING:
     from csa_deploy.network import Preprocessing
@@ -82,7 +82,7 @@ class OwnAccuracy:
         return {**asdict(self), "verdict": self.verdict, "statement": self.statement}
 
 
-def own_accuracy(output: OutputMetrics, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:
+def own_accuracy(output: OutputColumns, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:
     """The reference's accuracy; None without labels or classes."""
     if not labels or not output.classes:
         return None

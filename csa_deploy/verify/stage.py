@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.verify.candidates import Candidate, collect
-from csa_deploy.verify.reference import OwnAccuracy, arbitrate, open_reference, own_accuracy
+from csa_deploy.verify.judging import judge_results
+from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import Results
 from csa_deploy.verify.stream import Stream
 from csa_deploy.workspace import StageOutput, sha256_of, write_atomic
@@ -66,18 +66,26 @@ def run(context: Context) -> StageOutput:
             stack.enter_context(candidate.runner)
         data = open_data(context, preprocessing)
         stream = Stream(lambda p: open_data(context, p), reference, preprocessing, candidates, context.config.batch)
-        meta = {"network": context.config.network, "data": data.name, "total": len(data), "seed": context.config.seed}
+        meta = {
+            "network": context.config.network,
+            "data": data.name,
+            "total": len(data),
+            "seed": context.config.seed,
+            "trained": _trained(context),
+            "differs": {c.label: found for c in candidates if (found := differences(preprocessing, c.preprocessing))},
+        }
         try:
             stream.run(context.progress)
         except BaseException:
             _keep_partial(context, stream, meta)
             raise
         results = results_of(stream, meta)
-        accuracy = own_accuracy(_first(candidates), stream.labels, trained=_trained(context)) if candidates else None
-        judged = [_judged(context, c, stream, results) for c in candidates]
+        judgement = judge_results(results, context.config.bounds)
+        judged = [_described(c, stream, j) for c, j in zip(candidates, judgement.candidates, strict=True)]
         arbitrations, reason = _arbitrate(stream, candidates, data, reference)
         record = {
-            "reference": {**reference.describe(), "accuracy": accuracy.to_json() if accuracy else None},
+            **judgement.to_json(),
+            "reference": reference.describe(),
             "data": {
                 "name": data.name,
                 "samples": len(data),
@@ -89,13 +97,11 @@ def run(context: Context) -> StageOutput:
             "arbitration": [a.to_json() for a in arbitrations],
             "not_measured": not_measured + ([{"what": "FP64 reference", "reason": reason}] if reason else []),
         }
-    record["verdict"] = overall(judged, accuracy)
-    record["notes"] = _notes(judged, accuracy, data)
     record["summary"] = _summary(judged, len(data))
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
     context.path(PARTIAL).unlink(missing_ok=True)
-    return StageOutput(record, artifacts={SAMPLES: path}, failure=failure(judged, accuracy, context.config.strict))
+    return StageOutput(record, artifacts={SAMPLES: path}, failure=judgement.failure(strict=context.config.strict))
 
 
 def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
@@ -119,25 +125,15 @@ def _trained(context: Context) -> bool:
     return bool(context.config.checkpoint or (entry and entry.pretrained))
 
 
-def _first(candidates: list[Candidate]) -> Any:
-    return next(iter(candidates[0].outputs.values()))
-
-
-def _judged(context: Context, candidate: Candidate, stream: Stream, results: Results) -> dict[str, Any]:
-    """The candidate's part of the record."""
-    columns = next(c for c in results.candidates if c.label == candidate.label)
-    found = columns.judged(results.ids, context.config.bounds(candidate.precision))
-    for output, metrics in zip(found["outputs"], candidate.outputs.values(), strict=True):
+def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any]) -> dict[str, Any]:
+    """The candidate's part of the record: its verdict, and what ran."""
+    for output, metrics in zip(judged["outputs"], candidate.outputs.values(), strict=True):
         output["worst_channels"] = metrics.worst_channels()
-    given, wanted = stream.given(candidate), stream.preprocessing
-    differs = differences(wanted, given)
     return {
-        **found,
+        **judged,
         "path": candidate.path,
         "runner": {"name": candidate.runner.name, **candidate.runner.describe()},
         "tensors_sha256": stream.digest(candidate),
-        "preprocessing_differs": differs,
-        "verdict": "fail" if differs else found["verdict"],
     }
 
 
@@ -158,25 +154,6 @@ def _arbitrate(stream: Stream, candidates: list[Candidate], data: Dataset, refer
     return arbitrate(reference, same, feeds)
 
 
-def overall(judged: Sequence[dict[str, Any]], accuracy: OwnAccuracy | None) -> str:
-    """The worst of all verdicts."""
-    verdicts = [c["verdict"] for c in judged] + ([accuracy.verdict] if accuracy else [])
-    return next((v for v in ("fail", "undecided") if v in verdicts), "pass" if judged else "undecided")
-
-
-def _notes(judged: list[dict[str, Any]], accuracy: OwnAccuracy | None, data: Dataset) -> list[str]:
-    notes = []
-    if data.labels is not None and len(set(data.labels.tolist())) == 1:
-        notes.append(f"{data.name}: all samples are of one class, so accuracy says nothing about the others")
-    if accuracy and accuracy.verdict != "pass":
-        expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
-        notes.append(accuracy.statement + expected)
-    for candidate in judged:
-        open_ = [c for c in candidate["checks"] if c["state"] == "undecided"]
-        notes += [f"{candidate['label']}: {c['metric']} of '{c['output']}' is undecided: {c['reason']}" for c in open_]
-    return notes
-
-
 def _summary(judged: list[dict[str, Any]], samples: int) -> str:
     parts = []
     for result in judged:
@@ -188,54 +165,3 @@ def _summary(judged: list[dict[str, Any]], samples: int) -> str:
             shown = f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
         parts.append(f"{result['label']} {result['verdict']} ({shown})")
     return f"{samples} samples: " + ", ".join(parts)
-
-
-def failure(judged: Sequence[dict[str, Any]], accuracy: OwnAccuracy | None, strict: bool) -> AccuracyGateError | None:
-    """The first reason to fail: a wrong input, a value that is not finite, a broken bound, a useless reference."""
-    for result in judged:
-        if error := _candidate_failure(result):
-            return error
-    if accuracy and accuracy.verdict == "fail":
-        return AccuracyGateError(
-            f"verify: {accuracy.statement}", fix="check the labels, the order of the classes and the preprocessing"
-        )
-    return _undecided(judged) if strict else None
-
-
-def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
-    where = f"verify: {result['label']}"
-    for name, (ours, theirs) in result.get("preprocessing_differs", {}).items():
-        return AccuracyGateError(
-            f"{where}: its preprocessing is not the network's: {name} is {theirs}, the network's is {ours}",
-            fix="export the network again, or correct the graph's metadata",
-        )
-    for name, ids in result["non_finite"].items():
-        return AccuracyGateError(
-            f"{where}: output '{name}' is not finite on sample {ids[0]}",
-            fix="keep the layers that overflow in FP32 with --keep-fp32, or look at that sample",
-        )
-    for check in result["checks"]:
-        if check["state"] == "fail":
-            worst = result["outputs"][0]["worst"][0]["id"]
-            return AccuracyGateError(
-                f"{where}: {check['metric']} of '{check['output']}' is {check['value']:.6g}, the "
-                f"budget is {_bound(check)} (worst sample {worst})",
-                fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
-            )
-    return None
-
-
-def _bound(check: dict[str, Any]) -> str:
-    return f"{'at least' if check['side'] == 'min' else 'at most'} {check['bound']:g}"
-
-
-def _undecided(judged: Sequence[dict[str, Any]]) -> AccuracyGateError | None:
-    for result in judged:
-        for check in result["checks"] if result["verdict"] == "undecided" else []:
-            if check["state"] == "undecided" or (check["asked"] and check["state"] == "not measured"):
-                return AccuracyGateError(
-                    f"verify: {result['label']}: {check['metric']} of '{check['output']}' {_bound(check)} is "
-                    f"{check['state']}: {check['reason']}",
-                    fix="compare on more data, or drop --strict",
-                )
-    return None

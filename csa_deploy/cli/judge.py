@@ -1,0 +1,98 @@
+"""``csa-deploy judge``: hold stored results against budgets, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
+
+STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
+
+
+@flags("judge")
+def judge(
+    console: Console,
+    settings: dict[str, Any],
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A workspace, a samples.npz or partial.npz, or a network's name; default ./deploy/convselfattn.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Judge stored results again, without running.
+
+    The budgets are those of the run, overridden by --budget. Exit 6 when one is broken, and with --strict when it is
+    undecided.
+    """
+    from csa_deploy.verify.judging import judge_results
+    from csa_deploy.verify.results import read_results
+
+    path = _file(run, settings)
+    bounds = _bounds(path, settings)
+    judgement = judge_results(read_results(path), lambda precision: bounds[precision])
+    if as_json:
+        from csa_deploy.workspace import dump_json
+
+        sys.stdout.write(dump_json(judgement.to_json()))
+    else:
+        _show(judgement, path, console)
+    failure = judgement.failure(strict=bool(settings.get("strict")))
+    if failure is not None:
+        raise failure
+
+
+def _file(run: str | None, settings: dict[str, Any]) -> Path:
+    from csa_deploy.cli.session import resolve
+    from csa_deploy.verify.stage import SAMPLES
+
+    given = Path(run) if run else None
+    if given and given.suffix == ".npz":
+        return given
+    if given and (given / "manifest.json").is_file():
+        return given / SAMPLES
+    where = {k: v for k, v in settings.items() if k == "workspace"}
+    return resolve(run, where, inherit=False)[1] / SAMPLES
+
+
+def _bounds(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Per precision the default bounds, then those of the run, then those given now."""
+    from csa_deploy.config import DEFAULT_BUDGET, make_config
+    from csa_deploy.workspace import Workspace
+
+    stored = Workspace(path.parent.parent).manifest["config"].get("budget", {})
+    given = make_config({"budget": settings.get("budget", [])}).budget
+    return {p: {**bounds, **stored.get(p, {}), **given.get(p, {})} for p, bounds in DEFAULT_BUDGET.items()}
+
+
+def _show(judgement: Any, path: Path, console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"{path}: {judgement.verdict}"), title_justify="left")
+    for heading in ("candidate", "output", "metric", "measured", "95 % sure of", "budget", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
+    for candidate in judgement.candidates:
+        for c in candidate["checks"]:
+            measured = "-" if c["value"] is None else f"{c['value']:.6g}"
+            sure = "-" if c["sure"] is None else f"{c['sure']:.6g}"
+            bound = f"{'≥' if c['side'] == 'min' else '≤'} {c['bound']:g}"
+            style = STYLE[c["state"]]
+            row = map(escape, (candidate["label"], c["output"], c["metric"], measured, sure, bound))
+            table.add_row(*row, f"[{style}]{c['state']}[/{style}]")
+    console.show(table)
+    for note in judgement.notes:
+        console.out.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("judge")(judge)

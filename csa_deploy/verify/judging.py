@@ -1,0 +1,133 @@
+"""From the metrics of every sample to a verdict: the same code for a comparison that just ran and for a stored one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from csa_deploy.errors import AccuracyGateError
+from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
+from csa_deploy.verify.results import Results
+
+Bounds = Callable[[str], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdicts on a comparison.
+
+    Attributes:
+        candidates: per candidate its metrics, checks and verdict.
+        accuracy: of the reference itself; None without labels.
+        partial: in words, how much of the data was compared; empty when all of it.
+        notes: what a reader must know, a sentence each.
+    """
+
+    candidates: list[dict[str, Any]]
+    accuracy: OwnAccuracy | None
+    partial: str
+    notes: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """The worst of all verdicts; what is partial is at best undecided."""
+        verdicts = [c["verdict"] for c in self.candidates] + ([self.accuracy.verdict] if self.accuracy else [])
+        verdicts += ["undecided"] if self.partial or not self.candidates else []
+        return next((v for v in ("fail", "undecided") if v in verdicts), "pass")
+
+    def failure(self, *, strict: bool) -> AccuracyGateError | None:
+        """The first reason to fail: a wrong input, a value that is not finite, a broken bound, a useless reference."""
+        for candidate in self.candidates:
+            if error := _candidate_failure(candidate):
+                return error
+        if self.accuracy and self.accuracy.verdict == "fail":
+            return AccuracyGateError(
+                f"verify: {self.accuracy.statement}",
+                fix="check the labels, the order of the classes and the preprocessing",
+            )
+        return self._undecided() if strict else None
+
+    def _undecided(self) -> AccuracyGateError | None:
+        if self.partial:
+            return AccuracyGateError(f"verify: {self.partial} were compared", fix="compare on all, or drop --strict")
+        for candidate in self.candidates:
+            for check in candidate["checks"] if candidate["verdict"] == "undecided" else []:
+                if check["state"] == "undecided" or (check["asked"] and check["state"] == "not measured"):
+                    return AccuracyGateError(
+                        f"verify: {candidate['label']}: {check['metric']} of '{check['output']}' {_bound(check)} is "
+                        f"{check['state']}: {check['reason']}",
+                        fix="compare on more data, or drop --strict",
+                    )
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "candidates": self.candidates,
+            "accuracy": self.accuracy.to_json() if self.accuracy else None,
+            "partial": self.partial,
+            "notes": self.notes,
+            "verdict": self.verdict,
+        }
+
+
+def judge_results(results: Results, bounds: Bounds) -> Judgement:
+    """Hold results against budgets.
+
+    Args:
+        results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs``.
+        bounds: budget of a precision, by metric.
+    """
+    candidates = []
+    for columns in results.candidates:
+        found = columns.judged(results.ids, bounds(columns.precision))
+        differs = results.meta.get("differs", {}).get(columns.label, {})
+        verdict = "fail" if differs else found["verdict"]
+        candidates.append({**found, "preprocessing_differs": differs, "verdict": verdict})
+    accuracy = None
+    if results.labels is not None and results.candidates:
+        first, trained = results.candidates[0].outputs[0], bool(results.meta.get("trained"))
+        accuracy = own_accuracy(first, results.labels.tolist(), trained=trained)
+    return Judgement(candidates, accuracy, results.partial, _notes(results, candidates, accuracy))
+
+
+def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccuracy | None) -> list[str]:
+    notes = [results.partial] if results.partial else []
+    if results.labels is not None and len(results.labels) > 1 and len(set(results.labels.tolist())) == 1:
+        notes.append("all samples are of one class, so accuracy says nothing about the others")
+    if accuracy and accuracy.verdict != "pass":
+        expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
+        notes.append(accuracy.statement + expected)
+    for candidate in candidates:
+        open_ = [c for c in candidate["checks"] if c["state"] == "undecided"]
+        notes += [f"{candidate['label']}: {c['metric']} of '{c['output']}' is undecided: {c['reason']}" for c in open_]
+    return notes
+
+
+def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
+    where = f"verify: {result['label']}"
+    for name, (ours, theirs) in result["preprocessing_differs"].items():
+        return AccuracyGateError(
+            f"{where}: its preprocessing is not the network's: {name} is {theirs}, the network's is {ours}",
+            fix="export the network again, or correct the graph's metadata",
+        )
+    for name, ids in result["non_finite"].items():
+        return AccuracyGateError(
+            f"{where}: output '{name}' is not finite on sample {ids[0]}",
+            fix="see --localize for the layer; keep it in FP32 with --keep-fp32, or look at that sample",
+        )
+    for check in result["checks"]:
+        if check["state"] == "fail":
+            outputs = {o["name"]: o for o in result["outputs"]}
+            worst = outputs[check["output"]]["worst"][0]["id"]
+            return AccuracyGateError(
+                f"{where}: {check['metric']} of '{check['output']}' is {check['value']:.6g}, the "
+                f"budget is {_bound(check)} (worst sample {worst})",
+                fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
+            )
+    return None
+
+
+def _bound(check: dict[str, Any]) -> str:
+    return f"{'at least' if check['side'] == 'min' else 'at most'} {check['bound']:g}"
