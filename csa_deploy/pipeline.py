@@ -37,6 +37,7 @@ class Stage:
     Attributes:
         name: name of the stage, its record and its verb.
         settings: configuration keys that decide its result.
+        also: configuration keys that its module reads and puts into the key itself, such as files by their content.
         needs: stages that must be current before it.
         uses: stages whose artifacts it reads when they are there.
         packages: distributions whose versions decide its result.
@@ -46,6 +47,7 @@ class Stage:
     name: str
     title: str
     settings: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ STAGES: dict[str, Stage] = {
                 "export_tolerance",
                 "seed",
             ),
+            also=("checkpoint", "data"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
         Stage("check", "restricted-mode rules", settings=("scope", "strict", "restricted"), needs=("export",)),
@@ -92,6 +95,7 @@ STAGES: dict[str, Stage] = {
             "precision",
             "typed graphs per precision",
             settings=("precision", "fp16_io", "keep_fp32"),
+            also=("calib", "calib_method", "calib_samples", "search", "data", "samples", "seed", "budget"),
             needs=("optimize",),
         ),
         Stage(
@@ -304,8 +308,7 @@ def _keep_settings(stage: Stage, context: Context) -> None:
     kept, resolved = context.workspace.manifest["config"], context.config.to_json()
     if kept.get("network") != resolved["network"]:
         kept.clear()
-    checkpoint = ("checkpoint",) if stage.name == "export" else ()  # its bytes decide, its path does not
-    kept.update({key: resolved[key] for key in ("network", *checkpoint, *stage.settings)})
+    kept.update({key: resolved[key] for key in ("network", *stage.settings, *stage.also)})
 
 
 def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployError | None:

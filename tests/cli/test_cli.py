@@ -44,7 +44,7 @@ def test_nothing_imports_the_command_line_or_the_models() -> None:
     for path in package.rglob("*.py"):
         text = path.read_text()
         assert "import csa_models" not in text and "from csa_models" not in text, path
-        if package / "cli" not in path.parents:
+        if package / "cli" not in path.parents and path.name != "__main__.py":
             assert "csa_deploy.cli" not in text, path
 
 
