@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,7 +178,10 @@ def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model:
         why = "its process was killed, perhaps for lack of memory"
     else:
         why = f"its process ended with {_status_name(status)}" + (f" after: {cause}" if cause else "")
-    return BuildFailedError(f"{backend.title} did not build {model.name}: {why}", fix=f"see {log} for the whole log")
+    fix = f"see {log} for the whole log"
+    if generation := re.search(r"\(SM(\d+)(\d)\)", why):
+        fix = f"leave {'.'.join(generation.groups())} out with --compute-capability, or {fix}"
+    return BuildFailedError(f"{backend.title} did not build {model.name}: {why}", fix=fix)
 
 
 def _status_name(status: int) -> str:

@@ -230,4 +230,5 @@ def _summary(engines: dict[str, Any]) -> str:
     parts = [f"{precision} {engine['engine_mib']} MiB" for precision, engine in engines.items()]
     first = next(iter(engines.values()))
     capabilities = ", ".join(first["compute_capabilities"])
-    return f"{first['backend']} {first['version']} for compute capability {capabilities}: {', '.join(parts)}"
+    made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
+    return f"{first['backend']} {first['version']} for {made_for}: {', '.join(parts)}"

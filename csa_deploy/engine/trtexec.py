@@ -199,7 +199,7 @@ def _result(
         engine_sha256=sha256_of(out),
         log=log,
         inspection=inspection,
-        compute_capabilities=(capability,) if capability else (machine.facts.values.get("board", machine.name),),
+        compute_capabilities=(capability,) if capability else (),
         flags=tuple(word for word in job.argv[1:] if not word.startswith(("--onnx", "--saveEngine", "--export"))),
         inputs=inputs,
         outputs=outputs,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
 
@@ -28,8 +29,10 @@ class EngineRunner:
         name: name in reports.
 
     Raises:
-        UsageError: no such file or backend, or this process already uses the other TensorRT.
-        EnvironmentLacksError: no CUDA device, or the backend is not installed.
+        UsageError: no such file or backend, not the engine that its passport describes, or this process already uses
+            the other TensorRT.
+        EnvironmentLacksError: no CUDA device, the backend is not installed, or the passport says that the engine was
+            built by another version or for another GPU.
     """
 
     def __init__(self, engine: Path, *, backend: str, name: str = "engine") -> None:
@@ -44,6 +47,10 @@ class EngineRunner:
             )
         if importlib.util.find_spec(_MODULES[backend]) is None:
             raise EnvironmentLacksError(f"{engine.name} cannot run: no {backend} here", fix=_INSTALL[backend])
+        passport = check_engine(engine)
+        if passport is not None:
+            version = importlib.import_module(_MODULES[backend]).__version__
+            check_here(passport, backend, version, cuda_state())
         self.name = name
         self._engine_path = engine
         self._backend = backend

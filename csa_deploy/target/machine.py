@@ -42,7 +42,8 @@ class Machine:
 
     Attributes:
         transport: the way to it.
-        name: how reports call it.
+        name: how messages call it.
+        platform: what its file calls it.
         workdir: directory for jobs.
         environment: variables for trtexec.
         facts: what it is.
@@ -53,6 +54,7 @@ class Machine:
 
     transport: Transport
     name: str
+    platform: str
     workdir: str
     environment: Mapping[str, str]
     facts: Facts
@@ -65,8 +67,8 @@ class Machine:
         return _ask(self.transport, "", "")[0].clocks
 
     def to_json(self) -> dict[str, Any]:
-        """JSON form for records."""
-        return {"name": self.name, "trtexec_version": str(self.version), **self.facts.to_json()}
+        """JSON form for records: what it is, not how it is reached."""
+        return {"platform": self.platform, "tensorrt": str(self.version), **self.facts.to_json()}
 
 
 @contextmanager
@@ -98,6 +100,7 @@ def open_machine(config: TargetConfig | None, *, root: str = "") -> Iterator[Mac
         yield Machine(
             transport=transport,
             name=transport.name,
+            platform=config.platform if config else "this machine",
             workdir=config.workdir if config else _WORKDIR,
             environment=config.environment if config else {},
             facts=Facts(values, facts.clocks),
