@@ -139,5 +139,8 @@ def _known(graph: ir.Graph, names: Iterable[str]) -> frozenset[str]:
     wanted = frozenset(names)
     for name in sorted(wanted.difference(nodes)):
         near = difflib.get_close_matches(name, nodes, 1)
-        raise UsageError(f"no node '{name}' to keep in FP32", fix=f"did you mean '{near[0]}'?" if near else None)
+        raise UsageError(
+            f"no node '{name}' to keep in FP32",
+            fix=f"did you mean '{near[0]}'?" if near else "nodes are named in the optimized graph",
+        )
     return wanted
