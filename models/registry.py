@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +17,17 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def convselfattn_config(downsample_padding: int = 0, layer_scale: float | None = None) -> CSAConfig:
+def convselfattn_config(downsample_padding: int = 0) -> CSAConfig:
     """The published network; ``downsample_padding=1`` makes every resize scale a power of two at 224 x 224."""
     from .csa import CSAConfig, stages
 
     return CSAConfig(
         stages((3, 4, 6, 3), (96, 192, 384, 768), (1, 2, 4, 8), (14, 14, 14, 7)),
         downsample_padding=downsample_padding,
-        layer_scale=layer_scale,
     )
 
 
-def csa_digits_config(drop_path: float = 0.0) -> CSAConfig:
+def csa_digits_config() -> CSAConfig:
     """Digits on 1 x 32 x 32: maps of 16, 8 and 4 pixels, so that only stage 1 resizes, by exactly 2.
 
     Channels are multiples of 32 and the scales integers up to 4, which suits a DLA.
@@ -39,12 +39,11 @@ def csa_digits_config(drop_path: float = 0.0) -> CSAConfig:
         classes=10,
         stem=Stem(kernel=3, stride=2, padding=1, in_channels=1),
         downsample_padding=1,
-        drop_path=drop_path,
     )
 
 
-def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = None) -> ConvSelfAttn:
-    """The network of ``config`` in eval mode: with ``weights`` (safetensors), else initialised from seed 0.
+def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = None, seed: int = 0) -> ConvSelfAttn:
+    """The network of ``config`` in eval mode: with ``weights`` (safetensors), else initialised from ``seed``.
 
     The caller's random state is left as it was.
 
@@ -56,7 +55,7 @@ def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = 
     from .csa import ConvSelfAttn
 
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
+        torch.random.default_generator.manual_seed(seed)
         network = ConvSelfAttn(config)
     try:
         network.check_size(*input_size)
@@ -72,8 +71,16 @@ def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = 
 def _factory(
     config: Callable[[], CSAConfig], default_size: tuple[int, int], weights: Path | None = None
 ) -> Callable[..., ConvSelfAttn]:
-    def factory(input_size: tuple[int, int] = default_size) -> ConvSelfAttn:
-        return make(config(), input_size, weights)
+    def factory(
+        input_size: tuple[int, int] = default_size,
+        *,
+        pretrained: bool = True,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        seed: int = 0,
+    ) -> ConvSelfAttn:
+        changed = replace(config(), drop_path=drop_path, layer_scale=layer_scale)
+        return make(changed, input_size, weights if pretrained else None, seed)
 
     return factory
 

@@ -14,7 +14,7 @@ from csa_deploy.network import Preprocessing
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-_FILTERS = {
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -62,7 +62,7 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     box_width, box_height = width / scale, height / scale
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     box = (max(left, 0.0), max(top, 0.0), min(left + box_width, image.width), min(top + box_height, image.height))
-    image = image.resize((width, height), _FILTERS[preprocessing.interpolation], box=box)
+    image = image.resize((width, height), FILTERS[preprocessing.interpolation], box=box)
     values = np.asarray(image, dtype=np.float32).reshape(height, width, preprocessing.channels) / np.float32(255)
     mean, std = (np.asarray(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
     return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from csa_deploy.data import animals as animal_mnist
 from csa_deploy.data.base import Chooser, ImageDataset, Sample
 from csa_deploy.data.images import check_image
 from csa_deploy.errors import EnvironmentLacksError
@@ -53,6 +54,19 @@ def load_digits(*, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return pixels[part], labels[part]
 
 
+def animals(preprocessing: Preprocessing, choose: Chooser, *, train: bool = False) -> ImageDataset:
+    """Animal silhouettes, 28 x 28 grey, without duplicates: the 1,941 held-out ones, or with ``train`` the other 7,775.
+
+    Raises:
+        EnvironmentLacksError: animal-mnist is not installed.
+    """
+    folder, part = "animal_mnist/data/Animal_MNIST", "train" if train else "test"
+    files = (_find("animal-mnist", f"{folder}/animal_{what}_version_3.gz") for what in ("data", "label"))
+    pixels, labels = animal_mnist.load_animals(*files, train=train)
+    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in choose(len(labels))]
+    return ImageDataset("animals:train" if train else "animals", samples, animal_mnist.CLASSES, preprocessing)
+
+
 def photos(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
     """Photographs of scikit-image and foolbox, unlabelled."""
     paths = [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
@@ -74,6 +88,8 @@ def imagenet_samples(preprocessing: Preprocessing, choose: Chooser) -> ImageData
 NAMED: dict[str, Callable[[Preprocessing, Chooser], ImageDataset]] = {
     "digits": digits,
     "digits:train": lambda preprocessing, choose: digits(preprocessing, choose, train=True),
+    "animals": animals,
+    "animals:train": lambda preprocessing, choose: animals(preprocessing, choose, train=True),
     "photos": photos,
     "imagenet-samples": imagenet_samples,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_padded_variant_has_the_same_parameters_and_power_of_two_maps() -> None:
 
 
 def test_layer_scale_adds_one_factor_per_channel_and_block() -> None:
-    network = make(convselfattn_config(layer_scale=1e-6), (224, 224))
+    network = make(replace(convselfattn_config(), layer_scale=1e-6), (224, 224))
     assert sum(p.numel() for p in network.parameters()) == 27_644_500
 
 
@@ -115,7 +117,7 @@ def test_key_is_the_transpose_per_head(network: torch.nn.Module) -> None:
 
 
 def test_drop_path_acts_in_training_only() -> None:
-    network = make(csa_digits_config(drop_path=0.5), (32, 32))
+    network = make(replace(csa_digits_config(), drop_path=0.5), (32, 32))
     image = torch.randn(8, 1, 32, 32)
     block = network.stages[2][1].drop_path
     branch = torch.ones(64, 1, 1, 1)

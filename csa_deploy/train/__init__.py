@@ -1,0 +1,1 @@
+"""Training: recipes as data, augmentation on the device, distributed loop, checkpoints."""

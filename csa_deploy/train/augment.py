@@ -1,0 +1,101 @@
+"""Augmentation on the device, one call per batch; all randomness comes from torch's default generators."""
+
+from __future__ import annotations
+
+import kornia.augmentation as kornia
+import torch
+import torch.nn.functional as F
+from kornia.augmentation.auto import RandAugment
+from torch import Tensor, nn
+
+from csa_deploy.network import Preprocessing
+from csa_deploy.train.recipe import Affine, Recipe
+
+# kornia counts magnitudes to 30 where RandAugment's authors and timm count to 10; both ends mean the same
+# (30 degrees of rotation, for example).
+_KORNIA_MAGNITUDE = 3
+_ALIKE = 16  # kornia draws RandAugment's operations per call: so many neighbours in a batch get the same two
+
+
+class Augment(nn.Module):
+    """uint8 images (n, C, H, W) and labels (n,) -> normalised images and soft targets (n, classes).
+
+    The order is: flip, affine, RandAugment, normalisation, erasing, then mixup or CutMix, each as far as the recipe
+    has it. Label smoothing is in the targets.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recipe: Recipe, preprocessing: Preprocessing, classes: int) -> None:
+        super().__init__()
+        self.recipe, self.classes = recipe, classes
+        self.geometry = nn.ModuleList(_geometry(recipe))
+        # Erased regions get the mean colour, which is 0 after normalisation.
+        self.erasing = nn.ModuleList(
+            [kornia.RandomErasing((0.02, 1 / 3), (0.3, 3.3), p=recipe.erasing)] if recipe.erasing else []
+        )
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        x = images.float() / 255
+        for augmentation in self.geometry:
+            parts = x.split(_ALIKE) if isinstance(augmentation, RandAugment) else (x,)
+            x = torch.cat([augmentation(part) for part in parts])
+        x = (x - self.mean) / self.std
+        for augmentation in self.erasing:
+            x = augmentation(x)
+        smoothing = self.recipe.label_smoothing
+        targets = F.one_hot(labels, self.classes).float() * (1 - smoothing) + smoothing / self.classes
+        return self._mix(x, targets)
+
+    def _mix(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixup (Zhang et al., 2018) or CutMix (Yun et al., 2019) of the batch with its reverse, one share for all."""
+        mixup, cutmix = self.recipe.mixup, self.recipe.cutmix
+        if not (mixup or cutmix):
+            return x, targets
+        use_cutmix = bool(cutmix) and (not mixup or bool(torch.rand(()) < 0.5))
+        concentration = torch.tensor(cutmix if use_cutmix else mixup)
+        share = float(torch.distributions.Beta(concentration, concentration).sample())
+        if use_cutmix:
+            x, share = _cutmix(x, share)
+        else:
+            x = share * x + (1 - share) * x.flip(0)
+        return x, share * targets + (1 - share) * targets.flip(0)
+
+
+def _cutmix(x: Tensor, share: float) -> tuple[Tensor, float]:
+    """Paste a rectangle of about ``1 - share`` of the area from the reversed batch; returns the share that is left."""
+    height, width = x.shape[-2:]
+    h, w = (int(side * (1 - share) ** 0.5) for side in (height, width))
+    y0, x0 = int(torch.randint(height, ())) - h // 2, int(torch.randint(width, ())) - w // 2
+    y1, x1, y0, x0 = min(y0 + h, height), min(x0 + w, width), max(y0, 0), max(x0, 0)
+    mixed = x.clone()
+    mixed[..., y0:y1, x0:x1] = x.flip(0)[..., y0:y1, x0:x1]
+    return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
+
+
+def _geometry(recipe: Recipe) -> list[nn.Module]:
+    steps: list[nn.Module] = []
+    if recipe.flip:
+        steps.append(kornia.RandomHorizontalFlip(p=recipe.flip))
+    if recipe.affine:
+        steps.append(_affine(recipe.affine))
+    if recipe.rand_augment:
+        steps.append(RandAugment(n=2, m=recipe.rand_augment * _KORNIA_MAGNITUDE))  # type: ignore[arg-type]
+    return steps
+
+
+def _affine(affine: Affine) -> nn.Module:
+    return kornia.RandomAffine(
+        degrees=affine.degrees,
+        translate=(affine.shift, affine.shift),
+        scale=(1 - affine.scale, 1 + affine.scale),
+        shear=(-affine.shear, affine.shear, -affine.shear, affine.shear),  # type: ignore[arg-type]
+        padding_mode="border",
+        p=1.0,
+    )

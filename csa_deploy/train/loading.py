@@ -1,0 +1,172 @@
+"""From pictures to batches: which image when, random crops, and what happens with unreadable files.
+
+Nothing here keeps a random state: the order follows from the seed and the epoch, an image's crop from the seed, the
+epoch and the image. So every rank and every resumed run knows its images without being told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from csa_deploy.data.images import FILTERS, to_array
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+from csa_deploy.train.pictures import Pictures
+
+_WINDOW = 16  # shards whose images are mixed: reading stays nearly sequential, the order random
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Images uint8 (n, C, H, W) or float32 (evaluation), labels (n,), names, and the unreadable files met."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    unreadable: dict[str, str]
+
+
+class TrainImages(Dataset):
+    """Training images as uint8, cropped at random or whole, in the network's size.
+
+    An unreadable image is replaced by the next readable one, and reported in the batch.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        preprocessing: Preprocessing,
+        crop: tuple[float, float] | None,
+        seed: int,
+    ) -> None:
+        self.pictures, self.preprocessing, self.crop, self.seed = pictures, preprocessing, crop, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str, dict[str, str]]:
+        """(pixels (C, H, W), label, name, unreadable) for an (epoch, index)."""
+        epoch, first = key
+        unreadable: dict[str, str] = {}
+        count = len(self.pictures.labels)
+        for index in ((first + step) % count for step in range(min(count, 100))):
+            name = self.pictures.name(index)
+            try:
+                image = self.pictures.image(index)
+            except UsageError as error:
+                unreadable[name] = error.message
+                continue
+            image = image.convert(self.preprocessing.mode)
+            box = self._box(image.width, image.height, np.random.default_rng((self.seed, epoch, index)))
+            height, width = self.preprocessing.size
+            image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
+            pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
+            return pixels.transpose(2, 0, 1), int(self.pictures.labels[index]), name, unreadable
+        raise UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
+
+    def _box(self, width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+        """The part of an image to use: drawn by area and aspect ratio as Inception does, else the largest centre."""
+        target = self.preprocessing.size[1] / self.preprocessing.size[0]
+        if self.crop is not None:
+            for _ in range(10):
+                area = width * height * random.uniform(*self.crop)
+                ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+                w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+                if w <= width and h <= height:
+                    left, top = random.uniform(0, width - w), random.uniform(0, height - h)
+                    return left, top, left + w, top + h
+        w, h = min(width, height * target), min(height, width / target)
+        return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+class EvaluationImages(Dataset):
+    """Held-out images, preprocessed as in deployment; an unreadable one ends the evaluation with its name."""
+
+    def __init__(self, pictures: Pictures, preprocessing: Preprocessing) -> None:
+        self.pictures, self.preprocessing = pictures, preprocessing
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, str, dict[str, str]]:
+        """(float32 (C, H, W), label, name, nothing unreadable)."""
+        array = to_array(self.pictures.image(index), self.preprocessing)
+        return array, int(self.pictures.labels[index]), self.pictures.name(index), {}
+
+
+class UpdateOrder:
+    """Batches of one rank: of every global batch in the epoch's order, each rank takes its share.
+
+    Args:
+        pictures: the images.
+        per_device: images per device and step.
+        accumulate: steps per update.
+        rank: this process.
+        world: number of processes.
+        seed: of the order.
+    """
+
+    def __init__(self, pictures: Pictures, per_device: int, accumulate: int, rank: int, world: int, seed: int) -> None:
+        self.pictures, self.seed = pictures, seed
+        self.per_device, self.accumulate, self.rank, self.world = per_device, accumulate, rank, world
+        self.first_update = 0
+        self.last_update = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Steps from ``first_update`` up to ``last_update``, as lists of (epoch, index)."""
+        size = self.per_device * self.accumulate * self.world
+        per_epoch = len(self.pictures.labels) // size
+        order, ordered = np.empty(0, dtype=np.int64), -1
+        for update in range(self.first_update, self.last_update):
+            epoch, position = divmod(update, per_epoch)
+            if epoch != ordered:
+                order, ordered = self.order(epoch), epoch
+            part = order[position * size : (position + 1) * size]
+            for step in part.reshape(self.accumulate, self.world, self.per_device)[:, self.rank]:
+                yield [(epoch, int(index)) for index in step]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All indices in the order of an epoch; images in shards are mixed within windows of shards."""
+        random = np.random.default_rng((self.seed, epoch))
+        count, shards = len(self.pictures.labels), self.pictures.shards
+        if shards is None:
+            return random.permutation(count)
+        window = random.permutation(int(shards.max()) + 1)[shards] // _WINDOW
+        return np.lexsort((random.random(count), window))
+
+
+def collate(samples: list[tuple[np.ndarray, int, str, dict[str, str]]]) -> TrainBatch:
+    """Stack samples."""
+    unreadable: dict[str, str] = {}
+    for sample in samples:
+        unreadable.update(sample[3])
+    return TrainBatch(
+        torch.from_numpy(np.stack([s[0] for s in samples])),
+        torch.tensor([s[1] for s in samples]),
+        tuple(s[2] for s in samples),
+        unreadable,
+    )
+
+
+def train_loader(images: TrainImages, order: UpdateOrder, workers: int) -> DataLoader:
+    """Training batches; ``workers`` processes decode ahead (0: in this process)."""
+    return DataLoader(images, batch_sampler=order, collate_fn=collate, num_workers=workers, **_ahead(workers))
+
+
+def evaluation_loader(images: EvaluationImages, batch: int, rank: int, world: int, workers: int) -> DataLoader:
+    """Every ``world``-th held-out image: all ranks together see each exactly once."""
+    return DataLoader(
+        images,
+        batch_size=batch,
+        sampler=range(rank, len(images.pictures.labels), world),
+        collate_fn=collate,
+        num_workers=workers,
+        **_ahead(workers),
+    )
+
+
+def _ahead(workers: int) -> dict[str, Any]:
+    # Not forked: the parent runs threads, and a fork copies their locks.
+    return {"multiprocessing_context": "forkserver", "prefetch_factor": 4} if workers else {}

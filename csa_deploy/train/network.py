@@ -1,0 +1,94 @@
+"""The network in training: how it is made, what decays, how its average and its statistics over ranks are kept."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from csa_deploy.errors import UsageError
+from csa_deploy.network import NetworkEntry
+from csa_deploy.train.recipe import Recipe
+
+_NOT_DECAYED = ("gamma", "layer_scale")
+
+
+def trainable(entry: NetworkEntry, recipe: Recipe, size: tuple[int, int], seed: int) -> nn.Module:
+    """A freshly initialised network, ready to be trained.
+
+    The factory's parameters ``drop_path``, ``layer_scale`` and ``pretrained`` get the recipe's values (and False).
+    The initialisation is drawn from ``seed``; the caller's random state is left as it was.
+
+    Raises:
+        UsageError: the factory has no such parameter and the recipe asks for it.
+    """
+    known = inspect.signature(entry.factory).parameters
+    asked: dict[str, Any] = {"drop_path": recipe.drop_path or None, "layer_scale": recipe.layer_scale}
+    for name, value in asked.items():
+        if value is not None and name not in known:
+            raise UsageError(
+                f"{entry.name}: its factory has no parameter '{name}', which the recipe sets to {value:g}",
+                fix=f"give the factory that parameter, or a recipe without {name}",
+            )
+    options = {name: value for name, value in asked.items() if value is not None}
+    for name, value in {"input_size": size, "pretrained": False, "seed": seed}.items():
+        if name in known:
+            options[name] = value
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return entry.factory(**options).train()
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for the optimizer: weights that decay, and norms, biases and layer scale, which do not."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        is_plain = parameter.ndim <= 1 or name.rpartition(".")[2] in _NOT_DECAYED
+        (plain if is_plain else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """The exponential average of weights and statistics; starts as a copy of the network."""
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return average.requires_grad_(False).eval()
+
+
+class HostSyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the batches of all processes, for CPUs; torch.nn.SyncBatchNorm refuses them.
+
+    Every process must hold the same number of values, which the loader grants.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W), normalised with the statistics of all processes while training."""
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        world, values = dist.get_world_size(), x.numel() // x.shape[1]
+        mean = all_reduce(x.mean((0, 2, 3))) / world
+        # Two passes: the difference of E[x^2] and E[x]^2 loses digits.
+        variance = all_reduce((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / world
+        with torch.no_grad():
+            count, momentum = values * world, float(self.momentum or 0.0)
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+        x = (x - mean.view(1, -1, 1, 1)) * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
+        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with BatchNorm over all processes; names of weights stay."""
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = HostSyncBatchNorm
+    return network

@@ -1,0 +1,128 @@
+"""The recipe of a training as data: the packaged ones, a file of the user's, and values given on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from csa_deploy.errors import UsageError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Affine(BaseModel):
+    """Random affine maps, each value at most: rotation and shear in degrees, scale and shift as shares of the side."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    degrees: NotNegative = 0.0
+    scale: Share = 0.0
+    shear: NotNegative = 0.0
+    shift: Share = 0.0
+
+
+class Recipe(BaseModel):
+    """Everything that decides about the outcome of a training, apart from the network, the data and the seed.
+
+    Attributes:
+        epochs: passes over the training images; the images that fill no global batch are left out of each.
+        warmup_epochs: epochs of linear warm-up from 0 to ``lr``.
+        global_batch: images per update for which ``lr`` is meant.
+        lr: learning rate at the end of the warm-up.
+        min_lr: learning rate at the last update.
+        weight_decay: AdamW's, on weights of two and more dimensions only, without layer scale.
+        label_smoothing: share of the target that all classes get alike.
+        ema_decay: of the exponential average of the weights, per update; 0: none is kept.
+        drop_path: stochastic depth of the last block, growing linearly over the depth from 0.
+        layer_scale: its initial value; None: the network has none.
+        random_crop: share of the area that a random crop keeps, (least, most); None: the whole image.
+        flip: probability of a horizontal flip.
+        affine: random affine maps; None: none.
+        rand_augment: RandAugment's magnitude of 10, two operations; None: none.
+        erasing: probability of random erasing.
+        mixup: beta-distribution parameter of mixup; 0: none.
+        cutmix: the same for CutMix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=1)]
+    warmup_epochs: NotNegative = 0.0
+    global_batch: Annotated[int, Field(ge=1)]
+    lr: Positive
+    min_lr: NotNegative = 0.0
+    weight_decay: NotNegative = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_scale: Positive | None = None
+    random_crop: tuple[Positive, Positive] | None = None
+    flip: Share = 0.0
+    affine: Affine | None = None
+    rand_augment: Annotated[float, Field(gt=0, lt=10)] | None = None
+    erasing: Share = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"{self.warmup_epochs:g} warm-up epochs do not fit into {self.epochs} epochs")
+        if self.random_crop and not self.random_crop[0] <= self.random_crop[1] <= 1:
+            raise ValueError("random_crop is (least, most) share of the area, at most 1")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with every default filled in."""
+        return self.model_dump(mode="json")
+
+
+def names() -> list[str]:
+    """Names of the packaged recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        spec: name of a packaged recipe, or a YAML file.
+        overrides: values that replace the recipe's; None leaves it.
+
+    Raises:
+        UsageError: no such recipe, not readable, an unknown key or a bad value; the line names it.
+    """
+    path = RECIPES / f"{spec}.yaml" if spec in names() else Path(spec)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{spec}: no such recipe", fix=f"give a YAML file or one of {', '.join(names())}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{spec}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{spec}: a recipe is a mapping of keys", fix="start from a packaged one: docs/train.md")
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return Recipe(**{**data, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "recipe"
+        raise UsageError(
+            f"{spec}: {key}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+            if first["loc"]
+            else f"{spec}: {first['msg'].removeprefix('Value error, ')}",
+            fix=f"keys of a recipe: {', '.join(Recipe.model_fields)}",
+        ) from None
+
+
+def default_recipe(size: tuple[int, int]) -> str:
+    """Name of the packaged recipe for a network's input size in pixels: ``small`` up to 64, else ``imagenet``."""
+    return "small" if max(size) <= 64 else "imagenet"
