@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
-from csa_deploy.cli.session import run_verb
+from csa_deploy.cli.session import existing_workspace, run_verb
 from csa_deploy.cli.stages import Network
+from csa_deploy.errors import AccuracyGateError
+
+if TYPE_CHECKING:
+    from csa_deploy.workspace import Workspace
 
 
 @flags("quantize")
@@ -19,7 +23,54 @@ def quantize(console: Console, settings: dict[str, Any], network: Network = None
     INT8 is calibrated on --calib in one pass and constant memory, and verified in ONNX Runtime on --data (exit 6 when
     a budget is broken).
     """
-    run_verb(["precision", "verify"], network, settings, console)
+    try:
+        run_verb(["precision", "verify"], network, settings, console)
+    except AccuracyGateError:
+        _show(existing_workspace(network, settings), console)
+        raise
+    _show(existing_workspace(network, settings), console)
+
+
+def _show(workspace: Workspace, console: Console) -> None:
+    """What stayed in higher precision and why, what the search weighed, and the files."""
+    from rich.markup import escape
+
+    if not workspace.stage("precision"):
+        return
+    record = workspace.record("precision")
+    for note in record["notes"]:
+        console.show(f"[yellow]note[/yellow] {escape(note)}")
+    for precision, graph in record["precisions"].items():
+        console.show(f"{precision}: {escape(str(workspace.root / graph['graph']))}")
+    int8 = record["precisions"].get("int8")
+    if not int8:
+        return
+    console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8['cache']))}")
+    estimates = ", ".join(f"{name} {value:.3f} ms" for name, value in int8["estimated_latency_ms"].items())
+    console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {estimates}")
+    if points := int8["search"].get("pareto"):
+        console.show(_pareto(points, int8["search"]))
+
+
+def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"accuracy against latency, on {search['images']} calibration images", title_justify="left")
+    for heading in ("layers back in floating point", "estimated latency", "signal/noise", "agreement", "budget"):
+        table.add_column(heading, justify="right")
+    chosen = len(search["returned"])
+    for point in points:
+        metrics = point["metrics"]
+        agreement = f"{100 * metrics['top1_agreement']:.1f} %" if "top1_agreement" in metrics else "-"
+        mark = " (chosen)" if point["returned"] == chosen else ""
+        table.add_row(
+            f"{point['returned']}{mark}",
+            f"{point['latency_ms']:.3f} ms",
+            f"{float(metrics['snr_db']):.1f} dB",
+            agreement,
+            "holds" if point["holds"] else "broken",
+        )
+    return table
 
 
 def register(app: typer.Typer) -> None:

@@ -128,7 +128,7 @@ def calibrate(
     statistics = Statistics(key, observer.histograms, observer.ranges, provider=observer.provider)
     done = _resume(statistics, unfinished)
     saved = time.monotonic()
-    for batch in data.batches(observer.batch, start=done):
+    for batch in data.batches(observer.batch, range(done, len(data))):
         observer.run(batch.feed(observer.inputs), batch.ids)
         done = batch.consumed
         statistics.images += len(batch)

@@ -29,11 +29,28 @@ LARGEST_SKIPPED = 0.1
 _RANDOM_SAMPLES = 64
 
 
+_Read = tuple[str, int | None, dict[str, np.ndarray] | None]  # None for what cannot be read
+
+
 @dataclass(frozen=True)
 class CalibrationBatch(Batch):
     """A batch, and the number of samples that were read up to its end, skipped ones included."""
 
     consumed: int = 0
+
+    def filled(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+        """The inputs under the network's names, the last sample repeated up to the network's batch size."""
+        feeds = self.feed(shapes)
+        return {n: _filled(array, shapes[n][0]) for n, array in feeds.items()}
+
+    def filled_labels(self, size: int) -> np.ndarray | None:
+        """The labels to :meth:`filled`."""
+        return None if self.labels is None else _filled(self.labels, size)
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
 
 
 class CalibrationData(ABC):
@@ -57,27 +74,28 @@ class CalibrationData(ABC):
         """SHA-256 of every sample by identity."""
 
     @abstractmethod
-    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
-        """Identity, label and arrays without batch axis, from sample ``start`` on; None for what cannot be read."""
+    def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
+        """Identity, label and arrays without batch axis of the samples at ascending indices."""
 
     def fingerprint(self) -> str:
         """SHA-256 over identities and contents."""
         return hashlib.sha256("".join(f"{i}\0{h}\0" for i, h in self.hashes().items()).encode()).hexdigest()
 
-    def batches(self, size: int, *, start: int = 0) -> Iterator[CalibrationBatch]:
-        """Batches of up to ``size`` readable samples; ``start`` skips samples that an earlier pass has read.
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[CalibrationBatch]:
+        """Batches of up to ``size`` readable samples, all of them or those at ascending indices.
 
         Raises:
             UsageError: more than a tenth of the files cannot be read.
         """
+        indices = range(len(self)) if indices is None else indices
         waiting: list[tuple[str, int | None, dict[str, np.ndarray]]] = []
-        for consumed, (identity, label, arrays) in enumerate(self._samples(start), start + 1):
+        for index, (identity, label, arrays) in zip(indices, self._samples(indices), strict=True):
             if arrays is not None:
                 waiting.append((identity, label, arrays))
             elif len(self.skipped) > LARGEST_SKIPPED * len(self):
                 raise self._too_many_skipped()
-            if waiting and (len(waiting) == size or consumed == len(self)):
-                yield _batch(waiting, consumed)
+            if waiting and (len(waiting) == size or index == indices[-1]):
+                yield _batch(waiting, index + 1)
                 waiting = []
 
     def require_enough(self, images: int) -> None:
@@ -122,8 +140,8 @@ class Images(CalibrationData):
             self._hashes = {s.id: _digest(s) for s in self._images}
         return self._hashes
 
-    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
-        for sample in self._images[start:]:
+    def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
+        for sample in (self._images[i] for i in indices):
             try:
                 yield sample.id, sample.label, {IMAGE: to_array(sample.image(), self._how)}
             except UsageError as error:
@@ -146,9 +164,10 @@ class Tensors(CalibrationData):
         """Hash of each sample's bytes."""
         return tensor_hashes(self._dataset)
 
-    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
+    def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
+        wanted = set(indices)
         for number, batch in enumerate(self._dataset.batches(1)):
-            if number >= start:
+            if number in wanted:
                 label = None if batch.labels is None else int(batch.labels[0])
                 yield batch.ids[0], label, {name: array[0] for name, array in batch.inputs.items()}
 
@@ -167,8 +186,8 @@ class RandomNumbers(CalibrationData):
         """The seed and the number stand for the contents."""
         return {f"random-{self._seed}-{i}": "standard normal" for i in range(self._number)}
 
-    def _samples(self, start: int) -> Iterator[tuple[str, int | None, dict[str, np.ndarray] | None]]:
-        for number in range(start, self._number):
+    def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
+        for number in indices:
             generator = np.random.default_rng([self._seed, number])
             arrays = {n: generator.standard_normal(s[1:], dtype=np.float32) for n, s in self._shapes.items()}
             yield f"random-{self._seed}-{number}", None, arrays

@@ -49,6 +49,12 @@ class Int8Result:
         }
 
 
+def rest_of(model: onnx.ModelProto) -> str:
+    """Precision of what is not INT8: FP16 where the opset can say so."""
+    opset = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")).version
+    return "fp16" if opset >= _RAISED_FROM else "fp32"
+
+
 def to_int8(
     model: onnx.ModelProto,
     placement: Placement,
@@ -72,8 +78,7 @@ def to_int8(
         UsageError: ``keep_fp32`` names a node that is not there.
     """
     keep_fp32 = tuple(keep_fp32)
-    opset = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")).version
-    half = opset >= _RAISED_FROM
+    half = rest_of(model) == "fp16"
     reasons = dict(kept or {}) | dict.fromkeys(keep_fp32, "kept on request")
     quantized = insert_qdq(model, placement, thresholds, kept=reasons, half_scales=half)
     known = {layer.name for layer in placement.layers} | set(placement.refused)

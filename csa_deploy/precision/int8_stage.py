@@ -19,7 +19,8 @@ from csa_deploy.precision.calibration_data import (
     open_calibration,
     refuse_overlap,
 )
-from csa_deploy.precision.int8 import to_int8
+from csa_deploy.precision.choice import choose_layers
+from csa_deploy.precision.int8 import rest_of, to_int8
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.precision.trt_cache import cache_text
@@ -173,10 +174,12 @@ def _input_shapes(context: Context) -> dict[str, tuple[int, ...]]:
 def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated, output: StageOutput) -> None:
     """Write the INT8 graph and TensorRT's calibration cache."""
     config, statistics = context.config, calibration.statistics
+    choice = choose_layers(context, model, calibration, rest_of(model))
     result = to_int8(
-        model,
+        choice.model,
         calibration.placement,
         calibration.thresholds,
+        kept=choice.kept,
         keep_fp32=config.keep_fp32,
         largest=statistics.largest,
     )
@@ -190,6 +193,7 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
         "graph": f"onnx/{path.name}",
         "cache": f"calibration/{cache.name}",
         "statistics": graph_statistics(result.model).to_json(),
+        **choice.to_json(),
         **result.to_json(),
     }
     output.record["notes"] += [f"{name} stays in {result.rest.upper()}: {why}" for name, why in result.kept.items()]
