@@ -1,0 +1,215 @@
+"""Makes a bundle of what a workspace holds for one precision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from csa_deploy import __version__
+from csa_deploy.bundle.archive import write_archive
+from csa_deploy.bundle.samples import Samples, make_samples
+from csa_deploy.bundle.sbom import make_sbom
+from csa_deploy.bundle.signature import sign
+from csa_deploy.engine.passport import check_engine, passport_of, read_passport
+from csa_deploy.errors import UsageError
+from csa_deploy.workspace import Workspace, dump_json, sha256_of
+
+SCHEMA_VERSION = 1
+SUMS, SIGNATURE, INDEX, SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
+_TEMPLATE = Path(__file__).with_name("verify.sh.j2")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle that was written: its path, SHA-256, and number of files."""
+
+    path: Path
+    sha256: str
+    files: int
+
+
+def make_bundle(
+    workspace: Workspace,
+    precision: str,
+    out: Path,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    *,
+    key: Path | None = None,
+) -> Made:
+    """Write a bundle.
+
+    Args:
+        workspace: with at least the precision stage done.
+        precision: of the engine or graph.
+        out: path of the bundle.
+        feeds: sample inputs in FP32.
+        key: SSH key to sign with; None leaves it unsigned.
+
+    Raises:
+        UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
+    """
+    record = _graph_record(workspace, precision)
+    graph = workspace.root / record["graph"]
+    files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
+    engine = _engine(workspace, precision)
+    if engine is not None:
+        files |= _engine_files(workspace, engine)
+    files |= _evidence(workspace)
+    reference = workspace.root / workspace.record("export")["graph"]
+    samples = make_samples(graph, reference, feeds, precision)
+    files |= samples.files
+    files[SCRIPT] = _script(engine, samples).encode()
+    files["LICENSE"] = _licence()
+    hashes = {name: _sha256(content) for name, content in files.items()}
+    network = str(workspace.manifest["config"].get("network", workspace.root.name))
+    builder = f"{engine['backend']} {engine['version']}" if engine else None
+    files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
+    files[INDEX] = dump_json(_index(workspace, network, precision, engine, record, samples, hashes)).encode()
+    sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
+    files[SUMS] = sums
+    if key is not None:
+        files[SIGNATURE] = sign(sums, key)
+    write_archive(out, files)
+    return Made(out, sha256_of(out), len(files))
+
+
+def _graph_record(workspace: Workspace, precision: str) -> dict[str, Any]:
+    precisions = workspace.record("precision")["precisions"] if workspace.stage("precision") else {}
+    if precision not in precisions:
+        made = ", ".join(sorted(precisions)) or "nothing"
+        raise UsageError(f"{workspace.root}: no {precision} graph; made is {made}", fix="run `csa-deploy build` first")
+    found: dict[str, Any] = precisions[precision]
+    return found
+
+
+def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:
+    if not workspace.stage("build"):
+        return None
+    found: dict[str, Any] | None = workspace.record("build")["engines"].get(precision)
+    return found
+
+
+def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, bytes | Path]:
+    path = workspace.root / engine["path"]
+    if check_engine(path) is None:
+        raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
+    files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
+    # Gates that ran after the build; the passport itself is sealed.
+    files[f"engine/{passport_of(path).name}"] = passport_of(path)
+    files["engine/gates.json"] = dump_json(_gates(workspace)).encode()
+    network = workspace.root / engine["network"]
+    files[f"engine/{network.name}"] = network
+    return files
+
+
+def _gates(workspace: Workspace) -> dict[str, Any]:
+    """Every stage that can fail, and how it ended; what did not run is said."""
+    found: dict[str, Any] = {}
+    for stage in ("export", "check", "verify", "profile"):
+        entry = workspace.stage(stage)
+        if entry is None:
+            found[stage] = {"result": "not run"}
+        else:
+            result = "passed" if entry["passed"] else "failed"
+            found[stage] = {"result": result, "summary": workspace.record(stage)["summary"]}
+    return found
+
+
+def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
+    """Records of the stages, the report where there is one, and calibration files."""
+    files: dict[str, bytes | Path] = {}
+    for stage, entry in workspace.manifest["stages"].items():
+        files[f"records/{stage}.json"] = workspace.root / f"records/{stage}.json"
+        if stage == "report":
+            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
+            files |= {
+                f"report/{Path(p).name}": workspace.root / p for p in entry["unhashed"] if "measurements/" not in p
+            }
+        if stage == "precision":
+            kept = [p for p in entry["artifacts"] if not p.endswith((".onnx", ".data")) and "records/" not in p]
+            files |= {f"calibration/{Path(p).name}": workspace.root / p for p in kept}
+    return files
+
+
+def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
+    environment = jinja2.Environment(  # noqa: S701 - the output is sh, not HTML
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        comment_start_string="<#",  # sh writes ${#name}
+        comment_end_string="#>",
+    )
+    runs = engine is not None and engine["backend"] != "tensorrt-rtx"  # trtexec does not load engines of TensorRT-RTX
+    options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
+        scale=samples.scale,
+        outputs=samples.outputs,
+        samples=samples.inputs,
+        tolerance=f"{samples.tolerance:g}",
+        options=" ".join(options),
+    )
+
+
+def _index(
+    workspace: Workspace,
+    network: str,
+    precision: str,
+    engine: dict[str, Any] | None,
+    graph: dict[str, Any],
+    samples: Samples,
+    hashes: dict[str, str],
+) -> dict[str, Any]:
+    rebuild = None
+    if engine is not None:
+        rebuild = read_passport(workspace.root / engine["passport"])["rebuild"]
+    missing = [] if engine else ["engine: not built in this workspace; build the graph on its target"]
+    missing += [] if workspace.stage("report") else ["report: not made in this workspace"]
+    missing += [] if workspace.stage("verify") else ["accuracy: not verified in this workspace"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "csa_deploy": __version__,
+        "network": network,
+        "precision": precision,
+        "kind": "engine" if engine else "graph",
+        "engine": f"engine/{Path(engine['path']).name}" if engine else None,
+        "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
+        "graph": f"graph/{Path(graph['graph']).name}",
+        "rebuild": rebuild,
+        "samples": samples.to_json(),
+        "files": hashes,
+        "not_included": missing,
+    }
+
+
+def _licence() -> bytes:
+    """The licence of csa-deploy; those of the packages stand in the SBOM in their own words."""
+    for file in metadata.files("csa-deploy") or []:
+        if file.name == "LICENSE" and Path(str(file.locate())).is_file():
+            return Path(str(file.locate())).read_bytes()
+    stated = metadata.metadata("csa-deploy").get_all("License-Expression") or ["see its package"]
+    return f"csa-deploy {__version__}: {stated[0]}\n".encode()
+
+
+def _sha256(content: bytes | Path) -> str:
+    return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+
+
+def read_index(content: bytes) -> dict[str, Any]:
+    """``bundle.json`` of a bundle; raises UsageError for anything else."""
+    try:
+        index = json.loads(content)
+        version = index["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{INDEX} of the bundle is not readable", fix="ask for the bundle again") from None
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"the bundle has schema version {version}, known is {SCHEMA_VERSION}", fix="update csa-deploy")
+    assert isinstance(index, dict)
+    return index

@@ -1,0 +1,96 @@
+"""Sample inputs with expected outputs, as raw files for trtexec and as bounds that a shell can compare."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.errors import UsageError
+
+# Largest deviation on arrival, as a share of the largest expected value. A test that the right engine arrived and works
+# on this GPU; accuracy is what `csa-deploy verify` measures.
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
+_DIGITS = 12  # significant digits of the largest expected value that survive the scaling to whole numbers
+_SAFE = re.compile(r"[A-Za-z0-9_.:/@+-]+")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Files and what the script of the bundle has to know of them.
+
+    Attributes:
+        files: path in the bundle -> content.
+        inputs: per sample trtexec's ``--loadInputs``.
+        outputs: name and file of bounds of each output.
+        scale: bounds are whole numbers of ``10**-scale``.
+        tolerance: share of the largest expected value.
+    """
+
+    files: Mapping[str, bytes]
+    inputs: tuple[str, ...]
+    outputs: tuple[Mapping[str, str], ...]
+    scale: int
+    tolerance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form without the content."""
+        return {
+            "samples": len(self.inputs),
+            "tolerance": self.tolerance,
+            "tolerance_is": "share of the largest absolute expected value of the sample's output",
+            "outputs": [dict(output) for output in self.outputs],
+        }
+
+
+def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.ndarray]], precision: str) -> Samples:
+    """Run the reference on the inputs.
+
+    Args:
+        graph: the graph that was built; its inputs' types are those that the engine takes.
+        reference: the FP32 graph that the outputs are expected of.
+        feeds: inputs in FP32, one mapping per sample.
+        precision: decides the tolerance.
+
+    Raises:
+        UsageError: tensor names that cannot stand in a shell script.
+    """
+    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+    with OnnxRuntimeRunner(graph, threads=1, spin=False) as built:
+        types = {spec.name: spec.dtype for spec in built.input_specs}
+    with OnnxRuntimeRunner(reference, threads=1, spin=False) as runner:
+        names = [spec.name for spec in runner.output_specs]
+        expected = [runner.run(feed) for feed in feeds]
+    for name in (*types, *names):
+        if not _SAFE.fullmatch(name):
+            raise UsageError(f"tensor {name!r} cannot be named in a script", fix="export it under a plain name")
+    largest = max(float(np.max(np.abs(out[name]))) for out in expected for name in names)
+    scale = _DIGITS - math.ceil(math.log10(largest)) if largest > 0 else _DIGITS
+    files: dict[str, bytes] = {}
+    inputs = []
+    for index, (feed, out) in enumerate(zip(feeds, expected, strict=True)):
+        loaded = []
+        for k, (name, array) in enumerate(sorted(feed.items())):
+            path = f"samples/{index}/input.{k}.raw"
+            files[path] = np.ascontiguousarray(array.astype(types[name])).tobytes()
+            loaded.append(f"'{name}':{path}")
+        for k, name in enumerate(names):
+            files[f"samples/{index}/output.{k}.raw"] = np.ascontiguousarray(out[name]).tobytes()
+            files[f"samples/{index}/output.{k}.bounds"] = _bounds(out[name], TOLERANCE[precision], scale)
+        inputs.append(",".join(loaded))
+    outputs = tuple({"name": name, "file": f"output.{k}.bounds"} for k, name in enumerate(names))
+    return Samples(files, tuple(inputs), outputs, scale, TOLERANCE[precision])
+
+
+def _bounds(values: np.ndarray, tolerance: float, scale: int) -> bytes:
+    flat = [float(value) for value in values.ravel()]
+    slack = tolerance * max(abs(value) for value in flat)
+    factor = 10.0**scale
+    lines = (f"{math.floor((value - slack) * factor)} {math.ceil((value + slack) * factor)}" for value in flat)
+    return ("\n".join(lines) + "\n").encode()

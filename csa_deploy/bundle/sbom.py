@@ -1,0 +1,74 @@
+"""What a bundle was made with, as a CycloneDX 1.5 document."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from csa_deploy import __version__
+
+# The packages whose code decides what is in a bundle.
+PACKAGES = (
+    *("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "numpy"),
+    *("tensorrt", "tensorrt-rtx", "pillow", "safetensors", "protobuf"),
+)
+
+
+def make_sbom(network: str, files: Mapping[str, str], tensorrt: str | None) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        network: name of the network.
+        files: path in the bundle -> SHA-256.
+        tensorrt: builder and version of the engine; None for a bundle without one.
+    """
+    components = [_package(name, version) for name in PACKAGES if (version := _version(name))]
+    if tensorrt is not None and not any(tensorrt.endswith(f" {c['version']}") for c in components):
+        name, _, version = tensorrt.rpartition(" ")
+        components.append({"type": "library", "name": name, "version": version, "supplier": {"name": "NVIDIA"}})
+    components += [
+        {"type": "file", "name": path, "hashes": [{"alg": "SHA-256", "content": digest}]}
+        for path, digest in sorted(files.items())
+    ]
+    body = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "component": {"type": "machine-learning-model", "name": network, "bom-ref": f"network:{network}"},
+            "tools": {"components": [{"type": "application", "name": "csa-deploy", "version": __version__}]},
+        },
+        "components": components,
+    }
+    # A name-based number, so that the same content gives the same document; no time for the same reason.
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(body, sort_keys=True))
+    return {**body, "serialNumber": f"urn:uuid:{serial}"}
+
+
+def _package(name: str, version: str) -> dict[str, Any]:
+    licence = _licence(name)
+    entry: dict[str, Any] = {
+        "type": "library",
+        "name": name,
+        "version": version,
+        "purl": f"pkg:pypi/{name}@{version}",
+    }
+    return {**entry, "licenses": [{"license": {"name": licence}}]} if licence else entry
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _licence(name: str) -> str:
+    """The licence that a package states about itself, in its words; empty when it states none in one line."""
+    stated = metadata.metadata(name)
+    text = next((line for key in ("License-Expression", "License") for line in stated.get_all(key) or []), "")
+    classifiers = [c.rpartition(" :: ")[2] for c in stated.get_all("Classifier") or [] if c.startswith("License ::")]
+    return text if text and "\n" not in text else ", ".join(classifiers)
