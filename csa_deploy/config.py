@@ -177,6 +177,7 @@ class Config(BaseModel):
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
+    localize: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 100

@@ -64,6 +64,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),
+    "localize": Option(bool, "Explain the error of every graph, module by module; failures are always explained."),
     "candidate": Option(list[str], "ONNX graph to compare beside the workspace's own (repeatable)."),
     "seed": Option(int, "Seed of every random choice; default 0."),
     "budget": Option(
@@ -100,10 +101,10 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "strict", "threads", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", *PROFILE),
+    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", "localize", *PROFILE),
 }

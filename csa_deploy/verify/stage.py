@@ -13,6 +13,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results
+from csa_deploy.verify.localize.explain import explain
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import Results
 from csa_deploy.verify.stream import Stream
@@ -32,6 +33,7 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
+        "localize": context.config.localize,
         "candidates": [sha256_of(Path(given)) for given in context.config.candidate],
     }
 
@@ -83,6 +85,10 @@ def run(context: Context) -> StageOutput:
         judgement = judge_results(results, context.config.bounds)
         judged = [_described(c, stream, j) for c, j in zip(candidates, judgement.candidates, strict=True)]
         arbitrations, reason = _arbitrate(stream, candidates, data, reference)
+        if reason:
+            not_measured.append({"what": "FP64 reference", "reason": reason})
+        blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
+        explained, unexplained = explain(context, reference, blamed, data)
         record = {
             **judgement.to_json(),
             "reference": reference.describe(),
@@ -95,7 +101,8 @@ def run(context: Context) -> StageOutput:
             },
             "candidates": judged,
             "arbitration": [a.to_json() for a in arbitrations],
-            "not_measured": not_measured + ([{"what": "FP64 reference", "reason": reason}] if reason else []),
+            "localization": [e.to_json() for e in explained],
+            "not_measured": not_measured + unexplained,
         }
     record["summary"] = _summary(judged, len(data))
     path = context.scratch / "samples.npz"
@@ -135,6 +142,11 @@ def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any]) -> 
         "runner": {"name": candidate.runner.name, **candidate.runner.describe()},
         "tensors_sha256": stream.digest(candidate),
     }
+
+
+def _unexplained(judged: dict[str, Any]) -> bool:
+    """Whether a candidate fails for a reason that lies in its layers."""
+    return judged["verdict"] == "fail" and not judged["preprocessing_differs"]
 
 
 def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> dict[str, list[Any]]:

@@ -1,0 +1,270 @@
+"""The explanation of a failed comparison: a table of modules, and the fewest modules that restore the budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+
+from csa_deploy.runners.base import run_padded
+from csa_deploy.verify.gate import judge
+from csa_deploy.verify.localize.boundaries import Boundary, boundaries, modules_of, view_of, within
+from csa_deploy.verify.localize.measure import Comparison, Feeds, GraphSource, compare, runner_of
+from csa_deploy.verify.localize.quantized import Clipping, ranges
+from csa_deploy.verify.localize.surgery import restore
+from csa_deploy.verify.metrics import OutputMetrics
+
+logger = logging.getLogger(__name__)
+
+CAP = 512 * 2**20
+"""Bytes that the boundary tensors of one batch may take, in all graphs together."""
+
+TRIED = 8
+NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
+_DEPTHS = (None, 6, 5, 4, 3, 2, 1)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module.
+
+    Attributes:
+        module: path of the PyTorch module.
+        error_in: largest relative error of what comes in, in the candidate as it is.
+        error_out: the same of what goes out.
+        error_added: relative error of what goes out when what comes in is right; infinite where it is broken.
+        reason: what is wrong beyond an error: values that are not finite, another shape.
+        restored_snr_db: signal-to-noise ratio of the network's outputs when this module alone computes as the
+            reference does; None where that was not tried.
+        clipped: largest share of values that quantization clips in a tensor of this module; None if none is quantized.
+        largest: largest absolute value of that tensor.
+        limit: largest absolute value that its range holds.
+    """
+
+    module: str
+    error_in: float
+    error_out: float
+    error_added: float
+    reason: str = ""
+    restored_snr_db: float | None = None
+    clipped: float | None = None
+    largest: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where an error comes from.
+
+    Attributes:
+        candidate: label of the graph.
+        compared_with: what it was compared with, module by module.
+        samples: identities of the samples; the worst ones.
+        snr_db: signal-to-noise ratio of the outputs on these samples.
+        rows: modules, largest added error first.
+        culprits: the fewest modules, taken in that order, that bring the outputs back into the budget; empty where
+            no number of them does or none is needed.
+        statement: in words.
+        not_done: what was left out, and why.
+    """
+
+    candidate: str
+    compared_with: str
+    samples: tuple[str, ...]
+    snr_db: float | None
+    rows: tuple[Row, ...]
+    culprits: tuple[str, ...]
+    statement: str
+    not_done: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+@dataclass
+class Case:
+    """One candidate and what it is compared with.
+
+    Attributes:
+        label: the candidate's name.
+        candidate: its graph.
+        reference: graph of the same network whose tensors have the same names, of the precision to restore to.
+        compared_with: the reference's name.
+        feeds: network inputs, batch by batch, as the graphs take them.
+        samples: identities of the samples in ``feeds``.
+        precision: whose budget counts.
+        budget: bounds by metric.
+        source: right values, if not from the reference graph.
+        threads: of ONNX Runtime.
+    """
+
+    label: str
+    candidate: onnx.ModelProto
+    reference: onnx.ModelProto
+    compared_with: str
+    feeds: Sequence[Feeds]
+    samples: tuple[str, ...]
+    precision: str
+    budget: Mapping[str, float]
+    threads: int | None = None
+    cap: int = CAP
+    not_done: list[str] = field(default_factory=list)
+
+    @cached_property
+    def cuts(self) -> tuple[dict[str, str], list[Boundary]]:
+        """Modules by node name and the boundaries between them, as fine as the memory cap allows."""
+        first, second = view_of(self.reference), view_of(self.candidate)
+        for depth in _DEPTHS:
+            modules = modules_of(self.reference, depth)
+            bounds = boundaries(first, modules, second)
+            if within(bounds, self.cap):
+                break
+        if depth is not None:
+            self.not_done.append(
+                f"modules below depth {depth} were not told apart: their tensors exceed the memory cap"
+            )
+        return modules, bounds
+
+    @cached_property
+    def wanted(self) -> list[dict[str, np.ndarray]]:
+        """Outputs of the reference graph."""
+        runner = runner_of(self.reference, self.threads)
+        return [run_padded(runner, feed) for feed in self.feeds]
+
+    def outputs(self, model: onnx.ModelProto) -> dict[str, OutputMetrics]:
+        """How far a graph's outputs are from the reference's."""
+        runner = runner_of(model, self.threads)
+        found: dict[str, OutputMetrics] = {}
+        for feed, want in zip(self.feeds, self.wanted, strict=True):
+            typed = {s.name: feed[s.name].astype(s.dtype) for s in runner.input_specs}
+            got = run_padded(runner, typed)
+            for name, array in want.items():
+                ids = [str(i) for i in range(len(array))]
+                found.setdefault(name, OutputMetrics(name)).update(array, got[name].reshape(array.shape), ids, None)
+        return found
+
+    def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
+        """Whether the outputs break the budget on these samples; intervals do not matter here."""
+        for name, metrics in outputs.items():
+            estimates = metrics.estimates()
+            checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
+            if metrics.non_finite or any(check.state == "fail" for check in checks):
+                return True
+        return False
+
+
+def localize(case: Case, progress: Progress | None = None) -> Localization:
+    """Explain the error of a candidate; see the package.
+
+    Every module's own error is measured by feeding it the reference's values. The modules are then restored to the
+    reference's precision in the order of that error, and bisection finds the fewest that bring the budget back.
+    """
+    advance = progress or (lambda done, total: None)
+    modules, bounds = case.cuts
+    advance(1, 4)
+    source = GraphSource(case.reference, [b.tensor for b in bounds], case.threads)
+    clipping: dict[str, Clipping] = {}
+    comparison = compare(_Watching(source, case.candidate, clipping), case.candidate, bounds, case.feeds, case.threads)
+    advance(2, 4)
+    rows = rows_of(bounds, comparison, clipping)
+    order = [row.module for row in rows if row.error_added > 0]
+    outputs = case.outputs(case.candidate)
+    failing = case.fails(outputs)
+    culprits = _fewest(case, modules, order) if failing else ()
+    advance(3, 4)
+    tried = list(dict.fromkeys([*culprits, *order]))[:TRIED]
+    gains = {module: _snr(case.outputs(restore(case.candidate, case.reference, modules, [module]))) for module in tried}
+    rows = tuple(Row(**{**asdict(row), "restored_snr_db": gains.get(row.module)}) for row in rows)
+    advance(4, 4)
+    if len(order) > len(tried):
+        case.not_done.append(f"restoring was tried on the {len(tried)} modules that add the largest errors")
+    return Localization(
+        case.label,
+        case.compared_with,
+        case.samples,
+        _snr(outputs),
+        rows,
+        culprits,
+        _statement(case, rows, culprits, failing),
+        tuple(case.not_done),
+    )
+
+
+class _Watching:
+    """A source that also looks at how much of its values the candidate's quantization clips."""
+
+    def __init__(self, source: GraphSource, candidate: onnx.ModelProto, clipping: dict[str, Clipping]) -> None:
+        self.source, self.clipping = source, clipping
+        self.ranges = ranges(candidate, source.tensors)
+
+    def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """See :class:`csa_deploy.verify.localize.measure.Source`."""
+        found = self.source.values(feeds)
+        for name, given in self.ranges.items():
+            self.clipping.setdefault(name, Clipping()).add(found[name], given)
+        return found
+
+
+def rows_of(bounds: Sequence[Boundary], comparison: Comparison, clipping: Mapping[str, Clipping]) -> tuple[Row, ...]:
+    """One row per module, from all tensors that leave it; largest added error first, then in order of execution."""
+    grouped: dict[str, list[Boundary]] = {}
+    for bound in bounds:
+        grouped.setdefault(bound.module, []).append(bound)
+    rows = []
+    for module, own in grouped.items():
+        before = {t for b in own for t in b.before} - {b.tensor for b in own}
+        clipped = max((clipping[b.tensor] for b in own if b.tensor in clipping), key=lambda c: c.share, default=None)
+        rows.append(
+            Row(
+                module,
+                max((comparison.accumulated[t].relative for t in before), default=0.0),
+                max(comparison.accumulated[b.tensor].relative for b in own),
+                max(comparison.added[b.tensor].relative for b in own),
+                next((d.broken for b in own if (d := comparison.added[b.tensor]).broken), ""),
+                clipped=clipped.share if clipped else None,
+                largest=clipped.largest if clipped else None,
+                limit=clipped.limit if clipped else None,
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: -row.error_added))
+
+
+def _fewest(case: Case, modules: dict[str, str], order: Sequence[str]) -> tuple[str, ...]:
+    """The shortest beginning of ``order`` whose restoration brings the budget back, by bisection; () if none does."""
+
+    def restores(count: int) -> bool:
+        return not case.fails(case.outputs(restore(case.candidate, case.reference, modules, order[:count])))
+
+    if not order or not restores(len(order)):
+        return ()
+    low, high = 0, len(order)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if restores(middle) else (middle, high)
+    return tuple(order[:high])
+
+
+def _snr(outputs: Mapping[str, OutputMetrics]) -> float:
+    """The lowest signal-to-noise ratio of any output."""
+    return min(metrics.values()["snr_db"] for metrics in outputs.values())
+
+
+def _statement(case: Case, rows: Sequence[Row], culprits: Sequence[str], failing: bool) -> str:
+    if culprits:
+        listed = ", ".join(culprits[:5]) + (f" and {len(culprits) - 5} more" if len(culprits) > 5 else "")
+        reasons = {row.module: row.reason for row in rows}
+        said = f" ({reasons[culprits[0]]})" if reasons[culprits[0]] else ""
+        return f"{listed}{said}: restored to {case.compared_with}, {case.label} is within its budget on these samples"
+    if not failing:
+        return f"{case.label} agrees with {case.compared_with} within its budget on these samples"
+    if not rows or rows[0].error_added <= NEGLIGIBLE:
+        return f"no module of {case.label} differs from {case.compared_with}: the error is in what both have in common"
+    return f"{rows[0].module} adds the largest error; restoring modules does not bring the budget back"

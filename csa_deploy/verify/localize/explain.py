@@ -1,0 +1,120 @@
+"""From a comparison to explanations: which graph each candidate is compared with, module by module, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from csa_deploy.graph.load import load_model
+from csa_deploy.runners.base import Runner
+from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.verify.candidates import Candidate
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, Case, Localization, localize, rows_of
+from csa_deploy.verify.localize.boundaries import values_of, view_of
+from csa_deploy.verify.localize.measure import compare
+from csa_deploy.verify.localize.torch_source import TorchSource, module_boundaries
+
+if TYPE_CHECKING:
+    from csa_deploy.data.base import Dataset
+    from csa_deploy.pipeline import Context
+
+SAMPLES = 4
+_ENGINE = (
+    "an engine shows its inner tensors only where they are made outputs, which changes its fusions; "
+    "see the graph that it was built from"
+)
+
+
+def explain(
+    context: Context, reference: Runner, candidates: Sequence[Candidate], data: Dataset
+) -> tuple[list[Localization], list[dict[str, str]]]:
+    """Explain the errors of candidates on their worst samples.
+
+    Returns:
+        The explanations, and what was not explained with the reason.
+    """
+    found, not_done = [], []
+    for candidate in candidates:
+        if candidate.label.startswith("engine "):
+            not_done.append({"what": f"layers of {candidate.label}", "reason": _ENGINE})
+            continue
+        feeds, samples = _worst_feeds(reference, candidate, data, context.config.batch)
+        assert candidate.file is not None
+        model = load_model(candidate.file, full_check=False)
+        pair = _counterpart(context, candidate, model)
+        if pair is not None:
+            case = Case(
+                candidate.label,
+                model,
+                pair[1],
+                pair[0],
+                feeds,
+                samples,
+                candidate.precision,
+                context.config.bounds(candidate.precision),
+                context.config.threads,
+            )
+            found.append(localize(case))
+        elif isinstance(reference, TorchRunner):
+            found.append(_against_torch(candidate.label, model, reference, feeds, samples, context.config.threads))
+        else:
+            reason = "no graph of the workspace has tensors of the same names"
+            not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
+    return found, not_done
+
+
+def _counterpart(context: Context, candidate: Candidate, model: onnx.ModelProto) -> tuple[str, onnx.ModelProto] | None:
+    """The FP32 graph that shares the most inner tensors with the candidate; the export has none before it."""
+    if candidate.label == "exported":
+        return None
+    graphs = context.graphs()
+    names = _tensors(model)
+    best: tuple[int, str, onnx.ModelProto] | None = None
+    for label in ("exported",) if candidate.label == "fp32" else ("fp32", "exported"):
+        other = load_model(context.path(graphs[label]), full_check=False)
+        shared = len(names & _tensors(other))
+        if shared > (best[0] if best else 1):  # the output alone says nothing
+            best = shared, label, other
+    return (best[1], best[2]) if best else None
+
+
+def _tensors(model: onnx.ModelProto) -> set[str | None]:
+    return {value.name for value in values_of(view_of(model))}
+
+
+def _worst_feeds(
+    reference: Runner, candidate: Candidate, data: Dataset, batch: int
+) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...]]:
+    """Network inputs of the worst samples, in full batches: the last one repeats its last sample."""
+    worst = [w["id"] for m in candidate.outputs.values() for w in m.worst(SAMPLES)]
+    chosen = data.only(list(dict.fromkeys(worst))[:SAMPLES])
+    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in reference.input_specs}
+    feeds: list[dict[str, np.ndarray]] = []
+    ids: list[str] = []
+    for part in chosen.batches(batch):
+        arrays = part.feed(shapes)
+        missing = batch - len(part)
+        feeds.append({n: np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for n, a in arrays.items()})
+        ids += part.ids
+    return feeds, tuple(ids)
+
+
+def _against_torch(
+    label: str,
+    model: onnx.ModelProto,
+    reference: TorchRunner,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    samples: tuple[str, ...],
+    threads: int | None,
+) -> Localization:
+    """The export against PyTorch's own modules; a PyTorch module cannot be restored inside an ONNX graph."""
+    bounds = module_boundaries(model, reference)
+    source = TorchSource(reference, {b.tensor: b.module for b in bounds})
+    rows = rows_of(bounds, compare(source, model, bounds, feeds, threads), {})
+    culprits = tuple(row.module for row in rows[:1] if row.error_added > 10 * NEGLIGIBLE)
+    said = f"{culprits[0]} adds the largest difference from PyTorch" if culprits else "no module differs from PyTorch"
+    reason = "restoring was not tried: a PyTorch module cannot be put into an ONNX graph"
+    return Localization(label, "PyTorch", samples, None, rows, culprits, said, (reason,))

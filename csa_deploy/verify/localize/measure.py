@@ -1,0 +1,124 @@
+"""Streams samples through two graphs and keeps, per boundary tensor, a few sums: never the tensors of two samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx
+
+from csa_deploy.precision.rounding import keep_rounding
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.verify.localize.boundaries import Boundary
+from csa_deploy.verify.localize.surgery import CLEAN, expose, set_apart
+
+Feeds = Mapping[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Whoever knows the right values of boundary tensors."""
+
+    def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Value of each boundary tensor for these network inputs."""
+
+
+@dataclass
+class Difference:
+    """Error of one tensor over the samples so far.
+
+    Attributes:
+        signal: sum of squares of the reference.
+        noise: sum of squares of the error.
+        broken: what is wrong beyond an error: a value that is not finite, or another shape.
+    """
+
+    signal: float = 0.0
+    noise: float = 0.0
+    broken: str = ""
+
+    @property
+    def relative(self) -> float:
+        """Root-mean-square error relative to the reference's root mean square; infinite where broken."""
+        if self.broken:
+            return math.inf
+        return math.sqrt(self.noise / self.signal) if self.signal > 0 else (math.inf if self.noise > 0 else 0.0)
+
+    def add(self, want: np.ndarray, got: np.ndarray) -> None:
+        """Add one batch."""
+        if want.shape != got.shape:
+            self.broken = f"shape {list(got.shape)} instead of {list(want.shape)}"
+        elif not np.isfinite(got).all() and np.isfinite(want).all():
+            self.broken = "not finite"
+        else:
+            exact = want.astype(np.float64).ravel()
+            error = got.astype(np.float64).ravel() - exact
+            self.signal += float(exact @ exact)
+            self.noise += float(error @ error)
+
+
+class GraphSource:
+    """Boundary values from the reference graph."""
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int | None) -> None:
+        self.runner = runner_of(expose(model, tensors), threads)
+        self.tensors = tensors
+
+    def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """See :class:`Source`."""
+        answers = self.runner.run(feeds)
+        return {name: answers[name] for name in self.tensors}
+
+
+@dataclass
+class Comparison:
+    """Errors at the boundaries of one candidate.
+
+    Attributes:
+        accumulated: tensor -> its error in the candidate as it is.
+        added: tensor -> its error when everything before its module is right.
+    """
+
+    accumulated: dict[str, Difference] = field(default_factory=dict)
+    added: dict[str, Difference] = field(default_factory=dict)
+
+
+def compare(
+    source: Source, candidate: onnx.ModelProto, bounds: Sequence[Boundary], feeds: Iterable[Feeds], threads: int | None
+) -> Comparison:
+    """Compare a candidate with the right values at all boundaries.
+
+    Tensors whose shape differs are reported and left out of the second run, which needs values that fit.
+    """
+    names = [b.tensor for b in bounds]
+    found = Comparison({n: Difference() for n in names}, {n: Difference() for n in names})
+    whole = runner_of(expose(candidate, names), threads)
+    apart: OnnxRuntimeRunner | None = None
+    for feed in feeds:
+        right, got = source.values(feed), whole.run(_typed(whole, feed))
+        for name in names:
+            found.accumulated[name].add(right[name], got[name])
+        fitting = [n for n in names if right[n].shape == got[n].shape]
+        if apart is None:
+            apart = runner_of(set_apart(candidate, fitting), threads)
+        alone = apart.run(_typed(apart, {**feed, **{f"{n}{CLEAN}": right[n] for n in fitting}}))
+        for name in names:
+            found.added[name].add(right[name], alone[name])
+    return found
+
+
+def runner_of(model: onnx.ModelProto, threads: int | None) -> OnnxRuntimeRunner:
+    """The graph in ONNX Runtime, node by node and with the rounding that its types state."""
+    return OnnxRuntimeRunner(
+        keep_rounding(model).SerializeToString(), threads=threads, optimize=False, spin=False, name="localisation"
+    )
+
+
+def _typed(runner: OnnxRuntimeRunner, feeds: Feeds) -> dict[str, np.ndarray]:
+    """The inputs that a graph takes, in its types."""
+    return {
+        s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]
+        for s in runner.input_specs
+    }
