@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,12 +18,22 @@ if TYPE_CHECKING:
 
 
 @flags("quantize")
-def quantize(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+def quantize(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    why: Annotated[
+        Path | None, typer.Option("--why", metavar="FILE.onnx", help="Instead, why this INT8 graph is not faster.")
+    ] = None,
+) -> None:
     """Make FP16 and INT8 graphs and measure them.
 
     INT8 is calibrated on --calib in one pass and constant memory, and verified in ONNX Runtime on --data (exit 6 when
     a budget is broken).
     """
+    if why is not None:
+        _diagnose(why, console)
+        return
     try:
         run_verb(["precision", "verify"], network, settings, console)
     except AccuracyGateError:
@@ -50,6 +61,22 @@ def _show(workspace: Workspace, console: Console) -> None:
     console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {estimates}")
     if points := int8["search"].get("pareto"):
         console.show(_pareto(points, int8["search"]))
+
+
+def _diagnose(path: Path, console: Console) -> None:
+    """What keeps a quantized graph from being faster, the most expensive cause first."""
+    from rich.table import Table
+
+    from csa_deploy.graph.load import load_model
+    from csa_deploy.precision.why_slow import diagnose
+
+    found = diagnose(load_model(path, full_check=False))
+    table = Table(title=f"{path.name}: {found.int8_layers} layers with weights in INT8", title_justify="left")
+    for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for hazard, (count, seconds, mitigation) in found.by_hazard().items():
+        table.add_row(hazard, str(count), f"{1e6 * seconds:.1f} us", mitigation)
+    console.show(table, f"estimated by a cost model of {found.device}: operations and bytes, without fusions")
 
 
 def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:

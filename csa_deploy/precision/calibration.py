@@ -136,14 +136,14 @@ def calibrate(
             statistics.labels[str(label)] = statistics.labels.get(str(label), 0) + 1
         statistics.skipped = dict(data.skipped)
         if unfinished and time.monotonic() - saved > _SAVE_EVERY:
-            _save_quietly(statistics, unfinished, done)
+            unfinished = _save_quietly(statistics, unfinished, done)
             saved = time.monotonic()
         if progress:
             progress(done, len(data))
     statistics.skipped = dict(data.skipped)
     data.require_enough(statistics.images)
-    if unfinished:
-        unfinished.unlink(missing_ok=True)
+    if unfinished and unfinished.is_file():
+        unfinished.unlink()
     return statistics
 
 
@@ -232,8 +232,11 @@ def _resume(statistics: Statistics, unfinished: Path | None) -> int:
     return done or 0
 
 
-def _save_quietly(statistics: Statistics, unfinished: Path, done: int) -> None:
+def _save_quietly(statistics: Statistics, unfinished: Path, done: int) -> Path | None:
+    """Save; the file, or None when it cannot be written, which is said once and tried no more."""
     try:
         save_statistics(statistics, unfinished, done=done)
     except OSError as error:
         _LOG.warning("an interrupted calibration could not be resumed: %s cannot be written (%s)", unfinished, error)
+        return None
+    return unfinished

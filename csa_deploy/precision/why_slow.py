@@ -1,0 +1,175 @@
+"""Why a quantized graph is not faster: what keeps its parts from running in INT8, each with an estimated cost.
+
+Reads any graph with QuantizeLinear and DequantizeLinear, also those of other tools. The costs are those of the cost
+model (see :mod:`.cost`): they say what to look at first, not what a profiler would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.shapes import inferred, static_shape
+from csa_deploy.graph.stats import node_macs
+from csa_deploy.precision.cost import ORIN, Device, NodeCost
+from csa_deploy.precision.placement import GATES, POOLS
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FUSES = (*_WEIGHTED, *POOLS, "Add", "MaxPool", "Reshape", "Transpose", "Flatten", "Concat")
+_TILE = 16
+"""Channels that INT8 tensor cores take at a time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause.
+
+    Attributes:
+        hazard: what is there.
+        node: name of the node.
+        seconds: estimated cost.
+        mitigation: what to do.
+    """
+
+    hazard: str
+    node: str
+    seconds: float
+    mitigation: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All causes in a graph, the most expensive first."""
+
+    findings: tuple[Finding, ...]
+    int8_layers: int
+    device: str
+
+    def by_hazard(self) -> dict[str, tuple[int, float, str]]:
+        """Hazard -> number of nodes, seconds, mitigation; the most expensive first."""
+        totals: dict[str, tuple[int, float, str]] = {}
+        for finding in self.findings:
+            count, seconds, _ = totals.get(finding.hazard, (0, 0.0, ""))
+            totals[finding.hazard] = (count + 1, seconds + finding.seconds, finding.mitigation)
+        return dict(sorted(totals.items(), key=lambda item: -item[1][1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"device": self.device, "int8_layers": self.int8_layers, "findings": [asdict(f) for f in self.findings]}
+
+
+def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
+    """Look for what keeps a quantized graph from being faster.
+
+    Raises:
+        UsageError: the graph holds no QuantizeLinear.
+    """
+    graph = inferred(model).graph
+    nodes = list(graph)
+    if not any(node.op_type == "QuantizeLinear" for node in nodes):
+        raise UsageError("the graph is not quantized: it holds no QuantizeLinear", fix="make one: csa-deploy quantize")
+    found: list[Finding] = []
+    int8 = 0
+    for node in nodes:
+        if node.op_type in _WEIGHTED:
+            missing = _float_inputs(node)
+            int8 += not missing
+            found += _island(node, missing, device) if missing else _channels(node, device)
+        elif node.op_type == "DequantizeLinear":
+            found += _unfused(node, device)
+        elif node.op_type == "QuantizeLinear":
+            found += _border(node, device)
+        elif node.op_type in GATES:
+            found += _gate(node, device)
+    return Diagnosis(tuple(sorted(found, key=lambda f: (-f.seconds, f.node))), int8, device.name)
+
+
+def _float_inputs(node: ir.Node) -> list[str]:
+    """Data and weight inputs that do not come from a DequantizeLinear."""
+    return [str(v.name) for v in node.inputs[:2] if v is not None and not _is_dequantized(v)]
+
+
+def _is_dequantized(value: ir.Value) -> bool:
+    maker = value.producer()
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _island(node: ir.Node, missing: list[str], device: Device) -> Iterator[Finding]:
+    cost = _cost(node)
+    yield Finding(
+        "float island: a layer with weights that computes in floating point",
+        str(node.name),
+        cost.seconds("fp16", device) - cost.seconds("int8", device),
+        f"quantize its inputs (here {missing[0]}), or see why the search returned it",
+    )
+
+
+def _channels(node: ir.Node, device: Device) -> Iterator[Finding]:
+    """Layers whose channels do not fill the tensor cores' tiles; depth-wise ones do not use them at all."""
+    weight = static_shape(node.inputs[1])
+    if weight is None or node.op_type != "Conv":
+        return
+    cost = _cost(node)
+    groups: int = node.attributes.get_int("group", 1) or 1
+    outputs, inputs = weight[0], weight[1]
+    if groups > 1 and inputs < _TILE:
+        slower = NodeCost(cost.macs * _TILE // inputs, cost.values)
+        hazard, help_ = "grouped convolution without tensor cores", "none in INT8; wider groups would use them"
+    elif outputs % _TILE or (inputs * groups) % _TILE:
+        padded = math.ceil(outputs / _TILE) * math.ceil(inputs / _TILE) * _TILE**2 / (outputs * inputs)
+        slower = NodeCost(int(cost.macs * padded), int(cost.values * padded**0.5))
+        hazard, help_ = "channels no multiple of 16", f"{inputs * groups} -> {outputs}: use multiples of 16 or 32"
+    else:
+        return
+    yield Finding(hazard, str(node.name), slower.seconds("int8", device) - cost.seconds("int8", device), help_)
+
+
+def _unfused(node: ir.Node, device: Device) -> Iterator[Finding]:
+    """Q/DQ before operators that TensorRT does not compute in INT8."""
+    readers = [user.op_type for user, _ in node.outputs[0].uses()]
+    if node.inputs[0] is None or node.inputs[0].is_initializer() or any(op in _FUSES for op in readers):
+        return
+    yield Finding(
+        "unfused Q/DQ: rounding without a layer that computes in INT8",
+        str(node.name),
+        3 * _values(node.outputs[0]) / device.bandwidth,
+        "remove the pair: its reader has no INT8 form in TensorRT",
+    )
+
+
+def _border(node: ir.Node, device: Device) -> Iterator[Finding]:
+    """Quantization of what a floating-point operator made, which takes a pass over the tensor of its own."""
+    value = node.inputs[0]
+    maker = value.producer() if value is not None else None
+    if value is None or maker is None or maker.op_type in _FUSES or maker.op_type in ("Relu", "Clip", "Cast"):
+        return
+    yield Finding(
+        f"reformat border: {maker.op_type} in floating point before an INT8 layer",
+        str(node.name),
+        3 * _values(value) / device.bandwidth,
+        "unavoidable behind a gate; elsewhere quantize the operator before it as well",
+    )
+
+
+def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
+    yield Finding(
+        f"gate in floating point: {node.op_type}",
+        str(node.name),
+        4 * _values(node.outputs[0]) / device.bandwidth,
+        "TensorRT has no INT8 form of it; a ReLU would fuse with the layer before it",
+    )
+
+
+def _values(value: ir.Value) -> int:
+    return math.prod(static_shape(value) or (0,))
+
+
+def _cost(node: ir.Node) -> NodeCost:
+    values = [v for v in (*node.inputs, *node.outputs) if v is not None]
+    return NodeCost(node_macs(node) or 0, sum(_values(v) for v in values))

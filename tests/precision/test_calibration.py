@@ -1,0 +1,214 @@
+"""Calibration: one pass, resumed, refused and forgiving; TensorRT's cache."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csa_deploy.data.dataset import open_dataset
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+from csa_deploy.precision import calibration
+from csa_deploy.precision.calibration import calibrate, load_statistics, save_statistics, statistics_key
+from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration, refuse_overlap
+from csa_deploy.precision.histogram import Histogram, Scratch
+from csa_deploy.precision.placement import place
+from csa_deploy.precision.trt_cache import cache_text, read_cache
+
+PREPROCESSING = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+SHAPES = {"x": (1, 3, 16, 16)}
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny):
+    return make_tiny()
+
+
+@pytest.fixture()
+def photos(tmp_path) -> Path:
+    """Twelve images of several sizes and modes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for index, (mode, shape) in enumerate([("RGB", (20, 30, 3)), ("L", (40, 17)), ("RGBA", (16, 16, 4))] * 4):
+        Image.fromarray(draw.integers(0, 256, shape, np.uint8), mode).save(folder / f"{index:02d}.png")
+    cmyk = Image.fromarray(draw.integers(0, 256, (24, 24, 4), np.uint8), "CMYK")
+    cmyk.save(folder / "cmyk.jpg")
+    Image.fromarray(draw.integers(0, 65536, (24, 24)).astype(np.uint16)).save(folder / "deep.png")
+    return folder
+
+
+def open_photos(folder: Path, **settings):
+    return open_calibration(str(folder), PREPROCESSING, SHAPES, **settings)
+
+
+def same(a, b) -> bool:
+    return all(
+        np.array_equal(h.counts, b.histograms[n].counts) and h.amax == b.histograms[n].amax
+        for n, h in a.histograms.items()
+    )
+
+
+def test_statistics_are_those_of_the_activations(model, photos):
+    import onnxruntime
+
+    data = open_photos(photos)
+    taken = calibrate(model, data, ("x", "r"))
+    session = onnxruntime.InferenceSession(_with_output(model, "r"))
+    expected, scratch = {"x": Histogram(), "r": Histogram()}, Scratch()
+    for batch in data.batches(1):
+        array = batch.inputs["image"]
+        expected["x"].add(array, scratch)
+        expected["r"].add(session.run(["r"], {"x": array})[0], scratch)
+    assert taken.images == 14
+    for name, histogram in taken.histograms.items():
+        assert histogram.total == expected[name].total
+        assert histogram.amax == pytest.approx(expected[name].amax, rel=1e-5)
+    assert "c" in taken.ranges and taken.ranges["c"] >= taken.histograms["r"].amax
+
+
+def _with_output(model, name):
+    import onnx
+
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    extended.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    return extended.SerializeToString()
+
+
+def test_a_static_batch_counts_no_sample_twice(make_tiny, model, photos):
+    data = open_photos(photos)
+    one = calibrate(model, data, ("x",))
+    four = calibrate(make_tiny(inputs=(4, 3, 16, 16)), data, ("x",))  # 14 images: the last batch has two
+    assert same(one, four)
+    assert four.images == 14
+
+
+def test_an_interrupted_pass_goes_on_and_gives_the_same(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_SAVE_EVERY", 0.0)
+    unfinished = tmp_path / "unfinished.npz"
+    data = open_photos(photos)
+    read = []
+
+    def interrupt(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, data, ("x", "r"), unfinished=unfinished, progress=interrupt)
+    assert unfinished.is_file()
+    resumed = calibrate(
+        model, data, ("x", "r"), unfinished=unfinished, progress=lambda done, total: read.append((done, total))
+    )
+    assert read[0] == (6, 14)
+    assert same(resumed, calibrate(model, data, ("x", "r")))
+    assert resumed.images == 14
+    assert not unfinished.exists()
+
+
+def test_an_unwritable_place_does_not_stop_calibration(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_SAVE_EVERY", 0.0)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert calibrate(model, open_photos(photos), ("x",), unfinished=blocked / "unfinished.npz").images == 14
+
+
+def test_statistics_are_stored_byte_for_byte_and_refused_for_anything_else(model, make_tiny, photos, tmp_path):
+    data = open_photos(photos)
+    taken = calibrate(model, data, ("x", "r"))
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    save_statistics(taken, first)
+    save_statistics(calibrate(model, data, ("x", "r")), second)
+    assert first.read_bytes() == second.read_bytes()
+    assert same(taken, load_statistics(first, taken.key))
+    others = {
+        "graph": statistics_key(make_tiny(seed=1), data, ("x", "r")),
+        "data": statistics_key(model, open_photos(photos, samples=3), ("x", "r")),
+        "preprocessing": dataclasses.replace(taken.key, preprocessing="another"),
+        "tensors": statistics_key(model, data, ("x",)),
+    }
+    for what, key in others.items():
+        with pytest.raises(UsageError, match=f"of another {what}"):
+            load_statistics(first, key)
+    first.write_bytes(first.read_bytes()[:-40])
+    with pytest.raises(UsageError, match="no readable calibration statistics"):
+        load_statistics(first, taken.key)
+
+
+def test_a_pixel_changed_changes_the_key(model, photos):
+    before = open_photos(photos).fingerprint()
+    Image.new("RGB", (20, 30)).save(photos / "00.png")
+    assert open_photos(photos).fingerprint() != before
+
+
+def test_unreadable_files_are_skipped_and_counted_up_to_a_share(model, photos, tmp_path):
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n")
+    data = open_photos(photos)
+    taken = calibrate(model, data, ("x",))
+    assert taken.images == 14
+    assert list(taken.skipped) == ["broken.png"]
+    for index in range(4):
+        shutil.copy(photos / "broken.png", photos / f"broken{index}.png")
+    with pytest.raises(UsageError, match="files cannot be read"):
+        calibrate(model, open_photos(photos), ("x",))
+
+
+def test_nan_is_named_with_layer_and_image(build):
+    model = build("(float[1,1,2,2] x) => (float[1,1,2,2] y)", "l = Log (x) y = Conv (l, w)", w=(1, 1, 1, 1))
+    data = open_calibration(RANDOM, None, {"x": (1, 1, 2, 2)}, samples=3)
+    with pytest.raises(UsageError, match=r"'l', made by node n0 \(Log\), is NaN or infinite on image random-0-\d"):
+        calibrate(model, data, place(model).tensors)
+
+
+def test_images_of_the_evaluation_set_are_refused(photos, tmp_path):
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    shutil.copy(photos / "03.png", evaluation / "renamed.png")
+    dataset = open_dataset(evaluation, PREPROCESSING)
+    with pytest.raises(UsageError, match=r"1 of 14 .* the first is 03\.png"):
+        refuse_overlap(open_photos(photos), dataset)
+    (photos / "03.png").unlink()
+    refuse_overlap(open_photos(photos), dataset)
+
+
+def test_tensors_of_the_evaluation_set_are_refused(tmp_path):
+    arrays = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("f4")
+    np.savez(tmp_path / "a.npz", x=arrays)
+    np.savez(tmp_path / "b.npz", x=arrays[2:] * np.asarray([1, 2], "f4").reshape(2, 1, 1, 1))
+    data = open_calibration(str(tmp_path / "a.npz"), None, SHAPES)
+    with pytest.raises(UsageError, match="1 of 4 calibration images"):
+        refuse_overlap(data, open_dataset(tmp_path / "b.npz", None))
+
+
+def test_few_images_and_missing_classes_are_said(model, photos, caplog):
+    calibrate(model, open_photos(photos), ("x",))
+    assert "calibrated on 14 images; 64 or more are recommended" in caplog.text
+    assert missing_classes({"0": 3, "2": 1}, ("cat", "dog", "cow")) == ["dog"]
+    assert missing_classes({}, ("cat",)) == []
+
+
+def test_trt_cache_has_nvidia_s_form_and_reads_back(tmp_path):
+    text = cache_text({"input": 2.5 / 127, "conv: 1": 1.0}, version="8611")
+    assert text.splitlines() == ["TRT-8611-EntropyCalibration2", "input: 3ca14285", "conv: 1: 3f800000"]
+    path = tmp_path / "c.cache"
+    path.write_text(text)
+    version, scales = read_cache(path)
+    assert version == "8611"
+    assert scales == {"input": float(np.float32(2.5 / 127)), "conv: 1": 1.0}
+
+
+@pytest.mark.parametrize("text", ["", "hello", "TRT-8611-EntropyCalibration2\ninput 3c", "TRT-8611-X\ninput: zz"])
+def test_a_damaged_trt_cache_is_refused(text, tmp_path):
+    path = tmp_path / "c.cache"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"cache|line 2"):
+        read_cache(path)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_scale_without_meaning_is_written(scale):
+    with pytest.raises(UsageError, match="no finite number above zero"):
+        cache_text({"x": scale})

@@ -1,0 +1,122 @@
+"""Streaming histograms and the thresholds made of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from csa_deploy.precision.histogram import BINS, Histogram, Scratch
+from csa_deploy.precision.thresholds import METHODS, threshold
+
+
+def filled(*parts: np.ndarray) -> Histogram:
+    histogram, scratch = Histogram(), Scratch()
+    for part in parts:
+        assert histogram.add(part.astype(np.float32), scratch)
+    return histogram
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((4, 50_000)).astype(np.float32) * np.array(
+        [[0.01], [1], [7], [0.3]]
+    )
+
+
+def test_counts_are_those_of_a_histogram_over_the_final_range(values):
+    histogram = filled(*values)
+    edges = np.arange(BINS + 1) * histogram.width
+    expected, _ = np.histogram(np.abs(values.astype(np.float32)), edges)
+    assert np.array_equal(histogram.counts, expected)
+    assert histogram.total == values.size
+    assert histogram.amax == np.abs(values.astype(np.float32)).max()
+
+
+def test_neither_order_nor_batching_changes_a_count(values):
+    forward, backward, whole = filled(*values), filled(*values[::-1]), filled(values)
+    for other in (backward, whole):
+        assert np.array_equal(forward.counts, other.counts)
+        assert (forward.exponent, forward.amax) == (other.exponent, other.amax)
+
+
+def test_zeros_before_the_first_value_are_counted():
+    histogram = filled(np.zeros(5), np.ones(3), np.zeros(2))
+    assert histogram.counts[0] == 7
+    assert histogram.total == 10
+
+
+def test_a_tensor_of_zeros_has_no_threshold():
+    assert all(threshold(filled(np.zeros(9)), method) == 0.0 for method in METHODS)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_reported(bad):
+    assert not Histogram().add(np.asarray([1.0, bad, 2.0], np.float32), Scratch())
+
+
+def test_tiny_values_do_not_overflow_the_scaling():
+    histogram = filled(np.full(4, 1e-42))
+    assert histogram.total == 4
+    assert np.isfinite(threshold(histogram, "mse"))
+
+
+def test_minmax_clips_nothing_and_percentile_clips_what_it_says(values):
+    histogram = filled(values)
+    assert threshold(histogram, "minmax") == histogram.amax
+    cut = threshold(histogram, "percentile")
+    share = (np.abs(values) > cut).mean()
+    assert share == pytest.approx(1e-4, abs=2e-5)
+    assert histogram.clipped(cut) == pytest.approx(share, abs=2e-5)
+
+
+def test_mse_finds_the_smallest_error(values):
+    histogram = filled(values)
+
+    def error(limit: float) -> float:
+        scale = limit / 127
+        return float(((np.clip(np.rint(values / scale), -127, 127) * scale - values) ** 2).mean())
+
+    best = error(threshold(histogram, "mse"))
+    assert best <= 1.02 * min(error(limit) for limit in histogram.amax * np.linspace(0.05, 1, 60))
+
+
+def slow_entropy(histogram: Histogram) -> float:
+    """The method written out bin by bin."""
+    counts = histogram.counts.astype(np.float64)
+    counts[0] = counts[1]
+    used = int(np.ceil(histogram.amax / histogram.width))
+    best = (np.inf, 0)
+    for end in sorted({*range(128, used, 4), used}):
+        if histogram.counts[end:].sum() > 0.01 * histogram.total:
+            continue
+        p, q = counts[:end].copy(), np.zeros(end)
+        p[-1] += counts[end:].sum()
+        edges = (np.arange(129) * end) // 128
+        for first, last in itertools.pairwise(edges):
+            filled_bins = p[first:last] > 0
+            if filled_bins.any():
+                q[first:last] = np.where(filled_bins, counts[first:last].sum() / filled_bins.sum(), 0)
+        p, q = p / p.sum(), q / q.sum()
+        there = p > 0
+        if (q[there] == 0).any():
+            continue
+        best = min(best, (float((p[there] * np.log(p[there] / q[there])).sum()), end))
+    return best[1] * histogram.width
+
+
+@pytest.mark.parametrize("shape", ["normal", "laplace", "relu", "sparse"])
+def test_entropy_equals_the_method_written_out(shape):
+    generator = np.random.default_rng(5)
+    data = {
+        "normal": generator.standard_normal(20_000),
+        "laplace": generator.laplace(size=20_000),
+        "relu": np.maximum(generator.standard_normal(20_000), 0),
+        "sparse": np.where(generator.random(3000) < 0.01, generator.uniform(5, 9, 3000), generator.random(3000)),
+    }[shape]
+    histogram = filled(data)
+    assert threshold(histogram, "entropy") == pytest.approx(slow_entropy(histogram), rel=1e-12)
+
+
+def test_entropy_does_not_cut_at_a_dominating_value():
+    background, ink = np.full(8000, 0.42), np.random.default_rng(0).uniform(0.5, 2.8, 2000)
+    assert threshold(filled(background, ink), "entropy") > 2.5
