@@ -17,10 +17,9 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
-    with opened(config, root) as context:
-        with opened_builder(config) as builder:
-            with console.watching() as watcher:
-                run_stages(["precision"], context, watcher)
-            for precision in config.precision:
-                command = builder.command(graph_for(context, builder, precision), plan_for(context, precision))
-                sys.stdout.write(shlex.join(command) + "\n")
+    with opened(config, root) as context, opened_builder(config) as builder:
+        with console.watching() as watcher:
+            run_stages(["precision"], context, watcher)
+        for precision in config.precision:
+            command = builder.command(graph_for(context, builder, precision), plan_for(context, precision))
+            sys.stdout.write(shlex.join(command) + "\n")

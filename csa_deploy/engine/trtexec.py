@@ -209,7 +209,7 @@ def _result(
             builder=f"trtexec of TensorRT {version}",
             requested=plan.restricted,
             accepted="--restricted" in job.argv,
-            acts=version.restricted_acts,
+            acts=_restricted_acts(machine),
             evidence="safety-build" if options.safe else "restricted-build",
             skipped=build_log.scope_skipped(text),
         ),
@@ -220,6 +220,12 @@ def _result(
         command=("trtexec", *job.argv[1:]),
         machine=machine.to_json(),
     )
+
+
+def _restricted_acts(machine: Machine) -> bool:
+    """Whether ``--restricted`` checks anything there: TensorRT 8.6 does only in its builds for DRIVE."""
+    on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
+    return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
 
 
 def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None) -> tuple[str, ...]:

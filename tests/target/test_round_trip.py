@@ -17,7 +17,9 @@ VERSIONS = ("8.6.13", "10.3.0", "11.1.0")
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_build_over_ssh(sshd, trtexec: Callable[[str], Path], graph: Path, tmp_path: Path, version: str) -> None:
-    config = sshd.config(workdir=str(tmp_path / "there"), trtexec=str(trtexec(version)), tensorrt=version)
+    config = sshd.config(
+        workdir=str(tmp_path / "there"), trtexec=str(trtexec(version)), tensorrt=version, platform="drive-orin"
+    )
     sent: list[tuple[int, int]] = []
     with open_machine(config) as machine:
         out = tmp_path / "here" / "net.engine"

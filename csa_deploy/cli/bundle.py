@@ -1,0 +1,106 @@
+"""``csa-deploy bundle`` and ``csa-deploy verify-bundle``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.inspect import AsJson
+from csa_deploy.cli.options import flags
+from csa_deploy.cli.stages import Network
+
+
+@flags("bundle")
+def bundle(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Engine or graph to bundle: fp32, fp16, int8.")
+    ] = "fp16",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The bundle; default NETWORK.PRECISION.tar.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Sample inputs to put in.")] = 2,
+    sign: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="SSH key to sign with.")] = None,
+) -> None:
+    """Make one file to hand over, which proves itself.
+
+    Engine and graph, passport, calibration, sample inputs with expected outputs, records, report, SBOM and verify.sh,
+    which needs a shell, sha256sum and trtexec.
+    """
+    from csa_deploy.bundle.make import make_bundle
+    from csa_deploy.cli.session import existing_workspace, opened, resolve
+
+    existing_workspace(network, settings)
+    config, root = resolve(network, settings, inherit=True)
+    with opened(config, root) as context:
+        out = output or Path(f"{context.name}.{precision}.tar")
+        made = make_bundle(context.workspace, precision, out, _feeds(context, samples), key=sign)
+    console.show(f"{made.path}: {made.files} files, SHA-256 {made.sha256}")
+
+
+def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
+    """Sample inputs: of the network's data where it has any, else random."""
+    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+    with OnnxRuntimeRunner(context.path(context.graphs()["exported"]), threads=1, spin=False) as runner:
+        specs = {
+            spec.name: (tuple(int(extent or 1) for extent in spec.shape), spec.dtype) for spec in runner.input_specs
+        }
+    shapes = {name: shape for name, (shape, _) in specs.items()}
+    batch = next(iter(shapes.values()))[0]
+    dataset = context.dataset(context.preprocessing, samples * batch)
+    if dataset is None:
+        types = {name: dtype for name, (_, dtype) in specs.items()}
+        return [random_feeds(shapes, types, context.config.seed + index) for index in range(samples)]
+    whole = [found.feed(shapes) for found in dataset.batches(batch) if len(found) == batch]
+    return whole[:samples]
+
+
+def verify_bundle(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The bundle.")],
+    allowed_signers: Annotated[
+        Path | None, typer.Option("--allowed-signers", help="Only these may have signed (see man ssh-keygen).")
+    ] = None,
+    unpack: Annotated[Path | None, typer.Option("--unpack", help="Unpack there when it is as it should be.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a bundle: form, hashes, passport, signature.
+
+    Exit 2 when it is damaged, changed, or not signed by one of --allowed-signers.
+    """
+    from csa_deploy.bundle.verify import unpack_bundle
+    from csa_deploy.bundle.verify import verify_bundle as check
+    from csa_deploy.errors import UsageError
+    from csa_deploy.workspace import dump_json
+
+    report = check(file, allowed_signers)
+    if as_json:
+        sys.stdout.write(dump_json(report.to_json()))
+    else:
+        who = f" ({report.signature.who})" if report.signature.who else ""
+        index = report.index
+        lines = [
+            f"{file}: {report.verdict}; {index['kind']} of {index['network']} in {index['precision']}, "
+            f"{report.files} files",
+            f"signature: {report.signature.state}{who}",
+            *report.problems,
+        ]
+        sys.stdout.write("\n".join(lines) + "\n")
+    if report.verdict != "intact":
+        reason = "; ".join(report.problems) or f"signature: {report.signature.state}"
+        raise UsageError(f"{file}: {report.verdict}: {reason}", fix="ask for the bundle again, from its maker")
+    if unpack is not None:
+        unpack_bundle(file, unpack, allowed_signers)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("bundle")(bundle)
+    app.command("verify-bundle")(verify_bundle)

@@ -1,0 +1,120 @@
+"""How two graphs or builds differ, module by module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.inspection.parts import Part, is_engine, read_parts
+from csa_deploy.workspace import sha256_of
+
+
+@dataclass(frozen=True)
+class ModuleDifference:
+    """One module in both.
+
+    Attributes:
+        module: its name; empty for what belongs to none.
+        ops: operator -> number in the first and in the second, for those that differ.
+        types: type -> number of parts in the first and in the second, for those that differ.
+        macs: multiply-accumulates in the first and in the second.
+    """
+
+    module: str
+    ops: dict[str, tuple[int, int]]
+    types: dict[str, tuple[int, int]]
+    macs: tuple[int, int]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.ops and not self.types and self.macs[0] == self.macs[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "module": self.module,
+            "ops": {key: list(pair) for key, pair in self.ops.items()},
+            "types": {key: list(pair) for key, pair in self.types.items()},
+            "macs": list(self.macs),
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two files and what differs.
+
+    Attributes:
+        first: path of the first.
+        second: path of the second.
+        same_bytes: whether the files are the same.
+        parts: number of nodes or layers in each.
+        modules: modules that differ, in the order of the network.
+        unchanged: number of modules that do not.
+        notes: what limits the comparison.
+    """
+
+    first: Path
+    second: Path
+    same_bytes: bool
+    parts: tuple[int, int]
+    modules: tuple[ModuleDifference, ...]
+    unchanged: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "first": self.first.name,
+            "second": self.second.name,
+            "same_bytes": self.same_bytes,
+            "parts": list(self.parts),
+            "modules": [module.to_json() for module in self.modules],
+            "unchanged_modules": self.unchanged,
+            "notes": list(self.notes),
+        }
+
+
+def compare(first: Path, second: Path) -> Difference:
+    """Compare two ONNX files, two engines, or one of each.
+
+    Raises:
+        UsageError: a file that is missing or not readable.
+    """
+    left, right = read_parts(first), read_parts(second)
+    modules = list(dict.fromkeys(part.module for part in (*left, *right)))
+    found = [_module(name, _of(left, name), _of(right, name)) for name in modules]
+    notes = []
+    if is_engine(first) != is_engine(second):
+        notes.append("a graph is held against an engine: operators and layers have names of their own")
+    if not any(modules):
+        notes.append("neither says which module a part comes from")
+    return Difference(
+        first,
+        second,
+        sha256_of(first) == sha256_of(second),
+        (len(left), len(right)),
+        tuple(module for module in found if not module.same),
+        sum(module.same for module in found),
+        tuple(notes),
+    )
+
+
+def _of(parts: Iterable[Part], module: str) -> list[Part]:
+    return [part for part in parts if part.module == module]
+
+
+def _module(name: str, left: list[Part], right: list[Part]) -> ModuleDifference:
+    return ModuleDifference(
+        name,
+        _unequal(Counter(part.op for part in left), Counter(part.op for part in right)),
+        _unequal(Counter(part.type for part in left), Counter(part.type for part in right)),
+        (sum(part.macs or 0 for part in left), sum(part.macs or 0 for part in right)),
+    )
+
+
+def _unequal(left: Counter[str], right: Counter[str]) -> dict[str, tuple[int, int]]:
+    return {key: (left[key], right[key]) for key in sorted({*left, *right}) if left[key] != right[key]}
