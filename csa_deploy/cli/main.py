@@ -22,7 +22,21 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 """
 
 STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
-ORDER = ("run", *STAGE_VERBS, "judge", "compare", "watch", "rules", "models", "doctor")
+ORDER = (
+    "run",
+    *STAGE_VERBS,
+    "judge",
+    "compare",
+    "diff",
+    "inspect",
+    "bundle",
+    "verify-bundle",
+    "watch",
+    "train",
+    "rules",
+    "models",
+    "doctor",
+)
 
 app = typer.Typer(
     name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -46,7 +60,20 @@ def root(
 
 def register() -> None:
     """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import check, compare, environment, judge, quantize, stages, verify, watch
+    from csa_deploy.cli import (
+        bundle,
+        check,
+        compare,
+        diff,
+        environment,
+        inspect,
+        judge,
+        quantize,
+        stages,
+        train,
+        verify,
+        watch,
+    )
 
     stages.register(app)
     check.register(app)
@@ -55,6 +82,10 @@ def register() -> None:
     quantize.register(app)
     compare.register(app)
     watch.register(app)
+    diff.register(app)
+    inspect.register(app)
+    bundle.register(app)
+    train.register(app)
     environment.register(app)
     app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
 

@@ -6,6 +6,7 @@ import kornia.augmentation as kornia
 import torch
 import torch.nn.functional as F
 from kornia.augmentation.auto import RandAugment
+from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
 from torch import Tensor, nn
 
 from csa_deploy.network import Preprocessing
@@ -30,7 +31,7 @@ class Augment(nn.Module):
     def __init__(self, recipe: Recipe, preprocessing: Preprocessing, classes: int) -> None:
         super().__init__()
         self.recipe, self.classes = recipe, classes
-        self.geometry = nn.ModuleList(_geometry(recipe))
+        self.pictorial = nn.ModuleList(_pictorial(recipe, preprocessing.channels))
         # Erased regions get the mean colour, which is 0 after normalisation.
         self.erasing = nn.ModuleList(
             [kornia.RandomErasing((0.02, 1 / 3), (0.3, 3.3), p=recipe.erasing)] if recipe.erasing else []
@@ -43,7 +44,7 @@ class Augment(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         x = images.float() / 255
-        for augmentation in self.geometry:
+        for augmentation in self.pictorial:
             parts = x.split(_ALIKE) if isinstance(augmentation, RandAugment) else (x,)
             x = torch.cat([augmentation(part) for part in parts])
         x = (x - self.mean) / self.std
@@ -79,14 +80,16 @@ def _cutmix(x: Tensor, share: float) -> tuple[Tensor, float]:
     return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
 
 
-def _geometry(recipe: Recipe) -> list[nn.Module]:
+def _pictorial(recipe: Recipe, channels: int) -> list[nn.Module]:
+    """What is done to images on the scale 0..1."""
     steps: list[nn.Module] = []
     if recipe.flip:
         steps.append(kornia.RandomHorizontalFlip(p=recipe.flip))
     if recipe.affine:
         steps.append(_affine(recipe.affine))
     if recipe.rand_augment:
-        steps.append(RandAugment(n=2, m=recipe.rand_augment * _KORNIA_MAGNITUDE))  # type: ignore[arg-type]
+        policy = [operation for operation in default_policy if channels == 3 or operation[0][0] != "color"]
+        steps.append(RandAugment(2, recipe.rand_augment * _KORNIA_MAGNITUDE, policy))  # type: ignore[arg-type]
     return steps
 
 

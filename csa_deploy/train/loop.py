@@ -111,10 +111,10 @@ class Training:
             if position == 0:
                 # A stopped run has no time for an evaluation, unless it would be the last.
                 due = epoch % self.evaluate_every == 0 and not stopping
-                if (due or self.update == self.schedule.total) and held_out is not None:
-                    accuracy = accuracy_of(self.fabric, self.networks, held_out)
+                due = due or self.update == self.schedule.total
+                accuracy = accuracy_of(self.fabric, self.networks, held_out) if due and held_out is not None else {}
                 self.save()
-                watch(self._summary(losses, epoch_clock, accuracy if due else {}))
+                watch(self._summary(losses, epoch_clock, accuracy))
                 _add(clock, epoch_clock)
                 epoch_clock, losses = Clock(), []
             elif stopping:

@@ -28,14 +28,14 @@ def trainable(entry: NetworkEntry, recipe: Recipe, size: tuple[int, int], seed: 
         UsageError: the factory has no such parameter and the recipe asks for it.
     """
     known = inspect.signature(entry.factory).parameters
-    asked: dict[str, Any] = {"drop_path": recipe.drop_path or None, "layer_scale": recipe.layer_scale}
-    for name, value in asked.items():
-        if value is not None and name not in known:
+    asked = {"drop_path": recipe.drop_path, "layer_scale": recipe.layer_scale}
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    for name, value in options.items():
+        if name not in known:
             raise UsageError(
                 f"{entry.name}: its factory has no parameter '{name}', which the recipe sets to {value:g}",
-                fix=f"give the factory that parameter, or a recipe without {name}",
+                fix=f"train with --{name.replace('_', '-')} 0, or register the network with such a parameter",
             )
-    options = {name: value for name, value in asked.items() if value is not None}
     for name, value in {"input_size": size, "pretrained": False, "seed": seed}.items():
         if name in known:
             options[name] = value

@@ -42,7 +42,7 @@ class Recipe(BaseModel):
         label_smoothing: share of the target that all classes get alike.
         ema_decay: of the exponential average of the weights, per update; 0: none is kept.
         drop_path: stochastic depth of the last block, growing linearly over the depth from 0.
-        layer_scale: its initial value; None: the network has none.
+        layer_scale: its initial value; 0: the network has none.
         random_crop: share of the area that a random crop keeps, (least, most); None: the whole image.
         flip: probability of a horizontal flip.
         affine: random affine maps; None: none.
@@ -63,7 +63,7 @@ class Recipe(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    layer_scale: Positive | None = None
+    layer_scale: NotNegative = 0.0
     random_crop: tuple[Positive, Positive] | None = None
     flip: Share = 0.0
     affine: Affine | None = None

@@ -229,7 +229,9 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
     )
     _resume(training, options)
     if fabric.is_global_zero:
-        fabric.loggers.append(CSVLogger(options.output, name="log", version=f"from_{training.update:07d}"))
+        fabric.loggers.append(
+            CSVLogger(options.output, "log", f"from_{training.update:07d}", flush_logs_every_n_steps=1)
+        )
     order = UpdateOrder(split.train, per_device, accumulate, fabric.global_rank, world, options.seed)
     return training, order
 

@@ -1,0 +1,229 @@
+"""``csa-deploy train``: the published recipe, its options in today's and in their old spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.train.result import Accuracy, EpochSummary, TrainResult
+
+# Old spelling -> ours; a pair stands for the two sides of a switch.
+OLD_VALUES = {
+    "--data_path": "--data",
+    "--output_dir": "--output",
+    "--batch_size": "--batch-size",
+    "--update_freq": "--accumulate",
+    "--warmup_epochs": "--warmup-epochs",
+    "--drop_path": "--drop-path",
+    "--weight_decay": "--weight-decay",
+    "--min_lr": "--min-lr",
+    "--input_size": "--size",
+    "--num_workers": "--workers",
+    "--layer_scale_init_value": "--layer-scale",
+    "--model_ema_decay": "--ema-decay",
+}
+OLD_SWITCHES = {
+    "--use_amp": ("--amp", "--no-amp"),
+    "--model_ema": ("--ema", "--no-ema"),
+    "--model_ema_eval": (None, None),  # both weights are always evaluated
+    "--sync_BN": ("--sync-bn", "--no-sync-bn"),
+    "--eval": ("--evaluate-only", None),
+}
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+def modern(arguments: Sequence[str]) -> list[str]:
+    """The command line with the published options in today's spelling; ``--model`` becomes the network."""
+    result: list[str] = []
+    rest = [part for argument in arguments for part in _split(argument)]
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--model" and rest:
+            result.append(rest.pop(0))
+        elif argument in OLD_SWITCHES:
+            value = rest.pop(0).lower() if rest and rest[0].lower() in (*_TRUE, *_FALSE) else "true"
+            ours = OLD_SWITCHES[argument][value in _FALSE]
+            result += [ours] if ours else []
+        else:
+            result.append(OLD_VALUES.get(argument, argument))
+    return result
+
+
+def _split(argument: str) -> list[str]:
+    """``--old=value`` in two parts."""
+    name, equals, value = argument.partition("=")
+    return [name, value] if equals and (name in OLD_VALUES or name in OLD_SWITCHES or name == "--model") else [argument]
+
+
+class TrainCommand(TyperCommand):
+    """Understands the published command lines."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Translate, then parse."""
+        return super().parse_args(ctx, modern(args))
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+@flags("train")
+def train(
+    console: Console,
+    settings: dict[str, Any],
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="Registry name, file.py:factory or package.module:factory.")
+    ] = "convselfattn",
+    data: Annotated[
+        str | None,
+        _option("Folder with train/ and val/ (by class, or tar shards), digits or animals; default: the network's."),
+    ] = None,
+    recipe: Annotated[str | None, _option("imagenet, small or a YAML file; default: by the input size.")] = None,
+    output: Annotated[
+        Path | None,
+        _option("Folder for checkpoint, weights and result; default deploy/NETWORK/train.", "--output", "-o"),
+    ] = None,
+    resume: Annotated[
+        Path | None, _option("Checkpoint to go on from; default: last.ckpt of the output folder.")
+    ] = None,
+    evaluate_only: Annotated[
+        bool, _option("Only classify the held-out images with what was trained.", "--evaluate-only")
+    ] = False,
+    epochs: Annotated[int | None, _option("Instead of the recipe's.")] = None,
+    warmup_epochs: Annotated[float | None, _option("Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, _option("Peak learning rate instead of the recipe's.")] = None,
+    min_lr: Annotated[float | None, _option("Last learning rate instead of the recipe's.")] = None,
+    weight_decay: Annotated[float | None, _option("Instead of the recipe's.")] = None,
+    drop_path: Annotated[float | None, _option("Instead of the recipe's.")] = None,
+    layer_scale: Annotated[float | None, _option("Initial layer scale instead of the recipe's.")] = None,
+    ema_decay: Annotated[float | None, _option("Instead of the recipe's.")] = None,
+    ema: Annotated[
+        bool, _option("Keep an average of the weights; default: as the recipe says.", "--ema/--no-ema")
+    ] = True,
+    batch_size: Annotated[int | None, _option("Images per device and step; default: fits the global batch.")] = None,
+    accumulate: Annotated[int | None, _option("Steps per update; default: fits the global batch.")] = None,
+    nodes: Annotated[int | None, _option("Machines; torchrun and SLURM are recognised.")] = None,
+    devices: Annotated[int | None, _option("GPUs (or CPU processes) per machine; default: all GPUs.")] = None,
+    accelerator: Annotated[str, _option("auto, cpu or cuda.")] = "auto",
+    amp: Annotated[bool, _option("bfloat16 mixed precision; default: no.", "--amp/--no-amp")] = False,
+    sync_bn: Annotated[bool, _option("BatchNorm over all devices; default: yes.", "--sync-bn/--no-sync-bn")] = True,
+    size: Annotated[str | None, _option("Input size, SIDE or HEIGHTxWIDTH; default: the network's.")] = None,
+    class_map: Annotated[Path | None, _option("Text file: one class folder per line, in label order.")] = None,
+    workers: Annotated[int | None, _option("Processes that decode images.")] = None,
+    threads: Annotated[int | None, _option("CPU threads of PyTorch; default: the machine's cores.")] = None,
+    seed: Annotated[int, _option("Seed of every random choice; default 0.")] = 0,
+    evaluate_every: Annotated[int, _option("Epochs between evaluations; default 5.")] = 5,
+) -> None:
+    """Train a network, or go on with a training.
+
+    The recipe is data (see docs/train.md); flags replace its values. SIGTERM saves and ends; the same command again
+    goes on from there. The options of the published command lines are understood.
+    """
+    try:
+        from csa_deploy.train.run import TrainOptions
+        from csa_deploy.train.run import train as run_training
+    except ModuleNotFoundError as error:
+        from csa_deploy.errors import EnvironmentLacksError
+
+        raise EnvironmentLacksError(
+            f"training needs the package {error.name}", fix="pip install 'csa-deploy[train]'"
+        ) from error
+    from csa_deploy.cli.session import default_root
+    from csa_deploy.config import parse_size
+    from csa_deploy.errors import UsageError
+    from csa_deploy.pipeline import Stage
+    from csa_deploy.train.recipe import default_recipe, load_recipe
+    from csa_deploy.train.subject import entry_of
+
+    entry = entry_of(network)
+    try:
+        sides = parse_size(size)
+    except ValueError as error:
+        raise UsageError(f"--size: {error}") from None
+    overrides = {
+        "epochs": epochs,
+        "warmup_epochs": warmup_epochs,
+        "lr": lr,
+        "min_lr": min_lr,
+        "weight_decay": weight_decay,
+        "drop_path": drop_path,
+        "layer_scale": layer_scale,
+        "ema_decay": ema_decay if ema else 0.0,
+    }
+    options = TrainOptions(
+        data=data or entry.dataset,
+        output=output or Path(settings.get("workspace") or default_root(network)) / "train",
+        recipe=load_recipe(recipe or default_recipe(sides or entry.preprocessing.size), overrides),
+        seed=seed,
+        size=sides,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        amp=amp,
+        sync_bn=sync_bn,
+        workers=workers,
+        threads=threads,
+        evaluate_every=evaluate_every,
+        resume=resume,
+        class_map=class_map,
+        evaluate_only=evaluate_only,
+    )
+    stage = Stage("train", f"training of {entry.name}")
+    with console.watching() as watcher:
+        watcher.started(stage)
+        result = run_training(
+            entry,
+            options,
+            lambda done, total: watcher.progress(stage, done, total),
+            lambda summary: console.notice(_line(summary)),
+        )
+    if result is not None:
+        _show(result, options.output, console)
+
+
+def _line(summary: EpochSummary) -> str:
+    parts = [
+        f"epoch {summary.epoch} of {summary.epochs}",
+        f"loss {summary.loss:.4f}",
+        f"lr {summary.lr:.2e}",
+        f"{summary.images_per_second:.0f} images/s",
+        f"{100 * summary.waiting:.0f} % waiting for images",
+    ]
+    return ", ".join([*parts, *(_accuracy(name, accuracy) for name, accuracy in summary.accuracy.items())])
+
+
+def _accuracy(name: str, accuracy: Accuracy) -> str:
+    shares = (100 * accuracy.share(key) for key in ("top1", "top5"))
+    return "{}: top-1 {:.2f} %, top-5 {:.2f} %".format(name, *shares) + f" of {accuracy.samples}"
+
+
+def _show(result: TrainResult, output: Path, console: Console) -> None:
+    console.event("trained", **result.to_json())
+    state = "finished" if result.finished else "stopped; the same command goes on from here"
+    console.show(f"{result.network} on {result.data}: {result.updates} of {result.total} updates, {state}")
+    for name, accuracy in result.accuracy.items():
+        console.show(f"  {_accuracy(name, accuracy)}")
+    if result.unreadable:
+        console.show(f"  {len(result.unreadable)} unreadable images, replaced by their neighbours:")
+        for name, reason in sorted(result.unreadable.items()):
+            console.show(f"    {name}: {reason}")
+    for note in result.not_done:
+        console.show(f"  {note}")
+    console.show(f"  weights: {', '.join(str(path) for path in result.weights.values())}")
+    if result.measured["seconds"]:
+        console.show(f"  {result.measured['images_per_second']:.0f} images/s, {result.measured['seconds']:.0f} s")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("train", cls=TrainCommand)(train)
