@@ -42,3 +42,8 @@ def giga(value: Any) -> str:
     if value is None:
         return NONE
     return f"{value / 1e9:.3f} G" if value >= 1e8 else f"{value / 1e6:.2f} M"
+
+
+def thousands(value: Any) -> str:
+    """A count."""
+    return NONE if value is None else f"{value:,}"

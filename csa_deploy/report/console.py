@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.report.data import collect
+from csa_deploy.report.labels import label_of
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,26 +24,63 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         return
     from rich.markup import escape
 
-    data = collect(workspace)
-    if names[-1] in SHOWN_AFTER:
+    data, verb = collect(workspace), names[-1]
+    if verb in SHOWN_AFTER:
         console.print()
-        console.print(table(data, names[-1]))
-        if names[-1] in ("build", "report"):
-            restricted(data, console)
-    for item in data["not_measured"] if names[-1] in ("verify", "profile", "report") else []:
-        console.print(f"[yellow]not measured[/yellow] {escape(item['what'])}: {escape(item['reason'])}", soft_wrap=True)
-    if names[-1] == "build":
-        for gate in data["verdict"]["gates"]:
-            console.print(escape(gate), soft_wrap=True)
-    if names[-1] == "report":
+        console.print(table(data, verb))
+    if verb in ("build", "report"):
+        restricted(data, console)
+    for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:
+        explanation(found, console)
+    if verb in ("verify", "profile", "report"):
+        missing(data, console)
+    for gate in data["verdict"]["gates"] if verb == "build" else []:
+        console.print(escape(gate), soft_wrap=True)
+    if verb == "report":
         verdict(data, console)
-    elif names[-1] in data["records"]:
-        for note in data["records"][names[-1]].get("notes", []):
-            console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
-        graph = data["records"][names[-1]].get("graph")
-        console.print(
-            str(workspace.root / graph) if graph else f"results in {workspace.root}", markup=False, soft_wrap=True
-        )
+    elif verb in data["records"]:
+        _end(workspace, data["records"][verb], console)
+
+
+def missing(data: dict[str, Any], console: Console) -> None:
+    """What was not measured, one line per reason."""
+    from rich.markup import escape
+
+    by_reason: dict[str, list[str]] = {}
+    for item in data["not_measured"]:
+        reason = item["reason"].removeprefix("not measured: ")
+        # "x.engine cannot run: no CUDA device: ..." has the cause at its end
+        by_reason.setdefault(reason.partition(" cannot run: ")[2] or reason, []).append(item["what"])
+    for reason, what in by_reason.items():
+        shown = escape(", ".join(dict.fromkeys(what)))
+        console.print(f"[yellow]not measured[/yellow] {shown}: {escape(reason)}", soft_wrap=True)
+
+
+def _end(workspace: Workspace, record: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
+
+    for note in record.get("notes", []):
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+    graph = record.get("graph")
+    console.print(
+        str(workspace.root / graph) if graph else f"results in {workspace.root}", markup=False, soft_wrap=True
+    )
+
+
+def explanation(found: dict[str, Any], console: Console) -> None:
+    """Which modules a graph's error comes from: those to blame, or the five that add the largest errors."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(title=escape(f"{found['candidate']}: {found['statement']}"), title_justify="left")
+    for heading in ("module", "error in", "error out", "error added", "outputs if restored", "clipped"):
+        shown.add_column(heading, justify="left" if heading == "module" else "right")
+    rows = [row for row in found["rows"] if row["module"] in found["culprits"]] or found["rows"]
+    for row in rows[:5]:
+        restored, clipped = units.decibel(row["restored_snr_db"]), units.percent(row["clipped"])
+        errors = [units.scientific(row[key]) for key in ("error_in", "error_out", "error_added")]
+        shown.add_row(escape(row["module"]), *errors, restored, clipped)
+    console.print(shown)
 
 
 def verdict(data: dict[str, Any], console: Console) -> None:
@@ -99,7 +137,7 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
     # An engine's latency is a GPU's; it stands in the report, never in the CPU column.
     latency = row["latency_ms"]["50"] if row["latency_ms"] and not row["label"].startswith("engine") else None
     return [
-        NAMES.get(row["label"], row["label"]),
+        label_of(row["label"]),
         units.size(row["bytes"]),
         units.giga(row["macs"]),
         *accuracy,
@@ -109,9 +147,6 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
         f"[{style}]{state}[/{style}]" if style else state,
         units.milliseconds(latency),
     ]
-
-
-NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from csa_deploy import __version__
+from csa_deploy.report.extras import calibration, error_histograms, history, sweep
+from csa_deploy.report.verdict import verdict
 from csa_deploy.workspace import Workspace
 
 SCHEMA_VERSION = 1
@@ -15,51 +17,32 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     """Everything the workspace knows about the deployment; numbers as stored, nothing computed anew.
 
     Returns:
-        ``schema_version``, ``network``, ``verdict`` (see :func:`verdict`), ``stages`` (state, seconds and artifacts
-        of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage, ``not_measured``.
+        ``schema_version``, ``network``, ``verdict`` (see :mod:`csa_deploy.report.verdict`), ``stages`` (state,
+        seconds and artifacts of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage,
+        ``not_measured``; ``errors``, ``calibration``, ``sweep`` and ``history`` of
+        :mod:`csa_deploy.report.extras`.
     """
     done = [name for name in ORDER if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
     measurements = {name: workspace.measured(name) for name in done}
+    passed = {name: bool(workspace.manifest["stages"][name]["passed"]) for name in done}
     return {
         "schema_version": SCHEMA_VERSION,
         "csa_deploy": __version__,
         "network": workspace.manifest["config"].get("network", workspace.root.name),
         "workspace": str(workspace.root),
         "config": workspace.manifest["config"],
-        "verdict": verdict(workspace, records),
+        "verdict": verdict(passed, ORDER, records, measurements),
         "stages": [_stage(workspace, name, records, measurements) for name in ORDER],
         "rows": rows(records, measurements),
         "records": records,
         "measurements": measurements,
         "not_measured": not_measured(records),
+        "errors": error_histograms(workspace),
+        "calibration": calibration(workspace),
+        "sweep": sweep(workspace),
+        "history": history(workspace),
     }
-
-
-def verdict(workspace: Workspace, records: dict[str, Any]) -> dict[str, Any]:
-    """``pass``, ``fail`` or ``incomplete``, the gates that it rests on, and one reason per line."""
-    failed = [name for name in records if not workspace.manifest["stages"][name]["passed"]]
-    missing = [name for name in ORDER if name not in records]
-    reasons = [f"{name} failed: {records[name]['summary']}" for name in failed]
-    reasons += [f"{name} was not run" for name in missing]
-    undecided = "verify" not in failed and records.get("verify", {}).get("verdict") == "undecided"
-    reasons += [f"verify is undecided, its samples are too few: {records['verify']['summary']}"] if undecided else []
-    state = "fail" if failed else "incomplete" if missing or undecided else "pass"
-    return {"state": state, "reasons": reasons, "gates": gates(records)}
-
-
-def gates(records: dict[str, Any]) -> list[str]:
-    """What had to hold for a pass, in words; restricted mode only counts where it was asked for."""
-    found = []
-    if "verify" in records:
-        found.append(f"accuracy budgets on {records['verify']['data']['samples']} samples")
-    built = {p: e["scopes"] for p, e in records.get("build", {}).get("engines", {}).items() if e["scopes"]}
-    for precision, scopes in built.items():
-        listed = ", ".join(f"{s['scope']} {s['verdict']} (evidence: {s['level']})" for s in scopes)
-        found.append(f"restricted mode, {precision} graph as built: {listed}")
-    if "check" in records and not records["check"]["gate"]:
-        found.append("restricted mode was checked and does not count: --restricted was not given")
-    return found
 
 
 def _stage(workspace: Workspace, name: str, records: dict[str, Any], measurements: dict[str, Any]) -> dict[str, Any]:

@@ -1,45 +1,81 @@
-"""The report as one self-contained HTML file: no network access, no scripts from elsewhere."""
+"""The report as one self-contained HTML file: no network access, nothing from elsewhere."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report.console import NAMES
+from csa_deploy.report import views
+from csa_deploy.report.charts import accuracy, latency, layers
+from csa_deploy.report.charts.network import network
+from csa_deploy.report.labels import label_of
+from csa_deploy.report.tiles import tiles
 
 TEMPLATES = Path(__file__).parent / "templates"
+CHARTS = (
+    accuracy.calibration,
+    accuracy.errors,
+    accuracy.pareto,
+    latency.distributions,
+    latency.growth,
+    latency.trend,
+    layers.bars,
+    layers.roofline,
+)
 
 
 def render(data: dict[str, Any], pictures: dict[str, str]) -> str:
     """The page for a data object of :func:`csa_deploy.report.data.collect`.
 
     Args:
-        data: every number on the page comes from it.
+        data: every number on the page comes from it; the page carries it as well.
         pictures: data URLs of samples by identity.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-    # Network names, file names and messages come from outside, so everything is escaped.
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    for name in ("percent", "decibel", "scientific", "milliseconds", "size", "giga"):
+    # Network names, file names and messages come from outside, so everything is escaped; charts escape their own text.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("percent", "decibel", "scientific", "milliseconds", "size", "giga", "thousands"):
         environment.filters[name] = getattr(units, name)
-    environment.filters["label"] = lambda label: NAMES.get(label, label)
+    environment.filters["label"] = label_of
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
-    environment.filters["strip"] = latency_strip
-    return environment.get_template("report.html.j2").render(d=data, pictures=pictures)
+    drawn_label, drawn_rows = views.drawn(data)
+    return environment.get_template("report.html.j2").render(
+        d=data,
+        pictures=pictures,
+        views=views,
+        tiles=tiles(data),
+        charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
+        drawing=Markup(network(drawn_rows)),  # noqa: S704 (escapes its text)
+        drawn_label=drawn_label,
+        drawn_rows=drawn_rows,
+        data=Markup(embedded(data)),  # noqa: S704 (see there)
+        css=Markup(_file("style.css")),  # noqa: S704
+        js=Markup(_file("page.js")),  # noqa: S704
+    )
 
 
-def latency_strip(latency: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Positions in percent of the widest sample, for drawing every timed inference as one mark."""
-    longest = max((max(m["samples_ms"]) for m in latency.values()), default=1.0)
-    return [
-        {
-            "label": label,
-            "marks": [round(100 * v / longest, 2) for v in m["samples_ms"]],
-            "median": round(100 * m["percentiles_ms"]["50"] / longest, 2),
-            "longest_ms": longest,
-        }
-        for label, m in latency.items()
-    ]
+def embedded(data: dict[str, Any]) -> str:
+    """JSON that may stand inside a script element: no character in it can end the element."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _marked(chart: Any) -> Any:
+    from markupsafe import Markup
+
+    return lambda *arguments: Markup(chart(*arguments))  # noqa: S704 (escapes its text)
+
+
+def _file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

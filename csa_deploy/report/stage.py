@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csa_deploy.report.data import collect
+from csa_deploy.report.extras import remember
 from csa_deploy.report.page import render
 from csa_deploy.workspace import StageOutput, dump_json
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def run(context: Context) -> StageOutput:
     """Render what the workspace holds."""
     data = collect(context.workspace)
+    data["history"] = remember(context.workspace, data["verdict"]["state"])
     page, plain = context.scratch / "report.html", context.scratch / "report.json"
     page.write_text(render(data, pictures(context, data)), encoding="utf-8")
     plain.write_text(dump_json(data), encoding="utf-8")

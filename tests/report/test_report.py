@@ -16,7 +16,7 @@ from rich.console import Console
 
 from csa_deploy.report.console import show
 from csa_deploy.report.data import ORDER, collect
-from csa_deploy.report.page import latency_strip, render
+from csa_deploy.report.page import embedded, render
 from csa_deploy.units import decibel, giga, milliseconds, percent, scientific, size
 from csa_deploy.workspace import Workspace
 
@@ -24,10 +24,13 @@ from csa_deploy.workspace import Workspace
 class Page(HTMLParser):
     """Tags, addresses and text of a page; fails on tags that do not close."""
 
-    VOID = ("meta", "img", "br", "link", "input", "hr")
+    VOID = ("meta", "img", "br", "link", "input", "hr", "path", "circle", "rect", "line", "polyline")
 
     def __init__(self, text: str) -> None:
         super().__init__()
+        # Scripts and data hold "<" of their own; the page has exactly these two.
+        self.scripts = re.findall(r"<script[^>]*>(.*?)</script>", text, re.S)
+        text = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.S)
         self.tags: list[str] = []
         self.addresses: list[str] = []
         self.words: list[str] = []
@@ -94,14 +97,23 @@ def test_the_page_gives_the_reason_for_what_is_missing(data: dict[str, Any], pag
 
 
 def test_the_page_stands_alone(page: Page) -> None:
-    assert "script" not in page.tags
-    assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
+    assert len(page.scripts) == 2 and "script" not in page.tags
+    assert page.addresses and all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert not re.search(r"https?://|@import|import\(|fetch\(|XMLHttp", page.scripts[1])
+
+
+def test_the_page_carries_the_data_that_it_shows(data: dict[str, Any], page: Page) -> None:
+    assert json.loads(page.scripts[0]) == data
+
+
+def test_the_page_is_below_three_megabytes(digits: Any) -> None:
+    assert (digits.root / "report.html").stat().st_size < 3e6
 
 
 def test_worst_samples_are_shown_as_pictures(data: dict[str, Any], page: Page) -> None:
     for candidate in data["records"]["verify"]["candidates"]:
         assert candidate["outputs"][0]["worst"][0]["id"] in page.text
-    assert len(page.addresses) >= 5
+    assert len(page.addresses) >= 6
 
 
 def replaced(value: Any, old: str, new: str) -> Any:
@@ -113,8 +125,14 @@ def test_names_from_outside_are_text(data: dict[str, Any]) -> None:
     worst = data["records"]["verify"]["candidates"][0]["outputs"][0]["worst"][0]["id"]
     hostile = replaced(replaced(data, "csa_digits", evil), worst, '"><img src=x onerror=alert(1)>')
     text = render(hostile, {})
-    assert evil not in text and html.escape("<script>") in text and "<img" not in text
-    assert "script" not in Page(text).tags and "alert('x')" in Page(text).text
+    assert evil not in text and html.escape("<script>") in text and "<img src=x" not in text
+    assert "script" not in Page(text).tags and len(Page(text).scripts) == 2 and "alert('x')" in Page(text).text
+
+
+def test_embedded_data_cannot_end_their_script() -> None:
+    data = {"a": "</script><!--<script>", "b": "&lt;"}
+    text = embedded(data)
+    assert "<" not in text and "&" not in text and json.loads(text) == data
 
 
 def test_a_network_named_script_in_the_terminal_and_on_the_page(lab: Path, csa: Any) -> None:
@@ -125,7 +143,7 @@ def test_a_network_named_script_in_the_terminal_and_on_the_page(lab: Path, csa: 
         assert done.returncode == 0, done.stderr
     assert name in done.stdout
     text = (lab / "w/report.html").read_text()
-    assert "<script" not in text and "&lt;script&gt;" in text
+    assert len(Page(text).scripts) == 2 and "&lt;script&gt;" in text
 
 
 def test_an_incomplete_workspace_says_what_was_not_run(lab: Path, csa: Any) -> None:
@@ -160,16 +178,6 @@ def test_collecting_computes_nothing_anew(digits: Any, data: dict[str, Any]) -> 
     found = json.loads(json.dumps(collect(Workspace(digits.root)), default=str))
     for key in ("rows", "verdict", "records", "not_measured"):
         assert found[key] == data[key]
-
-
-def test_latency_marks_are_shares_of_the_longest() -> None:
-    latency = {
-        "a": {"samples_ms": [1.0, 4.0], "percentiles_ms": {"50": 2.0}},
-        "b": {"samples_ms": [8.0], "percentiles_ms": {"50": 8.0}},
-    }
-    strips = latency_strip(latency)
-    assert [s["marks"] for s in strips] == [[12.5, 50.0], [100.0]] and strips[0]["median"] == 25.0
-    assert latency_strip({}) == []
 
 
 def test_the_model_of_the_page_is_the_artifact(digits: Any, data: dict[str, Any]) -> None:

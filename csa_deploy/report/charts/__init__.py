@@ -1,0 +1,1 @@
+"""SVG charts of the page; colours and fonts come from its style sheet."""

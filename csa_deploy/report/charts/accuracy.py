@@ -1,0 +1,81 @@
+"""Accuracy: errors of the samples, precisions against cost, calibration histograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
+from csa_deploy.report.labels import label_of
+
+WIDTH = 960
+
+
+def errors(distributions: Sequence[Mapping[str, Any]]) -> str:
+    """Histograms of the largest error of each sample, one row per candidate, on one logarithmic axis."""
+    filled = [d for d in distributions if sum(d["counts"])]
+    if not filled:
+        return ""
+    x = Scale(filled[0]["edges"][0], filled[0]["edges"][-1], 150, WIDTH - 20, True)
+    bottom = 12 + 62 * len(filled)
+    parts = x_axis(x, 8, bottom, "largest error of a sample, in units of the output")
+    for row, found in enumerate(filled):
+        base = 8 + 62 * (row + 1)
+        parts.append(text(136, base - 18, label_of(found["label"]), kind="name", anchor="end"))
+        if found["exact"]:
+            parts.append(text(136, base - 3, f"{found['exact']} exact", kind="tick", anchor="end"))
+        most = max(found["counts"])
+        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
+            if count:
+                height = 50 * count / most
+                where = f'x="{x(low):g}" y="{base - height:.1f}" width="{x(high) - x(low) - 1:.2f}"'
+                tip = title(f"{count} samples, {low:.1e} to {high:.1e}")
+                parts.append(f'<rect {where} height="{height:.1f}" class="series{row % 6}">{tip}</rect>')
+        parts.append(line(150, base, WIDTH - 20, base, "grid"))
+    return svg(WIDTH, bottom + 38, f"Errors of the samples of {len(filled)} candidates", parts)
+
+
+def pareto(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Signal-to-noise ratio against bytes of weights; what no other point beats on both is ringed."""
+    points = [r for r in rows if r["bytes"] and _finite(r["metrics"].get("snr_db"))]
+    if len(points) < 2:
+        return ""
+    mib = [r["bytes"] / 2**20 for r in points]
+    noise = [float(r["metrics"]["snr_db"]) for r in points]
+    x = Scale(0, max(mib) * 1.25, 60, 560)
+    y = Scale(0, max(noise) * 1.15, 250, 30)
+    parts = [*x_axis(x, 30, 250, "MiB of weights"), *y_axis(y, 60, 560, "signal/noise, dB")]
+    for row, size, ratio in zip(points, mib, noise, strict=True):
+        beaten = any((s <= size and n >= ratio) and (s, n) != (size, ratio) for s, n in zip(mib, noise, strict=True))
+        tip = title(f"{label_of(row['label'])}: {size:.2f} MiB, {ratio:.1f} dB")
+        kind = "point" if beaten else "point best"
+        parts.append(f'<circle cx="{x(size):g}" cy="{y(ratio):g}" r="6" class="{kind}">{tip}</circle>')
+        near_top = y(ratio) < 60 and row is not points[0]
+        parts.append(text(x(size) + 11, y(ratio) + (20 if near_top else 5), label_of(row["label"]), kind="mark"))
+    return svg(600, 288, f"{len(points)} graphs by weights and signal-to-noise ratio", parts)
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(float(value))
+
+
+def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    """Counts of the absolute values of a tensor (logarithmic), with the threshold of each method."""
+    counts, width = histogram["counts"], histogram["width"]
+    most = max(counts, default=0)
+    if not most or not width:
+        return ""
+    x = Scale(0, max(width * len(counts), *thresholds.values()), 20, 460)
+    bar = (x(width) - x(0)) * 0.9
+    parts = x_axis(x, 20, 120, "absolute value")
+    for index, count in enumerate(counts):
+        if count:
+            height = 96 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
+            where = f'x="{x(index * width):g}" y="{120 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
+            parts.append(f'<rect {where} class="series0">{title(f"{count} values")}</rect>')
+    for place, (method, value) in enumerate(sorted(thresholds.items(), key=lambda item: item[1])):
+        parts.append(line(x(value), 14, x(value), 120, "percentile"))
+        tip = f"{method} {number(float(f'{value:.3g}'))}"
+        parts.append(text(x(value) - 3, 22 + 13 * (place % 5), tip, kind="mark", anchor="end"))
+    return svg(480, 156, "Histogram of absolute values with thresholds", parts)

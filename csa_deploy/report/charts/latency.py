@@ -1,0 +1,97 @@
+"""Latency: every timed inference as a dot, percentiles and their intervals over it; growth with batch and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
+from csa_deploy.report.labels import label_of
+
+WIDTH, LEFT, RIGHT, ROW = 960, 150, 20, 58
+MOST_DOTS = 600
+LOG_FROM = 12
+
+
+def distributions(latency: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per graph or engine; a log scale where the slowest is far from the fastest."""
+    if not latency:
+        return ""
+    low = min(m["min_ms"] for m in latency.values())
+    high = max(m["max_ms"] for m in latency.values())
+    log = high > LOG_FROM * low > 0
+    scale = Scale(low * 0.9 if log else 0.0, high * 1.05, LEFT, WIDTH - RIGHT, log)
+    bottom = 14 + ROW * len(latency)
+    parts = x_axis(scale, 8, bottom, "ms, logarithmic" if log else "ms")
+    for row, (label, summary) in enumerate(latency.items()):
+        parts += _row(label, summary, scale, 14 + ROW * row)
+    return svg(WIDTH, bottom + 38, f"Latency of {len(latency)} graphs or engines, every timed inference", parts)
+
+
+def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> list[str]:
+    middle = top + ROW / 2
+    samples: Sequence[float] = summary["samples_ms"]
+    # Beyond so many dots no eye can tell more: every k-th, and the slowest always.
+    shown = [*samples[:: 1 + len(samples) // MOST_DOTS], summary["max_ms"]]
+    parts = [text(LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
+    for index, value in enumerate(shown):
+        y = middle - 14 + (index * 7919 % 29)  # spread over the row, the same way each time
+        parts.append(f'<circle cx="{scale(value):g}" cy="{y:g}" r="2.6" class="dot"/>')
+    interval = summary["intervals_ms"]["50"]
+    x1, x2 = scale(interval[0]), scale(interval[1])
+    tip = title(f"99 % interval of the median: {interval[0]:.3f} to {interval[1]:.3f} ms")
+    parts.append(
+        f'<rect x="{x1:g}" y="{middle - 20:g}" width="{max(x2 - x1, 1):g}" height="40" class="interval">{tip}</rect>'
+    )
+    for percentile, value in summary["percentiles_ms"].items():
+        if value is not None and percentile in ("50", "90", "99", "99.9"):
+            x = scale(value)
+            parts.append(line(x, middle - 20, x, middle + 20, "median" if percentile == "50" else "percentile"))
+            if percentile in ("50", "99"):
+                edge = x > WIDTH - 90
+                said = f"p{percentile} {number(round(value, 2))}"
+                parts.append(
+                    text(x - 4 if edge else x + 4, top + 6, said, kind="mark", anchor="end" if edge else "start")
+                )
+    return parts
+
+
+def growth(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
+    """Median with its interval against batch or size, and the line through the first point that proportion gives."""
+    points = [r for r in rows if r.get("median_ms") is not None]
+    if len(points) < 2:
+        return ""
+    x = Scale(0, max(r[key] for r in points) * 1.06, 60, 460)
+    y = Scale(0, max(r["interval_ms"][1] for r in points) * 1.1, 210, 26)
+    parts = [*x_axis(x, 26, 210, unit), *y_axis(y, 60, 460, "ms")]
+    path = " ".join(f"{x(r[key]):g},{y(r['median_ms']):g}" for r in points)
+    parts.append(f'<polyline points="{path}" class="trend"/>')
+    for r in points:
+        parts.append(line(x(r[key]), y(r["interval_ms"][0]), x(r[key]), y(r["interval_ms"][1]), "median"))
+        tip = title(f"{r[key]}: {r['median_ms']:.2f} ms")
+        parts.append(f'<circle cx="{x(r[key]):g}" cy="{y(r["median_ms"]):g}" r="4" class="point">{tip}</circle>')
+    return svg(480, 246, f"Latency against {unit}", parts)
+
+
+def trend(history: Sequence[Mapping[str, Any]]) -> str:
+    """Median of each graph over the runs of a workspace."""
+    labels = sorted({label for entry in history for label in entry["median_ms"]})
+    values = [v for entry in history for v in entry["median_ms"].values()]
+    if len(history) < 2 or not values:
+        return ""
+    x = Scale(0, len(history) - 1, 60, WIDTH - 150)
+    y = Scale(0, max(values) * 1.1, 190, 24)
+    parts = y_axis(y, 60, WIDTH - 150, "ms")
+    for place, label in enumerate(labels):
+        points = [(x(i), y(e["median_ms"][label])) for i, e in enumerate(history) if label in e["median_ms"]]
+        path = " ".join(f"{a:g},{b:g}" for a, b in points)
+        parts.append(f'<polyline points="{path}" class="trend series{place % 6}"/>')
+        parts += [f'<circle cx="{a:g}" cy="{b:g}" r="3.4" class="series{place % 6}"/>' for a, b in points]
+        parts.append(
+            f'<rect x="{WIDTH - 138}" y="{28 + 22 * place}" width="12" height="12" class="series{place % 6}"/>'
+        )
+        parts.append(text(WIDTH - 120, 38 + 22 * place, label_of(label), kind="mark"))
+    for index in {0, len(history) - 1}:
+        when = str(history[index]["at"])[:16].replace("T", " ")
+        parts.append(text(x(index), 212, when, kind="tick", anchor="start" if index == 0 else "end"))
+    return svg(WIDTH, 222, f"Median latency over {len(history)} runs", parts)

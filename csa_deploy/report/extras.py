@@ -1,0 +1,86 @@
+"""What the report takes from files beside the records: errors of samples, calibration, sweeps and the history."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.workspace import Workspace, dump_json, write_atomic
+
+SAMPLES = "verify/samples.npz"
+CALIBRATION = "calibration/audit.json"
+SWEEP = "profile_sweep.json"
+HISTORY = "history.json"
+BINS = 28
+MOST_TENSORS = 12
+MOST_RUNS = 200
+
+
+def error_histograms(workspace: Workspace) -> list[dict[str, Any]]:
+    """Per candidate a histogram of each sample's largest error, bins shared and logarithmic; zeros as ``exact``."""
+    path = workspace.root / SAMPLES
+    if not workspace.stage("verify") or not path.is_file():
+        return []
+    columns: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for key in stored.files:
+            if key.endswith("/max_abs_error"):
+                columns.setdefault(key.split("/")[0], stored[key])
+    finite = [c[np.isfinite(c) & (c > 0)] for c in columns.values()]
+    positive = np.concatenate(finite) if finite else np.empty(0)
+    if not len(positive):
+        return []
+    edges = np.logspace(np.log10(positive.min() * 0.9), np.log10(positive.max() * 1.1), BINS + 1)
+    return [
+        {
+            "label": label,
+            "edges": [float(f"{e:.6g}") for e in edges],
+            "counts": np.histogram(column, edges)[0].tolist(),
+            "exact": int((column == 0).sum()),
+        }
+        for label, column in columns.items()
+    ]
+
+
+def calibration(workspace: Workspace) -> dict[str, Any] | None:
+    """What calibration saw: data, method, and the tensors whose threshold clips most."""
+    path = workspace.root / CALIBRATION
+    if not workspace.stage("precision") or not path.is_file():
+        return None
+    audit = json.loads(path.read_text(encoding="utf-8"))
+    method = audit["method"]
+    tensors = [{"name": name, **found} for name, found in audit["tensors"].items() if found.get("histogram")]
+    tensors.sort(key=lambda t: -t["clipped"].get(method, 0.0))
+    shown = {key: audit[key] for key in ("data", "method", "images", "random", "classes_missing") if key in audit}
+    return {**shown, "count": len(audit["tensors"]), "tensors": tensors[:MOST_TENSORS]}
+
+
+def sweep(workspace: Workspace) -> dict[str, Any] | None:
+    """Stored batch and size sweep."""
+    path = workspace.root / SWEEP
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def history(workspace: Workspace) -> list[dict[str, Any]]:
+    """Earlier profiles of this workspace, oldest first."""
+    path = workspace.root / HISTORY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def remember(workspace: Workspace, verdict: str) -> list[dict[str, Any]]:
+    """Add the current profile to the history, once; returns the history."""
+    entries = history(workspace)
+    if not workspace.stage("profile"):
+        return entries
+    measured = workspace.measured("profile")
+    entry = {
+        "at": measured["started_at"],
+        "verdict": verdict,
+        "host": measured["host"]["cpu"],
+        "median_ms": {label: m["percentiles_ms"]["50"] for label, m in measured["latency"].items()},
+    }
+    entries = [e for e in entries if e["at"] != entry["at"]] + [entry]
+    write_atomic(workspace.root / HISTORY, dump_json(entries[-MOST_RUNS:]))
+    return entries[-MOST_RUNS:]

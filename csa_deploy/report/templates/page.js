@@ -1,0 +1,211 @@
+"use strict";
+(() => {
+  const all = (selector, root) => [...(root || document).querySelectorAll(selector)];
+  const one = (selector, root) => (root || document).querySelector(selector);
+  const toast = (text) => {
+    const place = one(".toast");
+    place.textContent = text;
+    place.classList.add("on");
+    setTimeout(() => place.classList.remove("on"), 1600);
+  };
+  const save = (name, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    toast("copied");
+  };
+
+  // Theme: the system's until the reader chooses.
+  const remembered = { get: () => { try { return localStorage.getItem("csa-theme"); } catch { return null; } },
+    set: (value) => { try { localStorage.setItem("csa-theme", value); } catch { /* a file may have no storage */ } } };
+  const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const setTheme = (value) => {
+    if (value) document.documentElement.dataset.theme = value;
+    one("#theme").setAttribute("aria-pressed", String(dark()));
+    paint();
+  };
+  one("#theme").addEventListener("click", () => {
+    const next = dark() ? "light" : "dark";
+    remembered.set(next);
+    setTheme(next);
+  });
+  one("#print").addEventListener("click", () => print());
+  one("#json").addEventListener("click", () => save("report.json", one("#report-data").textContent));
+
+  // Tabs: arrow keys, Home and End; the address remembers the tab.
+  const tabs = all("[role=tab]");
+  const open = (tab, focus) => {
+    for (const other of tabs) {
+      const chosen = other === tab;
+      other.setAttribute("aria-selected", String(chosen));
+      other.tabIndex = chosen ? 0 : -1;
+      one("#" + other.getAttribute("aria-controls")).hidden = !chosen;
+    }
+    if (focus) tab.focus();
+    tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
+  tabs.forEach((tab, index) => {
+    tab.addEventListener("click", () => { open(tab); history.replaceState(null, "", "#" + tab.dataset.name); scrollTo(0, 0); });
+    tab.addEventListener("keydown", (event) => {
+      const to = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: tabs.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      const next = tabs[(to + tabs.length) % tabs.length];
+      open(next, true);
+      history.replaceState(null, "", "#" + next.dataset.name);
+    });
+  });
+  const named = () => tabs.find((tab) => "#" + tab.dataset.name === location.hash) || tabs[0];
+  addEventListener("hashchange", () => open(named()));
+  open(named());
+
+  // Tables: sort by any column, copy as tab-separated text, save as JSON.
+  const value = (cell) => {
+    const given = cell.dataset.value ?? cell.textContent.trim();
+    const number = Number(given.replace(/^[≥≤]\s*/, "").replace(/\s.*$/, ""));
+    return given === "" || given === "-" || Number.isNaN(number) ? given : number;
+  };
+  const rank = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : typeof a === "number" ? -1 : typeof b === "number" ? 1 : String(a).localeCompare(String(b)));
+  for (const table of all("table")) {
+    const heads = all("thead th", table);
+    heads.forEach((head, column) => {
+      const name = head.textContent.trim();
+      if (!name) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      head.replaceChildren(button);
+      head.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = all("tbody tr", table).sort((a, b) => rank(value(a.cells[column]), value(b.cells[column])) * (down ? -1 : 1));
+        one("tbody", table).append(...rows);
+      });
+    });
+    const names = heads.map((head, index) => head.textContent.trim() || (index ? "column " + (index + 1) : "name"));
+    const cells = () => all("tbody tr", table).map((row) => [...row.cells].map((cell) => cell.innerText.trim().replace(/\s+/g, " ")));
+    const tools = document.createElement("div");
+    tools.className = "sheet-tools";
+    const title = table.getAttribute("aria-label") || "table";
+    for (const [label, action] of [
+      ["Copy", () => copy([names, ...cells()].map((row) => row.join("\t")).join("\n"))],
+      ["JSON", () => save(title.replace(/\W+/g, "-") + ".json", JSON.stringify(cells().map((row) => Object.fromEntries(row.map((cell, i) => [names[i], cell]))), null, 2))],
+    ]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = label;
+      button.setAttribute("aria-label", label + ": " + title);
+      button.addEventListener("click", action);
+      tools.append(button);
+    }
+    table.closest(".sheet").after(tools);
+  }
+
+  // Sheets that scroll sideways can be reached and scrolled with the keyboard.
+  const reachable = () => all(".sheet, pre").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  });
+  new ResizeObserver(reachable).observe(document.body);
+  document.addEventListener("toggle", reachable, true);
+
+  // The network: colour by a quantity, zoom and pan with mouse, touch or keys.
+  const network = one("#network");
+  const heat = (share) => `hsl(${Math.round(210 - 195 * share)} ${Math.round(45 + 40 * share)}% ${dark() ? Math.round(24 + 22 * share) : Math.round(93 - 33 * share)}%)`;
+  const hues = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5"];
+  function paint() {
+    if (!network) return;
+    const by = one("#colour").value;
+    const nodes = all(".node", network);
+    const legend = one("#legend");
+    legend.replaceChildren();
+    const entry = (colour, text) => {
+      const item = document.createElement("span");
+      const swatch = document.createElement("i");
+      swatch.style.background = colour;
+      item.append(swatch, text);
+      legend.append(item);
+    };
+    for (const node of nodes) one("rect", node).removeAttribute("style");
+    if (by === "op") {
+      for (const [name, colour] of [["convolution, matrix product", "--c0"], ["multiplication", "--c1"], ["sum", "--c3"], ["activation", "--c4"], ["resize, pooling", "--c2"], ["moves data, other", "--c5"]]) entry(`var(${colour})`, name);
+      return;
+    }
+    if (by === "precision") {
+      const kinds = [...new Set(nodes.map((node) => node.dataset.precision))].sort();
+      for (const node of nodes) {
+        const colour = `var(${hues[kinds.indexOf(node.dataset.precision) % hues.length]})`;
+        one("rect", node).style.cssText = `fill: color-mix(in srgb, ${colour} 30%, var(--card)); stroke: ${colour}`;
+      }
+      kinds.forEach((kind, index) => entry(`var(${hues[index % hues.length]})`, kind));
+      return;
+    }
+    const key = { time: "timeUs", macs: "macs", bytes: "bytes", error: "error" }[by];
+    const most = Math.max(...nodes.map((node) => Number(node.dataset[key] || 0)), 1e-30);
+    for (const node of nodes) {
+      const given = node.dataset[key];
+      if (given !== undefined) one("rect", node).style.cssText = `fill: ${heat(Math.sqrt(Number(given) / most))}; stroke: var(--soft)`;
+    }
+    entry(heat(0), "0");
+    entry(heat(0.5), "a quarter");
+    entry(heat(1), `${most.toPrecision(3)} ${{ time: "µs on this CPU", macs: "multiply-accumulates", bytes: "bytes", error: "error" }[by]}`);
+  }
+  if (network) {
+    const full = { x: 0, y: 0, w: Number(network.dataset.width), h: Number(network.dataset.height) };
+    let view = { ...full };
+    const show = () => network.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
+    const zoom = (factor, px = 0.5, py = 0.5) => {
+      const w = Math.min(Math.max(view.w * factor, 150), full.w * 1.6);
+      const h = (w * view.h) / view.w;
+      view = { x: view.x + (view.w - w) * px, y: view.y + (view.h - h) * py, w, h };
+      show();
+    };
+    const pan = (dx, dy) => { view.x += dx * view.w; view.y += dy * view.h; show(); };
+    const reset = () => { view = { ...full }; show(); };
+    one("#zoom-in").addEventListener("click", () => zoom(0.7));
+    one("#zoom-out").addEventListener("click", () => zoom(1.4));
+    one("#zoom-fit").addEventListener("click", reset);
+    one("#colour").addEventListener("change", paint);
+    const frame = one(".network");
+    frame.addEventListener("keydown", (event) => {
+      const act = { "+": () => zoom(0.7), "-": () => zoom(1.4), 0: reset, ArrowLeft: () => pan(-0.12, 0), ArrowRight: () => pan(0.12, 0), ArrowUp: () => pan(0, -0.12), ArrowDown: () => pan(0, 0.12) }[event.key];
+      if (act) { event.preventDefault(); act(); }
+    });
+    const at = (event) => { const box = network.getBoundingClientRect(); return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]; };
+    network.addEventListener("wheel", (event) => { event.preventDefault(); zoom(event.deltaY > 0 ? 1.15 : 0.87, ...at(event)); }, { passive: false });
+    let from = null;
+    network.addEventListener("pointerdown", (event) => { from = at(event); });
+    addEventListener("pointermove", (event) => { if (from) { const now = at(event); pan(from[0] - now[0], from[1] - now[1]); from = now; } });
+    addEventListener("pointerup", () => { from = null; });
+    network.addEventListener("click", (event) => {
+      const node = event.target.closest(".node");
+      if (!node) return;
+      all(".chosen", network).forEach((other) => other.classList.remove("chosen"));
+      node.classList.add("chosen");
+      const d = node.dataset;
+      one("#node-detail").textContent = [d.op, d.name, d.module && "module " + d.module, d.shape && "output " + d.shape, d.precision, d.macs !== "0" && d.macs && Number(d.macs).toLocaleString("en") + " multiply-accumulates", d.bytes && Number(d.bytes).toLocaleString("en") + " bytes", d.timeUs && d.timeUs + " µs on this CPU"].filter(Boolean).join("  ·  ");
+    });
+  }
+  setTheme(remembered.get());
+
+  // On paper everything is open.
+  let closed = [];
+  addEventListener("beforeprint", () => { closed = all("details:not([open])"); closed.forEach((box) => { box.open = true; }); });
+  addEventListener("afterprint", () => closed.forEach((box) => { box.open = false; }));
+})();

@@ -1,0 +1,87 @@
+"""The handful of figures at the top of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csa_deploy import units
+from csa_deploy.report.labels import label_of
+
+Tile = dict[str, str]
+
+
+def tiles(data: dict[str, Any]) -> list[Tile]:
+    """Each with ``name``, ``value`` and ``note``; only what was measured."""
+    rows = {row["label"]: row for row in data["rows"]}
+    found = [_accuracy(data, rows), _work(rows), _weights(rows), _latency(data, rows), _evidence(data)]
+    return [tile for tile in found if tile]
+
+
+def _lowest(rows: dict[str, Any]) -> str | None:
+    return next((p for p in ("int8", "fp16", "fp32") if p in rows and rows[p]["metrics"]), None)
+
+
+def _accuracy(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
+    label = _lowest(rows)
+    if label is None:
+        return None
+    metrics = rows[label]["metrics"]
+    if metrics.get("top1") is not None:
+        reference = units.percent(metrics.get("reference_top1"))
+        return {
+            "name": f"top-1, {label_of(label)}",
+            "value": units.percent(metrics["top1"]),
+            "note": f"reference {reference}, {data['records']['verify']['data']['samples']} samples",
+        }
+    if metrics.get("snr_db") is None:
+        return None
+    return {
+        "name": f"signal/noise, {label_of(label)}",
+        "value": units.decibel(metrics["snr_db"]),
+        "note": f"against the reference, {data['records']['verify']['data']['samples']} samples",
+    }
+
+
+def _work(rows: dict[str, Any]) -> Tile | None:
+    if "fp32" not in rows or not rows["fp32"]["macs"]:
+        return None
+    before = rows["exported"]["macs"]
+    return {
+        "name": "multiply-accumulates",
+        "value": units.giga(rows["fp32"]["macs"]),
+        "note": f"{units.giga(before)} as exported" if before else "per inference",
+    }
+
+
+def _weights(rows: dict[str, Any]) -> Tile | None:
+    label = _lowest(rows) or ("fp32" if "fp32" in rows else None)
+    if label is None:
+        return None
+    return {
+        "name": f"weights, {label_of(label)}",
+        "value": units.size(rows[label]["bytes"]),
+        "note": f"{units.size(rows['exported']['bytes'])} as exported",
+    }
+
+
+def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
+    """An engine's median where one ran, else the optimized graph's, named as what it is."""
+    engines = [label for label in rows if label.startswith("engine") and rows[label]["latency_ms"]]
+    label = engines[-1] if engines else "fp32"
+    if label not in rows or not rows[label]["latency_ms"]:
+        return None
+    where = "this machine's GPU" if engines else "this machine's CPU, not the target"
+    value = units.milliseconds(rows[label]["latency_ms"]["50"])
+    return {"name": f"median, {label_of(label)}", "value": value, "note": where}
+
+
+def _evidence(data: dict[str, Any]) -> Tile | None:
+    """Restricted mode of the graphs as built, only where it was asked for."""
+    engines = data["records"].get("build", {}).get("engines", {})
+    scopes = [scope for engine in engines.values() for scope in engine.get("scopes", [])]
+    if not scopes:
+        return None
+    verdicts = {scope["verdict"] for scope in scopes}
+    worst = next(v for v in ("denied", "unknown", "allowed") if v in verdicts)
+    levels = ", ".join(sorted({f"{s['scope']}: {s['level']}" for s in scopes}))
+    return {"name": "restricted mode, as built", "value": worst, "note": f"evidence {levels}"}

@@ -1,0 +1,86 @@
+"""The headline: what a pass covers, each gate with its own state and evidence. Gates are never mixed up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STATES = ("fail", "undecided", "not measured", "not run", "not counted", "pass")
+
+
+def gate_states(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str, str]]:
+    """Every gate with ``name``, ``state`` (one of :data:`STATES`), ``text`` and ``evidence``.
+
+    Restricted mode counts only where it was asked for, and always with its level of evidence.
+    """
+    found = _accuracy(records)
+    for precision, engine in records.get("build", {}).get("engines", {}).items():
+        found += [_built(precision, scope) for scope in engine.get("scopes", [])]
+    found += [_limit(gate) for gate in measurements.get("profile", {}).get("gates", [])]
+    if "check" in records and not records["check"]["gate"]:
+        text = "restricted mode was checked and does not count: --restricted was not given"
+        found.append({"name": "restricted mode", "state": "not counted", "text": text, "evidence": ""})
+    return found
+
+
+def _accuracy(records: dict[str, Any]) -> list[dict[str, str]]:
+    verified = records.get("verify")
+    if not verified:
+        return []
+    data = verified["data"]
+    verdicts = [c["verdict"] for c in verified["candidates"]]
+    worst = next((v for v in ("fail", "undecided") if v in verdicts), "pass")
+    covered = ", ".join(c["label"] for c in verified["candidates"])
+    lacking = [m["what"] for m in verified.get("not_measured", []) if m["what"].startswith("engine")]
+    text = f"accuracy budgets on {data['samples']} samples: {covered}"
+    if lacking:
+        text += f"; {', '.join(sorted(lacking))} did not run here"
+    evidence = f"compared with {verified['reference']['backend']} on {data['name']}"
+    return [{"name": "accuracy", "state": verified.get("verdict", worst), "text": text, "evidence": evidence}]
+
+
+def _built(precision: str, scope: dict[str, Any]) -> dict[str, str]:
+    state = {"allowed": "pass", "denied": "fail"}.get(scope["verdict"], "undecided")
+    return {
+        "name": "restricted mode",
+        "state": state,
+        "text": f"restricted mode, {precision} graph as built: {scope['scope']} {scope['verdict']} "
+        f"(evidence: {scope['level']})",
+        "evidence": scope["level"],
+    }
+
+
+def _limit(gate: dict[str, Any]) -> dict[str, str]:
+    against = "baseline" in gate["quantity"]
+    bound = f"slow-down below {100 * gate['bound']:g} %" if against else f"at most {gate['bound']:g}"
+    text = f"{gate['label']} {gate['quantity']} {bound}"
+    if gate["value"] is not None:
+        text += f": {gate['value']:g} ({gate['low']:g} to {gate['high']:g})"
+    if gate["reason"]:
+        text += f": {gate['reason']}"
+    engine = gate["label"].startswith("engine")
+    evidence = "measured on this machine's GPU" if engine else "measured on this machine's CPU, not the target"
+    if gate["quantity"].endswith("_mib"):
+        evidence = "counted in the file" if gate["value"] is not None else ""
+    return {"name": "latency and memory", "state": gate["verdict"], "text": text, "evidence": evidence}
+
+
+def verdict(
+    passed: dict[str, bool], order: tuple[str, ...], records: dict[str, Any], measurements: dict[str, Any]
+) -> dict[str, Any]:
+    """``state`` (``pass``, ``fail`` or ``incomplete``), ``reasons``, ``gates`` in words and ``checks``.
+
+    Args:
+        passed: whether each stage that was run passed.
+        order: all stages.
+        records: results by stage.
+        measurements: measurements by stage.
+    """
+    checks = gate_states(records, measurements)
+    failed = [name for name in records if not passed[name]]
+    reasons = [f"{name} failed: {records[name]['summary']}" for name in failed]
+    missing = [name for name in order if name not in records]
+    reasons += [f"{name} was not run" for name in missing]
+    open_checks = [c for c in checks if c["state"] in ("undecided", "not measured")]
+    reasons += [f"{c['state']}: {c['text']}" for c in open_checks]
+    state = "fail" if failed else "incomplete" if missing or open_checks else "pass"
+    return {"state": state, "reasons": reasons, "gates": [c["text"] for c in checks], "checks": checks}
