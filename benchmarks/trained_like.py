@@ -14,6 +14,7 @@ from torch import nn
 
 from csa_deploy.data.dataset import open_dataset
 
+RESIDUAL = 0.2
 preprocessing = entry.preprocessing
 
 
@@ -22,12 +23,14 @@ def convselfattn(input_size: tuple[int, int] = (224, 224)) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     network = entry.factory(input_size=input_size)
     with torch.no_grad():
-        for module in network.modules():
+        for name, module in network.named_modules():
             if isinstance(module, nn.Conv2d):
                 fan_in = module.weight[0].numel()
                 spread = torch.exp(0.5 * torch.randn(len(module.weight), generator=generator))
                 values = torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5
-                module.weight.copy_(values * spread.reshape(-1, 1, 1, 1))
+                # The last convolution of a residual branch is small, else the sum over all blocks amplifies noise.
+                scale = RESIDUAL if name.endswith(".mlp") else 1.0
+                module.weight.copy_(scale * values * spread.reshape(-1, 1, 1, 1))
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.copy_(torch.exp(0.3 * torch.randn(module.weight.shape, generator=generator)))
                 module.bias.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))

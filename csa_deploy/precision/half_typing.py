@@ -52,7 +52,7 @@ class HalfTyping:
         """The FP16 ports of a node; none where it stays in FP32, which is then noted with the reason."""
         if not any(v is not None and v.dtype in (FLOAT, None) for v in (*node.inputs, *node.outputs)):
             return Ports(frozenset(), frozenset())
-        ports = "kept on request" if node.name in keep else half_ports(node, self._graph.opset_imports.get("", 1))
+        ports = keep.get(node.name or "") or half_ports(node, self._graph.opset_imports.get("", 1))
         if isinstance(ports, Ports):
             ports = self._unfit_weight(node, ports) or ports
         if isinstance(ports, Ports):
