@@ -72,9 +72,14 @@ def embedded(data: dict[str, Any]) -> str:
 
 
 def _marked(chart: Any) -> Any:
+    """The chart in a box that scrolls sideways where the window is narrow."""
     from markupsafe import Markup
 
-    return lambda *arguments: Markup(chart(*arguments))  # noqa: S704 (escapes its text)
+    def draw(*arguments: Any) -> Markup:
+        drawn = chart(*arguments)
+        return Markup(f'<div class="chart-scroll">{drawn}</div>' if drawn else "")  # noqa: S704 (escapes its text)
+
+    return draw
 
 
 def _file(name: str) -> str:

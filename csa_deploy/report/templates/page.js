@@ -118,7 +118,7 @@
   }
 
   // Sheets that scroll sideways can be reached and scrolled with the keyboard.
-  const reachable = () => all(".sheet, pre").forEach((box) => {
+  const reachable = () => all(".sheet, .chart-scroll, pre").forEach((box) => {
     if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   });
