@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from csa_deploy.errors import UsageError
@@ -60,6 +59,24 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
     return average.requires_grad_(False).eval()
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is the gradient, since every process uses the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Sum."""
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Sum of the gradients."""
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
 class HostSyncBatchNorm(nn.BatchNorm2d):
     """BatchNorm over the batches of all processes, for CPUs; torch.nn.SyncBatchNorm refuses them.
 
@@ -72,9 +89,9 @@ class HostSyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         world, values = dist.get_world_size(), x.numel() // x.shape[1]
-        mean = all_reduce(x.mean((0, 2, 3))) / world
+        mean = _SumOverRanks.apply(x.mean((0, 2, 3))) / world
         # Two passes: the difference of E[x^2] and E[x]^2 loses digits.
-        variance = all_reduce((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / world
+        variance = _SumOverRanks.apply((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / world
         with torch.no_grad():
             count, momentum = values * world, float(self.momentum or 0.0)
             self.num_batches_tracked += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_the_published_schedule() -> None:
     middle = 6_240 + (93_599 - 6_240) / 2
     assert schedule.rate(round(middle)) == pytest.approx((4e-3 + 1e-6) / 2, rel=1e-4)
     rates = [schedule.rate(update) for update in range(6_240, 93_600)]
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in pairwise(rates))
 
 
 def test_the_published_recipe() -> None:
