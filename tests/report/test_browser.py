@@ -169,7 +169,7 @@ def test_the_graph_zooms_colours_and_tells(page: Any) -> None:
     assert float(network.get_dom_attribute("viewBox").split()[0]) > float(zoomed.split()[0])
     find(page, ".network").send_keys("0")
     assert network.get_dom_attribute("viewBox").split() == before.split()
-    fill = "return document.querySelector('#network rect').style.fill"
+    fill = "return document.querySelectorAll('#network rect')[1].style.fill"
     for by in ("time", "precision", "macs", "bytes"):
         find(page, f"#colour option[value={by}]").click()
         assert page.execute_script(fill)
