@@ -1,20 +1,22 @@
 """One graph in which every INT8 layer can be switched on and off at run time.
 
 To know what a layer's INT8 costs in accuracy one quantizes that layer alone; to search, many subsets. Instead of a
-graph and a session for each, every quantized tensor is chosen by a Where, and the choice is an input.
+graph and a session for each, every layer is an If with the layer in both forms, and the choice is an input. Weights are
+constants in both, so that ONNX Runtime keeps its fast convolutions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
+from onnx import helper, numpy_helper
 
 from csa_deploy.precision.placement import Layer, Placement
-from csa_deploy.precision.qdq import insert_qdq
+from csa_deploy.precision.qdq import quantize_weight
+from csa_deploy.precision.thresholds import LEVELS
 
 _SWITCHES = "int8_switches"
 
@@ -40,18 +42,16 @@ class Switchable:
         *,
         threads: int | None = None,
     ) -> None:
-        quantized = insert_qdq(model, placement, thresholds)
-        self.layers = quantized.layers
-        self.kept = quantized.kept
+        self.layers = tuple(
+            layer for layer in placement.layers if all(t in thresholds for t in layer.activations.values())
+        )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        switchable = _with_switches(model, quantized.model, self.layers)
-        self._session = ort.InferenceSession(
-            switchable.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        content = _with_switches(model, self.layers, thresholds).SerializeToString()
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._output = self._session.get_outputs()[0].name
 
     def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> np.ndarray:
@@ -62,41 +62,68 @@ class Switchable:
         return np.asarray(self._session.run([self._output], {**feeds, _SWITCHES: switches})[0])
 
 
-def _with_switches(exact: onnx.ModelProto, quantized: onnx.ModelProto, layers: tuple[Layer, ...]) -> onnx.ModelProto:
-    """Add the FP32 weights back to the quantized graph, and a Where before every quantized input."""
-    view = ir.from_proto(quantized)
-    graph = view.graph
-    weights = {t.name: t for t in exact.graph.initializer}
-    switches = ir.Value(name=_SWITCHES, shape=ir.Shape([len(layers)]), type=ir.TensorType(ir.DataType.BOOL))
-    graph.inputs.append(switches)
-    nodes = {node.name: node for node in graph}
-    for number, layer in enumerate(layers):
-        node = nodes[layer.name]
-        index = _constant(graph, f"{_SWITCHES}_{number}", ir.tensor(np.asarray(number, np.int64)))
-        chosen = ir.node("Gather", [switches, index], {"axis": 0})
-        graph.insert_before(node, chosen)
-        for position in (*layer.activations, *((1,) if layer.weight else ())):
-            value = node.inputs[position]
-            assert value is not None
-            dequantize = value.producer()
-            assert dequantize is not None
-            if position in layer.activations:
-                quantize = dequantize.inputs[0].producer() if dequantize.inputs[0] is not None else None
-                assert quantize is not None
-                plain = quantize.inputs[0]
-            else:
-                name = str(layer.weight)
-                known = graph.initializers.get(name)
-                plain = known or _constant(graph, name, ir.serde.deserialize_tensor(weights[name]))
-            where = ir.node("Where", [chosen.outputs[0], value, plain])
-            graph.insert_before(node, where)
-            node.replace_input_with(position, where.outputs[0])
-    return ir.to_proto(view)
+def _with_switches(
+    model: onnx.ModelProto, layers: tuple[Layer, ...], thresholds: Mapping[str, float]
+) -> onnx.ModelProto:
+    """The graph with every layer replaced by an If between its INT8 and its FP32 form."""
+    switchable = onnx.ModelProto()
+    switchable.CopyFrom(model)
+    graph = switchable.graph
+    weights = {t.name: t for t in graph.initializer}
+    graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.int8), f"{_SWITCHES}_zero"))
+    graph.input.append(helper.make_tensor_value_info(_SWITCHES, onnx.TensorProto.BOOL, [len(layers)]))
+    by_name = {layer.name: (number, layer) for number, layer in enumerate(layers)}
+    nodes = []
+    for node in graph.node:
+        if node.name not in by_name:
+            nodes.append(node)
+            continue
+        number, layer = by_name[node.name]
+        index, switch = f"{_SWITCHES}_{number}", f"{_SWITCHES}_{number}_on"
+        graph.initializer.append(numpy_helper.from_array(np.asarray(number, np.int64), index))
+        nodes.append(helper.make_node("Gather", [_SWITCHES, index], [switch]))
+        branches = {"then_branch": _int8_form(graph, node, layer, thresholds, weights), "else_branch": [node]}
+        bodies = {key: _body(body, f"{node.name}_{key}", node.output) for key, body in branches.items()}
+        nodes.append(helper.make_node("If", [switch], list(node.output), name=node.name, **bodies))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return switchable
 
 
-def _constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    tensor.name = name
-    shape = ir.Shape(tensor.numpy().shape)
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
+def _int8_form(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    layer: Layer,
+    thresholds: Mapping[str, float],
+    weights: Mapping[str, onnx.TensorProto],
+) -> list[onnx.NodeProto]:
+    """The node behind Q/DQ, with the values that its INT8 weight stands for."""
+    form, made = onnx.NodeProto(), []
+    form.CopyFrom(node)
+    for position, tensor in layer.activations.items():
+        stem = f"{node.name}_{position}"
+        scale = numpy_helper.from_array(np.asarray(thresholds[tensor] / LEVELS, np.float32), f"{stem}_scale")
+        graph.initializer.append(scale)
+        constants = [scale.name, f"{_SWITCHES}_zero"]
+        made.append(helper.make_node("QuantizeLinear", [tensor, *constants], [f"{stem}_int8"]))
+        made.append(helper.make_node("DequantizeLinear", [f"{stem}_int8", *constants], [f"{stem}_dq"]))
+        form.input[position] = f"{stem}_dq"
+    if layer.weight:
+        exact = numpy_helper.to_array(weights[layer.weight])
+        rounded = quantize_weight(exact, layer.axis).dequantized()
+        graph.initializer.append(numpy_helper.from_array(rounded, f"{node.name}_weight"))
+        form.input[1] = f"{node.name}_weight"
+    return [*made, form]
+
+
+def _body(nodes: list[onnx.NodeProto], name: str, outputs: Iterable[str]) -> onnx.GraphProto:
+    """A branch; its outputs have names of their own, as values of a graph and its branches must differ."""
+    copies = []
+    renamed = {output: f"{name}_{output}" for output in outputs}
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.output[:] = [renamed.get(output, output) for output in node.output]
+        copies.append(copy)
+    values = [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None) for output in renamed.values()]
+    return helper.make_graph(copies, name, [], values)
