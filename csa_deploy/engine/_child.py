@@ -25,7 +25,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.monitor import progress_monitor
 from csa_deploy.engine.network import check_network, network_inputs, network_outputs, read_layers
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.errors import BuildFailedError, CsaDeployError, EnvironmentLacksError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -56,7 +56,10 @@ def _build(request: dict[str, Any], report: Any) -> dict[str, Any]:
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.module_severity = {"": G_LOGGER.VERBOSE}  # TensorRT's own information level
-    capabilities = backend.capabilities(trt, plan)
+    left_out = request["left_out"]
+    capabilities = tuple(item for item in backend.capabilities(trt, plan) if item not in left_out)
+    if not capabilities:
+        raise BuildFailedError(f"{backend.title} builds this network for no GPU", fix="read the warnings for why")
     started = time.perf_counter()
     typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     builder, network, parser = NetworkFromOnnxPath(request["model"], strongly_typed=typed)()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejecte
 _logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+
+# "... Cannot compile operation 'linear' for Turing (SM75): FP32 GEMM is not supported ..."
+_GENERATION = re.compile(r"\(SM(?P<major>\d+)(?P<minor>\d)\)")
 
 
 def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | None = None) -> BuildResult:
@@ -61,14 +64,14 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
         out.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
     try:
-        raw = _run(backend, model_path, partial, log, plan, progress)
+        raw, left_out = _run_without_impossible(backend, model_path, partial, log, plan, progress)
         with _as_environment_error(out):
             inspection = _save_inspection(raw["inspection"], out)
             partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
     _logger.info("built %s with %s %s", out.name, backend.title, raw["version"])
-    return _result(backend, raw, model_path, out, log, inspection, plan)
+    return _result(backend, raw, model_path, out, log, inspection, plan, left_out)
 
 
 def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progress | None) -> BuildResult:
@@ -79,13 +82,48 @@ def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progr
         return trtexec_build(machine, model, out, plan, progress=progress)
 
 
-def _run(
+class _CapabilityError(BuildFailedError):
+    """The network cannot be built for one compute capability; another may do."""
+
+    def __init__(self, capability: str, why: str, message: str, fix: str) -> None:
+        super().__init__(message, fix=fix)
+        self.capability = capability
+        self.why = why
+
+
+def _run_without_impossible(
     backend: Backend, model: Path, partial: Path, log: Path, plan: BuildPlan, progress: Progress | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the child process, again without a compute capability that is impossible and that nobody asked for.
+
+    Returns:
+        The result event, and the compute capabilities that were left out, each with the builder's reason.
+    """
+    left_out: dict[str, str] = {}
+    while True:
+        try:
+            return _run(backend, model, partial, log, plan, progress, left_out), left_out
+        except _CapabilityError as error:
+            if plan.compute_capabilities or error.capability in left_out:
+                raise
+            left_out[error.capability] = error.why
+            _logger.warning("%s: not built for compute capability %s: %s", model.name, error.capability, error.why)
+
+
+def _run(
+    backend: Backend,
+    model: Path,
+    partial: Path,
+    log: Path,
+    plan: BuildPlan,
+    progress: Progress | None,
+    left_out: Mapping[str, str],
 ) -> dict[str, Any]:
     """Run the child process; returns its result event, raises its error."""
     request = {
         "model": os.fspath(model.resolve()),
         "engine": os.fspath(partial.resolve()),
+        "left_out": list(left_out),
         "plan": {
             **asdict(replace(plan, backend=backend.name)),
             "timing_cache": os.fspath(plan.timing_cache.resolve()) if plan.timing_cache else None,
@@ -178,10 +216,12 @@ def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model:
         why = "its process was killed, perhaps for lack of memory"
     else:
         why = f"its process ended with {_status_name(status)}" + (f" after: {cause}" if cause else "")
-    fix = f"see {log} for the whole log"
-    if generation := re.search(r"\(SM(\d+)(\d)\)", why):
-        fix = f"leave {'.'.join(generation.groups())} out with --compute-capability, or {fix}"
-    return BuildFailedError(f"{backend.title} did not build {model.name}: {why}", fix=fix)
+    message, fix = f"{backend.title} did not build {model.name}: {why}", f"see {log} for the whole log"
+    if generation := _GENERATION.search(why):
+        capability = f"{generation['major']}.{generation['minor']}"
+        fix = f"leave {capability} out with --compute-capability, or {fix}"
+        return _CapabilityError(capability, why, message, fix)
+    return BuildFailedError(message, fix=fix)
 
 
 def _status_name(status: int) -> str:
@@ -209,10 +249,17 @@ def _as_environment_error(out: Path) -> Iterator[None]:
 
 
 def _result(
-    backend: Backend, raw: dict[str, Any], model: Path, out: Path, log: Path, inspection: Path | None, plan: BuildPlan
+    backend: Backend,
+    raw: dict[str, Any],
+    model: Path,
+    out: Path,
+    log: Path,
+    inspection: Path | None,
+    plan: BuildPlan,
+    left_out: Mapping[str, str],
 ) -> BuildResult:
     text = log.read_text(errors="replace")
-    not_done = []
+    not_done = [f"not built for compute capability {capability}: {why}" for capability, why in left_out.items()]
     if inspection is None:
         not_done.append(f"layers of the engine after fusion: not measured: {raw['inspection']['reason']}")
     if plan.timing_cache is not None and backend.name != "tensorrt":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -> tuple[list[Ran], str]:
     """Outputs and median latency of each engine, or the reason why there are none."""
-    from csa_deploy.runners.engines import engine_runner
+    from csa_deploy.runners.engines import engine_runner, on_machine
 
     ran: list[Ran] = []
     with ExitStack() as stack:
         for result in results:
             record = {**result.to_json(), "builder_option": list(config.builder_option)}
+            name = result.engine.name
             try:
-                runner = engine_runner(result.engine, record, builder.machine, name=result.engine.name)
+                if builder.machine is None:
+                    runner = engine_runner(result.engine, record, None, name=name)
+                else:
+                    runner = on_machine(result.engine, record, nullcontext(builder.machine), name=name)
             except EnvironmentLacksError as error:
                 return [], error.message
             ran.append(_run(stack.enter_context(runner), config))

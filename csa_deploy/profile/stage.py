@@ -18,8 +18,10 @@ from csa_deploy.profile.latency import Subject, measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
 from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings
 from csa_deploy.profile.stored import StoredRun, differences, load_run
+from csa_deploy.profile.target import measure_on_target
 from csa_deploy.profile.telemetry import Meter, Telemetry
 from csa_deploy.runners.base import Runner
+from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -75,7 +77,10 @@ def run(context: Context) -> StageOutput:
             around=lambda subject: meter.block(subject.runner.name, lambda: len(subject.samples_ms)),
             progress=context.progress,
         )
-    latency = {label: subject.to_json() for label, subject in bench.subjects.items()}
+    there = measure_on_target(context)
+    latency = {label: subject.to_json() for label, subject in bench.subjects.items()} | there.latency
+    bench.contract += there.contract
+    bench.not_measured += there.not_measured
     ceilings = measure_ceilings()
     bench.not_measured += _lacking(bench, meter.telemetry, ceilings)
     gates = _gates(context, latency, _memory(context, costs))
@@ -91,6 +96,7 @@ def run(context: Context) -> StageOutput:
         "summary": _summary(latency, bench.not_measured),
         "latency": latency,
         "layers": _layers(context, graphs),
+        "target": there.measured,
         "roofline": _roofline(costs, ceilings),
         "energy_per_inference_j": meter.per_inference(),
         "telemetry": meter.telemetry.to_json(),
@@ -131,12 +137,12 @@ def _open(context: Context, bench: _Bench, graphs: dict[str, str], stack: contex
     if not context.workspace.stage("build"):
         bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
         return
-    from csa_deploy.runners.engine_runner import EngineRunner
-
     for precision, engine in context.workspace.record("build")["engines"].items():
+        if engine["backend"] == "trtexec":
+            continue  # trtexec measures there, see csa_deploy.profile.target
         label = f"engine {precision}"
         try:
-            runner = EngineRunner(context.path(engine["path"]), backend=engine["backend"], name=label)
+            runner = engine_runner(context.path(engine["path"]), engine, None, name=label)
         except EnvironmentLacksError as error:
             bench.not_measured.append({"what": label, "reason": error.message})
             continue
@@ -161,7 +167,7 @@ def _memory(context: Context, costs: dict[str, GraphCost]) -> dict[str, dict[str
             found[label]["activations_mib"] = round(cost.activation_bytes / MIB, 3)
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
-        found[f"engine {precision}"] = {"engine_mib": round(engine["engine_bytes"] / MIB, 3)}
+        found[f"engine {precision}"] = {"engine_mib": round(context.path(engine["path"]).stat().st_size / MIB, 3)}
     return found
 
 
@@ -203,5 +209,8 @@ def _roofline(costs: dict[str, GraphCost], ceilings: Ceilings | str) -> dict[str
 
 
 def _summary(measured: dict[str, Any], not_measured: list[dict[str, str]]) -> str:
-    shown = ", ".join(f"{label} {m['percentiles_ms']['50']:.1f} ms" for label, m in measured.items())
-    return f"median {shown} (CPU)" + (f"; {len(not_measured)} not measured" if not_measured else "")
+    shown = ", ".join(
+        f"{label} {m['percentiles_ms']['50']:.1f} ms" + ("" if label.startswith("engine") else " (CPU)")
+        for label, m in measured.items()
+    )
+    return f"median {shown}" + (f"; {len(not_measured)} not measured" if not_measured else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.runners.base import Runner, TensorSpec
 
 if TYPE_CHECKING:
+    from csa_deploy.runners.trtexec_runner import TrtexecRunner
     from csa_deploy.target.machine import Machine
 
 # TensorRT's names of element types -> NumPy's.
@@ -19,13 +21,13 @@ _DTYPES = {
 }
 
 
-def engine_runner(path: Path, record: Mapping[str, Any], machine: Machine | None, *, name: str) -> Runner:
+def engine_runner(path: Path, record: Mapping[str, Any], target: str | None, *, name: str) -> Runner:
     """A runner for an engine.
 
     Args:
         path: the engine here.
         record: its entry in the build stage's record.
-        machine: the target, reached; None without one.
+        target: the target's file, for an engine that was built on one.
         name: name in reports.
 
     Raises:
@@ -36,26 +38,34 @@ def engine_runner(path: Path, record: Mapping[str, Any], machine: Machine | None
         from csa_deploy.runners.engine_runner import EngineRunner
 
         return EngineRunner(path, backend=record["backend"], name=name)
-    if machine is None:
-        raise EnvironmentLacksError(
-            f"{path.name} was built by trtexec of TensorRT {record['version']}", fix="give --target to run it there"
-        )
+    from csa_deploy.target.config import load_target
+    from csa_deploy.target.machine import open_machine
+
+    if target is None and record["machine"]["platform"] != "this machine":
+        raise EnvironmentLacksError(f"{path.name} was built on a target", fix="give --target to run it there")
+    return on_machine(path, record, open_machine(load_target(Path(target)) if target else None), name=name)
+
+
+def on_machine(
+    path: Path, record: Mapping[str, Any], machine: AbstractContextManager[Machine], *, name: str
+) -> TrtexecRunner:
+    """A runner for an engine that trtexec built, on the machine that it was built on.
+
+    Raises:
+        UsageError: it is not the engine that its passport describes.
+    """
     from csa_deploy.engine.passport import check_engine
     from csa_deploy.engine.trtexec_command import parse_options
     from csa_deploy.runners.trtexec_runner import TrtexecRunner
 
     check_engine(path)
-    if str(machine.version) != record["version"]:
-        raise EnvironmentLacksError(
-            f"{path.name} was built by TensorRT {record['version']}, {machine.name} has {machine.version}",
-            fix="run `csa-deploy build` with this target",
-        )
     return TrtexecRunner(
         path,
         machine,
         _specs(record["inputs"]),
         _specs(record["outputs"]),
         options=parse_options(record["builder_option"]),
+        version=record["version"],
         name=name,
     )
 

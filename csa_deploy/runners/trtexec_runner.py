@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,10 +55,11 @@ class TrtexecRunner:
 
     Args:
         engine: path of the engine here; it is sent when it is needed.
-        machine: the target, reached.
+        machine: context manager that reaches the target; entered by ``__enter__``.
         inputs: the engine's inputs with static shapes.
         outputs: the engine's outputs with static shapes.
         options: what it was built with, where that decides how it runs.
+        version: TensorRT that built it; another one there is refused.
         name: name in reports.
 
     Raises:
@@ -67,17 +69,20 @@ class TrtexecRunner:
     def __init__(
         self,
         engine: Path,
-        machine: Machine,
+        machine: AbstractContextManager[Machine],
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         *,
         options: TrtexecOptions | None = None,
+        version: str | None = None,
         name: str = "trtexec",
     ) -> None:
         if not engine.is_file():
             raise UsageError(f"no such engine: {engine}", fix="run `csa-deploy build` first")
         self.name = name
-        self._engine, self._machine, self._options = engine, machine, options
+        self._engine, self._opening, self._options = engine, machine, options
+        self._reached: Machine | None = None
+        self._version = version
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         if len({_file_stem(spec.name) for spec in outputs}) != len(outputs):
             raise UsageError(f"{name}: trtexec writes two outputs to one file", fix="export them under other names")
@@ -152,14 +157,30 @@ class TrtexecRunner:
             "notes": _clock_notes(before, after),
         }
 
+    @property
+    def _machine(self) -> Machine:
+        if self._reached is None:
+            raise UsageError(f"{self.name} is closed", fix="use it inside its with block")
+        return self._reached
+
     def __enter__(self) -> TrtexecRunner:
-        """The machine holds the connection."""
+        """Reach the target, and see that it has the TensorRT that built the engine."""
+        machine = self._opening.__enter__()
+        if self._version is not None and str(machine.version) != self._version:
+            self._opening.__exit__(None, None, None)
+            raise EnvironmentLacksError(
+                f"{self._engine.name} was built by TensorRT {self._version}, {machine.name} has {machine.version}",
+                fix="run `csa-deploy build` with this target",
+            )
+        self._reached = machine
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to free."""
+        """Leave the target."""
+        self._reached = None
+        self._opening.__exit__(kind, error, trace)
 
     def _command(self, engine: str, named: Mapping[str, str], timing: Timing | None, **wanted: bool) -> list[str]:
         machine = self._machine

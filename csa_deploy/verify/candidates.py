@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.rounding import keep_rounding
 from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
@@ -57,6 +59,23 @@ class Candidate:
             for s in self.runner.input_specs
         }
         return run_padded(self.runner, cast)
+
+    def run_each(self, steps: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """Outputs of several steps; an engine on a target gets them all at once, as each exchange costs a second."""
+        if not isinstance(self.runner, TrtexecRunner):
+            return [self.run(feeds) for feeds in steps]
+        types = {spec.name: spec.dtype for spec in self.runner.input_specs}
+        counts = [len(next(iter(feeds.values()))) for feeds in steps]
+        whole = int(self.runner.input_specs[0].shape[0] or 1)  # a short last step is filled up, as run_padded does
+        filled = [
+            {
+                n: np.concatenate([a, np.repeat(a[-1:], whole - len(a), axis=0)]).astype(types[n])
+                for n, a in feeds.items()
+            }
+            for feeds in steps
+        ]
+        answers = self.runner.run_all(filled)
+        return [{n: a[:count] for n, a in answer.items()} for answer, count in zip(answers, counts, strict=True)]
 
     def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, labels: Any) -> None:
         """Add a batch."""
@@ -98,7 +117,7 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
         path, label = context.path(engine["path"]), f"engine {precision}"
         built_from = found_file(found, precision)
         try:
-            runner = _engine_runner(path, engine["backend"], label)
+            runner = engine_runner(path, engine, context.config.target, name=label)
         except EnvironmentLacksError as error:
             not_measured.append({"what": label, "reason": error.message})
             continue
@@ -109,12 +128,6 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
 def found_file(candidates: list[Candidate], label: str) -> Path | None:
     """The graph of a label among the candidates."""
     return next((c.file for c in candidates if c.label == label), None)
-
-
-def _engine_runner(path: Path, backend: str, label: str) -> Runner:
-    from csa_deploy.runners.engine_runner import EngineRunner
-
-    return EngineRunner(path, backend=backend, name=label)
 
 
 def _named(given: str, threads: int | None) -> Candidate:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner, run_padded
+from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.verify.candidates import Candidate, require_same_interface
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 Open = Callable[[Preprocessing | None], "Dataset"]
 Progress = Callable[[int, int], None]
+STEPS_ON_TARGET = 100
 
 
 @dataclass
@@ -58,9 +61,14 @@ class Stream:
         datasets = [self.open(kind) for kind in kinds]
         self._digests = {kind: hashlib.sha256() for kind in kinds}
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in self.reference.input_specs}
-        for batches in zip(*(dataset.batches(self.batch) for dataset in datasets), strict=True):
-            feeds = {kind: self._feed(kind, batch, shapes) for kind, batch in zip(kinds, batches, strict=True)}
-            self._step(feeds, batches[0], datasets[0])
+        together = STEPS_ON_TARGET if any(isinstance(c.runner, TrtexecRunner) for c in self.candidates) else 1
+        steps = zip(*(dataset.batches(self.batch) for dataset in datasets), strict=True)
+        while taken := list(itertools.islice(steps, together)):
+            feeds = [
+                {kind: self._feed(kind, batch, shapes) for kind, batch in zip(kinds, batches, strict=True)}
+                for batches in taken
+            ]
+            self._steps(feeds, [batches[0] for batches in taken], datasets[0])
             progress(len(self.ids), len(datasets[0]))
 
     def given(self, candidate: Candidate) -> Preprocessing | None:
@@ -80,14 +88,20 @@ class Stream:
             self._digests[kind].update(np.ascontiguousarray(feeds[name]).data)
         return feeds
 
-    def _step(self, feeds: Mapping[Preprocessing | None, dict[str, np.ndarray]], batch: Batch, data: Dataset) -> None:
-        want = run_padded(self.reference, feeds[self.preprocessing])
-        if not self.ids and batch.labels is not None:
-            classes = [a.shape[1] for a in want.values() if a.ndim == 2]
+    def _steps(
+        self,
+        feeds: Sequence[Mapping[Preprocessing | None, dict[str, np.ndarray]]],
+        batches: Sequence[Batch],
+        data: Dataset,
+    ) -> None:
+        wanted = [run_padded(self.reference, given[self.preprocessing]) for given in feeds]
+        if not self.ids and batches[0].labels is not None:
+            classes = [a.shape[1] for a in wanted[0].values() if a.ndim == 2]
             if classes:
                 data.check_labels(classes[0])
-        answers = [candidate.run(feeds[self.given(candidate)]) for candidate in self.candidates]
-        for candidate, got in zip(self.candidates, answers, strict=True):
-            candidate.update(want, got, batch.ids, batch.labels)
-        self.ids += batch.ids
-        self.labels += batch.labels.tolist() if batch.labels is not None else []
+        answers = [c.run_each([given[self.given(c)] for given in feeds]) for c in self.candidates]
+        for step, (want, batch) in enumerate(zip(wanted, batches, strict=True)):
+            for candidate, got in zip(self.candidates, answers, strict=True):
+                candidate.update(want, got[step], batch.ids, batch.labels)
+            self.ids += batch.ids
+            self.labels += batch.labels.tolist() if batch.labels is not None else []

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from engine_graphs import lrn_graph
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.trtexec import trtexec_build
+from csa_deploy.engine.trtexec_command import Timing, TrtexecOptions
+from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
+from csa_deploy.runners.base import TensorSpec
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.target.machine import open_machine
 
 VERSIONS = ("8.6.13", "10.3.0", "11.1.0")
@@ -42,3 +52,132 @@ def test_build_over_ssh(sshd, trtexec: Callable[[str], Path], graph: Path, tmp_p
     assert list((tmp_path / "there").iterdir()) == []  # the target is left clean
     level = None if version.startswith("11") else "restricted-build"
     assert (result.restricted.level, result.restricted.accepted) == (level, level is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_run_and_measure_over_ssh(
+    sshd, trtexec: Callable[[str], Path], graph: Path, tmp_path: Path, version: str
+) -> None:
+    """The engine's outputs on the target are those of the graph here, to the last bit, for many samples in one job."""
+    config = sshd.config(workdir=str(tmp_path / "there"), trtexec=str(trtexec(version)))
+    rng = np.random.default_rng(0)
+    samples = [{"x": rng.standard_normal((1, 4)).astype(np.float32)} for _ in range(2)]
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    with open_machine(config) as machine:
+        out = tmp_path / "net.engine"
+        trtexec_build(machine, graph, out, BuildPlan(backend="trtexec"))
+        with TrtexecRunner(out, nullcontext(machine), *specs) as runner:
+            there = runner.run_all(samples)
+            measured = runner.measure(samples[0], Timing(iterations=7))
+    with OnnxRuntimeRunner(graph, threads=1) as here:
+        for sample, got in zip(samples, there, strict=True):
+            assert np.array_equal(here.run(sample)["y"], got["y"])
+    assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 7
+    assert measured["layers"] == [{"name": "all", "average_ms": 1.0, "percent": 100.0}]
+    assert measured["notes"] == ["clocks: not measured: the target does not show them"]
+    assert measured["conditions"]["transfers"] is True
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.fixture
+def here(trtexec: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """This machine with a trtexec of a version on its PATH."""
+
+    def get(version: str) -> Any:
+        monkeypatch.setenv("PATH", f"{trtexec(version).parent}:{os.environ['PATH']}")
+        return open_machine(None)
+
+    return get
+
+
+def test_an_engine_of_another_version(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.engine"
+    with here("10.3.0") as machine:
+        trtexec_build(machine, graph, out, BuildPlan(backend="trtexec"))
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    known = TrtexecRunner(out, here("10.10.0"), *specs, version="10.3.0")
+    with pytest.raises(EnvironmentLacksError, match=r"built by TensorRT 10\.3\.0, this machine has 10\.10\.0"):
+        known.__enter__()
+    with TrtexecRunner(out, here("10.10.0"), *specs) as unknown, pytest.raises(EnvironmentLacksError) as caught:
+        unknown.run({"x": np.zeros((1, 4), np.float32)})
+    assert "built by another TensorRT version" in caught.value.message
+
+
+def test_a_truncated_engine(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.engine"
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    with here("10.3.0") as machine:
+        trtexec_build(machine, graph, out, BuildPlan(backend="trtexec"))
+        out.write_bytes(out.read_bytes()[:-5])
+        with TrtexecRunner(out, nullcontext(machine), *specs) as runner, pytest.raises(UsageError, match="cut short"):
+            runner.run({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_a_failing_build_leaves_the_earlier_engine_and_the_log(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.engine"
+    out.write_bytes(b"earlier")
+    monkeypatch.setenv("STANDIN_SAY", "Error[2]: OutOfMemory (no further information)")
+    with here("10.3.0") as machine, pytest.raises(BuildFailedError, match="ran out of memory"):
+        trtexec_build(machine, graph, out, BuildPlan(backend="trtexec"))
+    assert out.read_bytes() == b"earlier"
+    assert "OutOfMemory" in (tmp_path / "net.engine.log").read_text()
+
+
+def test_a_layer_that_restricted_mode_refuses(here: Callable[[str], Any], tmp_path: Path) -> None:
+    graph = lrn_graph(tmp_path / "lrn.onnx")
+    with here("10.3.0") as machine, pytest.raises(OperationRejectedError, match="/net/lrn"):
+        trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec", restricted=True))
+
+
+def test_the_graph_must_hold_the_precision(
+    here: Callable[[str], Any], graph: Path, graph_fp16: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e"
+    with here("10.3.0") as machine:
+        for path, precision in ((graph, "fp16"), (graph, "int8"), (graph_fp16, "fp32")):
+            with pytest.raises(UsageError, match=f"is no {precision} graph"):
+                trtexec_build(machine, path, out, BuildPlan(backend="trtexec", precision=precision))
+        assert (
+            trtexec_build(machine, graph_fp16, out, BuildPlan(backend="trtexec", precision="fp16")).inputs[0].dtype
+            == "HALF"
+        )
+    with here("8.6.13") as machine:  # TensorRT 8 makes FP16 itself, of the FP32 graph
+        result = trtexec_build(machine, graph, out, BuildPlan(backend="trtexec", precision="fp16"))
+        assert "--fp16" in result.command
+        assert not result.restricted.acts  # and checks the safety scope in its builds for DRIVE only
+
+
+def test_calibration_cache_and_timing_cache_travel(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
+    calibration, timings = tmp_path / "c.cache", tmp_path / "t.cache"
+    calibration.write_text("TRT-8613-EntropyCalibration2\nx: 3c010a14\n")
+    plan = BuildPlan(backend="trtexec", precision="int8", timing_cache=timings)
+    with here("8.6.13") as machine:
+        options = TrtexecOptions(calibration_cache=calibration)
+        result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
+        assert timings.read_bytes() == b"timing cache of the stand-in"
+        assert {"--calib=calibration.cache", "--timingCacheFile=timing.cache"} <= set(result.command)
+        with pytest.raises(UsageError, match="no such calibration cache"):
+            trtexec_build(machine, graph, tmp_path / "e", plan, TrtexecOptions(calibration_cache=tmp_path / "missing"))
+
+
+def test_clocks_that_change_are_told(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(
+        '#!/bin/sh\ncase $1 in *clocks*) n=$(cat "$0.n" 2>/dev/null || echo 1300); echo $((n + 10)) > "$0.n"; '
+        'echo "$n MHz, 405 MHz" ;; *driver*) echo "550.1, Orin, 8.7" ;; esac\n'
+    )
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    with here("10.3.0") as machine:
+        result = trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"))
+        assert (result.compute_capabilities, result.machine["driver"]) == (("8.7",), "550.1")
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+            notes = runner.measure({"x": np.zeros((1, 4), np.float32)}, Timing())["notes"]
+    assert "clock_sm changed during the measurement, from 1310 MHz, 405 MHz to 1320 MHz, 405 MHz" in notes[0]

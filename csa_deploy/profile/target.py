@@ -1,0 +1,64 @@
+"""Latency of engines on their target, as trtexec measures it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.export.compare import random_feeds
+from csa_deploy.profile.statistics import summarise
+from csa_deploy.runners.engines import engine_runner
+from csa_deploy.runners.trtexec_runner import TrtexecRunner
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+WARMUP_MS = 200
+EVIDENCE = "the target, timed by its own trtexec: copies to and from the device and the computation between them"
+
+
+@dataclass
+class OnTarget:
+    """What was measured on a target.
+
+    Attributes:
+        latency: label -> statistics, as for the other runners.
+        measured: label -> device times, layers, clocks, conditions and notes.
+        contract: what was timed, and how.
+        not_measured: what was not, and why.
+    """
+
+    latency: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    contract: list[dict[str, Any]] = field(default_factory=list)
+    not_measured: list[dict[str, str]] = field(default_factory=list)
+
+
+def measure_on_target(context: Context) -> OnTarget:
+    """Time every engine that trtexec built, where it was built."""
+    found, config = OnTarget(), context.config
+    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
+    for precision, engine in build.items():
+        if engine["backend"] != "trtexec":
+            continue
+        label = f"engine {precision}"
+        try:
+            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label)
+        except EnvironmentLacksError as error:
+            found.not_measured.append({"what": label, "reason": error.message})
+            continue
+        assert isinstance(runner, TrtexecRunner)
+        timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
+        with runner:
+            shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
+            feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+            result = runner.measure(feeds, timing)
+            description = runner.describe()
+        found.latency[label] = summarise(result.pop("samples_ms"), batch=next(iter(shapes.values()))[0])
+        found.measured[label] = result
+        found.contract.append(
+            {"label": label, "path": engine["path"], "runner": description, "evidence": EVIDENCE, **timing.to_json()}
+        )
+    return found
