@@ -103,6 +103,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
+    "evaluate": ("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads"),
     "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),

@@ -26,6 +26,7 @@ ORDER = (
     "run",
     *STAGE_VERBS,
     "judge",
+    "evaluate",
     "compare",
     "diff",
     "inspect",
@@ -66,6 +67,7 @@ def register() -> None:
         compare,
         diff,
         environment,
+        evaluate,
         inspect,
         judge,
         quantize,
@@ -79,6 +81,7 @@ def register() -> None:
     check.register(app)
     verify.register(app)
     judge.register(app)
+    evaluate.register(app)
     quantize.register(app)
     compare.register(app)
     watch.register(app)

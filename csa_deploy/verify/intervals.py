@@ -17,6 +17,7 @@ LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
 _HALVINGS = 60
+_AT_ONCE = 1_000_000  # numbers in memory while resampling
 RESAMPLES = 1000
 FEWEST = 10
 """Samples from which a bootstrap says anything: fewer do not show the spread of the data."""
@@ -68,7 +69,9 @@ def bootstrap(
     if len(table) < FEWEST:
         return None
     draw = np.random.RandomState(0)  # its streams never change, so equal data give equal intervals
-    sums = np.stack([table[draw.randint(0, len(table), len(table))].sum(axis=0) for _ in range(RESAMPLES)])
+    step = max(1, _AT_ONCE // table.size)
+    counts = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
+    sums = np.concatenate([table[draw.randint(0, len(table), (n, len(table)))].sum(axis=1) for n in counts])
     found = statistic({name: sums[:, i] for i, name in enumerate(names)})
     low, high = np.sort(found)[[math.floor(_TAIL * RESAMPLES), math.ceil((1 - _TAIL) * RESAMPLES) - 1]]
     return float(low), float(high)

@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from csa_deploy.errors import UsageError
 from csa_deploy.verify.gate import Check, judge, verdict
 from csa_deploy.verify.metrics import worst
-from csa_deploy.verify.summary import summarise
+from csa_deploy.verify.summary import Estimate, summarise
 
 SCHEMA_VERSION = 2
 
@@ -32,18 +33,22 @@ class OutputColumns:
     classes: int
     columns: Mapping[str, np.ndarray]
 
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Metrics of the whole set, with their intervals."""
+        return summarise(self.columns)
+
     def non_finite(self, ids: Sequence[str]) -> list[str]:
         """Identities of the samples with values that are not finite."""
         return [str(ids[i]) for i in np.flatnonzero(self.columns["finite"] == 0).tolist()]
 
     def to_json(self, ids: Sequence[str]) -> dict[str, Any]:
         """Metrics, their intervals and the worst samples."""
-        estimates = summarise(self.columns)
         return {
             "name": self.name,
             "classes": self.classes,
-            "metrics": {name: e.value for name, e in estimates.items()},
-            "intervals": {name: e.to_json() for name, e in estimates.items()},
+            "metrics": {name: e.value for name, e in self.estimates.items()},
+            "intervals": {name: e.to_json() for name, e in self.estimates.items()},
             "worst": worst(dict(self.columns), ids),
         }
 
@@ -60,8 +65,7 @@ class CandidateColumns:
         """Metrics, checks and verdict; the same from a run and from a file."""
         checks: list[Check] = []
         for output in self.outputs:
-            estimates = summarise(output.columns)
-            checks += judge(output.name, estimates, self.precision, budget, classifier=bool(output.classes))
+            checks += judge(output.name, output.estimates, self.precision, budget, classifier=bool(output.classes))
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         return {
             "label": self.label,

@@ -1,0 +1,105 @@
+"""Accuracy of one network on labelled data: the same numbers from a PyTorch module, an ONNX graph or an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csa_deploy.errors import UsageError
+from csa_deploy.runners.base import Runner, run_padded
+from csa_deploy.verify.intervals import Interval, share
+
+if TYPE_CHECKING:
+    from csa_deploy.data.base import Batch, Dataset
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on labelled data.
+
+    Attributes:
+        samples: samples evaluated.
+        classes: classes of the output.
+        hits: per k, samples whose label is among the k strongest outputs; k = 5 only with more than five classes.
+        not_finite: identities of samples with an output that is not finite; they count as wrong.
+    """
+
+    samples: int
+    classes: int
+    hits: dict[int, int]
+    not_finite: tuple[str, ...] = ()
+
+    def share(self, k: int) -> float:
+        """Top-k accuracy in 0..1."""
+        return self.hits[k] / self.samples
+
+    def interval(self, k: int) -> Interval:
+        """95 % Clopper-Pearson interval of :meth:`share`."""
+        return share(self.hits[k], self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with shares and intervals."""
+        tops = {f"top{k}": {"value": self.share(k), "interval": self.interval(k)} for k in self.hits}
+        return {**asdict(self), "hits": {str(k): n for k, n in self.hits.items()}, **tops}
+
+
+def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | None = None) -> Accuracy:
+    """Top-1 and top-5 accuracy; ties between outputs are ranked by class.
+
+    Args:
+        runner: an entered runner whose only output of shape (N, classes) is the classification.
+        data: labelled.
+        batch: samples per step.
+        progress: called with (done, total).
+
+    Raises:
+        UsageError: no labels, labels that do not fit, or no output that classifies.
+    """
+    if data.labels is None:
+        raise UsageError(f"{data.name}: has no labels to evaluate against", fix="give a folder by class, a csv or .npz")
+    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+    output = _classification(runner)
+    found = Accuracy(0, 0, {})
+    for part in data.batches(batch):
+        feeds = part.feed(shapes)
+        typed = {s.name: _cast(feeds[s.name], s.dtype) for s in runner.input_specs}
+        logits = run_padded(runner, typed)[output]
+        if not found.samples:
+            data.check_labels(logits.shape[1])
+        found = _add(found, logits, part)
+        if progress is not None:
+            progress(found.samples, len(data))
+    return found
+
+
+def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    return array.astype(dtype) if array.dtype.kind == "f" else array
+
+
+def _classification(runner: Runner) -> str:
+    found = [s.name for s in runner.output_specs if len(s.shape) == 2 and (s.shape[1] or 0) > 1]
+    if len(found) != 1:
+        listed = ", ".join(f"{s.name} {[e or '?' for e in s.shape]}" for s in runner.output_specs)
+        raise UsageError(
+            f"{runner.name}: top-1 and top-5 need one output of shape (batch, classes); it has {listed}",
+            fix="evaluate a classification network",
+        )
+    return found[0]
+
+
+def _add(before: Accuracy, logits: np.ndarray, part: Batch) -> Accuracy:
+    assert part.labels is not None
+    finite = np.isfinite(logits).all(axis=1)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    hits = dict(before.hits)
+    for k in (1, 5):
+        if k == 1 or logits.shape[1] > k:
+            right = (order[:, :k] == part.labels[:, None]).any(axis=1) & finite
+            hits[k] = hits.get(k, 0) + int(right.sum())
+    bad = tuple(identity for identity, good in zip(part.ids, finite, strict=True) if not good)
+    return Accuracy(before.samples + len(part), logits.shape[1], hits, before.not_finite + bad)

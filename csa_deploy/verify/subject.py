@@ -1,0 +1,71 @@
+"""What ``evaluate`` runs: a torch network, an ONNX file or an engine, with the preprocessing that belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.graph.load import load_model
+from csa_deploy.network import Preprocessing
+from csa_deploy.runners.base import Runner
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.source import load_source
+from csa_deploy.verify.candidates import precision_of, rounding_runner
+from csa_deploy.workspace import Workspace
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+
+ENGINES = (".engine", ".plan", ".trt")
+
+
+def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | None]:
+    """What the configuration's ``network`` names.
+
+    Returns:
+        The runner, its preprocessing, and the data set that belongs to the network if there is one.
+
+    Raises:
+        UsageError: nothing there, or an engine that is in no workspace, so that its preprocessing is not known.
+        EnvironmentLacksError: an engine, and no device for it.
+    """
+    path = Path(config.network)
+    if path.suffix == ".onnx":
+        model = load_model(path, full_check=False)
+        if precision_of(model) == "fp32":
+            return OnnxRuntimeRunner(path, threads=config.threads, spin=False), read_preprocessing(model), None
+        return rounding_runner(model, threads=config.threads, name=path.name), read_preprocessing(model), None
+    if path.suffix in ENGINES:
+        return _engine(path)
+    source = load_source(config.network)
+    checkpoint = Path(config.checkpoint) if config.checkpoint else None
+    network = source.make_network(
+        input_size=config.size, batch=config.batch, checkpoint=checkpoint, checkpoint_key=config.checkpoint_key
+    )
+    runner = TorchRunner(network.module, network.input_specs, network.output_names, threads=config.threads)
+    return runner, network.preprocessing, source.entry.dataset if source.entry else None
+
+
+def _engine(path: Path) -> tuple[Runner, Preprocessing | None, None]:
+    """An engine of a workspace, whose records say who built it and how its input is made."""
+    from csa_deploy.runners.engine_runner import EngineRunner
+
+    workspace = Workspace(path.resolve().parent.parent)
+    engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
+    built = next((e for e in engines.values() if Path(e["path"]).name == path.name), None)
+    if built is None:
+        raise UsageError(
+            f"{path}: not an engine of a workspace, so it is not known how its input is made",
+            fix="evaluate the engine where `csa-deploy build` put it",
+        )
+    stored = workspace.record("export")["preprocessing"]
+    try:
+        runner = EngineRunner(path, backend=built["backend"], name=path.name)
+    except EnvironmentLacksError as error:
+        raise EnvironmentLacksError(
+            f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
+        ) from error
+    return runner, Preprocessing.from_json(stored) if stored else None, None
