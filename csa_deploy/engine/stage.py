@@ -227,8 +227,12 @@ def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
 
 
 def _summary(engines: dict[str, Any]) -> str:
-    parts = [f"{precision} {engine['engine_mib']} MiB" for precision, engine in engines.items()]
+    """``tensorrt-rtx 1.7 for compute capability 8.0, 8.6: fp32 2.6 MiB, fp16 2.2 MiB``; apart where they differ."""
     first = next(iter(engines.values()))
-    capabilities = ", ".join(first["compute_capabilities"])
-    made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
-    return f"{first['backend']} {first['version']} for {made_for}: {', '.join(parts)}"
+    alike: dict[str, list[str]] = {}
+    for precision, engine in engines.items():
+        capabilities = ", ".join(engine["compute_capabilities"])
+        made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
+        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB")
+    parts = [f"for {made_for}: {', '.join(sizes)}" for made_for, sizes in alike.items()]
+    return f"{first['backend']} {first['version']} {'; '.join(parts)}"

@@ -388,3 +388,29 @@ def child_ids() -> list[int]:
     """Processes that this process has started and not yet reaped."""
     tasks = Path("/proc/self/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def gemm_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier's last layer, which TensorRT-RTX cannot build in FP32 for Turing."""
+    weights = {"w": np.ones((64, 10), np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="/head/fc")]
+    inputs, outputs = {"x": (TensorProto.FLOAT, [1, 64])}, {"y": (TensorProto.FLOAT, [1, 10])}
+    return save_graph(tmp_path_factory.mktemp("gemm") / "gemm.onnx", nodes, inputs, outputs, weights)
+
+
+def test_gpu_that_cannot_be_built_for_is_left_out_with_the_reason(gemm_fp32: Path, tmp_path: Path) -> None:
+    result = build(gemm_fp32, tmp_path / "gemm.engine", BuildPlan(backend="tensorrt-rtx"))
+    assert "7.5" not in result.compute_capabilities
+    assert "8.6" in result.compute_capabilities
+    assert result.not_done[0].startswith("not built for compute capability 7.5: ")
+    assert "FP32 GEMM is not supported" in result.not_done[0]
+    assert result.plan.compute_capabilities == ()
+
+
+def test_gpu_that_was_asked_for_is_never_left_out(gemm_fp32: Path, tmp_path: Path) -> None:
+    plan = BuildPlan(backend="tensorrt-rtx", compute_capabilities=("7.5", "8.6"))
+    with pytest.raises(BuildFailedError, match="FP32 GEMM is not supported") as caught:
+        build(gemm_fp32, tmp_path / "gemm.engine", plan)
+    assert "leave 7.5 out" in str(caught.value.fix)
+    assert not (tmp_path / "gemm.engine").exists()
