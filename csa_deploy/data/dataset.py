@@ -9,7 +9,9 @@ from pathlib import Path
 from csa_deploy.data.arrays import ArrayDataset
 from csa_deploy.data.base import Dataset, choose
 from csa_deploy.data.folder import open_folder
+from csa_deploy.data.imagenet import is_imagenet, open_imagenet
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -17,7 +19,7 @@ from csa_deploy.network import Preprocessing
 def open_dataset(
     spec: str | Path, preprocessing: Preprocessing | None, *, limit: int | None = None, seed: int | None = None
 ) -> Dataset:
-    """Open a data set: a name (``digits``, ``photos``, ...), a folder of images, or an ``.npz``.
+    """Open a data set: a name (``digits``, ``photos``, ...), a folder of images, a ``.csv`` table or an ``.npz``.
 
     A name wins over a folder of that name (write ``./digits`` for the folder). Headers of all chosen images are read,
     so that a file that is no image is found before a long run, not in it.
@@ -37,7 +39,11 @@ def open_dataset(
         dataset: Dataset = NAMED[str(spec)](_needed(preprocessing, spec), chooser)
     else:
         path = Path(spec)
-        if path.is_dir():
+        if path.is_dir() and _is_imagenet(path, preprocessing):
+            dataset = open_imagenet(path, str(spec), _needed(preprocessing, spec), chooser)
+        elif path.suffix == ".csv" and path.is_file():
+            dataset = open_table(path, str(spec), _needed(preprocessing, spec), chooser)
+        elif path.is_dir():
             dataset = open_folder(path, str(spec), _needed(preprocessing, spec), chooser)
         elif path.suffix == ".npz":
             dataset = ArrayDataset(path, str(spec), chooser, preprocessing.classes if preprocessing else ())
@@ -57,9 +63,15 @@ def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocess
     return preprocessing
 
 
+def _is_imagenet(folder: Path, preprocessing: Preprocessing | None) -> bool:
+    """ImageNet's layout, unless the sub-folders are named as the network's classes."""
+    names = set(preprocessing.classes) if preprocessing else set()
+    return is_imagenet(folder) and not any(p.name in names for p in folder.iterdir())
+
+
 def _unknown(spec: str | Path, path: Path) -> UsageError:
     if path.is_file():
-        return UsageError(f"{spec}: neither a folder of images nor an .npz file")
+        return UsageError(f"{spec}: neither a folder of images, a .csv table nor an .npz file")
     near = difflib.get_close_matches(str(spec), NAMED, n=1)
     return UsageError(
         f"{spec}: no such data set, folder or .npz file",

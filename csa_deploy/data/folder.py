@@ -36,6 +36,12 @@ def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: C
         classes: Sequence[str] = preprocessing.classes
     else:
         classes = preprocessing.classes or tuple(by_class)
+        if not preprocessing.classes and sum(map(bool, by_class.values())) == 1:
+            raise UsageError(
+                f"{folder}: one sub-folder with images ({next(n for n, p in by_class.items() if p)}): as a class it "
+                "would make every label 0",
+                fix="give a sub-folder per class, or name the sub-folder itself for images without labels",
+            )
         labels = {n: _label(n, classes, folder) for n, paths in by_class.items() if paths}
         files = [(path, label) for n, label in labels.items() for path in by_class[n]]
     if not files:

@@ -1,0 +1,64 @@
+"""Tables of files and labels: a ``.csv`` with the columns ``file`` and, where there are labels, ``label``."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from csa_deploy.data.base import Chooser, ImageDataset, Sample
+from csa_deploy.data.images import check_image
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
+
+FILE, LABEL = "file", "label"
+
+
+def open_table(path: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+    """A data set over the rows of a table; files are relative to the table's folder.
+
+    A label is a class index, or a class name where the network names its classes.
+
+    Raises:
+        UsageError: no rows, no such columns, a label that is no class, or a chosen file that is no image.
+    """
+    rows = _rows(path)
+    labelled = LABEL in rows[0]
+    samples = []
+    for index in choose(len(rows)):
+        row, where = rows[index], f"{path}: row {index + 2}"
+        if not row[FILE]:
+            raise UsageError(f"{where}: names no file", fix="give every row a file")
+        file = path.parent / row[FILE]
+        check_image(file)
+        label = _label(row[LABEL], preprocessing.classes, where) if labelled else None
+        samples.append(Sample(f"{index:06d} {row[FILE]}", label, file))
+    return ImageDataset(name, samples, preprocessing.classes, preprocessing)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as a table ({error})", fix="give a comma-separated text") from None
+    if not rows:
+        raise UsageError(f"{path}: holds no rows", fix=f"write a line '{FILE},{LABEL}' and one line per image")
+    if FILE not in rows[0]:
+        listed = ", ".join(str(key) for key in rows[0])
+        raise UsageError(f"{path}: has no column '{FILE}', but {listed}", fix=f"name the columns {FILE},{LABEL}")
+    return rows
+
+
+def _label(text: str | None, classes: Sequence[str], where: str) -> int:
+    text = (text or "").strip()
+    if text in classes:
+        return list(classes).index(text)
+    if text.isdecimal():
+        return int(text)
+    near = difflib.get_close_matches(text, classes, n=1)
+    raise UsageError(
+        f"{where}: the label '{text}' is neither a class index nor a class of the network",
+        fix=f"nearest class: {near[0]}" if near else "write class indices, counted from 0",
+    )
