@@ -333,7 +333,8 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         _keep_settings(stage, context)
         before = workspace.stage(stage.name)
         workspace.commit(stage.name, key, output)
-        if before is None or before["artifacts"] != workspace.manifest["stages"][stage.name]["artifacts"]:
-            workspace.forget(dependents(stage.name))
+        changed = before is None or before["artifacts"] != workspace.manifest["stages"][stage.name]["artifacts"]
+        # The same artifacts come with new measurements, which the report shows.
+        workspace.forget(dependents(stage.name) if changed else {"report"} - {stage.name})
     observer.finished(stage, "failed" if output.failure else "done", seconds, output.record["summary"])
     return output.failure
