@@ -84,6 +84,30 @@ class EngineRunner:
         # Polygraphy reuses its host buffers from call to call, so the outputs are copied out.
         return {name: np.array(array) for name, array in self._entered().infer(contiguous).items()}
 
+    def device_times(
+        self, feeds: Mapping[str, np.ndarray], *, iterations: int, warmup: int, graph: bool = True
+    ) -> tuple[list[float], Arrays]:
+        """Time the computation on the device alone; see :func:`csa_deploy.runners.device.timing.device_times`.
+
+        Returns:
+            Milliseconds of each inference, and the outputs of the last.
+        """
+        from csa_deploy.runners.device.base import open_device
+        from csa_deploy.runners.device.timing import device_times
+
+        check_feeds(self.input_specs, feeds)
+        outputs = {spec.name: np.empty([e or 1 for e in spec.shape], spec.dtype) for spec in self.output_specs}
+        device = open_device()
+        try:
+            context = self._entered().context
+            with_graph = graph and device.has_graphs
+            times = device_times(
+                device, context, feeds, outputs, iterations=iterations, warmup=warmup, graph=with_graph
+            )
+        finally:
+            device.close()
+        return times, outputs
+
     def __enter__(self) -> EngineRunner:
         """Load the engine onto the device."""
         _select_polygraphy(self._backend)
