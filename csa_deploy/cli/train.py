@@ -86,7 +86,9 @@ def train(
         str | None,
         _option("Folder with train/ and val/ (by class, or tar shards), digits or animals; default: the network's."),
     ] = None,
-    recipe: Annotated[str | None, _option("imagenet, small or a YAML file; default: by the input size.")] = None,
+    recipe: Annotated[
+        str | None, _option("imagenet, small, animals or a YAML file; default: by the data and the input size.")
+    ] = None,
     output: Annotated[
         Path | None,
         _option("Folder for checkpoint, weights and result; default deploy/NETWORK/train.", "--output", "-o"),
@@ -161,7 +163,9 @@ def train(
     options = TrainOptions(
         data=data or entry.dataset,
         output=output or Path(settings.get("workspace") or default_root(network)) / "train",
-        recipe=load_recipe(recipe or default_recipe(sides or entry.preprocessing.size), overrides),
+        recipe=load_recipe(
+            recipe or default_recipe(data or entry.dataset, sides or entry.preprocessing.size), overrides
+        ),
         seed=seed,
         size=sides,
         batch_size=batch_size,

@@ -123,6 +123,6 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         ) from None
 
 
-def default_recipe(size: tuple[int, int]) -> str:
-    """Name of the packaged recipe for a network's input size in pixels: ``small`` up to 64, else ``imagenet``."""
-    return "small" if max(size) <= 64 else "imagenet"
+def default_recipe(data: str, size: tuple[int, int]) -> str:
+    """Name of the packaged recipe: the data set's own, else by the input size in pixels (``small`` up to 64)."""
+    return data if data in names() else "small" if max(size) <= 64 else "imagenet"
