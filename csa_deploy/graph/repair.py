@@ -56,8 +56,8 @@ def repair(
     """Apply repairs, each proved on random inputs and undone where it is not exact.
 
     Constants are computed ahead and Identity nodes dropped first, because a repair needs to see shapes and sizes, and
-    Reshapes that end up next to each other are merged after. A model that ONNX Runtime refuses because of its Resize scales is proved against
-    itself with the sizes that these scales mean.
+    Reshapes that end up next to each other are merged after. A model that ONNX Runtime refuses because of its Resize
+    scales is proved against itself with the sizes that these scales mean.
 
     Args:
         model: a model of static shape; not changed.
