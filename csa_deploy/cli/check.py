@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,11 @@ def check(
     if fix:
         graph = _repair(graph, fixed or Path(f"{graph.stem}.fixed.onnx"), result, console)
         result = inspect(graph, scopes, strict=strict)
-    _show(result.to_json(), form, output, console)
+    data = result.to_json()
+    if fix:
+        for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
+            finding["repair"] = ""  # tried, and not exact here
+    _show(data, form, output, console)
     failure = rejection(result, strict, graph.name)
     if failure is not None:
         raise failure
@@ -68,29 +73,55 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
 
 
 def _repair(graph: Path, target: Path, result: Any, console: Console) -> Path:
-    """Apply the repairs that the findings name, until they name no further one; save the graph."""
-    from rich.table import Table
-
+    """Apply the repairs that the findings name, until they name no further one; save the graph, show the difference."""
     from csa_deploy.graph.load import load_model, save_model
     from csa_deploy.graph.repair import repair
     from csa_deploy.restricted.check import check as static_check
 
-    model, report, names = load_model(graph, full_check=False), result.report, set[str]()
-    table = Table(title=f"repairs of {graph.name}", title_justify="left")
-    for heading in ("repair", "times", "change / range", ""):
-        table.add_column(heading)
+    before, report, names, steps = load_model(graph, full_check=False), result.report, set[str](), []
+    model = before
     while wanted := {name for scope in report.scopes for name in scope.repairs} - names:
         names |= wanted
         repaired = repair(model, wanted)
-        for step in repaired.steps:
-            error = "-" if step.error is None else f"{step.error:.1e}"
-            table.add_row(step.rule, str(step.rewrites), error, "kept" if step.kept else f"undone: {step.reason}")
+        steps += repaired.steps
         model = repaired.model
         report = static_check(model, [s.scope for s in report.scopes])
     target.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, target)
-    console.notice(table, f"saved {target}")
+    if any(step.kept for step in steps):
+        console.notice(_steps(steps, graph.name))
+        for line in _difference(before, model, result.report, report):
+            console.notice(line)
+    else:
+        tried = f"; tried {', '.join(sorted(names))}" if names else ""
+        console.notice(f"nothing to repair in {graph.name}{tried}: {target} is the same network")
+    console.notice(f"saved {target}")
     return target
+
+
+def _steps(steps: list[Any], name: str) -> Any:
+    """What was rewritten, and how exactly."""
+    from rich.table import Table
+
+    table = Table(title=f"repairs of {name}", title_justify="left")
+    for heading in ("repair", "times", "change / range", ""):
+        table.add_column(heading)
+    for step in steps:
+        error = "-" if step.error is None else f"{step.error:.1e}"
+        table.add_row(step.rule, str(step.rewrites), error, "kept" if step.kept else f"undone: {step.reason}")
+    return table
+
+
+def _difference(before: Any, after: Any, first: Any, last: Any) -> Iterator[str]:
+    """Operators and static verdicts, before and after, where they changed."""
+    from collections import Counter
+
+    was, now = (Counter(node.op_type for node in model.graph.node) for model in (before, after))
+    changed = [f"{op} {was[op]} -> {now[op]}" for op in sorted(was | now) if was[op] != now[op]]
+    yield f"nodes: {', '.join(changed) or 'the same operators'}"
+    for old, new in zip(first.scopes, last.scopes, strict=True):
+        counts = ", ".join(f"{key} {old.counts[key]} -> {new.counts[key]}" for key in ("denied", "unknown"))
+        yield f"{old.scope}: {old.verdict} -> {new.verdict} ({counts}; by the rules)"
 
 
 def _show(data: dict[str, Any], form: str, output: Path | None, console: Console) -> None:
@@ -104,17 +135,6 @@ def _show(data: dict[str, Any], form: str, output: Path | None, console: Console
         sys.stdout.write(render(data, form))
     else:
         as_text.show(data, console.out)
-        for note in data["notes"]:
-            console.out.print(f"contradiction: {note}", style="bold red", markup=False, soft_wrap=True)
-        parsed = data["parsed"]
-        said = (
-            f"TensorRT-RTX {parsed['version']} parsed {parsed['layers']} layers"
-            if parsed["version"]
-            else parsed["reason"]
-        )
-        console.out.print(
-            f"layer mapping against NVIDIA's parser: {parsed['answer']} ({said})", markup=False, soft_wrap=True
-        )
 
 
 def rules(

@@ -11,9 +11,20 @@ from csa_deploy.errors import UsageError
 from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
 from csa_deploy.restricted.vocabulary import EVIDENCE
 
-_NO_RULE = """no-rule
+_NO_PACK = {
+    "no-rule": """no-rule
   No rule of the pack speaks about this layer. The verdict is the default of the pack: 'unknown' where NVIDIA
-  publishes no list, 'denied' where the documented list is closed (DLA)."""
+  publishes no list, 'denied' where the documented list is closed (DLA).""",
+    "validator.refused": """validator.refused
+  NVIDIA's validator (scope drive-os-7) refuses this layer, and the rule pack does not: denied.""",
+    "validator.not-parsed": """validator.not-parsed
+  NVIDIA's parser, or the builder's general checks, refused the network before its scope was validated: unknown.""",
+    "validator.crashed": """validator.crashed
+  NVIDIA's validator ended its process on this network: unknown.""",
+    "validator.timed-out": """validator.timed-out
+  NVIDIA's validator did not answer about this network in time: unknown.""",
+}
+"""Ids of findings that stand in no pack."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,9 @@ def explain(rule_id: str) -> str:
     Raises:
         UsageError: no scope has such a rule; names the nearest ones.
     """
-    if rule_id == "no-rule":
-        return _NO_RULE
     wanted, _, name = rule_id.rpartition("/")
+    if name in _NO_PACK:
+        return _NO_PACK[name]
     found: list[tuple[Rule, list[Pack]]] = []
     names: set[str] = set()
     for pack in (load_pack(scope) for scope in scopes()):

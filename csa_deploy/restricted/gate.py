@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
-from csa_deploy.restricted.report import CheckReport, ScopeReport, Verdict, worst
+from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
 from csa_deploy.restricted.schema import scopes
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
+from csa_deploy.restricted.vocabulary import NETWORK
 
 # What `build --restricted` holds a network against unless --scope says otherwise: the GPU scopes of DRIVE OS.
 GATE_SCOPES = ("drive-os-6", "drive-os-7")
@@ -32,16 +33,25 @@ class ScopeVerdict:
     validator: ValidatorVerdict | None = None
 
     @property
+    def combined(self) -> ScopeReport:
+        """The rules' report with what the validator adds: findings of its own, doubts that it clears."""
+        if self.validator is None:
+            return self.report
+        findings = self.report.findings
+        if self.validator.is_pass:
+            findings = tuple(_cleared(f) if f.verdict == "unknown" else f for f in findings)
+        return replace(self.report, findings=_of_validator(self.validator, self.report.verdict) + findings)
+
+    @property
     def verdict(self) -> Verdict:
-        """Denied if either denies; allowed if the validator accepts what the rules do not deny; else the rules'."""
-        if self.report.verdict == "denied" or (self.validator and self.validator.answer == "refused"):
-            return "denied"
-        return "allowed" if self.validator and self.validator.is_pass else self.report.verdict
+        """Denied if either denies; allowed if the validator accepts what the rules do not deny; else the worse."""
+        return self.combined.verdict
 
     @property
     def level(self) -> str:
         """Level of evidence that the verdict rests on."""
-        decided = self.validator is not None and self.validator.answer in ("accepted", "refused")
+        answer = self.validator.answer if self.validator else ""
+        decided = answer == "refused" or (answer == "accepted" and self.report.verdict != "denied")
         return "validator" if decided else self.report.level
 
     @property
@@ -62,7 +72,7 @@ class ScopeVerdict:
         if self.level == "validator":
             return "restricted-build: needs a TensorRT version on which the flag acts"
         if self.validator is not None:
-            return f"validator: {self.validator.answer} ({self.validator.reason or 'no reason given'})"
+            return f"validator: {self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
         return "validator: NVIDIA's validator does not speak for this scope"
 
     def to_json(self) -> dict[str, Any]:
@@ -71,9 +81,8 @@ class ScopeVerdict:
         if validator:
             validator.pop("seconds")  # differs from run to run
         return {
-            **self.report.to_json(),
+            **self.combined.to_json(),
             "static": self.report.verdict,
-            "verdict": self.verdict,
             "level": self.level,
             "why_not_next": self.why_not_next,
             "differs": self.differs,
@@ -155,14 +164,62 @@ def rejection(result: GateResult, strict: bool, what: str) -> OperationRejectedE
     if not rejected:
         return None
     scope = rejected[0]
-    reasons = [f for f in scope.report.findings if f.verdict in ("denied", "unknown")]
-    why, fix = (f"{scope.validator.answer} by NVIDIA's validator" if scope.validator else "", "")
-    if reasons:
-        first = reasons[0]
-        why = f"{first.rule}: {first.module or first.node}: {first.message}"
-        fix = f"{first.instead}; " if first.instead else ""
+    reasons = [f for f in scope.combined.findings if f.verdict in ("denied", "unknown")]
+    first = reasons[0]
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    where = ", ".join(s.report.scope for s in rejected if s.verdict == scope.verdict)
+    fix = [first.instead] if first.instead else []
+    repairs = {f.repair for f in reasons if f.repair}
+    fix.append(f"`csa-deploy check{' --fix' if repairs else ''}` {'repairs what it can' if repairs else 'shows all'}")
+    place = first.module or first.node or "the network"
     return OperationRejectedError(
-        f"{what}: {scope.verdict} in {scope.report.scope}: {why}{more}",
-        fix=f"{fix}see `csa-deploy check` for all of it",
+        f"{what}: {scope.verdict} in {where}: {first.rule}: {place}: {first.message}{more}", fix="; ".join(fix)
     )
+
+
+def _cleared(finding: Finding) -> Finding:
+    """A doubt of the rules about what the validator accepts."""
+    return replace(finding, verdict="note", message=f"{finding.message} (NVIDIA's validator accepts it)")
+
+
+def _of_validator(answer: ValidatorVerdict, static: Verdict) -> tuple[Finding, ...]:
+    """What the validator says beyond the rules: layers that only it refuses, and that it could not judge at all."""
+    if answer.answer == "refused" and static != "denied":
+        return tuple(
+            _finding(answer, "denied", f"NVIDIA's validator refuses it: {_line('; '.join(r.reasons))}", r.layer, r.name)
+            for r in answer.refused
+        ) or (_finding(answer, "denied", f"NVIDIA's validator refuses the network: {_line(answer.reason)}"),)
+    if answer.answer in ("crashed", "timed-out", "not-parsed"):
+        return (_finding(answer, "unknown", f"NVIDIA's validator could not judge the network: {_line(answer.reason)}"),)
+    return ()
+
+
+def _finding(
+    answer: ValidatorVerdict, verdict: Literal["denied", "unknown"], message: str, layer: str = NETWORK, name: str = ""
+) -> Finding:
+    return Finding(
+        rule=f"validator.{answer.answer}",
+        verdict=verdict,
+        node=name,
+        op="",
+        layer=layer,
+        module="",
+        message=message,
+        since="",
+        evidence="validator",
+        source=f"NVIDIA's safety-scope validator in TensorRT-RTX {answer.version}",
+        instead=_INSTEAD[answer.answer],
+        repair="",
+    )
+
+
+_INSTEAD = {
+    "refused": "other operators; `csa-deploy rules drive-os-7` lists what passes",
+    "not-parsed": "operators and attributes that TensorRT's ONNX parser takes",
+    "crashed": "find the part that ends the validator (csa-deploy extract), and write it differently",
+    "timed-out": "check parts of the network one by one (csa-deploy extract)",
+}
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

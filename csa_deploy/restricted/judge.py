@@ -56,12 +56,14 @@ class Judge:
         what = describe(layer)
         if pack.default == "denied":
             message, source = f"{what} is not among what {pack.title} takes", "the list of this scope is closed"
+            instead = f"a layer that `csa-deploy rules {pack.scope}` allows"
         else:
             message, source = (
                 f"no source says whether {what} is allowed",
                 pack.limits or "the list of this scope is open",
             )
-        return _make(layer, NO_RULE, pack.default, message, source=source, evidence="definition")
+            instead = f"a layer that `csa-deploy rules {pack.scope}` allows, or a build that decides"
+        return _make(layer, NO_RULE, pack.default, message, source=source, evidence="definition", instead=instead)
 
 
 def speaks(rule: Rule, facts: Mapping[str, Any]) -> bool | None:
@@ -71,10 +73,12 @@ def speaks(rule: Rule, facts: Mapping[str, Any]) -> bool | None:
 
 
 def describe(layer: Layer) -> str:
-    """A layer in words: its type, its kind, and what distinguishes it."""
+    """A layer in words: its type, its kind, and what distinguishes it from one that a rule knows."""
     facts = layer.facts
-    words = [layer.type.replace("_", " ").capitalize()]
+    words = [f"a layer {layer.type}"]
     words += [str(facts[name]) for name in ("kind", "mode") if facts.get(name)]
+    if facts.get("in_rank") and facts["in_rank"][0] is not None:
+        words.append(f"of rank {facts['in_rank'][0]}")
     dtypes = sorted({dtype for dtype in (*facts.get("in_dtype", ()), *facts.get("out_dtype", ())) if dtype})
     if dtypes and set(dtypes) != {"float32"}:
         words.append(f"({', '.join(dtypes)})")

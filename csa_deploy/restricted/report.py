@@ -32,7 +32,7 @@ class Finding:
         evidence: evidence tag of the rule.
         source: source of the rule.
         instead: what to write instead ('' nothing known).
-        repair: name of the exact repair that cures it ('' none).
+        repair: names of the exact repairs to try, comma-separated ('' none).
     """
 
     rule: str
@@ -122,7 +122,7 @@ class ScopeReport:
     @property
     def repairs(self) -> tuple[str, ...]:
         """Names of the exact repairs that cure findings, in order of appearance."""
-        return tuple(dict.fromkeys(finding.repair for finding in self.findings if finding.repair))
+        return tuple(dict.fromkeys(name for f in self.findings if f.repair for name in f.repair.split(", ")))
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, verdict and counts included."""

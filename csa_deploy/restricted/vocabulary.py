@@ -40,7 +40,7 @@ FACTS: dict[str, str] = {
     "outputs": "number of output tensors",
     "dynamic": "whether any dimension of an input or output is not fixed",
     "batch": "list: product of the dimensions before the last three, of each input and output tensor",
-    "non_finite": "whether a constant that shapes the layer holds NaN or infinity",
+    "non_finite": "whether a constant that shapes the layer holds NaN or infinity, or a scale that is not positive",
     # operation and attributes; names of kinds are those of TensorRT's enums (SUM, PROD, RELU, MAX, AVG, ...)
     "kind": "operation of Activation, ElementWise, Unary, Pooling, Reduce, TopK, Matrix, Fill, Scatter, Gather...",
     "spatial_rank": "spatial dimensions of a convolution, deconvolution or pooling window",
@@ -128,6 +128,7 @@ EVIDENCE = {
     "sample": "NVIDIA's safety samples use it",
     "forum": "answer or log on NVIDIA's forum",
     "issue": "log in a public issue of NVIDIA's repository",
+    "validator": "NVIDIA's validator answered so about this network",
     "validator-probe": "NVIDIA's validator answered so on a probing network of this project",
     "measured": "measured by this project on NVIDIA's builder",
     "third-party": "one text by a third party",

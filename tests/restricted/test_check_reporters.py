@@ -131,5 +131,7 @@ def test_the_lists_of_packs_and_rules():
 def test_every_repair_that_a_rule_names_exists():
     from csa_deploy.graph.repair import REPAIRS
 
-    named = {rule.repair for scope in scopes() for rule in load_pack(scope).rules if rule.repair}
+    named = {
+        name for scope in scopes() for rule in load_pack(scope).rules if rule.repair for name in rule.repair.split(", ")
+    }
     assert named <= set(REPAIRS)

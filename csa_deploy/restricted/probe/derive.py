@@ -14,7 +14,7 @@ from typing import Any
 from csa_deploy.restricted.conditions import evaluate, lookup
 from csa_deploy.restricted.probe.evidence import Evidence, Finding
 from csa_deploy.restricted.probe.facts import Facts
-from csa_deploy.restricted.probe.limits import CANDIDATES, DTYPE_LIMITS, IMPLIED, Candidate
+from csa_deploy.restricted.probe.limits import CANDIDATES, DTYPE_LIMITS, IMPLIED, INSTEAD, Candidate
 
 SHOWN = 6
 """Probes named in a rule on each side; the evidence file has all of them."""
@@ -198,7 +198,7 @@ def _network(found: Sequence[Case]) -> Iterator[DerivedRule]:
 
 
 def _always(layer: str, found: Sequence[Case]) -> DerivedRule:
-    return _rule(layer, "refused", f"{layer.replace('_', ' ').lower()} layers are out of scope", {}, {}, "", found)
+    return _rule(layer, "refused", f"{layer} layers are out of scope", {}, {}, INSTEAD.get(layer, ""), found)
 
 
 def _allowed(layer: str, found: Sequence[Case]) -> Iterator[DerivedRule]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WINDOWS = ("CONVOLUTION", "DECONVOLUTION")
+PARTS = "several layers, each for a part of the channels, and a concatenation"
 PAD_FIRST = "pad with a Pad node in front of the layer"
 FITTING = {"pre_padding": {"lt": "$extent"}, "post_padding": {"lt": "$extent"}, "extent": {"le": "$padded"}}
 LAST_TWO = "only the last two dimensions may change"
@@ -46,11 +47,30 @@ class Candidate:
 
 
 CANDIDATES = (
-    Candidate("kernel", WINDOWS, ("LayerKernelLimit",), "kernel {kernel}: at most {limit}", upper="kernel"),
     Candidate(
-        "stride", (*WINDOWS, "POOLING"), ("LayerStrideLimit",), "stride {stride}: at most {limit}", upper="stride"
+        "kernel",
+        WINDOWS,
+        ("LayerKernelLimit",),
+        "kernel {kernel}: at most {limit}",
+        "several layers with smaller kernels",
+        upper="kernel",
     ),
-    Candidate("dilation", WINDOWS, ("LayerDilationLimit",), "dilation {dilation}: at most {limit}", upper="dilation"),
+    Candidate(
+        "stride",
+        (*WINDOWS, "POOLING"),
+        ("LayerStrideLimit",),
+        "stride {stride}: at most {limit}",
+        "two layers with smaller strides after one another",
+        upper="stride",
+    ),
+    Candidate(
+        "dilation",
+        WINDOWS,
+        ("LayerDilationLimit",),
+        "dilation {dilation}: at most {limit}",
+        "a smaller dilation",
+        upper="dilation",
+    ),
     Candidate(
         "pre-padding",
         (*WINDOWS, "POOLING"),
@@ -67,12 +87,20 @@ CANDIDATES = (
         PAD_FIRST,
         upper="post_padding",
     ),
-    Candidate("groups", WINDOWS, ("LayerNbGroupsLimit",), "{groups} groups: at most {limit}", upper="groups"),
+    Candidate(
+        "groups",
+        WINDOWS,
+        ("LayerNbGroupsLimit",),
+        "{groups} groups: at most {limit}",
+        PARTS,
+        upper="groups",
+    ),
     Candidate(
         "output-maps",
         WINDOWS,
         ("LayerNbOutputMapsLimit",),
         "{output_maps} output channels: at most {limit}",
+        PARTS,
         upper="output_maps",
     ),
     Candidate(
@@ -80,6 +108,7 @@ CANDIDATES = (
         WINDOWS,
         ("LayerNbInputChannelsLimit",),
         "input {in_shape}: at most {limit} channels",
+        PARTS,
         upper="in_shape.0.1",
     ),
     Candidate(
@@ -96,6 +125,7 @@ CANDIDATES = (
         ("DECONVOLUTION",),
         ("LayerDeconvStrideLimitExt",),
         "stride {stride} must not be larger than the kernel {kernel}",
+        "a kernel as large as the stride, filled up with zeros",
         unless={"stride": {"le": "$kernel"}},
     ),
     Candidate(
@@ -103,6 +133,7 @@ CANDIDATES = (
         ("POOLING",),
         ("LayerPrePaddingLimitExt",),
         "padding {pre_padding} in front must be smaller than the window {kernel}",
+        PAD_FIRST,
         unless={"pre_padding": {"lt": "$kernel"}},
     ),
     Candidate(
@@ -110,10 +141,25 @@ CANDIDATES = (
         ("POOLING",),
         ("LayerPostPaddingLimitExt",),
         "padding {post_padding} behind must be smaller than the window {kernel}",
+        PAD_FIRST,
         unless={"post_padding": {"lt": "$kernel"}},
     ),
-    Candidate("window", ("POOLING",), ("LayerWindowLimit",), "window {kernel}: at most {limit}", upper="kernel"),
-    Candidate("kind", ("POOLING",), ("LayerOpModesLimit",), "pooling {kind}: only {limit}", one_of="kind"),
+    Candidate(
+        "window",
+        ("POOLING",),
+        ("LayerWindowLimit",),
+        "window {kernel}: at most {limit}",
+        "two poolings after one another, or a Reduce layer (ReduceMean, ReduceMax) for the whole map",
+        upper="kernel",
+    ),
+    Candidate(
+        "kind",
+        ("POOLING",),
+        ("LayerOpModesLimit",),
+        "pooling {kind}: only {limit}",
+        "maximum or average pooling",
+        one_of="kind",
+    ),
     Candidate(
         "kind",
         ("FILL",),
@@ -143,6 +189,7 @@ CANDIDATES = (
         ("RESIZE",),
         ("LayerOutputRankLimit",),
         "output {out_shape}: rank at least {limit}",
+        "reshape before and behind",
         lower="out_rank.0",
     ),
     Candidate(
@@ -170,7 +217,7 @@ CANDIDATES = (
         unless={"power": False},
     ),
     # The ONNX parser gives k as a tensor, where the limit does not look.
-    Candidate("k", ("TOPK",), ("LayerKLimit",), "k is 0", when={"k": 0, "op": ""}),
+    Candidate("k", ("TOPK",), ("LayerKLimit",), "k is 0", "k of at least 1", when={"k": 0, "op": ""}),
     Candidate(
         "axis",
         ("QUANTIZE", "DEQUANTIZE"),
@@ -200,13 +247,19 @@ CANDIDATES = (
         when={"any": [{"axis": {"known": True, "lt": 0}}, {"in_rank.0": 0}]},
     ),
     Candidate(
-        "rank", ("SCATTER",), ("LayerDataRankLimit",), "input {in_shape}: rank at least {limit}", lower="in_rank.0"
+        "rank",
+        ("SCATTER",),
+        ("LayerDataRankLimit",),
+        "input {in_shape}: rank at least {limit}",
+        "reshape before and behind",
+        lower="in_rank.0",
     ),
     Candidate(
         "index-rank",
         ("SCATTER",),
         ("LayerIndicesRankLimit",),
         "indices {in_shape}: rank at least {limit}",
+        "reshape the indices",
         lower="in_rank.1",
     ),
     Candidate(
@@ -227,6 +280,19 @@ CANDIDATES = (
         unless={"out_dtype.0": "float16"},
     ),
 )
+
+ATTENTION = "MatrixMultiply, Softmax and MatrixMultiply: export the attention decomposed"
+INSTEAD = {
+    "ATTENTION_INPUT": ATTENTION,
+    "ATTENTION_OUTPUT": ATTENTION,
+    "KVCACHE_UPDATE": "a cache outside the network, as inputs and outputs",
+    "LRN": "BatchNormalization, and trained so; or a square, an average pooling over the channels, a power, a quotient",
+    "PADDING": "a Slice with padding (ONNX Pad), or padding inside the convolution that follows",
+    "RAGGED_SOFTMAX": "Softmax over sequences of one length",
+    "REVERSE_SEQUENCE": "Slice with step -1 for sequences of one length",
+    "ROTARY_EMBEDDING": "its products and sums, as ElementWise layers",
+}
+"""What to write instead of layer types that are refused whatever their attributes."""
 
 DTYPE_LIMITS = {
     "input-type": ("LayerInputTypesLimit", "in_dtype"),

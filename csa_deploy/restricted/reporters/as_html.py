@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_deploy import __version__
-from csa_deploy.restricted.reporters.grouping import grouped, places
+from csa_deploy.restricted.reporters.grouping import grouped, parsed_line, since, some, validator_line
 
 _PLACES = 8
 
@@ -21,4 +21,12 @@ def render(data: Mapping[str, Any]) -> str:
     )
     template = environment.get_template("check.html.j2")
     groups = {scope["scope"]: grouped(scope["findings"]) for scope in data["scopes"]}
-    return template.render(data=data, groups=groups, where=lambda group: places(group, _PLACES), version=__version__)
+    return template.render(
+        data=data,
+        groups=groups,
+        where=lambda places: some(places, _PLACES),
+        since=since,
+        validator=validator_line,
+        parsed=parsed_line(data),
+        version=__version__,
+    )

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from csa_deploy.restricted.reporters.grouping import validator_line
+
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -28,8 +30,11 @@ def render(data: Mapping[str, Any]) -> str:
 def _suite(root: Element, scope: Mapping[str, Any], strict: bool) -> None:
     suite = SubElement(root, "testsuite", name=_clean(scope["scope"]), errors="0")
     properties = SubElement(suite, "properties")
-    for key in ("verdict", "level", "tensorrt", "limits"):
-        SubElement(properties, "property", name=key, value=_clean(str(scope[key])))
+    words = {key: str(scope[key]) for key in ("verdict", "level", "tensorrt", "limits")}
+    words |= {"validator": validator_line(scope), "differs": scope.get("differs", "")}
+    for key, value in words.items():
+        if value:
+            SubElement(properties, "property", name=key, value=_clean(value))
     findings = [finding for finding in scope["findings"] if finding["verdict"] != "note"]
     outcomes = [_case(suite, scope, finding, strict) for finding in findings]
     if not findings:

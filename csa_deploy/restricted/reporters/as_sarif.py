@@ -35,7 +35,11 @@ def render(data: Mapping[str, Any]) -> str:
         "artifacts": [{"location": {"uri": quote(data["model"])}}],
         "results": results,
         "columnKind": "unicodeCodePoints",
-        "properties": {"verdicts": verdicts, "notDone": list(data["not_done"])},
+        "properties": {
+            "verdicts": verdicts,
+            "notDone": list(data["not_done"]),
+            "contradictions": list(data.get("notes", ())),
+        },
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, allow_nan=False) + "\n"
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from csa_deploy.restricted.reporters.grouping import Group, grouped, places
+from csa_deploy.restricted.reporters.grouping import Group, grouped, parsed_line, since, some, validator_line
 
 _COLOURS = {"allowed": "green", "denied": "red", "unknown": "yellow", "note": "blue"}
 _PLACES = 3
+_MESSAGES = 6
 _FALLBACKS = 5
 
 
@@ -30,7 +31,15 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     for scope in data["scopes"]:
         _scope(scope, console)
     for line in data["not_done"]:
-        console.print(f"[dim]not done: {_safe(line)}[/dim]")
+        _line(f"not done: {line}", console, style="dim")
+    for note in data.get("notes", ()):
+        _line(f"contradiction: {note}", console, style="bold red")
+    if parsed := parsed_line(data):
+        _line(f"layer mapping against NVIDIA's parser: {parsed}", console)
+
+
+def _line(text: str, console: Console, indent: int = 0, style: str = "") -> None:
+    console.print(Padding(_safe(text), (0, 0, 0, indent), style=style, expand=False))
 
 
 def _safe(text: str) -> str:
@@ -47,33 +56,36 @@ def _scope(scope: Mapping[str, Any], console: Console) -> None:
         f"  {scope['nodes']} nodes, {scope['layers']} TensorRT layers; "
         f"{counts['denied']} denied, {counts['unknown']} unknown, {counts['note']} notes"
     )
-    for key in ("differs", "why_not_next"):
-        if scope.get(key):
-            console.print(f"  {key.replace('_', ' ')}: {_safe(scope[key])}")
+    if validator := validator_line(scope):
+        _line(f"NVIDIA's validator ({scope['static']} by the rules): {validator}", console, 2)
+    if scope.get("differs"):
+        _line(f"THEY DIFFER: {scope['differs']}", console, 2, "bold red")
+    if scope.get("why_not_next"):
+        _line(f"why no higher evidence: {scope['why_not_next']}", console, 2)
     for group in grouped(scope["findings"]):
-        _group(group, console)
+        _group(group, scope["tensorrt"], console)
     if scope["placement"]:
         _placement(scope["placement"], console)
     if scope["limits"]:
-        console.print(Padding(f"[dim]limits: {_safe(scope['limits'])}[/dim]", (0, 0, 0, 2)))
+        _line(f"limits: {scope['limits']}", console, 2, "dim")
     console.print()
 
 
-def _group(group: Group, console: Console) -> None:
+def _group(group: Group, tensorrt: str, console: Console) -> None:
     first, colour = group.first, _COLOURS[group.first["verdict"]]
     times = f" x{group.count}" if group.count > 1 else ""
-    console.print(
-        f"  [{colour}]{first['verdict']}[/{colour}] {_safe(first['rule'])} [dim]{first['layer']}{times}[/dim]"
-    )
-    lines = [first["message"], f"at: {places(group, _PLACES)}"]
+    rule = f"[{colour}]{first['verdict']}[/{colour}] {_safe(first['rule'])}"
+    console.print(f"  {rule} [dim]{group.layer}{times}[/dim]")
+    for message, places in list(group.messages.items())[:_MESSAGES]:
+        _line(message, console, 6)
+        _line(f"at: {some(places, _PLACES if len(group.messages) == 1 else 1)}", console, 8)
+    if (rest := len(group.messages) - _MESSAGES) > 0:
+        _line(f"and {rest} more of the kind (--format json lists all)", console, 6)
     if first["instead"]:
-        lines.append(f"instead: {first['instead']}")
+        _line(f"instead: {first['instead']}", console, 6)
     if first["repair"]:
-        lines.append(f"repair: {first['repair']} (--fix)")
-    since = f", since {first['since']}" if first["since"] else ""
-    lines.append(f"source: {first['source']} [{first['evidence']}]{since}")
-    for line in lines:
-        console.print(Padding(_safe(line), (0, 0, 0, 6)))
+        _line(f"repair: {first['repair']} (--fix)", console, 6)
+    _line(f"source: {first['source']} [{first['evidence']}], {since(first, tensorrt)}", console, 6)
 
 
 def _placement(placement: Mapping[str, Any], console: Console) -> None:
@@ -84,6 +96,6 @@ def _placement(placement: Mapping[str, Any], console: Console) -> None:
         f"{placement['tensors_crossing']} tensors cross, {placement['bytes_crossing']:,} bytes as FP16"
     )
     for fallback in fallbacks[:_FALLBACKS]:
-        console.print(Padding(_safe(f"GPU: {fallback['node']} ({fallback['op']}): {fallback['rule']}"), (0, 0, 0, 6)))
+        _line(f"GPU: {fallback['node']} ({fallback['op']}): {fallback['rule']}", console, 6)
     if len(fallbacks) > _FALLBACKS:
-        console.print(f"      and {len(fallbacks) - _FALLBACKS} more")
+        _line(f"and {len(fallbacks) - _FALLBACKS} more (--format json lists all)", console, 6)

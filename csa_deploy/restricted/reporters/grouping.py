@@ -6,41 +6,82 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from csa_deploy.restricted.judge import NO_RULE
+
+Finding = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Group:
-    """Findings of one rule about one layer type.
+    """Findings of one rule.
 
     Attributes:
         first: the first of them.
-        places: node and module of each.
+        messages: what is wrong, in the words of each instance, and the places where exactly that is wrong.
     """
 
-    first: Mapping[str, Any]
-    places: tuple[str, ...]
+    first: Finding
+    messages: Mapping[str, tuple[str, ...]]
 
     @property
     def count(self) -> int:
         """Number of findings."""
-        return len(self.places)
+        return sum(map(len, self.messages.values()))
+
+    @property
+    def layer(self) -> str:
+        """The layer type, where there is one that all share."""
+        return "" if self.first["rule"] == NO_RULE else str(self.first["layer"])
 
 
-def grouped(findings: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """Findings grouped by verdict, rule and layer type, in order of appearance."""
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+def grouped(findings: Sequence[Finding]) -> list[Group]:
+    """Findings by verdict, rule and layer type, in order of appearance; layers without a rule are one group."""
+    found: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
-        found.setdefault((finding["verdict"], finding["rule"], finding["layer"]), []).append(finding)
-    return [Group(group[0], tuple(place(finding) for finding in group)) for group in found.values()]
+        layer = "" if finding["rule"] == NO_RULE else finding["layer"]
+        found.setdefault((finding["verdict"], finding["rule"], layer), []).append(finding)
+    return [_group(findings) for findings in found.values()]
 
 
-def place(finding: Mapping[str, Any]) -> str:
+def _group(findings: Sequence[Finding]) -> Group:
+    messages: dict[str, list[str]] = {}
+    for finding in findings:
+        messages.setdefault(finding["message"], []).append(place(finding))
+    return Group(findings[0], {message: tuple(places) for message, places in messages.items()})
+
+
+def place(finding: Finding) -> str:
     """Where a finding is: the node, and the PyTorch module it came from."""
     if not finding["node"]:
         return "the network"
     return f"{finding['node']} (in {finding['module']})" if finding["module"] else str(finding["node"])
 
 
-def places(group: Group, shown: int) -> str:
-    """The first places of a group in words."""
-    rest = group.count - shown
-    return ", ".join(group.places[:shown]) + (f" and {rest} more" if rest > 0 else "")
+def some(places: Sequence[str], shown: int) -> str:
+    """The first of several places, and how many more there are."""
+    rest = len(places) - shown
+    return ", ".join(places[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def since(finding: Finding, tensorrt: str) -> str:
+    """Since which version a rule holds, or in which one it is known to hold."""
+    return f"since {finding['since']}" if finding["since"] else f"seen in {tensorrt}, not known since when"
+
+
+def validator_line(scope: Mapping[str, Any]) -> str:
+    """What NVIDIA's validator says of a scope, in one line; empty where it was not asked."""
+    answer = scope.get("validator")
+    if not answer:
+        return ""
+    refused = [" ".join(filter(None, (layer["layer"], layer["name"]))) for layer in answer["refused"]]
+    detail = some(refused, 3) or " ".join(answer["reason"].split())
+    return f"TensorRT-RTX {answer['version']}: {answer['answer']}" + (f" ({detail})" if detail else "")
+
+
+def parsed_line(data: Mapping[str, Any]) -> str:
+    """What NVIDIA's parser built, against the mapping; empty where it was not asked."""
+    parsed = data.get("parsed")
+    if not parsed:
+        return ""
+    built = f"TensorRT-RTX {parsed['version']} parsed {parsed['layers']} layers"
+    return f"{parsed['answer']} ({' '.join(parsed['reason'].split()) or built})"
