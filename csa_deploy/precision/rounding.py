@@ -15,6 +15,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.shapes import infer_shapes
+
 # Outputs of these are copies of their inputs, which are rounded already.
 _MOVES = {
     *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Relu", "Reshape"),
@@ -31,6 +33,8 @@ def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         model: a graph with FP16 values, as :func:`csa_deploy.precision.fp16.to_fp16` makes it; not changed.
     """
     rounded = ir.from_proto(model)
+    if any(value.dtype is None for node in rounded.graph for value in node.outputs):
+        infer_shapes(rounded)  # a value of unknown type would not be rounded
     for node in list(rounded.graph):
         if node.op_type in _MOVES and not node.domain:
             continue
