@@ -8,11 +8,19 @@ from typing import Any
 from csa_deploy.cli.console import Console
 from csa_deploy.errors import UsageError
 
-FORMATS = ("text", "json", "html")
+FORMATS = ("text", "json", "html", "markdown")
 
 
-def run_report(form: str, output: Path | None, network: str | None, settings: dict[str, Any], console: Console) -> None:
-    """Make report.html and report.json in the workspace, and show or write the asked form."""
+def run_report(
+    form: str,
+    output: Path | None,
+    network: str | None,
+    settings: dict[str, Any],
+    console: Console,
+    *,
+    open_page: bool = False,
+) -> None:
+    """Make report.html and report.json in the workspace, show or write the asked form, open the page if asked to."""
     from csa_deploy.cli.session import existing_workspace, run_verb
     from csa_deploy.workspace import write_atomic
 
@@ -23,12 +31,34 @@ def run_report(form: str, output: Path | None, network: str | None, settings: di
     run_verb(
         ["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console
     )
+    if open_page:
+        _open(workspace.root / "report.html")
     if form == "text":
         return
-    content = (workspace.root / f"report.{form}").read_text(encoding="utf-8")
+    content = _content(workspace.root, form)
     if output is not None:
         write_atomic(output, content)
     else:
         import sys
 
         sys.stdout.write(content)
+
+
+def _content(root: Path, form: str) -> str:
+    if form != "markdown":
+        return (root / f"report.{form}").read_text(encoding="utf-8")
+    import json
+
+    from csa_deploy.report.markdown import summary
+
+    return summary(json.loads((root / "report.json").read_text(encoding="utf-8"))) + "\n"
+
+
+def _open(page: Path) -> None:
+    """Raises EnvironmentLacksError when this machine has no browser."""
+    import webbrowser
+
+    from csa_deploy.errors import EnvironmentLacksError
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise EnvironmentLacksError(f"no browser here to open {page}", fix="copy that file to a machine that has one")

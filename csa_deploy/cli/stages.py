@@ -122,11 +122,12 @@ def report(
     settings: dict[str, Any],
     network: Network = None,
     form: Annotated[
-        str, typer.Option("--format", help="text, json or html: what goes to standard output or --output.")
+        str, typer.Option("--format", help="text, json, html or markdown: what goes to standard output or --output.")
     ] = "text",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
     ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
 ) -> None:
     """Render what the workspace holds.
 
@@ -134,7 +135,7 @@ def report(
     """
     from csa_deploy.cli.report import run_report
 
-    run_report(form, output, network, settings, console)
+    run_report(form, output, network, settings, console, open_page=open_page)
 
 
 def register(app: typer.Typer) -> None:

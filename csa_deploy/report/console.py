@@ -89,8 +89,9 @@ def verdict(data: dict[str, Any], console: Console) -> None:
 
     state = data["verdict"]["state"]
     console.print(f"[{STYLE[state]}]{state.upper()}[/{STYLE[state]}] {escape(data['network'])}")
-    for gate in data["verdict"]["gates"]:
-        console.print(f"  {escape(gate)}", soft_wrap=True)
+    for check in data["verdict"]["checks"]:
+        style = STYLE.get(check["state"], "yellow")
+        console.print(f"  [{style}]{check['state']}[/{style}]  {escape(check['text'])}", soft_wrap=True)
     for reason in data["verdict"]["reasons"]:
         console.print(f"  {escape(reason)}", soft_wrap=True)
     console.print(f"report: {data['workspace']}/report.html", markup=False, soft_wrap=True)

@@ -16,7 +16,8 @@ def summary(data: dict[str, Any]) -> str:
     """The report in one screen: verdict with its gates, a row per graph and engine, and what was not measured."""
     verdict = data["verdict"]
     lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
-    lines += [f"- {_plain(text)}" for text in (*verdict["gates"], *verdict["reasons"])]
+    lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
+    lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
     headings = ("", "weights", "MACs", "top-1", "agrees", "signal/noise", "verdict", "median", "p99")
     lines += ["", *_table(headings, (_row(row) for row in data["rows"]))]
     if data["not_measured"]:

@@ -1,0 +1,84 @@
+"""The headline covers the gates that it lists, each with its own state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csa_deploy.report.markdown import summary
+from csa_deploy.report.verdict import gate_states, verdict
+
+ORDER = ("check", "build", "verify", "profile")
+
+
+def candidate(label: str, state: str = "pass") -> dict[str, Any]:
+    return {"label": label, "verdict": state}
+
+
+def records(state: str = "pass", scope: str = "allowed", gate: list[str] | None = None) -> dict[str, Any]:
+    scopes = [{"scope": "drive-os-7", "verdict": scope, "level": "validator"}] if gate else []
+    return {
+        "check": {"gate": gate, "summary": "checked"},
+        "build": {"engines": {"fp16": {"scopes": scopes}}, "summary": "built"},
+        "verify": {
+            "summary": "compared",
+            "data": {"samples": 10, "name": "digits"},
+            "reference": {"backend": "torch"},
+            "candidates": [candidate("fp32"), candidate("fp16", state)],
+            "not_measured": [{"what": "engine fp16", "reason": "no GPU"}],
+        },
+        "profile": {"summary": "measured"},
+    }
+
+
+def judged(found: dict[str, Any], gates: list[dict[str, Any]] | None = None, **passed: bool) -> dict[str, Any]:
+    return verdict({name: passed.get(name, True) for name in found}, ORDER, found, {"profile": {"gates": gates or []}})
+
+
+def limit(state: str) -> dict[str, Any]:
+    numbers = {"value": 4.0, "low": 3.9, "high": 4.1}
+    return {"label": "fp16", "quantity": "p50_ms", "bound": 5.0, "reason": "", "verdict": state, **numbers}
+
+
+def test_a_pass_says_what_it_rests_on_and_what_did_not_run() -> None:
+    found = judged(records(gate=["drive-os-7"]))
+    assert found["state"] == "pass"
+    assert "accuracy budgets on 10 samples: fp32, fp16; engine fp16 did not run here" in found["gates"]
+    assert any("(evidence: validator)" in text for text in found["gates"])
+
+
+def test_restricted_mode_does_not_count_unless_asked_for() -> None:
+    checks = gate_states(records(gate=None), {})
+    assert [c["state"] for c in checks if c["name"] == "restricted mode"] == ["not counted"]
+    assert judged(records(gate=None))["state"] == "pass"
+
+
+def test_what_is_open_keeps_the_verdict_from_passing() -> None:
+    assert judged(records(state="undecided"))["state"] == "incomplete"
+    assert judged(records(), [limit("undecided")])["state"] == "incomplete"
+    assert judged(records(), [limit("not measured")])["state"] == "incomplete"
+    assert judged(records(scope="unknown", gate=["drive-os-7"]))["state"] == "incomplete"
+    assert judged(records(), [limit("pass")])["state"] == "pass"
+
+
+def test_a_failed_stage_fails_and_a_missing_one_is_named() -> None:
+    assert judged(records(), [limit("fail")], profile=False)["state"] == "fail"
+    found = records()
+    del found["verify"]
+    assert judged(found)["state"] == "incomplete"
+    assert "verify was not run" in judged(found)["reasons"]
+
+
+def test_a_limit_on_a_graph_is_named_as_the_cpus() -> None:
+    (check,) = [c for c in gate_states(records(), {"profile": {"gates": [limit("pass")]}}) if "p50" in c["text"]]
+    assert check["evidence"] == "measured on this machine's CPU, not the target"
+    assert check["text"] == "fp16 p50_ms at most 5: 4 (3.9 to 4.1)"
+
+
+def test_markdown_cannot_be_broken_out_of() -> None:
+    data = {
+        "network": "net",
+        "verdict": {"state": "fail", "checks": [], "reasons": ["a | b\n<script>`"]},
+        "rows": [],
+        "not_measured": [],
+    }
+    assert "- a \\| b &lt;script>'" in summary(data)
