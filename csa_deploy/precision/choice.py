@@ -78,13 +78,20 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
     found = None
     if config.search:
-        found = search(network, samples, labels, config.bounds("int8"), costs, sensitivities, rest=rest)
+        found = search(network, samples, labels, _budget(context), costs, sensitivities, rest=rest)
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     chosen = placement.without(kept)
     corrected, evidence = _bias_correction(network, model, chosen, calibration, samples, config.threads)
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
     estimates = {"int8": 1000 * latency(costs, int8, rest), rest: 1000 * latency(costs, frozenset(), rest)}
     return Choice(corrected, kept, found, evidence, estimates)
+
+
+def _budget(context: Context) -> dict[str, float]:
+    """The budget to hold. Which class an untrained network puts first is chance, so nothing is returned for its sake."""
+    entry = context.source.entry
+    untrained = entry is not None and not entry.pretrained and context.checkpoint is None
+    return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
 
 
 def _bias_correction(

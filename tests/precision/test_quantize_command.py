@@ -1,0 +1,86 @@
+"""``csa-deploy quantize`` as a user types it, on the trained network."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from csa_deploy.precision.trt_cache import read_cache
+
+
+SETTINGS = ("--precision", "fp32,fp16,int8", "--calib-samples", 64, "--samples", 100)
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory, csa):
+    """64 training digits to calibrate on, 100 held-out ones to verify."""
+    folder = tmp_path_factory.mktemp("first")
+    return folder, csa(folder, "quantize", "csa_digits", *SETTINGS)
+
+
+def workspace(folder: Path) -> Path:
+    return folder / "deploy" / "csa_digits"
+
+
+def test_it_keeps_the_accuracy_and_says_so(quantized):
+    folder, said = quantized
+    assert said.returncode == 0, said.stderr
+    verified = json.loads((workspace(folder) / "records" / "verify.json").read_text())
+    (int8,) = [c for c in verified["candidates"] if c["label"] == "int8"]
+    metrics = int8["outputs"][0]["metrics"]
+    assert metrics["top1_drop"] <= 0.01
+    assert metrics["snr_db"] >= 20
+    for words in ("int8 graph", "latency, estimated by a cost model", "calibration cache of TensorRT 8.6"):
+        assert words in said.stdout
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_bytes(quantized, tmp_path, csa):
+    csa(tmp_path, "quantize", "csa_digits", *SETTINGS)
+    first, second = workspace(quantized[0]), workspace(tmp_path)
+    for name in ("onnx/csa_digits.int8.onnx", "calibration/csa_digits.calibration.cache", "calibration/audit.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_the_audit_holds_what_a_review_needs(quantized):
+    root = workspace(quantized[0])
+    audit = json.loads((root / "calibration" / "audit.json").read_text())
+    record = json.loads((root / "records" / "precision.json").read_text())
+    assert audit["images"] == len(audit["hashes"]) == 64
+    assert audit["data"] == "digits:train" and audit["random"] is False
+    tensor = next(iter(audit["tensors"].values()))
+    assert set(tensor["thresholds"]) == set(tensor["clipped"]) == {"minmax", "entropy", "percentile", "mse"}
+    assert sum(tensor["histogram"]["counts"]) == tensor["values"]
+    assert audit["preprocessing"]["size"] == [32, 32]
+    int8 = record["precisions"]["int8"]
+    assert int8["search"]["pareto"][0]["metrics"]["snr_db"] > 20
+    assert {"snr_db_with", "snr_db_without", "used"} == set(int8["techniques"]["bias_correction"])
+    _, scales = read_cache(root / int8["cache"])
+    assert set(int8["scales"]) <= set(scales)
+
+
+def test_images_of_the_evaluation_are_refused_for_calibration(tmp_path, csa):
+    said = csa(tmp_path, "quantize", "csa_digits", "--int8", "--calib", "digits", "--samples", 10)
+    assert said.returncode == 2
+    assert "are in the evaluation set" in said.stderr
+
+
+def test_int8_without_calibration_data_is_refused(lab, csa):
+    said = csa(lab, "quantize", "tiny.onnx", "--int8", "--data", "x.npz")
+    assert said.returncode == 2
+    assert "INT8 needs calibration images" in said.stderr
+
+
+def test_random_data_only_where_it_is_written_out(lab, csa):
+    said = csa(lab, "quantize", "tiny.onnx", "--int8", "--calib", "random", "--data", "x.npz", "--budget", "snr_db=5")
+    record = json.loads((lab / "deploy" / "tiny" / "records" / "precision.json").read_text())
+    assert "random numbers" in " ".join(record["notes"])
+    assert record["precisions"]["int8"]["rest"] == "fp32"  # opset 17 has no FP16 in QuantizeLinear
+    assert said.returncode in (0, 6)
+
+
+def test_why_names_what_keeps_int8_from_being_faster(quantized, csa):
+    folder, _ = quantized
+    said = csa(folder, "quantize", "--why", "deploy/csa_digits/onnx/csa_digits.int8.onnx")
+    assert said.returncode == 0
+    assert "gate in floating point" in said.stdout
