@@ -135,7 +135,7 @@ def read_results(path: Path) -> Results:
             return Results(tuple(map(str, file["id"])), labels, candidates, meta)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", fix="run `csa-deploy verify` first") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: not the results of a comparison ({error})", fix="verify again") from None
 
 

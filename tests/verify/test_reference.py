@@ -1,0 +1,108 @@
+"""FP64 says whose error it is, and the reference's own accuracy says whether the labels can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from csa_deploy.errors import UsageError
+from csa_deploy.runners.base import TensorSpec
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.verify.candidates import Candidate, precision_of, require_same_interface
+from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.verify.reference import arbitrate, own_accuracy
+from csa_deploy.verify.results import OutputColumns
+
+
+def network(scale: float = 1.0) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(1), nn.Linear(12, 4))
+    with torch.no_grad():
+        module[1].weight.mul_(scale)
+    return module
+
+
+def candidate_of(runner: TorchRunner, x: np.ndarray, want: np.ndarray) -> Candidate:
+    candidate = Candidate("fp32", "fp32", "", runner)
+    candidate.update({"y": want}, runner.run({"x": x}), ["s0"], None)
+    return candidate
+
+
+@pytest.mark.parametrize(("ours", "theirs", "blamed"), [(1.0, 1.001, "candidate"), (1.001, 1.0, "reference")])
+def test_fp64_decides(ours: float, theirs: float, blamed: str) -> None:
+    spec = [TensorSpec("x", (1, 3, 2, 2), "float32")]
+    x = np.random.default_rng(0).standard_normal((1, 3, 2, 2)).astype("f4")
+    exact = network()
+
+    class Off(nn.Module):
+        """Right in FP64; in FP32 off by a factor, as a bad kernel would be."""
+
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.inner, self.factor = exact, factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner.to(x.dtype)(x) * (self.factor if x.dtype == torch.float32 else 1.0)
+
+    reference, other = (TorchRunner(Off(f), spec, ["y"], threads=1) for f in (ours, theirs))
+    with reference, other:
+        candidate = candidate_of(other, x, reference.run({"x": x})["y"])
+        (found,), reason = arbitrate(reference, [candidate], {"s0": {"x": x}})
+    assert reason == "" and found.farther == blamed
+
+
+def test_where_fp64_is_impossible_it_says_so(make_tiny: Any) -> None:
+    runner = OnnxRuntimeRunner(make_tiny().SerializeToString(), threads=1)
+    found, reason = arbitrate(runner, [], {})
+    assert found == [] and "ONNX Runtime has no FP64" in reason
+
+
+def accuracy(labels: np.ndarray, predicted: np.ndarray, trained: bool = True) -> Any:
+    want = np.eye(10, dtype="f4")[predicted]
+    metrics = OutputMetrics("y")
+    metrics.update(want, want, [str(i) for i in range(len(want))], labels)
+    return own_accuracy(OutputColumns("y", 10, metrics.columns), labels.tolist(), trained=trained)
+
+
+def test_labels_off_by_one_are_recognised() -> None:
+    predicted = np.arange(100) % 10
+    assert accuracy(predicted, predicted).verdict == "pass"
+    for shift in (1, -1):
+        found = accuracy((predicted + shift) % 10, predicted)
+        assert found.verdict == "fail" and f"off by {shift}" in found.statement
+
+
+def test_a_reference_no_better_than_chance_fails_only_when_trained() -> None:
+    draw = np.random.default_rng(0)
+    labels, predicted = draw.integers(0, 10, 2000), draw.integers(0, 10, 2000)
+    assert accuracy(labels, predicted).verdict == "fail"
+    assert accuracy(labels, predicted, trained=False).verdict == "not expected"
+    assert accuracy(np.arange(3), np.arange(3)).verdict == "pass"
+
+
+def test_precision_is_read_from_the_types(make_tiny: Any) -> None:
+    model = make_tiny()
+    assert precision_of(model) == "fp32"
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    assert precision_of(model) == "fp16"
+    model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["y", "s"], ["q"]))
+    assert precision_of(model) == "int8"
+
+
+def test_other_names_and_sizes_are_listed_side_by_side(make_tiny: Any, tmp_path: Path) -> None:
+    reference = OnnxRuntimeRunner(make_tiny().SerializeToString(), threads=1)
+    for other, message in (
+        (make_tiny(name="image"), r"bad has image \[1, 3, 16, 16\]; the reference has x \[1, 3, 16, 16\]"),
+        (make_tiny(inputs=(1, 3, 8, 8)), r"bad has x \[1, 3, 8, 8\]; the reference has x \[1, 3, 16, 16\]"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            require_same_interface(reference, OnnxRuntimeRunner(other.SerializeToString(), threads=1), "bad")
