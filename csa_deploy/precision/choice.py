@@ -88,7 +88,7 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
 
 def _budget(context: Context) -> dict[str, float]:
-    """The budget to hold. Which class an untrained network puts first is chance, so nothing is returned for its sake."""
+    """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
     return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}

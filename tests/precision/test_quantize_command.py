@@ -7,7 +7,6 @@ import pytest
 
 from csa_deploy.precision.trt_cache import read_cache
 
-
 SETTINGS = ("--precision", "fp32,fp16,int8", "--calib-samples", 64, "--samples", 100)
 
 
