@@ -50,7 +50,9 @@ class TargetConfig(BaseModel):
     @field_validator("tensorrt", "power_mode", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, (int, float)) else value  # YAML reads 8.6 as a number
+        if isinstance(value, float) and value >= 10:
+            raise ValueError("put it in quotes: YAML reads 10.10 as the number 10.1")
+        return str(value) if isinstance(value, (int, float)) else value  # 8.6 is a number to YAML as well
 
     @field_validator("host")
     @classmethod
