@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("startup", "graphs", "stages", "calibration")
+NAMES = ("startup", "graphs", "stages", "calibration", "verify")
 RESULTS = Path(__file__).parent / "results"
 
 
