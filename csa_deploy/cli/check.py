@@ -78,8 +78,8 @@ def _repair(graph: Path, target: Path, result: Any, console: Console) -> Path:
     from csa_deploy.graph.repair import repair
     from csa_deploy.restricted.check import check as static_check
 
-    before, report, names, steps = load_model(graph, full_check=False), result.report, set[str](), []
-    model = before
+    model = before = load_model(graph, full_check=False)
+    report, names, steps = result.report, set[str](), list[Any]()
     while wanted := {name for scope in report.scopes for name in scope.repairs} - names:
         names |= wanted
         repaired = repair(model, wanted)

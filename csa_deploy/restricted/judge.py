@@ -30,6 +30,8 @@ class Judge:
 
     def __init__(self, pack: Pack) -> None:
         self.pack = pack
+        allows = any(rule.verdict == "allowed" for rule in pack.rules)
+        self._permitted = f"a layer that `csa-deploy rules {pack.scope}` allows, or " if allows else ""
         self._spoken: dict[tuple[str, str], list[tuple[Rule, bool | None]]] = {}
 
     def judge(self, layer: Layer) -> Judgement:
@@ -62,7 +64,7 @@ class Judge:
                 f"no source says whether {what} is allowed",
                 pack.limits or "the list of this scope is open",
             )
-            instead = f"a layer that `csa-deploy rules {pack.scope}` allows, or a build that decides"
+            instead = f"{self._permitted}a build that decides"
         return _make(layer, NO_RULE, pack.default, message, source=source, evidence="definition", instead=instead)
 
 

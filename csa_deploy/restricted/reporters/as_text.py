@@ -75,7 +75,7 @@ def _group(group: Group, tensorrt: str, console: Console) -> None:
     first, colour = group.first, _COLOURS[group.first["verdict"]]
     times = f" x{group.count}" if group.count > 1 else ""
     rule = f"[{colour}]{first['verdict']}[/{colour}] {_safe(first['rule'])}"
-    console.print(f"  {rule} [dim]{group.layer}{times}[/dim]")
+    console.print(f"  {rule}[dim]{' ' * bool(group.layer)}{group.layer}{times}[/dim]")
     for message, places in list(group.messages.items())[:_MESSAGES]:
         _line(message, console, 6)
         _line(f"at: {some(places, _PLACES if len(group.messages) == 1 else 1)}", console, 8)
