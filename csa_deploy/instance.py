@@ -29,6 +29,7 @@ class Network:
         output_names: one per output tensor, flattened in order.
         preprocessing: how an image becomes the input; None when the inputs are no single image.
         weights: where the weights come from, in words.
+        notes: what was assumed about it.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Network:
     output_names: tuple[str, ...]
     preprocessing: Preprocessing | None
     weights: str
+    notes: tuple[str, ...] = ()
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
@@ -93,9 +95,11 @@ def make_network(
 
         weights = f"{checkpoint.name} ({load_checkpoint(module, checkpoint, key=checkpoint_key)})"
     preprocessing = _preprocessing(module, declared, where, input_size)
+    assumed = preprocessing is not None and getattr(module, "preprocessing", declared) is None
+    notes = (f"the network states no preprocessing; assumed {preprocessing}",) if assumed else ()
     inputs = _inputs(module, preprocessing, where, batch)
     names = _output_names(module, inputs, where)
-    return Network(module, inputs, names, preprocessing, weights)
+    return Network(module, inputs, names, preprocessing, weights, notes)
 
 
 def _call(factory: Any, where: str, input_size: tuple[int, int] | None) -> Any:

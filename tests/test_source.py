@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from csa_deploy.errors import UsageError
+from csa_deploy.network import Preprocessing
 from csa_deploy.source import Source, load_source, slug_of
 
 NETS = """
@@ -112,9 +113,18 @@ def test_a_module_instance(nets: Path) -> None:
 
 def test_preprocessing_of_the_module_and_of_the_file(nets: Path) -> None:
     network = load_source(f"{nets}:grey").make_network()
-    assert network.input_specs[0].shape == (1, 1, 20, 30)
+    assert network.input_specs[0].shape == (1, 1, 20, 30) and network.notes == ()
     nets.write_text(NETS + "\npreprocessing = Preprocessing((10, 12))\n")
     assert load_source(f"{nets}:plain").make_network().input_specs[0].shape == (1, 3, 10, 12)
+
+
+def test_preprocessing_that_nobody_stated_is_called_assumed(nets: Path) -> None:
+    network = load_source(f"{nets}:plain").make_network()
+    assert network.preprocessing == Preprocessing((224, 224))
+    assert (
+        len(network.notes) == 1 and "states no preprocessing; assumed Preprocessing(size=(224, 224)" in network.notes[0]
+    )
+    assert load_source(f"{nets}:two").make_network().notes == ()  # takes no image
 
 
 def test_several_inputs_and_outputs(nets: Path) -> None:

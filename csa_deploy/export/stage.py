@@ -60,7 +60,7 @@ def run(context: Context) -> StageOutput:
     exported = export_module(
         network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
     )
-    model, notes = exported.model, list(exported.notes)
+    model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
     write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
     path = _check_and_save(context, model)
