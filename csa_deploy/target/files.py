@@ -33,7 +33,9 @@ _APPEND = """cat >> "$1" || exit 3
 [ "$(wc -c < "$1" | tr -d ' ')" -ge "$4" ] || exit 0
 if [ "$(sha256sum < "$1" | cut -c1-64)" = "$3" ]; then mv -f "$1" "$2"; else rm -f "$1"; exit 4; fi"""
 _TAIL = 'tail -c "+$2" "$1"'
-_MAKE_FOLDER = """mkdir -p "$1" && [ -w "$1" ] || exit 1
+# Readable by its owner alone; one that another user made is not taken (workdir often lies under /tmp).
+_MAKE_FOLDER = """umask 077
+mkdir -p "$1" && [ -w "$1" ] && [ -O "$1" ] && [ -O "${1%/*}" ] || { echo "not ours" >&2; exit 1; }
 df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }"""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.target.files import Progress, get, listing, make_folder, persistently, put
-from csa_deploy.target.transport import ConnectionLostError, Transport, run_script
+from csa_deploy.target.transport import Transport, UnreachableError, run_script
 from csa_deploy.workspace import key_of, sha256_of
 
 _logger = logging.getLogger(__name__)
@@ -119,25 +119,29 @@ def run_job(
         Exit status, log and files; a failed command is no error here.
 
     Raises:
-        ConnectionLostError: the connection broke and stayed broken; the job goes on on the target.
-        EnvironmentLacksError: the target cannot be reached or written, lacks space, or ended the job without a trace.
+        UnreachableError: the target cannot be reached, or not any more; a job that was started goes on there.
+        EnvironmentLacksError: the target cannot be written, lacks space, or ended the job without a trace.
     """
-    folder = f"{workdir}/{job.key[:24]}"
+    folder, started = f"{workdir}/{job.key[:24]}", False
     try:
         if _state(transport, folder) == "gone":
             _prepare(transport, workdir, folder, job, progress)
+            started = True  # from here on it may run, even when no answer comes
             _start(transport, folder, job)
         else:
+            started = True
             _logger.info("%s: taking up the job that an earlier command started", transport.name)
         status = _wait(transport, folder, limit_s)
-    except ConnectionLostError as error:
-        raise ConnectionLostError(
+        finished = _collect(transport, folder, job, into, status)
+    except UnreachableError as error:
+        if not started:
+            raise
+        raise UnreachableError(
             f"{error.message}; what was started goes on there", fix="run the same command again: it takes the job up"
         ) from None
     except KeyboardInterrupt:
         run_script(transport, _STOP, folder)
         raise
-    finished = _collect(transport, folder, job, into, status)
     persistently(lambda: run_script(transport, 'rm -rf "$1"', folder), transport)
     return finished
 

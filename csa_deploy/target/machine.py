@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,6 @@ from csa_deploy.target.files import persistently
 from csa_deploy.target.transport import Transport, open_transport, run_script
 
 _SCRIPT = Path(__file__).with_name("detect.sh.j2")  # plain sh; the suffix is the one that packages carry
-_WORKDIR = "/tmp/csa-deploy"  # noqa: S108 - this machine's, when no target's file names one
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def open_machine(config: TargetConfig | None, *, root: str = "") -> Iterator[Mac
             transport=transport,
             name=transport.name,
             platform=config.platform if config else "this machine",
-            workdir=config.workdir if config else _WORKDIR,
+            workdir=config.workdir if config else f"{tempfile.gettempdir()}/csa-deploy-{os.getuid()}",
             environment=config.environment if config else {},
             facts=Facts(values, facts.clocks),
             trtexec=trtexec,

@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -26,7 +25,11 @@ _logger = logging.getLogger(__name__)
 _SSH_FAILED = 255
 
 
-class ConnectionLostError(EnvironmentLacksError):
+class UnreachableError(EnvironmentLacksError):
+    """There is no way to the target."""
+
+
+class ConnectionLostError(UnreachableError):
     """The connection broke; trying again may help."""
 
 
@@ -56,7 +59,7 @@ class Transport(Protocol):
     def command(self, script: str, *arguments: str) -> list[str]:
         """The local command that runs a script on the target with positional arguments."""
 
-    def failure(self, status: int, complaint: str) -> EnvironmentLacksError | None:
+    def failure(self, status: int, complaint: str) -> UnreachableError | None:
         """What a failed command means when the way to the target is the cause; None when the script failed."""
 
     def __enter__(self) -> Transport: ...
@@ -70,7 +73,7 @@ def run_script(transport: Transport, script: str, *arguments: str, data: bytes =
     """Run a script to its end.
 
     Raises:
-        EnvironmentLacksError: the target cannot be reached.
+        UnreachableError: the target cannot be reached.
         ConnectionLostError: the connection broke.
     """
     done = subprocess.run(transport.command(script, *arguments), input=data, capture_output=True, check=False)
@@ -90,7 +93,7 @@ class LocalTransport:
         """``sh -c`` here."""
         return ["sh", "-c", script, "csa-deploy", *arguments]
 
-    def failure(self, status: int, complaint: str) -> EnvironmentLacksError | None:
+    def failure(self, status: int, complaint: str) -> UnreachableError | None:
         """Never."""
         return None
 
@@ -165,13 +168,13 @@ class SshTransport:
         words += ["-p", str(config.port)] if config.port else []
         return [*words, *(["-J", config.jump] if config.jump else [])]
 
-    def failure(self, status: int, complaint: str) -> EnvironmentLacksError | None:
+    def failure(self, status: int, complaint: str) -> UnreachableError | None:
         """ssh's own failures; scripts never end with its status."""
         if status != _SSH_FAILED and status >= 0:
             return None
         for pattern, cause, cure in _REFUSALS:
             if re.search(pattern, complaint):
-                return EnvironmentLacksError(f"{self.name} cannot be reached: {cause}", fix=cure)
+                return UnreachableError(f"{self.name} cannot be reached: {cause}", fix=cure)
         last = complaint.splitlines()[-1] if complaint else f"ssh ended with status {status}"
         return ConnectionLostError(f"the connection to {self.name} broke: {last}", fix="run the command again")
 
@@ -194,8 +197,3 @@ class SshTransport:
 def open_transport(config: TargetConfig | None) -> Transport:
     """The way to a target; None is this machine."""
     return LocalTransport() if config is None else SshTransport(config)
-
-
-def quote_path(path: Path | str) -> str:
-    """A path as one word of a shell script that is written to a file."""
-    return shlex.quote(str(path))

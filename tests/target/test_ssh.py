@@ -174,7 +174,7 @@ def test_a_lost_target_is_reported_and_the_next_command_takes_the_job_up(
         run_job(transport, workdir, job, tmp_path)
     loser.join()
     assert not (tmp_path / "out").exists()
-    assert "nothing listens" in caught.value.message or "goes on there" in caught.value.message
+    assert "goes on there" in caught.value.message
     sshd.start()
     with open_transport(sshd.config()) as transport:
         assert run_job(transport, workdir, job, tmp_path).files["out"].read_text() == "done\n"
