@@ -99,6 +99,9 @@ def train(
     evaluate_only: Annotated[
         bool, _option("Only classify the held-out images with what was trained.", "--evaluate-only")
     ] = False,
+    qat: Annotated[
+        bool, _option("Fine-tune the INT8 graph of the workspace (recipe qat) instead of training.", "--qat")
+    ] = False,
     epochs: Annotated[int | None, _option("Instead of the recipe's.")] = None,
     warmup_epochs: Annotated[float | None, _option("Instead of the recipe's.")] = None,
     lr: Annotated[float | None, _option("Peak learning rate instead of the recipe's.")] = None,
@@ -146,10 +149,17 @@ def train(
     from csa_deploy.train.subject import entry_of
 
     entry = entry_of(network)
+    root = Path(settings.get("workspace") or default_root(network))
+    if qat:
+        from csa_deploy.train.qat import quantized, tunable, write_graphs
+
+        ptq = quantized(root)
+        entry = tunable(entry, ptq)
     try:
         sides = parse_size(size)
     except ValueError as error:
         raise UsageError(f"--size: {error}") from None
+    shape = sides or entry.preprocessing.size
     overrides = {
         "epochs": epochs,
         "warmup_epochs": warmup_epochs,
@@ -162,10 +172,8 @@ def train(
     }
     options = TrainOptions(
         data=data or entry.dataset,
-        output=output or Path(settings.get("workspace") or default_root(network)) / "train",
-        recipe=load_recipe(
-            recipe or default_recipe(data or entry.dataset, sides or entry.preprocessing.size), overrides
-        ),
+        output=output or root / ("qat" if qat else "train"),
+        recipe=load_recipe(recipe or ("qat" if qat else default_recipe(data or entry.dataset, shape)), overrides),
         seed=seed,
         size=sides,
         batch_size=batch_size,
@@ -193,6 +201,9 @@ def train(
         )
     if result is not None:
         _show(result, options.output, console)
+        if qat and result.finished:
+            graphs = write_graphs(ptq, result.weights["model"], options.output, entry.name.removesuffix("-qat"))
+            console.show(f"  graphs: {', '.join(str(path) for path in graphs.values())}")
 
 
 def _line(summary: EpochSummary) -> str:

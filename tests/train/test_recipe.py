@@ -72,11 +72,11 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path.write_text("- epochs")
     with pytest.raises(UsageError, match="mapping"):
         load_recipe(str(path))
-    with pytest.raises(UsageError, match="animals, imagenet, small"):
+    with pytest.raises(UsageError, match="animals, imagenet, qat, small"):
         load_recipe(str(tmp_path / "none.yaml"))
 
 
 def test_data_and_input_size_choose_the_recipe() -> None:
     asked = [("digits", (32, 32)), ("animals", (32, 32)), ("imagenet", (224, 224)), ("folder", (64, 224))]
     assert [default_recipe(*one) for one in asked] == ["small", "animals", "imagenet", "imagenet"]
-    assert {load_recipe(name).epochs for name in names()} == {10, 25, 300}
+    assert {load_recipe(name).epochs for name in names()} == {2, 10, 25, 300}

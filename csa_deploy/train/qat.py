@@ -1,0 +1,93 @@
+"""Quantization-aware fine-tuning of what a workspace calibrated, ending in the Q/DQ graph that calibration makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from safetensors.torch import load_file
+from torch import nn
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import load_model, save_model
+from csa_deploy.network import NetworkEntry
+from csa_deploy.precision.int8 import to_int8
+from csa_deploy.precision.placement import Layer, Placement
+from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.train.graph_module import GraphModule
+from csa_deploy.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What post-training quantization decided.
+
+    Attributes:
+        model: the optimized FP32 graph.
+        layers: what runs in INT8.
+        kept: layers that stay in floating point, with the reason.
+        keep_fp32: nodes that stay in FP32.
+        scales: of the activations.
+    """
+
+    model: onnx.ModelProto
+    layers: tuple[Layer, ...]
+    kept: dict[str, str]
+    keep_fp32: tuple[str, ...]
+    scales: dict[str, float]
+
+    def module(self) -> GraphModule:
+        """The graph with INT8 rounding, to be trained."""
+        return GraphModule(self.model, self.layers, self.scales)
+
+    def int8(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The Q/DQ graph of ``model``, which differs from :attr:`model` in its weights."""
+        thresholds = {name: scale * LEVELS for name, scale in self.scales.items()}
+        return to_int8(model, Placement(self.layers), thresholds, kept=self.kept, keep_fp32=self.keep_fp32).model
+
+
+def quantized(root: Path) -> Quantized:
+    """Read the INT8 decisions of a workspace.
+
+    Raises:
+        UsageError: nothing was quantized to INT8 there.
+    """
+    workspace = Workspace(root)
+    found: dict[str, Any] = {}
+    if workspace.stage("precision"):
+        found = workspace.record("precision")["precisions"].get("int8", {})
+    if not found:
+        raise UsageError(f"{root}: no INT8 graph here yet", fix="run `csa-deploy quantize NETWORK --int8` first")
+    layers = tuple(
+        Layer(e["name"], e["op"], {int(i): t for i, t in e["activations"].items()}, e["weight"], e["axis"])
+        for e in found["int8"]
+    )
+    return Quantized(
+        load_model(root / workspace.record("optimize")["graph"]),
+        layers,
+        dict(found["kept_floating"]),
+        tuple(node["name"] for node in found["kept"]),
+        found["scales"],
+    )
+
+
+def tunable(entry: NetworkEntry, ptq: Quantized) -> NetworkEntry:
+    """The network's entry with the quantized graph in place of its module."""
+
+    def factory() -> nn.Module:
+        return ptq.module()
+
+    return replace(entry, name=f"{entry.name}-qat", factory=factory)
+
+
+def write_graphs(ptq: Quantized, weights: Path, output: Path, name: str) -> dict[str, Path]:
+    """Write ``<name>.qat.onnx`` (FP32) and ``<name>.qat.int8.onnx`` with fine-tuned weights; returns their paths."""
+    module = ptq.module()
+    module.load_state_dict(load_file(weights))
+    tuned = module.written_to(ptq.model)
+    paths = {"fp32": output / f"{name}.qat.onnx", "int8": output / f"{name}.qat.int8.onnx"}
+    save_model(tuned, paths["fp32"])
+    save_model(ptq.int8(tuned), paths["int8"])
+    return paths
