@@ -108,12 +108,29 @@ def build(
 
 
 @flags("profile")
-def profile(console: Console, settings: dict[str, Any], network: Network = None) -> None:
+def profile(
+    console: Console,
+    settings: dict[str, Any],
+    network: Network = None,
+    sweep_batch: Annotated[
+        str | None, typer.Option("--sweep-batch", metavar="1,2,4", help="Instead, time the network at these batches.")
+    ] = None,
+    sweep_size: Annotated[
+        str | None,
+        typer.Option("--sweep-size", metavar="START:STOP:STEP", help="Instead, time it at these input sizes."),
+    ] = None,
+) -> None:
     """Measure latency of what runs here.
 
-    Says what was not measured, and why. The latency of a CPU is never shown as the target's.
+    Says what was not measured, and why. The latency of a CPU is never shown as the target's. Exit 7 when a --limit is
+    broken, or when it is slower than the --baseline by more than noise.
     """
-    run_verb(["profile"], network, settings, console)
+    if sweep_batch is None and sweep_size is None:
+        run_verb(["profile"], network, settings, console)
+        return
+    from csa_deploy.cli.profile_sweep import run_profile_sweep
+
+    run_profile_sweep(sweep_batch, sweep_size, network, settings, console)
 
 
 @flags("report")

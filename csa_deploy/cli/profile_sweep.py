@@ -1,0 +1,57 @@
+"""``csa-deploy profile --sweep-batch`` and ``--sweep-size``: how cost grows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from csa_deploy.cli.console import Console
+
+FILE = "profile_sweep.json"
+
+
+def run_profile_sweep(
+    batches: str | None, sides: str | None, network: str | None, settings: dict[str, Any], console: Console
+) -> None:
+    """Sweep, print the table, and store it in the workspace, where the report finds it."""
+    from rich.table import Table
+
+    from csa_deploy.cli.session import opened, resolve
+    from csa_deploy.pipeline import Stage
+    from csa_deploy.profile.sweep import parse_points, sweep
+    from csa_deploy.workspace import dump_json, write_atomic
+
+    wanted = {
+        "batches": parse_points("--sweep-batch", batches) if batches else [],
+        "sides": parse_points("--sweep-size", sides) if sides else [],
+    }
+    config, root = resolve(network, settings, inherit=True)
+    stage = Stage("sweep", "batch and size")
+    with opened(config, root) as context:
+        with console.watching() as watcher:
+            watcher.started(stage)
+            data = sweep(
+                context.source, config, **wanted, progress=lambda done, total: watcher.progress(stage, done, total)
+            )
+        write_atomic(root / FILE, dump_json(data))
+        context.workspace.forget(["report"])  # what it shows has changed
+    table = Table(title=f"{context.name} on this machine's CPU", title_justify="left")
+    for heading in ("batch", "side", "MACs", "median", "99 % interval", "per sample"):
+        table.add_column(heading, justify="right")
+    for row in data["rows"]:
+        table.add_row(*_cells(row))
+    console.show(table, data["method"], str(root / FILE))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    from csa_deploy import units
+
+    shown = [str(row["batch"]), str(row["side"]), units.giga(row["macs"])]
+    if row["median_ms"] is None:
+        return [*shown, f"not measured: {row['reason']}", units.NONE, units.NONE]
+    low, high = row["interval_ms"]
+    return [
+        *shown,
+        units.milliseconds(row["median_ms"]),
+        f"{low:.2f} to {high:.2f}",
+        units.milliseconds(row["median_ms"] / row["batch"]),
+    ]

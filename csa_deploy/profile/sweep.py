@@ -1,0 +1,123 @@
+"""How cost grows with batch and input size: the network exported anew at each, timed on this machine's CPU."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy.errors import CsaDeployError, UsageError
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+    from csa_deploy.source import Source
+
+METHOD = "The network exported anew at each point, in ONNX Runtime on this machine's CPU: not the target's latency."
+
+
+@dataclass(frozen=True)
+class Point:
+    """One batch and size.
+
+    Attributes:
+        kind: ``"batch"`` or ``"side"``, what was swept.
+        batch: samples per inference.
+        side: of the square input in pixels.
+        macs: multiply-accumulates of one inference.
+        median_ms: latency of one inference; None when it was not measured.
+        interval_ms: 99 % interval of the median.
+        reason: why it was not measured.
+    """
+
+    kind: str
+    batch: int
+    side: int
+    macs: int | None = None
+    median_ms: float | None = None
+    interval_ms: tuple[float, float] | None = None
+    reason: str = ""
+
+
+def parse_points(flag: str, text: str) -> list[int]:
+    """``1,2,4`` or ``START:STOP:STEP`` (both ends included).
+
+    Raises:
+        UsageError: another form.
+    """
+    if re.fullmatch(r"\d+(,\d+)*", text):
+        points = [int(v) for v in text.split(",")]
+    elif match := re.fullmatch(r"(\d+):(\d+):([1-9]\d*)", text):
+        points = list(range(int(match[1]), int(match[2]) + 1, int(match[3])))
+    else:
+        points = []
+    if not points or min(points) < 1:
+        raise UsageError(f"{flag} '{text}' is no list of numbers", fix="write 1,2,4,8 or START:STOP:STEP")
+    return points
+
+
+def sweep(
+    source: Source,
+    config: Config,
+    *,
+    batches: Sequence[int] = (),
+    sides: Sequence[int] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure; a point that the network refuses is kept with the reason.
+
+    Returns:
+        ``schema_version``, ``method``, ``iterations`` and ``rows``, one :class:`Point` each.
+
+    Raises:
+        UsageError: an ONNX file, whose batch and size are fixed.
+    """
+    if source.kind == "onnx":
+        raise UsageError(f"{source.spec}: an ONNX file has one batch and size", fix="sweep the PyTorch network instead")
+    asked = [("batch", batch, None) for batch in batches] + [("side", config.batch, side) for side in sides]
+    rows = []
+    for done, (kind, batch, side) in enumerate(asked):
+        rows.append(asdict(_measure(source, config, kind, batch, side)))
+        progress(done + 1, len(asked))
+    return {"schema_version": 1, "method": METHOD, "iterations": config.iterations, "rows": rows}
+
+
+def _measure(source: Source, config: Config, kind: str, batch: int, side: int | None) -> Point:
+    from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+
+    size = (side, side) if side else config.size
+    try:
+        network = source.make_network(input_size=size, batch=batch)
+        shape = network.input_specs[0].shape
+        model = export_module(
+            network.module,
+            network.inputs,
+            network.output_names,
+            opset=config.opset or OPSET_FOR_TENSORRT[config.tensorrt],
+            exporter=config.exporter,
+        ).model
+        measured = _time(model, config)
+    except (CsaDeployError, RuntimeError, ValueError) as error:
+        return Point(kind, batch, side or 0, reason=(str(error).splitlines() or [type(error).__name__])[0])
+    return Point(kind, batch, int(shape[-1] or 0), *measured)
+
+
+def _time(model: Any, config: Config) -> tuple[int, float, tuple[float, float]]:
+    import onnx
+
+    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.graph.stats import graph_statistics
+    from csa_deploy.profile.latency import measure
+    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "point.onnx"
+        onnx.save(model, path)
+        with OnnxRuntimeRunner(path, threads=config.threads, spin=False, name="sweep") as runner:
+            shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+            feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, config.seed)
+            found = measure(runner, feeds, iterations=config.iterations, warmup=config.warmup)
+    low, high = found["intervals_ms"]["50"]
+    return graph_statistics(model).macs, found["percentiles_ms"]["50"], (low, high)
