@@ -43,7 +43,7 @@ class Row:
         reason: what is wrong beyond an error: values that are not finite, another shape.
         restored_snr_db: signal-to-noise ratio of the network's outputs when this module alone computes as the
             reference does; None where that was not tried.
-        clipped: largest share of values that quantization clips in a tensor of this module; None if none is quantized.
+        clipped: largest share of values that quantization clips in what comes in; None if none of that is quantized.
         largest: largest absolute value of that tensor.
         limit: largest absolute value that its range holds.
     """
@@ -221,7 +221,7 @@ def rows_of(bounds: Sequence[Boundary], comparison: Comparison, clipping: Mappin
     rows = []
     for module, own in grouped.items():
         before = {t for b in own for t in b.before} - {b.tensor for b in own}
-        clipped = max((clipping[b.tensor] for b in own if b.tensor in clipping), key=lambda c: c.share, default=None)
+        clipped = max((clipping[t] for t in before if t in clipping), key=lambda c: c.share, default=None)
         rows.append(
             Row(
                 module,
