@@ -69,6 +69,21 @@ def uses_trtexec(config: Config) -> bool:
     return bool(config.target) or config.backend == "trtexec"
 
 
+def check_settings(config: Config) -> None:
+    """Refuse settings that do not go together, and a target's file that cannot be read; reaches nothing.
+
+    Raises:
+        UsageError: named.
+    """
+    from csa_deploy.target.config import load_target
+
+    parse_options(config.builder_option)
+    if config.builder_option and not uses_trtexec(config):
+        raise UsageError("--builder-option is for trtexec", fix="add --backend trtexec or --target")
+    if uses_trtexec(config) and config.target:
+        load_target(Path(config.target))
+
+
 @contextmanager
 def opened_builder(config: Config) -> Iterator[Builder]:
     """The builder that a configuration asks for, its target reached.
@@ -77,10 +92,9 @@ def opened_builder(config: Config) -> Iterator[Builder]:
         UsageError: builder options without trtexec.
         EnvironmentLacksError: the target cannot be reached, or has no trtexec of a known version.
     """
+    check_settings(config)
     options = parse_options(config.builder_option)
     if not uses_trtexec(config):
-        if config.builder_option:
-            raise UsageError("--builder-option is for trtexec", fix="add --backend trtexec or --target")
         yield Builder(None, options)
         return
     from csa_deploy.target.config import load_target

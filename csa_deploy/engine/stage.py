@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.builders import Builder, builder_key, opened_builder
+from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
@@ -27,6 +27,11 @@ FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 # What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
 _MEASURED = ("parse_seconds", "build_seconds", "peak_memory_bytes")
 _PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "torch")
+
+
+def preflight(context: Context) -> None:
+    """Refuse settings that do not go together before anything runs."""
+    check_settings(context.config)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
