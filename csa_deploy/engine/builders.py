@@ -15,7 +15,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.engine.trtexec import command_line, trtexec_build
-from csa_deploy.engine.trtexec_command import TrtexecOptions, parse_options
+from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 from csa_deploy.pipeline import versions
 

@@ -15,9 +15,10 @@ from onnx import TensorProto
 from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
-from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, TrtexecOptions, build_command
+from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, build_command
 from csa_deploy.engine.trtexec_messages import explain, plain
 from csa_deploy.engine.trtexec_options import Version
+from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.load import all_tensors, load_model, require_static
 from csa_deploy.target.job import Finished, Job, run_job

@@ -55,7 +55,7 @@ def on_machine(
         UsageError: it is not the engine that its passport describes.
     """
     from csa_deploy.engine.passport import check_engine
-    from csa_deploy.engine.trtexec_command import parse_options
+    from csa_deploy.engine.trtexec_settings import parse_options
     from csa_deploy.runners.trtexec_runner import TrtexecRunner
 
     check_engine(path)

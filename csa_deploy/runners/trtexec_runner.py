@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, TrtexecOptions, run_command
+from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, run_command
 from csa_deploy.engine.trtexec_messages import explain
+from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
 from csa_deploy.target.job import Job, run_job

@@ -35,6 +35,7 @@ if [ "$(sha256sum < "$1" | cut -c1-64)" = "$3" ]; then mv -f "$1" "$2"; else rm 
 _TAIL = 'tail -c "+$2" "$1"'
 # Readable by its owner alone; one that another user made is not taken (workdir often lies under /tmp).
 _MAKE_FOLDER = """umask 077
+command -v sha256sum >/dev/null || { echo "the target has no sha256sum" >&2; exit 1; }
 mkdir -p "$1" && [ -w "$1" ] && [ -O "$1" ] && [ -O "${1%/*}" ] || { echo "not ours" >&2; exit 1; }
 df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }"""
 
@@ -73,7 +74,7 @@ def make_folder(transport: Transport, folder: str) -> int | None:
     done = persistently(lambda: run_script(transport, _MAKE_FOLDER, folder), transport)
     if done.status:
         raise EnvironmentLacksError(
-            f"{transport.name}: {folder} cannot be written: {done.complaint or 'no permission'}",
+            f"{transport.name}: {folder} cannot be used: {done.complaint or 'no permission'}",
             fix="set workdir: in the target's file to a directory that may be written",
         )
     return int(done.text) * 1024 if done.text.isdigit() else None

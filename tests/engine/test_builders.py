@@ -9,7 +9,7 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.engine.builders import check_settings, opened_builder, uses_trtexec
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.trtexec_command import TrtexecOptions, parse_options
+from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 
 

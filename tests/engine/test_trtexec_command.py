@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.trtexec_command import Timing, TrtexecOptions, build_command, run_command
+from csa_deploy.engine.trtexec_command import Timing, build_command, run_command
 from csa_deploy.engine.trtexec_options import (
     OPTIONS,
     Version,
@@ -20,6 +20,7 @@ from csa_deploy.engine.trtexec_options import (
     require_known,
     version_of_help,
 )
+from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 TABLE = json.loads((Path(__file__).parents[1] / "target" / "trtexec_options.json").read_text())

@@ -15,7 +15,8 @@ from engine_graphs import lrn_graph
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.trtexec import trtexec_build
-from csa_deploy.engine.trtexec_command import Timing, TrtexecOptions
+from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
 from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner

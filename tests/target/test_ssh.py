@@ -224,5 +224,5 @@ def test_a_disk_that_fills_up(blob: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentLacksError, match="cannot be written"):
+    with pytest.raises(EnvironmentLacksError, match="cannot be used"):
         make_folder(LocalTransport(), str(tmp_path / "file" / "w"))

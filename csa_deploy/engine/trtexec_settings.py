@@ -1,0 +1,102 @@
+"""What only a build by trtexec can be asked for. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrtexecOptions:
+    """What only a build by trtexec can be asked for.
+
+    Attributes:
+        dla_core: build for this DLA core.
+        gpu_fallback: let the GPU run what DLA cannot.
+        dla_standalone: a DLA loadable without any GPU part.
+        safe: build the safety engine itself (DRIVE OS with the safety runtime).
+        sparsity: ``"disable"``, ``"enable"`` or ``"force"``; None leaves it to trtexec.
+        hardware_compatibility: ``"ampere+"`` and the like; None: this GPU only.
+        version_compatible: loadable by later TensorRT versions.
+        strip_weights: an engine without weights, to be refitted.
+        refit: an engine whose weights can be replaced.
+        memory_pools: limits in MiB by trtexec's pool names (``dlaSRAM``), beside the plan's workspace.
+        calibration_cache: TensorRT's calibration cache, for implicit INT8 (up to 10.16).
+        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``).
+        output_formats: of all outputs.
+    """
+
+    dla_core: int | None = None
+    gpu_fallback: bool = False
+    dla_standalone: bool = False
+    safe: bool = False
+    sparsity: str | None = None
+    hardware_compatibility: str | None = None
+    version_compatible: bool = False
+    strip_weights: bool = False
+    refit: bool = False
+    memory_pools: Mapping[str, int] = field(default_factory=dict)
+    calibration_cache: Path | None = None
+    input_formats: str | None = None
+    output_formats: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sparsity not in (None, "disable", "enable", "force"):
+            raise UsageError(f"unknown sparsity {self.sparsity!r}", fix="use disable, enable or force")
+        if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
+            raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
+        if self.gpu_fallback and self.dla_standalone:
+            raise UsageError("a DLA loadable has no GPU part to fall back to", fix="drop gpu_fallback")
+        if self.dla_standalone and not (self.input_formats and self.output_formats):
+            raise UsageError(
+                "a DLA loadable needs the formats of its inputs and outputs",
+                fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; the cache by its name."""
+        cache = self.calibration_cache.name if self.calibration_cache else None
+        return {**asdict(self), "memory_pools": dict(self.memory_pools), "calibration_cache": cache}
+
+
+def parse_options(items: Sequence[str]) -> TrtexecOptions:
+    """``["dla_core=0", "gpu_fallback", "memory_pools.dlaSRAM=1"]`` to options; names are the attributes'.
+
+    Raises:
+        UsageError: an unknown name or a value that does not fit, named.
+    """
+    known = {item.name: item for item in fields(TrtexecOptions)}
+    values: dict[str, Any] = {}
+    pools: dict[str, int] = {}
+    for item in items:
+        key, _, value = item.partition("=")
+        name, _, pool = key.strip().replace("-", "_").partition(".")
+        if name not in known or (name == "memory_pools") != bool(pool):
+            raise UsageError(
+                f"unknown builder option '{key}'", fix=f"use one of {', '.join(known)} (memory_pools.NAME=MIB)"
+            )
+        if pool:
+            pools[pool] = _number(key, value)
+        elif known[name].type == "bool":
+            values[name] = _truth(key, value)
+        elif name == "dla_core":
+            values[name] = _number(key, value)
+        else:
+            values[name] = Path(value) if name == "calibration_cache" else value
+    return TrtexecOptions(**values, memory_pools=pools)
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isdigit():
+        raise UsageError(f"builder option {key}={value} is no whole number", fix=f"write {key}=1")
+    return int(value)
+
+
+def _truth(key: str, value: str) -> bool:
+    if value not in ("", "true", "false"):
+        raise UsageError(f"builder option {key} is true or false, not {value}", fix=f"write {key}=true")
+    return value != "false"
