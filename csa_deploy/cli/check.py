@@ -54,7 +54,7 @@ def check(
         for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
             finding["repair"] = ""  # tried, and not exact here
     _show(data, form, output, console)
-    failure = rejection(result, strict, graph.name)
+    failure = rejection(result, strict, graph.name, fixed=fix)
     if failure is not None:
         raise failure
 

@@ -158,8 +158,15 @@ def gate_scopes(asked: Sequence[str]) -> list[str]:
     return list(asked) or [name for name in GATE_SCOPES if name in scopes()]
 
 
-def rejection(result: GateResult, strict: bool, what: str) -> OperationRejectedError | None:
-    """The error of a rejected network: the first reason, and how to go on; None when nothing is rejected."""
+def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = False) -> OperationRejectedError | None:
+    """The error of a rejected network: the first reason, and how to go on; None when nothing is rejected.
+
+    Args:
+        result: what was found.
+        strict: reject unknown as well.
+        what: name of the network in the message.
+        fixed: the repairs were applied already.
+    """
     rejected = result.rejected(strict)
     if not rejected:
         return None
@@ -170,7 +177,10 @@ def rejection(result: GateResult, strict: bool, what: str) -> OperationRejectedE
     where = ", ".join(s.report.scope for s in rejected if s.verdict == scope.verdict)
     fix = [first.instead] if first.instead else []
     repairs = {f.repair for f in reasons if f.repair}
-    fix.append(f"`csa-deploy check{' --fix' if repairs else ''}` {'repairs what it can' if repairs else 'shows all'}")
+    if repairs and not fixed:
+        fix.append("`csa-deploy check --fix` repairs what it can")
+    elif not fixed:
+        fix.append("`csa-deploy check` shows all")
     place = first.module or first.node or "the network"
     return OperationRejectedError(
         f"{what}: {scope.verdict} in {where}: {first.rule}: {place}: {first.message}{more}", fix="; ".join(fix)

@@ -79,8 +79,9 @@ def describe(layer: Layer) -> str:
     facts = layer.facts
     words = [f"a layer {layer.type}"]
     words += [str(facts[name]) for name in ("kind", "mode") if facts.get(name)]
-    if facts.get("in_rank") and facts["in_rank"][0] is not None:
-        words.append(f"of rank {facts['in_rank'][0]}")
+    ranks = [rank for side in ("in_rank", "out_rank") for rank in facts.get(side, ())[:1] if rank is not None]
+    if ranks:
+        words.append(f"of rank {' -> '.join(map(str, dict.fromkeys(ranks)))}")
     dtypes = sorted({dtype for dtype in (*facts.get("in_dtype", ()), *facts.get("out_dtype", ())) if dtype})
     if dtypes and set(dtypes) != {"float32"}:
         words.append(f"({', '.join(dtypes)})")

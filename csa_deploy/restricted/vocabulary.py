@@ -107,6 +107,7 @@ FACTS: dict[str, str] = {
     "dynamic_inputs": "list: names of inputs with a dimension that is not fixed",
     "tensor_dtypes": "list: every dtype that an activation of the network has",
     "quantized": "whether the graph holds Quantize/Dequantize nodes",
+    "layer_norms": "list: places of LayerNormalization that the exporter spread over several nodes",
     "local_functions": "number of model-local functions",
     "plugins": "list: names of plugins and custom operators",
     "loadables": "DLA subgraphs that the network is cut into",

@@ -195,3 +195,19 @@ def test_a_model_of_110_megabytes_takes_under_a_second_and_little_memory(tmp_pat
     assert float(seconds) < 1
     assert int(grown) < 2 * path.stat().st_size
     assert nodes == "120"
+
+
+def test_a_decomposed_layer_normalization_is_explained():
+    nodes = [
+        node("ReduceMean", ["x"], ["mean"], name="mean", axes=[1]),
+        node("Sub", ["x", "mean"], ["difference"], name="difference"),
+        node("Pow", ["difference", "two"], ["square"], name="square"),
+        node("ReduceMean", ["square"], ["y"], name="variance", axes=[1]),
+    ]
+    for scope in ("drive-os-6", "dla-orin"):
+        report = check(model(nodes, constants=[constant("two", 2.0)]), [scope]).scopes[0]
+        found = [finding for finding in report.findings if finding.rule.endswith("layer-norm.decomposed")]
+        assert len(found) == 1 and "[difference]" in found[0].message
+    plain = check(model([node("ReduceMean", ["x"], ["y"], axes=[1])]), ["drive-os-6"]).scopes[0]
+    assert [finding.rule for finding in plain.findings] == ["reduce.axes"]
+    assert plain.repairs == ()

@@ -18,6 +18,7 @@ from csa_deploy.restricted.mapping.recorder import (
     network_layer,
     unmapped,
 )
+from csa_deploy.restricted.patterns import decomposed_layer_norms
 
 for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "windows"):
     import_module(f"csa_deploy.restricted.mapping.{_module}")
@@ -123,6 +124,7 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...], signed
             "dynamic_inputs": [value.name for value in graph.inputs if _is_dynamic(value)],
             "tensor_dtypes": sorted(dtypes),
             "quantized": any(layer.type in ("QUANTIZE", "DEQUANTIZE") for layer in layers),
+            "layer_norms": decomposed_layer_norms(graph),
             "local_functions": graph.local_functions,
             "plugins": sorted(set(plugins)),
             "max_batch": max((value.shape[0] or 0 for value in graph.inputs if value.shape), default=None),
