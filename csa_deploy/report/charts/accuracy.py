@@ -68,14 +68,14 @@ def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float]) -
         return ""
     x = Scale(0, max(width * len(counts), *thresholds.values()), 20, 460)
     bar = (x(width) - x(0)) * 0.9
-    parts = x_axis(x, 20, 120, "absolute value")
+    parts = x_axis(x, 68, 160, "absolute value")
     for index, count in enumerate(counts):
         if count:
-            height = 96 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
-            where = f'x="{x(index * width):g}" y="{120 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
+            height = 90 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
+            where = f'x="{x(index * width):g}" y="{160 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
             parts.append(f'<rect {where} class="series0">{title(f"{count} values")}</rect>')
     for place, (method, value) in enumerate(sorted(thresholds.items(), key=lambda item: item[1])):
-        parts.append(line(x(value), 14, x(value), 120, "percentile"))
+        parts.append(line(x(value), 10 + 13 * (place % 4), x(value), 160, "percentile"))
         tip = f"{method} {number(float(f'{value:.3g}'))}"
-        parts.append(text(x(value) - 3, 22 + 13 * (place % 5), tip, kind="mark", anchor="end"))
-    return svg(480, 156, "Histogram of absolute values with thresholds", parts)
+        parts.append(text(x(value) - 4, 19 + 13 * (place % 4), tip, kind="mark", anchor="end"))
+    return svg(480, 196, "Histogram of absolute values with thresholds", parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
+from csa_deploy.report.charts.svg import Scale, svg, text, title, x_axis, y_axis
 
 WIDTH = 960
 MOST_BARS = 14
@@ -40,21 +40,16 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> str:
     return svg(WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers on this CPU", parts)
 
 
-def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | None) -> str:
-    """Operations per second against operations per byte, both logarithmic; ceilings where they were measured."""
+def roofline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Operations per second against operations per byte, both logarithmic, on the machine that timed the layers."""
     points = [r for r in rows if r["time_us"] and r["operations"] and r["intensity"]]
     if not points:
         return ""
     speed = [r["operations"] / r["time_us"] / 1e3 for r in points]
-    high = max(speed) * 2
-    if ceilings:
-        high = max(high, 1.5 * max(ceilings["operations_per_second"].values()) / 1e9)
     low_x = min(r["intensity"] for r in points) / 1.5
     x = Scale(low_x, max(r["intensity"] for r in points) * 1.5, 70, WIDTH - 30, True)
-    y = Scale(min(speed) / 2, high, 310, 30, True)
+    y = Scale(min(speed) / 2, max(speed) * 2, 310, 30, True)
     parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, WIDTH - 30, "billion operations per second")]
-    if ceilings:
-        parts += _roof(x, y, ceilings)
     largest = max(r["time_us"] for r in points)
     for row, at in zip(points, speed, strict=True):
         radius = 3 + 11 * (row["time_us"] / largest) ** 0.5
@@ -65,18 +60,3 @@ def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | No
         where = f'cx="{x(row["intensity"]):g}" cy="{y(at):g}" r="{radius:.1f}"'
         parts.append(f'<circle {where} class="bubble {kind_of(row["op"])}">{tip}</circle>')
     return svg(WIDTH, 348, f"Roofline: {len(points)} layers by operations per byte and speed", parts)
-
-
-def _roof(x: Scale, y: Scale, ceilings: Mapping[str, Any]) -> list[str]:
-    """Bandwidth as a slope, arithmetic as a flat line, per precision."""
-    parts = []
-    bandwidth = ceilings["bytes_per_second"] / 1e9
-    for precision, operations in ceilings["operations_per_second"].items():
-        peak = operations / 1e9
-        knee = peak / bandwidth
-        if knee > x.low:
-            end = min(knee, x.high)
-            parts.append(line(x(x.low), y(bandwidth * x.low), x(end), y(bandwidth * end), "roof"))
-        parts.append(line(x(max(knee, x.low)), y(peak), x(x.high), y(peak), "roof"))
-        parts.append(text(x.end - 4, y(peak) - 6, f"{precision} {peak:.0f}", kind="mark", anchor="end"))
-    return parts
