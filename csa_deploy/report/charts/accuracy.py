@@ -74,7 +74,7 @@ def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float]) -
             height = 90 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
             where = f'x="{x(index * width):g}" y="{160 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
             parts.append(f'<rect {where} class="series0">{title(f"{count} values")}</rect>')
-    for place, (method, value) in enumerate(sorted(thresholds.items(), key=lambda item: item[1])):
+    for place, (method, value) in enumerate(sorted(thresholds.items(), key=lambda item: -item[1])):
         parts.append(line(x(value), 10 + 13 * (place % 4), x(value), 160, "percentile"))
         tip = f"{method} {number(float(f'{value:.3g}'))}"
         parts.append(text(x(value) - 4, 19 + 13 * (place % 4), tip, kind="mark", anchor="end"))
