@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from csa_models import train_digits
@@ -33,7 +35,7 @@ def test_augmentation_moves_the_digit_but_keeps_it() -> None:
 
 
 def test_layer_scale_norms_and_biases_get_no_weight_decay() -> None:
-    network = ConvSelfAttn(convselfattn_config(layer_scale=1e-6))
+    network = ConvSelfAttn(replace(convselfattn_config(), layer_scale=1e-6))
     decayed, plain = train_digits.parameter_groups(network)
     names = {id(p): name for name, p in network.named_parameters()}
     assert all(names[id(p)].endswith("weight") and p.ndim == 4 for p in decayed["params"])
