@@ -18,9 +18,8 @@ def decomposed_layer_norms(graph: Graph) -> list[str]:
     places = []
     for variance in graph.nodes:
         difference = maker(maker(variance, "Pow", "Mul"), "Sub") if variance.op == "ReduceMean" else None
-        mean = difference.input(1) if difference is not None else None
-        source = made.get(mean.name) if mean is not None else None
-        if difference is not None and source is not None and source.op == "ReduceMean":
-            if difference.inputs[:1] == source.inputs[:1]:
-                places.append(difference.module or difference.name)
+        if difference is None or (mean := difference.input(1)) is None or (source := made.get(mean.name)) is None:
+            continue
+        if source.op == "ReduceMean" and difference.inputs[:1] == source.inputs[:1]:
+            places.append(difference.module or difference.name)
     return places
