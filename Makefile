@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.10+, git and make: `make demo` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11+, git and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
