@@ -70,7 +70,8 @@ def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
     label = engines[-1] if engines else "fp32"
     if label not in rows or not rows[label]["latency_ms"]:
         return None
-    where = "this machine's GPU" if engines else "this machine's CPU, not the target"
+    measured_by = {m["label"]: m["evidence"] for m in data["records"]["profile"]["measured"]}
+    where = measured_by.get(label, "") if engines else "this machine's CPU, not the target"
     value = units.milliseconds(rows[label]["latency_ms"]["50"])
     return {"name": f"median, {label_of(label)}", "value": value, "note": where}
 

@@ -15,7 +15,8 @@ def gate_states(records: dict[str, Any], measurements: dict[str, Any]) -> list[d
     found = _accuracy(records)
     for precision, engine in records.get("build", {}).get("engines", {}).items():
         found += [_built(precision, scope) for scope in engine.get("scopes", [])]
-    found += [_limit(gate) for gate in measurements.get("profile", {}).get("gates", [])]
+    measured_by = {m["label"]: m["evidence"] for m in records.get("profile", {}).get("measured", [])}
+    found += [_limit(gate, measured_by) for gate in measurements.get("profile", {}).get("gates", [])]
     if "check" in records and not records["check"]["gate"]:
         text = "restricted mode was checked and does not count: --restricted was not given"
         found.append({"name": "restricted mode", "state": "not counted", "text": text, "evidence": ""})
@@ -49,7 +50,7 @@ def _built(precision: str, scope: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _limit(gate: dict[str, Any]) -> dict[str, str]:
+def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:
     against = "baseline" in gate["quantity"]
     bound = f"slow-down below {100 * gate['bound']:g} %" if against else f"at most {gate['bound']:g}"
     text = f"{gate['label']} {gate['quantity']} {bound}"
@@ -57,8 +58,7 @@ def _limit(gate: dict[str, Any]) -> dict[str, str]:
         text += f": {gate['value']:g} ({gate['low']:g} to {gate['high']:g})"
     if gate["reason"]:
         text += f": {gate['reason']}"
-    engine = gate["label"].startswith("engine")
-    evidence = "measured on this machine's GPU" if engine else "measured on this machine's CPU, not the target"
+    evidence = measured_by.get(gate["label"], "")
     if gate["quantity"].endswith("_mib"):
         evidence = "counted in the file" if gate["value"] is not None else ""
     return {"name": "latency and memory", "state": gate["verdict"], "text": text, "evidence": evidence}

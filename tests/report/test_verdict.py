@@ -26,7 +26,10 @@ def records(state: str = "pass", scope: str = "allowed", gate: list[str] | None 
             "candidates": [candidate("fp32"), candidate("fp16", state)],
             "not_measured": [{"what": "engine fp16", "reason": "no GPU"}],
         },
-        "profile": {"summary": "measured"},
+        "profile": {
+            "summary": "measured",
+            "measured": [{"label": "fp16", "evidence": "this machine's CPU, not the target"}],
+        },
     }
 
 
@@ -68,9 +71,9 @@ def test_a_failed_stage_fails_and_a_missing_one_is_named() -> None:
     assert "verify was not run" in judged(found)["reasons"]
 
 
-def test_a_limit_on_a_graph_is_named_as_the_cpus() -> None:
+def test_a_limit_says_where_it_was_measured() -> None:
     (check,) = [c for c in gate_states(records(), {"profile": {"gates": [limit("pass")]}}) if "p50" in c["text"]]
-    assert check["evidence"] == "measured on this machine's CPU, not the target"
+    assert check["evidence"] == "this machine's CPU, not the target"
     assert check["text"] == "fp16 p50_ms at most 5: 4 (3.9 to 4.1)"
 
 
