@@ -133,7 +133,7 @@ def train(
     goes on from there. The options of the published command lines are understood.
     """
     try:
-        from csa_deploy.train.run import TrainOptions
+        from csa_deploy.train.options import TrainOptions
         from csa_deploy.train.run import train as run_training
     except ModuleNotFoundError as error:
         from csa_deploy.errors import EnvironmentLacksError

@@ -4,83 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger
-from lightning_fabric.strategies import DDPStrategy
 from safetensors.torch import save_file
 
-from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
+from csa_deploy.train.devices import determinism, launched, workers_for
 from csa_deploy.train.evaluation import accuracy_of
-from csa_deploy.train.faults import AtomicCheckpointIO, StopRequest, load_state
+from csa_deploy.train.faults import StopRequest, load_state
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
 from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import averaged, parameter_groups, synchronised, trainable
+from csa_deploy.train.options import TrainOptions, batches
 from csa_deploy.train.pictures import Pictures, Split, open_split
-from csa_deploy.train.recipe import Recipe
 from csa_deploy.train.result import Accuracy, TrainResult
 from csa_deploy.train.schedule import batch_warning, make_schedule
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
 
-MOST_PER_DEVICE = 128
 EVALUATION_BATCH = 125
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a user may ask of a training.
-
-    Attributes:
-        data: see :func:`csa_deploy.train.pictures.open_split`.
-        output: folder for checkpoints, weights and results.
-        recipe: all that decides about the outcome, with the seed.
-        seed: of initialisation, order and augmentation.
-        size: (height, width) of the input in pixels; None: the network's.
-        batch_size: images per device and step; None: as fits the recipe's global batch, at most 128.
-        accumulate: steps per update; None: as fits the recipe's global batch.
-        accelerator: ``auto``, ``cpu`` or ``cuda``.
-        devices: per node; None: all GPUs, or one process on a CPU (under torchrun and SLURM: what they started).
-        nodes: machines; None: 1, or what torchrun and SLURM started.
-        amp: bfloat16 mixed precision.
-        sync_bn: BatchNorm over the batches of all devices.
-        workers: processes that decode; None: none for small images, else the cores' share, at most 8.
-        threads: CPU threads of torch; None: its default.
-        evaluate_every: epochs between evaluations.
-        resume: checkpoint to go on from; None: ``last.ckpt`` in the output folder, if there is one.
-        class_map: see :func:`csa_deploy.train.pictures.open_split`.
-        evaluate_only: no training: classify the held-out images with what was trained so far.
-    """
-
-    data: str
-    output: Path
-    recipe: Recipe
-    seed: int = 0
-    size: tuple[int, int] | None = None
-    batch_size: int | None = None
-    accumulate: int | None = None
-    accelerator: str = "auto"
-    devices: int | None = None
-    nodes: int | None = None
-    amp: bool = False
-    sync_bn: bool = True
-    workers: int | None = None
-    threads: int | None = None
-    evaluate_every: int = 5
-    resume: Path | None = None
-    class_map: Path | None = None
-    evaluate_only: bool = False
 
 
 def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch: Watch) -> TrainResult | None:
@@ -100,12 +48,12 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
         AccuracyGateError: the loss or an output is not finite.
         EnvironmentLacksError: a checkpoint cannot be written, or the device lacks what was asked for.
     """
-    with _determinism(options.threads):
-        fabric = _launched(options)
+    with determinism(options.threads):
+        fabric = launched(options)
         preprocessing = entry.preprocessing.with_size(options.size or entry.preprocessing.size)
         split = open_split(options.data, preprocessing, options.class_map)
         training, order = _prepared(fabric, entry, options, split)
-        workers = _workers(options, preprocessing.size, fabric)
+        workers = workers_for(options, preprocessing.size, fabric)
         held_out = None
         if split.held_out is not None:
             images = EvaluationImages(split.held_out, preprocessing)
@@ -124,70 +72,10 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
         return _result(training, entry, options, accuracy, clock, held_out is not None)
 
 
-@contextmanager
-def _determinism(threads: int | None) -> Iterator[None]:
-    before, threads_before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    # On a GPU some gradients (of resizes) have no deterministic algorithm; there the same seed gives similar weights.
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    torch.set_num_threads(threads or threads_before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.set_num_threads(threads_before)
-
-
-def _launched(options: TrainOptions) -> Fabric:
-    """Start the processes; torchrun and SLURM have done it already where they are in use."""
-    accelerator = options.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentLacksError("no CUDA device for --accelerator cuda", fix="use --accelerator cpu")
-    devices, nodes = _processes(options, accelerator)
-    strategy: Any = "auto"
-    if devices * nodes > 1:
-        strategy = DDPStrategy(broadcast_buffers=not options.sync_bn, process_group_backend=None)
-    warnings.filterwarnings("ignore", module="lightning_fabric")  # hints at its own options
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    fabric = Fabric(
-        accelerator=accelerator,
-        strategy=strategy,
-        devices=devices,
-        num_nodes=nodes,
-        precision="bf16-mixed" if options.amp else "32-true",
-        plugins=[AtomicCheckpointIO()],
-    )
-    fabric.launch()
-    return fabric
-
-
-def _processes(options: TrainOptions, accelerator: str) -> tuple[int, int]:
-    """Devices per node and nodes: as asked, as torchrun or SLURM started, else all GPUs or one process on the CPU."""
-    environment = os.environ
-    local = environment.get("LOCAL_WORLD_SIZE") or environment.get("SLURM_NTASKS_PER_NODE")
-    default = int(local) if local else torch.cuda.device_count() if accelerator == "cuda" else 1
-    devices = options.devices or default
-    world = environment.get("WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None
-    started = int(world) // int(local) if world and local else int(environment.get("SLURM_NNODES", 1)) if local else 1
-    return devices, options.nodes or started
-
-
-def _batches(options: TrainOptions, world: int) -> tuple[int, int]:
-    """Images per device and step, and steps per update."""
-    share = options.recipe.global_batch // world
-    if options.batch_size is None and options.accumulate is None and share * world == options.recipe.global_batch:
-        steps = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= MOST_PER_DEVICE)
-        return share // steps, steps
-    accumulate = options.accumulate or max(1, round(share / (options.batch_size or MOST_PER_DEVICE)))
-    return options.batch_size or max(1, share // accumulate), accumulate
-
-
 def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split: Split) -> tuple[Training, UpdateOrder]:
     recipe, world = options.recipe, fabric.world_size
     size = options.size or entry.preprocessing.size
-    per_device, accumulate = _batches(options, world)
+    per_device, accumulate = batches(options, world)
     warning = batch_warning(recipe, per_device * accumulate * world)
     if warning and fabric.is_global_zero:
         log.warning("%s", warning)
@@ -284,15 +172,6 @@ def _fingerprint(pictures: Pictures) -> str:
     for index in range(len(pictures.labels)):
         digest.update(f"{pictures.name(index)}\0".encode())
     return digest.hexdigest()
-
-
-def _workers(options: TrainOptions, size: tuple[int, int], fabric: Fabric) -> int:
-    if options.workers is not None:
-        return options.workers
-    if max(size) <= 64:
-        return 0
-    local = max(1, fabric.world_size // max(1, options.nodes or 1))
-    return min(8, len(os.sched_getaffinity(0)) // local)
 
 
 def _evaluated(training: Training, held_out: Any) -> dict[str, Accuracy]:

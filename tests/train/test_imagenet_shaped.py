@@ -14,8 +14,9 @@ import torch
 from csa_models.registry import convselfattn
 from PIL import Image
 
+from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.recipe import load_recipe
-from csa_deploy.train.run import TrainOptions, train
+from csa_deploy.train.run import train
 
 BATCH, ACCUMULATE, SHARDS = 2, 1, 3
 

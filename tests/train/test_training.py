@@ -18,9 +18,10 @@ from torch import nn
 from csa_deploy.checkpoint import load_checkpoint
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
+from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.recipe import Recipe
 from csa_deploy.train.result import EpochSummary, TrainResult
-from csa_deploy.train.run import TrainOptions, train
+from csa_deploy.train.run import train
 
 from .conftest import HELD_OUT, TRAIN, make_tiny
 
