@@ -199,7 +199,7 @@ def pickled(lab: Path) -> str:
             "the data do not fit the network: the network takes x (n, 3, 16, 16), the data hold x (n, 3, 8, 8)",
         ),
         (pickled, "holds pickled objects, which are never loaded"),
-        (lambda lab: "tiny.onnx", "neither a folder of images nor an .npz"),
+        (lambda lab: "tiny.onnx", "neither a folder of images"),
         (lambda lab: "digit", "did you mean digits?"),
     ],
 )
