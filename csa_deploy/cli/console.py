@@ -37,6 +37,8 @@ class Console:
         if log_json:
             logging.root.handlers[0].setFormatter(_JsonLines())
         logging.getLogger("csa_deploy").setLevel(level)
+        for library in ("onnx_ir", "onnxscript"):  # they warn of what is harmless to a user
+            logging.getLogger(library).setLevel(logging.ERROR)
 
     @property
     def out(self) -> RichConsole:

@@ -23,6 +23,7 @@ EXTERNAL_DATA_FROM = 1_900_000_000
 """Bytes of weights from which :func:`save_model` puts them in a file of their own."""
 
 _REEXPORT = "export the model again, or copy the file again"
+_RESCALE = "`csa-deploy check FILE --fix` writes Resize scales that every tool rounds alike; then use the fixed file"
 
 
 def load_model(path: Path, *, full_check: bool = True) -> onnx.ModelProto:
@@ -83,7 +84,8 @@ def _check(model: onnx.ModelProto, path: Path, full_check: bool) -> None:
     try:
         onnx.checker.check_model(subject, full_check=full_check)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} is not a valid ONNX model: {_one_line(error)}", fix=_REEXPORT) from None
+        fix = _RESCALE if "Resize" in str(error) else _REEXPORT
+        raise UsageError(f"{path} is not a valid ONNX model: {_one_line(error)}", fix=fix) from None
 
 
 def _one_line(error: Exception) -> str:
