@@ -161,8 +161,9 @@ def test_a_size_that_the_network_cannot_mean(lab: Path, csa: Any) -> None:
 
 
 def text_as_image(lab: Path) -> str:
-    (lab / "images/3").mkdir(parents=True)
-    (lab / "images/3/a.jpg").write_text("no image")
+    for label in ("3", "4"):  # one class alone is refused for itself
+        (lab / "images" / label).mkdir(parents=True)
+        (lab / "images" / label / "a.jpg").write_text("no image")
     return "images"
 
 
