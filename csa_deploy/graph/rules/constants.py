@@ -11,7 +11,7 @@ from csa_deploy.graph.rewrite import Rule, remove_unused
 
 # Any constant may be read, but none may grow: a result larger than this many elements must replace inputs as large.
 _MAY_READ = 2**40
-_MAY_GROW_TO = 1024
+_MAY_GROW_TO = 65536  # enough for the statistics of any BatchNormalization, little beside weights
 
 
 def _in_main_graph(node: ir.Node, graph: ir.Graph) -> bool | None:
