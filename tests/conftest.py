@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,9 +24,14 @@ needs_rtx = pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installe
 
 Csa = Callable[..., "subprocess.CompletedProcess[str]"]
 
+# A shell that starts the tests in the background makes them ignore SIGINT, and so their child processes, in which the
+# tests look for what an interrupt does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 NETS = """
 import torch
 from torch import nn
+
 
 def tiny():
     torch.manual_seed(0)
