@@ -46,7 +46,7 @@ def bundle(
 
 def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
     """Sample inputs: of the network's data where it has any, else random."""
-    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
     with OnnxRuntimeRunner(context.path(context.graphs()["exported"]), threads=1, spin=False) as runner:

@@ -41,7 +41,7 @@ def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -
 
 
 def _run(runner: Runner, config: Config) -> Ran:
-    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.trtexec_runner import TrtexecRunner
 
     shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}

@@ -11,12 +11,13 @@ import onnx
 
 from csa_deploy import __version__
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
-from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare, random_feeds
+from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.units import giga

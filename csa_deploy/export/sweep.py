@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from csa_deploy.errors import CsaDeployError, UsageError
-from csa_deploy.export.compare import max_error, random_feeds
+from csa_deploy.export.compare import max_error
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 

@@ -45,7 +45,7 @@ def layer_times(
     """
     import onnxruntime
 
-    from csa_deploy.export.compare import random_feeds
+    from csa_deploy.runners.feeds import random_feeds
 
     model = _named(load_model(path, full_check=False))
     options = onnxruntime.SessionOptions()

@@ -63,8 +63,8 @@ def _graphs(root: Path) -> dict[str, Path]:
 
 
 def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[list[float], list[float]]:
-    from csa_deploy.export.compare import random_feeds
     from csa_deploy.profile.latency import Subject, measure_all
+    from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
     with contextlib.ExitStack() as stack:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import __version__
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.export.compare import random_feeds
 from csa_deploy.profile.cost import GraphCost, graph_cost
 from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
 from csa_deploy.profile.host import host
@@ -22,6 +21,7 @@ from csa_deploy.profile.target import measure_on_target
 from csa_deploy.profile.telemetry import Meter, Telemetry
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engines import engine_runner
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.workspace import StageOutput, sha256_of
 

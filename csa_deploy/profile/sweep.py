@@ -107,9 +107,9 @@ def _measure(source: Source, config: Config, kind: str, batch: int, side: int | 
 def _time(model: Any, config: Config) -> tuple[int, float, tuple[float, float]]:
     import onnx
 
-    from csa_deploy.export.compare import random_feeds
     from csa_deploy.graph.stats import graph_statistics
     from csa_deploy.profile.latency import measure
+    from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.engine.trtexec_command import Timing
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.export.compare import random_feeds
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.runners.engines import engine_runner
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.trtexec_runner import TrtexecRunner
 
 if TYPE_CHECKING:
