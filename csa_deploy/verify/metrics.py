@@ -7,7 +7,8 @@ which :mod:`csa_deploy.verify.summary` makes the metrics of the whole set.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,8 +28,8 @@ class OutputMetrics:
         name: tensor name.
         classes: number of classes when the output is (N, classes), else 0.
         channels: number of channels when the output is a map (N, channels, H, W), else 0.
-        rows: the metrics of each sample by name; every sample has the same names.
-        ids: sample identities, in the order of ``rows``.
+        table: by metric a number per sample, or :data:`TOP` numbers per sample.
+        ids: sample identities, in the order of the table.
         channel_signal: of a map, sum of squares of the reference per channel.
         channel_noise: of a map, sum of squares of the error per channel.
     """
@@ -36,7 +37,7 @@ class OutputMetrics:
     name: str
     classes: int = 0
     channels: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
+    table: dict[str, array[float]] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     channel_signal: np.ndarray = field(default_factory=lambda: np.zeros(0))
     channel_noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -50,18 +51,29 @@ class OutputMetrics:
         for index, identity in enumerate(ids):
             self.ids.append(identity)
             label = int(labels[index]) if labels is not None else None
-            self.rows.append(self._row(want[index].astype(np.float64), got[index].astype(np.float64), label))
+            row = self._row(want[index].astype(np.float64), got[index].astype(np.float64), label)
+            for metric, value in row.items():
+                column = self.table.setdefault(metric, array("d"))
+                column.extend(value) if isinstance(value, np.ndarray) else column.append(value)
         self.__dict__.pop("columns", None)
+
+    def keep(self, count: int) -> None:
+        """Forget all but the first ``count`` samples."""
+        if count < len(self.ids):
+            self.table = {name: c[: len(c) // len(self.ids) * count] for name, c in self.table.items()}
+            del self.ids[count:]
+            self.__dict__.pop("columns", None)
 
     @property
     def non_finite(self) -> list[str]:
         """Identities of the samples with a value that is not finite, in the candidate or in the reference."""
-        return [identity for identity, row in zip(self.ids, self.rows, strict=True) if not row["finite"]]
+        return [identity for identity, finite in zip(self.ids, self.table["finite"], strict=True) if not finite]
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """Per-sample metrics as arrays of shape (N,)."""
-        return {name: np.asarray([row[name] for row in self.rows]) for name in (self.rows[0] if self.rows else ())}
+        """Per-sample metrics as arrays of shape (N,); the strongest classes and their probabilities (N, k)."""
+        found = {name: np.array(column) for name, column in self.table.items()}
+        return {n: c if len(c) == len(self.ids) else c.reshape(len(self.ids), -1) for n, c in found.items()}
 
     def estimates(self) -> dict[str, Estimate]:
         """Every metric that is defined for this output, by name, with its interval."""
@@ -83,9 +95,9 @@ class OutputMetrics:
         ]
         return sorted(found, key=lambda row: row["snr_db"])[:count]
 
-    def _row(self, want: np.ndarray, got: np.ndarray, label: int | None) -> dict[str, float]:
+    def _row(self, want: np.ndarray, got: np.ndarray, label: int | None) -> dict[str, float | np.ndarray]:
         finite = bool(np.isfinite(got).all() and np.isfinite(want).all())
-        row = _errors(want.ravel(), got.ravel()) if finite else dict(_SPOILT)
+        row: dict[str, float | np.ndarray] = {**(_errors(want.ravel(), got.ravel()) if finite else _SPOILT)}
         if self.classes:
             row.update(_ranking(want, got, label, finite))
         if self.channels:
@@ -130,14 +142,19 @@ def _errors(want: np.ndarray, got: np.ndarray) -> dict[str, float]:
     }
 
 
-def _ranking(want: np.ndarray, got: np.ndarray, label: int | None, finite: bool) -> dict[str, float]:
+def _ranking(want: np.ndarray, got: np.ndarray, label: int | None, finite: bool) -> dict[str, float | np.ndarray]:
     """Classes of one sample; ties are ranked by class. A spoilt output has no class, and agrees with nothing."""
-    first, second = (np.argsort(-a, kind="stable")[:TOP].tolist() for a in (want, got))
-    row = {
+    first, second = (np.argsort(-a, kind="stable")[:TOP] for a in (want, got))
+    ours, theirs = (_log_softmax(a) if np.isfinite(a).all() else np.full(len(a), math.nan) for a in (want, got))
+    row: dict[str, float | np.ndarray] = {
         "reference_class": float(first[0]),
         "class": float(second[0]) if finite else math.nan,
         "agrees": float(finite and first[0] == second[0]),
-        "kl_divergence": divergence(want, got) if finite else math.inf,
+        "kl_divergence": _divergence(ours, theirs) if finite else math.inf,
+        "reference_classes": first.astype(np.float64),
+        "reference_probabilities": np.exp(ours[first]),
+        "classes": second.astype(np.float64),
+        "probabilities": np.exp(theirs[second]),
     }
     tops = (1, TOP) if len(want) > TOP else (1,)
     if TOP in tops:
@@ -161,16 +178,31 @@ def _map_metrics(want: np.ndarray, got: np.ndarray, finite: bool) -> dict[str, f
     }
 
 
-def worst(columns: dict[str, np.ndarray], ids: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
-    """The samples with the largest error, worst first; disagreeing samples come before agreeing ones."""
+def worst(columns: Mapping[str, np.ndarray], ids: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
+    """The samples with the largest error, worst first; disagreeing samples come before agreeing ones.
+
+    Of a classifier each has the strongest classes of both backends, with their probabilities.
+    """
     if not len(ids):
         return []
     error = columns["max_abs_error"]
     agrees = columns.get("agrees", np.ones(len(ids)))
-    order = np.lexsort((np.arange(len(ids)), -error, agrees))[:count]
+    order = np.lexsort((np.arange(len(ids)), -error, agrees))[:count].tolist()
     return [
-        {"id": str(ids[i]), "max_abs_error": float(error[i]), "agrees": bool(agrees[i] > 0)} for i in order.tolist()
+        {"id": str(ids[i]), "max_abs_error": float(error[i]), "agrees": bool(agrees[i] > 0), **_strongest(columns, i)}
+        for i in order
     ]
+
+
+def _strongest(columns: Mapping[str, np.ndarray], sample: int) -> dict[str, list[dict[str, float]]]:
+    """``classes`` and ``reference_classes`` of one sample, strongest first; empty where a value is not finite."""
+    found = {}
+    for side in ("reference_", "") if "classes" in columns else ():
+        classes, shares = (columns[f"{side}{what}"][sample].tolist() for what in ("classes", "probabilities"))
+        found[f"{side}classes"] = [
+            {"class": int(c), "probability": p} for c, p in zip(classes, shares, strict=True) if math.isfinite(p)
+        ]
+    return found
 
 
 def cosine(want: np.ndarray, got: np.ndarray) -> float:
@@ -181,9 +213,8 @@ def cosine(want: np.ndarray, got: np.ndarray) -> float:
     return min(1.0, float(want @ got) / norms)
 
 
-def divergence(want: np.ndarray, got: np.ndarray) -> float:
-    """Kullback-Leibler divergence of the candidate's softmax from the reference's, in nats."""
-    first, second = _log_softmax(want), _log_softmax(got)
+def _divergence(first: np.ndarray, second: np.ndarray) -> float:
+    """Kullback-Leibler divergence of the second softmax from the first, in nats; both as logarithms."""
     return max(0.0, float((np.exp(first) * (first - second)).sum()))
 
 

@@ -1,7 +1,8 @@
 """Stored results: the metrics of every sample in one columnar ``.npz``, enough to judge again without running.
 
-Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,); ``id`` and, for labelled data, ``label`` have
-the same length. ``meta`` is a JSON text: what was compared with what, on which data, and whether it is complete.
+Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,), or (N, k) for the strongest classes and their
+probabilities; ``id`` and, for labelled data, ``label`` have the same length. ``meta`` is a JSON text: what was compared
+with what, on which data, and whether it is complete.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from csa_deploy.verify.gate import Check, judge, verdict
 from csa_deploy.verify.metrics import worst
 from csa_deploy.verify.summary import Estimate, summarise
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class OutputColumns:
             "classes": self.classes,
             "metrics": {name: e.value for name, e in self.estimates.items()},
             "intervals": {name: e.to_json() for name, e in self.estimates.items()},
-            "worst": worst(dict(self.columns), ids),
+            "worst": worst(self.columns, ids),
         }
 
 

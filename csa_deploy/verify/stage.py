@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,8 @@ def run(context: Context) -> StageOutput:
             raise
         results = results_of(stream, meta)
         judgement = judge_results(results, context.config.bounds)
-        judged = [_described(c, stream, j) for c, j in zip(candidates, judgement.candidates, strict=True)]
+        names = preprocessing.classes if preprocessing else ()
+        judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
         arbitrations, reason = _arbitrate(stream, candidates, data, reference)
         if reason:
             not_measured.append({"what": "FP64 reference", "reason": reason})
@@ -117,8 +119,7 @@ def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
     count = len(stream.ids)  # an interrupted step may have reached some of the candidates only
     for candidate in stream.candidates:
         for metrics in candidate.outputs.values():
-            del metrics.rows[count:], metrics.ids[count:]
-            metrics.__dict__.pop("columns", None)
+            metrics.keep(count)
     return Results(tuple(stream.ids), labels, tuple(c.columns() for c in stream.candidates), meta)
 
 
@@ -132,10 +133,12 @@ def _trained(context: Context) -> bool:
     return bool(context.config.checkpoint or (entry and entry.pretrained))
 
 
-def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any]) -> dict[str, Any]:
-    """The candidate's part of the record: its verdict, and what ran."""
+def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The candidate's part of the record: its verdict, what ran, and the classes of the worst samples by name."""
     for output, metrics in zip(judged["outputs"], candidate.outputs.values(), strict=True):
         output["worst_channels"] = metrics.worst_channels()
+        for shown in (c for w in output["worst"] for c in (*w.get("reference_classes", ()), *w.get("classes", ()))):
+            shown["name"] = names[shown["class"]] if shown["class"] < len(names) else ""
     return {
         **judged,
         "path": candidate.path,

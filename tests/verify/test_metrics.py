@@ -84,6 +84,26 @@ def test_the_worst_sample_is_named_and_other_classes_come_first() -> None:
     assert [w["agrees"] for w in metrics(want, got).worst(2)] == [False, True]
 
 
+def test_the_worst_sample_comes_with_the_strongest_classes_of_both() -> None:
+    want, got = np.log([[0.6, 0.3, 0.1], [0.8, 0.1, 0.1]]), np.log([[0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
+    (worst,) = metrics(want, got).worst(1)
+    assert [c["class"] for c in worst["reference_classes"]] == [0, 1, 2]
+    assert [c["class"] for c in worst["classes"]] == [1, 0, 2]
+    assert [c["probability"] for c in worst["classes"]] == pytest.approx([0.6, 0.3, 0.1], rel=1e-5)
+    broken = metrics([[0.0, 1.0]], [[np.nan, 1.0]]).worst(1)[0]
+    assert broken["classes"] == [] and broken["reference_classes"][0]["class"] == 1
+    assert "classes" not in metrics(np.ones((1, 2, 3, 3)), np.ones((1, 2, 3, 3))).worst(1)[0]
+
+
+def test_only_the_first_samples_are_kept() -> None:
+    draw = np.random.default_rng(2)
+    want, got = draw.standard_normal((2, 7, 9))
+    found = metrics(want, got, labels=range(7), batches=3)
+    found.keep(4)
+    assert found.values() == metrics(want[:4], got[:4], labels=range(4)).values()
+    assert found.worst() == metrics(want[:4], got[:4], labels=range(4)).worst()
+
+
 def test_zero_signals() -> None:
     zero, one = np.zeros(3), np.ones(3)
     assert cosine(zero, zero) == 1.0 and cosine(zero, one) == 0.0 and cosine(one, zero) == 0.0
