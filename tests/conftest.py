@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 COMMAND = Path(sys.executable).with_name("csa-deploy")
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -81,6 +81,24 @@ def tiny_model(seed: int = 0, inputs: tuple[int, ...] = (1, 3, 16, 16), name: st
         [numpy_helper.from_array(first, "first"), numpy_helper.from_array(last, "last")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., onnx.ModelProto]:
+    """``build(signature, body, opset=18, **weights)``: a weight is an array, or a shape to fill with random numbers."""
+
+    def make(signature: str, body: str, opset: int = 18, domains: str = "", **weights: object) -> onnx.ModelProto:
+        header = f'<ir_version: 8, opset_import: ["" : {opset}{domains}]>'
+        model = parser.parse_model(f"{header} net {signature} {{ {body} }}")
+        generator = np.random.default_rng(7)
+        for name, weight in weights.items():
+            array = generator.uniform(0.5, 1.5, weight).astype("f4") if isinstance(weight, tuple) else weight
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+        for number, node in enumerate(model.graph.node):
+            node.name = node.name or f"n{number}"
+        return model
+
+    return make
 
 
 @pytest.fixture(scope="session")

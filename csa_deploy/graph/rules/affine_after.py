@@ -6,7 +6,6 @@ form ``y * scale + shift``, which the weights and bias of the layer that makes `
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,8 @@ import onnx_ir as ir
 from onnxscript.rewriter import RewriteRule
 
 from csa_deploy.graph.rewrite import pattern_rule
-from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, channel_affine, weights_of, with_weights
+from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, chain, channel_affine, weights_of, with_weights
 from csa_deploy.graph.shapes import static_shape
-
-
-def _pattern(layer: str, affine: str) -> Callable[..., Any]:
-    def pattern(op: Any, x: Any) -> Any:
-        made = getattr(op, layer)(x, _allow_other_inputs=True, _outputs=["made"])
-        return getattr(op, affine)(made, _allow_other_inputs=True, _outputs=["out"])
-
-    return pattern
-
-
-def _pattern_constant_first(layer: str, affine: str) -> Callable[..., Any]:
-    def pattern(op: Any, x: Any, first: Any) -> Any:
-        made = getattr(op, layer)(x, _allow_other_inputs=True, _outputs=["made"])
-        return getattr(op, affine)(first, made, _outputs=["out"])
-
-    return pattern
 
 
 def _check(context: Any, made: ir.Value, out: ir.Value, **_: Any) -> bool:
@@ -71,9 +54,10 @@ RULE = pattern_rule(
     "fold_affine_after",
     "fold BatchNormalization, layer scale and added constants into the convolution or Gemm before them",
     [
-        RewriteRule(make(layer, affine), _rewrite, _check, name=f"Fold{affine}Into{layer}")
-        for make, affines in ((_pattern, AFFINES), (_pattern_constant_first, COMMUTING))
+        RewriteRule(chain(layer, affine, constant_first=constant), _rewrite, _check, name=f"Fold{affine}Into{layer}")
         for layer in _LAYERS
-        for affine in affines
+        for affine in AFFINES
+        for constant in (None, affine)
+        if constant is None or affine in COMMUTING
     ],
 )

@@ -7,6 +7,7 @@ the module path of the convolution.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,23 @@ AFFINES = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
 
 COMMUTING = ("Mul", "Add", "Sub")
 """Those that can also do it with the constant as the first operand."""
+
+
+def chain(first: str, second: str, *, constant_first: str | None = None) -> Callable[..., Any]:
+    """Pattern of two operators in a row, ``x -> made -> out``; ``constant_first`` has its constant as first operand."""
+
+    def call(op: Any, operator: str, data: Any, constant: Any, output: str) -> Any:
+        if operator == constant_first:
+            return getattr(op, operator)(constant, data, _outputs=[output])
+        return getattr(op, operator)(data, _allow_other_inputs=True, _outputs=[output])
+
+    def pattern(op: Any, x: Any) -> Any:
+        return call(op, second, call(op, first, x, None, "made"), None, "out")
+
+    def with_constant(op: Any, x: Any, first_operand: Any) -> Any:
+        return call(op, second, call(op, first, x, first_operand, "made"), first_operand, "out")
+
+    return pattern if constant_first is None else with_constant
 
 
 def channel_affine(node: ir.Node, data: ir.Value) -> Affine | None:
