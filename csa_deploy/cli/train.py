@@ -13,6 +13,7 @@ from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
+    from csa_deploy.train.plan import Plan
     from csa_deploy.train.result import Accuracy, EpochSummary, TrainResult
 
 # Old spelling -> ours; a pair stands for the two sides of a switch.
@@ -126,14 +127,20 @@ def train(
     threads: Annotated[int | None, _option("CPU threads of PyTorch; default: the machine's cores.")] = None,
     seed: Annotated[int, _option("Seed of every random choice; default 0.")] = 0,
     evaluate_every: Annotated[int, _option("Epochs between evaluations; default 5.")] = 5,
+    tensorboard: Annotated[bool, _option("Write the epochs' figures for TensorBoard, too.", "--tensorboard")] = False,
+    dry_run: Annotated[bool, _option("Say how many updates it would be, and end.", "--dry-run")] = False,
+    images: Annotated[int | None, _option("With --dry-run: for so many images instead of those in --data.")] = None,
 ) -> None:
     """Train a network, or go on with a training.
 
     The recipe is data (see docs/train.md); flags replace its values. SIGTERM saves and ends; the same command again
     goes on from there. The options of the published command lines are understood.
     """
+    if images is not None and not dry_run:
+        raise typer.BadParameter("--images belongs to --dry-run")
     try:
         from csa_deploy.train.options import TrainOptions
+        from csa_deploy.train.plan import plan
         from csa_deploy.train.run import train as run_training
     except ModuleNotFoundError as error:
         from csa_deploy.errors import EnvironmentLacksError
@@ -145,7 +152,7 @@ def train(
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
     from csa_deploy.pipeline import Stage
-    from csa_deploy.train.recipe import default_recipe, load_recipe
+    from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 
     entry = entry_of(network)
@@ -173,7 +180,7 @@ def train(
     options = TrainOptions(
         data=data or entry.dataset,
         output=output or root / ("qat" if qat else "train"),
-        recipe=load_recipe(recipe or ("qat" if qat else default_recipe(data or entry.dataset, shape)), overrides),
+        recipe=recipe_for(data or entry.dataset, shape, recipe, overrides, qat=qat),
         seed=seed,
         size=sides,
         batch_size=batch_size,
@@ -189,7 +196,11 @@ def train(
         resume=resume,
         class_map=class_map,
         evaluate_only=evaluate_only,
+        tensorboard=tensorboard,
     )
+    if dry_run:
+        _show_plan(plan(options, entry.preprocessing, images), console)
+        return
     stage = Stage("train", f"training of {entry.name}")
     with console.watching() as watcher:
         watcher.started(stage)
@@ -204,6 +215,12 @@ def train(
         if qat and result.finished:
             graphs = write_graphs(ptq, result.weights["model"], options.output, entry.name.removesuffix("-qat"))
             console.show(f"  graphs: {', '.join(str(path) for path in graphs.values())}")
+
+
+def _show_plan(plan: Plan, console: Console) -> None:
+    console.show(plan.text)
+    if plan.warning:
+        console.notice(plan.warning)
 
 
 def _line(summary: EpochSummary) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.train.faults import AtomicCheckpointIO
 from csa_deploy.train.options import TrainOptions
 
@@ -32,41 +34,76 @@ def determinism(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(threads_before)
 
 
-def launched(options: TrainOptions) -> Fabric:
-    """Start the processes; torchrun and SLURM have done it already where they are in use."""
-    accelerator = options.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
+def accelerator_of(options: TrainOptions) -> str:
+    """``cuda`` or ``cpu``.
+
+    Raises:
+        EnvironmentLacksError: a GPU was asked for, and there is none.
+    """
+    if options.accelerator == "cuda" and not torch.cuda.is_available():
         raise EnvironmentLacksError("no CUDA device for --accelerator cuda", fix="use --accelerator cpu")
-    devices, nodes = _processes(options, accelerator)
+    if options.accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return options.accelerator
+
+
+def launched(options: TrainOptions) -> Fabric:
+    """Start the processes; torchrun and SLURM have done it already where they are in use.
+
+    Raises:
+        UsageError: the devices or nodes are not those that the launcher started or the machine has.
+        EnvironmentLacksError: no GPU, or no address of the other nodes.
+    """
+    accelerator = accelerator_of(options)
+    devices, nodes = processes(options)
+    _check_rendezvous(nodes)
     strategy: Any = "auto"
     if devices * nodes > 1:
         strategy = DDPStrategy(broadcast_buffers=not options.sync_bn, process_group_backend=None)
     warnings.filterwarnings("ignore", module="lightning_fabric")  # hints at its own options
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    fabric = Fabric(
-        accelerator=accelerator,
-        strategy=strategy,
-        devices=devices,
-        num_nodes=nodes,
-        precision="bf16-mixed" if options.amp else "32-true",
-        plugins=[AtomicCheckpointIO()],
-    )
-    fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            strategy=strategy,
+            devices=devices,
+            num_nodes=nodes,
+            precision="bf16-mixed" if options.amp else "32-true",
+            plugins=[AtomicCheckpointIO()],
+        )
+        fabric.launch()
+    except (ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{nodes} nodes with {devices} devices each: {reason}",
+            fix="leave --nodes and --devices out under torchrun and srun, or give what these started",
+        ) from error
     return fabric
 
 
-def _processes(options: TrainOptions, accelerator: str) -> tuple[int, int]:
+def processes(options: TrainOptions) -> tuple[int, int]:
     """Devices per node and nodes: as asked, as torchrun or SLURM started, else all GPUs or one process on the CPU."""
     environment = os.environ
-    local = environment.get("LOCAL_WORLD_SIZE") or environment.get("SLURM_NTASKS_PER_NODE")
-    default = int(local) if local else torch.cuda.device_count() if accelerator == "cuda" else 1
-    devices = options.devices or default
-    world = environment.get("WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None
-    started = int(world) // int(local) if world and local else int(environment.get("SLURM_NNODES", 1)) if local else 1
-    return devices, options.nodes or started
+    if "LOCAL_WORLD_SIZE" in environment:
+        local = int(environment["LOCAL_WORLD_SIZE"])
+        nodes = int(environment["WORLD_SIZE"]) // local
+    elif SLURMEnvironment.detect():
+        nodes = int(environment.get("SLURM_NNODES", 1))
+        local = int(environment["SLURM_NTASKS"]) // nodes
+    else:
+        nodes, local = 1, torch.cuda.device_count() if accelerator_of(options) == "cuda" else 1
+    return options.devices or local, options.nodes or nodes
+
+
+def _check_rendezvous(nodes: int) -> None:
+    """Without torchrun and SLURM each node must be told who it is; else each would wait for the others for ever."""
+    told = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"}
+    if nodes > 1 and "LOCAL_WORLD_SIZE" not in os.environ and not SLURMEnvironment.detect() and told - set(os.environ):
+        raise EnvironmentLacksError(
+            f"{nodes} nodes, but {', '.join(sorted(told - set(os.environ)))} not set: the nodes cannot find each other",
+            fix="set them on each node (NODE_RANK counts from 0), or start with torchrun or srun: docs/train.md",
+        )
 
 
 def workers_for(options: TrainOptions, size: tuple[int, int], fabric: Fabric) -> int:

@@ -6,13 +6,15 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -48,22 +50,39 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             EnvironmentLacksError: the disk is full, or cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a failed write into a RuntimeError
-            temporary.unlink(missing_ok=True)
-            kept = "the previous checkpoint is kept" if path.exists() else "there is no earlier one"
-            raise EnvironmentLacksError(
-                f"{path}: the checkpoint cannot be written ({' '.join(str(error).split())[:120]}); {kept}",
-                fix="free some space and run the same command again",
-            ) from error
+        with _replacing(Path(path), "checkpoint") as temporary, temporary.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write tensors as safetensors, in place of an earlier file when they are whole; returns ``path``.
+
+    Raises:
+        EnvironmentLacksError: the disk is full, or cannot be written.
+    """
+    with _replacing(path, "file") as temporary:
+        found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(found, temporary, metadata=metadata)
+    return path
+
+
+@contextmanager
+def _replacing(path: Path, what: str) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path``; on failure it goes, and what was at ``path`` stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch makes a failed write a RuntimeError
+        temporary.unlink(missing_ok=True)
+        kept = f"the previous {what} is kept" if path.exists() else "there is no earlier one"
+        raise EnvironmentLacksError(
+            f"{path}: the {what} cannot be written ({' '.join(str(error).split())[:120]}); {kept}",
+            fix="free some space and run the same command again",
+        ) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -93,10 +112,11 @@ def stop_at_bad_loss(
 
     ``bad_batch_rank<r>.safetensors`` holds ``images``, ``targets``, and in its metadata the update and the names.
     """
-    path = folder / f"bad_batch_rank{rank}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"images": images.detach().cpu().contiguous(), "targets": targets.detach().cpu().contiguous()}
-    save_file(tensors, path, metadata={"update": str(update), "names": json.dumps(list(names))})
+    path = save_tensors(
+        folder / f"bad_batch_rank{rank}.safetensors",
+        {"images": images, "targets": targets},
+        metadata={"update": str(update), "names": json.dumps(list(names))},
+    )
     return AccuracyGateError(
         f"update {update}: the loss is not finite; its batch is kept in {path}, the weights before it in the last "
         "checkpoint",

@@ -44,6 +44,16 @@ class Clock:
         return self.images * world / self.busy if self.busy else 0.0
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one step fed: its share of the update's loss, images, soft targets, and the images' names."""
+
+    loss: Tensor
+    images: Tensor
+    targets: Tensor
+    names: tuple[str, ...]
+
+
 @dataclass
 class Training:
     """A training at the point where it stands; the fields are its parts.
@@ -131,7 +141,7 @@ class Training:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.update)
-        mean = torch.zeros((), device=self.fabric.device)
+        parts: list[Step] = []
         for step in range(self.accumulate):
             waiting = time.perf_counter()
             batch = next(steps)
@@ -142,12 +152,17 @@ class Training:
             with self.fabric.no_backward_sync(self.wrapped, enabled=step + 1 < self.accumulate):
                 loss = F.cross_entropy(self.wrapped(images), targets) / self.accumulate
                 self.fabric.backward(loss)
-            mean += loss.detach()
+            parts.append(Step(loss.detach(), images, targets, batch.names))
+        mean = torch.stack([part.loss for part in parts]).sum()
         shared = self.fabric.all_reduce(torch.stack([mean, mean.new_tensor(float(stop.received))]), reduce_op="mean")
         assert isinstance(shared, Tensor)
         value, stopping = shared.tolist()
         if not np.isfinite(value):
-            raise stop_at_bad_loss(self.output, self.fabric.global_rank, self.update, images, targets, batch.names)
+            # Only now: to ask after each step would make a GPU wait for its host. Another rank's may be the bad one.
+            bad = next((part for part in parts if not torch.isfinite(part.loss)), parts[-1])
+            raise stop_at_bad_loss(
+                self.output, self.fabric.global_rank, self.update, bad.images, bad.targets, bad.names
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from csa_deploy.train.recipe import Recipe
 
-MOST_PER_DEVICE = 128
-
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -33,6 +31,7 @@ class TrainOptions:
         resume: checkpoint to go on from; None: ``last.ckpt`` in the output folder, if there is one.
         class_map: see :func:`csa_deploy.train.pictures.open_split`.
         evaluate_only: no training: classify the held-out images with what was trained so far.
+        tensorboard: write the epochs' figures for TensorBoard, too.
     """
 
     data: str
@@ -53,13 +52,4 @@ class TrainOptions:
     resume: Path | None = None
     class_map: Path | None = None
     evaluate_only: bool = False
-
-
-def batches(options: TrainOptions, world: int) -> tuple[int, int]:
-    """Images per device and step, and steps per update."""
-    share = options.recipe.global_batch // world
-    if options.batch_size is None and options.accumulate is None and share * world == options.recipe.global_batch:
-        steps = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= MOST_PER_DEVICE)
-        return share // steps, steps
-    accumulate = options.accumulate or max(1, round(share / (options.batch_size or MOST_PER_DEVICE)))
-    return options.batch_size or max(1, share // accumulate), accumulate
+    tensorboard: bool = False

@@ -96,7 +96,8 @@ class ShardPictures:
     """WebDataset shards: tar files in which ``key.jpg`` (or another image) and ``key.cls`` (its class) are a sample.
 
     The members' places are read once, so that each image can be read by itself: every rank sees exactly its share,
-    and a training resumes in the middle of an epoch. Entries without partner are left out.
+    and a training resumes in the middle of an epoch. The key ends at the first dot of the file's name. Entries without
+    partner are left out.
     """
 
     def __init__(self, files: list[Path]) -> None:
@@ -127,8 +128,10 @@ def _entries(file: Path) -> list[tuple[str, int, int, int]]:
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
-                key, _, suffix = member.name.partition(".")
-                if f".{suffix.lower()}" in SUFFIXES:
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                key, suffix = f"{folder}{slash}{stem}", suffix.lower()
+                if f".{suffix}" in SUFFIXES:
                     images[key] = (member.name, member.offset_data, member.size)
                 elif suffix == "cls":
                     stream = archive.extractfile(member)

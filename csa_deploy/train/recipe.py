@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from csa_deploy.errors import UsageError
 
 RECIPES = Path(__file__).parent / "recipes"
+PICTORIAL = ("random_crop", "flip", "affine", "rand_augment", "erasing")  # augmentation of single images
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -126,3 +127,19 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 def default_recipe(data: str, size: tuple[int, int]) -> str:
     """Name of the packaged recipe: the data set's own, else by the input size in pixels (``small`` up to 64)."""
     return data if data in names() else "small" if max(size) <= 64 else "imagenet"
+
+
+def recipe_for(
+    data: str, size: tuple[int, int], spec: str | None, overrides: Mapping[str, Any], *, qat: bool = False
+) -> Recipe:
+    """The recipe of a training: ``spec``, or the one for the data and the input size.
+
+    Quantization-aware fine-tuning without ``spec`` takes ``qat`` with the pictorial augmentation of the data's recipe.
+
+    Raises:
+        UsageError: see :func:`load_recipe`.
+    """
+    usual = default_recipe(data, size)
+    if qat and spec is None:
+        return load_recipe("qat", {**{key: getattr(load_recipe(usual), key) for key in PICTORIAL}, **overrides})
+    return load_recipe(spec or usual, overrides)

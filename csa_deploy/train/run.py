@@ -8,22 +8,21 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger
-from safetensors.torch import save_file
+from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
 from csa_deploy.train.devices import determinism, launched, workers_for
 from csa_deploy.train.evaluation import accuracy_of
-from csa_deploy.train.faults import StopRequest, load_state
+from csa_deploy.train.faults import StopRequest, load_state, save_tensors
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
 from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import averaged, parameter_groups, synchronised, trainable
-from csa_deploy.train.options import TrainOptions, batches
+from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.pictures import Pictures, Split, open_split
+from csa_deploy.train.plan import plan_for
 from csa_deploy.train.result import Accuracy, TrainResult
-from csa_deploy.train.schedule import batch_warning, make_schedule
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
             loader = train_loader(crops, order, workers)
             with StopRequest() as stop:
                 accuracy, clock = training.fit(loader, held_out, stop, progress, _on_first(fabric, watch))
+        for logger in fabric.loggers:
+            logger.finalize("success")
         if not fabric.is_global_zero:
             return None
         return _result(training, entry, options, accuracy, clock, held_out is not None)
@@ -75,11 +76,11 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
 def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split: Split) -> tuple[Training, UpdateOrder]:
     recipe, world = options.recipe, fabric.world_size
     size = options.size or entry.preprocessing.size
-    per_device, accumulate = batches(options, world)
-    warning = batch_warning(recipe, per_device * accumulate * world)
-    if warning and fabric.is_global_zero:
-        log.warning("%s", warning)
-    schedule = make_schedule(recipe, len(split.train.labels), per_device * accumulate * world)
+    plan = plan_for(options, len(split.train.labels), world)
+    if fabric.is_global_zero:
+        log.info("%s", plan.text)
+        if plan.warning:
+            log.warning("%s", plan.warning)
     network: Any = trainable(entry, recipe, size, options.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = _classes(network, entry, size)
     _check_labels(split, classes, options.data)
@@ -93,8 +94,8 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         "recipe": recipe.to_json(),
         "seed": options.seed,
         "images": _fingerprint(split.train),
-        "batch_size": per_device,
-        "accumulate": accumulate,
+        "batch_size": plan.per_device,
+        "accumulate": plan.accumulate,
         "world": world,
         "amp": options.amp,
         "sync_bn": options.sync_bn and world > 1,
@@ -106,8 +107,8 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         optimizer=optimizer,
         ema=averaged(network, recipe.ema_decay) if recipe.ema_decay else None,
         augment=Augment(recipe, entry.preprocessing, classes).to(fabric.device),
-        schedule=schedule,
-        accumulate=accumulate,
+        schedule=plan.schedule,
+        accumulate=plan.accumulate,
         seed=options.seed,
         output=options.output,
         settings=settings,
@@ -117,11 +118,22 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
     )
     _resume(training, options)
     if fabric.is_global_zero:
-        fabric.loggers.append(
-            CSVLogger(options.output, "log", f"from_{training.update:07d}", flush_logs_every_n_steps=1)
-        )
-    order = UpdateOrder(split.train, per_device, accumulate, fabric.global_rank, world, options.seed)
+        fabric.loggers.extend(_loggers(options, f"from_{training.update:07d}"))
+    order = UpdateOrder(split.train, plan.per_device, plan.accumulate, fabric.global_rank, world, options.seed)
     return training, order
+
+
+def _loggers(options: TrainOptions, version: str) -> list[Logger]:
+    """Where the epochs' figures go: a CSV file, and event files for TensorBoard if asked for."""
+    loggers: list[Logger] = [CSVLogger(options.output, "log", version, flush_logs_every_n_steps=1)]
+    if options.tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(options.output, "tensorboard", version))
+        except ModuleNotFoundError as error:
+            raise EnvironmentLacksError(
+                "--tensorboard needs a writer of its event files", fix="pip install tensorboardX (or tensorboard)"
+            ) from error
+    return loggers
 
 
 def _resume(training: Training, options: TrainOptions) -> None:
@@ -195,12 +207,10 @@ def _result(
         not_done.append(f"not evaluated: {options.data} has no held-out images (val)")
     elif not accuracy:
         not_done.append(f"not evaluated: stopped after {training.update} of {schedule.total} updates")
-    weights = {}
-    for name, network in training.networks.items():
-        path = options.output / f"{name}.safetensors"
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, temporary)
-        weights[name] = temporary.replace(path)
+    weights = {
+        name: save_tensors(options.output / f"{name}.safetensors", network.state_dict())
+        for name, network in training.networks.items()
+    }
     result = TrainResult(
         network=entry.name,
         data=options.data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,22 +28,49 @@ RENDEZVOUS = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
 CSA_DEPLOY = str(Path(sys.executable).with_name("csa-deploy"))
 
 
-def run(folder: Path, images: Path, output: str, *arguments: str, launcher: tuple[str, ...] = ()) -> str:
+def started(
+    folder: Path,
+    images: Path,
+    output: str,
+    *arguments: str,
+    launcher: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen[str]:
     (folder / "net.py").write_text(NETWORK)
     (folder / "recipe.yaml").write_text(RECIPE)
     command = [*launcher, CSA_DEPLOY, "train", "net.py:make", "--data", str(images), "--recipe", "recipe.yaml"]
     command += ["--output", output, "--accelerator", "cpu", "--threads", "1", "--workers", "0", *arguments]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *command],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def said(*processes: subprocess.Popen[str]) -> str:
+    """What all of them print; they run at the same time."""
+    texts = [process.communicate(timeout=60) for process in processes]
+    assert all(process.returncode == 0 for process in processes), [err for _, err in texts]
+    return "".join(out for out, _ in texts)
+
+
+def two_machines(folder: Path, images: Path, scheduler: bool) -> str:
+    """What happens on two machines, with both on this one; ``scheduler`` sets what SLURM's srun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    both = []
+    for node in ("0", "1"):
+        environment, arguments = {"NODE_RANK": node}, ["--nodes", "2", "--devices", "1"]
+        if scheduler:
+            environment = {f"SLURM_{name}": node for name in ("PROCID", "NODEID")} | {"SLURM_LOCALID": "0"}
+            environment |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+            arguments = []
+        both.append(started(folder, images, "two", *arguments, environment={**rendezvous, **environment}))
+    return said(*both)
 
 
 def losses(output: Path) -> list[float]:
@@ -50,19 +78,28 @@ def losses(output: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One process: its output folder and what it prints."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder / "one", said(started(folder, images, "one"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["devices", "torchrun"])
-def test_two_processes_train_as_one(way: str, images: Path, tmp_path: Path) -> None:
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", *RENDEZVOUS)
-    said = run(tmp_path, images, "one")
+@pytest.mark.parametrize("way", ["devices", "torchrun", "nodes", "slurm"])
+def test_two_processes_train_as_one(way: str, images: Path, tmp_path: Path, alone: tuple[Path, str]) -> None:
     if way == "devices":
-        both = run(tmp_path, images, "two", "--devices", "2")
+        both = said(started(tmp_path, images, "two", "--devices", "2"))
+    elif way == "torchrun":
+        torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", *RENDEZVOUS)
+        both = said(started(tmp_path, images, "two", launcher=torchrun))
     else:
-        both = run(tmp_path, images, "two", launcher=torchrun)
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+        both = two_machines(tmp_path, images, scheduler=way == "slurm")
+    one, printed = alone
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-5)
     assert both.count("18 of 18 updates") == 1  # one process speaks
-    assert [line for line in both.splitlines() if "top-1" in line] == [x for x in said.splitlines() if "top-1" in x]
+    assert [line for line in both.splitlines() if "top-1" in line] == [x for x in printed.splitlines() if "top-1" in x]
     for name in ("model.safetensors", "model_ema.safetensors"):
-        one, two = (load_file(tmp_path / output / name) for output in ("one", "two"))
-        for key in one:
-            torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
+        first, second = (load_file(output / name) for output in (one, tmp_path / "two"))
+        for key in first:
+            torch.testing.assert_close(second[key], first[key], rtol=1e-3, atol=1e-4)

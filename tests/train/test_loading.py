@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csa_deploy.data.folder import open_folder
 from csa_deploy.errors import UsageError
@@ -114,6 +115,23 @@ def test_shards_hold_the_same_images_as_folders(images: Path, tmp_path: Path) ->
         assert shards.image(i).tobytes() == folders.image(other).tobytes()
     assert sorted(i for step in list(order(shards))[:6] for _, i in step) != list(range(48))
     assert len({i for step in list(order(shards))[:6] for _, i in step}) == 48
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "imagenet.v1/"])
+def test_shards_of_the_webdataset_library_are_read(prefix: str, images: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    (tmp_path / "train").mkdir()
+    files = sorted((images / "train").rglob("*.png"))
+    with webdataset.TarWriter(str(tmp_path / "train" / "000.tar"), encoder=False) as writer:
+        for path in files:
+            label = str(CLASSES.index(path.parent.name)).encode()
+            writer.write({"__key__": prefix + path.stem, "PNG": path.read_bytes(), "cls": label, "json": b"{}"})
+    (tmp_path / "class_map.txt").write_text("bars\nblob\n")
+    shards = open_split(str(tmp_path), PREPROCESSING).train
+    for i, path in enumerate(files):
+        assert shards.name(i) == f"000.tar:{prefix}{path.stem}.PNG"
+        assert shards.labels[i] == CLASSES.index(path.parent.name)
+        assert shards.image(i).tobytes() == Image.open(path).tobytes()
 
 
 def test_a_damaged_shard_is_named(images: Path, tmp_path: Path) -> None:

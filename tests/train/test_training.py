@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch import nn
 from csa_deploy.checkpoint import load_checkpoint
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
+from csa_deploy.train.faults import save_tensors
+from csa_deploy.train.loading import TrainBatch
+from csa_deploy.train.loop import Training
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.recipe import Recipe
 from csa_deploy.train.result import EpochSummary, TrainResult
@@ -144,6 +148,24 @@ def test_a_loss_that_is_no_number_keeps_its_batch(
         assert ".png" in file.metadata()["names"]
 
 
+def test_of_several_steps_the_bad_one_is_kept(
+    entry: NetworkEntry, images: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second update's second step of four gets an image that is no number."""
+    prepared, steps = Training._prepared, count(1)
+
+    def poisoned(training: Training, batch: TrainBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        x, targets = prepared(training, batch)
+        return (x * torch.nan if next(steps) == 6 else x), targets
+
+    monkeypatch.setattr(Training, "_prepared", poisoned)
+    with pytest.raises(AccuracyGateError, match="update 1: the loss is not finite"):
+        run(entry, TrainOptions(str(images), tmp_path, recipe, batch_size=2, accumulate=4))
+    kept = load_file(tmp_path / "bad_batch_rank0.safetensors")["images"]
+    assert kept.shape == (2, 1, 12, 12)
+    assert kept.isnan().all()
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint(
     entry: NetworkEntry, images: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -160,6 +182,15 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["update"] == 6
     assert not list(tmp_path.glob(".*.tmp"))
+    weights = tmp_path / "some.safetensors"
+    save_tensors(weights, {"x": torch.zeros(9)})
+    try:
+        fill()
+        with pytest.raises(EnvironmentLacksError, match="the previous file is kept"):
+            save_tensors(weights, {"x": torch.zeros(9999)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_file(weights)["x"].shape == (9,)
     assert run(entry, TrainOptions(str(images), tmp_path, recipe)).finished
 
 
@@ -174,6 +205,13 @@ def test_unreadable_images_are_counted_and_named(
     result = run(entry, TrainOptions(str(tmp_path / "data"), tmp_path / "out", recipe))
     assert list(result.unreadable) == ["bars/000.png"]
     assert "no image format" in result.unreadable["bars/000.png"]
+
+
+def test_figures_for_tensorboard(entry: NetworkEntry, images: Path, recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    run(entry, TrainOptions(str(images), tmp_path, recipe, tensorboard=True))
+    (events,) = (tmp_path / "tensorboard" / "from_0000000").glob("events.out.tfevents.*")
+    assert b"model_ema_top1" in events.read_bytes()
 
 
 def test_progress_and_epochs_are_told(entry: NetworkEntry, images: Path, recipe: Recipe, tmp_path: Path) -> None:
