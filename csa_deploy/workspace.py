@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".scratch"
+LOCK = ".lock"
 
 
 def sha256_of(path: Path) -> str:
@@ -140,8 +141,9 @@ class Workspace:
         from filelock import FileLock, Timeout
 
         try:
+            made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock", timeout=0)
+            lock = FileLock(self.root / LOCK, timeout=0)
             lock.acquire()
         except Timeout:
             raise UsageError(
@@ -159,6 +161,8 @@ class Workspace:
             yield
         finally:
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            if made and [path.name for path in self.root.iterdir()] == [LOCK]:
+                _remove(self.root / LOCK, made)
             lock.release()
 
     @contextmanager
@@ -245,3 +249,11 @@ class Workspace:
         """Write the manifest."""
         self.manifest["csa_deploy"] = __version__
         write_atomic(self.root / MANIFEST, dump_json(self.manifest))
+
+
+def _remove(lock: Path, made: Iterable[Path]) -> None:
+    """Leave nothing behind of a run that was refused before it made anything."""
+    with suppress(OSError):  # a folder that another process uses by now stays
+        lock.unlink()
+        for folder in made:
+            folder.rmdir()

@@ -99,6 +99,16 @@ def test_scratch_is_empty_and_goes(root: Path) -> None:
     assert not (root / ".scratch").exists()
 
 
+def test_a_run_that_makes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), Workspace(tmp_path / "deploy/net").locked():
+        raise RuntimeError("refused")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with Workspace(tmp_path / "mine").locked():
+        pass
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_what_a_killed_run_left_is_cleared(root: Path) -> None:
     commit(root)
     (root / ".scratch/build").mkdir(parents=True)
