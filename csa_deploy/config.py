@@ -178,6 +178,7 @@ class Config(BaseModel):
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool = False
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 100

@@ -80,6 +80,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "baseline": Option(str, "Workspace of an earlier run: exit 7 when this one is slower by more than noise."),
     "max_slowdown": Option(float, "Smallest slow-down against --baseline that counts, as a share; default 0.02."),
+    "provider": Option(str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu."),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
 }
 
@@ -101,11 +102,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
-    "evaluate": ("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads"),
+    "evaluate": (
+        *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
+    ),
     "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", "localize", *PROFILE),
+    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }

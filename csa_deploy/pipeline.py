@@ -111,10 +111,12 @@ STAGES: dict[str, Stage] = {
         Stage(
             "verify",
             "accuracy against PyTorch",
-            settings=("precision", "data", "samples", "seed", "budget", "strict", "threads", "checkpoint_key"),
+            settings=(
+                *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
+            ),
             needs=("export", "optimize", "precision"),
             uses=("build",),
-            packages=("torch", "onnxruntime"),
+            packages=("torch", "onnxruntime", "onnxruntime-gpu"),
         ),
         Stage(
             "profile",

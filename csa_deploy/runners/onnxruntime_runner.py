@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+"""Execution providers by the name that a user gives."""
+
+# Without these CUDA would round FP32 inputs of convolutions to TF32; TensorRT has no such setting of its own.
+_CUDA = (PROVIDERS["cuda"], {"use_tf32": "0"})
+_TENSORRT = {"fp32": {}, "fp16": {"trt_fp16_enable": "1"}, "int8": {"trt_int8_enable": "1", "trt_fp16_enable": "1"}}
 
 # ONNX Runtime's names of element types -> NumPy's. Types that NumPy cannot hold are refused by name.
 _DTYPES = {
@@ -32,7 +38,9 @@ class OnnxRuntimeRunner:
 
     Args:
         model: path of the graph (external data is found beside it), or the serialized graph.
-        provider: execution provider; no other is tried when it is missing.
+        provider: execution provider; no other is tried when it is missing, but nodes that a GPU's provider has no
+            kernel for run on the next of TensorRT, CUDA, CPU.
+        precision: what the graph's types state, which TensorRT's provider must be told.
         threads: intra-op threads; None leaves the number to ONNX Runtime (one per core).
         optimize: whether ONNX Runtime may rewrite the graph; False executes the nodes as they stand, which keeps the
             rounding of every intermediate tensor of a reduced-precision graph as far as the provider has the kernels.
@@ -42,7 +50,7 @@ class OnnxRuntimeRunner:
 
     Raises:
         UsageError: the file is missing, the graph does not load, or a tensor has a type NumPy lacks.
-        EnvironmentLacksError: this ONNX Runtime does not have the provider.
+        EnvironmentLacksError: this ONNX Runtime does not have the provider, or it does not start here.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class OnnxRuntimeRunner:
         model: Path | bytes,
         *,
         provider: str = CPU,
+        precision: str = "fp32",
         threads: int | None = None,
         optimize: bool = True,
         spin: bool = True,
@@ -57,6 +66,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         self.name = name
         self._provider = provider
+        self._precision = precision
         self._threads = threads
         self._optimize = optimize
         self._spin = spin
@@ -84,9 +94,10 @@ class OnnxRuntimeRunner:
             "provider": self._provider,
             "threads": self._threads or "one per core",
             "spin": self._spin,
-            "executes": "the ONNX graph, optimised by ONNX Runtime"
-            if self._optimize
-            else "the ONNX graph node by node",
+            "executes": (
+                "the ONNX graph, optimised by ONNX Runtime" if self._optimize else "the ONNX graph node by node"
+            )
+            + ("" if self._provider == CPU else "; nodes that the provider lacks on the next one"),
         }
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
@@ -116,12 +127,7 @@ class OnnxRuntimeRunner:
     def _open(self, model: Path | bytes) -> onnxruntime.InferenceSession:
         import onnxruntime
 
-        if self._provider not in onnxruntime.get_available_providers():
-            raise EnvironmentLacksError(
-                f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}; "
-                f"it has {', '.join(onnxruntime.get_available_providers())}",
-                fix=f"use {CPU}, or install the ONNX Runtime package that has it",
-            )
+        require_provider(self._provider)
         if isinstance(model, Path) and not model.is_file():
             raise UsageError(f"no such file: {model}", fix="check the path")
         levels = onnxruntime.GraphOptimizationLevel
@@ -133,13 +139,25 @@ class OnnxRuntimeRunner:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             source = str(model) if isinstance(model, Path) else model
-            return onnxruntime.InferenceSession(source, options, providers=[self._provider])
+            session = onnxruntime.InferenceSession(source, options, providers=self._chain())
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise UsageError(
                 f"{model if isinstance(model, Path) else self.name} does not load in "
                 f"ONNX Runtime {onnxruntime.__version__}: {_first_line(error)}",
                 fix="export the network again, or check the file with `csa-deploy check`",
             ) from error
+        if self._provider not in session.get_providers():  # ONNX Runtime itself only prints a warning
+            raise EnvironmentLacksError(
+                f"ONNX Runtime {onnxruntime.__version__} has {self._provider}, but it does not start here",
+                fix="install the GPU's driver and the CUDA, cuDNN and TensorRT libraries of that version",
+            )
+        return session
+
+    def _chain(self) -> list[Any]:
+        """The provider and those after it, each with its options."""
+        if self._provider == PROVIDERS["tensorrt"]:
+            return [(self._provider, _TENSORRT[self._precision]), _CUDA, CPU]
+        return [_CUDA, CPU] if self._provider == PROVIDERS["cuda"] else [self._provider]
 
     def _spec(self, value: Any) -> TensorSpec:
         if value.type not in _DTYPES:
@@ -149,6 +167,18 @@ class OnnxRuntimeRunner:
             )
         shape = tuple(extent if isinstance(extent, int) else None for extent in value.shape)
         return TensorSpec(value.name, shape, _DTYPES[value.type])
+
+
+def require_provider(provider: str) -> None:
+    """Raise EnvironmentLacksError when this ONNX Runtime does not have an execution provider."""
+    import onnxruntime
+
+    has = onnxruntime.get_available_providers()
+    if provider not in has:
+        raise EnvironmentLacksError(
+            f"ONNX Runtime {onnxruntime.__version__} has no {provider}; it has {', '.join(has)}",
+            fix="use the CPU, or install onnxruntime-gpu in place of onnxruntime on a machine with an NVIDIA GPU",
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -18,12 +18,13 @@ from csa_deploy.network import Preprocessing
 from csa_deploy.precision.rounding import keep_rounding
 from csa_deploy.runners.base import Runner, TensorSpec, run_padded
 from csa_deploy.runners.engines import engine_runner
-from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
+    from csa_deploy.config import Config
     from csa_deploy.pipeline import Context
 
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
@@ -106,23 +107,23 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
 
 def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candidate]:
     """All candidates; engines that cannot run here are noted in ``not_measured``, with the reason."""
-    found, threads = [], context.config.threads
+    found, config = [], context.config
     for label, graph in context.graphs().items():
         if label == "exported" and context.source.kind == "onnx":
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
-        found.append(_graph(context.path(graph), label, precision, graph, threads))
+        found.append(_graph(context.path(graph), label, precision, graph, config))
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
         path, label = context.path(engine["path"]), f"engine {precision}"
         built_from = found_file(found, precision)
         try:
-            runner = engine_runner(path, engine, context.config.target, name=label)
+            runner = engine_runner(path, engine, config.target, name=label)
         except EnvironmentLacksError as error:
             not_measured.append({"what": label, "reason": error.message})
             continue
         found.append(Candidate(label, precision, engine["path"], runner, None, built_from))
-    return found + [_named(given, threads) for given in context.config.candidate]
+    return found + [_named(given, config) for given in config.candidate]
 
 
 def found_file(candidates: list[Candidate], label: str) -> Path | None:
@@ -130,7 +131,7 @@ def found_file(candidates: list[Candidate], label: str) -> Path | None:
     return next((c.file for c in candidates if c.label == label), None)
 
 
-def _named(given: str, threads: int | None) -> Candidate:
+def _named(given: str, config: Config) -> Candidate:
     """A graph that the user names."""
     path = Path(given)
     if path.suffix != ".onnx":
@@ -138,17 +139,28 @@ def _named(given: str, threads: int | None) -> Candidate:
             f"{given}: only ONNX graphs can be compared beside the workspace's own graphs and engines",
             fix="name a .onnx file; engines are compared when `csa-deploy build` made them",
         )
-    return _graph(path, path.name, None, given, threads)
+    return _graph(path, path.name, None, given, config)
 
 
-def _graph(path: Path, label: str, precision: str | None, shown: str, threads: int | None) -> Candidate:
+def _graph(path: Path, label: str, precision: str | None, shown: str, config: Config) -> Candidate:
     model = load_model(path, full_check=False)
     precision = precision or precision_of(model)
-    if precision == "fp32":
-        runner = OnnxRuntimeRunner(path, threads=threads, spin=False, name=label)
-    else:
-        runner = rounding_runner(model, threads=threads, name=label)
+    runner = graph_runner(path, model, precision, config, name=label)
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
+
+
+def graph_runner(path: Path, model: onnx.ModelProto, precision: str, config: Config, *, name: str) -> OnnxRuntimeRunner:
+    """A graph in ONNX Runtime: on the CPU with the rounding that its types state, on a GPU as its provider computes.
+
+    Raises:
+        EnvironmentLacksError: the configured provider is not here.
+    """
+    if config.provider == "cpu" and precision != "fp32":
+        return rounding_runner(model, threads=config.threads, name=name)
+    provider = PROVIDERS[config.provider]
+    return OnnxRuntimeRunner(
+        path, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
+    )
 
 
 def precision_of(model: onnx.ModelProto) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results
 from csa_deploy.verify.localize.explain import explain
@@ -40,7 +41,7 @@ def key_parts(context: Context) -> dict[str, Any]:
 
 
 def preflight(context: Context) -> None:
-    """Raise UsageError when there are no data to compare on, or a named candidate is missing."""
+    """Raise when there are no data to compare on, a named candidate is missing, or ONNX Runtime lacks the provider."""
     if context.data_spec is None:
         raise UsageError(
             f"{context.name}: verify needs data and the network has none of its own",
@@ -49,6 +50,7 @@ def preflight(context: Context) -> None:
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")
+    require_provider(PROVIDERS[context.config.provider])
 
 
 def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:

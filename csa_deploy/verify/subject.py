@@ -10,10 +10,10 @@ from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner
-from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.source import load_source
-from csa_deploy.verify.candidates import precision_of, rounding_runner
+from csa_deploy.verify.candidates import graph_runner, precision_of
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     path = Path(config.network)
     if path.suffix == ".onnx":
         model = load_model(path, full_check=False)
-        if precision_of(model) == "fp32":
-            return OnnxRuntimeRunner(path, threads=config.threads, spin=False), read_preprocessing(model), None
-        return rounding_runner(model, threads=config.threads, name=path.name), read_preprocessing(model), None
+        runner: Runner = graph_runner(path, model, precision_of(model), config, name=path.name)
+        return runner, read_preprocessing(model), None
     if path.suffix in ENGINES:
-        return _engine(path)
+        return _engine(path, config.target)
     source = load_source(config.network)
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
     network = source.make_network(
@@ -49,10 +48,8 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     return runner, network.preprocessing, source.entry.dataset if source.entry else None
 
 
-def _engine(path: Path) -> tuple[Runner, Preprocessing | None, None]:
+def _engine(path: Path, target: str | None) -> tuple[Runner, Preprocessing | None, None]:
     """An engine of a workspace, whose records say who built it and how its input is made."""
-    from csa_deploy.runners.engine_runner import EngineRunner
-
     workspace = Workspace(path.resolve().parent.parent)
     engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
     built = next((e for e in engines.values() if Path(e["path"]).name == path.name), None)
@@ -63,7 +60,7 @@ def _engine(path: Path) -> tuple[Runner, Preprocessing | None, None]:
         )
     stored = workspace.record("export")["preprocessing"]
     try:
-        runner = EngineRunner(path, backend=built["backend"], name=path.name)
+        runner = engine_runner(path, built, target, name=path.name)
     except EnvironmentLacksError as error:
         raise EnvironmentLacksError(
             f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
