@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test gpu-test bench validator install clean
+.PHONY: help demo test gpu-test bench validator bindings install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,10 +29,18 @@ install: $(STAMP) validator
 validator: $(STAMP)
 	-@$(BIN)/csa-deploy doctor --install-validator --quiet
 
+# NVIDIA's Python bindings of several TensorRT versions: read by tests, never installed. Without them those are skipped.
+bindings: $(VENV)/bindings/.fetched
+
+$(VENV)/bindings/.fetched: requirements/bindings.txt | $(STAMP)
+	@mkdir -p $(@D)
+	-@grep -v '^#' $< | sed 's/ *#.*//' | while read -r wheel; do \
+	  $(PIP) download --no-deps --dest $(@D) "$$wheel" || exit 1; done && touch $@
+
 demo: install
 	$(BIN)/csa-deploy run csa_digits --restricted
 
-test: install
+test: install bindings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -21,10 +20,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from csa_deploy.engine.backend import Backend
+from csa_deploy.engine.backend import Backend, installed
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
+from csa_deploy.engine.trtexec_options import options_of_help, require_known, version_of_help
+from csa_deploy.errors import EnvironmentLacksError
 
 State = Literal["ok", "limited", "missing"]
 
@@ -148,7 +149,7 @@ def _loaded(module: str, loading: dict[str, subprocess.Popen[str]]) -> _Load:
     if process.returncode < 0:
         return _Load(failure=f"importing it ends with {signal.Signals(-process.returncode).name}")
     last = complaint.strip().splitlines()[-1] if complaint.strip() else f"exit status {process.returncode}"
-    return _Load() if last == f"ModuleNotFoundError: No module named '{module}'" else _Load(failure=last)
+    return _Load(failure=last) if installed(module) else _Load()
 
 
 def _absent(name: str, load: _Load, enables: str, install: str) -> Probe | None:
@@ -270,16 +271,15 @@ def _trtexec() -> Probe:
         fix = "install NVIDIA's TensorRT package; the pip package does not hold it"
         return Probe("trtexec", "missing", "", "not on PATH", enables, fix)
     done = subprocess.run([found, "--help"], capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
-    match = re.search(r"TensorRT v(\d+)", done.stdout + done.stderr)
-    if match is None:
+    help_page = done.stdout + done.stderr
+    version = version_of_help(help_page)
+    if version is None:
         return Probe("trtexec", "limited", "", f"{found} does not tell its version", enables, "check that it runs")
-    return Probe("trtexec", "ok", _readable_version(int(match[1])), found, enables)
-
-
-def _readable_version(number: int) -> str:
-    """TensorRT's version number as text: 8611 -> 8.6.11, 100300 -> 10.3.0 (NvInferVersion.h counts both ways)."""
-    unit = 10_000 if number >= 10_000 else 1_000
-    return f"{number // unit}.{number % unit // 100}.{number % 100}"
+    try:
+        require_known(version, options_of_help(help_page))
+    except EnvironmentLacksError as error:
+        return Probe("trtexec", "limited", str(version), f"{found}: {error.message}", enables, error.fix or "")
+    return Probe("trtexec", "ok", str(version), found, enables)
 
 
 def _data(name: str) -> Probe:

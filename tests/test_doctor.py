@@ -100,10 +100,19 @@ def test_an_import_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("banner", "version"), [("v8611", "8.6.11"), ("v100300", "10.3.0"), ("v110401", "11.4.1")])
 def test_trtexec_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, banner: str, version: str) -> None:
-    program(tmp_path, "trtexec", f"echo '&&&& RUNNING TensorRT.trtexec [TensorRT {banner}] # trtexec --help'")
+    lines = f"'&&&& RUNNING TensorRT.trtexec [TensorRT {banner}] # trtexec --help' '  --onnx=<file>    ONNX model'"
+    program(tmp_path, "trtexec", f"printf '%s\\n' {lines}")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     probe = doctor._trtexec()
     assert (probe.state, probe.version) == ("ok", version)
+
+
+def test_a_trtexec_that_would_be_refused_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "trtexec", "echo '&&&& RUNNING TensorRT.trtexec [TensorRT v9200] # trtexec --help'")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    probe = doctor._trtexec()
+    assert (probe.state, probe.version) == ("limited", "9.2.0")
+    assert "its options are not known" in probe.detail
 
 
 def test_tools_that_fail_or_hang_do_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,3 +125,10 @@ def test_tools_that_fail_or_hang_do_not_stop_the_rest(tmp_path: Path, monkeypatc
     assert found["trtexec"].state == "limited"
     assert "TimeoutExpired" in found["trtexec"].detail
     assert (found["ssh"].state, found["ssh"].fix) == ("missing", "install an OpenSSH client")
+
+
+def test_type_stubs_alone_are_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert by_name()["TensorRT"].state == "missing"

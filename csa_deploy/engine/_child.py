@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.engine.backend import Backend, choose_backend
 from csa_deploy.engine.device import cuda_state
@@ -26,6 +26,9 @@ from csa_deploy.engine.monitor import progress_monitor
 from csa_deploy.engine.network import check_network, network_inputs, network_outputs, read_layers
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, CsaDeployError, EnvironmentLacksError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -66,7 +69,7 @@ def _build(request: dict[str, Any], report: Any) -> dict[str, Any]:
     check_network(network, Path(request["model"]).name, plan.precision)
     parsed = time.perf_counter()
     loader = backend.config_loader(trt, plan, capabilities, progress_monitor(trt, report))
-    config = loader(builder, network)
+    config: tensorrt.IBuilderConfig = loader(builder, network)
     cache = os.fspath(plan.timing_cache) if plan.timing_cache and backend.name == "tensorrt" else None
     engine = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=cache)()
     built = time.perf_counter()
@@ -109,7 +112,7 @@ def _inspect(trt: Any, backend: Backend, engine: Any) -> dict[str, str]:
         return {"reason": cuda_state().reason}
     from polygraphy.backend.trt import util as trt_util
 
-    loaded = trt.Runtime(trt_util.get_trt_logger()).deserialize_cuda_engine(engine)
+    loaded: tensorrt.ICudaEngine | None = trt.Runtime(trt_util.get_trt_logger()).deserialize_cuda_engine(engine)
     if loaded is None:
         return {"reason": f"{backend.title} cannot load this engine on {cuda_state().devices[0].name}"}
     return {"json": loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)}

@@ -40,8 +40,9 @@ class Backend(Protocol):
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be imported, without importing it."""
-    return importlib.util.find_spec(module) is not None
+    """Whether a module can be imported, without importing it; a folder of type stubs alone is none."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def version_pair(version: str) -> tuple[int, int]:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from csa_deploy.engine.plan import Precision
 from csa_deploy.engine.result import ParsedLayer, TensorInfo
 from csa_deploy.errors import UsageError
 
+if TYPE_CHECKING:
+    import tensorrt
+
 _ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")  # layer metadata written by the ONNX parser; names may hold brackets
 _HALVES = {"HALF", "BF16"}
 
 
-def read_layers(network: Any) -> list[ParsedLayer]:
+def read_layers(network: tensorrt.INetworkDefinition) -> list[ParsedLayer]:
     """All layers in the parser's order."""
     return [_layer(index, network.get_layer(index)) for index in range(network.num_layers)]
 
 
-def network_inputs(network: Any) -> list[TensorInfo]:
+def network_inputs(network: tensorrt.INetworkDefinition) -> list[TensorInfo]:
     """Network inputs."""
     return _tensors(network.get_input(index) for index in range(network.num_inputs))
 
 
-def network_outputs(network: Any) -> list[TensorInfo]:
+def network_outputs(network: tensorrt.INetworkDefinition) -> list[TensorInfo]:
     """Network outputs."""
     return _tensors(network.get_output(index) for index in range(network.num_outputs))
 
 
-def check_network(network: Any, model: str, precision: Precision) -> None:
+def check_network(network: tensorrt.INetworkDefinition, model: str, precision: Precision) -> None:
     """Raise UsageError when there is no network, an axis is dynamic, or the precision is not the graph's."""
     if network.num_outputs == 0:  # the parser takes an empty or foreign file for an empty graph
         raise UsageError(f"{model} holds no network", fix="give a complete ONNX file")
@@ -48,7 +51,7 @@ def check_network(network: Any, model: str, precision: Precision) -> None:
         )
 
 
-def _layer(index: int, layer: Any) -> ParsedLayer:
+def _layer(index: int, layer: tensorrt.ILayer) -> ParsedLayer:
     origin = _ORIGIN.fullmatch(layer.metadata or "")
     return ParsedLayer(
         index=index,
@@ -60,5 +63,5 @@ def _layer(index: int, layer: Any) -> ParsedLayer:
     )
 
 
-def _tensors(tensors: Iterable[Any]) -> list[TensorInfo]:
+def _tensors(tensors: Iterable[tensorrt.ITensor | None]) -> list[TensorInfo]:
     return [TensorInfo(t.name, t.dtype.name, tuple(int(d) for d in t.shape)) for t in tensors if t is not None]

