@@ -55,7 +55,7 @@ def load_digits(*, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def animals(preprocessing: Preprocessing, choose: Chooser, *, train: bool = False) -> ImageDataset:
-    """Animal silhouettes, 28 x 28 grey, without duplicates: the 1,941 held-out ones, or with ``train`` the other 7,775.
+    """Animal silhouettes, 28 x 28 grey, without duplicates: the 1,736 held-out ones, or with ``train`` the other 6,968.
 
     Raises:
         EnvironmentLacksError: animal-mnist is not installed.

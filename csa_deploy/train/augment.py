@@ -98,7 +98,7 @@ def _affine(affine: Affine) -> nn.Module:
         degrees=affine.degrees,
         translate=(affine.shift, affine.shift),
         scale=(1 - affine.scale, 1 + affine.scale),
-        shear=(-affine.shear, affine.shear, -affine.shear, affine.shear),  # type: ignore[arg-type]
+        shear=affine.shear,
         padding_mode="border",
         p=1.0,
     )

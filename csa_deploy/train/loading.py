@@ -66,17 +66,18 @@ class TrainImages(Dataset):
                 unreadable[name] = error.message
                 continue
             image = image.convert(self.preprocessing.mode)
-            box = self._box(image.width, image.height, np.random.default_rng((self.seed, epoch, index)))
+            box = self._box(image.width, image.height, (self.seed, epoch, index))
             height, width = self.preprocessing.size
             image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
             pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
             return pixels.transpose(2, 0, 1), int(self.pictures.labels[index]), name, unreadable
         raise UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
 
-    def _box(self, width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+    def _box(self, width: int, height: int, seed: tuple[int, int, int]) -> tuple[float, float, float, float]:
         """The part of an image to use: drawn by area and aspect ratio as Inception does, else the largest centre."""
         target = self.preprocessing.size[1] / self.preprocessing.size[0]
         if self.crop is not None:
+            random = np.random.default_rng(seed)
             for _ in range(10):
                 area = width * height * random.uniform(*self.crop)
                 ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))

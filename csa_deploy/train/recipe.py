@@ -20,7 +20,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Affine(BaseModel):
-    """Random affine maps, each value at most: rotation and shear in degrees, scale and shift as shares of the side."""
+    """Random affine maps, each value at most: rotation and horizontal shear in degrees, scale and shift as shares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -86,7 +86,7 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
     _check_labels(split, classes, options.data)
     if world > 1 and options.sync_bn:
         network = synchronised(network, fabric.device)
-    optimizer = torch.optim.AdamW(parameter_groups(network, recipe.weight_decay), lr=recipe.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(network, recipe.weight_decay), lr=recipe.lr, fused=True)
     wrapped, optimizer = fabric.setup(network, optimizer)
     settings = {
         "network": entry.name,

@@ -180,4 +180,4 @@ def test_a_rectangular_network_gets_undistorted_images(images: Path) -> None:
     pictures = open_split(str(images), PREPROCESSING).train
     wide = Preprocessing((6, 12), mode="L", mean=(0.5,), std=(0.25,))
     assert TrainImages(pictures, wide, None, 0)[(0, 0)][0].shape == (1, 6, 12)
-    assert TrainImages(pictures, wide, None, 0)._box(12, 12, np.random.default_rng(0)) == (0, 3, 12, 9)
+    assert TrainImages(pictures, wide, None, 0)._box(12, 12, (0, 0, 0)) == (0, 3, 12, 9)
