@@ -39,7 +39,7 @@ def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in _MOVES and not node.domain:
             continue
         for value in node.outputs:
-            if value.dtype == ir.DataType.FLOAT16 and not value.is_graph_output():
+            if value.dtype == ir.DataType.FLOAT16 and value.uses():  # an output may have readers as well
                 _pin(rounded.graph, node, value)
     return ir.to_proto(rounded)
 

@@ -11,9 +11,11 @@ from onnx import numpy_helper
 
 from csa_deploy.config import make_config
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.verify.localize.blame import Case, localize
-from csa_deploy.verify.localize.boundaries import boundaries, modules_of, view_of, within
-from csa_deploy.verify.localize.measure import Difference, runner_of
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.verify.localize.blame import localize
+from csa_deploy.verify.localize.boundaries import boundaries, modules_of, needed, passes, view_of, within
+from csa_deploy.verify.localize.case import Case
+from csa_deploy.verify.localize.measure import Difference, in_onnxruntime
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import CLEAN, expose, restore, set_apart
 
@@ -49,8 +51,8 @@ def test_a_graph_without_module_names_is_cut_at_its_nodes(make_tiny: Make) -> No
 
 def test_parts_set_apart_compute_what_the_whole_computes(make_tiny: Make) -> None:
     model, tensors = make_tiny(), ["c", "p"]
-    whole = runner_of(expose(model, tensors), 1).run(X)
-    apart = runner_of(set_apart(model, tensors), 1)
+    whole = in_onnxruntime(expose(model, tensors), 1).run(X)
+    apart = in_onnxruntime(set_apart(model, tensors), 1)
     assert {s.name for s in apart.input_specs} == {"x", f"c{CLEAN}", f"p{CLEAN}"}
     again = apart.run({**X, **{f"{t}{CLEAN}": whole[t] for t in tensors}})
     assert all(np.array_equal(whole[name], again[name]) for name in ("c", "p", "y"))
@@ -63,15 +65,15 @@ def test_restoring_everything_gives_the_reference_and_a_part_comes_closer(make_t
     reference = make_tiny()
     half = to_fp16(reference).model
     names = modules_of(reference)
-    right = runner_of(reference, 1).run(X)["y"]
+    right = in_onnxruntime(reference, 1).run(X)["y"]
     whole = restore(half, reference, names, set(names.values()))
     onnx.checker.check_model(whole)
-    assert np.array_equal(runner_of(whole, 1).run(X)["y"], right)
+    assert np.array_equal(in_onnxruntime(whole, 1).run(X)["y"], right)
     part = restore(half, reference, names, modules)
     onnx.checker.check_model(part)
     assert [o.name for o in part.graph.output] == ["y"]
-    error = np.abs(runner_of(part, 1).run(X)["y"] - right).max()
-    assert 0 < error <= 1.5 * np.abs(runner_of(half, 1).run(X)["y"] - right).max()
+    error = np.abs(in_onnxruntime(part, 1).run(X)["y"] - right).max()
+    assert 0 < error <= 1.5 * np.abs(in_onnxruntime(half, 1).run(X)["y"] - right).max()
 
 
 @pytest.mark.parametrize(("weight", "module"), [("first", "conv"), ("last", "head")])
@@ -104,10 +106,42 @@ def test_other_shapes_and_values_that_are_not_finite_are_broken() -> None:
     assert difference.broken == "not finite"
 
 
-def test_a_cap_takes_modules_together_and_says_so(make_tiny: Make) -> None:
+def test_a_cap_makes_the_samples_run_again_and_changes_no_figure(make_tiny: Make) -> None:
+    """Nodes without modules cannot be taken together."""
     reference = make_tiny()
-    found = localize(case(to_fp16(reference).model, reference, cap=1))
-    assert any("exceed the memory cap" in reason for reason in found.not_done)
+    bad = doubled(to_fp16(reference).model, "last")
+    capped, whole = localize(case(bad, reference, cap=1)), localize(case(bad, reference))
+    assert capped.rows == whole.rows and capped.culprits == whole.culprits == ("head",) and capped.not_done == ()
+
+
+def test_passes_hold_what_a_part_is_computed_from(make_tiny: Make) -> None:
+    model = make_tiny()
+    found = boundaries(view_of(model), modules_of(model), view_of(model))
+    cap = 3 * sum(b.bytes for b in found[1:])
+    groups = passes(found, cap)
+    assert [[b.tensor for b in group] for group in groups] == [["c"], ["r"], ["p", "l", "y"]]
+    assert [b.tensor for b in needed(groups[2], found)] == ["r", "p", "l", "y"]
+    assert all(within(needed(group, found), cap) for group in groups[2:])
+    assert passes(found, 10**9) == [found]
+
+
+def test_an_engine_is_compared_where_its_fusions_end(make_tiny: Make) -> None:
+    """Here ONNX Runtime stands for the engine: what counts is where it is cut, and what is restored together."""
+    reference = make_tiny()
+    opened = []
+
+    def engine(model: onnx.ModelProto) -> OnnxRuntimeRunner:
+        opened.append({o.name for o in model.graph.output})
+        return in_onnxruntime(model, 1)
+
+    given = case(doubled(to_fp16(reference).model, "first"), reference, survivors={"p"}, open=engine, tried=1)
+    found = localize(given)
+    assert found.boundaries == ("p", "y")  # a fusion hides c and r; outputs are always there
+    assert [row.module for row in found.rows] == ["conv .. pool", "head .. flatten"]
+    assert found.culprits == ("conv .. pool",) and found.rows[0].error_added == pytest.approx(1.0, rel=1e-2)
+    assert found.rows[0].restored_snr_db is not None and found.rows[0].restored_snr_db > 50
+    assert found.rows[1].restored_snr_db is None and found.rows[1].error_added < 1e-2
+    assert set().union(*opened) == {"p", "y"}  # no other tensor is made an output, so no fusion is broken up
 
 
 def test_clipped_values_are_counted(make_tiny: Make) -> None:

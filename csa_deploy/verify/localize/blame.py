@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
-from csa_deploy.runners.base import run_padded
-from csa_deploy.verify.gate import judge
-from csa_deploy.verify.localize.boundaries import Boundary, boundaries, modules_of, view_of, within
-from csa_deploy.verify.localize.measure import Comparison, Feeds, GraphSource, compare, runner_of
+from csa_deploy.verify.localize.boundaries import Boundary, needed
+from csa_deploy.verify.localize.case import Case, Cuts
+from csa_deploy.verify.localize.measure import Comparison, Feeds, GraphSource, Source, compare
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import restore
 from csa_deploy.verify.metrics import OutputMetrics
 
-logger = logging.getLogger(__name__)
-
-CAP = 512 * 2**20
-"""Bytes that the boundary tensors of one batch may take, in all graphs together."""
-
-TRIED = 8
 NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
-_DEPTHS = (None, 6, 5, 4, 3, 2, 1)
 
 Progress = Callable[[int, int], None]
 
@@ -73,6 +63,7 @@ class Localization:
             no number of them does or none is needed.
         statement: in words.
         not_done: what was left out, and why.
+        boundaries: of an engine, the tensors that its fusions leave, at which it was compared.
     """
 
     candidate: str
@@ -83,106 +74,32 @@ class Localization:
     culprits: tuple[str, ...]
     statement: str
     not_done: tuple[str, ...] = ()
+    boundaries: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)
 
 
-@dataclass
-class Case:
-    """One candidate and what it is compared with.
-
-    Attributes:
-        label: the candidate's name.
-        candidate: its graph.
-        reference: graph of the same network whose tensors have the same names, of the precision to restore to.
-        compared_with: the reference's name.
-        feeds: network inputs, batch by batch, as the graphs take them.
-        samples: identities of the samples in ``feeds``.
-        precision: whose budget counts.
-        budget: bounds by metric.
-        source: right values, if not from the reference graph.
-        threads: of ONNX Runtime.
-    """
-
-    label: str
-    candidate: onnx.ModelProto
-    reference: onnx.ModelProto
-    compared_with: str
-    feeds: Sequence[Feeds]
-    samples: tuple[str, ...]
-    precision: str
-    budget: Mapping[str, float]
-    threads: int | None = None
-    cap: int = CAP
-    not_done: list[str] = field(default_factory=list)
-
-    @cached_property
-    def cuts(self) -> tuple[dict[str, str], list[Boundary]]:
-        """Modules by node name and the boundaries between them, as fine as the memory cap allows."""
-        first, second = view_of(self.reference), view_of(self.candidate)
-        for depth in _DEPTHS:
-            modules = modules_of(self.reference, depth)
-            bounds = boundaries(first, modules, second)
-            if within(bounds, self.cap):
-                break
-        if depth is not None:
-            self.not_done.append(
-                f"modules below depth {depth} were not told apart: their tensors exceed the memory cap"
-            )
-        return modules, bounds
-
-    @cached_property
-    def wanted(self) -> list[dict[str, np.ndarray]]:
-        """Outputs of the reference graph."""
-        runner = runner_of(self.reference, self.threads)
-        return [run_padded(runner, feed) for feed in self.feeds]
-
-    def outputs(self, model: onnx.ModelProto) -> dict[str, OutputMetrics]:
-        """How far a graph's outputs are from the reference's."""
-        runner = runner_of(model, self.threads)
-        found: dict[str, OutputMetrics] = {}
-        for feed, want in zip(self.feeds, self.wanted, strict=True):
-            typed = {s.name: feed[s.name].astype(s.dtype) for s in runner.input_specs}
-            got = run_padded(runner, typed)
-            for name, array in want.items():
-                ids = [str(i) for i in range(len(array))]
-                found.setdefault(name, OutputMetrics(name)).update(array, got[name].reshape(array.shape), ids, None)
-        return found
-
-    def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
-        """Whether the outputs break the budget on these samples; intervals do not matter here."""
-        for name, metrics in outputs.items():
-            estimates = metrics.estimates()
-            checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
-            if metrics.non_finite or any(check.state == "fail" for check in checks):
-                return True
-        return False
-
-
 def localize(case: Case, progress: Progress | None = None) -> Localization:
     """Explain the error of a candidate; see the package.
 
-    Every module's own error is measured by feeding it the reference's values. The modules are then restored to the
-    reference's precision in the order of that error, and bisection finds the fewest that bring the budget back.
+    Every module's own error is measured by feeding it the reference's values. Where the memory cap left modules
+    together, the worst of them is taken apart. The modules are then restored to the reference's precision in the order
+    of their error, and bisection finds the fewest that bring the budget back.
     """
     advance = progress or (lambda done, total: None)
-    modules, bounds = case.cuts
-    advance(1, 4)
-    source = GraphSource(case.reference, [b.tensor for b in bounds], case.threads)
-    clipping: dict[str, Clipping] = {}
-    comparison = compare(_Watching(source, case.candidate, clipping), case.candidate, bounds, case.feeds, case.threads)
+    cuts, rows = _compared(case)
     advance(2, 4)
-    rows = rows_of(bounds, comparison, clipping)
+    modules = cuts.modules
     order = [row.module for row in rows if row.error_added > 0]
     outputs = case.outputs(case.candidate)
     failing = case.fails(outputs)
     culprits = _fewest(case, modules, order) if failing else ()
     advance(3, 4)
-    tried = list(dict.fromkeys([*culprits, *order]))[:TRIED]
+    tried = list(dict.fromkeys([*culprits, *order]))[: case.tried]
     gains = {module: _snr(case.outputs(restore(case.candidate, case.reference, modules, [module]))) for module in tried}
-    rows = tuple(Row(**{**asdict(row), "restored_snr_db": gains.get(row.module)}) for row in rows)
+    rows = tuple(replace(row, restored_snr_db=gains.get(row.module)) for row in rows)
     advance(4, 4)
     if len(order) > len(tried):
         case.not_done.append(f"restoring was tried on the {len(tried)} modules that add the largest errors")
@@ -195,7 +112,38 @@ def localize(case: Case, progress: Progress | None = None) -> Localization:
         culprits,
         _statement(case, rows, culprits, failing),
         tuple(case.not_done),
+        tuple(b.tensor for b in cuts.bounds) if case.survivors is not None else (),
     )
+
+
+def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
+    """The division of the graph, and its modules' errors: as fine as memory allows, finer where the error is."""
+    cuts = case.cuts()
+    rows = _rows(case, cuts.bounds, cuts.bounds)
+    if cuts.depth is None:
+        return cuts, rows
+    apart: list[str] = []
+    while rows and rows[0].error_added > NEGLIGIBLE and (closer := case.finer(cuts, rows[0].module)):
+        apart.append(rows[0].module)
+        cuts, own = closer
+        inner = {b.module for b in own}
+        fresh = [r for r in _rows(case, needed(own, cuts.bounds), own) if r.module in inner]
+        rows = _ordered([*rows[1:], *fresh])
+    said = f"; {', '.join(apart)}, where the error is, was taken apart" if apart else ""
+    case.not_done.append(
+        f"modules below depth {case.cuts().depth} were not told apart: their tensors exceed the memory cap{said}"
+    )
+    return cuts, rows
+
+
+def _rows(case: Case, bounds: Sequence[Boundary], shown: Sequence[Boundary]) -> tuple[Row, ...]:
+    clipping: dict[str, Clipping] = {}
+
+    def source(tensors: Sequence[str]) -> Source:
+        return _Watching(GraphSource(case.reference, tensors, case.threads), case.candidate, clipping)
+
+    comparison = compare(source, case.candidate, bounds, case.feeds, case.executes(), case.cap)
+    return rows_of(shown, comparison, clipping)
 
 
 class _Watching:
@@ -234,6 +182,10 @@ def rows_of(bounds: Sequence[Boundary], comparison: Comparison, clipping: Mappin
                 limit=clipped.limit if clipped else None,
             )
         )
+    return _ordered(rows)
+
+
+def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: -row.error_added))
 
 

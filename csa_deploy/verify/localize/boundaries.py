@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
@@ -51,9 +51,20 @@ def modules_of(model: onnx.ModelProto, depth: int | None = None) -> dict[str, st
     return found
 
 
-def boundaries(reference: ir.Model, modules: dict[str, str], candidate: ir.Model) -> list[Boundary]:
-    """Tensors of the reference that leave a module and that the candidate has too, in the order of execution."""
+def boundaries(
+    reference: ir.Model, modules: dict[str, str], candidate: ir.Model, survivors: Collection[str] | None = None
+) -> list[Boundary]:
+    """Tensors of the reference that leave a module and that the candidate has too, in the order of execution.
+
+    Args:
+        reference: from :func:`view_of`.
+        modules: module by node name.
+        candidate: from :func:`view_of`.
+        survivors: tensors between the layers of an engine, where only those exist; outputs of the graph always do.
+    """
     known = {v.name for v in values_of(candidate) if v.dtype in _FLOATS}
+    if survivors is not None:
+        known &= {*survivors, *(v.name for v in reference.graph.outputs)}
     cut: dict[str, ir.Node] = {}
     for node in reference.graph:
         for value in node.outputs:
@@ -95,6 +106,50 @@ def values_of(model: ir.Model) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
+def regions(reference: ir.Model, modules: dict[str, str], bounds: Iterable[Boundary]) -> dict[str, str]:
+    """Per node name the part of the graph that ends at the next boundary, named by its first and last module.
+
+    Where not every module ends at a boundary, modules can only be told apart as far as the boundaries do.
+    """
+    cut = {b.tensor for b in bounds}
+    ends: dict[ir.Node, str] = {}
+    for node in reversed(list(reference.graph)):
+        own = [str(v.name) for v in node.outputs if v.name in cut]
+        readers = [ends[user] for v in node.outputs for user, _ in v.uses() if user in ends]
+        ends[node] = next(iter(own + readers), OUTSIDE)
+    spans: dict[str, list[str]] = {}
+    for node in reference.graph:
+        spans.setdefault(ends[node], []).append(modules.get(node.name or "", OUTSIDE))
+    names = {end: own[-1] if len(set(own)) == 1 else f"{own[0]} .. {own[-1]}" for end, own in spans.items()}
+    return {str(node.name): names[end] for node, end in ends.items()}
+
+
+def renamed(bounds: Iterable[Boundary], reference: ir.Model, modules: Mapping[str, str]) -> list[Boundary]:
+    """The boundaries with the modules that another division of the graph gives them."""
+    makers = {str(v.name): str(node.name) for node in reference.graph for v in node.outputs}
+    return [replace(b, module=modules[makers[b.tensor]]) for b in bounds]
+
+
+def needed(own: Sequence[Boundary], all_: Iterable[Boundary]) -> list[Boundary]:
+    """Some boundaries and those that they are computed from, in the order of execution."""
+    wanted = {b.tensor for b in own} | {t for b in own for t in b.before}
+    return [b for b in all_ if b.tensor in wanted]
+
+
 def within(bounds: Iterable[Boundary], cap: int) -> bool:
-    """Whether all boundary tensors of one sample fit into ``cap`` bytes, three times: two graphs and one apart."""
+    """Whether all boundary tensors of one batch fit into ``cap`` bytes, three times: two graphs and one apart."""
     return 3 * sum(b.bytes for b in bounds) <= cap
+
+
+def passes(bounds: Sequence[Boundary], cap: int) -> list[list[Boundary]]:
+    """The boundaries in groups, each of which fits into ``cap`` bytes with what it is computed from.
+
+    A boundary that does not fit by itself makes a group of its own.
+    """
+    found: list[list[Boundary]] = []
+    for bound in bounds:
+        if found and within(needed([*found[-1], bound], bounds), cap):
+            found[-1].append(bound)
+        else:
+            found.append([bound])
+    return found

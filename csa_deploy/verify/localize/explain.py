@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +12,10 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate
-from csa_deploy.verify.localize.blame import NEGLIGIBLE, Case, Localization, localize, rows_of
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, Localization, localize, rows_of
 from csa_deploy.verify.localize.boundaries import values_of, view_of
-from csa_deploy.verify.localize.measure import compare
+from csa_deploy.verify.localize.case import CAP, Case
+from csa_deploy.verify.localize.measure import Feeds, compare, in_onnxruntime
 from csa_deploy.verify.localize.torch_source import TorchSource, module_boundaries
 
 if TYPE_CHECKING:
@@ -106,14 +107,22 @@ def _against_torch(
     label: str,
     model: onnx.ModelProto,
     reference: TorchRunner,
-    feeds: Sequence[Mapping[str, np.ndarray]],
+    feeds: Sequence[Feeds],
     samples: tuple[str, ...],
     threads: int | None,
 ) -> Localization:
     """The export against PyTorch's own modules; a PyTorch module cannot be restored inside an ONNX graph."""
     bounds = module_boundaries(model, reference)
-    source = TorchSource(reference, {b.tensor: b.module for b in bounds})
-    rows = rows_of(bounds, compare(source, model, bounds, feeds, threads), {})
+    makers = {b.tensor: b.module for b in bounds}
+    comparison = compare(
+        lambda tensors: TorchSource(reference, {t: makers[t] for t in tensors}),
+        model,
+        bounds,
+        feeds,
+        lambda edited: in_onnxruntime(edited, threads),
+        CAP,
+    )
+    rows = rows_of(bounds, comparison, {})
     culprits = tuple(row.module for row in rows[:1] if row.error_added > 10 * NEGLIGIBLE)
     said = f"{culprits[0]} adds the largest difference from PyTorch" if culprits else "no module differs from PyTorch"
     reason = "restoring was not tried: a PyTorch module cannot be put into an ONNX graph"

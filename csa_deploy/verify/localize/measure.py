@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,11 +12,13 @@ import numpy as np
 import onnx
 
 from csa_deploy.precision.rounding import keep_rounding
+from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.verify.localize.boundaries import Boundary
+from csa_deploy.verify.localize.boundaries import Boundary, needed, passes
 from csa_deploy.verify.localize.surgery import CLEAN, expose, set_apart
 
 Feeds = Mapping[str, np.ndarray]
+Open = Callable[[onnx.ModelProto], AbstractContextManager[Runner]]
 
 
 class Source(Protocol):
@@ -63,7 +66,7 @@ class GraphSource:
     """Boundary values from the reference graph."""
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int | None) -> None:
-        self.runner = runner_of(expose(model, tensors), threads)
+        self.runner = in_onnxruntime(expose(model, tensors), threads)
         self.tensors = tensors
 
     def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -86,37 +89,61 @@ class Comparison:
 
 
 def compare(
-    source: Source, candidate: onnx.ModelProto, bounds: Sequence[Boundary], feeds: Iterable[Feeds], threads: int | None
+    source_of: Callable[[Sequence[str]], Source],
+    candidate: onnx.ModelProto,
+    bounds: Sequence[Boundary],
+    feeds: Sequence[Feeds],
+    open_: Open,
+    cap: int,
 ) -> Comparison:
     """Compare a candidate with the right values at all boundaries.
 
-    Tensors whose shape differs are reported and left out of the second run, which needs values that fit.
+    Args:
+        source_of: who knows the right values of the tensors given.
+        candidate: the graph under comparison.
+        bounds: where to compare.
+        feeds: network inputs, batch by batch.
+        open_: executes edited graphs.
+        cap: bytes that the boundary tensors of a batch may take; if they take more, the samples run several times.
     """
-    names = [b.tensor for b in bounds]
-    found = Comparison({n: Difference() for n in names}, {n: Difference() for n in names})
-    whole = runner_of(expose(candidate, names), threads)
-    apart: OnnxRuntimeRunner | None = None
-    for feed in feeds:
-        right, got = source.values(feed), whole.run(_typed(whole, feed))
-        for name in names:
-            found.accumulated[name].add(right[name], got[name])
-        fitting = [n for n in names if right[n].shape == got[n].shape]
-        if apart is None:
-            apart = runner_of(set_apart(candidate, fitting), threads)
-        alone = apart.run(_typed(apart, {**feed, **{f"{n}{CLEAN}": right[n] for n in fitting}}))
-        for name in names:
-            found.added[name].add(right[name], alone[name])
+    found = Comparison()
+    for own in passes(bounds, cap):
+        part = needed(own, bounds)
+        one = _compare(source_of([b.tensor for b in part]), candidate, [b.tensor for b in part], feeds, open_)
+        found.accumulated.update(one.accumulated)
+        found.added.update({b.tensor: one.added[b.tensor] for b in own})
     return found
 
 
-def runner_of(model: onnx.ModelProto, threads: int | None) -> OnnxRuntimeRunner:
+def _compare(
+    source: Source, candidate: onnx.ModelProto, names: list[str], feeds: Sequence[Feeds], open_: Open
+) -> Comparison:
+    """Tensors whose shape differs are reported and left out of the second run, which needs values that fit."""
+    found = Comparison({n: Difference() for n in names}, {n: Difference() for n in names})
+    with ExitStack() as stack:
+        whole = stack.enter_context(open_(expose(candidate, names)))
+        apart: Runner | None = None
+        for feed in feeds:
+            right, got = source.values(feed), whole.run(typed(whole, feed))
+            for name in names:
+                found.accumulated[name].add(right[name], got[name])
+            fitting = [n for n in names if right[n].shape == got[n].shape]
+            if apart is None:
+                apart = stack.enter_context(open_(set_apart(candidate, fitting)))
+            alone = apart.run(typed(apart, {**feed, **{f"{n}{CLEAN}": right[n] for n in fitting}}))
+            for name in names:
+                found.added[name].add(right[name], alone[name])
+    return found
+
+
+def in_onnxruntime(model: onnx.ModelProto, threads: int | None) -> OnnxRuntimeRunner:
     """The graph in ONNX Runtime, node by node and with the rounding that its types state."""
     return OnnxRuntimeRunner(
         keep_rounding(model).SerializeToString(), threads=threads, optimize=False, spin=False, name="localisation"
     )
 
 
-def _typed(runner: OnnxRuntimeRunner, feeds: Feeds) -> dict[str, np.ndarray]:
+def typed(runner: Runner, feeds: Feeds) -> dict[str, np.ndarray]:
     """The inputs that a graph takes, in its types."""
     return {
         s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]

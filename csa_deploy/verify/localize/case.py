@@ -1,0 +1,154 @@
+"""One candidate whose error is to be explained: its graphs, its inputs, and how finely it can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.runners.base import run_padded
+from csa_deploy.verify.gate import judge
+from csa_deploy.verify.localize.boundaries import (
+    Boundary,
+    boundaries,
+    modules_of,
+    needed,
+    regions,
+    renamed,
+    view_of,
+    within,
+)
+from csa_deploy.verify.localize.measure import Feeds, Open, in_onnxruntime, typed
+from csa_deploy.verify.metrics import OutputMetrics
+
+CAP = 512 * 2**20
+"""Bytes that the boundary tensors of one batch may take, in all graphs together."""
+
+TRIED = 8
+_DEPTHS = (None, 6, 5, 4, 3, 2, 1)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How a graph is divided.
+
+    Attributes:
+        modules: module by node name.
+        bounds: tensors that leave a module.
+        depth: how deep modules are told apart; None for all the way down.
+    """
+
+    modules: dict[str, str]
+    bounds: list[Boundary]
+    depth: int | None = None
+
+
+@dataclass
+class Case:
+    """One candidate and what it is compared with.
+
+    Attributes:
+        label: the candidate's name.
+        candidate: its graph.
+        reference: graph of the same network whose tensors have the same names, of the precision to restore to.
+        compared_with: the reference's name.
+        feeds: network inputs, batch by batch, as the graphs take them.
+        samples: identities of the samples in ``feeds``.
+        precision: whose budget counts.
+        budget: bounds by metric.
+        threads: of ONNX Runtime.
+        cap: bytes that the boundary tensors of one batch may take.
+        survivors: tensors between the layers of an engine; None for a graph, in which every tensor exists.
+        open: what executes the candidate and its edited versions; ONNX Runtime if not given.
+        tried: modules that are restored one at a time.
+        not_done: what was left out, and why; grows.
+    """
+
+    label: str
+    candidate: onnx.ModelProto
+    reference: onnx.ModelProto
+    compared_with: str
+    feeds: Sequence[Feeds]
+    samples: tuple[str, ...]
+    precision: str
+    budget: Mapping[str, float]
+    threads: int | None = None
+    cap: int = CAP
+    survivors: Collection[str] | None = None
+    open: Open | None = None
+    tried: int = TRIED
+    not_done: list[str] = field(default_factory=list)
+
+    def executes(self) -> Open:
+        """What executes the candidate and its edited versions."""
+        return self.open or (lambda model: in_onnxruntime(model, self.threads))
+
+    @cached_property
+    def _views(self) -> tuple[ir.Model, ir.Model]:
+        return view_of(self.reference), view_of(self.candidate)
+
+    def cuts(self) -> Cuts:
+        """The finest division whose boundary tensors fit under the memory cap; modules of depth 1 in any case."""
+        finest = found = self._cut(modules_of(self.reference), None)
+        for depth in _DEPTHS[1:]:
+            if within(found.bounds, self.cap):
+                break
+            found = self._cut(modules_of(self.reference, depth), depth)
+        return found if found.modules != finest.modules else finest
+
+    def finer(self, cuts: Cuts, module: str) -> tuple[Cuts, list[Boundary]] | None:
+        """The division with one module taken apart as far as the memory cap allows.
+
+        Returns:
+            The division and those of its boundaries that are inside the module; None where it cannot be taken apart.
+        """
+        inside = {name for name, around in cuts.modules.items() if around == module}
+        for depth in _DEPTHS:
+            if depth is not None and cuts.depth is not None and depth <= cuts.depth:
+                return None
+            deep = modules_of(self.reference, depth)
+            mixed = {name: deep[name] if name in inside else around for name, around in cuts.modules.items()}
+            found = self._cut(mixed, depth)
+            parts = {mixed[name] for name in inside}
+            own = [b for b in found.bounds if b.module in parts]
+            if within(needed(own, found.bounds), self.cap):
+                return (found, own) if parts != {module} else None
+        return None
+
+    def _cut(self, modules: dict[str, str], depth: int | None) -> Cuts:
+        reference, candidate = self._views
+        bounds = boundaries(reference, modules, candidate, self.survivors)
+        if self.survivors is not None:
+            modules = regions(reference, modules, bounds)
+            bounds = renamed(bounds, reference, modules)
+        return Cuts(modules, bounds, depth)
+
+    @cached_property
+    def wanted(self) -> list[dict[str, np.ndarray]]:
+        """Outputs of the reference graph."""
+        with in_onnxruntime(self.reference, self.threads) as runner:
+            return [run_padded(runner, feed) for feed in self.feeds]
+
+    def outputs(self, model: onnx.ModelProto) -> dict[str, OutputMetrics]:
+        """How far a graph's outputs are from the reference's."""
+        found: dict[str, OutputMetrics] = {}
+        with self.executes()(model) as runner:
+            for feed, want in zip(self.feeds, self.wanted, strict=True):
+                got = run_padded(runner, typed(runner, feed))
+                for name, array in want.items():
+                    ids = [str(i) for i in range(len(array))]
+                    found.setdefault(name, OutputMetrics(name)).update(array, got[name].reshape(array.shape), ids, None)
+        return found
+
+    def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
+        """Whether the outputs break the budget on these samples; intervals do not matter here."""
+        for name, metrics in outputs.items():
+            estimates = metrics.estimates()
+            checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
+            if metrics.non_finite or any(check.state == "fail" for check in checks):
+                return True
+        return False
