@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import logging
 import time
@@ -18,7 +19,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.calibration_data import CalibrationData
+from csa_deploy.precision.calibration_data import CalibrationBatch, CalibrationData
 from csa_deploy.precision.histogram import BINS, Histogram
 from csa_deploy.precision.observer import Observer
 from csa_deploy.precision.thresholds import LEVELS, METHODS, Method, threshold
@@ -69,6 +70,12 @@ class Statistics:
     def largest(self) -> dict[str, float]:
         """Largest absolute value of every observed tensor."""
         return {**self.ranges, **{name: h.amax for name, h in self.histograms.items()}}
+
+    def count(self, batch: CalibrationBatch) -> None:
+        """Count the images of a batch, and their classes."""
+        self.images += len(batch)
+        for label in batch.labels if batch.labels is not None else ():
+            self.labels[str(label)] = self.labels.get(str(label), 0) + 1
 
     def thresholds(self, method: Method) -> dict[str, float]:
         """Largest representable value by tensor. Tensors that were zero throughout are left out."""
@@ -123,23 +130,25 @@ def calibrate(
     Raises:
         UsageError: an activation is NaN or infinite, the data do not fit the network, or too many cannot be read.
     """
+    key = statistics_key(model, data, tensors)  # before the network is loaded: it needs a copy of the weights
     observer = Observer(model, tensors, threads=threads)
-    key = statistics_key(model, data, tensors)
     statistics = Statistics(key, observer.histograms, observer.ranges, provider=observer.provider)
-    done = _resume(statistics, unfinished)
+    done = _resume(statistics, data, unfinished)
     saved = time.monotonic()
-    for batch in data.batches(observer.batch, range(done, len(data))):
-        observer.run(batch.feed(observer.inputs), batch.ids)
-        done = batch.consumed
-        statistics.images += len(batch)
-        for label in batch.labels if batch.labels is not None else ():
-            statistics.labels[str(label)] = statistics.labels.get(str(label), 0) + 1
-        statistics.skipped = dict(data.skipped)
+    batches = data.batches(observer.batch, range(done, len(data)))
+    while together := list(itertools.islice(batches, observer.lanes)):
+        observer.run([(batch.feed(observer.inputs), batch.ids) for batch in together])
+        for batch in together:
+            statistics.count(batch)
+        done = together[-1].consumed
         if unfinished and time.monotonic() - saved > _SAVE_EVERY:
+            observer.collect()
+            statistics.skipped = dict(data.skipped)
             unfinished = _save_quietly(statistics, unfinished, done)
             saved = time.monotonic()
         if progress:
             progress(done, len(data))
+    observer.collect()
     statistics.skipped = dict(data.skipped)
     data.require_enough(statistics.images)
     if unfinished and unfinished.is_file():
@@ -214,7 +223,7 @@ def _load(path: Path, key: Key) -> tuple[Statistics, int | None]:
     return Statistics(key=stored, histograms=histograms, **fields), described["done"]
 
 
-def _resume(statistics: Statistics, unfinished: Path | None) -> int:
+def _resume(statistics: Statistics, data: CalibrationData, unfinished: Path | None) -> int:
     """Take over what an interrupted pass over the same data left; returns the number of samples it had read."""
     if unfinished is None or not unfinished.is_file():
         return 0
@@ -228,6 +237,7 @@ def _resume(statistics: Statistics, unfinished: Path | None) -> int:
         ours.counts, ours.exponent, ours.amax = histogram.counts, histogram.exponent, histogram.amax
     statistics.ranges.update(earlier.ranges)
     statistics.images, statistics.labels = earlier.images, earlier.labels
+    data.skipped.update(earlier.skipped)
     _LOG.info("calibration goes on after %d images", statistics.images)
     return done or 0
 

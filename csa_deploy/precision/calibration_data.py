@@ -16,6 +16,7 @@ from csa_deploy.data.base import IMAGE, Batch, Dataset, ImageDataset, Sample, ch
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import SUFFIXES, to_array
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -141,13 +142,20 @@ class Images(CalibrationData):
         return self._hashes
 
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
-        for sample in (self._images[i] for i in indices):
-            try:
-                yield sample.id, sample.label, {IMAGE: to_array(sample.image(), self._how)}
-            except UsageError as error:
-                self.skipped[sample.id] = error.message
-                _LOG.info("skipped: %s", error.message)
+        chosen = [self._images[i] for i in indices]
+        for sample, array in zip(chosen, ahead(self._read, chosen, 2 * WORKERS), strict=True):
+            if isinstance(array, UsageError):
+                self.skipped[sample.id] = array.message
+                _LOG.info("skipped: %s", array.message)
                 yield sample.id, sample.label, None
+            else:
+                yield sample.id, sample.label, {IMAGE: array}
+
+    def _read(self, sample: Sample) -> np.ndarray | UsageError:
+        try:
+            return to_array(sample.image(), self._how)
+        except UsageError as error:
+            return error
 
 
 class Tensors(CalibrationData):

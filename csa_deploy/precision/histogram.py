@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 BINS = 4096
-_BLOCK = 1 << 16  # values worked on at a time: the scratch arrays stay in the processor's cache
+_BLOCK = 1 << 15  # values worked on at a time: the scratch arrays stay in the processor's cache
 _EXPONENT = BINS.bit_length() - 1
 
 
@@ -86,11 +86,26 @@ class Histogram:
         needed = max(int(np.frexp(largest)[1]), -100)
         if self.exponent is None:
             self.exponent = needed
-        while self.exponent < needed:
+        self._stretch(needed)
+        return True
+
+    def _stretch(self, exponent: int) -> None:
+        """Merge neighbouring bins until the range is that of ``exponent``, if it is smaller now."""
+        while self.exponent is not None and self.exponent < exponent:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
             self.exponent += 1
-        return True
+
+    def take(self, other: Histogram) -> None:
+        """Take over the counts of another histogram, which is empty then."""
+        self.amax = max(self.amax, other.amax)
+        if self.exponent is None:
+            self.exponent = other.exponent
+        if other.exponent is not None and self.exponent is not None:
+            self._stretch(other.exponent)
+            other._stretch(self.exponent)
+        self.counts += other.counts
+        other.counts, other.exponent, other.amax = np.zeros(BINS, np.int64), None, 0.0
 
     def clipped(self, threshold: float) -> float:
         """Share of the values above a threshold, to the resolution of a bin."""

@@ -15,6 +15,7 @@ from csa_deploy.precision import calibration
 from csa_deploy.precision.calibration import calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration, refuse_overlap
 from csa_deploy.precision.histogram import Histogram, Scratch
+from csa_deploy.precision.observer import CPU, CUDA, providers
 from csa_deploy.precision.placement import place
 from csa_deploy.precision.trt_cache import cache_text, read_cache
 
@@ -87,6 +88,13 @@ def test_a_static_batch_counts_no_sample_twice(make_tiny, model, photos):
     assert four.images == 14
 
 
+def test_images_side_by_side_give_the_same_as_one_after_the_other(model, photos):
+    alone, together = (calibrate(model, open_photos(photos), ("x", "r"), threads=n) for n in (1, 2))
+    assert same(alone, together)
+    assert alone.ranges == together.ranges
+    assert alone.images == together.images == 14
+
+
 def test_an_interrupted_pass_goes_on_and_gives_the_same(model, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "_SAVE_EVERY", 0.0)
     unfinished = tmp_path / "unfinished.npz"
@@ -94,19 +102,37 @@ def test_an_interrupted_pass_goes_on_and_gives_the_same(model, photos, tmp_path,
     read = []
 
     def interrupt(done, total):
-        if done == 5:
+        if done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model, data, ("x", "r"), unfinished=unfinished, progress=interrupt)
+        calibrate(model, data, ("x", "r"), threads=2, unfinished=unfinished, progress=interrupt)
     assert unfinished.is_file()
     resumed = calibrate(
-        model, data, ("x", "r"), unfinished=unfinished, progress=lambda done, total: read.append((done, total))
+        model,
+        data,
+        ("x", "r"),
+        threads=2,
+        unfinished=unfinished,
+        progress=lambda done, total: read.append((done, total)),
     )
-    assert read[0] == (6, 14)
+    assert read[0] == (8, 14)
     assert same(resumed, calibrate(model, data, ("x", "r")))
     assert resumed.images == 14
     assert not unfinished.exists()
+
+
+def test_files_skipped_before_an_interruption_are_still_counted(model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_SAVE_EVERY", 0.0)
+    (photos / "00.png").write_bytes(b"no image")
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, open_photos(photos), ("x",), unfinished=tmp_path / "u.npz", progress=interrupt)
+    resumed = calibrate(model, open_photos(photos), ("x",), unfinished=tmp_path / "u.npz")
+    assert (resumed.images, list(resumed.skipped)) == (13, ["00.png"])
 
 
 def test_an_unwritable_place_does_not_stop_calibration(model, photos, tmp_path, monkeypatch):
@@ -188,6 +214,11 @@ def test_few_images_and_missing_classes_are_said(model, photos, caplog):
     assert "calibrated on 14 images; 64 or more are recommended" in caplog.text
     assert missing_classes({"0": 3, "2": 1}, ("cat", "dog", "cow")) == ["dog"]
     assert missing_classes({}, ("cat",)) == []
+
+
+def test_cuda_is_taken_before_the_cpu_and_computes_in_full_fp32():
+    assert providers(["TensorrtExecutionProvider", CUDA, CPU]) == [(CUDA, {"use_tf32": "0"}), (CPU, {})]
+    assert providers(["AzureExecutionProvider", CPU]) == [(CPU, {})]
 
 
 def test_trt_cache_has_nvidia_s_form_and_reads_back(tmp_path):

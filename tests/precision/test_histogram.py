@@ -39,6 +39,18 @@ def test_neither_order_nor_batching_changes_a_count(values):
         assert (forward.exponent, forward.amax) == (other.exponent, other.amax)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_counts_taken_apart_are_those_taken_together(values, order):
+    parts = [filled(values[:2]), filled(values[2:]), Histogram(), filled(np.zeros(3))]
+    whole = Histogram()
+    for index in (*order, 2, 3):
+        whole.take(parts[index])
+    together = filled(values, np.zeros(3))
+    assert np.array_equal(whole.counts, together.counts)
+    assert (whole.exponent, whole.amax) == (together.exponent, together.amax)
+    assert all(part.total == 0 and part.exponent is None for part in parts)
+
+
 def test_zeros_before_the_first_value_are_counted():
     histogram = filled(np.zeros(5), np.ones(3), np.zeros(2))
     assert histogram.counts[0] == 7
