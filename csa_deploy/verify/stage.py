@@ -15,7 +15,7 @@ from csa_deploy.network import Preprocessing
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results
-from csa_deploy.verify.localize.explain import explain
+from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import Results
 from csa_deploy.verify.stream import Stream
@@ -93,6 +93,8 @@ def run(context: Context) -> StageOutput:
             not_measured.append({"what": "FP64 reference", "reason": reason})
         blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
         explained, unexplained = explain(context, reference, blamed, data)
+        if context.config.localize:
+            unexplained += unopened(context, not_measured)
         record = {
             **judgement.to_json(),
             "reference": reference.describe(),

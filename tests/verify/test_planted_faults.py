@@ -15,10 +15,13 @@ from onnx import helper, numpy_helper
 from csa_deploy.config import make_config
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
 from csa_deploy.verify import stage as verify
-from csa_deploy.verify.localize.boundaries import modules_of
+from csa_deploy.verify.localize.blame import localize
+from csa_deploy.verify.localize.boundaries import boundaries, modules_of, view_of
+from csa_deploy.verify.localize.case import Case
 from csa_deploy.workspace import StageOutput, Workspace
 
 Model = onnx.ModelProto
@@ -198,6 +201,47 @@ def test_a_fault_in_the_graph(
     assert row["restored_snr_db"] > found["snr_db"] and row["error_added"] > 1e-3
     if fault is narrow_range:
         assert max(r["clipped"] or 0.0 for r in found["rows"]) > 0.2
+
+
+@pytest.mark.parametrize("module", ["stages.1.0.qk", "head"])
+def test_a_fault_of_the_export_is_found_against_the_modules_of_pytorch(
+    finished: Path, compare: Compare, module: str
+) -> None:
+    path = finished / "onnx" / "csa_digits.onnx"
+    right = path.read_bytes()
+    model = onnx.load(path)
+    node = next(n for n in model.graph.node if modules_of(model)[n.name] == module and n.op_type in ("Conv", "Gemm"))
+    change_weight(model, node, 1, lambda w: 1.02 * w)
+    onnx.save(model, path)
+    try:
+        output = compare()
+    finally:
+        path.write_bytes(right)
+    assert isinstance(output.failure, AccuracyGateError) and "exported" in output.failure.message
+    (found,) = output.record["localization"]
+    assert found["candidate"] == "exported" and found["compared_with"] == "PyTorch"
+    assert list(found["culprits"]) == [module], found["statement"]
+    assert found["rows"][0]["error_added"] > 0.005 > 10 * found["rows"][1]["error_added"]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.05])
+def test_under_a_memory_cap_the_guilty_module_is_named_all_the_same(
+    finished: Path, graph_of: Callable[[str], Model], share: float
+) -> None:
+    reference, bad = graph_of("fp32"), graph_of("fp32")
+    module = scale_of_a_convolution(bad)
+    digits = open_dataset("digits", read_preprocessing(reference), limit=2)
+    name = reference.graph.input[0].name
+    feeds = [{name: batch.inputs["image"]} for batch in digits.batches(1)]
+    whole = sum(b.bytes for b in boundaries(view_of(reference), modules_of(reference), view_of(bad)))
+    budget = make_config({}).bounds("fp32")
+    case = Case(
+        "bad", bad, reference, "fp32", feeds, ("a", "b"), "fp32", budget, 1, cap=int(3 * share * whole), tried=1
+    )
+    found = localize(case)
+    assert found.culprits == (module,), found.statement
+    (said,) = [reason for reason in found.not_done if "memory cap" in reason]
+    assert "where the error is, was taken apart" in said
 
 
 @pytest.mark.parametrize("change", [{"mean": [0.0], "std": [1.0]}, {"interpolation": "nearest"}, {"crop": 0.5}])

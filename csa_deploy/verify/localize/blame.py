@@ -16,6 +16,7 @@ from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import restore
 from csa_deploy.verify.metrics import OutputMetrics
 
+ZOOMS = 3  # modules that are taken apart after the memory cap left them whole
 NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
 
 Progress = Callable[[int, int], None]
@@ -123,7 +124,10 @@ def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
     if cuts.depth is None:
         return cuts, rows
     apart: list[str] = []
-    while rows and rows[0].error_added > NEGLIGIBLE and (closer := case.finer(cuts, rows[0].module)):
+    while len(apart) < ZOOMS and rows and rows[0].error_added > NEGLIGIBLE:
+        closer = case.finer(cuts, rows[0].module)
+        if closer is None:
+            break
         apart.append(rows[0].module)
         cuts, own = closer
         inner = {b.module for b in own}
@@ -131,7 +135,7 @@ def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
         rows = _ordered([*rows[1:], *fresh])
     said = f"; {', '.join(apart)}, where the error is, was taken apart" if apart else ""
     case.not_done.append(
-        f"modules below depth {case.cuts().depth} were not told apart: their tensors exceed the memory cap{said}"
+        f"modules below depth {cuts.depth} were not told apart: their tensors exceed the memory cap{said}"
     )
     return cuts, rows
 

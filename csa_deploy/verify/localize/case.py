@@ -16,7 +16,6 @@ from csa_deploy.verify.localize.boundaries import (
     Boundary,
     boundaries,
     modules_of,
-    needed,
     regions,
     renamed,
     view_of,
@@ -101,23 +100,19 @@ class Case:
         return found if found.modules != finest.modules else finest
 
     def finer(self, cuts: Cuts, module: str) -> tuple[Cuts, list[Boundary]] | None:
-        """The division with one module taken apart as far as the memory cap allows.
+        """The division with one module taken apart all the way down.
 
         Returns:
-            The division and those of its boundaries that are inside the module; None where it cannot be taken apart.
+            The division and those of its boundaries that are inside the module; None where it has no parts.
         """
         inside = {name for name, around in cuts.modules.items() if around == module}
-        for depth in _DEPTHS:
-            if depth is not None and cuts.depth is not None and depth <= cuts.depth:
-                return None
-            deep = modules_of(self.reference, depth)
-            mixed = {name: deep[name] if name in inside else around for name, around in cuts.modules.items()}
-            found = self._cut(mixed, depth)
-            parts = {mixed[name] for name in inside}
-            own = [b for b in found.bounds if b.module in parts]
-            if within(needed(own, found.bounds), self.cap):
-                return (found, own) if parts != {module} else None
-        return None
+        deep = modules_of(self.reference)
+        mixed = {name: deep[name] if name in inside else around for name, around in cuts.modules.items()}
+        parts = {mixed[name] for name in inside}
+        if parts == {module}:
+            return None
+        found = self._cut(mixed, cuts.depth)
+        return found, [b for b in found.bounds if b.module in parts]
 
     def _cut(self, modules: dict[str, str], depth: int | None) -> Cuts:
         reference, candidate = self._views

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from csa_deploy.verify.candidates import Candidate
 from csa_deploy.verify.localize.blame import NEGLIGIBLE, Localization, localize, rows_of
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
+from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
 from csa_deploy.verify.localize.measure import Feeds, compare, in_onnxruntime
 from csa_deploy.verify.localize.torch_source import TorchSource, module_boundaries
 
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 SAMPLES = 4
-_ENGINE = (
-    "an engine shows its inner tensors only where they are made outputs, which changes its fusions; "
-    "see the graph that it was built from"
-)
+ENGINE = "engine "
+_WEAK = "TensorRT before 10 is weakly typed: a module restored in the graph may still run in another precision"
 
 
 def explain(
@@ -39,14 +38,14 @@ def explain(
     """
     found, not_done = [], []
     for candidate in candidates:
-        if candidate.label.startswith("engine "):
-            not_done.append({"what": f"layers of {candidate.label}", "reason": _ENGINE})
-            continue
         feeds, samples = _worst_feeds(reference, candidate, data, context.config.batch)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
         pair = _counterpart(context, candidate, model)
-        if pair is not None:
+        engine = _engine_settings(context, candidate) if candidate.label.startswith(ENGINE) else {}
+        if isinstance(engine, str):
+            not_done.append({"what": f"layers of {candidate.label}", "reason": engine})
+        elif pair is not None:
             case = Case(
                 candidate.label,
                 model,
@@ -57,6 +56,7 @@ def explain(
                 candidate.precision,
                 context.config.bounds(candidate.precision),
                 context.config.threads,
+                **engine,
             )
             found.append(localize(case))
         elif isinstance(reference, TorchRunner):
@@ -67,11 +67,39 @@ def explain(
     return found, not_done
 
 
+def _engine_settings(context: Context, candidate: Candidate) -> dict[str, Any] | str:
+    """How an engine is cut and run, or the reason why it is not."""
+    record = context.workspace.record("build")["engines"][candidate.precision]
+    if record["backend"] != "tensorrt-rtx" and int(record["version"].split(".")[0]) < STRONGLY_TYPED:
+        return _WEAK
+    survivors = surviving(context.path(record["path"]))
+    if survivors is None:
+        return f"{NO_LAYERS}; see the graph that it was built from"
+    opened = as_engine(context.config, record, context.scratch)
+    return {"survivors": survivors, "open": opened, "tried": FEW}
+
+
+def unopened(context: Context, not_measured: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Of engines that cannot run here: why their layers are not explained, and where they could be compared."""
+    found = []
+    for item in not_measured:
+        if not item["what"].startswith(ENGINE):
+            continue
+        precision = item["what"].removeprefix(ENGINE)
+        path = context.path(context.workspace.record("build")["engines"][precision]["path"])
+        tensors = shared(path, load_model(context.path(context.graphs()[precision]), full_check=False))
+        where = NO_LAYERS if tensors is None else f"its fusions leave {len(tensors)} tensors: {', '.join(tensors)}"
+        found.append({"what": f"layers of {item['what']}", "reason": f"{item['reason']}; {where}"})
+    return found
+
+
 def _counterpart(context: Context, candidate: Candidate, model: onnx.ModelProto) -> tuple[str, onnx.ModelProto] | None:
     """The FP32 graph that shares the most inner tensors with the candidate; the export has none before it."""
     if candidate.label == "exported":
         return None
     graphs = context.graphs()
+    if candidate.label == f"{ENGINE}fp32":  # the engine of a graph against that graph
+        return "fp32", model
     names = _tensors(model)
     best: tuple[int, str, onnx.ModelProto] | None = None
     for label in ("exported",) if candidate.label == "fp32" else ("fp32", "exported"):
