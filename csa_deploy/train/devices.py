@@ -77,11 +77,11 @@ def launched(options: TrainOptions) -> Fabric:
             plugins=[AtomicCheckpointIO()],
         )
         fabric.launch()
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{nodes} nodes with {devices} devices each: {reason}",
-            fix="leave --nodes and --devices out under torchrun and srun, or give what these started",
+            fix="leave --nodes and --devices out under torchrun and srun, or give what these started: docs/train.md",
         ) from error
     return fabric
 

@@ -39,7 +39,6 @@ def options(**values: object) -> TrainOptions:
         (ASKED, TORCHRUN, (8, 2)),
         ({}, {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}, (4, 1)),
         ({}, SLURM, (8, 2)),
-        ({}, {**SLURM, "SLURM_NTASKS_PER_NODE": "8"}, (8, 2)),
         ({}, INTERACTIVE, (1, 1)),  # an allocation without srun: nothing is started yet
     ],
 )
@@ -56,8 +55,14 @@ def test_nodes_that_cannot_find_each_other_are_refused() -> None:
         launched(options(**ASKED))
 
 
-def test_other_devices_than_slurm_started_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**SLURM, "SLURM_NTASKS_PER_NODE": "8", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}.items():
+@pytest.mark.parametrize(
+    ("asked", "given", "named"),
+    [({"devices": 4}, {"SLURM_NTASKS_PER_NODE": "8"}, "does not match"), ({}, {}, "--ntasks-per-node=")],
+)
+def test_what_slurm_did_not_start_is_refused(
+    asked: dict, given: dict, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**SLURM, "SLURM_LOCALID": "0", "SLURM_NODEID": "0", **given}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="does not match"):
-        launched(options(devices=4))
+    with pytest.raises(UsageError, match=named):
+        launched(options(**asked))

@@ -67,7 +67,12 @@ def two_machines(folder: Path, images: Path, scheduler: bool) -> str:
         environment, arguments = {"NODE_RANK": node}, ["--nodes", "2", "--devices", "1"]
         if scheduler:
             environment = {f"SLURM_{name}": node for name in ("PROCID", "NODEID")} | {"SLURM_LOCALID": "0"}
-            environment |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
+            environment |= {
+                "SLURM_NTASKS": "2",
+                "SLURM_NNODES": "2",
+                "SLURM_NTASKS_PER_NODE": "1",
+                "SLURM_JOB_NAME": "train",
+            }
             arguments = []
         both.append(started(folder, images, "two", *arguments, environment={**rendezvous, **environment}))
     return said(*both)
