@@ -284,7 +284,7 @@ def test_labels_off_by_one(compare: Compare, finished: Path, shift: int) -> None
     assert f"the labels are off by {shift}" in output.failure.message
 
 
-@pytest.mark.parametrize("seed", [pytest.param(s, marks=[pytest.mark.slow] if s > 3 else []) for s in range(20)])
+@pytest.mark.parametrize("seed", range(20))
 def test_a_clean_run(compare: Compare, graph_of: Callable[[str], Model], seed: int) -> None:
     """Other samples each time, and the FP16 graph once more under a name of its own."""
     output = compare(graph_of("fp16"), seed=seed)
