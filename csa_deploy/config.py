@@ -40,7 +40,12 @@ METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
 }
 
 # What a limit can bound: latency percentiles and memory.
-LIMITED = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "weights_mib", "activations_mib", "engine_mib")
+LIMITED = (
+    *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"),
+    *("weights_mib", "activations_mib", "engine_mib", "peak_mib"),
+)
+# An engine's series: on the host, and by the device's clock.
+ENGINE_SERIES = ("", " device", " transfers", " cuda graph")
 
 # FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
 # and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
@@ -121,7 +126,7 @@ def parse_limit(value: Any) -> Any:
 def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown labels and quantities by name."""
     precisions = get_args(Precision)
-    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}" for p in precisions)])
+    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)])
     for label, bounds in limits.items():
         _known(label, labels, "graph or engine")
         for quantity in bounds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class NodeCost:
         name: name of the node, or of its first output when it has none.
         op: operator.
         module: PyTorch module that it came from; empty when the graph does not say.
-        precision: element type of its first output.
+        precision: ``int8`` where the node reads two dequantized tensors, as an engine then computes in INT8; else the
+            element type of its first output.
         macs: multiply-accumulates of a convolution or matrix product, else 0; None when a shape is unknown.
         operations: arithmetic operations: two per multiply-accumulate, else one per element of the output (of the
             input for pooling), none for nodes that move data; None when a shape is unknown.
@@ -68,11 +70,13 @@ class GraphCost:
         activation_bytes: largest sum of tensors alive at once when nodes run in the graph's order, each tensor living
             from its node to its last reader; None when a shape is unknown. An engine fuses and reorders: its figure
             differs.
+        io_bytes: inputs and outputs of the graph; None when a shape is unknown.
     """
 
     nodes: tuple[NodeCost, ...]
     weight_bytes: int
     activation_bytes: int | None
+    io_bytes: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -80,7 +84,24 @@ class GraphCost:
             "nodes": [n.to_json() for n in self.nodes],
             "weight_bytes": self.weight_bytes,
             "activation_bytes": self.activation_bytes,
+            "io_bytes": self.io_bytes,
         }
+
+
+@dataclass(frozen=True)
+class FusedCost:
+    """Nodes that run as one layer.
+
+    Attributes:
+        operations: sum over the nodes; None when a shape is unknown or there are no nodes.
+        bytes: of tensors from outside (weights included) and of those that are used outside; quantized tensors count
+            as they are stored; None likewise.
+        precision: of the node with most operations; empty without nodes.
+    """
+
+    operations: int | None
+    bytes: int | None
+    precision: str
 
 
 def graph_cost(path: Path) -> GraphCost:
@@ -89,7 +110,58 @@ def graph_cost(path: Path) -> GraphCost:
     nodes = [node for node in graph if node.op_type not in HIDDEN]
     tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
     tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
-    return GraphCost(tuple(_cost(node) for node in nodes), sum(t.nbytes for t in tensors), _alive(graph, nodes))
+    ends = [v for v in graph.inputs if v.name not in graph.initializers] + list(graph.outputs)
+    return GraphCost(
+        tuple(_cost(node) for node in nodes),
+        sum(t.nbytes for t in tensors),
+        _alive(graph, nodes),
+        _sum(map(_bytes, ends)),
+    )
+
+
+def fused_costs(path: Path, groups: Sequence[Sequence[str]]) -> list[FusedCost]:
+    """Cost of groups of nodes, by name, of which each runs as one layer."""
+    graph = inferred(load_model(path, full_check=False)).graph
+    nodes = {node_name(node): node for node in graph if node.op_type not in HIDDEN}
+    return [_fused([nodes[name] for name in group]) for group in groups]
+
+
+def _fused(nodes: list[ir.Node]) -> FusedCost:
+    if not nodes:
+        return FusedCost(None, None, "")
+    inside = set(nodes)
+    read = {v for node in nodes for v in node.inputs if v is not None and v.name and v.producer() not in inside}
+    written = {v for node in nodes for v in node.outputs if v.is_graph_output() or {u.node for u in v.uses()} - inside}
+    heaviest = max(nodes, key=lambda node: _operations(node) or 0)
+    return FusedCost(
+        operations=_sum(_operations(node) for node in nodes),
+        bytes=_sum([*(_stored_before(v) for v in read), *(_stored_after(v) for v in written)]),
+        precision=_precision(heaviest),
+    )
+
+
+def _stored_before(value: ir.Value) -> int | None:
+    """Bytes that an engine reads for a value: a dequantized one is read quantized."""
+    maker = value.producer()
+    stored = maker.inputs[0] if maker is not None and maker.op_type == "DequantizeLinear" else value
+    return _bytes(stored) if stored is not None else None
+
+
+def _stored_after(value: ir.Value) -> int | None:
+    """Bytes that an engine writes for a value: one that is only quantized is written quantized."""
+    users = [use.node for use in value.uses()]
+    if users and not value.is_graph_output() and all(user.op_type == "QuantizeLinear" for user in users):
+        return _bytes(users[0].outputs[0])
+    return _bytes(value)
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def node_name(node: ir.Node) -> str:
@@ -99,20 +171,27 @@ def node_name(node: ir.Node) -> str:
 
 def _cost(node: ir.Node) -> NodeCost:
     out = node.outputs[0]
-    sizes = [_bytes(v) for v in (*node.inputs, *node.outputs) if v is not None and v.name]
     makers = [v.producer() for v in node.inputs if v is not None]
-    dtype = out.dtype.name.lower() if out.dtype is not None else "unknown"
     return NodeCost(
         name=node_name(node),
         op=node.op_type,
         module=_module(node),
-        precision={"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(dtype, dtype),
+        precision=_precision(node),
         macs=_macs(node),
         operations=_operations(node),
-        bytes=None if None in sizes else sum(s for s in sizes if s is not None),
+        bytes=_sum(_bytes(v) for v in (*node.inputs, *node.outputs) if v is not None and v.name),
         shape=static_shape(out),
         inputs=tuple(dict.fromkeys(node_name(m) for m in makers if m is not None and m.op_type not in HIDDEN)),
     )
+
+
+def _precision(node: ir.Node) -> str:
+    makers = [v.producer() for v in node.inputs[:2] if v is not None]
+    if len(makers) == 2 and all(m is not None and m.op_type == "DequantizeLinear" for m in makers):
+        return "int8"
+    out = node.outputs[0]
+    dtype = out.dtype.name.lower() if out.dtype is not None else "unknown"
+    return {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(dtype, dtype)
 
 
 def _macs(node: ir.Node) -> int | None:

@@ -60,7 +60,7 @@ def limit_gates(
     Args:
         limits: label -> quantity -> bound.
         latency: label -> summary of :func:`csa_deploy.profile.statistics.summarise`.
-        memory: label -> ``weights_mib``, ``activations_mib``, ``engine_mib`` as far as they are known.
+        memory: label -> ``weights_mib``, ``activations_mib``, ``engine_mib``, ``peak_mib`` as far as they are known.
     """
     found = []
     for label, bounds in limits.items():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,9 +14,31 @@ from csa_deploy.profile.statistics import BLOCKS, summarise
 from csa_deploy.runners.base import Runner
 
 
+class Timed(Protocol):
+    """What :func:`measure_all` times."""
+
+    @property
+    def name(self) -> str:
+        """For whoever takes readings around its blocks."""
+
+    @property
+    def burst(self) -> int:
+        """Inferences that are timed at a time where seconds are asked for instead of iterations."""
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """Of every timed inference, in order."""
+
+    def warm(self) -> None:
+        """Run once, untimed."""
+
+    def time(self, iterations: int) -> float:
+        """Time inferences; returns the sum in seconds."""
+
+
 @dataclass
 class Subject:
-    """A runner to time, with what to feed it.
+    """A runner to time on the host, with what to feed it.
 
     Attributes:
         runner: an entered runner.
@@ -27,6 +49,16 @@ class Subject:
     runner: Runner
     feeds: Mapping[str, np.ndarray]
     samples_ms: list[float] = field(default_factory=list)
+    burst: int = 1
+
+    @property
+    def name(self) -> str:
+        """The runner's."""
+        return self.runner.name
+
+    def warm(self) -> None:
+        """Run once, untimed."""
+        self.runner.run(self.feeds)
 
     def time(self, iterations: int) -> float:
         """Time inferences one after another, around the whole call on the host; returns the sum in seconds."""
@@ -38,16 +70,21 @@ class Subject:
 
     def to_json(self) -> dict[str, Any]:
         """See :func:`csa_deploy.profile.statistics.summarise`."""
-        return summarise(self.samples_ms, batch=len(next(iter(self.feeds.values()))))
+        return summarise(self.samples_ms, batch=batch_of(self.feeds))
+
+
+def batch_of(feeds: Mapping[str, np.ndarray]) -> int:
+    """Samples of the network per inference: the first extent of its first input."""
+    return len(next(iter(feeds.values())))
 
 
 def measure_all(
-    subjects: Sequence[Subject],
+    subjects: Sequence[Timed],
     *,
     iterations: int,
     warmup: int,
     seconds: float | None = None,
-    around: Callable[[Subject], AbstractContextManager[Any]] = lambda subject: nullcontext(),
+    around: Callable[[Timed], AbstractContextManager[Any]] = lambda subject: nullcontext(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Time several runners in up to ten rounds, every other round in reverse order, so that drift meets all alike.
@@ -56,19 +93,19 @@ def measure_all(
         subjects: what to time; their samples are filled.
         iterations: timed inferences of each.
         warmup: untimed inferences of each before the first round; each block starts with one more.
-        seconds: time each for so long instead of for ``iterations``.
+        seconds: time each for so long instead of for ``iterations``, in bursts of the subject.
         around: a context for each block; it begins and ends outside the timed region.
         progress: called with blocks done and in total.
     """
     for subject in subjects:
         for _ in range(warmup):
-            subject.runner.run(subject.feeds)
+            subject.warm()
     sizes = [len(part) for part in np.array_split(np.arange(iterations), min(BLOCKS, iterations))]
     for block, size in enumerate(sizes):
         for place, subject in enumerate(subjects if block % 2 == 0 else subjects[::-1]):
             with around(subject):
                 if warmup:
-                    subject.runner.run(subject.feeds)  # the other network left its data in the caches
+                    subject.warm()  # the other network left its data in the caches
                 if seconds is None:
                     subject.time(size)
                 else:
@@ -76,10 +113,10 @@ def measure_all(
             progress(block * len(subjects) + place + 1, len(sizes) * len(subjects))
 
 
-def _time_for(subject: Subject, seconds: float) -> None:
+def _time_for(subject: Timed, seconds: float) -> None:
     spent = 0.0
     while spent < seconds:
-        spent += subject.time(1)
+        spent += subject.time(subject.burst)
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Reads the first GPU through NVML, the library that comes with NVIDIA's driver."""
+"""Reads the GPU that CUDA takes first through NVML, the library that comes with NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 LIBRARY = "libnvidia-ml.so.1"
+CUDA_LIBRARY = "libcuda.so.1"
 GRAPHICS, MEMORY = 0, 2
 # NVML's API reference, nvmlClocksEventReasons
 THROTTLE = {
@@ -41,13 +42,27 @@ def _open() -> tuple[ctypes.CDLL | None, ctypes.c_void_p, str]:
         return None, device, f"{LIBRARY} is not on this machine"
     if library.nvmlInit_v2() != 0:
         return None, device, "NVML does not start: no driver"
-    if library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) != 0:
-        return None, device, "NVML finds no device"
+    bus = _bus_of_first()
+    if bus is None:
+        return None, device, "CUDA finds no device, so there is none to ask NVML about"
+    if library.nvmlDeviceGetHandleByPciBusId_v2(bus, ctypes.byref(device)) != 0:
+        return None, device, f"NVML does not know CUDA's first device, {bus.decode()}"
     return library, device, ""
 
 
+def _bus_of_first() -> bytes | None:
+    """PCI address of CUDA's first device: NVML counts in another order and sees devices that CUDA was told to hide."""
+    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
+    try:
+        cuda = ctypes.CDLL(CUDA_LIBRARY)
+    except OSError:
+        return None
+    found = cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0
+    return address.value if found and cuda.cuDeviceGetPCIBusId(address, len(address), device) == 0 else None
+
+
 def read() -> Reading:
-    """Read the first device: clocks, temperature, power, power limit, throttle reasons and the energy counter."""
+    """Read the device: clocks, temperature, power, power limit, throttle reasons and the energy counter."""
     library, device, reason = _open()
     if library is None:
         return Reading(reason=reason)

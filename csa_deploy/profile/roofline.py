@@ -5,7 +5,8 @@ Source: Williams, Waterman, Patterson (2009), Roofline, Communications of the AC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from csa_deploy.profile.cost import GraphCost
 SIDE = 4096
 REPEATS = 20
 COPY_BYTES = 2**30
+# Precision of a node -> ceiling that holds for it; what is not here, such as comparisons, counts as FP32.
+AS_FAST_AS = {"fp16": "fp16", "bf16": "fp16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Ceilings:
 
     Attributes:
         device: its name.
-        operations_per_second: by precision, of a 4096 x 4096 matrix product.
+        operations_per_second: by precision, of a 4096 x 4096 matrix product; one that PyTorch cannot multiply here is
+            absent.
         bytes_per_second: read and written while copying 1 GiB.
     """
 
@@ -45,7 +49,21 @@ def measure_ceilings() -> Ceilings | str:
 
     if not torch.cuda.is_available():
         return "this PyTorch has no CUDA"
+    try:
+        return _measured()
+    except RuntimeError as error:  # PyTorch's own type, of which running out of memory is one
+        return f"PyTorch on the CUDA device: {str(error).splitlines()[0]}"
+    finally:
+        torch.cuda.empty_cache()
+
+
+def _measured() -> Ceilings:
+    import torch
+
     operations = {name: _matmul(dtype) for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16))}
+    with contextlib.suppress(AttributeError, RuntimeError):  # not in every PyTorch, nor for every device
+        whole = torch.ones(SIDE, SIDE, dtype=torch.int8, device="cuda")
+        operations["int8"] = 2 * SIDE**3 / _seconds(lambda: torch._int_mm(whole, whole.T))
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     moved = 2 * COPY_BYTES / _seconds(lambda: target.copy_(source))
@@ -75,14 +93,43 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def floor_ms(cost: GraphCost, ceilings: Ceilings) -> float | None:
-    """Least time under the ceilings: per node the larger of compute and transfer; None when a shape is unknown.
+    """Least time of a network under the ceilings, however well an engine fuses it.
 
-    Nodes count one by one, so fusion, which saves transfers, can go below it.
+    Returns:
+        The larger of the arithmetic of all nodes and the transfer of weights, inputs and outputs; None when a shape is
+        unknown, or the network computes in a precision without a ceiling.
     """
-    total = 0.0
-    for node in cost.nodes:
-        if node.operations is None or node.bytes is None:
-            return None
-        peak = ceilings.operations_per_second.get(node.precision, ceilings.operations_per_second["fp32"])
-        total += max(node.operations / peak, node.bytes / ceilings.bytes_per_second)
-    return round(1e3 * total, 5)
+    arithmetic = [_arithmetic_s(node.operations, node.precision, ceilings) for node in cost.nodes]
+    known = [seconds for seconds in arithmetic if seconds is not None]
+    if len(known) < len(arithmetic) or cost.io_bytes is None:
+        return None
+    return round(1e3 * max(sum(known), (cost.weight_bytes + cost.io_bytes) / ceilings.bytes_per_second), 5)
+
+
+def with_floors(inspected: Mapping[str, Any], ceilings: Ceilings | str) -> dict[str, Any]:
+    """Engines with the least time of each layer, ``floor_us``: None without ceilings, or when its cost is unknown.
+
+    Args:
+        inspected: label -> what :meth:`csa_deploy.profile.device.OnDevice.inspect` gives.
+        ceilings: of the device, or why there are none.
+    """
+    return {
+        label: {**found, "layers": found["layers"] and [_with_floor(layer, ceilings) for layer in found["layers"]]}
+        for label, found in inspected.items()
+    }
+
+
+def _with_floor(layer: Mapping[str, Any], ceilings: Ceilings | str) -> dict[str, Any]:
+    floor = None
+    if not isinstance(ceilings, str) and layer["bytes"] is not None:
+        arithmetic = _arithmetic_s(layer["operations"], layer["precision"], ceilings)
+        if arithmetic is not None:
+            floor = round(1e6 * max(arithmetic, layer["bytes"] / ceilings.bytes_per_second), 3)
+    return {**layer, "floor_us": floor}
+
+
+def _arithmetic_s(operations: int | None, precision: str, ceilings: Ceilings) -> float | None:
+    if not operations:
+        return operations
+    peak = ceilings.operations_per_second.get(AS_FAST_AS.get(precision, "fp32"))
+    return None if peak is None else operations / peak

@@ -14,6 +14,8 @@ from csa_deploy.profile.stored import StoredRun, differences
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 STORED = "stored samples of two runs, measured at different times"
+NOT_IN_BOTH = "not measured in both runs"
+ENGINES_STAY = "only graphs are timed anew; compare the stored samples of engines without --measure"
 INTERLEAVED = "both graphs timed anew on this machine, interleaved"
 
 
@@ -29,7 +31,7 @@ def compare_runs(a: StoredRun, b: StoredRun, *, minimum_effect: float = MINIMUM_
         for label in a.latency
         if label in b.latency
     }
-    lacking = sorted(set(a.latency) ^ set(b.latency))
+    lacking = dict.fromkeys(sorted(set(a.latency) ^ set(b.latency)), NOT_IN_BOTH)
     unlike = differences(a, b)
     if a.network != b.network:
         unlike.insert(0, f"another network: {a.network} and {b.network}")
@@ -52,7 +54,8 @@ def compare_interleaved(
     for done, label in enumerate(labels):
         samples[label] = _time_both(graphs_a[label], graphs_b[label], iterations, threads)
         progress(done + 1, len(labels))
-    lacking = sorted((set(a.latency) | set(b.latency)) - set(labels))
+    others = sorted((set(a.latency) | set(b.latency)) - set(labels))
+    lacking = {label: ENGINES_STAY if label.startswith("engine") else NOT_IN_BOTH for label in others}
     return _result(a, b, INTERLEAVED, [], samples, lacking, minimum_effect)
 
 
@@ -84,10 +87,10 @@ def _result(
     method: str,
     caveats: list[str],
     samples: dict[str, tuple[list[float], list[float]]],
-    lacking: list[str],
+    lacking: dict[str, str],
     minimum_effect: float,
 ) -> dict[str, Any]:
-    rows, not_compared = [], [{"what": label, "reason": "not measured in both runs"} for label in lacking]
+    rows, not_compared = [], [{"what": label, "reason": reason} for label, reason in lacking.items()]
     for label, (a_ms, b_ms) in samples.items():
         for percentile in PERCENTILES:
             need = 1 if percentile == 50 else round(BEYOND * 100 / (100 - percentile))

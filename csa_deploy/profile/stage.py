@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy import __version__
+from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.cost import GraphCost, graph_cost
+from csa_deploy.profile.device import TIMED, OnDevice, nothing_of
+from csa_deploy.profile.engine_layers import built_of
 from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
 from csa_deploy.profile.host import host
-from csa_deploy.profile.latency import Subject, measure_all
+from csa_deploy.profile.latency import Subject, Timed, measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
-from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings
+from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.target import measure_on_target
 from csa_deploy.profile.telemetry import Meter, Telemetry
 from csa_deploy.runners.base import Runner
+from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -41,10 +45,11 @@ def preflight(context: Context) -> None:
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """The baseline counts by its bytes."""
+    """The baseline counts by its bytes, and a result holds for the machine that it was measured on."""
+    machine = {"cpu": host()["cpu"], "devices": [device.name for device in cuda_state().devices]}
     if not context.config.baseline:
-        return {}
-    return {"baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
+        return machine
+    return {**machine, "baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
 
 
 @dataclass
@@ -52,14 +57,28 @@ class _Bench:
     """What is timed, under the labels of the report, and what could not be."""
 
     subjects: dict[str, Subject] = field(default_factory=dict)
+    engines: list[OnDevice] = field(default_factory=list)
     contract: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, label: str, path: str, runner: Runner, evidence: str, seed: int) -> None:
+    def add(self, label: str, path: str, runner: Runner, evidence: str, seed: int) -> Subject:
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
         feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, seed)
         self.subjects[label] = Subject(runner, feeds)
         self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
+        return self.subjects[label]
+
+    @property
+    def timed(self) -> list[Timed]:
+        """Everything that is timed in turns."""
+        return [*self.subjects.values(), *(subject for engine in self.engines for subject in engine.subjects)]
+
+    def latency(self) -> dict[str, Any]:
+        """Label -> statistics, an engine's series side by side."""
+        found = {label: subject.to_json() for label, subject in self.subjects.items()}
+        for engine in self.engines:
+            found |= engine.latency()
+        return found
 
 
 def run(context: Context) -> StageOutput:
@@ -70,20 +89,21 @@ def run(context: Context) -> StageOutput:
     with contextlib.ExitStack() as stack:
         _open(context, bench, graphs, stack)
         measure_all(
-            list(bench.subjects.values()),
+            bench.timed,
             iterations=context.config.iterations,
             warmup=context.config.warmup,
             seconds=context.config.seconds,
-            around=lambda subject: meter.block(subject.runner.name, lambda: len(subject.samples_ms)),
+            around=lambda subject: meter.block(subject.name, lambda: len(subject.samples_ms)),
             progress=context.progress,
         )
-    there = measure_on_target(context)
-    latency = {label: subject.to_json() for label, subject in bench.subjects.items()} | there.latency
+        inspected = {engine.label: engine.inspect(iterations=LAYER_ITERATIONS) for engine in bench.engines}
+    there = measure_on_target(context, graphs)
+    latency = bench.latency() | there.latency
     bench.contract += there.contract
-    bench.not_measured += there.not_measured
+    bench.not_measured += [item for engine in bench.engines for item in engine.not_measured] + there.not_measured
     ceilings = measure_ceilings()
-    bench.not_measured += _lacking(bench, meter.telemetry, ceilings)
-    gates = _gates(context, latency, _memory(context, costs))
+    bench.not_measured += _lacking(meter.telemetry, ceilings)
+    gates = _gates(context, latency, _memory(context, costs, inspected))
     record = {
         "summary": f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
         "contract": contract(context),
@@ -96,6 +116,7 @@ def run(context: Context) -> StageOutput:
         "summary": _summary(latency, bench.not_measured),
         "latency": latency,
         "layers": _layers(context, graphs),
+        "engines": with_floors(inspected, ceilings),
         "target": there.measured,
         "roofline": _roofline(costs, ceilings),
         "energy_per_inference_j": meter.per_inference(),
@@ -111,15 +132,17 @@ def contract(context: Context) -> dict[str, Any]:
     config = context.config
     return {
         "timed": "host, end to end: arrays in host memory in and out; one inference after another, one stream",
-        "clock": "time.perf_counter_ns around each call",
+        "timed_on_device": {f"engine ... {name}": what for name, what in TIMED.items()},
+        "clock": "time.perf_counter_ns around each call; on the device CUDA events, read after each block",
         "order": "interleaved: up to ten rounds over all graphs, every other one reversed; one untimed call per block",
         "warmup": config.warmup,
         "iterations": config.iterations if config.seconds is None else None,
         "seconds": config.seconds,
         "batch": config.batch,
         "threads": config.threads or "one per core",
-        "spin_wait": "off: several networks are timed in one process",
-        "cuda_graph": "not used",
+        "streams": 1,
+        "spin_wait": "ONNX Runtime: off, as several networks are timed in one process; CUDA: the driver's own choice",
+        "cuda_graph": "only where the label ends in 'cuda graph'",
         "clocks_and_power_mode": "not set; what was seen stands under telemetry",
         "telemetry": "read around each block, outside the timed region",
         "inputs": f"standard normal, seed {config.seed}",
@@ -142,33 +165,44 @@ def _open(context: Context, bench: _Bench, graphs: dict[str, str], stack: contex
             continue  # trtexec measures there, see csa_deploy.profile.target
         label = f"engine {precision}"
         try:
-            runner = engine_runner(context.path(engine["path"]), engine, None, name=label)
+            runner = stack.enter_context(engine_runner(context.path(engine["path"]), engine, None, name=label))
         except EnvironmentLacksError as error:
-            bench.not_measured.append({"what": label, "reason": error.message})
+            bench.not_measured += nothing_of(label, error.message)
             continue
-        bench.add(label, engine["path"], stack.enter_context(runner), ON_DEVICE, config.seed)
+        assert isinstance(runner, EngineRunner)
+        subject = bench.add(label, engine["path"], runner, ON_DEVICE, config.seed)
+        bench.engines.append(OnDevice(label, runner, subject.feeds, built_of(context, engine["path"], graphs)))
+        bench.engines[-1].open(stack)
 
 
-def _lacking(bench: _Bench, telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:
+def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:
     found = telemetry.not_measured()
     if isinstance(ceilings, str):
         found.append({"what": "roofline ceilings and floor time", "reason": ceilings})
-    if any(label.startswith("engine") for label in bench.subjects):
-        reason = "engines are timed host to host in this version"
-        found.append({"what": "device-only time (CUDA events, CUDA graph) and layers of engines", "reason": reason})
     return found
 
 
-def _memory(context: Context, costs: dict[str, GraphCost]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for label, cost in costs.items():
-        found[label] = {"weights_mib": round(cost.weight_bytes / MIB, 3)}
-        if cost.activation_bytes is not None:
-            found[label]["activations_mib"] = round(cost.activation_bytes / MIB, 3)
+def _memory(
+    context: Context, costs: dict[str, GraphCost], inspected: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """MiB by label and quantity, as far as they are known."""
+    found: dict[str, dict[str, int | None]] = {
+        label: {"weights_mib": cost.weight_bytes, "activations_mib": cost.activation_bytes}
+        for label, cost in costs.items()
+    }
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
-        found[f"engine {precision}"] = {"engine_mib": round(context.path(engine["path"]).stat().st_size / MIB, 3)}
-    return found
+        label = f"engine {precision}"
+        found[label] = {"engine_mib": context.path(engine["path"]).stat().st_size}
+        memory = inspected.get(label, {}).get("memory")
+        if memory:
+            found[label]["weights_mib"] = memory["weights_bytes"]
+            found[label]["activations_mib"] = memory["context_bytes"]
+            found[label]["peak_mib"] = memory["peak_bytes"]
+    return {
+        label: {name: round(size / MIB, 3) for name, size in sizes.items() if size is not None}
+        for label, sizes in found.items()
+    }
 
 
 def _gates(context: Context, latency: dict[str, Any], memory: dict[str, dict[str, float]]) -> list[Gate]:

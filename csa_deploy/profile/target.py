@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.engine.trtexec_command import Timing
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.profile.device import DEVICE, GRAPH, MEMORY, lacking, nothing_of
+from csa_deploy.profile.engine_layers import built_of, map_layers
+from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
@@ -16,6 +21,11 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 WARMUP_MS = 200
+NOT_THERE = {
+    GRAPH: "not asked of the target's trtexec",
+    MEMORY: "trtexec's files do not state it",
+    "power and energy": "the target's rails are not read over ssh",
+}
 EVIDENCE = "the target, timed by its own trtexec: copies to and from the device and the computation between them"
 
 
@@ -36,8 +46,8 @@ class OnTarget:
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
 
-def measure_on_target(context: Context) -> OnTarget:
-    """Time every engine that trtexec built, where it was built."""
+def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
+    """Time every engine that trtexec built, where it was built; ``graphs`` are those of the workspace by label."""
     found, config = OnTarget(), context.config
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
@@ -47,7 +57,7 @@ def measure_on_target(context: Context) -> OnTarget:
         try:
             runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label)
         except EnvironmentLacksError as error:
-            found.not_measured.append({"what": label, "reason": error.message})
+            found.not_measured += nothing_of(label, error.message)
             continue
         assert isinstance(runner, TrtexecRunner)
         timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
@@ -56,9 +66,24 @@ def measure_on_target(context: Context) -> OnTarget:
             feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
             result = runner.measure(feeds, timing)
             description = runner.describe()
-        found.latency[label] = summarise(result.pop("samples_ms"), batch=next(iter(shapes.values()))[0])
-        found.measured[label] = result
+        batch = batch_of(feeds)
+        found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
+        found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
+        found.measured[label] = {**result, "layers": _mapped(context, engine["path"], graphs, result["layers"])}
+        found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
             {"label": label, "path": engine["path"], "runner": description, "evidence": EVIDENCE, **timing.to_json()}
         )
     return found
+
+
+def _mapped(
+    context: Context, engine: str, graphs: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """trtexec's layers with the nodes and modules that they stand for."""
+    times: dict[str, float] = {}
+    for row in rows:
+        times[row["name"]] = times.get(row["name"], 0.0) + row["average_ms"]
+    file = context.path(f"{engine}.layers.json")
+    inspection = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return [layer.to_json() for layer in map_layers(times, inspection, built_of(context, engine, graphs))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,8 +17,13 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.device.base import INSTALL, Device, open_device
+from csa_deploy.runners.device.layers import layer_times
+from csa_deploy.runners.device.memory import EngineMemory, engine_memory
+from csa_deploy.runners.device.timing import DeviceTimer
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+LOADED = 2  # readings of free memory once the engine is loaded: before and after
 _INSTALL = {"tensorrt": "pip install 'csa-deploy[tensorrt]'", "tensorrt-rtx": "pip install 'csa-deploy[rtx]'"}
 
 
@@ -55,6 +62,9 @@ class EngineRunner:
         self._engine_path = engine
         self._backend = backend
         self._runner: Any = None
+        self._device: Device | None = None
+        self._no_device = ""
+        self._free: list[int] = []
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
@@ -71,7 +81,7 @@ class EngineRunner:
         device = cuda_state().devices[0]
         return {
             "backend": self._backend,
-            "version": importlib.import_module(_MODULES[self._backend]).__version__,
+            "version": self._trt.__version__,
             "provider": f"{device.name} (compute capability {device.compute_capability})",
             "threads": None,
             "executes": f"the engine {self._engine_path.name}",
@@ -82,31 +92,37 @@ class EngineRunner:
         check_feeds(self.input_specs, feeds)
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         # Polygraphy reuses its host buffers from call to call, so the outputs are copied out.
-        return {name: np.array(array) for name, array in self._entered().infer(contiguous).items()}
+        outputs = {name: np.array(array) for name, array in self._entered().infer(contiguous).items()}
+        if len(self._free) == LOADED:
+            self._read_free()  # after the first inference, once: it made the buffers
+        return outputs
 
-    def device_times(
-        self, feeds: Mapping[str, np.ndarray], *, iterations: int, warmup: int, graph: bool = True
-    ) -> tuple[list[float], Arrays]:
-        """Time the computation on the device alone; see :func:`csa_deploy.runners.device.timing.device_times`.
+    @contextlib.contextmanager
+    def timer(self, feeds: Mapping[str, np.ndarray]) -> Iterator[DeviceTimer]:
+        """What times the engine by the device's clock, with an execution context of its own.
 
-        Returns:
-            Milliseconds of each inference, and the outputs of the last.
+        Raises:
+            EnvironmentLacksError: no CUDA bindings, or the device fails.
+            BuildFailedError: TensorRT does not run the engine.
         """
-        from csa_deploy.runners.device.base import open_device
-        from csa_deploy.runners.device.timing import device_times
+        with DeviceTimer(self._opened(), self._context(), feeds, self._results(feeds)) as timer:
+            yield timer
 
-        check_feeds(self.input_specs, feeds)
-        outputs = {spec.name: np.empty([e or 1 for e in spec.shape], spec.dtype) for spec in self.output_specs}
-        device = open_device()
-        try:
-            context = self._entered().context
-            with_graph = graph and device.has_graphs
-            times = device_times(
-                device, context, feeds, outputs, iterations=iterations, warmup=warmup, graph=with_graph
-            )
-        finally:
-            device.close()
-        return times, outputs
+    def layer_times(self, feeds: Mapping[str, np.ndarray], *, iterations: int) -> dict[str, list[float]]:
+        """Milliseconds of each layer; see :func:`csa_deploy.runners.device.layers.layer_times`."""
+        context = self._context()
+        with DeviceTimer(self._opened(), context, feeds, self._results(feeds), capture=False) as timer:
+            return layer_times(self._trt, context, timer, iterations=iterations)
+
+    def memory(self) -> EngineMemory:
+        """Memory of the engine with the one context that :meth:`run` uses."""
+        engine = self._entered().engine
+        return engine_memory(self._trt, engine, self._engine_path.stat().st_size, self._free, self._no_device)
+
+    def inspection(self) -> str:
+        """The engine's layers, as the JSON text of TensorRT's inspector."""
+        inspector = self._entered().engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def __enter__(self) -> EngineRunner:
         """Load the engine onto the device."""
@@ -115,14 +131,17 @@ class EngineRunner:
         from polygraphy.exception import PolygraphyException
 
         runner = TrtRunner(EngineFromPath(str(self._engine_path)))
+        self._open_device()
         try:
             runner.activate()
         except PolygraphyException as error:
+            self._close_device()
             raise EnvironmentLacksError(
                 f"{self._engine_path.name} does not load on {cuda_state().devices[0].name}: {error}",
                 fix="build the engine with this machine's TensorRT version and compute capability",
             ) from error
         self._runner = runner
+        self._read_free()
         return self
 
     def __exit__(
@@ -132,6 +151,47 @@ class EngineRunner:
         if self._runner is not None:
             self._runner.deactivate()
             self._runner = None
+        self._close_device()
+
+    @property
+    def _trt(self) -> Any:
+        return importlib.import_module(_MODULES[self._backend])
+
+    def _open_device(self) -> None:
+        """Device code, where bindings are: without them the engine runs, and the host's clock alone times it."""
+        self._free = []
+        try:
+            self._device, self._no_device = open_device(), ""
+        except EnvironmentLacksError as error:
+            self._no_device = error.message
+        self._read_free()
+
+    def _close_device(self) -> None:
+        if self._device is not None:
+            self._device.close()
+            self._device = None
+
+    def _read_free(self) -> None:
+        if self._device is not None:
+            self._free.append(self._device.free_bytes())
+
+    def _opened(self) -> Device:
+        self._entered()
+        if self._device is None:
+            raise EnvironmentLacksError(self._no_device, fix=INSTALL)
+        return self._device
+
+    def _context(self) -> Any:
+        context = self._entered().engine.create_execution_context()
+        if context is None:
+            raise EnvironmentLacksError(
+                f"{self._engine_path.name}: no memory for another execution context", fix="free device memory"
+            )
+        return context
+
+    def _results(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        check_feeds(self.input_specs, feeds)
+        return {spec.name: np.zeros([extent or 1 for extent in spec.shape], spec.dtype) for spec in self.output_specs}
 
     def _entered(self) -> Any:
         if self._runner is None:
@@ -139,8 +199,7 @@ class EngineRunner:
         return self._runner
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
-        trt = importlib.import_module(_MODULES[self._backend])
-        engine = self._entered().engine
+        trt, engine = self._trt, self._entered().engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         wanted = getattr(trt.TensorIOMode, mode)
         return tuple(

@@ -1,4 +1,4 @@
-"""Runs a PyTorch module on the CPU: the reference that every other backend is compared with."""
+"""Runs a PyTorch module: on the CPU it is the reference that every other backend is compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
 
 if TYPE_CHECKING:
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 
 class TorchRunner:
-    """Eager PyTorch on the CPU, in inference mode, without autocast.
+    """Eager PyTorch, in inference mode, without autocast.
 
     Args:
         module: the network; it is put into eval mode.
         inputs: input names, static shapes and types, in the order of ``module.forward``.
         output_names: one name per output tensor, in the order of the module's (flattened) result.
         threads: intra-op threads while entered; None keeps PyTorch's setting.
+        device: where it runs, ``"cpu"`` or ``"cuda"``; the module is moved there.
         name: name in reports.
+
+    Raises:
+        EnvironmentLacksError: this PyTorch has no CUDA device.
     """
 
     def __init__(
@@ -34,10 +38,19 @@ class TorchRunner:
         output_names: Sequence[str],
         *,
         threads: int | None = None,
+        device: str = "cpu",
         name: str = "torch",
     ) -> None:
+        import torch
+
+        if device != "cpu" and not torch.cuda.is_available():
+            raise EnvironmentLacksError(
+                f"{name} cannot run: PyTorch {torch.__version__} finds no CUDA device",
+                fix="run on a machine with an NVIDIA GPU and a PyTorch built for CUDA",
+            )
         self.name = name
-        self.module = module.eval()
+        self.device = device
+        self.module = module.eval().to(device)
         self._inputs = tuple(inputs)
         self.output_names = tuple(output_names)
         self._threads = threads
@@ -61,7 +74,7 @@ class TorchRunner:
         return {
             "backend": "torch",
             "version": torch.__version__,
-            "provider": "CPU",
+            "provider": "CPU" if self.device == "cpu" else torch.cuda.get_device_name(),
             "threads": self._threads or torch.get_num_threads(),
             "executes": "the PyTorch module, eager, inference mode",
         }
@@ -72,7 +85,7 @@ class TorchRunner:
 
         check_feeds(self._inputs, feeds)
         # Copies, so that a module that works in place cannot change what the other backends get.
-        tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")) for spec in self._inputs]
+        tensors = [torch.from_numpy(np.array(feeds[spec.name], order="C")).to(self.device) for spec in self._inputs]
         with torch.inference_mode():
             outputs = list(_flatten(self.module(*tensors)))
         if len(outputs) != len(self.output_names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -46,9 +47,20 @@ def test_every_node_gets_a_time(graph: Path, tmp_path: Path) -> None:
     assert "not the target" in got["method"]
 
 
-def test_floor_is_the_sum_of_the_larger_limits(graph: Path) -> None:
+def test_floor_is_the_larger_of_arithmetic_and_what_must_move(graph: Path) -> None:
     cost = graph_cost(graph)
     only_transfer = Ceilings("made up", {"fp32": 1e30}, 1e9)
-    assert floor_ms(cost, only_transfer) == pytest.approx(sum(n.bytes for n in cost.nodes) / 1e6, rel=1e-3)
+    moved = cost.weight_bytes + cost.io_bytes
+    assert cost.io_bytes == 4 * (3 * 16 * 16 + 10)
+    assert floor_ms(cost, only_transfer) == pytest.approx(moved / 1e6, rel=1e-3)
     only_compute = Ceilings("made up", {"fp32": 1e9}, 1e30)
     assert floor_ms(cost, only_compute) == pytest.approx(sum(n.operations for n in cost.nodes) / 1e6, rel=1e-3)
+
+
+def test_no_floor_without_the_ceiling_of_a_precision(graph: Path) -> None:
+    cost = graph_cost(graph)
+    int8 = replace(cost, nodes=(replace(cost.nodes[0], precision="int8"), *cost.nodes[1:]))
+    assert floor_ms(int8, Ceilings("made up", {"fp32": 1e9, "fp16": 2e9}, 1e30)) is None
+    assert floor_ms(int8, Ceilings("made up", {"fp32": 1e9, "int8": 1e30}, 1e30)) < floor_ms(
+        cost, Ceilings("made up", {"fp32": 1e9}, 1e30)
+    )

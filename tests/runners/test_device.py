@@ -3,206 +3,165 @@
 from __future__ import annotations
 
 import importlib.util
-from enum import IntEnum
-from types import SimpleNamespace
+import inspect
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda_recorders import COPY_IN, COPY_OUT, LAUNCH, REPLAY, Code, Context, Driver, Runtime
 
 from csa_deploy.engine.device import cuda_state
-from csa_deploy.errors import BuildFailedError, EnvironmentLacksError
+from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, UsageError
 from csa_deploy.runners.device import base
 from csa_deploy.runners.device.base import Device, open_device
 from csa_deploy.runners.device.cuda_python import CudaPython
 from csa_deploy.runners.device.pycuda_device import PyCuda
-from csa_deploy.runners.device.timing import device_times
+from csa_deploy.runners.device.timing import DeviceTimer, Spans
+
+BINDINGS = base._installed("cuda.bindings.runtime")
 
 
-class Code(IntEnum):
-    OK = 0
-    OUT_OF_MEMORY = 2
-
-
-class Runtime:
-    """A recorder in the shape of cuda.bindings.runtime: every call returns its error first."""
-
-    cudaStreamNonBlocking = 1  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out")  # noqa: N815
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="local")  # noqa: N815
-
-    def __init__(self, fails: str = "") -> None:
-        self.calls: list[str] = []
-        self.fails = fails
-        self.handles = 100
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any) -> tuple[Any, ...]:
-            self.calls.append(name)
-            if name == self.fails:
-                return Code.OUT_OF_MEMORY, None
-            if name == "cudaGetDeviceCount":
-                return Code.OK, 1
-            if name == "cudaEventElapsedTime":
-                return Code.OK, float(arguments[1] - arguments[0])
-            self.handles += 1
-            return Code.OK, self.handles
-
-        return call
-
-
-class Driver:
-    """A recorder in the shape of pycuda.driver."""
-
-    class Error(Exception):
-        pass
-
-    def __init__(self, fails: str = "") -> None:
-        self.calls: list[str] = []
-        self.fails = fails
-
-    def note(self, name: str, result: Any = None) -> Any:
-        self.calls.append(name)
-        if name == self.fails:
-            raise self.Error("out of memory")
-        return result
-
-    def init(self) -> None:
-        self.note("init")
-
-    @property
-    def Device(self) -> Any:  # noqa: N802
-        context = SimpleNamespace(push=lambda: self.note("push"), pop=lambda: self.note("pop"))
-        made = SimpleNamespace(retain_primary_context=lambda: self.note("retain", context))
-
-        class Devices:
-            @staticmethod
-            def count() -> int:
-                return 1
-
-            def __new__(cls, index: int) -> Any:
-                return made
-
-        return Devices
-
-    def mem_alloc(self, size: int) -> Any:
-        class Memory(int):
-            def free(memory) -> None:  # noqa: N805
-                self.note("free")
-
-        return self.note("mem_alloc", Memory(4096))
-
-    def Stream(self) -> Any:  # noqa: N802
-        return self.note("Stream", SimpleNamespace(handle=7, synchronize=lambda: self.note("synchronize")))
-
-    def Event(self) -> Any:  # noqa: N802
-        return self.note("Event", SimpleNamespace(record=lambda stream: self.note("record"), time_till=lambda end: 0.5))
-
-    def memcpy_htod_async(self, buffer: Any, array: np.ndarray, stream: Any) -> None:
-        self.note("htod")
-
-    def memcpy_dtoh_async(self, array: np.ndarray, buffer: Any, stream: Any) -> None:
-        self.note("dtoh")
-
-
-class Context:
-    def __init__(self, calls: list[str], accepts: bool = True, runs: bool = True) -> None:
-        self.calls, self.accepts, self.runs = calls, accepts, runs
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        assert isinstance(address, int)
-        self.calls.append(f"address {name}")
-        return self.accepts
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert isinstance(stream, int)
-        self.calls.append("execute")
-        return self.runs
-
-
-def timed(device: Device, context: Context, *, graph: bool) -> list[float]:
+def timer(device: Device, context: Context, **options: bool) -> DeviceTimer:
     arrays = {"x": np.zeros((1, 2), np.float32)}, {"y": np.zeros((1, 3), np.float32)}
-    return device_times(device, context, *arrays, iterations=2, warmup=1, graph=graph)
+    return DeviceTimer(device, context, *arrays, **options)
 
 
-def test_cuda_python_in_order_with_a_graph() -> None:
+def test_cuda_python_in_order_launched_and_through_a_graph() -> None:
     runtime = Runtime()
     device = CudaPython(runtime)
-    assert timed(device, Context(runtime.calls), graph=True) == [1.0, 1.0]
+    with timer(device, Context(runtime)) as timing:
+        assert timing.no_graph == ""
+        timing.time(1, graph=True)  # a warm-up
+        assert timing.time(2) == [Spans(COPY_IN, LAUNCH, COPY_OUT)] * 2
+        assert timing.time(2, graph=True) == [Spans(COPY_IN, REPLAY, COPY_OUT)] * 2
+        assert timing.time(1)[0].total == COPY_IN + LAUNCH + COPY_OUT
     device.close()
-    step = ["cudaEventCreate", "cudaEventCreate", "cudaEventRecord", "cudaGraphLaunch", "cudaEventRecord"]
+    create, mark, copy, read = (
+        ["cudaEventCreate"] * 4,
+        "cudaEventRecord",
+        "cudaMemcpyAsync",
+        ["cudaEventElapsedTime"] * 3,
+    )
     assert runtime.calls == [
         "cudaGetDeviceCount",
-        *("cudaMalloc", "address x", "cudaMalloc", "address y"),
-        *("cudaStreamCreateWithFlags", "cudaMemcpyAsync", "execute"),
+        *("cudaMalloc", "address x", "cudaMalloc", "address y", "cudaMallocHost", "cudaMallocHost"),
+        *("cudaStreamCreateWithFlags", copy, "execute", copy, "cudaStreamSynchronize"),
         *("cudaStreamBeginCapture", "execute", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphDestroy"),
-        "cudaGraphLaunch",
-        *step,
-        *step,
-        *("cudaMemcpyAsync", "cudaStreamSynchronize", "cudaEventElapsedTime", "cudaEventElapsedTime"),
+        *(*create, mark, copy, mark, "cudaGraphLaunch", mark, copy, mark, "cudaStreamSynchronize", *read),
+        *(*create, *[mark, copy, mark, "execute", mark, copy, mark] * 2, "cudaStreamSynchronize", *read, *read),
+        *(*[mark, copy, mark, "cudaGraphLaunch", mark, copy, mark] * 2, "cudaStreamSynchronize", *read, *read),
+        *(mark, copy, mark, "execute", mark, copy, mark, "cudaStreamSynchronize", *read),
         *("cudaFree", "cudaFree"),
-        *["cudaEventDestroy"] * 4,
-        *("cudaGraphExecDestroy", "cudaStreamDestroy"),
+        *["cudaEventDestroy"] * 8,
+        *("cudaGraphExecDestroy", "cudaStreamDestroy", "cudaFreeHost", "cudaFreeHost"),
     ]
 
 
 def test_pycuda_in_order() -> None:
     driver = Driver()
     device = PyCuda(driver)
-    assert timed(device, Context(driver.calls), graph=False) == [0.5, 0.5]
+    with timer(device, Context(driver)) as timing:
+        assert timing.time(2) == [Spans(COPY_IN, LAUNCH, COPY_OUT)] * 2
+        assert device.free_bytes() == 3 * 2**20
     device.close()
-    step = ["Event", "Event", "record", "execute", "record"]
     assert driver.calls == [
         *("init", "retain", "push"),
-        *("mem_alloc", "address x", "mem_alloc", "address y", "Stream", "htod", "execute", "execute"),
-        *step,
-        *step,
-        *("dtoh", "synchronize", "free", "free", "pop"),
+        *("mem_alloc", "address x", "mem_alloc", "address y", "pagelocked_empty", "pagelocked_empty", "Stream"),
+        *("htod", "execute", "dtoh", "synchronize"),
+        *["Event"] * 8,
+        *["record", "htod", "record", "execute", "record", "dtoh", "record"] * 2,
+        *("synchronize", "mem_get_info", "free", "free", "pop"),
     ]
 
 
 def test_pycuda_says_that_it_has_no_graphs() -> None:
     driver = Driver()
-    device = PyCuda(driver)
-    assert not device.has_graphs
-    with pytest.raises(EnvironmentLacksError, match="no CUDA graphs"):
-        timed(device, Context(driver.calls), graph=True)
-    assert driver.calls.count("free") == 2
+    with timer(PyCuda(driver), Context(driver)) as timing:
+        assert timing.no_graph == "PyCUDA has no CUDA graphs"
+        with pytest.raises(UsageError, match="no CUDA graph: PyCUDA"):
+            timing.time(1, graph=True)
+        assert len(timing.time(1)) == 1
 
 
-@pytest.mark.parametrize("fails", ["cudaMalloc", "cudaMemcpyAsync", "cudaGraphInstantiate", "cudaStreamSynchronize"])
+@pytest.mark.parametrize("fails", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"])
+def test_launches_are_timed_when_the_capture_fails(fails: str) -> None:
+    runtime = Runtime(fails, Code.INVALIDATED)
+    with timer(CudaPython(runtime), Context(runtime)) as timing:
+        assert timing.no_graph == f"{fails} fails: INVALIDATED"
+        assert timing.time(1) == [Spans(COPY_IN, LAUNCH, COPY_OUT)]
+    assert "cudaGetLastError" in runtime.calls  # no stale error for TensorRT to find
+    assert runtime.calls.count("cudaGraphDestroy") == (fails == "cudaGraphInstantiate")
+
+
+def test_tensorrt_that_refuses_in_a_capture_ends_it_and_launches_are_timed() -> None:
+    runtime = Runtime()
+    context = Context(runtime)
+    launch = context.execute_async_v3
+    context.execute_async_v3 = lambda stream: launch(stream) and not runtime.clock.capturing
+    with timer(CudaPython(runtime), context) as timing:
+        assert timing.no_graph == "the capture failed: TensorRT does not run the engine"
+        assert timing.time(1) == [Spans(COPY_IN, LAUNCH, COPY_OUT)]
+    after = runtime.calls[runtime.calls.index("cudaStreamBeginCapture") :]
+    assert after[:5] == [
+        "cudaStreamBeginCapture",
+        "execute",
+        "cudaStreamEndCapture",
+        "cudaGraphDestroy",
+        "cudaGetLastError",
+    ]
+
+
+def test_tensorrt_rtx_is_asked_before_a_capture() -> None:
+    runtime = Runtime()
+    context = Context(runtime)
+    context.is_stream_capturable = lambda stream: False
+    with timer(CudaPython(runtime), context) as timing:
+        assert "cannot be captured" in timing.no_graph
+    assert "cudaStreamBeginCapture" not in runtime.calls
+
+
+def test_no_graph_is_captured_unless_it_is_wanted() -> None:
+    runtime = Runtime()
+    with timer(CudaPython(runtime), Context(runtime), capture=False) as timing:
+        assert timing.no_graph == "no CUDA graph was asked for"
+    assert "cudaStreamBeginCapture" not in runtime.calls
+
+
+def test_page_locked_copies_go_in_and_come_out() -> None:
+    runtime = Runtime()
+    device = CudaPython(runtime)
+    array = np.arange(6, dtype=np.float16).reshape(1, 2, 3).transpose(0, 2, 1)
+    copy = device.pinned(array)
+    assert np.array_equal(copy, array) and copy.dtype == array.dtype and copy.flags.c_contiguous
+    with timer(device, Context(runtime)) as timing:
+        runtime.host[-1][:4] = np.float32(2.0).tobytes()  # the device writes y
+        assert timing.outputs["y"][0].tolist() == [2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("fails", ["cudaMalloc", "cudaMallocHost", "cudaMemcpyAsync", "cudaStreamSynchronize"])
 def test_a_failing_call_is_named_and_memory_given_back(fails: str) -> None:
     runtime = Runtime(fails)
-    with pytest.raises(EnvironmentLacksError, match=f"{fails} fails: OUT_OF_MEMORY"):
-        timed(CudaPython(runtime), Context(runtime.calls), graph=True)
-    made = 0 if fails == "cudaMalloc" else 2
-    assert runtime.calls.count("cudaFree") == made
+    with (
+        pytest.raises(EnvironmentLacksError, match=f"{fails} fails: OUT_OF_MEMORY"),
+        timer(CudaPython(runtime), Context(runtime)),
+    ):
+        pass
+    assert runtime.calls.count("cudaFree") == (0 if fails == "cudaMalloc" else 2)
 
 
 def test_a_failing_pycuda_call() -> None:
     driver = Driver("htod")
-    with pytest.raises(EnvironmentLacksError, match="out of memory"):
-        timed(PyCuda(driver), Context(driver.calls), graph=False)
+    with pytest.raises(EnvironmentLacksError, match="out of memory"), timer(PyCuda(driver), Context(driver)):
+        pass
     assert driver.calls.count("free") == 2
 
 
-def test_a_capture_ends_when_its_work_fails() -> None:
+def test_what_tensorrt_refuses_is_said() -> None:
     runtime = Runtime()
-    context = Context(runtime.calls)
-    device = CudaPython(runtime)
-
-    def work() -> None:
-        raise BuildFailedError("no")
-
-    with pytest.raises(BuildFailedError):
-        device.capture(1, work)
-    assert runtime.calls[-1] == "cudaStreamEndCapture"
-    context.runs = False
-    with pytest.raises(BuildFailedError, match="does not run"):
-        timed(device, context, graph=False)
-    context.accepts = False
-    with pytest.raises(BuildFailedError, match="no tensor 'x'"):
-        timed(device, context, graph=False)
+    for behaviour, message in (({"runs": False}, "does not run"), ({"accepts": False}, "no tensor 'x'")):
+        with pytest.raises(BuildFailedError, match=message), timer(CudaPython(runtime), Context(runtime, **behaviour)):
+            pass
 
 
 def test_without_bindings_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,36 +171,70 @@ def test_without_bindings_the_install_line(monkeypatch: pytest.MonkeyPatch) -> N
     assert "csa-deploy[cuda]" in (caught.value.fix or "")
 
 
-@pytest.mark.skipif(not base._installed("cuda.bindings.runtime"), reason="cuda-python is not installed")
-def test_the_real_bindings_have_every_call() -> None:
+class Signatures(Runtime):
+    """Notes how many arguments each call takes."""
+
+    def __init__(self) -> None:
+        super().__init__(free=[1])
+        self.given: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        call = super().__getattr__(name)
+
+        def noted(*arguments: Any) -> Any:
+            self.given[name] = len(arguments)
+            return call(*arguments)
+
+        return noted
+
+
+@pytest.mark.skipif(not BINDINGS, reason="cuda-python is not installed")
+def test_the_real_bindings_have_every_call_with_as_many_arguments() -> None:
     from cuda.bindings import runtime
 
-    recorder = Runtime()
+    recorder = Signatures()
     device = CudaPython(recorder)
-    timed(device, Context([]), graph=True)
+    device.free_bytes()
+    with timer(device, Context(recorder)) as timing:
+        timing.time(1, graph=True)
     device.close()
-    assert [name for name in set(recorder.calls) if not hasattr(runtime, name)] == []
+    with pytest.raises(BuildFailedError):
+        device.capture(1, lambda: (_ for _ in ()).throw(BuildFailedError("no")))
+    assert {"cudaGraphLaunch", "cudaMallocHost", "cudaFreeHost", "cudaMemGetInfo", "cudaGetLastError"} <= set(
+        recorder.given
+    )
+    for name, arguments in recorder.given.items():
+        stated = re.match(rf"{name}\((.*)\)", inspect.getdoc(getattr(runtime, name)) or "")
+        assert stated, name
+        assert len([part for part in stated[1].split(",") if part.strip()]) == arguments, (name, stated[0])
     assert runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal is not None
+    assert runtime.cudaMemcpyKind.cudaMemcpyHostToDevice is not None
     assert runtime.cudaStreamNonBlocking == 1
     if not cuda_state().devices:
         with pytest.raises(EnvironmentLacksError, match="cudaGetDeviceCount fails"):
             CudaPython()
 
 
-@pytest.mark.skipif(not cuda_state().devices, reason="no CUDA device")
-@pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-python is not installed")
-def test_on_a_gpu_what_goes_in_comes_out() -> None:
-    device = open_device()
-    array = np.arange(1000, dtype=np.float32)
-    back = np.zeros_like(array)
-    buffer, stream = device.allocate(array.nbytes), device.stream()
-    start, end = device.event(), device.event()
-    device.record(start, stream)
-    device.to_device(buffer, array, stream)
-    device.to_host(back, buffer, stream)
-    device.record(end, stream)
-    device.synchronize(stream)
-    assert np.array_equal(array, back)
-    assert device.elapsed_ms(start, end) > 0
-    device.free(buffer)
-    device.close()
+@pytest.mark.skipif(not importlib.util.find_spec("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
+def test_tensorrt_rtx_has_every_name_that_is_used() -> None:
+    import tensorrt_rtx as trt
+
+    used = {
+        trt.IExecutionContext: (
+            *("set_tensor_address", "execute_async_v3", "is_stream_capturable"),
+            *("profiler", "enqueue_emits_profile", "report_to_profiler"),
+        ),
+        trt.IProfiler: ("report_layer_time",),
+        trt.ICudaEngine: (
+            *("create_execution_context", "create_engine_inspector", "device_memory_size_v2", "get_engine_stat"),
+            *("streamable_weights_size", "get_tensor_mode", "get_tensor_dtype", "get_tensor_shape", "num_io_tensors"),
+        ),
+        trt.EngineInspector: ("get_engine_information",),
+        trt.EngineStat: ("TOTAL_WEIGHTS_SIZE",),
+        trt.LayerInformationFormat: ("JSON",),
+    }
+    assert [
+        f"{kind.__name__}.{name}" for kind, names in used.items() for name in names if not hasattr(kind, name)
+    ] == []
+    for method, argument in ((trt.IExecutionContext.set_tensor_address, "memory"),):
+        assert f"{argument}: " in (method.__doc__ or "")

@@ -33,7 +33,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def torch_runner(**options: int) -> TorchRunner:
+def torch_runner(**options: int | str) -> TorchRunner:
     specs = [TensorSpec("a", (2, 3), "float32"), TensorSpec("b", (2, 3), "float32")]
     return TorchRunner(TwoInTwoOut(), specs, ["y", "z"], **options)
 
@@ -103,6 +103,12 @@ def test_torch_runner_protects_its_input_from_in_place_modules() -> None:
     with TorchRunner(nn.ReLU(inplace=True), [TensorSpec("x", (1, 3), "float32")], ["y"]) as runner:
         assert runner.run(data)["y"].max() == 0
     assert data["x"].max() == -1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_torch_runner_refuses_a_device_that_is_not_there() -> None:
+    with pytest.raises(EnvironmentLacksError, match="finds no CUDA device"):
+        torch_runner(device="cuda")
 
 
 def test_torch_runner_counts_its_outputs() -> None:

@@ -33,6 +33,12 @@ class Device(Protocol):
     def free(self, buffer: Any) -> None:
         """Give device memory back."""
 
+    def free_bytes(self) -> int:
+        """Device memory that nothing holds, of any process."""
+
+    def pinned(self, array: np.ndarray) -> np.ndarray:
+        """A copy in page-locked host memory, which :meth:`close` frees; copies to and from it are asynchronous."""
+
     def stream(self) -> Any:
         """A new stream."""
 
@@ -61,11 +67,11 @@ class Device(Protocol):
         """Record what ``work`` puts into a stream as a graph; returns what launches it.
 
         Raises:
-            EnvironmentLacksError: the binding has no graphs.
+            EnvironmentLacksError: the binding has no graphs, or the capture fails; the stream can be used further.
         """
 
     def close(self) -> None:
-        """Free streams, events and graphs that were made."""
+        """Free streams, events, graphs and page-locked memory that were made."""
 
 
 def open_device() -> Device:

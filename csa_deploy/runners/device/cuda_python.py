@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,18 @@ class CudaPython:
         """Give it back."""
         self._do("cudaFree", buffer)
 
+    def free_bytes(self) -> int:
+        """Unused memory."""
+        return int(self._do("cudaMemGetInfo"))
+
+    def pinned(self, array: np.ndarray) -> np.ndarray:
+        """A page-locked copy."""
+        address = self._keep("cudaFreeHost", self._do("cudaMallocHost", array.nbytes))
+        memory = (ctypes.c_byte * array.nbytes).from_address(int(address))
+        copy: np.ndarray = np.ndarray(array.shape, array.dtype, buffer=memoryview(memory))
+        copy[...] = array
+        return copy
+
     def stream(self) -> Any:
         """A new stream, which does not wait for the default one."""
         return self._keep("cudaStreamDestroy", self._do("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
@@ -83,10 +96,17 @@ class CudaPython:
         self._do("cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             work()
+        except BaseException:
+            error, graph = self._cuda.cudaStreamEndCapture(stream)  # else the stream stays in capture
+            if int(error) == 0:
+                self._do("cudaGraphDestroy", graph)
+            self._cuda.cudaGetLastError()
+            raise
+        graph = self._do("cudaStreamEndCapture", stream)
+        try:
+            executable = self._keep("cudaGraphExecDestroy", self._do("cudaGraphInstantiate", graph, 0))
         finally:
-            graph = self._do("cudaStreamEndCapture", stream)  # even after a failure: it ends the capture
-        executable = self._keep("cudaGraphExecDestroy", self._do("cudaGraphInstantiate", graph, 0))
-        self._do("cudaGraphDestroy", graph)
+            self._do("cudaGraphDestroy", graph)
         return lambda: self._do("cudaGraphLaunch", executable, stream)
 
     def close(self) -> None:
@@ -102,6 +122,7 @@ class CudaPython:
     def _do(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, name)(*arguments)
         if int(error) != 0:
+            self._cuda.cudaGetLastError()  # clears it: whoever asks next, such as TensorRT, would take it for its own
             raise EnvironmentLacksError(
                 f"{name} fails: {getattr(error, 'name', error)}", fix="check the driver, the GPU and its free memory"
             )

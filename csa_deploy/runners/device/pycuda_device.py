@@ -49,6 +49,16 @@ class PyCuda:
         """Give it back."""
         self._do(buffer.free)
 
+    def free_bytes(self) -> int:
+        """Unused memory."""
+        return int(self._do(self._cuda.mem_get_info)[0])
+
+    def pinned(self, array: np.ndarray) -> np.ndarray:
+        """A page-locked copy; it goes with the array."""
+        copy: np.ndarray = self._do(self._cuda.pagelocked_empty, array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
     def stream(self) -> Any:
         """A new stream."""
         return self._do(self._cuda.Stream)

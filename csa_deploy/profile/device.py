@@ -1,0 +1,153 @@
+"""Engines on this machine's CUDA device: the device's own clock, layers and memory beside the time on the host.
+
+A quantity that could not be measured has its own line with the reason, under the name that it would have had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csa_deploy.errors import CsaDeployError
+from csa_deploy.profile.engine_layers import EngineLayer, map_layers
+from csa_deploy.profile.latency import batch_of
+from csa_deploy.profile.statistics import summarise
+from csa_deploy.runners.device.timing import DeviceTimer, Spans
+from csa_deploy.runners.engine_runner import EngineRunner
+
+DEVICE, TRANSFERS, GRAPH = "device", "transfers", "cuda graph"
+LAYERS, MEMORY = "layers", "memory on the device"
+# What stands in the records of each series besides the host's, which is the engine's own label.
+TIMED = {
+    DEVICE: "the computation alone, by CUDA events around TensorRT's launches, gaps between them included",
+    TRANSFERS: "the same inferences with the copies of inputs and outputs, page-locked memory",
+    GRAPH: "the computation alone, by CUDA events around the launch of a CUDA graph",
+}
+BURST = 10
+LAYERS_METHOD = (
+    "TensorRT's profiler in a pass of its own after the timing, as it slows the inference; median over the inferences"
+)
+
+
+@dataclass
+class DeviceSubject:
+    """An engine's computation by the device's clock; see :class:`csa_deploy.profile.latency.Timed`.
+
+    Attributes:
+        name: label of the series.
+        timer: an entered one.
+        graph: through the CUDA graph.
+        spans: of every timed inference.
+    """
+
+    name: str
+    timer: DeviceTimer
+    graph: bool = False
+    spans: list[Spans] = field(default_factory=list)
+    burst: int = BURST
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """The computation alone."""
+        return [span.compute for span in self.spans]
+
+    def warm(self) -> None:
+        """Run once, untimed, in the way that is timed."""
+        self.timer.time(1, graph=self.graph)
+
+    def time(self, iterations: int) -> float:
+        """Time a burst of inferences; returns the device's seconds, copies included."""
+        self.spans += (found := self.timer.time(iterations, graph=self.graph))
+        return sum(span.total for span in found) / 1e3
+
+
+@dataclass
+class OnDevice:
+    """One engine that runs here.
+
+    Attributes:
+        label: of the engine.
+        runner: entered.
+        feeds: its inputs.
+        graph: the ONNX file that it was built of.
+        subjects: what is timed by the device's clock.
+        not_measured: what was not, and why.
+    """
+
+    label: str
+    runner: EngineRunner
+    feeds: Mapping[str, np.ndarray]
+    graph: Path
+    subjects: list[DeviceSubject] = field(default_factory=list)
+    not_measured: list[dict[str, str]] = field(default_factory=list)
+
+    def open(self, held: contextlib.ExitStack) -> None:
+        """Make the timer; an engine that cannot be timed so is timed on the host all the same."""
+        try:
+            self.runner.run(self.feeds)  # its memory is read here, before the timer takes its own
+            timer = held.enter_context(self.runner.timer(self.feeds))
+        except CsaDeployError as error:
+            self.not_measured += [lacking(self.label, quantity, error.message) for quantity in TIMED]
+            return
+        self.subjects.append(DeviceSubject(f"{self.label} {DEVICE}", timer))
+        if timer.no_graph:
+            self.not_measured.append(lacking(self.label, GRAPH, timer.no_graph))
+        else:
+            self.subjects.append(DeviceSubject(f"{self.label} {GRAPH}", timer, graph=True))
+
+    def latency(self) -> dict[str, Any]:
+        """Label of each series -> its statistics."""
+        batch, found = batch_of(self.feeds), {}
+        for subject in self.subjects:
+            found[subject.name] = summarise(subject.samples_ms, batch=batch)
+            if not subject.graph:
+                totals = [span.total for span in subject.spans]
+                found[f"{self.label} {TRANSFERS}"] = summarise(totals, batch=batch)
+        return found
+
+    def inspect(self, *, iterations: int) -> dict[str, Any]:
+        """Layers, in a pass of so many inferences, and memory; each None where it could not be measured."""
+        memory = self._try(MEMORY, self.runner.memory)
+        if memory is not None and memory.device:
+            self.not_measured.append(lacking(self.label, MEMORY, memory.device))
+        layers = self._try(LAYERS, lambda: self._layers(iterations))
+        return {
+            "memory": None if memory is None else memory.to_json(),
+            "layers": None if layers is None else [layer.to_json() for layer in layers],
+            "layers_method": LAYERS_METHOD,
+            "layers_iterations": iterations,
+        }
+
+    def _layers(self, iterations: int) -> list[EngineLayer]:
+        times = self.runner.layer_times(self.feeds, iterations=iterations)
+        medians = {name: float(np.median(values)) for name, values in times.items()}
+        return map_layers(medians, json.loads(self.runner.inspection()), self.graph)
+
+    def _try(self, quantity: str, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except CsaDeployError as error:
+            self.not_measured.append(lacking(self.label, quantity, error.message))
+        except ValueError as error:
+            self.not_measured.append(lacking(self.label, quantity, f"TensorRT's inspector gives no JSON: {error}"))
+        return None
+
+
+def lacking(label: str, quantity: str, reason: str) -> dict[str, str]:
+    """A line about a quantity of an engine that was not measured."""
+    return {"what": f"{label} {quantity}", "reason": reason}
+
+
+def nothing_of(label: str, message: str) -> list[dict[str, str]]:
+    """The lines about an engine that does not run here: one for the engine's latency, one for each other quantity."""
+    reason = message.partition(" cannot run: ")[2] or message
+    return [
+        {"what": label, "reason": reason},
+        *(lacking(label, quantity, reason) for quantity in (*TIMED, LAYERS, MEMORY)),
+    ]

@@ -1,0 +1,120 @@
+"""Layers of an engine held against the graph that it was built of: TensorRT fuses, so a layer stands for many nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from csa_deploy.engine.passport import passport_of, read_passport
+from csa_deploy.profile.cost import fused_costs, graph_cost
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
+
+MappedBy = Literal["metadata", "name", "range", "nothing"]
+# The ONNX parser notes the node in a layer's metadata; a fused layer has several, with a record separator between.
+_ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")
+_SEPARATOR = "\x1e"
+_RANGE = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
+_COPY = "Reformatting CopyNode"  # its name ends with the node that it serves; it does no work of that node
+_BETWEEN_NAMES = re.compile(r"[\s,|+(){}\[\]]+")
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer after fusion.
+
+    Attributes:
+        name: TensorRT's.
+        time_us: median of the inferences, or their average where trtexec timed them.
+        share: of the sum of all layers.
+        nodes: of the ONNX graph, in its order.
+        modules: PyTorch modules of these nodes, each once.
+        mapped_by: what tells the nodes: the engine's ``metadata``, the layer's ``name``, a name that gives the first
+            and the last node of a ``range`` of the graph's order (what lies between is taken to belong to it), or
+            ``nothing`` (a copy that TensorRT put in, or a name that the graph does not have).
+        operations: of the nodes; None when a shape is unknown or there are no nodes.
+        bytes: read from and written to outside the layer, weights included; None likewise.
+        precision: of the nodes that compute most.
+    """
+
+    name: str
+    time_us: float
+    share: float
+    nodes: tuple[str, ...]
+    modules: tuple[str, ...]
+    mapped_by: MappedBy
+    operations: int | None
+    bytes: int | None
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def map_layers(times_ms: Mapping[str, float], inspection: Mapping[str, Any], graph: Path) -> list[EngineLayer]:
+    """Say which nodes and modules each timed layer stands for.
+
+    Args:
+        times_ms: layer -> time in milliseconds.
+        inspection: the engine inspector's JSON; layers that are names only, or none at all, are no error.
+        graph: the ONNX file that the engine was built of.
+    """
+    known = {node.name: node for node in graph_cost(graph).nodes}
+    order = list(known)
+    metadata = {
+        layer["Name"]: layer.get("Metadata", "")
+        for layer in inspection.get("Layers", [])
+        if isinstance(layer, Mapping) and "Name" in layer
+    }
+    origins = {name: _nodes(name, metadata.get(name, ""), order) for name in times_ms}
+    costs = fused_costs(graph, [nodes for nodes, _ in origins.values()])
+    total = sum(times_ms.values())
+    found = []
+    for (name, (nodes, mapped_by)), cost in zip(origins.items(), costs, strict=True):
+        modules = dict.fromkeys(known[node].module for node in nodes)
+        found.append(
+            EngineLayer(
+                name=name,
+                time_us=round(1e3 * times_ms[name], 3),
+                share=round(times_ms[name] / total, 5) if total else 0.0,
+                nodes=nodes,
+                modules=tuple(module for module in modules if module),
+                mapped_by=mapped_by,
+                operations=cost.operations,
+                bytes=cost.bytes,
+                precision=cost.precision,
+            )
+        )
+    return found
+
+
+def built_of(context: Context, engine: str, graphs: Mapping[str, str]) -> Path:
+    """The graph of the workspace that an engine was built of, as its passport says."""
+    name = read_passport(passport_of(context.path(engine)))["graph"]["file"]
+    return next(context.path(graph) for graph in graphs.values() if Path(graph).name == name)
+
+
+def _nodes(name: str, metadata: str, order: list[str]) -> tuple[tuple[str, ...], MappedBy]:
+    """Nodes of a layer in the graph's order, and what told them."""
+    stated = [match[1] for part in metadata.split(_SEPARATOR) if (match := _ORIGIN.search(part))]
+    named = _known([node for text in stated for node in text.split(" | ")], order)
+    if named:
+        return named, "metadata"
+    if match := _RANGE.search(name):
+        ends = [order.index(node) for node in match.groups() if node in order]
+        if len(ends) == 2:
+            return tuple(order[min(ends) : max(ends) + 1]), "range"
+    if name.startswith(_COPY):
+        return (), "nothing"
+    named = _known([name, *_BETWEEN_NAMES.split(name)], order)
+    return (named, "name") if named else ((), "nothing")
+
+
+def _known(names: list[str], order: list[str]) -> tuple[str, ...]:
+    wanted = set(names)
+    return tuple(node for node in order if node in wanted)
