@@ -29,6 +29,13 @@ def milliseconds(value: Any) -> str:
     return NONE if value is None else f"{float(value):.2f} ms"
 
 
+def duration(seconds: Any) -> str:
+    """A time that people wait for."""
+    if seconds is None:
+        return NONE
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
 def size(value: Any) -> str:
     """Bytes in binary units."""
     if value is None:
@@ -47,3 +54,22 @@ def giga(value: Any) -> str:
 def thousands(value: Any) -> str:
     """A count."""
     return NONE if value is None else f"{value:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 finding``, ``2 findings``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+SHARES = ("top1", "top5", "top1_agreement", "top5_agreement", "top1_drop", "top5_drop", "pixel_agreement", "mean_iou")
+
+
+def metric(value: Any, name: str) -> str:
+    """The value of an accuracy metric in its own unit."""
+    if value is None:
+        return NONE
+    if name in SHARES:
+        return percent(value)
+    if name == "snr_db":
+        return decibel(value)
+    return f"{float(value):.6f}" if name == "cosine" else f"{float(value):.4g}"

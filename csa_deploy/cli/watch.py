@@ -89,9 +89,9 @@ def _table(state: dict[str, Any]) -> Table:
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
+    from csa_deploy import units
+
+    return "" if value is None else units.duration(value)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.report.data import collect
-from csa_deploy.report.labels import label_of
+from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.missing import by_reason
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     data, verb = collect(workspace), names[-1]
     if verb in SHOWN_AFTER:
         console.print()
-        console.print(table(data, verb))
+        console.print(table(data))
     if verb in ("build", "report"):
         restricted(data, console)
     for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:
@@ -46,14 +47,9 @@ def missing(data: dict[str, Any], console: Console) -> None:
     """What was not measured, one line per reason."""
     from rich.markup import escape
 
-    by_reason: dict[str, list[str]] = {}
-    for item in data["not_measured"]:
-        reason = item["reason"].removeprefix("not measured: ")
-        # "x.engine cannot run: no CUDA device: ..." has the cause at its end
-        by_reason.setdefault(reason.partition(" cannot run: ")[2] or reason, []).append(item["what"])
-    for reason, what in by_reason.items():
-        shown = escape(", ".join(dict.fromkeys(what)))
-        console.print(f"[yellow]not measured[/yellow] {shown}: {escape(reason)}", soft_wrap=True)
+    for entry in by_reason(data["not_measured"]):
+        shown = f"{escape(entry['brief'])}: {escape(entry['reason'])}"
+        console.print(f"[yellow]not measured[/yellow] {shown}", soft_wrap=True)
 
 
 def _end(workspace: Workspace, record: dict[str, Any], console: Console) -> None:
@@ -97,7 +93,7 @@ def verdict(data: dict[str, Any], console: Console) -> None:
     console.print(f"report: {data['workspace']}/report.html", markup=False, soft_wrap=True)
 
 
-def table(data: dict[str, Any], verb: str) -> Table:
+def table(data: dict[str, Any]) -> Table:
     """One line per graph and engine."""
     from rich.markup import escape
     from rich.table import Table
@@ -106,25 +102,18 @@ def table(data: dict[str, Any], verb: str) -> Table:
     title = data["network"]
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
+    batch = data["config"].get("batch", 1)
+    title += f"; work and time per inference of batch {batch}"
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
-    accuracy = ["top-1", "top-5"] if labelled else []
-    for heading in (
-        "",
-        "size",
-        "MACs",
-        *accuracy,
-        "agrees with PyTorch",
-        "signal/noise",
-        "max error",
-        "verdict",
-        "CPU median",
-    ):
+    reference = reference_of(verified)
+    headings = ["", "size", "MACs", *(["top-1", "top-5"] if labelled else []), f"agrees with {reference}"]
+    for heading in (*headings, "signal/noise", "max error", "verdict", "median, this CPU"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     if labelled and verified:
-        reference = verified["candidates"][0]["outputs"][0]["metrics"]
-        cells = [units.percent(reference.get("reference_top1")), units.percent(reference.get("reference_top5"))]
-        shown.add_row(verified["reference"]["backend"] + " fp32", "", "", *cells, "reference", "", "", "", "")
+        metrics = verified["candidates"][0]["outputs"][0]["metrics"]
+        cells = [units.percent(metrics.get("reference_top1")), units.percent(metrics.get("reference_top5"))]
+        shown.add_row(f"{reference} fp32", "", "", *cells, "reference", "", "", "", "")
     for row in data["rows"]:
         shown.add_row(*_cells(row, labelled))
     return shown

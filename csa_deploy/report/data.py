@@ -6,7 +6,10 @@ from typing import Any
 
 from csa_deploy import __version__
 from csa_deploy.report.extras import calibration, error_histograms, history, sweep
+from csa_deploy.report.labels import rank
+from csa_deploy.report.missing import not_measured
 from csa_deploy.report.verdict import verdict
+from csa_deploy.report.worst import worst_samples
 from csa_deploy.workspace import Workspace
 
 SCHEMA_VERSION = 1
@@ -19,8 +22,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     Returns:
         ``schema_version``, ``network``, ``verdict`` (see :mod:`csa_deploy.report.verdict`), ``stages`` (state,
         seconds and artifacts of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage,
-        ``not_measured``; ``errors``, ``calibration``, ``sweep`` and ``history`` of
-        :mod:`csa_deploy.report.extras`.
+        ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``sweep`` and
+        ``history`` of :mod:`csa_deploy.report.extras`.
     """
     done = [name for name in ORDER if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
@@ -38,6 +41,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "records": records,
         "measurements": measurements,
         "not_measured": not_measured(records),
+        "worst": worst_samples(workspace, records.get("verify")),
         "errors": error_histograms(workspace),
         "calibration": calibration(workspace),
         "sweep": sweep(workspace),
@@ -71,10 +75,11 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
             found[precision] = _graph_row(precision, precision, graph["graph"], graph["statistics"])
     for precision, engine in records.get("build", {}).get("engines", {}).items():
         label = f"engine {precision}"
-        found[label] = {**_empty(label, precision, engine["path"]), "bytes": engine.get("engine_bytes")}
+        # TensorRT's engines differ from build to build, so their size is a measurement.
+        stated = {**measurements["build"].get("engines", {}).get(precision, {}), **engine}
+        found[label] = {**_empty(label, precision, engine["path"]), "bytes": stated.get("engine_bytes")}
     _add_results(found, records, measurements)
-    order = ("exported", "fp32", "fp16", "int8", "engine fp32", "engine fp16", "engine int8")
-    return sorted(found.values(), key=lambda row: order.index(row["label"]))
+    return sorted(found.values(), key=lambda row: rank(row["label"]))
 
 
 def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], measurements: dict[str, Any]) -> None:
@@ -86,7 +91,7 @@ def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], meas
         if label in found:
             found[label]["latency_ms"] = latency["percentiles_ms"]
     for missing in not_measured(records):
-        if missing["what"] in found:
+        if missing["what"] in found and missing["stage"] != "build":
             found[missing["what"]]["not_measured"] = missing["reason"]
 
 
@@ -98,15 +103,3 @@ def _empty(label: str, precision: str, path: str) -> dict[str, Any]:
 def _graph_row(label: str, precision: str, path: str, statistics: dict[str, Any]) -> dict[str, Any]:
     shown = {"bytes": statistics["weight_bytes"], "nodes": statistics["nodes"], "macs": statistics["macs"]}
     return {**_empty(label, precision, path), **shown}
-
-
-def not_measured(records: dict[str, Any]) -> list[dict[str, str]]:
-    """What no stage could measure, each with its reason, once."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for stage, record in records.items():
-        for item in record.get("not_measured", []):
-            found.setdefault((item["what"], item["reason"]), {"stage": stage, **item})
-    for precision, engine in records.get("build", {}).get("engines", {}).items():
-        for reason in engine["not_done"]:
-            found.setdefault(("build", reason), {"stage": "build", "what": f"engine {precision}", "reason": reason})
-    return list(found.values())

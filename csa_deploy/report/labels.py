@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
+
+
+ORDER = ("exported", "fp32", "fp16", "int8")
+
+
+def rank(label: str) -> tuple[bool, int, str]:
+    """Place of a label in tables and charts: graphs before engines, then by precision, then by name."""
+    precision = label.removeprefix("engine ").partition(" ")[0]
+    return label.startswith("engine"), ORDER.index(precision) if precision in ORDER else len(ORDER), label
 
 
 def label_of(label: str) -> str:
     """``fp32`` is the optimized graph; a label that has no other name is its own."""
     return NAMES.get(label, label)
+
+
+def reference_of(verified: dict[str, Any] | None) -> str:
+    """What the graphs were compared with: PyTorch, or the source graph where the source is an ONNX file."""
+    if not verified:
+        return "reference"
+    return "PyTorch" if verified["reference"]["backend"] == "torch" else "the source graph"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report.labels import label_of
+from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.missing import by_reason
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
 ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference": "no difference"}
@@ -18,13 +19,15 @@ def summary(data: dict[str, Any]) -> str:
     lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
     lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
     lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
-    headings = ("", "weights", "MACs", "top-1", "agrees", "signal/noise", "verdict", "median", "p99")
+    agrees = f"agrees with {reference_of(data['records'].get('verify'))}"
+    headings = ("", "size", "MACs", "top-1", agrees, "signal/noise", "verdict", "median", "p99")
     lines += ["", *_table(headings, (_row(row) for row in data["rows"]))]
     if data["not_measured"]:
         lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
-        lines += [f"- {_plain(i['what'])}: {_plain(i['reason'])}" for i in data["not_measured"]]
+        lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
         lines += ["", "</details>"]
-    lines += ["", "Latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this."]
+    where = "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this"
+    lines += ["", f"Work and time are per inference of batch {data['config'].get('batch', 1)}; {where}."]
     return "\n".join(lines)
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from csa_deploy import units
 from csa_deploy.report import views
-from csa_deploy.report.charts import accuracy, latency, layers
+from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import network
-from csa_deploy.report.labels import label_of
+from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
 
 TEMPLATES = Path(__file__).parent / "templates"
 CHARTS = (
-    accuracy.calibration,
+    accuracy.blame,
     accuracy.errors,
     accuracy.pareto,
     latency.distributions,
@@ -24,6 +26,20 @@ CHARTS = (
     latency.trend,
     layers.bars,
     layers.roofline,
+    precision.calibration,
+    precision.choices,
+)
+FILTERS: tuple[Callable[..., str], ...] = (
+    units.counted,
+    units.decibel,
+    units.duration,
+    units.giga,
+    units.metric,
+    units.milliseconds,
+    units.percent,
+    units.scientific,
+    units.size,
+    units.thousands,
 )
 
 
@@ -45,24 +61,36 @@ def render(data: dict[str, Any], pictures: dict[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "decibel", "scientific", "milliseconds", "size", "giga", "thousands"):
-        environment.filters[name] = getattr(units, name)
+    for shown in FILTERS:
+        environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
-    drawn_label, drawn_rows = views.drawn(data)
     return environment.get_template("report.html.j2").render(
         d=data,
         pictures=pictures,
         views=views,
         tiles=tiles(data),
+        reference=reference_of(data["records"].get("verify")),
+        missing=by_reason(data["not_measured"]),
         charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
-        drawing=Markup(network(drawn_rows)),  # noqa: S704 (escapes its text)
-        drawn_label=drawn_label,
-        drawn_rows=drawn_rows,
+        graphs=[_graph(data, label) for label in views.profiled(data)],
         data=Markup(embedded(data)),  # noqa: S704 (see there)
         css=Markup(_file("style.css")),  # noqa: S704
         js=Markup(_file("page.js")),  # noqa: S704
     )
+
+
+def _graph(data: dict[str, Any], label: str) -> dict[str, Any]:
+    """What the parts on layers and on the graph show of one graph."""
+    from markupsafe import Markup
+
+    rows = views.slowest(data, label)
+    return {
+        "label": label,
+        "rows": rows,
+        "timed": any(row["time_us"] for row in rows),
+        "drawing": Markup(network(views.drawn(data, label))),  # noqa: S704 (escapes its text)
+    }
 
 
 def embedded(data: dict[str, Any]) -> str:

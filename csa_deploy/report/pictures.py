@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from csa_deploy.data.base import Dataset
 
-SIDE = 96
+SIDE = 176
 MOST = 24
 
 
 def thumbnails(dataset: Dataset | None, identities: Sequence[str]) -> dict[str, str]:
-    """PNG or JPEG data URLs of at most 96 pixels a side, by identity; samples without a picture are left out."""
+    """PNG or JPEG data URLs of at most 176 pixels a side, by identity; samples without a picture are left out."""
     found: dict[str, str] = {}
     for identity in identities[:MOST] if dataset else []:
         assert dataset is not None

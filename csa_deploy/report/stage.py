@@ -29,8 +29,5 @@ def pictures(context: Context, data: dict) -> dict[str, str]:
     """Worst samples of the comparison as small data URLs by identity; empty for data that are no pictures."""
     from csa_deploy.report.pictures import thumbnails
 
-    verified = data["records"].get("verify")
-    if not verified:
-        return {}
-    identities = [w["id"] for c in verified["candidates"] for o in c["outputs"] for w in o["worst"]]
-    return thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities)))
+    identities = [sample["id"] for found in data["worst"] for sample in found["samples"]]
+    return thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities))) if identities else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from csa_deploy.report.labels import rank, reference_of
+
 STATES = ("fail", "undecided", "not measured", "not run", "not counted", "pass")
 
 
@@ -13,8 +15,7 @@ def gate_states(records: dict[str, Any], measurements: dict[str, Any]) -> list[d
     Restricted mode counts only where it was asked for, and always with its level of evidence.
     """
     found = _accuracy(records)
-    for precision, engine in records.get("build", {}).get("engines", {}).items():
-        found += [_built(precision, scope) for scope in engine.get("scopes", [])]
+    found += _built(records.get("build", {}).get("engines", {}))
     measured_by = {m["label"]: m["evidence"] for m in records.get("profile", {}).get("measured", [])}
     found += [_limit(gate, measured_by) for gate in measurements.get("profile", {}).get("gates", [])]
     if "check" in records and not records["check"]["gate"]:
@@ -28,26 +29,35 @@ def _accuracy(records: dict[str, Any]) -> list[dict[str, str]]:
     if not verified:
         return []
     data = verified["data"]
-    verdicts = [c["verdict"] for c in verified["candidates"]]
-    worst = next((v for v in ("fail", "undecided") if v in verdicts), "pass")
-    covered = ", ".join(c["label"] for c in verified["candidates"])
+    by_state: dict[str, list[str]] = {}
+    for candidate in verified["candidates"]:
+        by_state.setdefault(candidate["verdict"], []).append(candidate["label"])
+    worst = next((v for v in ("fail", "undecided") if v in by_state), "pass")
     lacking = [m["what"] for m in verified.get("not_measured", []) if m["what"].startswith("engine")]
+    covered = "; ".join((f"{state}: " if len(by_state) > 1 else "") + ", ".join(by_state[state]) for state in by_state)
     text = f"accuracy budgets on {data['samples']} samples: {covered}"
     if lacking:
-        text += f"; {', '.join(sorted(lacking))} did not run here"
-    evidence = f"compared with {verified['reference']['backend']} on {data['name']}"
+        text += f"; {', '.join(sorted(lacking, key=rank))} did not run here"
+    evidence = f"compared with {reference_of(verified)} on {data['name']}"
     return [{"name": "accuracy", "state": verified.get("verdict", worst), "text": text, "evidence": evidence}]
 
 
-def _built(precision: str, scope: dict[str, Any]) -> dict[str, str]:
-    state = {"allowed": "pass", "denied": "fail"}.get(scope["verdict"], "undecided")
-    return {
-        "name": "restricted mode",
-        "state": state,
-        "text": f"restricted mode, {precision} graph as built: {scope['scope']} {scope['verdict']} "
-        f"(evidence: {scope['level']})",
-        "evidence": scope["level"],
-    }
+def _built(engines: dict[str, Any]) -> list[dict[str, str]]:
+    """One gate per scope, verdict and level, with all graphs that it holds for."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for precision, engine in engines.items():
+        for scope in engine.get("scopes", []):
+            alike.setdefault((scope["scope"], scope["verdict"], scope["level"]), []).append(precision)
+    return [
+        {
+            "name": "restricted mode",
+            "state": {"allowed": "pass", "denied": "fail"}.get(said, "undecided"),
+            "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} as built: {scope} {said} "
+            f"(evidence: {level})",
+            "evidence": level,
+        }
+        for (scope, said, level), precisions in alike.items()
+    ]
 
 
 def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:

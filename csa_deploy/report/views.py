@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from csa_deploy.report.labels import rank
+
 Row = dict[str, Any]
+VERDICTS = ("denied", "unknown", "allowed", "note")
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def latency(data: Row) -> dict[str, Row]:
+    """Statistics of everything that was timed, graphs before engines."""
+    found = data["measurements"].get("profile", {}).get("latency", {})
+    return {label: found[label] for label in sorted(found, key=rank)}
 
 
 def profiled(data: Row) -> list[str]:
-    """Labels of the graphs whose cost is known, the plain export last."""
-    labels = list(data["records"].get("profile", {}).get("cost", {}))
-    return sorted(labels, key=lambda label: label == "exported")
+    """Labels of the graphs whose layers are shown, the lowest precision first; the plain export only if it is alone."""
+    labels = sorted(data["records"].get("profile", {}).get("cost", {}), key=rank, reverse=True)
+    return [label for label in labels if label != "exported"] or labels
 
 
 def nodes(data: Row, label: str) -> list[Row]:
@@ -45,18 +55,37 @@ def modules(data: Row, label: str, depth: int = 2) -> list[Row]:
     return sorted(rows, key=lambda row: (-row["time_us"], -row["macs"]))
 
 
-def drawn(data: Row) -> tuple[str, list[Row]]:
-    """The graph that the page draws: of the lowest precision, without Q/DQ; times and errors are its own."""
-    labels = profiled(data)
-    label = next((p for p in ("fp16", "fp32", *labels) if p in labels), "")
-    rows = nodes(data, label) if label else []
+def engine_layers(engine: Row) -> list[Row]:
+    """Layers of an engine as the charts take them, slowest first."""
+    rows = [
+        {
+            **layer,
+            "op": layer["precision"] or "no node",
+            "module": ", ".join(layer["modules"]),
+            "intensity": layer["operations"] / layer["bytes"] if layer["operations"] and layer["bytes"] else None,
+        }
+        for layer in engine["layers"]
+    ]
+    return sorted(rows, key=lambda row: -row["time_us"])
+
+
+def drawn(data: Row, label: str) -> list[Row]:
+    """Nodes of a graph as the page draws them: without Q/DQ, each with the error that its module adds, where known."""
+    rows = _folded(nodes(data, label))
     added = {
         r["module"]: r["error_added"] for found in blame(data) if found["candidate"] == label for r in found["rows"]
     }
-    for row in rows:
-        if row["module"] in added:
-            row["error"] = added[row["module"]]
-    return label, rows
+    return [{**row, "error": added[row["module"]]} if row["module"] in added else row for row in rows]
+
+
+def _folded(rows: list[Row]) -> list[Row]:
+    """Nodes but Q/DQ, reading past these."""
+    through = {row["name"]: row["inputs"] for row in rows if row["op"] in QDQ}
+
+    def sources(names: list[str]) -> list[str]:
+        return [source for name in names for source in (sources(through[name]) if name in through else [name])]
+
+    return [{**row, "inputs": sources(row["inputs"])} for row in rows if row["op"] not in QDQ]
 
 
 def blame(data: Row) -> list[Row]:
@@ -64,17 +93,40 @@ def blame(data: Row) -> list[Row]:
     return list(data["records"].get("verify", {}).get("localization", []))
 
 
-def by_rule(findings: list[Row]) -> list[Row]:
-    """Findings of a scope, those of the same rule and verdict as one."""
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for finding in findings:
-        groups[finding["rule"], finding["verdict"]].append(finding)
-    return [
-        {**group[0], "places": [f.get("module") or f.get("node") or "" for f in group]} for group in groups.values()
-    ]
+def evidence(data: Row) -> dict[str, list[str]]:
+    """Labels of what was timed, by where and how."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for measured in data["records"].get("profile", {}).get("measured", []):
+        found[measured["evidence"]].append(measured["label"])
+    return dict(found)
+
+
+def by_rule(scopes: list[Row]) -> list[Row]:
+    """Findings of one rule, verdict and set of places as one, with the scopes that say so; denied before unknown."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for scope in scopes:
+        groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for finding in scope["findings"]:
+            groups[finding["verdict"], finding["rule"]].append(finding)
+        for (verdict, rule), group in groups.items():
+            places = tuple(dict.fromkeys(p for f in group if (p := f.get("module") or f.get("node"))))
+            row = {**group[0], "places": places, "times": len(group), "scopes": []}
+            found.setdefault((verdict, rule, places), row)["scopes"].append(scope["scope"])
+    return sorted(found.values(), key=lambda row: VERDICTS.index(row["verdict"]))
 
 
 def interval(metrics_of: Row, metric: str) -> list[float] | None:
     """Confidence interval of a metric, where the comparison gave one."""
     found = metrics_of.get("intervals", {}).get(metric)
     return found.get("interval") if isinstance(found, dict) else found
+
+
+def techniques(int8: Row) -> list[Row]:
+    """Ways to better INT8 without training: whether each is used, dB without and with it, and the reason."""
+    rows = []
+    for name, found in int8.get("techniques", {}).items():
+        before, after = found.get("snr_db_without"), found.get("snr_db_with")
+        gain = float(after) - float(before) if before is not None and after is not None else None
+        row = {"before": before, "after": after, "gain": gain, "used": found["used"], "reason": found.get("reason", "")}
+        rows.append({"name": name.replace("_", " "), **row})
+    return rows

@@ -31,7 +31,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1280,1000",
 )
-TABS = ["overview", "restricted", "accuracy", "latency", "layers", "graph", "build", "evidence"]
+TABS = ["overview", "restricted", "accuracy", "precision", "latency", "layers", "graph", "build", "evidence"]
 
 
 @pytest.fixture(scope="module")
@@ -158,26 +158,97 @@ def test_dark_and_light(page: Any) -> None:
     assert brightness() == light
 
 
+def box(drawing: Any) -> list[float]:
+    return [float(v) for v in drawing.get_dom_attribute("viewBox").split()]
+
+
 def test_the_graph_zooms_colours_and_tells(page: Any) -> None:
     open_tab(page, "graph")
-    network = find(page, "#network")
-    before = network.get_dom_attribute("viewBox")
+    drawing = find(page, ".network:not([hidden]) svg")
+    before = box(drawing)
     find(page, "#zoom-in").click()
-    zoomed = network.get_dom_attribute("viewBox")
-    assert float(zoomed.split()[2]) < float(before.split()[2])
-    find(page, ".network").send_keys(Keys.ARROW_RIGHT)
-    assert float(network.get_dom_attribute("viewBox").split()[0]) > float(zoomed.split()[0])
-    find(page, ".network").send_keys("0")
-    assert network.get_dom_attribute("viewBox").split() == before.split()
-    fill = "return document.querySelectorAll('#network rect')[1].style.fill"
+    zoomed = box(drawing)
+    assert zoomed[2] < before[2]
+    find(page, ".network:not([hidden])").send_keys(Keys.ARROW_RIGHT)
+    assert box(drawing)[0] > zoomed[0]
+    find(page, ".network:not([hidden])").send_keys("0")
+    assert box(drawing) == before
+    fill = "return document.querySelectorAll('.network:not([hidden]) rect')[1].style.fill"
     for by in ("time", "precision", "macs", "bytes"):
         find(page, f"#colour option[value={by}]").click()
         assert page.execute_script(fill)
         assert find(page, "#legend").text
-    page.execute_script(
-        "document.querySelectorAll('#network .node')[1].dispatchEvent(new MouseEvent('click', {bubbles: true}))"
-    )
+    node = "document.querySelectorAll('.network:not([hidden]) .node')[1]"
+    page.execute_script(f"{node}.dispatchEvent(new Event('click', {{bubbles: true}}))")
     assert "Conv" in find(page, "#node-detail").text or "output" in find(page, "#node-detail").text
+
+
+def test_dragging_moves_the_graph_with_the_pointer_and_the_wheel_zooms_about_it(page: Any) -> None:
+    open_tab(page, "graph")
+    find(page, "#zoom-in").click()
+    drawing = find(page, ".network:not([hidden]) svg")
+    under = """
+        const svg = document.querySelector('.network:not([hidden]) svg'), at = svg.getBoundingClientRect();
+        const p = new DOMPoint(at.x + at.width / 2 + arguments[0], at.y + at.height / 2 + arguments[1]);
+        const q = p.matrixTransform(svg.getScreenCTM().inverse());
+        return [q.x, q.y]
+    """
+    taken = page.execute_script(under, 0, 0)
+    drag = webdriver.ActionChains(page).move_to_element(drawing).click_and_hold().move_by_offset(60, 30).release()
+    drag.perform()
+    assert page.execute_script(under, 60, 30) == pytest.approx(taken, abs=1.5)
+    narrow, kept = box(drawing)[2], page.execute_script(under, 60, 30)
+    event = "new WheelEvent('wheel', {deltaY: -1, cancelable: true, clientX: x + w / 2 + 60, clientY: y + h / 2 + 30})"
+    at = "const {x, y, width: w, height: h} = arguments[0].getBoundingClientRect();"
+    page.execute_script(f"{at} arguments[0].dispatchEvent({event})", drawing)
+    assert box(drawing)[2] < narrow and page.execute_script(under, 60, 30) == pytest.approx(kept, abs=0.5)
+
+
+def test_another_graph_is_chosen_under_layers_and_under_graph_alike(page: Any) -> None:
+    open_tab(page, "layers")
+    labels = [o.get_attribute("value") for o in page.find_elements("css selector", "#layers-panel .which option")]
+    assert labels[:2] == ["fp16", "fp32"]
+    find(page, "#layers-panel .which option[value=fp32]").click()
+    assert "optimized graph" in find(page, "#layers-fp32").text
+    assert not find(page, "#layers-fp16").is_displayed()
+    open_tab(page, "graph")
+    assert find(page, ".network[data-graph=fp32]").is_displayed()
+    assert not find(page, ".network[data-graph=fp16]").is_displayed()
+
+
+def test_finding_dims_all_other_nodes(page: Any) -> None:
+    open_tab(page, "graph")
+    count = (
+        "return [...document.querySelectorAll('.network:not([hidden]) .node')].filter(n => !n.matches('.dim')).length"
+    )
+    every = page.execute_script(count)
+    find(page, "#find").send_keys("Sigmoid")
+    assert 0 < page.execute_script(count) < every
+    find(page, "#find").clear()
+    find(page, "#find").send_keys(" ")
+    assert page.execute_script(count) == every
+
+
+def test_everything_is_reached_in_the_order_of_reading(page: Any) -> None:
+    open_tab(page, "graph")
+    find(page, "#tab-graph").send_keys(Keys.SHIFT + Keys.TAB)
+    seen = []
+    for _ in range(9):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        active = page.switch_to.active_element
+        seen.append(active.get_attribute("id") or active.get_attribute("class"))
+    assert seen == ["tab-graph", "which", "colour", "find", "zoom-in", "zoom-out", "zoom-fit", "network", seen[-1]]
+    assert page.execute_script("return getComputedStyle(document.activeElement).outlineStyle") is not None
+
+
+def test_tables_sort_with_the_keyboard(page: Any) -> None:
+    head = find(page, "table[aria-label='graphs and engines'] th:nth-child(2)")
+    button = head.find_element("css selector", "button")
+    page.execute_script("arguments[0].focus()", button)
+    button.send_keys(Keys.ENTER)
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.send_keys(Keys.SPACE)
+    assert head.get_attribute("aria-sort") == "descending"
 
 
 def test_a_narrow_window_scrolls_down_only(page: Any) -> None:

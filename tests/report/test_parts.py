@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.report.charts import accuracy, latency, layers
+from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
 from csa_deploy.report.extras import history, remember
 from csa_deploy.report.page import render
-from csa_deploy.report.views import modules, nodes, slowest
+from csa_deploy.report.views import by_rule, drawn, modules, nodes, profiled, slowest, techniques
 from csa_deploy.workspace import StageOutput, Workspace
 
 
@@ -34,7 +34,103 @@ def test_calibration_shows_thresholds_and_what_they_clip(data: dict[str, Any]) -
     data["calibration"] = {"data": "photos", "method": "entropy", "images": 64, "count": 9, "tensors": [tensor]}
     page = render(data, {})
     assert "9 tensors over 64 images of photos" in page
-    assert "stem/out" in page and "1.2300 %" in page and "entropy 4.2" in page
+    assert "stem/out" in page and "1.2300 %" in page and "entropy 4.2 (used)" in page and "minmax 6.5<" in page
+
+
+def int8_record(data: dict[str, Any]) -> dict[str, Any]:
+    """What the precision stage records of an INT8 graph, with a search that returned two of three layers."""
+    point = {"metrics": {"snr_db": 15.5, "cosine": 0.97}, "holds": False, "latency_ms": 0.5, "returned": 0}
+    chosen = {"metrics": {"snr_db": 21.25, "cosine": 0.99}, "holds": True, "latency_ms": 0.7, "returned": 2}
+    layer = {"op": "Conv", "rank": 1.0, "saved": 2e-6, "measured": 0.5, "estimated": 0.25}
+    search = {
+        "pareto": [point, chosen],
+        "sensitivities": [{**layer, "name": name} for name in ("a", "b", "c")],
+        "estimate_agrees": 0.5,
+        "returned": ["a", "b"],
+        "images": 1,
+        "budget": {"snr_db": 20.0, "top1_drop": 0.01},
+        "device": "Orin",
+        "latency_is": "estimated for Orin",
+    }
+    tried = {
+        "bias_correction": {"used": True, "snr_db_without": 20.0, "snr_db_with": 21.25},
+        "equalization": {"used": False, "reason": "no pairs of layers"},
+    }
+    typed = data["records"]["precision"]["precisions"]["fp16"]
+    statistics, graph = typed["statistics"], typed["graph"]
+    return {
+        "graph": graph, "statistics": statistics, "int8": [{"name": "c"}], "kept": [], "rest": "fp16",
+        "search": search, "techniques": tried,
+    }  # fmt: skip
+
+
+def test_the_search_shows_what_it_measured_and_chose(data: dict[str, Any]) -> None:
+    data["records"]["precision"]["precisions"]["int8"] = int8_record(data)
+    page = render(data, {})
+    assert "1 layer in INT8, 2 returned to FP16" in page and "holds on 1 calibration image." in page
+    assert "snr_db at least 20" in page and "top1_drop at most 0.01" in page
+    assert "budget: 20 dB" in page and "2 layers in floating point: 21.2 dB, 0.7000 ms (estimated)" in page
+    assert "Sensitivity of 3 layers" in page
+
+
+def test_techniques_state_their_gain_or_why_they_are_off(data: dict[str, Any]) -> None:
+    data["records"]["precision"]["precisions"]["int8"] = int8_record(data)
+    on, off = techniques(data["records"]["precision"]["precisions"]["int8"])
+    assert (on["name"], on["used"], on["gain"]) == ("bias correction", True, 1.25)
+    assert (off["used"], off["gain"], off["reason"]) == (False, None, "no pairs of layers")
+    page = render(data, {})
+    assert "+1.25 dB" in page and "no pairs of layers" in page
+
+
+def test_a_search_that_was_switched_off_says_so(data: dict[str, Any]) -> None:
+    int8 = {**int8_record(data), "search": {"not_done": "switched off with --no-search"}}
+    data["records"]["precision"]["precisions"]["int8"] = int8
+    assert "The search was not done: switched off with --no-search." in render(data, {})
+
+
+def test_a_plot_of_choices_needs_two() -> None:
+    point = {"returned": 0, "holds": True, "latency_ms": 1.0, "metrics": {"snr_db": 30.0}}
+    assert precision.choices([point], 0, 20.0) == ""
+    plot = precision.choices([point, {**point, "returned": 1, "holds": False, "latency_ms": 2.0}], 0, None)
+    assert plot.count("<circle") == 2 and plot.count("broken") == 1 and "chosen" in plot
+
+
+def test_findings_of_several_scopes_are_one_row() -> None:
+    finding = {"rule": "r", "verdict": "denied", "module": "a.b", "node": "n", "message": "m"}
+    scopes = [
+        {"scope": "one", "findings": [finding, {**finding, "node": "other"}]},
+        {"scope": "two", "findings": [finding, finding]},
+        {"scope": "three", "findings": [{**finding, "module": "c"}, {**finding, "verdict": "note"}]},
+    ]
+    rows = by_rule(scopes)
+    assert [(r["verdict"], r["scopes"], r["places"]) for r in rows] == [
+        ("denied", ["one", "two"], ("a.b",)),
+        ("denied", ["three"], ("c",)),
+        ("note", ["three"], ("a.b",)),
+    ]
+
+
+def test_the_drawing_reads_past_quantization(data: dict[str, Any]) -> None:
+    cost = data["records"]["profile"]["cost"]
+    node = {"module": "m", "precision": "fp16", "macs": 0, "operations": 0, "bytes": 1, "shape": [1], "intensity": 0}
+    names = [("x", "Conv", []), ("q", "QuantizeLinear", ["x"]), ("d", "DequantizeLinear", ["q"]), ("y", "Conv", ["d"])]
+    cost["int8"] = {"nodes": [{**node, "name": n, "op": op, "inputs": read} for n, op, read in names]}
+    assert profiled(data)[0] == "int8" and "exported" not in profiled(data)
+    assert [(r["name"], r["inputs"]) for r in drawn(data, "int8")] == [("x", []), ("y", ["x"])]
+
+
+def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any]) -> None:
+    layer = {"name": "fused", "time_us": 50.0, "share": 1.0, "nodes": ["a", "b"], "modules": ["stem", "head"]}
+    more = {"mapped_by": "metadata", "operations": 10**9, "bytes": 10**6, "precision": "fp16", "floor_us": 5.0}
+    copy = {**layer, "name": "copy", "nodes": [], "modules": [], "operations": None, "bytes": None, "precision": ""}
+    measured = data["measurements"]["profile"]
+    found = {"layers_method": "profiler", "layers": [{**copy, "floor_us": None}, {**layer, **more}]}
+    measured["engines"] = {"engine fp16": found, "engine fp32": {"layers": None}}
+    ceilings = {"device": "GPU", "operations_per_second": {"fp16": 2e14}, "bytes_per_second": 1e12}
+    measured["roofline"] = {"ceilings": ceilings, "floor_ms": {}}
+    page = render(data, {})
+    assert "Layers of engine fp16" in page and "Layers of engine fp32" not in page
+    assert "stem, head" in page and "10.00 %" in page and "fp16 peak" in page
 
 
 def test_blame_is_a_table_and_colours_the_graph(data: dict[str, Any]) -> None:
@@ -95,14 +191,26 @@ def test_names_from_outside_are_text_in_charts(data: dict[str, Any]) -> None:
     rows = [{**row, "module": evil, "op": evil, "name": f"{evil}{i}"} for i, row in enumerate(slowest(data, "fp32"))]
     rows = [{**row, "inputs": []} for row in rows]
     found = {evil: data["measurements"]["profile"]["latency"]["fp32"]}
-    for drawn in (network(rows), layers.bars(rows), layers.roofline(rows), latency.distributions(found)):
-        assert "<script" not in drawn
-        ElementTree.fromstring(drawn)  # well formed
+    modules_rows = [{"module": evil, "error_added": e, "error_out": e} for e in (1e-3, 1e-2)]
+    for chart in (
+        network(rows),
+        layers.bars(rows, "here"),
+        layers.roofline(rows),
+        latency.distributions(found),
+        accuracy.blame(modules_rows, []),
+    ):
+        assert "<script" not in chart
+        ElementTree.fromstring(chart)  # well formed
 
 
 def test_charts_of_nothing_are_nothing() -> None:
     assert (
-        accuracy.errors([]) == accuracy.pareto([]) == layers.bars([]) == latency.distributions({}) == network([]) == ""
+        accuracy.errors([])
+        == accuracy.pareto([])
+        == layers.bars([], "")
+        == latency.distributions({})
+        == network([])
+        == ""
     )
     assert latency.trend([]) == latency.growth([], "batch", "batch") == ""
 

@@ -170,7 +170,7 @@ def test_every_verb_shows_its_end(digits: Any) -> None:
         show(workspace, names, console)
         text = console.export_text()
         assert text.strip() and "[/" not in text
-    assert "csa_digits on 20 samples of digits" in text and "torch fp32" in text
+    assert "csa_digits on 20 samples of digits" in text and "PyTorch fp32" in text
     assert re.search(r"^PASS|^INCOMPLETE", text, re.M)
 
 

@@ -49,6 +49,29 @@ def test_a_pass_says_what_it_rests_on_and_what_did_not_run() -> None:
     assert any("(evidence: validator)" in text for text in found["gates"])
 
 
+def test_graphs_that_a_scope_judges_alike_are_one_gate() -> None:
+    found = records(gate=["drive-os-7"])
+    engines = found["build"]["engines"]
+    engines["fp32"] = engines["fp16"]
+    engines["int8"] = {"scopes": [{"scope": "drive-os-7", "verdict": "unknown", "level": "static"}]}
+    assert [c["text"] for c in gate_states(found, {}) if c["name"] == "restricted mode"] == [
+        "restricted mode, fp32, fp16 as built: drive-os-7 allowed (evidence: validator)",
+        "restricted mode, int8 as built: drive-os-7 unknown (evidence: static)",
+    ]
+
+
+def test_an_open_accuracy_gate_says_of_which_graphs() -> None:
+    (gate,) = [c for c in gate_states(records(state="undecided"), {}) if c["name"] == "accuracy"]
+    assert gate["text"].startswith("accuracy budgets on 10 samples: pass: fp32; undecided: fp16;")
+
+
+def test_the_reference_is_named_for_what_it_is() -> None:
+    found = records()
+    assert gate_states(found, {})[0]["evidence"] == "compared with PyTorch on digits"
+    found["verify"]["reference"] = {"backend": "onnxruntime"}
+    assert gate_states(found, {})[0]["evidence"] == "compared with the source graph on digits"
+
+
 def test_restricted_mode_does_not_count_unless_asked_for() -> None:
     checks = gate_states(records(gate=None), {})
     assert [c["state"] for c in checks if c["name"] == "restricted mode"] == ["not counted"]
@@ -82,6 +105,8 @@ def test_markdown_cannot_be_broken_out_of() -> None:
         "network": "net",
         "verdict": {"state": "fail", "checks": [], "reasons": ["a | b\n<script>`"]},
         "rows": [],
+        "records": {},
+        "config": {"batch": 2},
         "not_measured": [],
     }
     assert "- a \\| b &lt;script>'" in summary(data)

@@ -1,4 +1,4 @@
-"""Accuracy: errors of the samples, precisions against cost, calibration histograms."""
+"""Accuracy: errors of the samples, precisions against cost."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
+from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of
 
 WIDTH = 960
+MOST_MODULES = 12
 
 
 def errors(distributions: Sequence[Mapping[str, Any]]) -> str:
@@ -56,26 +57,24 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> str:
     return svg(600, 288, f"{len(points)} graphs by weights and signal-to-noise ratio", parts)
 
 
+def blame(rows: Sequence[Mapping[str, Any]], culprits: Sequence[str]) -> str:
+    """The errors that the modules add, largest first, on a logarithmic axis; those to blame stand out."""
+    shown = sorted((r for r in rows if r["error_added"]), key=lambda r: -r["error_added"])[:MOST_MODULES]
+    if len(shown) < 2:
+        return ""
+    x = Scale(shown[-1]["error_added"] / 2, shown[0]["error_added"] * 1.2, 330, WIDTH - 100, True)
+    bottom = 8 + 24 * len(shown)
+    parts = x_axis(x, 8, bottom, "error added, relative root mean square")
+    for place, row in enumerate(shown):
+        y, module = 10 + 24 * place, row["module"]
+        parts.append(text(318, y + 14, module if len(module) < 46 else f"…{module[-44:]}", kind="name", anchor="end"))
+        kind = "blamed" if module in culprits else "series0"
+        tip = title(f"{module}: {row['error_added']:.2e} added, {row['error_out']:.2e} at its output")
+        width = max(x(row["error_added"]) - 330, 1)
+        parts.append(f'<rect x="330" y="{y}" width="{width:g}" height="18" rx="3" class="{kind}">{tip}</rect>')
+        parts.append(text(338 + width, y + 14, f"{row['error_added']:.1e}", kind="mark"))
+    return svg(WIDTH, bottom + 38, f"The {len(shown)} modules that add the largest errors", parts)
+
+
 def _finite(value: Any) -> bool:
     return value is not None and math.isfinite(float(value))
-
-
-def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
-    """Counts of the absolute values of a tensor (logarithmic), with the threshold of each method."""
-    counts, width = histogram["counts"], histogram["width"]
-    most = max(counts, default=0)
-    if not most or not width:
-        return ""
-    x = Scale(0, max(width * len(counts), *thresholds.values()), 20, 460)
-    bar = (x(width) - x(0)) * 0.9
-    parts = x_axis(x, 68, 160, "absolute value")
-    for index, count in enumerate(counts):
-        if count:
-            height = 90 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
-            where = f'x="{x(index * width):g}" y="{160 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
-            parts.append(f'<rect {where} class="series0">{title(f"{count} values")}</rect>')
-    for place, (method, value) in enumerate(sorted(thresholds.items(), key=lambda item: -item[1])):
-        parts.append(line(x(value), 10 + 13 * (place % 4), x(value), 160, "percentile"))
-        tip = f"{method} {number(float(f'{value:.3g}'))}"
-        parts.append(text(x(value) - 4, 19 + 13 * (place % 4), tip, kind="mark", anchor="end"))
-    return svg(480, 196, "Histogram of absolute values with thresholds", parts)

@@ -11,21 +11,22 @@ from csa_deploy.report.labels import label_of
 WIDTH, LEFT, RIGHT, ROW = 960, 150, 20, 58
 MOST_DOTS = 600
 LOG_FROM = 12
+LETTER = 6.4  # pixels of a letter of a figure
 
 
-def distributions(latency: Mapping[str, Mapping[str, Any]]) -> str:
+def distributions(latency: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> str:
     """One row per graph or engine; a log scale where the slowest is far from the fastest."""
     if not latency:
         return ""
     low = min(m["min_ms"] for m in latency.values())
     high = max(m["max_ms"] for m in latency.values())
     log = high > LOG_FROM * low > 0
-    scale = Scale(low * 0.9 if log else 0.0, high * 1.05, LEFT, WIDTH - RIGHT, log)
+    scale = Scale(low * 0.9 if log else 0.0, high * 1.05, LEFT, width - RIGHT, log)
     bottom = 14 + ROW * len(latency)
     parts = x_axis(scale, 8, bottom, "ms, logarithmic" if log else "ms")
     for row, (label, summary) in enumerate(latency.items()):
         parts += _row(label, summary, scale, 14 + ROW * row)
-    return svg(WIDTH, bottom + 38, f"Latency of {len(latency)} graphs or engines, every timed inference", parts)
+    return svg(width, bottom + 38, f"Latency of {len(latency)} graphs or engines, every timed inference", parts)
 
 
 def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> list[str]:
@@ -35,24 +36,33 @@ def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> li
     shown = [*samples[:: 1 + len(samples) // MOST_DOTS], summary["max_ms"]]
     parts = [text(LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
     for index, value in enumerate(shown):
-        y = middle - 14 + (index * 7919 % 29)  # spread over the row, the same way each time
+        y = middle - 11 + (index * 7919 % 25)  # spread over the row, the same way each time
         parts.append(f'<circle cx="{scale(value):g}" cy="{y:g}" r="2.6" class="dot"/>')
     interval = summary["intervals_ms"]["50"]
     x1, x2 = scale(interval[0]), scale(interval[1])
     tip = title(f"99 % interval of the median: {interval[0]:.3f} to {interval[1]:.3f} ms")
     parts.append(
-        f'<rect x="{x1:g}" y="{middle - 20:g}" width="{max(x2 - x1, 1):g}" height="40" class="interval">{tip}</rect>'
+        f'<rect x="{x1:g}" y="{middle - 16:g}" width="{max(x2 - x1, 1):g}" height="34" class="interval">{tip}</rect>'
     )
-    for percentile, value in summary["percentiles_ms"].items():
-        if value is not None and percentile in ("50", "90", "99", "99.9"):
-            x = scale(value)
-            parts.append(line(x, middle - 20, x, middle + 20, "median" if percentile == "50" else "percentile"))
-            if percentile in ("50", "99"):
-                edge = x > WIDTH - 90
-                said = f"p{percentile} {number(round(value, 2))}"
-                parts.append(
-                    text(x - 4 if edge else x + 4, top + 6, said, kind="mark", anchor="end" if edge else "start")
-                )
+    return [*parts, *_percentiles(summary["percentiles_ms"], scale, top)]
+
+
+def _percentiles(percentiles: Mapping[str, float | None], scale: Scale, top: float) -> list[str]:
+    """Lines at the percentiles, the median's and the 99th's with their figures where these do not collide."""
+    parts, free = [], 0.0
+    middle = top + ROW / 2
+    for percentile in ("50", "90", "99", "99.9"):
+        value = percentiles.get(percentile)
+        if value is None:
+            continue
+        x = scale(value)
+        parts.append(line(x, middle - 16, x, middle + 18, "median" if percentile == "50" else "percentile"))
+        said = f"p{percentile} {number(round(value, 2))}"
+        edge = x > scale.end - 70
+        start = x - 4 - LETTER * len(said) if edge else x + 4
+        if percentile in ("50", "99") and start >= free:
+            parts.append(text(x - 4 if edge else x + 4, top + 8, said, kind="mark", anchor="end" if edge else "start"))
+            free = start + LETTER * len(said) + 6
     return parts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csa_deploy.report.charts.svg import Scale, svg, text, title, x_axis, y_axis
+from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 
 WIDTH = 960
 MOST_BARS = 14
@@ -19,8 +19,13 @@ def kind_of(op: str) -> str:
     return f"op-{family.lower()}" if family in OPERATORS else "op-other"
 
 
-def bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The layers that take most time; rows have ``name``, ``op``, ``module``, ``time_us`` and ``share``."""
+def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
+    """The layers that take most time; rows have ``name``, ``op``, ``module``, ``time_us`` and ``share``.
+
+    Args:
+        rows: layers, slowest first.
+        where: they were timed, in words.
+    """
     timed = [r for r in rows if r["time_us"]][:MOST_BARS]
     if not timed:
         return ""
@@ -28,8 +33,8 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for index, row in enumerate(timed):
         y = 6 + 25 * index
-        where = row["module"] or row["name"]
-        parts.append(text(318, y + 14, where if len(where) < 44 else "…" + where[-42:], kind="name", anchor="end"))
+        place = row["module"] or row["name"]
+        parts.append(text(318, y + 14, place if len(place) < 44 else f"…{place[-42:]}", kind="name", anchor="end"))
         tip = title(f"{row['name']} ({row['op']}): {row['time_us']:.1f} us, {100 * row['share']:.1f} %")
         width = max(scale(row["time_us"]) - 330, 1)
         parts.append(
@@ -37,19 +42,28 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         said = f"{row['op']}  {row['time_us']:.0f} µs  {100 * row['share']:.1f} %"
         parts.append(text(330 + width + 8, y + 14, said, kind="mark"))
-    return svg(WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers on this CPU", parts)
+    return svg(WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers {where}", parts)
 
 
-def roofline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Operations per second against operations per byte, both logarithmic, on the machine that timed the layers."""
+def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | None = None) -> str:
+    """Operations per second against operations per byte, both logarithmic, on the machine that timed the layers.
+
+    Args:
+        rows: layers, timed.
+        ceilings: of that machine: ``operations_per_second`` by precision, and ``bytes_per_second``.
+    """
     points = [r for r in rows if r["time_us"] and r["operations"] and r["intensity"]]
     if not points:
         return ""
     speed = [r["operations"] / r["time_us"] / 1e3 for r in points]
-    low_x = min(r["intensity"] for r in points) / 1.5
-    x = Scale(low_x, max(r["intensity"] for r in points) * 1.5, 70, WIDTH - 30, True)
-    y = Scale(min(speed) / 2, max(speed) * 2, 310, 30, True)
+    peaks = {name: value / 1e9 for name, value in (ceilings or {}).get("operations_per_second", {}).items()}
+    x = Scale(
+        min(r["intensity"] for r in points) / 1.5, max(r["intensity"] for r in points) * 1.5, 70, WIDTH - 30, True
+    )
+    y = Scale(min(speed) / 2, max([*speed, *peaks.values()]) * 2, 310, 30, True)
     parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, WIDTH - 30, "billion operations per second")]
+    for name, peak in peaks.items():
+        parts += _ceiling(x, y, name, peak, ceilings["bytes_per_second"] / 1e9 if ceilings else 0.0)
     largest = max(r["time_us"] for r in points)
     for row, at in zip(points, speed, strict=True):
         radius = 3 + 11 * (row["time_us"] / largest) ** 0.5
@@ -60,3 +74,13 @@ def roofline(rows: Sequence[Mapping[str, Any]]) -> str:
         where = f'cx="{x(row["intensity"]):g}" cy="{y(at):g}" r="{radius:.1f}"'
         parts.append(f'<circle {where} class="bubble {kind_of(row["op"])}">{tip}</circle>')
     return svg(WIDTH, 348, f"Roofline: {len(points)} layers by operations per byte and speed", parts)
+
+
+def _ceiling(x: Scale, y: Scale, name: str, peak: float, memory: float) -> list[str]:
+    """The roof of a precision: bytes per second up to the ridge, then its peak; both in billions."""
+    ridge = min(max(peak / memory, x.low), x.high)
+    parts = [line(x(ridge), y(peak), x(x.high), y(peak), "bound")]
+    start = max(x.low, y.low / memory)
+    if start < ridge:
+        parts.append(line(x(start), y(memory * start), x(ridge), y(min(peak, memory * ridge)), "bound"))
+    return [*parts, text(x(x.high), y(peak) - 5, f"{name} peak", kind="mark", anchor="end")]

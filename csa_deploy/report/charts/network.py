@@ -13,7 +13,7 @@ from csa_deploy.report.charts.svg import text, title
 BOX_WIDTH, BOX_HEIGHT = 132, 28
 STEP_X, STEP_Y = 150, 46
 COLUMN_GAP = 40
-ASPECT = 2.1
+ASPECT = 2.0
 SWEEPS = 4
 
 Place = tuple[float, float]
@@ -32,10 +32,8 @@ def network(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = [_edge(places[source], places[row["name"]]) for row in rows for source in row["inputs"] if source in places]
     parts += [_box(row, places[row["name"]]) for row in rows]
     label = f"Graph of {len(rows)} nodes; the table of layers has the same figures"
-    return (
-        f'<svg id="network" viewBox="0 0 {width:g} {height:g}" data-width="{width:g}" data-height="{height:g}" '
-        f'role="img" aria-label="{escape(label)}"><g>{"".join(parts)}</g></svg>'
-    )
+    size = f'viewBox="0 0 {width:g} {height:g}" data-width="{width:g}" data-height="{height:g}"'
+    return f'<svg {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
 def layout(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Place], float, float]:

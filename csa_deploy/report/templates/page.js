@@ -125,82 +125,101 @@
   new ResizeObserver(reachable).observe(document.body);
   document.addEventListener("toggle", reachable, true);
 
-  // The network: colour by a quantity, zoom and pan with mouse, touch or keys.
-  const network = one("#network");
+  // One graph at a time, the same under Layers and under Graph.
+  const frames = all(".network");
+  const shown = () => frames.find((frame) => !frame.hidden);
+  const choosers = all(".which");
+  for (const chooser of choosers) chooser.addEventListener("change", () => {
+    for (const other of choosers) other.value = chooser.value;
+    for (const part of all("[data-graph]")) part.hidden = part.dataset.graph !== chooser.value;
+    paint();
+    reachable();
+  });
+
+  // The network: colour by a quantity, find by name, zoom and pan with mouse, touch or keys.
   const heat = (share) => `hsl(${Math.round(210 - 195 * share)} ${Math.round(45 + 40 * share)}% ${dark() ? Math.round(24 + 22 * share) : Math.round(93 - 33 * share)}%)`;
   const hues = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5"];
+  const kinds = [["convolution, matrix product", "--c0"], ["multiplication", "--c1"], ["sum", "--c3"], ["activation", "--c4"], ["resize, pooling", "--c2"], ["moves data, other", "--c5"]];
+  const units = { time: "µs on this CPU", macs: "multiply-accumulates", bytes: "bytes", error: "added, relative" };
+  const legend = (entries) => one("#legend").replaceChildren(...entries.map(([colour, text]) => {
+    const item = document.createElement("span");
+    const swatch = document.createElement("i");
+    swatch.style.background = colour;
+    item.append(swatch, text);
+    return item;
+  }));
   function paint() {
-    if (!network) return;
+    if (!frames.length) return;
     const by = one("#colour").value;
-    const nodes = all(".node", network);
-    const legend = one("#legend");
-    legend.replaceChildren();
-    const entry = (colour, text) => {
-      const item = document.createElement("span");
-      const swatch = document.createElement("i");
-      swatch.style.background = colour;
-      item.append(swatch, text);
-      legend.append(item);
-    };
+    const nodes = all(".node", shown());
     for (const node of nodes) one("rect", node).removeAttribute("style");
-    if (by === "op") {
-      for (const [name, colour] of [["convolution, matrix product", "--c0"], ["multiplication", "--c1"], ["sum", "--c3"], ["activation", "--c4"], ["resize, pooling", "--c2"], ["moves data, other", "--c5"]]) entry(`var(${colour})`, name);
-      return;
-    }
+    if (by === "op") return legend(kinds.map(([name, colour]) => [`var(${colour})`, name]));
     if (by === "precision") {
-      const kinds = [...new Set(nodes.map((node) => node.dataset.precision))].sort();
-      for (const node of nodes) {
-        const colour = `var(${hues[kinds.indexOf(node.dataset.precision) % hues.length]})`;
-        one("rect", node).style.cssText = `fill: color-mix(in srgb, ${colour} 30%, var(--card)); stroke: ${colour}`;
-      }
-      kinds.forEach((kind, index) => entry(`var(${hues[index % hues.length]})`, kind));
-      return;
+      const found = [...new Set(nodes.map((node) => node.dataset.precision))].sort();
+      const colour = (kind) => `var(${hues[found.indexOf(kind) % hues.length]})`;
+      for (const node of nodes) one("rect", node).style.cssText = `fill: color-mix(in srgb, ${colour(node.dataset.precision)} 30%, var(--card)); stroke: ${colour(node.dataset.precision)}`;
+      return legend(found.map((kind) => [colour(kind), `${kind}: ${nodes.filter((node) => node.dataset.precision === kind).length}`]));
     }
     const key = { time: "timeUs", macs: "macs", bytes: "bytes", error: "error" }[by];
-    const most = Math.max(...nodes.map((node) => Number(node.dataset[key] || 0)), 1e-30);
-    for (const node of nodes) {
-      const given = node.dataset[key];
-      if (given !== undefined) one("rect", node).style.cssText = `fill: ${heat(Math.sqrt(Number(given) / most))}; stroke: var(--soft)`;
-    }
-    entry(heat(0), "0");
-    entry(heat(0.5), "a quarter");
-    entry(heat(1), `${most.toPrecision(3)} ${{ time: "µs on this CPU", macs: "multiply-accumulates", bytes: "bytes", error: "error" }[by]}`);
+    const known = nodes.filter((node) => node.dataset[key] !== undefined);
+    const most = Math.max(...known.map((node) => Number(node.dataset[key])), 1e-30);
+    for (const node of known) one("rect", node).style.cssText = `fill: ${heat(Math.sqrt(Number(node.dataset[key]) / most))}; stroke: var(--soft)`;
+    legend(known.length ? [[heat(0), "0"], [heat(0.5), "a quarter"], [heat(1), `${most.toPrecision(3)} ${units[by]}`]] : [["var(--c5)", "not measured for this graph"]]);
   }
-  if (network) {
-    const full = { x: 0, y: 0, w: Number(network.dataset.width), h: Number(network.dataset.height) };
+  const find = () => {
+    const wanted = one("#find").value.trim().toLowerCase();
+    for (const node of all(".node")) {
+      const d = node.dataset;
+      node.classList.toggle("dim", wanted !== "" && ![d.name, d.module, d.op].some((text) => (text || "").toLowerCase().includes(wanted)));
+    }
+  };
+  const views = new Map(frames.map((frame) => {
+    const drawing = one("svg", frame);
+    const full = { x: 0, y: 0, w: Number(drawing.dataset.width), h: Number(drawing.dataset.height) };
     let view = { ...full };
-    const show = () => network.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
-    const zoom = (factor, px = 0.5, py = 0.5) => {
-      const w = Math.min(Math.max(view.w * factor, 150), full.w * 1.6);
-      const h = (w * view.h) / view.w;
-      view = { x: view.x + (view.w - w) * px, y: view.y + (view.h - h) * py, w, h };
+    const show = () => drawing.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
+    const at = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(drawing.getScreenCTM().inverse());
+    const zoom = (factor, point = { x: view.x + view.w / 2, y: view.y + view.h / 2 }) => {
+      const by = Math.min(Math.max(view.w * factor, 150), full.w * 1.6) / view.w;
+      view = { x: point.x - (point.x - view.x) * by, y: point.y - (point.y - view.y) * by, w: view.w * by, h: view.h * by };
       show();
     };
-    const pan = (dx, dy) => { view.x += dx * view.w; view.y += dy * view.h; show(); };
+    const pan = (dx, dy) => { view.x += dx; view.y += dy; show(); };
     const reset = () => { view = { ...full }; show(); };
-    one("#zoom-in").addEventListener("click", () => zoom(0.7));
-    one("#zoom-out").addEventListener("click", () => zoom(1.4));
-    one("#zoom-fit").addEventListener("click", reset);
-    one("#colour").addEventListener("change", paint);
-    const frame = one(".network");
     frame.addEventListener("keydown", (event) => {
-      const act = { "+": () => zoom(0.7), "-": () => zoom(1.4), 0: reset, ArrowLeft: () => pan(-0.12, 0), ArrowRight: () => pan(0.12, 0), ArrowUp: () => pan(0, -0.12), ArrowDown: () => pan(0, 0.12) }[event.key];
+      const act = { "+": () => zoom(0.7), "-": () => zoom(1.4), 0: reset, ArrowLeft: () => pan(-0.12 * view.w, 0), ArrowRight: () => pan(0.12 * view.w, 0), ArrowUp: () => pan(0, -0.12 * view.h), ArrowDown: () => pan(0, 0.12 * view.h) }[event.key];
       if (act) { event.preventDefault(); act(); }
     });
-    const at = (event) => { const box = network.getBoundingClientRect(); return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]; };
-    network.addEventListener("wheel", (event) => { event.preventDefault(); zoom(event.deltaY > 0 ? 1.15 : 0.87, ...at(event)); }, { passive: false });
-    let from = null;
-    network.addEventListener("pointerdown", (event) => { from = at(event); });
-    addEventListener("pointermove", (event) => { if (from) { const now = at(event); pan(from[0] - now[0], from[1] - now[1]); from = now; } });
-    addEventListener("pointerup", () => { from = null; });
-    network.addEventListener("click", (event) => {
+    drawing.addEventListener("wheel", (event) => { event.preventDefault(); zoom(event.deltaY > 0 ? 1.15 : 0.87, at(event)); }, { passive: false });
+    // One finger or the mouse moves, two fingers zoom about the other one.
+    const down = new Map();
+    const distance = () => { const [a, b] = [...down.values()]; return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY); };
+    drawing.addEventListener("pointerdown", (event) => down.set(event.pointerId, event));
+    addEventListener("pointermove", (event) => {
+      const before = down.get(event.pointerId);
+      if (!before) return;
+      const from = at(before), apart = down.size === 2 && distance();
+      down.set(event.pointerId, event);
+      if (down.size === 1) pan(from.x - at(event).x, from.y - at(event).y);
+      else if (apart) zoom(apart / Math.max(distance(), 1), at([...down.values()].find((other) => other.pointerId !== event.pointerId)));
+    });
+    for (const end of ["pointerup", "pointercancel"]) addEventListener(end, (event) => down.delete(event.pointerId));
+    drawing.addEventListener("click", (event) => {
       const node = event.target.closest(".node");
       if (!node) return;
-      all(".chosen", network).forEach((other) => other.classList.remove("chosen"));
+      all(".chosen").forEach((other) => other.classList.remove("chosen"));
       node.classList.add("chosen");
       const d = node.dataset;
-      one("#node-detail").textContent = [d.op, d.name, d.module && "module " + d.module, d.shape && "output " + d.shape, d.precision, d.macs !== "0" && d.macs && Number(d.macs).toLocaleString("en") + " multiply-accumulates", d.bytes && Number(d.bytes).toLocaleString("en") + " bytes", d.timeUs && d.timeUs + " µs on this CPU"].filter(Boolean).join("  ·  ");
+      one("#node-detail").textContent = [d.op, d.name, d.module && "module " + d.module, d.shape && "output " + d.shape, d.precision, d.macs !== "0" && d.macs && Number(d.macs).toLocaleString("en") + " multiply-accumulates", d.bytes && Number(d.bytes).toLocaleString("en") + " bytes", d.timeUs && d.timeUs + " µs on this CPU", d.error && "error " + Number(d.error).toExponential(1) + " added"].filter(Boolean).join("  ·  ");
     });
+    return [frame, { zoom, reset }];
+  }));
+  if (frames.length) {
+    one("#zoom-in").addEventListener("click", () => views.get(shown()).zoom(0.7));
+    one("#zoom-out").addEventListener("click", () => views.get(shown()).zoom(1.4));
+    one("#zoom-fit").addEventListener("click", () => views.get(shown()).reset());
+    one("#colour").addEventListener("change", paint);
+    one("#find").addEventListener("input", find);
   }
   setTheme(remembered.get());
 
