@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from csa_deploy.config import DEFAULT_BUDGET, METRIC_BOUNDS
-from csa_deploy.verify.intervals import FEWEST, samples_for_share
+from csa_deploy.units import percent
+from csa_deploy.verify.intervals import FEWEST, paired_difference, samples_for_share, samples_without_change
 from csa_deploy.verify.summary import EXTREME, SHARES, Estimate
 
+DROPS = ("top1_drop", "top5_drop")
 State = Literal["pass", "fail", "undecided", "not measured"]
 
 
@@ -32,6 +34,7 @@ class Check:
         method: how the interval was made; of an extreme value there is none, and the value itself is held.
         asked: whether the bound is another than the default, so that it counts when it cannot be measured.
         reason: why the metric could not be measured.
+        samples: how many were compared; 0 where that does not matter.
     """
 
     output: str
@@ -42,6 +45,7 @@ class Check:
     method: str = EXTREME
     asked: bool = False
     reason: str = ""
+    samples: int = 0
 
     @property
     def state(self) -> State:
@@ -66,9 +70,33 @@ class Check:
             return self.reason
         if self.sure is None:
             return f"too few samples for an interval: at least {FEWEST} are needed"
-        needed = samples_for_share(self.bound) if self.metric in SHARES else None
-        end = f"the samples only show {'at least' if self.side == 'min' else 'at most'} {self.sure:.4g}"
-        return f"{end}; at least {needed} samples are needed, all of them hits" if needed else f"{end}; use more"
+        shown = percent(self.sure) if self.metric in SHARES or self.metric in DROPS else f"{self.sure:.4g}"
+        end = f"the samples only show {'at least' if self.side == 'min' else 'at most'} {shown}"
+        if self.needed is None:
+            return f"{end}; use more"
+        if self._nothing_lost:
+            seen = "as long as none changes" if self.metric in DROPS else "all of them hits"
+            return f"{end}; at least {self.needed} samples are needed, {seen}"
+        return f"{end}; about {self.needed} samples like these are needed"
+
+    @property
+    def needed(self) -> int | None:
+        """Samples that would decide an undecided bound if they are like those compared; None where that is not known.
+
+        From hits alone and from no change at all the number is exact; else intervals shrink with the square root.
+        """
+        if self.state != "undecided" or self.value is None or self.sure is None or self.value == self.bound:
+            return None
+        if self._nothing_lost:
+            return samples_without_change(self.bound) if self.metric in DROPS else samples_for_share(self.bound)
+        return math.ceil(self.samples * ((self.sure - self.value) / (self.bound - self.value)) ** 2) or None
+
+    @property
+    def _nothing_lost(self) -> bool:
+        """Whether every sample is a hit, or none changed."""
+        if self.metric in DROPS:
+            return self.sure is not None and self.sure <= paired_difference(0, 0, self.samples)[1]
+        return self.metric in SHARES and self.value == 1.0
 
     @property
     def side(self) -> Literal["min", "max"]:
@@ -82,13 +110,20 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with the verdict and which side is bounded."""
-        return {**asdict(self), "reason": self.why, "side": self.side, "passed": self.passed, "state": self.state}
+        verdict = {"state": self.state, "passed": self.passed, "needed": self.needed}
+        return {**asdict(self), "reason": self.why, "side": self.side, **verdict}
 
 
 def judge(
-    output: str, estimates: Mapping[str, Estimate], precision: str, budget: Mapping[str, float], *, classifier: bool
+    output: str,
+    estimates: Mapping[str, Estimate],
+    precision: str,
+    budget: Mapping[str, float],
+    *,
+    classifier: bool,
+    samples: int = 0,
 ) -> list[Check]:
-    """Hold the metrics of one output against the budget of its precision."""
+    """Hold the metrics of one output, measured on so many samples, against the budget of its precision."""
     checks = []
     for metric, bound in budget.items():
         asked = DEFAULT_BUDGET.get(precision, {}).get(metric) != bound
@@ -98,7 +133,7 @@ def judge(
             continue
         ends = estimate.interval
         sure = None if ends is None else ends[0 if METRIC_BOUNDS[metric] == "min" else 1]
-        checks.append(Check(output, metric, bound, estimate.value, sure, estimate.method, asked))
+        checks.append(Check(output, metric, bound, estimate.value, sure, estimate.method, asked, samples=samples))
     return checks
 
 

@@ -50,6 +50,11 @@ def paired_difference(lost: int, gained: int, total: int) -> Interval:
     return max(-1.0, first - second - spread), min(1.0, first - second + spread)
 
 
+def samples_without_change(bound: float) -> int | None:
+    """Fewest samples, none of them changed, that show a difference of at most ``bound``; None where no number does."""
+    return max(1, math.ceil(_Z * math.sqrt(2) / bound) - 2) if bound > 0 else None
+
+
 def mcnemar(lost: int, gained: int) -> float:
     """Exact two-sided p-value for "as many are lost as gained"."""
     discordant = lost + gained

@@ -99,10 +99,24 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
     if accuracy and accuracy.verdict != "pass":
         expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
         notes.append(accuracy.statement + expected)
+    undecided: dict[str, list[str]] = {}
     for candidate in candidates:
-        open_ = [c for c in candidate["checks"] if c["state"] == "undecided"]
-        notes += [f"{candidate['label']}: {c['metric']} of '{c['output']}' is undecided: {c['reason']}" for c in open_]
+        for check in candidate["checks"]:
+            if check["state"] == "undecided":
+                said = f"{check['metric']} of '{check['output']}' {_bound(check)} is undecided: {check['reason']}"
+                undecided.setdefault(said, []).append(candidate["label"])
+    notes += [f"{', '.join(labels)}: {said}" for said, labels in undecided.items()]
+    if undecided and not results.meta.get("trained"):
+        notes.append(
+            "the network is not known to be trained: without training its strongest classes are nearly tied, so which "
+            "one wins says little; the errors of the outputs say what the graphs lose"
+        )
     return notes
+
+
+def wanted_samples(candidates: list[dict[str, Any]]) -> int:
+    """Samples that would decide every bound that is undecided for want of them; 0 where that is none."""
+    return max((c["needed"] or 0 for found in candidates for c in found["checks"]), default=0)
 
 
 def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:

@@ -66,7 +66,14 @@ class CandidateColumns:
         """Metrics, checks and verdict; the same from a run and from a file."""
         checks: list[Check] = []
         for output in self.outputs:
-            checks += judge(output.name, output.estimates, self.precision, budget, classifier=bool(output.classes))
+            checks += judge(
+                output.name,
+                output.estimates,
+                self.precision,
+                budget,
+                classifier=bool(output.classes),
+                samples=len(ids),
+            )
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         return {
             "label": self.label,

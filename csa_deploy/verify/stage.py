@@ -14,7 +14,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
-from csa_deploy.verify.judging import judge_results
+from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import Results
@@ -183,4 +183,6 @@ def _summary(judged: list[dict[str, Any]], samples: int) -> str:
         elif "top1_agreement" in metrics:
             shown = f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
         parts.append(f"{result['label']} {result['verdict']} ({shown})")
-    return f"{samples} samples: " + ", ".join(parts)
+    said = f"{samples} samples: " + ", ".join(parts)
+    wanted = wanted_samples(judged)
+    return f"{said}; {wanted} samples would decide, give them with --data" if wanted else said

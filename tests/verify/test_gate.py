@@ -7,7 +7,8 @@ import math
 import pytest
 
 from csa_deploy.verify.gate import Check, judge, verdict
-from csa_deploy.verify.summary import BOOTSTRAP, EXTREME, Estimate
+from csa_deploy.verify.intervals import paired_difference, share
+from csa_deploy.verify.summary import BOOTSTRAP, EXACT, EXTREME, PAIRED, Estimate
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,26 @@ def test_the_unfavourable_end_of_the_interval_decides(value: float, sure: float 
 
 def test_undecided_says_how_many_samples_would_do() -> None:
     assert "at least 368 samples" in Check("y", "top1_agreement", 0.99, 1.0, 0.9, BOOTSTRAP).why
+
+
+def test_the_number_of_samples_that_would_do_is_enough_and_no_more() -> None:
+    for count, state in ((367, "undecided"), (368, "pass")):
+        check = Check("y", "top1_agreement", 0.99, 1.0, share(count, count)[0], EXACT, samples=count)
+        assert check.state == state and check.needed == (368 if state == "undecided" else None)
+    few = Check("y", "top1_drop", 0.005, 0.0, paired_difference(0, 0, 20)[1], PAIRED, samples=20)
+    assert few.needed is not None and f"at least {few.needed} samples are needed, as long as none changes" in few.why
+    for count, state in ((few.needed - 1, "undecided"), (few.needed, "pass")):
+        sure = paired_difference(0, 0, count)[1]
+        assert Check("y", "top1_drop", 0.005, 0.0, sure, PAIRED, samples=count).state == state
+
+
+def test_what_was_measured_tells_how_many_more_are_needed() -> None:
+    """A bound at half the distance of the interval's end needs four times the samples."""
+    check = Check("y", "snr_db", 45.0, 50.0, 40.0, BOOTSTRAP, samples=30)
+    assert check.needed == 120 and "about 120 samples like these" in check.why
+    some = Check("y", "top1_drop", 0.005, 0.0, 0.02, PAIRED, samples=1000)  # as many lost as gained
+    assert some.needed == 16000 and "about" in some.why
+    assert Check("y", "snr_db", 45.0, 45.0, 40.0, BOOTSTRAP, samples=30).needed is None
 
 
 def test_which_end_is_unfavourable_depends_on_the_bound() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
 from csa_deploy.verify import stage as verify
-from csa_deploy.verify.judging import judge_results
+from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results, read_results
 from csa_deploy.workspace import Workspace
@@ -54,6 +55,17 @@ def test_few_samples_are_undecided_and_strict_fails() -> None:
     failure = judgement.failure(strict=True)
     assert isinstance(failure, AccuracyGateError) and "top1_agreement" in failure.message
     assert "at least 368 samples" in failure.message
+
+
+def test_a_note_says_how_many_samples_would_do_and_what_training_has_to_do_with_it() -> None:
+    results = make_results(50)
+    judgement = judge_results(results, bounds())
+    (agreement,) = [note for note in judgement.notes if "top1_agreement" in note]
+    assert agreement.startswith("fp16: top1_agreement of 'y' at least 0.99 is undecided: the samples only show ")
+    assert wanted_samples(judgement.candidates) == 553  # for the drop in accuracy; 368 for the agreement
+    untrained = replace(results, meta={**results.meta, "trained": False})
+    assert not any("tied" in note for note in judgement.notes)
+    assert any("nearly tied" in note for note in judge_results(untrained, bounds()).notes)
 
 
 def test_a_broken_bound_fails_also_where_few_samples_are() -> None:
