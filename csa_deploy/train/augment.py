@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import kornia.augmentation as kornia
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,8 @@ _ALIKE = 16  # kornia draws RandAugment's operations per call: so many neighbour
 class Augment(nn.Module):
     """uint8 images (n, C, H, W) and labels (n,) -> normalised images and soft targets (n, classes).
 
-    The order is: flip, affine, RandAugment, normalisation, erasing, then mixup or CutMix, each as far as the recipe
-    has it. Label smoothing is in the targets.
+    The order is: flip, affine, elastic, RandAugment, normalisation, erasing, then mixup or CutMix, each as far as the
+    recipe has it. Label smoothing is in the targets.
     """
 
     mean: Tensor
@@ -31,7 +33,7 @@ class Augment(nn.Module):
     def __init__(self, recipe: Recipe, preprocessing: Preprocessing, classes: int) -> None:
         super().__init__()
         self.recipe, self.classes = recipe, classes
-        self.pictorial = nn.ModuleList(_pictorial(recipe, preprocessing.channels))
+        self.pictorial = nn.ModuleList(_pictorial(recipe, preprocessing))
         # Erased regions get the mean colour, which is 0 after normalisation.
         self.erasing = nn.ModuleList(
             [kornia.RandomErasing((0.02, 1 / 3), (0.3, 3.3), p=recipe.erasing)] if recipe.erasing else []
@@ -80,15 +82,19 @@ def _cutmix(x: Tensor, share: float) -> tuple[Tensor, float]:
     return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
 
 
-def _pictorial(recipe: Recipe, channels: int) -> list[nn.Module]:
+def _pictorial(recipe: Recipe, preprocessing: Preprocessing) -> list[nn.Module]:
     """What is done to images on the scale 0..1."""
     steps: list[nn.Module] = []
     if recipe.flip:
         steps.append(kornia.RandomHorizontalFlip(p=recipe.flip))
     if recipe.affine:
         steps.append(_affine(recipe.affine))
+    if recipe.elastic:
+        steps.append(_elastic(recipe.elastic, min(preprocessing.size)))
     if recipe.rand_augment:
-        policy = [operation for operation in default_policy if channels == 3 or operation[0][0] != "color"]
+        policy = [
+            operation for operation in default_policy if preprocessing.channels == 3 or operation[0][0] != "color"
+        ]
         steps.append(RandAugment(2, recipe.rand_augment * _KORNIA_MAGNITUDE, policy))  # type: ignore[arg-type]
     return steps
 
@@ -101,4 +107,15 @@ def _affine(affine: Affine) -> nn.Module:
         shear=affine.shear,
         padding_mode="border",
         p=1.0,
+    )
+
+
+def _elastic(share: float, side: int) -> nn.Module:
+    """Smoothed noise moves each pixel by ``share`` of the side, in both directions (standard deviation)."""
+    sigma = side / 8
+    kernel = 2 * math.ceil(2.5 * sigma) + 1
+    # kornia's noise, uniform in -1..1, has a variance of 1/3; smoothing leaves 1 / (4 pi sigma^2) of it. The side is 2.
+    strength = 2 * share * math.sqrt(12 * math.pi) * sigma
+    return kornia.RandomElasticTransform(
+        (kernel, kernel), (sigma, sigma), (strength, strength), padding_mode="border", p=1.0
     )

@@ -24,9 +24,10 @@ from csa_deploy.train.options import TrainOptions
 def determinism(threads: int | None) -> Iterator[None]:
     """Deterministic algorithms and a number of CPU threads, while entered."""
     before, threads_before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
     # Nothing here reads memory before it is written; to fill it all the same takes a sixth of csa_digits' training.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     # On a GPU some gradients (of resizes) have no deterministic algorithm; there the same seed gives similar weights.
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     torch.set_num_threads(threads or threads_before)
@@ -34,7 +35,7 @@ def determinism(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        memory.fill_uninitialized_memory = filling
         torch.set_num_threads(threads_before)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from csa_deploy.errors import UsageError
 
 RECIPES = Path(__file__).parent / "recipes"
-PICTORIAL = ("random_crop", "flip", "affine", "rand_augment", "erasing")  # augmentation of single images
+PICTORIAL = ("random_crop", "flip", "affine", "elastic", "rand_augment", "erasing")  # augmentation of single images
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -47,6 +47,7 @@ class Recipe(BaseModel):
         random_crop: share of the area that a random crop keeps, (least, most); None: the whole image.
         flip: probability of a horizontal flip.
         affine: random affine maps; None: none.
+        elastic: smooth random displacements (Simard et al., 2003), their standard deviation as a share of the side.
         rand_augment: RandAugment's magnitude of 10, two operations; None: none.
         erasing: probability of random erasing.
         mixup: beta-distribution parameter of mixup; 0: none.
@@ -68,6 +69,7 @@ class Recipe(BaseModel):
     random_crop: tuple[Positive, Positive] | None = None
     flip: Share = 0.0
     affine: Affine | None = None
+    elastic: Share = 0.0
     rand_augment: Annotated[float, Field(gt=0, lt=10)] | None = None
     erasing: Share = 0.0
     mixup: NotNegative = 0.0

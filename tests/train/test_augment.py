@@ -76,3 +76,15 @@ def test_affine_maps_move_but_keep_the_object() -> None:
     mass = (x * 0.25 + 0.5).sum(dim=(1, 2, 3))
     assert ((mass > 8) & (mass < 32)).all()
     assert not torch.allclose(x[0], x[1])
+
+
+def test_elastic_displacements_have_the_size_that_the_recipe_says() -> None:
+    """On a ramp each pixel tells from how far it came."""
+    ramp = torch.arange(32).mul(8).byte().expand(64, 1, 32, 32)
+    x, _ = augmented(PLAIN.model_copy(update={"elastic": 0.03}), ramp, torch.zeros(64).long())
+    came_from = (x * 0.25 + 0.5) * 255 / 8
+    moved = (came_from - torch.arange(32))[..., 8:24]
+    assert moved.std().item() == pytest.approx(0.03 * 32, rel=0.15)
+    assert moved.mean().item() == pytest.approx(0, abs=0.2)
+    steps = moved.diff(dim=-1)
+    assert steps.std() < 0.5 * moved.std()  # neighbours move alike

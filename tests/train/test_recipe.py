@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import UsageError
-from csa_deploy.train.recipe import default_recipe, load_recipe, names
+from csa_deploy.train.recipe import default_recipe, load_recipe, names, recipe_for
 from csa_deploy.train.schedule import batch_warning, make_schedule
 
 IMAGENET_IMAGES = 1_281_167
@@ -80,3 +80,11 @@ def test_data_and_input_size_choose_the_recipe() -> None:
     asked = [("digits", (32, 32)), ("animals", (32, 32)), ("imagenet", (224, 224)), ("folder", (64, 224))]
     assert [default_recipe(*one) for one in asked] == ["small", "animals", "imagenet", "imagenet"]
     assert {load_recipe(name).epochs for name in names()} == {2, 10, 25, 300}
+
+
+def test_fine_tuning_augments_as_the_data_need_it() -> None:
+    small, tuning = load_recipe("small"), recipe_for("digits", (32, 32), None, {"lr": None}, qat=True)
+    assert (tuning.epochs, tuning.lr) == (2, load_recipe("qat").lr)
+    assert (tuning.affine, tuning.elastic, tuning.mixup) == (small.affine, small.elastic, 0)
+    assert recipe_for("imagenet", (224, 224), None, {"epochs": 5}, qat=True).rand_augment == 9
+    assert recipe_for("digits", (32, 32), "qat", {}, qat=True) == load_recipe("qat")
