@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pairs import NotMeasured, Ratio
+
 NAMES = ("startup", "graphs", "stages", "calibration", "verify")
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,13 +26,18 @@ def main(names: list[str]) -> None:
         table.add_column(heading, justify="left" if heading in ("what", "A", "B") else "right", overflow="fold")
     RESULTS.mkdir(exist_ok=True)
     for name in names or NAMES:
-        rows = import_module(f"benchmarks.{name}").run()
+        found = import_module(f"benchmarks.{name}").run()
+        rows = [row for row in found if isinstance(row, Ratio)]
+        missing = [row for row in found if isinstance(row, NotMeasured)]
         for r in rows:
             spread = f"{r.low:.3f} to {r.high:.3f}" if r.pairs > 1 else "-"
             table.add_row(
                 r.what, r.a, r.b, f"{r.median_a:.4g}", f"{r.median_b:.4g}", f"{r.ratio:.3f}", spread, str(r.pairs)
             )
+        for m in missing:
+            table.add_row(m.what, f"not measured: {m.reason}")
         kept = {"schema_version": 1, "benchmark": name, "machine": machine(), "rows": [r.to_json() for r in rows]}
+        kept |= {"not_measured": [m.to_json() for m in missing]}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 

@@ -1,58 +1,99 @@
-"""Calibration against plain inference and against ONNX Runtime's own quantizer, each measurement in its own process.
+"""Calibration against plain inference and against other quantizers, each measurement in its own process.
 
 ``python -m benchmarks.calibration`` also draws memory over the number of images, as ``results/calibration.svg``.
+NVIDIA Model Optimizer wants other versions of ONNX and ONNX Runtime than ours: name the Python that has it in the
+variable ``MODELOPT_PYTHON``.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import json
+import math
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.pairs import Ratio
+from benchmarks.pairs import NotMeasured, Ratio
 from benchmarks.workspaces import deployed
 
 THREADS = 2
-MANY, FEW, MODELOPT = 512, 32, "modelopt"
-SIZES = (16, 64, 512)
-PICTURE = Path(__file__).parent / "results" / "calibration.svg"
+MANY, FEW, PAIRS = 512, 32, 3
+SIZES = (16, 32, 64, 128, 512)
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "benchmarks" / "results" / "calibration.svg"
+
+Measured = tuple[float, float]  # seconds, peak MiB
 
 
-def run() -> list[Ratio]:
-    """Seconds and peak memory on ``convselfattn`` at 224, on random images."""
+def run() -> list[Ratio | NotMeasured]:
+    """Seconds, images per second and peak memory on ``convselfattn`` at 224, on random images."""
     root, _ = deployed("convselfattn")
     graph = root / "onnx" / "convselfattn.optimized.onnx"
-    ours = {count: measured(graph, "ours", count) for count in SIZES}
-    plain = measured(graph, "plain", MANY)
-    few, theirs = measured(graph, "ours", FEW), measured(graph, "quantize_static", FEW)
-    found = [
-        ratio(f"seconds, {MANY} images", "calibration", ours[MANY][0], "plain forward passes", plain[0]),
-        ratio(f"seconds, {FEW} images", "calibration", few[0], "quantize_static, entropy", theirs[0]),
-        ratio(f"peak memory, MiB, {FEW} images", "calibration", few[1], "quantize_static, entropy", theirs[1]),
-        ratio("peak memory, MiB", f"{MANY} images", ours[MANY][1], "16 images", ours[SIZES[0]][1]),
+    found: list[Ratio | NotMeasured] = []
+    many = [(measured(graph, "ours", MANY), measured(graph, "plain", MANY)) for _ in range(PAIRS)]
+    found.append(compared(f"seconds, {MANY} images", "plain forward passes", seconds(many)))
+    aside = [(many[-1][0], measured(graph, "plain_side_by_side", MANY))]
+    found.append(compared(f"seconds, {MANY} images", "plain forward passes, two side by side", seconds(aside)))
+    few = [(measured(graph, "ours", FEW), measured(graph, "quantize_static", FEW)) for _ in range(PAIRS)]
+    found += against("quantize_static, entropy", few)
+    try:
+        found += against("Model Optimizer, entropy", [(few[-1][0], measured(graph, "modelopt", FEW))])
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().splitlines()[-1]
+        found.append(NotMeasured("Model Optimizer", "not installed" if "No module named" in reason else reason))
+    peaks = {MANY: max(ours[1] for ours, _ in many), FEW: max(ours[1] for ours, _ in few)}
+    peaks |= {count: measured(graph, "ours", count)[1] for count in SIZES if count not in peaks}
+    found += [
+        Ratio(
+            "peak memory, MiB",
+            f"{count} images",
+            f"{SIZES[0]} images",
+            peaks[count],
+            peaks[SIZES[0]],
+            *[peaks[count] / peaks[SIZES[0]]] * 3,
+            pairs=1,
+        )
+        for count in SIZES[1:]
     ]
-    if importlib.util.find_spec(MODELOPT):
-        peer = measured(graph, MODELOPT, FEW)
-        found.append(ratio(f"seconds, {FEW} images", "calibration", few[0], "Model Optimizer, entropy", peer[0]))
     PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(picture([(count, mib) for count, (_, mib) in ours.items()]))
+    PICTURE.write_text(picture([(count, peaks[count]) for count in SIZES]))
     return found
 
 
-def ratio(what: str, a: str, seconds_a: float, b: str, seconds_b: float) -> Ratio:
-    """One comparison, measured once: each is minutes of work over many images."""
-    return Ratio(what, a, b, seconds_a, seconds_b, *[seconds_a / seconds_b] * 3, pairs=1)
+def against(peer: str, pairs: list[tuple[Measured, Measured]]) -> list[Ratio]:
+    """Seconds, images per second and peak memory, of us and of another quantizer."""
+    speeds = [(FEW / ours, FEW / theirs) for ours, theirs in seconds(pairs)]
+    return [
+        compared(f"seconds, {FEW} images", peer, seconds(pairs)),
+        compared(f"images per second (more is better), {FEW} images", peer, speeds),
+        compared(f"peak memory, MiB, {FEW} images", peer, [(ours[1], theirs[1]) for ours, theirs in pairs]),
+    ]
 
 
-def measured(graph: Path, what: str, images: int) -> tuple[float, float]:
+def seconds(pairs: list[tuple[Measured, Measured]]) -> list[tuple[float, float]]:
+    """The seconds alone."""
+    return [(ours[0], theirs[0]) for ours, theirs in pairs]
+
+
+def compared(what: str, peer: str, values: list[tuple[float, float]]) -> Ratio:
+    """Our figure against that of a peer, pair by pair."""
+    ratios = [a / b for a, b in values]
+    medians = [statistics.median(side) for side in zip(*values, strict=True)]
+    spread = (statistics.median(ratios), min(ratios), max(ratios))
+    return Ratio(what, "calibration", peer, *medians, *spread, pairs=len(values))
+
+
+def measured(graph: Path, what: str, images: int) -> Measured:
     """Seconds and peak MiB of one of the functions below, in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.calibration", what, str(graph), str(images)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    seconds, mib = json.loads(answer)
-    return seconds, mib
+    python = os.environ.get("MODELOPT_PYTHON", sys.executable) if what == "modelopt" else sys.executable
+    command = [python, "-m", "benchmarks.calibration", what, str(graph), str(images)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
+    elapsed, mib = json.loads(answer)
+    return elapsed, mib
 
 
 def plain(graph: Path, images: int) -> None:
@@ -64,6 +105,21 @@ def plain(graph: Path, images: int) -> None:
     shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
     for batch in open_calibration("random", None, shapes, samples=images).batches(1):
         runner.run(batch.feed(shapes))
+
+
+def plain_side_by_side(graph: Path, images: int) -> None:
+    """Forward passes alone, as many images side by side as there are threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from csa_deploy.precision.calibration_data import open_calibration
+    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+    runner = OnnxRuntimeRunner(graph, threads=1, spin=False)
+    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+    batches = open_calibration("random", None, shapes, samples=images).batches(1)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while together := [batch.feed(shapes) for batch in itertools.islice(batches, THREADS)]:
+            list(pool.map(runner.run, together))
 
 
 def ours(graph: Path, images: int) -> None:
@@ -110,6 +166,7 @@ def modelopt(graph: Path, images: int) -> None:
             quantize_mode="int8",
             calibration_data_reader=_reader(graph, images),
             calibration_method="entropy",
+            high_precision_dtype="fp32",  # no conversion to FP16 afterwards, as in the others
             output_path=str(Path(folder) / "int8.onnx"),
         )
 
@@ -135,10 +192,13 @@ def _reader(graph: Path, images: int):
 
 
 def picture(points: list[tuple[int, float]]) -> str:
-    """Peak memory over the number of images, as SVG."""
+    """Peak memory over the number of images, as SVG; every doubling of the images takes the same width."""
     width, height, top = 480, 240, 1.25 * max(mib for _, mib in points)
-    most = max(count for count, _ in points)
-    at = [(50 + 410 * count / most, 210 - 190 * mib / top, count, mib) for count, mib in points]
+    first, last = (math.log2(points[i][0]) for i in (0, -1))
+    at = [
+        (70 + 370 * (math.log2(count) - first) / (last - first), 210 - 190 * mib / top, count, mib)
+        for count, mib in points
+    ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in at)
     marks = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/><text x="{x:.1f}" y="{y - 8:.1f}">{mib:.0f} MiB</text>'
@@ -159,8 +219,7 @@ if __name__ == "__main__":
 
     _, what, graph_file, number = sys.argv
     start = time.perf_counter()
-    {"plain": plain, "ours": ours, "quantize_static": quantize_static, MODELOPT: modelopt}[what](
-        Path(graph_file), int(number)
-    )
+    functions = (plain, plain_side_by_side, ours, quantize_static, modelopt)
+    {function.__name__: function for function in functions}[what](Path(graph_file), int(number))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([time.perf_counter() - start, peak]))

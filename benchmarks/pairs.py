@@ -39,6 +39,18 @@ class Ratio:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NotMeasured:
+    """What could not be measured, and why."""
+
+    what: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
 def measure(what: str, a: tuple[str, Callable[[], float]], b: tuple[str, Callable[[], float]], pairs: int) -> Ratio:
     """Call A and B in turn, each returning its own measurement, after one uncounted call of each."""
     (name_a, run_a), (name_b, run_b) = a, b
