@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.target.transport import ConnectionLostError, Transport, run_script
+from csa_deploy.target.transport import ConnectionLostError, Transport, run_script, unasked
 from csa_deploy.workspace import sha256_of
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ _TAIL = 'tail -c "+$2" "$1"'
 # Readable by its owner alone; one that another user made is not taken (workdir often lies under /tmp).
 _MAKE_FOLDER = """umask 077
 command -v sha256sum >/dev/null || { echo "the target has no sha256sum" >&2; exit 1; }
-mkdir -p "$1" && [ -w "$1" ] && [ -O "$1" ] && [ -O "${1%/*}" ] || { echo "not ours" >&2; exit 1; }
+mkdir -p "$1" || exit 1
+[ -w "$1" ] && [ -O "$1" ] && [ -O "${1%/*}" ] || { echo "it belongs to another user" >&2; exit 1; }
 df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; }"""
 
 
@@ -112,6 +113,8 @@ def _upload(transport: Transport, local: Path, remote: str, digest: str, progres
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=complaint,
+            start_new_session=True,
+            env=unasked(),
         )
         assert process.stdin is not None
         try:
@@ -155,6 +158,8 @@ def _download(transport: Transport, remote: Remote, partial: Path, progress: Pro
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaint,
+            start_new_session=True,
+            env=unasked(),
         )
         assert process.stdout is not None
         try:

@@ -1,16 +1,24 @@
 """Runs a command on a target so that it outlives the connection.
 
-A job is a directory named by the hash of what it does. Its script is started in the background and writes its log
-and, last and by renaming, its exit status. When the connection is lost, the job goes on; whoever asks for the same
-job again finds it running or done and takes it up from there.
+A job is a directory named by the hash of what it does and of who asks. Its script is started in the background and
+writes its log and, last and by renaming, its exit status. When the connection is lost, the job goes on; whoever asks
+for the same job again, from the same account of the same machine, finds it running or done and takes it up from there.
+
+Jobs of one workdir run one after another, whichever machines they come from: two at once would spoil each other's
+timings. The lock is a file that the job itself makes on the target, so that it needs no connection to hold; one whose
+process is gone is taken over.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import shlex
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,19 +29,31 @@ from csa_deploy.workspace import key_of, sha256_of
 
 _logger = logging.getLogger(__name__)
 
-_STATUS, _LOG, _PID, _SCRIPT = "job.status", "job.log", "job.pid", "job.sh"
-# Prints "status N", "running" or "gone", after waiting up to $2 rounds for the end. A finished process and its status
-# file are two events: look at the file once more.
-_STATE = f"""cd "$1" 2>/dev/null || {{ echo gone; exit 0; }}
-runs() {{ [ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; }}
+_STATUS, _LOG, _PID, _SCRIPT, _WAITS = "job.status", "job.log", "job.pid", "job.sh", "job.waits"
+# A process is its number and, where /proc tells it, when it started: numbers are given anew, after a restart at the
+# latest. A file that holds one is read as alive while it is being written.
+_ALIVE = r"""started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+alive() {
+  read -r pid start 2>/dev/null < "$1" || return 0
+  kill -0 "$pid" 2>/dev/null && [ "$(started "$pid")" = "$start" ]
+}
+"""
+# Prints "status N", "waiting", "running" or "gone", after waiting up to $2 rounds for the end, and a few only for a job
+# that waits itself. A finished process and its status file are two events: look at the file once more.
+_STATE = f"""{_ALIVE}cd "$1" 2>/dev/null || {{ echo gone; exit 0; }}
+runs() {{ [ -f {_PID} ] && alive {_PID}; }}
 i=0
-while [ ! -f {_STATUS} ] && runs && [ $i -lt "$2" ]; do sleep 0.2 2>/dev/null || sleep 1; i=$((i + 1)); done
-if [ -f {_STATUS} ]; then :; elif runs; then echo running; exit 0; fi
+while [ ! -f {_STATUS} ] && runs && [ $i -lt "$2" ] && {{ [ ! -f {_WAITS} ] || [ $i -lt 2 ]; }}; do
+  sleep 0.2 2>/dev/null || sleep 1; i=$((i + 1))
+done
+if [ -f {_STATUS} ]; then :; elif runs; then
+  if [ -f {_WAITS} ]; then echo waiting; else echo running; fi; exit 0
+fi
 if [ -f {_STATUS} ]; then echo "status $(cat {_STATUS})"; else echo gone; fi"""
 # nohup and </dev/null let ssh end while the job goes on; setsid, where there is one, shields it from the session's end.
 # The script comes in on standard input. A second start finds the first one's process and leaves it.
-_START = f"""cd "$1" && cat > {_SCRIPT} || exit 3
-[ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null && exit 0
+_START = f"""{_ALIVE}cd "$1" && cat > {_SCRIPT} || exit 3
+[ -f {_PID} ] && alive {_PID} && exit 0
 [ -f {_STATUS} ] && exit 0
 rm -f {_PID}
 S=; command -v setsid >/dev/null 2>&1 && S=setsid
@@ -41,8 +61,28 @@ nohup $S sh ./{_SCRIPT} </dev/null >/dev/null 2>&1 &
 i=0
 while [ ! -f {_PID} ] && [ $i -lt 50 ]; do sleep 0.1 2>/dev/null || sleep 1; i=$((i + 1)); done
 [ -f {_PID} ]"""
-_STOP = f'cd "$1" 2>/dev/null && kill "-$(cat {_PID})" 2>/dev/null || kill "$(cat {_PID})" 2>/dev/null; exit 0'
+_STOP = f"""{_ALIVE}cd "$1" 2>/dev/null && [ -f {_PID} ] && alive {_PID} || exit 0
+kill "-$pid" 2>/dev/null || kill "$pid" 2>/dev/null; exit 0"""
+# Waits for the workdir's lock: a hard link, since that is there with its content or not at all; a file of its own where
+# there are no links. Two that take over a dead one's at the same time: the second finds a living one's in its
+# hands and puts it back.
+_LOCK = f"""take() {{
+  ln {_PID} ../lock 2>/dev/null || {{ [ ! -e ../lock ] && (set -C; cat {_PID} > ../lock) 2>/dev/null; }}
+}}
+until take; do
+  [ -d .. ] && [ -f {_PID} ] || exit 1
+  : > {_WAITS}
+  alive ../lock || {{
+    mv ../lock "../lock.$$" && if alive "../lock.$$"; then mv "../lock.$$" ../lock; else rm -f "../lock.$$"; fi
+  }} 2>/dev/null
+  sleep 0.5 2>/dev/null || sleep 1
+done
+trap 'rm -f ../lock' EXIT
+trap 'exit 143' HUP INT TERM
+rm -f {_WAITS}
+"""
 _SPARE_BYTES = 1 << 24
+_STATUS_BYTES = 1 << 16
 _ROUNDS = 50
 
 
@@ -66,13 +106,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Hash of what the job does."""
+        """Hash of what the job does, and of who asks."""
         return key_of(
             {
                 "argv": list(self.argv),
                 "inputs": {name: sha256_of(path) for name, path in self.inputs.items()},
                 "environment": dict(self.environment),
                 "attempt": self.attempt,
+                "asked_by": [platform.node(), os.getuid()],
             }
         )
 
@@ -81,7 +122,9 @@ class Job:
         settings = [f"{name}={value}" for name, value in sorted(self.environment.items())]
         words = shlex.join(["env", *settings, *self.argv] if settings else list(self.argv))
         return (
-            f"echo $$ > {_PID}.new && mv {_PID}.new {_PID}\n"
+            f"{_ALIVE}"
+            f'echo "$$ $(started $$)" > {_PID}.new && mv {_PID}.new {_PID}\n'
+            f"{_LOCK}"
             f"{words} > {_LOG} 2>&1\n"
             f"echo $? > {_STATUS}.new && mv {_STATUS}.new {_STATUS}\n"
         )
@@ -122,7 +165,40 @@ def run_job(
         UnreachableError: the target cannot be reached, or not any more; a job that was started goes on there.
         EnvironmentLacksError: the target cannot be written, lacks space, or ended the job without a trace.
     """
-    folder, started = f"{workdir}/{job.key[:24]}", False
+    key = job.key[:24]
+    with _alone(f"{transport.name}-{key}"):
+        return _run_job(transport, workdir, f"{workdir}/{key}", job, into, progress, limit_s)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold a job on this machine: a second process that asks for the same one waits, and then runs it anew."""
+    from filelock import FileLock, Timeout
+
+    locks = Path(tempfile.gettempdir()) / f"csa-deploy-jobs-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    lock = FileLock(locks / f"{name.replace('/', '_')}.lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        _logger.warning("waiting for another command here that runs the same on %s", name.rpartition("-")[0])
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run_job(
+    transport: Transport,
+    workdir: str,
+    folder: str,
+    job: Job,
+    into: Path,
+    progress: Progress | None,
+    limit_s: float | None,
+) -> Finished:
+    started = False
     try:
         if _state(transport, folder) == "gone":
             _prepare(transport, workdir, folder, job, progress)
@@ -183,19 +259,34 @@ def _start(transport: Transport, folder: str, job: Job) -> None:
 
 
 def _wait(transport: Transport, folder: str, limit_s: float | None) -> int:
-    deadline = None if limit_s is None else time.monotonic() + limit_s
+    begun, told = time.monotonic(), False
     while True:
         state = _state(transport, folder, _ROUNDS)
         if state.startswith("status "):
             return int(state.split()[1])
-        if state != "running":
-            raise EnvironmentLacksError(
-                f"{transport.name}: the job ended without a trace; was the target switched off, or the job killed?",
-                fix="run the command again",
-            )
-        if deadline is not None and time.monotonic() > deadline:
+        if state == "waiting":
+            if not told:
+                _logger.warning("%s: waiting for another command that uses it", transport.name)
+            begun, told = time.monotonic(), True
+        elif state != "running":
+            raise _without_trace(transport, folder)
+        if limit_s is not None and time.monotonic() > begun + limit_s:
             run_script(transport, _STOP, folder)
             raise _late(transport, limit_s)
+
+
+def _without_trace(transport: Transport, folder: str) -> CsaDeployError:
+    """Neither process nor exit status: a full disk takes no status either."""
+    free = make_folder(transport, folder)
+    if free is not None and free < _STATUS_BYTES:
+        return EnvironmentLacksError(
+            f"{transport.name}: its disk is full",
+            fix="free space under its workdir, or set workdir: in the target's file to another disk",
+        )
+    return EnvironmentLacksError(
+        f"{transport.name}: the job ended without a trace; was the target switched off, or the job killed?",
+        fix="run the command again",
+    )
 
 
 def _late(transport: Transport, limit_s: float | None) -> CsaDeployError:

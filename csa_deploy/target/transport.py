@@ -76,12 +76,27 @@ def run_script(transport: Transport, script: str, *arguments: str, data: bytes =
         UnreachableError: the target cannot be reached.
         ConnectionLostError: the connection broke.
     """
-    done = subprocess.run(transport.command(script, *arguments), input=data, capture_output=True, check=False)
+    done = subprocess.run(
+        transport.command(script, *arguments),
+        input=data,
+        capture_output=True,
+        check=False,
+        start_new_session=True,
+        env=unasked(),
+    )
     complaint = done.stderr.decode(errors="replace").strip()
     failure = transport.failure(done.returncode, complaint)
     if failure is not None:
         raise failure
     return Completed(done.returncode, done.stdout, complaint)
+
+
+def unasked() -> dict[str, str]:
+    """Environment of ssh commands, which are also started in a session of their own: no terminal, nothing to ask at.
+
+    ``BatchMode`` says so to the connection to the target only, not to those that reach it through a jump host.
+    """
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
 
 
 class LocalTransport:
@@ -142,7 +157,7 @@ class SshTransport:
     def __init__(self, config: TargetConfig) -> None:
         if shutil.which("ssh") is None:
             raise EnvironmentLacksError("no ssh on this machine", fix="install an OpenSSH client")
-        self.name = config.name
+        self.name = f"{config.name} (through {config.jump})" if config.jump else config.name
         self._config = config
         self._control: str | None = None
 
@@ -151,7 +166,7 @@ class SshTransport:
         remote = shlex.join(["sh", "-c", script, "csa-deploy", *arguments])
         return ["ssh", *self._options(), "--", self._config.host, remote]
 
-    def _options(self) -> list[str]:
+    def _options(self, *, shared: bool = True) -> list[str]:
         config = self._config
         words = ["-T", "-F", str(config.ssh_config)] if config.ssh_config else ["-T"]
         settings = {
@@ -161,7 +176,7 @@ class SshTransport:
             "ServerAliveCountMax": "3",
             "ForwardAgent": "no",
         }
-        if self._control is not None:
+        if shared and self._control is not None:
             settings |= {"ControlMaster": "auto", "ControlPath": f"{self._control}/%C", "ControlPersist": "60"}
         words += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
         words += ["-l", config.user] if config.user else []
@@ -172,11 +187,18 @@ class SshTransport:
         """ssh's own failures; scripts never end with its status."""
         if status != _SSH_FAILED and status >= 0:
             return None
+        said = complaint if self._config.jump is None else f"{complaint}\n{self._words_of_the_jump_host()}"
         for pattern, cause, cure in _REFUSALS:
-            if re.search(pattern, complaint):
+            if re.search(pattern, said):
                 return UnreachableError(f"{self.name} cannot be reached: {cause}", fix=cure)
         last = complaint.splitlines()[-1] if complaint else f"ssh ended with status {status}"
         return ConnectionLostError(f"the connection to {self.name} broke: {last}", fix="run the command again")
+
+    def _words_of_the_jump_host(self) -> str:
+        """What ssh keeps to itself where connections are shared: why there is no way through the jump host."""
+        words = ["ssh", *self._options(shared=False), "--", self._config.host, "true"]
+        done = subprocess.run(words, capture_output=True, check=False, start_new_session=True, env=unasked())
+        return done.stderr.decode(errors="replace")
 
     def __enter__(self) -> SshTransport:
         """Prepare the shared connection; it is made by the first command."""
