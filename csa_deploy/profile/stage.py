@@ -102,7 +102,7 @@ def run(context: Context) -> StageOutput:
     bench.contract += there.contract
     bench.not_measured += [item for engine in bench.engines for item in engine.not_measured] + there.not_measured
     ceilings = measure_ceilings()
-    bench.not_measured += _lacking(meter.telemetry, ceilings)
+    bench.not_measured += meter.not_measured() + _lacking(meter.telemetry, ceilings)
     gates = _gates(context, latency, _memory(context, costs, inspected))
     record = {
         "summary": f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",

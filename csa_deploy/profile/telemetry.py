@@ -16,6 +16,9 @@ from typing import Any
 from csa_deploy.profile import nvml
 
 SYSTEM = Path("/")
+# How often an energy counter moves: RAPL's every millisecond (Intel's SDM), NVML's every 20 to 100 ms by GPU.
+COUNTER_PERIOD_S = {"powercap": 1e-3, "NVML": 0.1}
+ENOUGH_PERIODS = 5
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class Meter:
     telemetry: Telemetry
     used_j: dict[str, dict[str, float]] = field(default_factory=dict)
     inferences: dict[str, int] = field(default_factory=dict)
+    shortest_s: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def block(self, label: str, inferences_done: Callable[[], int]) -> Iterator[None]:
@@ -148,16 +152,36 @@ class Meter:
         yield
         after = self.telemetry.read()
         self.inferences[label] = self.inferences.get(label, 0) + inferences_done() - done
+        self.shortest_s[label] = min(self.shortest_s.get(label, float("inf")), after.at - before.at)
         rails = self.used_j.setdefault(label, {})
         for rail, start in before.energy_j.items():
             rails[rail] = rails.get(rail, 0.0) + after.energy_j.get(rail, float("nan")) - start
 
     def per_inference(self) -> dict[str, dict[str, float]]:
-        """Joules per inference by network and rail; a counter that wrapped or vanished is left out."""
-        return {
-            label: {rail: round(j / self.inferences[label], 6) for rail, j in rails.items() if j > 0}
+        """Joules per inference by network and rail; without the counters of :meth:`not_measured`."""
+        found: dict[str, dict[str, float]] = {}
+        for label, rails in self.used_j.items():
+            sound = {rail: joules for rail, joules in rails.items() if not self._fault(label, rail, joules)}
+            found[label] = {rail: round(joules / self.inferences[label], 6) for rail, joules in sound.items()}
+        return found
+
+    def not_measured(self) -> list[dict[str, str]]:
+        """Counters that give no energy, by network, each with the reason."""
+        return [
+            {"what": f"energy per inference of {label}, {rail}", "reason": reason}
             for label, rails in self.used_j.items()
-        }
+            for rail, j in rails.items()
+            if (reason := self._fault(label, rail, j))
+        ]
+
+    def _fault(self, label: str, rail: str, joules: float) -> str:
+        period = COUNTER_PERIOD_S[rail.split()[0]]
+        if self.shortest_s[label] < ENOUGH_PERIODS * period:
+            return (
+                f"blocks of {1e3 * self.shortest_s[label]:.0f} ms are too short for a counter that moves every "
+                f"{1e3 * period:g} ms; give --seconds"
+            )
+        return "" if joules > 0 else "the counter wrapped, stood still or vanished"
 
 
 def _range(values: list[float | str]) -> Any:

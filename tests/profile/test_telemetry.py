@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from csa_deploy.profile import nvml
 from csa_deploy.profile.telemetry import Meter, Telemetry
+
+LONG_ENOUGH = 0.01  # seconds; a powercap counter moves every millisecond
 
 
 def no_gpu() -> nvml.Reading:
@@ -70,6 +73,7 @@ def test_energy_goes_to_the_network_that_ran(board: Path) -> None:
         with meter.block(label, lambda: len(done)):
             counter.write_text(str(float(counter.read_text()) + joules * 1e6))
             done.extend([0] * 4)
+            time.sleep(LONG_ENOUGH)
     assert meter.per_inference() == {"a": {"powercap package-0": 0.5}, "b": {"powercap package-0": 2.0}}
 
 
@@ -78,7 +82,26 @@ def test_a_counter_that_wraps_is_left_out(board: Path) -> None:
     with meter.block("a", lambda: done):
         (board / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("5")
         done = 1
+        time.sleep(LONG_ENOUGH)
     assert meter.per_inference() == {"a": {}}
+    (line,) = meter.not_measured()
+    assert line["what"] == "energy per inference of a, powercap package-0" and "wrapped" in line["reason"]
+
+
+def test_a_block_shorter_than_the_counters_steps_gives_no_energy(board: Path) -> None:
+    """NVML's counter moves ten times a second: of 10 ms it tells nothing, RAPL's does."""
+    joules = iter((1.0, 3.0))
+    gpu = lambda: nvml.Reading({"gpu power [W]": 200.0}, {"NVML whole GPU": next(joules)})  # noqa: E731
+    counter = board / "sys/class/powercap/intel-rapl:0/energy_uj"
+    meter, done = Meter(Telemetry(board, gpu)), 0
+    with meter.block("engine fp16", lambda: done):
+        counter.write_text("2000000")
+        done = 10
+        time.sleep(LONG_ENOUGH)
+    assert meter.per_inference() == {"engine fp16": {"powercap package-0": 0.1}}
+    (line,) = meter.not_measured()
+    assert line["what"] == "energy per inference of engine fp16, NVML whole GPU"
+    assert "too short for a counter that moves every 100 ms; give --seconds" in line["reason"]
 
 
 def test_nvml_says_why_it_reads_nothing_or_reads() -> None:
