@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration_data import CalibrationBatch, CalibrationData
 from csa_deploy.precision.histogram import BINS, Histogram
 from csa_deploy.precision.observer import Observer
-from csa_deploy.precision.thresholds import LEVELS, METHODS, Method, threshold
+from csa_deploy.precision.thresholds import METHODS, Method, threshold
 from csa_deploy.workspace import key_of, write_atomic
 
 _LOG = logging.getLogger(__name__)
 _SAVE_EVERY = 10.0  # seconds between two saves of an unfinished pass
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,6 @@ class Statistics:
 def _coarse(histogram: Histogram) -> dict[str, Any]:
     """The histogram in 64 bins, for people."""
     return {"width": histogram.width * (BINS // 64), "counts": histogram.counts.reshape(64, -1).sum(axis=1).tolist()}
-
-
-def scales(thresholds: Mapping[str, float]) -> dict[str, float]:
-    """INT8 scales: threshold / 127."""
-    return {name: value / LEVELS for name, value in thresholds.items()}
 
 
 def calibrate(

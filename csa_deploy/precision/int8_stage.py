@@ -10,6 +10,7 @@ from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import save_model
 from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
     RANDOM,
@@ -185,9 +186,9 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
     )
     path = context.scratch / f"{context.name}.int8.onnx"
     save_model(result.model, path)
-    ranges = {name: value for name, value in statistics.ranges.items() if value > 0.0}
+    sizes = complete(model, {**statistics.largest, **calibration.thresholds})
     cache = context.scratch / f"{context.name}.calibration.cache"
-    cache.write_text(cache_text({n: t / LEVELS for n, t in {**ranges, **calibration.thresholds}.items()}))
+    cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
     output.artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
     output.record["precisions"]["int8"] = {
         "graph": f"onnx/{path.name}",

@@ -19,16 +19,10 @@ import onnxruntime as ort
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, weight_bytes
 from csa_deploy.graph.shapes import inferred, static_shape
+from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
 from csa_deploy.precision.lane import Lane, Observed
-from csa_deploy.precision.placement import GATES
 
-# Outputs of these are no larger than their inputs (a linear Resize interpolates), or lie in [-1, 1].
-_BOUNDED = {
-    *("AveragePool", "Concat", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity"),
-    *("HardSigmoid", "MaxPool", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Tanh", "Tile"),
-    *("Transpose", "Unsqueeze"),
-}
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _LANES = 2  # each holds the observed tensors of an image; counting holds Python's lock, so more would wait for it
@@ -44,7 +38,8 @@ class Observer:
 
     Attributes:
         histograms: by tensor name; see :meth:`collect`.
-        ranges: largest absolute value of every other FP32 tensor that can be larger than what it is computed from.
+        ranges: largest absolute value of every other FP32 tensor whose size follows from no other; see
+            :mod:`csa_deploy.precision.bounds`.
         inputs: shape by network input.
         batch: static batch size of the graph.
         provider: what executes the graph.
@@ -92,7 +87,7 @@ def _observed(model: onnx.ModelProto, tensors: tuple[str, ...]) -> Observed:
     graph = inferred(model).graph
     values = {str(v.name): v for v in (*graph.inputs, *(o for node in graph for o in node.outputs))}
     inputs = {str(v.name): static_shape(v) or () for v in graph.inputs if not v.is_initializer()}
-    ranges = _unbounded(graph, set(tensors))
+    ranges = to_measure(graph, set(tensors))
     return Observed(
         inputs=inputs,
         batch=next(iter(inputs.values()))[0],
@@ -108,24 +103,6 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     if shape is None:
         raise UsageError(f"the shape of tensor '{value.name}' is not known", fix="export with a static shape")
     return shape
-
-
-def _unbounded(graph: ir.Graph, histograms: set[str]) -> list[str]:
-    """FP32 tensors whose range is not bounded by that of other observed tensors."""
-    found = []
-    for node in graph:
-        gated = node.op_type == "Mul" and any(
-            v is not None and (p := v.producer()) is not None and p.op_type in GATES for v in node.inputs
-        )
-        linear_resize = node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "cubic"
-        if node.op_type in _BOUNDED or gated or linear_resize:
-            continue
-        found += [
-            str(v.name)
-            for v in node.outputs
-            if v.dtype == ir.DataType.FLOAT and v.name not in histograms and static_shape(v) is not None
-        ]
-    return found
 
 
 def providers(available: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,6 @@ from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_
 from csa_deploy.precision.histogram import Histogram, Scratch
 from csa_deploy.precision.observer import CPU, CUDA, providers
 from csa_deploy.precision.placement import place
-from csa_deploy.precision.trt_cache import cache_text, read_cache
 
 PREPROCESSING = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
 SHAPES = {"x": (1, 3, 16, 16)}
@@ -219,27 +218,3 @@ def test_few_images_and_missing_classes_are_said(model, photos, caplog):
 def test_cuda_is_taken_before_the_cpu_and_computes_in_full_fp32():
     assert providers(["TensorrtExecutionProvider", CUDA, CPU]) == [(CUDA, {"use_tf32": "0"}), (CPU, {})]
     assert providers(["AzureExecutionProvider", CPU]) == [(CPU, {})]
-
-
-def test_trt_cache_has_nvidia_s_form_and_reads_back(tmp_path):
-    text = cache_text({"input": 2.5 / 127, "conv: 1": 1.0}, version="8611")
-    assert text.splitlines() == ["TRT-8611-EntropyCalibration2", "input: 3ca14285", "conv: 1: 3f800000"]
-    path = tmp_path / "c.cache"
-    path.write_text(text)
-    version, scales = read_cache(path)
-    assert version == "8611"
-    assert scales == {"input": float(np.float32(2.5 / 127)), "conv: 1": 1.0}
-
-
-@pytest.mark.parametrize("text", ["", "hello", "TRT-8611-EntropyCalibration2\ninput 3c", "TRT-8611-X\ninput: zz"])
-def test_a_damaged_trt_cache_is_refused(text, tmp_path):
-    path = tmp_path / "c.cache"
-    path.write_text(text)
-    with pytest.raises(UsageError, match=r"cache|line 2"):
-        read_cache(path)
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_no_scale_without_meaning_is_written(scale):
-    with pytest.raises(UsageError, match="no finite number above zero"):
-        cache_text({"x": scale})
