@@ -83,13 +83,7 @@ class Source:
         """
         from csa_deploy.instance import make_network
 
-        factory: Any = self.entry
-        declared = None
-        folder = self.path.parent if self.path else Path.cwd()
-        with _importable(folder):
-            if factory is None:
-                namespace = self._import()
-                factory, declared = _attribute(namespace, self.factory or "", self.spec), _declared(namespace)
+        with self.opened() as (factory, declared):
             return make_network(
                 factory,
                 self.spec,
@@ -99,6 +93,20 @@ class Source:
                 checkpoint=checkpoint or self.checkpoint,
                 checkpoint_key=checkpoint_key,
             )
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        """The factory and the preprocessing declared beside it, while what lies beside its code can be imported.
+
+        Raises:
+            UsageError: the code cannot be imported, or has no such factory.
+        """
+        with _importable(self.path.parent if self.path else Path.cwd()):
+            if self.entry is not None:
+                yield self.entry, None
+                return
+            namespace = self._import()
+            yield _attribute(namespace, self.factory or "", self.spec), _declared(namespace)
 
     def _import(self) -> ModuleType:
         try:

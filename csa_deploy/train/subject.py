@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -29,12 +30,23 @@ def entry_of(spec: str) -> NetworkEntry:
     return NetworkEntry(
         name=source.name,
         summary=spec,
-        factory=partial(_make, source),
+        factory=_factory(source),
         preprocessing=network.preprocessing,
         weights=network.weights,
     )
 
 
-def _make(source: Source, input_size: tuple[int, int] | None = None) -> nn.Module:
-    made: Any = source.make_network(input_size=input_size).module
-    return made
+def _factory(source: Source) -> Callable[..., nn.Module]:
+    """The user's factory with its own parameters, callable again and again."""
+
+    def make(**options: Any) -> nn.Module:
+        with source.opened() as (factory, _):
+            try:
+                return factory if isinstance(factory, nn.Module) else factory(**options)
+            except Exception as error:  # other people's code
+                raise UsageError(f"{source.spec} fails with {options}: {type(error).__name__}: {error}") from error
+
+    with source.opened() as (factory, _):
+        known = inspect.Signature() if isinstance(factory, nn.Module) else inspect.signature(factory)
+    make.__signature__ = known  # type: ignore[attr-defined]
+    return make

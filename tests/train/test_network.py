@@ -57,6 +57,13 @@ def test_a_factory_in_a_file_can_be_trained(tmp_path: Path) -> None:
     entry = entry_of(f"{tmp_path / 'net.py'}:make")
     assert entry.preprocessing.size == (4, 4)
     assert entry.factory()(torch.zeros(3, 3, 4, 4)).shape == (3, 2)
+    with pytest.raises(UsageError, match="no parameter 'drop_path'"):
+        trainable(entry, PUBLISHED, (4, 4), seed=0)
+    code = code.replace("make():", "make(drop_path=0.0, layer_scale=0.0, seed=3):")
+    code = code.replace("48, 2)", "48, 10 if drop_path and layer_scale and seed == 7 else 2)")
+    (tmp_path / "net.py").write_text(code)
+    entry = entry_of(f"{tmp_path / 'net.py'}:make")
+    assert trainable(entry, PUBLISHED, (4, 4), seed=7)(torch.zeros(3, 3, 4, 4)).shape == (3, 10)
     with pytest.raises(UsageError, match="graph cannot be trained"):
         (tmp_path / "net.onnx").touch()
         entry_of(str(tmp_path / "net.onnx"))

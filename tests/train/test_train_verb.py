@@ -40,22 +40,41 @@ def test_old_switches_take_a_value_or_none(old: str, ours: str) -> None:
     assert modern(old.split()) == ours.split()
 
 
-def test_the_verb_in_the_old_spelling(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\npreprocessing = {'size': (12, 12), 'mode': 'L', 'mean': (0.5,), 'std': (0.25,)}\n"
-        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(144, 2))\n"
-    )
-    command = f"train --model net.py:make --data_path {images} --output_dir out --epochs 1 --warmup_epochs 0"
-    command += " --batch_size 4 --update_freq 2 --use_amp false --threads 1 --accelerator cpu"
-    done = subprocess.run(
-        [sys.executable, str(Path(sys.executable).with_name("csa-deploy")), *command.split()],
-        cwd=tmp_path,
+NETWORK = """
+from torch import nn
+
+preprocessing = {"size": (12, 12), "mode": "L", "mean": (0.5,), "std": (0.25,)}
+
+def make(drop_path=0.0, layer_scale=0.0):
+    assert (drop_path, layer_scale) in ((0.0, 0.0), (0.2, 0.5)), "made in vain, or as the recipe says"
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))
+"""
+
+
+def csa_deploy(folder: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(Path(sys.executable).with_name("csa-deploy")), *arguments.split()],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_the_published_command_lines_train_and_evaluate(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NETWORK)
+    command = f"train --model net.py:make --drop_path 0.2 --layer_scale_init_value 0.5 --data_path {images}"
+    command += " --output_dir out --batch_size 4 --update_freq 2 --lr 4e-3 --min_lr 1e-5 --weight_decay 0.05 --epochs 2"
+    command += " --warmup_epochs 1 --use_amp true --model_ema true --model_ema_decay 0.5 --model_ema_eval true"
+    command += " --sync_BN true --input_size 12 --num_workers 0"
+    done = csa_deploy(tmp_path, command)
     assert done.returncode == 0, done.stderr
-    assert "6 of 6 updates, finished" in done.stdout
+    assert "12 of 12 updates, finished" in done.stdout
     assert "scaled linearly it would be --lr 0.0005" in done.stderr
+    (trained,) = (line for line in done.stdout.splitlines() if "model_ema: top-1" in line)
     assert (tmp_path / "out/model_ema.safetensors").is_file()
+
+    again = csa_deploy(tmp_path, f"{command} --resume out/last.ckpt --eval true")
+    assert again.returncode == 0, again.stderr
+    assert trained in again.stdout

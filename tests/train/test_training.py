@@ -76,6 +76,15 @@ def test_a_training_says_what_it_did(whole: tuple[TrainResult, Path]) -> None:
     assert "loss" in (output / "log" / "from_0000000" / "metrics.csv").read_text()
 
 
+def test_a_training_learns(entry: NetworkEntry, images: Path, recipe: Recipe, tmp_path: Path) -> None:
+    plain = Recipe(epochs=6, global_batch=8, lr=recipe.lr, ema_decay=0.5)
+    result = run(entry, TrainOptions(str(images), tmp_path, plain))
+    assert {name: accuracy.top1 for name, accuracy in result.accuracy.items()} == {
+        "model": HELD_OUT,
+        "model_ema": HELD_OUT,
+    }
+
+
 @pytest.mark.parametrize("name", ["model", "model_ema"])
 def test_the_weights_can_be_deployed(whole: tuple[TrainResult, Path], name: str) -> None:
     _, output = whole
