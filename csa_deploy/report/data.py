@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csa_deploy import __version__
-from csa_deploy.report.extras import calibration, error_histograms, history, sweep
+from csa_deploy.report.extras import calibration, error_histograms, history, passports, sweep
 from csa_deploy.report.labels import rank
 from csa_deploy.report.missing import not_measured
 from csa_deploy.report.verdict import verdict
@@ -22,8 +22,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     Returns:
         ``schema_version``, ``network``, ``verdict`` (see :mod:`csa_deploy.report.verdict`), ``stages`` (state,
         seconds and artifacts of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage,
-        ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``sweep`` and
-        ``history`` of :mod:`csa_deploy.report.extras`.
+        ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``passports``,
+        ``sweep`` and ``history`` of :mod:`csa_deploy.report.extras`.
     """
     done = [name for name in ORDER if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
@@ -44,6 +44,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "worst": worst_samples(workspace, records.get("verify")),
         "errors": error_histograms(workspace),
         "calibration": calibration(workspace),
+        "passports": passports(workspace),
         "sweep": sweep(workspace),
         "history": history(workspace),
     }

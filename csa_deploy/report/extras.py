@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ SAMPLES = "verify/samples.npz"
 CALIBRATION = "calibration/audit.json"
 SWEEP = "profile_sweep.json"
 HISTORY = "history.json"
-BINS = 28
+BINS = 60
 MOST_TENSORS = 12
 MOST_RUNS = 200
 
@@ -55,6 +56,21 @@ def calibration(workspace: Workspace) -> dict[str, Any] | None:
     tensors.sort(key=lambda t: -t["clipped"].get(method, 0.0))
     shown = {key: audit[key] for key in ("data", "method", "images", "random", "classes_missing") if key in audit}
     return {**shown, "count": len(audit["tensors"]), "tensors": tensors[:MOST_TENSORS]}
+
+
+def passports(workspace: Workspace) -> dict[str, Any]:
+    """Of each engine; types as obtained are counted instead of listed layer by layer."""
+    found = {}
+    engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
+    for precision, engine in engines.items():
+        path = workspace.root / engine["passport"] if engine.get("passport") else None
+        if path is None or not path.is_file():
+            continue
+        passport = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(passport.get("precision", {}).get("obtained"), dict):
+            passport["precision"]["obtained"] = Counter(passport["precision"]["obtained"].values())
+        found[precision] = passport
+    return found
 
 
 def sweep(workspace: Workspace) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from csa_deploy.report.labels import label_of, reference_of
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
 
+MOST_BYTES = 3_000_000
 TEMPLATES = Path(__file__).parent / "templates"
 CHARTS = (
     accuracy.blame,
@@ -43,12 +44,19 @@ FILTERS: tuple[Callable[..., str], ...] = (
 )
 
 
-def render(data: dict[str, Any], pictures: dict[str, str]) -> str:
+def page_of(data: dict[str, Any], pictures: dict[str, str]) -> str:
+    """The page, with one graph only where all of them would make it larger than 3 MB; see :func:`render`."""
+    page = render(data, pictures)
+    return page if len(page.encode()) < MOST_BYTES else render(data, pictures, most_graphs=1)
+
+
+def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int | None = None) -> str:
     """The page for a data object of :func:`csa_deploy.report.data.collect`.
 
     Args:
         data: every number on the page comes from it; the page carries it as well.
         pictures: data URLs of samples by identity.
+        most_graphs: draw so many graphs with their layers; None for all.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -73,7 +81,8 @@ def render(data: dict[str, Any], pictures: dict[str, str]) -> str:
         reference=reference_of(data["records"].get("verify")),
         missing=by_reason(data["not_measured"]),
         charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
-        graphs=[_graph(data, label) for label in views.profiled(data)],
+        graphs=[_graph(data, label) for label in views.profiled(data)[:most_graphs]],
+        not_drawn=views.profiled(data)[most_graphs:] if most_graphs else [],
         data=Markup(embedded(data)),  # noqa: S704 (see there)
         css=Markup(_file("style.css")),  # noqa: S704
         js=Markup(_file("page.js")),  # noqa: S704
@@ -85,9 +94,13 @@ def _graph(data: dict[str, Any], label: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     rows = views.slowest(data, label)
+    layers_only = views.layers_of(rows, data)
     return {
         "label": label,
         "rows": rows,
+        "layers": layers_only,
+        "left_out": len(rows) - len(layers_only),
+        "share_left_out": 1.0 - sum(row["share"] for row in layers_only),
         "timed": any(row["time_us"] for row in rows),
         "drawing": Markup(network(views.drawn(data, label))),  # noqa: S704 (escapes its text)
     }

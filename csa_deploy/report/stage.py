@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy.report.data import collect
 from csa_deploy.report.extras import remember
-from csa_deploy.report.page import render
+from csa_deploy.report.page import page_of
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def run(context: Context) -> StageOutput:
     data = collect(context.workspace)
     data["history"] = remember(context.workspace, data["verdict"]["state"])
     page, plain = context.scratch / "report.html", context.scratch / "report.json"
-    page.write_text(render(data, pictures(context, data)), encoding="utf-8")
+    page.write_text(page_of(data, pictures(context, data)), encoding="utf-8")
     plain.write_text(dump_json(data), encoding="utf-8")
     record = {"summary": f"{data['verdict']['state']}: {context.path('report.html')}"}
     # The numbers of this run stand in both files, so their bytes differ between runs.

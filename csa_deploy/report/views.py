@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -14,8 +15,7 @@ QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 def latency(data: Row) -> dict[str, Row]:
     """Statistics of everything that was timed, graphs before engines."""
-    found = data["measurements"].get("profile", {}).get("latency", {})
-    return {label: found[label] for label in sorted(found, key=rank)}
+    return ordered(data["measurements"].get("profile", {}).get("latency", {}))
 
 
 def profiled(data: Row) -> list[str]:
@@ -71,21 +71,37 @@ def engine_layers(engine: Row) -> list[Row]:
 
 def drawn(data: Row, label: str) -> list[Row]:
     """Nodes of a graph as the page draws them: without Q/DQ, each with the error that its module adds, where known."""
-    rows = _folded(nodes(data, label))
+    rows = layers_of(nodes(data, label), data)
     added = {
         r["module"]: r["error_added"] for found in blame(data) if found["candidate"] == label for r in found["rows"]
     }
     return [{**row, "error": added[row["module"]]} if row["module"] in added else row for row in rows]
 
 
-def _folded(rows: list[Row]) -> list[Row]:
-    """Nodes but Q/DQ, reading past these."""
+def layers_of(rows: list[Row], data: Row) -> list[Row]:
+    """Nodes that do the network's work: Q/DQ, which an engine fuses, and what only types weights are read past."""
+    inputs = {math.prod(i["shape"]) for i in data["records"].get("export", {}).get("inputs", [])}
     through = {row["name"]: row["inputs"] for row in rows if row["op"] in QDQ}
 
     def sources(names: list[str]) -> list[str]:
         return [source for name in names for source in (sources(through[name]) if name in through else [name])]
 
-    return [{**row, "inputs": sources(row["inputs"])} for row in rows if row["op"] not in QDQ]
+    kept = []
+    for row in rows:
+        if row["name"] in through:
+            continue
+        read = sources(row["inputs"])
+        # The cost has no constants, so a cast of a weight looks like one of a network input, but for its size.
+        if not read and row["op"] == "Cast" and math.prod(row["shape"] or ()) not in inputs:
+            through[row["name"]] = []
+            continue
+        kept.append({**row, "inputs": read})
+    return kept
+
+
+def ordered(found: Row) -> Row:
+    """The same by label or precision: exported, FP32, FP16, INT8, then engines."""
+    return {label: found[label] for label in sorted(found, key=rank)}
 
 
 def blame(data: Row) -> list[Row]:

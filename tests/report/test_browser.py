@@ -110,9 +110,9 @@ def test_every_table_sorts_both_ways(page: Any) -> None:
 def test_numbers_sort_by_value_not_by_text(page: Any) -> None:
     table = find(page, "table[aria-label='graphs and engines']")
     heads = table.find_elements("css selector", "thead th")
-    (weights,) = [h for h in heads if "weights" in h.text]
-    weights.find_element("css selector", "button").click()
-    cells = table.find_elements("css selector", f"tbody td:nth-child({heads.index(weights) + 1})")
+    (size,) = [h for h in heads if "size" in h.text]
+    size.find_element("css selector", "button").click()
+    cells = table.find_elements("css selector", f"tbody td:nth-child({heads.index(size) + 1})")
     values = [int(c.get_attribute("data-value")) for c in cells]
     assert values == sorted(values) and len(set(values)) > 1
 
@@ -121,7 +121,7 @@ def test_copies_and_saves_what_it_shows(page: Any, digits: Any) -> None:
     page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
     find(page, "[aria-label='Copy: graphs and engines']").click()
     copied = page.execute_async_script("const done = arguments[0]; navigator.clipboard.readText().then(done, done)")
-    assert copied.splitlines()[0].startswith("graph or engine\tweights")
+    assert copied.splitlines()[0].startswith("graph or engine\tsize")
     assert "optimized graph" in copied
     find(page, "#json").click()
     saved = wait_for(page.downloads / "report.json")
@@ -276,10 +276,12 @@ def test_paper_holds_everything(page: Any) -> None:
     assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page") > 3
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_accessible(page: Any, theme: str) -> None:
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 400)])
+def test_accessible(page: Any, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
     page.execute_script("localStorage.setItem('csa-theme', arguments[0])", theme)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     page.refresh()
     # All parts at once: axe looks at what is visible only, and takes seconds each time.
     page.execute_script(
@@ -292,6 +294,7 @@ def test_accessible(page: Any, theme: str) -> None:
         for node in violation["nodes"][:2]
     ]
     page.execute_script("localStorage.clear()")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert found == []
 
 

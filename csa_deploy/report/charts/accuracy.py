@@ -58,11 +58,11 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def blame(rows: Sequence[Mapping[str, Any]], culprits: Sequence[str]) -> str:
-    """The errors that the modules add, largest first, on a logarithmic axis; those to blame stand out."""
+    """The errors that the modules add, largest first; those to blame stand out."""
     shown = sorted((r for r in rows if r["error_added"]), key=lambda r: -r["error_added"])[:MOST_MODULES]
     if len(shown) < 2:
         return ""
-    x = Scale(shown[-1]["error_added"] / 2, shown[0]["error_added"] * 1.2, 330, WIDTH - 100, True)
+    x = Scale(0, shown[0]["error_added"], 330, WIDTH - 100)
     bottom = 8 + 24 * len(shown)
     parts = x_axis(x, 8, bottom, "error added, relative root mean square")
     for place, row in enumerate(shown):

@@ -29,7 +29,7 @@ def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
     timed = [r for r in rows if r["time_us"]][:MOST_BARS]
     if not timed:
         return ""
-    scale = Scale(0, timed[0]["time_us"], 330, WIDTH - 130)
+    scale = Scale(0, timed[0]["time_us"], 330, WIDTH - 190)
     parts = []
     for index, row in enumerate(timed):
         y = 6 + 25 * index

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from csa_deploy.report.charts.layers import kind_of
-from csa_deploy.report.charts.svg import text, title
+from csa_deploy.report.charts.svg import text
 
 BOX_WIDTH, BOX_HEIGHT = 132, 28
 STEP_X, STEP_Y = 150, 46
@@ -106,8 +106,7 @@ def _box(row: Mapping[str, Any], place: Place) -> str:
     values = {key: row.get(key) for key in ("op", "precision", "macs", "bytes", "time_us", "error", "module", "name")}
     values["shape"] = " x ".join(str(e) for e in row["shape"] or ())
     data = "".join(f' data-{k.replace("_", "-")}="{escape(str(v))}"' for k, v in values.items() if v is not None)
-    tip = title(f"{row['name']}\n{row['op']} {values['shape']}\n{row['module']}")
     return (
-        f'<g class="node {kind_of(row["op"])}"{data}>{tip}<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" '
+        f'<g class="node {kind_of(row["op"])}"{data}><rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" '
         f'height="{BOX_HEIGHT}" rx="5"/>{text(x + BOX_WIDTH / 2, y + 18, row["op"][:17], anchor="middle")}</g>'
     )

@@ -166,6 +166,11 @@
     for (const node of known) one("rect", node).style.cssText = `fill: ${heat(Math.sqrt(Number(node.dataset[key]) / most))}; stroke: var(--soft)`;
     legend(known.length ? [[heat(0), "0"], [heat(0.5), "a quarter"], [heat(1), `${most.toPrecision(3)} ${units[by]}`]] : [["var(--c5)", "not measured for this graph"]]);
   }
+  for (const node of all(".node")) {
+    const tip = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    tip.textContent = [node.dataset.name, node.dataset.op + " " + node.dataset.shape, node.dataset.module].join("\n");
+    node.prepend(tip);
+  }
   const find = () => {
     const wanted = one("#find").value.trim().toLowerCase();
     for (const node of all(".node")) {
@@ -223,8 +228,8 @@
   }
   setTheme(remembered.get());
 
-  // On paper everything is open.
+  // On paper all parts are open, but not the tables of hundreds of rows.
   let closed = [];
-  addEventListener("beforeprint", () => { closed = all("details:not([open])"); closed.forEach((box) => { box.open = true; }); });
+  addEventListener("beforeprint", () => { closed = all("details.paper:not([open])"); closed.forEach((box) => { box.open = true; }); });
   addEventListener("afterprint", () => closed.forEach((box) => { box.open = false; }));
 })();
