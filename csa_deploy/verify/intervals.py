@@ -17,7 +17,7 @@ LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
 _HALVINGS = 60
-_AT_ONCE = 1_000_000  # numbers in memory while resampling
+_AT_ONCE = 200_000  # numbers in memory while resampling
 RESAMPLES = 1000
 FEWEST = 10
 """Samples from which a bootstrap says anything: fewer do not show the spread of the data."""

@@ -145,22 +145,21 @@ def arbitrate(
     try:
         double = _in_double(reference)
         found = []
-        for candidate in candidates:
-            for output, metrics in candidate.outputs.items():
-                sample = metrics.worst(1)[0]["id"]
-                if sample not in feeds:
-                    continue
-                exact = run_padded(double, _cast(feeds[sample]))[output]
-                errors = [np.abs(r[output] - exact).max() for r in _both(reference, candidate, feeds[sample])]
-                found.append(Arbitration(candidate.label, sample, output, float(errors[0]), float(errors[1])))
+        for sample, feed in feeds.items():
+            exact, ours = run_padded(double, _cast(feed)), run_padded(reference, feed)
+            for candidate, output in _worst_on(sample, candidates):
+                sides = ours[output], candidate.run(feed)[output]
+                errors = [float(np.abs(side - exact[output]).max()) for side in sides]
+                found.append(Arbitration(candidate.label, sample, output, errors[0], errors[1]))
         return found, ""
     except Exception as error:  # other people's modules may hold FP32 constants, and say so in many ways
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         return [], f"the module does not run in FP64: {said}"
 
 
-def _both(reference: Runner, candidate: Candidate, feed: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
-    return run_padded(reference, feed), candidate.run(feed)
+def _worst_on(sample: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
+    """Candidates and outputs whose worst sample it is."""
+    return [(c, name) for c in candidates for name, m in c.outputs.items() if m.worst(1)[0]["id"] == sample]
 
 
 def _cast(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -69,48 +69,59 @@ def run(context: Context) -> StageOutput:
         candidates = collect(context, not_measured)
         for candidate in candidates:
             stack.enter_context(candidate.runner)
-        data = open_data(context, preprocessing)
-        stream = Stream(lambda p: open_data(context, p), reference, preprocessing, candidates, context.config.batch)
-        meta = {
-            "network": context.config.network,
-            "data": data.name,
-            "total": len(data),
-            "seed": context.config.seed,
-            "trained": _trained(context),
-            "differs": {c.label: found for c in candidates if (found := differences(preprocessing, c.preprocessing))},
-        }
-        try:
-            stream.run(context.progress)
-        except BaseException:
-            _keep_partial(context, stream, meta)
-            raise
-        results = results_of(stream, meta)
-        judgement = judge_results(results, context.config.bounds)
-        names = preprocessing.classes if preprocessing else ()
-        judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
-        arbitrations, reason = _arbitrate(stream, candidates, data, reference)
-        if reason:
-            not_measured.append({"what": "FP64 reference", "reason": reason})
-        blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
-        explained, unexplained = explain(context, reference, blamed, data)
-        if context.config.localize:
-            unexplained += unopened(context, not_measured)
-        record = {
-            **judgement.to_json(),
-            "reference": reference.describe(),
-            "data": {
-                "name": data.name,
-                "samples": len(data),
-                "labelled": data.labelled,
-                "sha256": data.fingerprint(),
-                "tensors_sha256": stream.digest(),
-            },
-            "candidates": judged,
-            "arbitration": [a.to_json() for a in arbitrations],
-            "localization": [e.to_json() for e in explained],
-            "not_measured": not_measured + unexplained,
-        }
-    record["summary"] = _summary(judged, len(data))
+        return compare(context, reference, preprocessing, candidates, not_measured)
+
+
+def compare(
+    context: Context,
+    reference: Runner,
+    preprocessing: Preprocessing | None,
+    candidates: list[Candidate],
+    not_measured: list[dict[str, str]],
+) -> StageOutput:
+    """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
+    data = open_data(context, preprocessing)
+    stream = Stream(lambda p: open_data(context, p), reference, preprocessing, candidates, context.config.batch)
+    meta = {
+        "network": context.config.network,
+        "data": data.name,
+        "total": len(data),
+        "seed": context.config.seed,
+        "trained": _trained(context),
+        "differs": {c.label: found for c in candidates if (found := differences(preprocessing, c.preprocessing))},
+    }
+    try:
+        stream.run(context.progress)
+    except BaseException:
+        _keep_partial(context, stream, meta)
+        raise
+    results = results_of(stream, meta)
+    judgement = judge_results(results, context.config.bounds)
+    names = preprocessing.classes if preprocessing else ()
+    judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
+    arbitrations, reason = _arbitrate(stream, candidates, data, reference)
+    if reason:
+        not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
+    blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
+    explained, unexplained = explain(context, reference, blamed, data)
+    if context.config.localize:
+        unexplained += unopened(context, not_measured)
+    record = {
+        **judgement.to_json(),
+        "summary": _summary(judged, len(data)),
+        "reference": reference.describe(),
+        "data": {
+            "name": data.name,
+            "samples": len(data),
+            "labelled": data.labelled,
+            "sha256": data.fingerprint(),
+            "tensors_sha256": stream.digest(),
+        },
+        "candidates": judged,
+        "arbitration": [a.to_json() for a in arbitrations],
+        "localization": [e.to_json() for e in explained],
+        "not_measured": not_measured + unexplained,
+    }
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
     context.path(PARTIAL).unlink(missing_ok=True)
