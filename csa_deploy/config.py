@@ -169,7 +169,7 @@ class Config(BaseModel):
     fp16_io: bool = False
     keep_fp32: Texts = ()
     calib: str | None = None
-    calib_method: Literal["minmax", "entropy", "percentile", "mse"] = "mse"
+    calib_method: Literal["minmax", "entropy", "entropy-published", "percentile", "mse"] = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"

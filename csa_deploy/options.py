@@ -50,7 +50,7 @@ OPTIONS: dict[str, Option] = {
         str,
         "Images to calibrate INT8 on: a folder, an .npz, a named set, or random; default: the network's training set.",
     ),
-    "calib_method": Option(str, "Range of INT8 activations: minmax, entropy, percentile or mse; default mse."),
+    "calib_method": Option(str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published."),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
     "search": Option(bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes."),
     "backend": Option(str, "auto, tensorrt, tensorrt-rtx or trtexec; auto takes TensorRT when a GPU is there."),

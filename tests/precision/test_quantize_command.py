@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from csa_deploy.precision.thresholds import METHODS
 from csa_deploy.precision.trt_cache import read_cache
 
 SETTINGS = ("--precision", "fp32,fp16,int8", "--calib-samples", 64, "--samples", 100)
@@ -48,7 +49,7 @@ def test_the_audit_holds_what_a_review_needs(quantized):
     assert audit["images"] == len(audit["hashes"]) == 64
     assert audit["data"] == "digits:train" and audit["random"] is False
     tensor = next(iter(audit["tensors"].values()))
-    assert set(tensor["thresholds"]) == set(tensor["clipped"]) == {"minmax", "entropy", "percentile", "mse"}
+    assert set(tensor["thresholds"]) == set(tensor["clipped"]) == set(METHODS)
     assert sum(tensor["histogram"]["counts"]) == tensor["values"]
     assert audit["preprocessing"]["size"] == [32, 32]
     int8 = record["precisions"]["int8"]
