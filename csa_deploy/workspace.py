@@ -215,11 +215,12 @@ class Workspace:
     def commit(self, name: str, key: str, output: StageOutput) -> None:
         """Move a stage's files into place, then state them in the manifest."""
         previous = self.stage(name)
+        artifacts = {**output.artifacts, **_weights_beside(output.artifacts)}
         if previous:  # files that this run does not make any more
-            for relative in {*previous["artifacts"], *previous["unhashed"]} - {*output.artifacts, *output.unhashed}:
+            for relative in {*previous["artifacts"], *previous["unhashed"]} - {*artifacts, *output.unhashed}:
                 (self.root / relative).unlink(missing_ok=True)
         record, measured = f"records/{name}.json", f"measurements/{name}.json"
-        for relative, source in {**output.artifacts, **output.unhashed}.items():
+        for relative, source in {**artifacts, **output.unhashed}.items():
             target = self.root / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
@@ -230,7 +231,7 @@ class Workspace:
             "passed": output.failure is None,
             "artifacts": {
                 relative: {"sha256": sha256_of(self.root / relative), "bytes": (self.root / relative).stat().st_size}
-                for relative in [*output.artifacts, record]
+                for relative in [*artifacts, record]
             },
             "unhashed": sorted([*output.unhashed, measured]),
         }
@@ -249,6 +250,13 @@ class Workspace:
         """Write the manifest."""
         self.manifest["csa_deploy"] = __version__
         write_atomic(self.root / MANIFEST, dump_json(self.manifest))
+
+
+def _weights_beside(artifacts: Mapping[str, Path]) -> dict[str, Path]:
+    """The weights of graphs that are too large to hold them, which lie in a file of their own (graph/load.py)."""
+    graphs = {relative: source for relative, source in artifacts.items() if relative.endswith(".onnx")}
+    beside = {f"{relative}.data": source.with_name(f"{source.name}.data") for relative, source in graphs.items()}
+    return {relative: source for relative, source in beside.items() if source.is_file()}
 
 
 def _remove(lock: Path, made: Iterable[Path]) -> None:

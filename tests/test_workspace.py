@@ -78,6 +78,21 @@ def test_files_that_are_not_made_any_more_go(root: Path) -> None:
     assert list(Workspace(root).manifest["stages"]["export"]["artifacts"]) == ["records/export.json"]
 
 
+def test_the_weights_of_a_large_graph_come_along(root: Path) -> None:
+    """They lie in a file beside it, which no stage names: it is kept, hashed, and goes with the graph."""
+    workspace = Workspace(root)
+    with workspace.locked(), workspace.scratch("export") as scratch:
+        (scratch / "a.onnx").write_text("graph")
+        (scratch / "a.onnx.data").write_text("weights")
+        workspace.commit("export", "k", StageOutput({"summary": ""}, artifacts={"onnx/a.onnx": scratch / "a.onnx"}))
+    assert (root / "onnx/a.onnx.data").read_text() == "weights"
+    assert workspace.is_current("export", "k")
+    (root / "onnx/a.onnx.data").write_text("other")
+    assert not workspace.is_current("export", "k")
+    commit(root)
+    assert not (root / "onnx/a.onnx.data").exists()
+
+
 def test_forget_takes_out_of_the_manifest_only(root: Path) -> None:
     workspace = commit(root)
     workspace.forget(["export", "never there"])

@@ -20,6 +20,7 @@ from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import external_files
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -57,9 +58,10 @@ def make_bundle(
         UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
     """
     record = _graph_record(workspace, precision)
-    graph = workspace.root / record["graph"]
-    files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
     engine = _engine(workspace, precision)
+    graph = workspace.root / record["graph"] if engine is None else _built_graph(workspace, engine)
+    files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
+    files |= {f"graph/{name}": file for name, file in external_files(graph).items()}
     if engine is not None:
         files |= _engine_files(workspace, engine)
     files |= _evidence(workspace)
@@ -72,7 +74,7 @@ def make_bundle(
     network = str(workspace.manifest["config"].get("network", workspace.root.name))
     builder = f"{engine['backend']} {engine['version']}" if engine else None
     files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
-    files[INDEX] = dump_json(_index(workspace, network, precision, engine, record, samples, hashes)).encode()
+    files[INDEX] = dump_json(_index(workspace, network, precision, engine, graph, samples, hashes)).encode()
     sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     files[SUMS] = sums
     if key is not None:
@@ -97,6 +99,15 @@ def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:
     return found
 
 
+def _built_graph(workspace: Workspace, engine: dict[str, Any]) -> Path:
+    """The graph that an engine was built of: not always that of its precision (TensorRT 8 makes FP16 of FP32)."""
+    stated = read_passport(workspace.root / engine["passport"])["graph"]
+    graph = workspace.root / "onnx" / stated["file"]
+    if not graph.is_file() or sha256_of(graph) != stated["sha256"]:
+        raise UsageError(f"{graph}: not the graph that the engine was built of", fix="run `csa-deploy build` again")
+    return graph
+
+
 def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, bytes | Path]:
     path = workspace.root / engine["path"]
     if check_engine(path) is None:
@@ -107,6 +118,8 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     files["engine/gates.json"] = dump_json(_gates(workspace)).encode()
     network = workspace.root / engine["network"]
     files[f"engine/{network.name}"] = network
+    if engine["inspection"]:
+        files[f"engine/{engine['inspection']}"] = path.with_name(engine["inspection"])
     return files
 
 
@@ -163,7 +176,7 @@ def _index(
     network: str,
     precision: str,
     engine: dict[str, Any] | None,
-    graph: dict[str, Any],
+    graph: Path,
     samples: Samples,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
@@ -181,7 +194,7 @@ def _index(
         "kind": "engine" if engine else "graph",
         "engine": f"engine/{Path(engine['path']).name}" if engine else None,
         "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
-        "graph": f"graph/{Path(graph['graph']).name}",
+        "graph": f"graph/{graph.name}",
         "rebuild": rebuild,
         "samples": samples.to_json(),
         "files": hashes,

@@ -119,16 +119,18 @@ def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
 
 
 def _contradictions(archive: Archive, index: dict[str, Any]) -> list[str]:
-    """Engine and passport of a bundle whose hashes are right: do they belong together?"""
+    """Engine, passport and graph of a bundle whose hashes are right: do they belong together?"""
     engine = index.get("engine")
     if engine is None:
         return []
     try:
         passport = json.loads(archive.read(f"{engine}.passport.json"))
-        stated, seal = passport["engine"]["sha256"], passport["seal"]
+        stated, seal, graph = passport["engine"]["sha256"], passport["seal"], passport["graph"]["sha256"]
     except (ValueError, KeyError, TypeError, UsageError):
         return [f"{engine}: its passport is missing or not readable"]
     found = [] if seal == seal_of(passport) else [f"{engine}.passport.json: edited, its seal does not match"]
     if stated != index["files"].get(engine):
         found.append(f"{engine}: not the engine that its passport describes")
+    if graph != index["files"].get(index["graph"]):
+        found.append(f"{index['graph']}: not the graph that the passport says the engine was built of")
     return found

@@ -72,11 +72,14 @@ def plan_for(context: Context, precision: Any) -> BuildPlan:
 
 
 def graph_for(context: Context, builder: Builder, precision: str) -> Path:
-    """The graph that is built; TensorRT 8 makes FP16 itself, of the FP32 graph."""
+    """The graph that is built.
+
+    That is the FP32 graph where TensorRT makes the precision itself: FP16 in version 8, INT8 of a calibration cache.
+    """
     machine = builder.machine
-    weakly_typed = machine is not None and not machine.version.strongly_typed
-    graphs = context.graphs()
-    return context.path(graphs["fp32" if precision == "fp16" and weakly_typed else precision])
+    makes_fp16 = precision == "fp16" and machine is not None and not machine.version.strongly_typed
+    makes_int8 = precision == "int8" and builder.options.calibration_cache is not None
+    return context.path(context.graphs()["fp32" if makes_fp16 or makes_int8 else precision])
 
 
 def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:

@@ -17,10 +17,10 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, build_command
 from csa_deploy.engine.trtexec_messages import explain, plain
-from csa_deploy.engine.trtexec_options import Version
+from csa_deploy.engine.trtexec_options import LAST_OPSET_OF_8, Version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import BuildFailedError, UsageError
-from csa_deploy.graph.load import all_tensors, load_model, require_static
+from csa_deploy.graph.load import all_tensors, external_files, load_model, require_static
 from csa_deploy.target.job import Finished, Job, run_job
 from csa_deploy.target.machine import Machine
 from csa_deploy.workspace import sha256_of, write_atomic
@@ -116,12 +116,18 @@ def check_graph(
     """
     model = load_model(model_path, full_check=False)
     require_static(model)
+    _require_opset(model, model_path.name, version)
     halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
         value.type.tensor_type.elem_type == TensorProto.FLOAT16
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
     )
     quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
     calibrated = options.calibration_cache is not None
+    if calibrated and quantized:
+        raise UsageError(
+            f"{model_path.name} holds Q/DQ nodes, with which TensorRT ignores a calibration cache",
+            fix="build the FP32 graph with the cache, or this one without",
+        )
     fits = {
         "fp32": not halves and not quantized,
         "fp16": halves or not version.strongly_typed,
@@ -139,6 +145,19 @@ def check_graph(
     return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
 
 
+def _require_opset(model: onnx.ModelProto, name: str, version: Version) -> None:
+    """TensorRT 8.6 can read a newer graph as an older one and compute something else.
+
+    Reductions whose axes are an input did (NVIDIA/TensorRT issue 3467); TensorRT 10 refuses what it does not know.
+    """
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if not version.strongly_typed and opset > LAST_OPSET_OF_8:
+        raise UsageError(
+            f"{name} is of opset {opset}, TensorRT {version} takes up to {LAST_OPSET_OF_8}",
+            fix="add --tensorrt 8.6, so that the graph is exported for it",
+        )
+
+
 def _infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
     return tuple(_info(value) for value in values)
 
@@ -152,7 +171,7 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions, attempt: int) -> Job:
-    files = {_MODEL: model}
+    files = {_MODEL: model, **_weights(model)}
     cache = options.calibration_cache
     if cache is not None:
         if not cache.is_file():
@@ -165,6 +184,18 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     )
     outputs = [ENGINE, LAYERS, *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
+
+
+def _weights(model: Path) -> dict[str, Path]:
+    """Files that hold the weights of a large graph; they lie beside it on the target as they do here."""
+    found = external_files(model)
+    for name in found:
+        if "/" in name or name in (_MODEL, _CALIBRATION, CACHE):
+            raise UsageError(
+                f"{model.name}: its external data {name!r} cannot be sent under that name",
+                fix="save it again with one data file beside it (onnx.save_model(..., save_as_external_data=True))",
+            )
+    return found
 
 
 def _keep_layers(finished: Finished, out: Path) -> Path | None:

@@ -13,6 +13,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 FIRST, LAST = (8, 6), (11, 1)  # the versions that were read
 _LAST_WEAK = (10, 16)
+LAST_OPSET_OF_8 = 17  # of ONNX, by the operator list of 8.6's parser
 
 # Option -> first and last version that has it.
 OPTIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {

@@ -50,6 +50,13 @@ def load_model(path: Path, *, full_check: bool = True) -> onnx.ModelProto:
     return model
 
 
+def external_files(path: Path) -> dict[str, Path]:
+    """External data of an ONNX file: name as it stands in the file -> file. :func:`load_model` checks them."""
+    model = onnx.load(path, load_external_data=False)
+    names = {ExternalDataInfo(tensor).location for tensor in all_tensors(model) if uses_external_data(tensor)}
+    return {name: path.parent / name for name in sorted(names)}
+
+
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.exists():
         raise UsageError(f"no such model file: {path}", fix="give the path of an existing .onnx file")

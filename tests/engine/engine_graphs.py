@@ -17,6 +17,7 @@ def save_graph(
     inputs: dict[str, tuple[int, Sequence[Any]]],
     outputs: dict[str, tuple[int, Sequence[Any]]],
     weights: dict[str, np.ndarray] | None = None,
+    opset: int = 18,
 ) -> Path:
     """Write an ONNX file; inputs and outputs as name -> (element type, shape)."""
     domains = {node.domain for node in nodes} - {""}
@@ -27,7 +28,7 @@ def save_graph(
         [helper.make_tensor_value_info(name, *spec) for name, spec in outputs.items()],
         [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
-    opsets = [helper.make_opsetid("", 18), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
 

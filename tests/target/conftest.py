@@ -129,7 +129,8 @@ def linear_graph(path: Path, dtype: type = np.float32) -> Path:
     kind = TensorProto.FLOAT if dtype == np.float32 else TensorProto.FLOAT16
     weights = {"w": np.random.default_rng(1).standard_normal((4, 3)).astype(dtype)}
     node = helper.make_node("MatMul", ["x", "w"], ["y"], name="/net/fc")
-    return save_graph(path, [node], {"x": (kind, [1, 4])}, {"y": (kind, [1, 3])}, weights)
+    # The newest opset that TensorRT 8.6 takes.
+    return save_graph(path, [node], {"x": (kind, [1, 4])}, {"y": (kind, [1, 3])}, weights, opset=17)
 
 
 @pytest.fixture(scope="session")

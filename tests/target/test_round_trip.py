@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from engine_graphs import lrn_graph
 
@@ -162,6 +163,70 @@ def test_calibration_cache_and_timing_cache_travel(here: Callable[[str], Any], g
         assert {"--calib=calibration.cache", "--timingCacheFile=timing.cache"} <= set(result.command)
         with pytest.raises(UsageError, match="no such calibration cache"):
             trtexec_build(machine, graph, tmp_path / "e", plan, TrtexecOptions(calibration_cache=tmp_path / "missing"))
+
+
+def test_weights_in_a_file_of_their_own_travel(
+    sshd, trtexec: Callable[[str], Path], graph: Path, tmp_path: Path
+) -> None:
+    """A graph beyond 2 GB holds no weights itself."""
+    model, apart = onnx.load(graph), tmp_path / "apart.onnx"
+    onnx.save(model, apart, save_as_external_data=True, location="apart.onnx.data", size_threshold=0)
+    assert apart.with_name("apart.onnx.data").stat().st_size == 4 * 3 * 4
+    config = sshd.config(workdir=str(tmp_path / "there"), trtexec=str(trtexec("10.3.0")))
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    with open_machine(config) as machine:
+        trtexec_build(machine, apart, tmp_path / "e", BuildPlan(backend="trtexec"))
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+            there = runner.run(feeds)
+    with OnnxRuntimeRunner(graph, threads=1) as here:
+        assert np.array_equal(here.run(feeds)["y"], there["y"])
+
+
+def test_weights_that_would_lie_elsewhere_are_refused(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    apart = tmp_path / "apart.onnx"
+    onnx.save(onnx.load(graph), apart, save_as_external_data=True, location="sub/w", size_threshold=0)
+    with here("10.3.0") as machine, pytest.raises(UsageError, match="'sub/w' cannot be sent under that name"):
+        trtexec_build(machine, apart, tmp_path / "e", BuildPlan(backend="trtexec"))
+
+
+def test_a_graph_that_is_too_new_for_the_parser_is_refused(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    newer = onnx.load(graph)
+    newer.opset_import[0].version = 18
+    onnx.save(newer, tmp_path / "newer.onnx")
+    with here("8.6.13") as machine, pytest.raises(UsageError) as caught:
+        trtexec_build(machine, tmp_path / "newer.onnx", tmp_path / "e", BuildPlan(backend="trtexec"))
+    assert "is of opset 18, TensorRT 8.6.13 takes up to 17" in caught.value.message
+    with here("10.3.0") as machine:
+        trtexec_build(machine, tmp_path / "newer.onnx", tmp_path / "e", BuildPlan(backend="trtexec"))
+
+
+def test_dla_and_safety_builds_pass_what_they_are_asked_for(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    """Of the build; and of the run, which has to say again where it happens."""
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    plan = BuildPlan(backend="trtexec", precision="fp16", restricted=True)
+    formats = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
+    with here("8.6.13") as machine:
+        options = TrtexecOptions(dla_core=1, gpu_fallback=True, memory_pools={"dlaSRAM": 1})
+        result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
+        assert {"--useDLACore=1", "--allowGPUFallback", "--memPoolSize=dlaSRAM:1", "--fp16"} <= set(result.command)
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs, options=options) as runner:
+            assert runner.run({"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 3)
+            assert "--useDLACore=1" in runner._command("engine.plan", {}, None)
+        loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
+        assert {"--buildDLAStandalone", "--inputIOFormats=fp16:chw16"} <= set(
+            trtexec_build(machine, graph, tmp_path / "l", plan, loadable).command
+        )
+        safe = trtexec_build(machine, graph, tmp_path / "s", plan, TrtexecOptions(safe=True))
+        assert "--safe" in safe.command
+        assert safe.restricted.evidence == "safety-build"
+    with here("11.1.0") as machine, pytest.raises(UsageError, match="builds for no DLA"):
+        trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
 
 
 def test_clocks_that_change_are_told(

@@ -60,9 +60,9 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
     import onnx
 
     try:
-        content = Path(options["--onnx"]).read_bytes()
-        model = onnx.load_model_from_string(content)
+        model = onnx.load(options["--onnx"])  # with the weights that lie beside it
         onnx.checker.check_model(model)
+        content = model.SerializeToString()
     except OSError:
         raise FailedError(f"Could not open file {options['--onnx']}") from None
     except Exception:
