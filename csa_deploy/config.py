@@ -19,6 +19,7 @@ from csa_deploy.options import OPTIONS
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
+Technique = Literal["equalization", "weight_rounding", "bias_correction"]
 
 # Which metrics a budget can bound, and on which side: "min" must be at least the value, "max" at most.
 METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
@@ -75,6 +76,12 @@ def split_commas(value: Any) -> Any:
         parts = [p.strip() if isinstance(p, str) else p for v in value for p in (str(v).split(","))]
         return list(dict.fromkeys(p for p in parts if p))
     return value
+
+
+def parse_techniques(value: Any) -> Any:
+    """``auto`` is every technique, ``none`` is none; dashes and underscores mean the same."""
+    names = [str(name).replace("-", "_") for name in split_commas(value)]
+    return {"auto": get_args(Technique), "none": ()}.get(",".join(names), names)
 
 
 def parse_budget(value: Any) -> Any:
@@ -172,6 +179,7 @@ class Config(BaseModel):
     calib_method: Literal["minmax", "entropy", "entropy-published", "percentile", "mse"] = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
+    techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
     target: str | None = None
     builder_option: Texts = ()

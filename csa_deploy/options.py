@@ -53,6 +53,11 @@ OPTIONS: dict[str, Option] = {
     "calib_method": Option(str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published."),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
     "search": Option(bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes."),
+    "techniques": Option(
+        list[str],
+        "Ways to better INT8 that are tried, and kept where they pay: equalization, weight-rounding, bias-correction; "
+        "auto (default) tries all, none none.",
+    ),
     "backend": Option(str, "auto, tensorrt, tensorrt-rtx or trtexec; auto takes TensorRT when a GPU is there."),
     "target": Option(str, "YAML file of a target: build and run engines there, over ssh, with its own trtexec."),
     "builder_option": Option(list[str], "Option for trtexec NAME=VALUE, such as dla_core=0 (repeatable)."),
@@ -86,7 +91,7 @@ OPTIONS: dict[str, Option] = {
 
 EXPORT = ("checkpoint", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed")
 CHECK = ("scope", "strict")
-INT8 = ("calib", "calib_method", "calib_samples", "search")
+INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
     *("restricted", "backend", "compute_capability"),

@@ -59,8 +59,19 @@ def _show(workspace: Workspace, console: Console) -> None:
     console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8['cache']))}")
     estimates = ", ".join(f"{name} {value:.3f} ms" for name, value in int8["estimated_latency_ms"].items())
     console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {estimates}")
+    for name, found in int8["techniques"].items():
+        console.show(f"{name.replace('_', ' ')}: {escape(_evidence(found))}")
     if points := int8["search"].get("pareto"):
         console.show(_pareto(points, int8["search"]))
+
+
+def _evidence(found: dict[str, Any]) -> str:
+    """What a technique brought on the calibration images that it was not fitted to."""
+    if "snr_db_with" not in found:
+        return f"off: {found['reason']}"
+    before, after = float(found["snr_db_without"]), float(found["snr_db_with"])
+    told = f"{after - before:+.1f} dB ({before:.1f} to {after:.1f} dB on {found['images']} calibration images)"
+    return f"{'on' if found['used'] else 'off'}, {told}; {found['reason']}"
 
 
 def _diagnose(path: Path, console: Console) -> None:

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-from csa_deploy.graph.shapes import editable, infer_shapes, static_shape
+from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
+from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.placement import Layer, Placement
-from csa_deploy.precision.qdq import quantize_weight
+from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
-
-Feeds = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,32 +30,36 @@ class _Means:
     rounded: np.ndarray
 
 
-def correct_biases(
+def corrected_biases(
     model: onnx.ModelProto,
     placement: Placement,
     thresholds: Mapping[str, float],
     samples: Iterable[Feeds],
     *,
+    adjustments: Adjustments = NOTHING,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> onnx.ModelProto:
-    """The FP32 graph with biases that make up for the mean error of INT8; to be quantized with the same thresholds.
+) -> dict[str, np.ndarray]:
+    """Biases by node that make up for the mean error of INT8; to be quantized with the same thresholds.
 
     Args:
-        model: FP32 graph; not changed.
+        model: FP32 graph.
         placement: layers that will be INT8. Those without a bias get one where the operator takes it.
         thresholds: by activation.
         samples: network inputs of the graph's batch size.
+        adjustments: weights of the layers that are not plainly rounded.
         threads: of ONNX Runtime.
         progress: called with the number of samples done.
     """
     layers = [layer for layer in placement.layers if layer.weight and layer.activations[0] in thresholds]
     means = _measure(model, layers, thresholds, samples, threads, progress)
-    view = editable(model)
-    nodes = {node.name: node for node in view.graph}
+    nodes = {node.name: node for node in inferred(model).graph}
+    found = {}
     for layer in layers:
-        _correct(view.graph, nodes[layer.name], layer, means[layer.activations[0]])
-    return ir.to_proto(view)
+        bias = _corrected(nodes[layer.name], layer, means[layer.activations[0]], adjustments)
+        if bias is not None:
+            found[layer.name] = bias
+    return found
 
 
 def _measure(
@@ -70,12 +72,7 @@ def _measure(
 ) -> dict[str, _Means]:
     """Means of the inputs of ``layers``, computed in ONNX Runtime: one number per channel comes out."""
     names = list(dict.fromkeys(layer.activations[0] for layer in layers))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    instrumented = _instrumented(model, {name: thresholds[name] for name in names})
-    session = ort.InferenceSession(instrumented.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(_instrumented(model, {name: thresholds[name] for name in names}), threads)
     outputs = [f"{name}{suffix}" for name in names for suffix in ("_mean", "_int8_mean")]
     sums: list[np.ndarray] | None = None
     count = 0
@@ -122,24 +119,23 @@ def _mean(view: ir.Model, source: ir.Value, axes: ir.Value, out: ir.Value) -> ir
     return ir.node("ReduceMean", [source], {"axes": listed, "keepdims": 0}, outputs=[out])
 
 
-def _correct(graph: ir.Graph, node: ir.Node, layer: Layer, means: _Means) -> None:
+def _corrected(node: ir.Node, layer: Layer, means: _Means, adjustments: Adjustments) -> np.ndarray | None:
+    """The bias of a layer; None where its operator takes none or its bias is computed."""
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     if node.op_type not in ("Conv", "Gemm") or weight is None or weight.const_value is None:
-        return
+        return None
     if bias is not None and bias.const_value is None:
-        return
-    exact = weight.const_value.numpy().astype(np.float64)
-    rounded = quantize_weight(weight.const_value.numpy(), layer.axis).dequantized().astype(np.float64)
+        return None
+    exact = weight.const_value.numpy()
+    rounded = adjustments.weight(str(weight.name), exact, layer.axis).dequantized()
     error = _response(node, layer, rounded, means.rounded) - _response(node, layer, exact, means.exact)
     old = bias.const_value.numpy() if bias is not None and bias.const_value is not None else np.zeros(len(error))
-    corrected = _constant(graph, f"{node.name}_corrected_bias", (old - error).astype(np.float32))
-    if bias is None:
-        node.resize_inputs(3)
-    node.replace_input_with(2, corrected)
+    return (old - error).astype(np.float32)
 
 
 def _response(node: ir.Node, layer: Layer, weight: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Mean output per channel for a mean input per channel."""
+    weight = weight.astype(np.float64)
     if node.op_type == "Gemm":
         return weight @ mean if layer.axis == 0 else mean @ weight
     outputs, per_group = weight.shape[:2]

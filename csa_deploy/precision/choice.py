@@ -1,7 +1,8 @@
-"""Chooses, by evidence from calibration images, which layers are INT8 and whether their biases are corrected."""
+"""Chooses, by evidence from calibration images, which techniques are used and which layers are INT8."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +10,22 @@ import numpy as np
 import onnx
 
 from csa_deploy.data.base import choose
-from csa_deploy.precision.bias_correction import correct_biases
+from csa_deploy.precision.activations import Feeds
+from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, node_costs
-from csa_deploy.precision.placement import Placement
-from csa_deploy.precision.search import Feeds, SearchResult, compare, search
-from csa_deploy.precision.sensitivity import Sensitivity, estimate, measure
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.search import SearchResult, search
+from csa_deploy.precision.sensitivity import Sensitivity, measure
+from csa_deploy.precision.techniques import Finding, Plan, Workshop, try_techniques
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
 
-SEARCH_IMAGES = 32
+HELD_IMAGES = 32
+_FITTED_IMAGES = 64
 _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that does not depend on the clock
-_BETTER = 0.1  # dB of signal-to-noise that a technique has to bring
 
 
 @dataclass(frozen=True)
@@ -31,40 +33,77 @@ class Choice:
     """What to write.
 
     Attributes:
-        model: FP32 graph to quantize, biases corrected where that pays.
+        plan: FP32 graph to quantize and how, with the techniques that pay.
         kept: layers that go back to floating point, with the reason.
         search: the search's result; None where it was switched off.
-        bias_correction: signal-to-noise in dB without and with it, and whether it is used.
+        techniques: what was found about each.
         latency_ms: estimate by the cost model, for this graph and for FP16 throughout.
     """
 
-    model: onnx.ModelProto
+    plan: Plan
     kept: dict[str, str]
     search: SearchResult | None
-    bias_correction: dict[str, Any]
+    techniques: dict[str, Finding]
     latency_ms: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, without the model."""
         return {
             "search": self.search.to_json() if self.search else {"not_done": "switched off with --no-search"},
-            "techniques": {"bias_correction": self.bias_correction},
+            "techniques": {name: finding.to_json() for name, finding in self.techniques.items()},
             "estimated_latency_ms": self.latency_ms,
         }
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Calibration samples as full batches, with their labels where all have one."""
+
+    feeds: list[Feeds]
+    labels: list[np.ndarray]
+
+    def __post_init__(self) -> None:
+        assert len(self.labels) in (0, len(self.feeds))
+
+    def only(self, indices: Sequence[int]) -> Samples:
+        """Some of the batches."""
+        return Samples([self.feeds[i] for i in indices], [self.labels[i] for i in indices] if self.labels else [])
+
+
 def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str) -> Choice:
-    """Search, then try bias correction on what the search chose."""
+    """Try the techniques on all layers in INT8, then search with those that pay."""
     config = context.config
+    shapes = _shapes(model)
+    size = next(iter(shapes.values()))[0]
+    samples = read_samples(calibration.data, shapes, HELD_IMAGES + _FITTED_IMAGES)
+    held, fitted = split(len(samples.feeds))
+
+    def recalibrate(changed: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:
+        return calibrate(changed, calibration.data, tensors, threads=config.threads, progress=context.progress)
+
+    workshop = Workshop(
+        fitted=samples.only(fitted).feeds,
+        held=samples.only(held).feeds,
+        images=len(held) * size,
+        recalibrate=recalibrate,
+        method=config.calib_method,
+        half_scales=rest == "fp16",
+        seed=config.seed,
+        threads=config.threads,
+        progress=context.progress,
+    )
     placement = calibration.placement.without(config.keep_fp32)
-    samples, labels = search_samples(calibration.data, _shapes(model), SEARCH_IMAGES)
+    plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
+    plan, findings = try_techniques(plan, config.techniques, workshop)
     costs = node_costs(model)
-    network = Switchable(model, placement, calibration.thresholds, threads=config.threads)
+    network = plan.switchable(config.threads)
+    # Those that nothing was fitted to come first; with few images the others make up the number.
+    searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
     def sensitivities() -> list[Sensitivity]:
-        few = samples[: max(1, _INFERENCES // max(1, len(network.layers)))]
+        few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
         measured = measure(network, few, context.progress)
-        estimated = estimate(model, network.layers, calibration.statistics.histograms, calibration.thresholds)
+        estimated = propagated(plan.model, network.layers, plan.thresholds, few, threads=config.threads)
         return [
             Sensitivity(
                 layer.name,
@@ -78,13 +117,12 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
     found = None
     if config.search:
-        found = search(network, samples, labels, _budget(context), costs, sensitivities, rest=rest)
+        labels = np.concatenate(searched.labels) if searched.labels else None
+        found = search(network, searched.feeds, labels, _budget(context), costs, sensitivities, rest=rest)
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
-    chosen = placement.without(kept)
-    corrected, evidence = _bias_correction(network, model, chosen, calibration, samples, config.threads)
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
     estimates = {"int8": 1000 * latency(costs, int8, rest), rest: 1000 * latency(costs, frozenset(), rest)}
-    return Choice(corrected, kept, found, evidence, estimates)
+    return Choice(plan, kept, found, findings, estimates)
 
 
 def _budget(context: Context) -> dict[str, float]:
@@ -94,37 +132,19 @@ def _budget(context: Context) -> dict[str, float]:
     return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
 
 
-def _bias_correction(
-    network: Switchable,
-    model: onnx.ModelProto,
-    placement: Placement,
-    calibration: Calibrated,
-    samples: list[Feeds],
-    threads: int | None,
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The graph with corrected biases and the evidence, or as it was where that is not better."""
-    names = [layer.name for layer in placement.layers if layer.name in {known.name for known in network.layers}]
-    if not names:
-        return model, {"used": False, "reason": "no layer is INT8"}
-    corrected = correct_biases(model, placement, calibration.thresholds, samples, threads=threads)
-    candidate = Switchable(corrected, placement, calibration.thresholds, threads=threads)
-    exact = [network.run(feeds, ()) for feeds in samples]
-    without, with_ = (
-        compare(exact, [graph.run(feeds, names) for feeds in samples], None)["snr_db"] for graph in (network, candidate)
-    )
-    used = with_ > without + _BETTER
-    return corrected if used else model, {"used": used, "snr_db_without": without, "snr_db_with": with_}
+def split(batches: int) -> tuple[list[int], list[int]]:
+    """Every third batch to judge techniques on, and the others to fit them to; a single batch is both."""
+    held = list(range(0, batches, 3))
+    return held, [index for index in range(batches) if index % 3] or held
 
 
-def search_samples(
-    data: CalibrationData, shapes: dict[str, tuple[int, ...]], count: int
-) -> tuple[list[Feeds], np.ndarray | None]:
-    """Up to ``count`` calibration samples, evenly spread, as full batches, with their labels where all have one."""
+def read_samples(data: CalibrationData, shapes: dict[str, tuple[int, ...]], count: int) -> Samples:
+    """Up to ``count`` calibration samples, evenly spread."""
     size = next(iter(shapes.values()))[0]
     batches = list(data.batches(size, choose(len(data), min(count, len(data)), None)))
     labels = [batch.filled_labels(size) for batch in batches]
     known = [label for label in labels if label is not None]
-    return [b.filled(shapes) for b in batches], np.concatenate(known) if len(known) == len(batches) else None
+    return Samples([b.filled(shapes) for b in batches], known if len(known) == len(batches) else [])
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import onnx
 
 from csa_deploy.precision.fp16 import KeptNode, to_fp16
 from csa_deploy.precision.placement import Layer, Placement
-from csa_deploy.precision.qdq import insert_qdq
+from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
 
 # Opset 19 is the first whose QuantizeLinear takes FP16. What it changes over 18 is additions only, so that a graph of
 # opset 18 is one of opset 19; older graphs (TensorRT 8.6) keep FP32 between their INT8 layers, which TensorRT's weak
@@ -63,6 +63,7 @@ def to_int8(
     kept: Mapping[str, str] | None = None,
     keep_fp32: Iterable[str] = (),
     largest: Mapping[str, float] | None = None,
+    adjustments: Adjustments = NOTHING,
 ) -> Int8Result:
     """Write INT8 into a graph.
 
@@ -73,6 +74,7 @@ def to_int8(
         kept: layers to leave in floating point, with the reason.
         keep_fp32: nodes to leave in FP32.
         largest: measured largest value by activation; see :func:`csa_deploy.precision.fp16.to_fp16`.
+        adjustments: weights and biases of INT8 layers that are not the plain ones.
 
     Raises:
         UsageError: ``keep_fp32`` names a node that is not there.
@@ -80,7 +82,7 @@ def to_int8(
     keep_fp32 = tuple(keep_fp32)
     half = rest_of(model) == "fp16"
     reasons = dict(kept or {}) | dict.fromkeys(keep_fp32, "kept on request")
-    quantized = insert_qdq(model, placement, thresholds, kept=reasons, half_scales=half)
+    quantized = insert_qdq(model, placement, thresholds, kept=reasons, half_scales=half, adjustments=adjustments)
     known = {layer.name for layer in placement.layers} | set(placement.refused)
     left = {name: reason for name, reason in quantized.kept.items() if name in known}
     if not half:

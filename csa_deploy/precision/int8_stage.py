@@ -116,6 +116,7 @@ def int8_key(context: Context) -> dict[str, Any]:
         "evaluation": context.data_spec,
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
+        "techniques": config.techniques,
     }
 
 
@@ -176,13 +177,15 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
     """Write the INT8 graph and TensorRT's calibration cache."""
     config, statistics = context.config, calibration.statistics
     choice = choose_layers(context, model, calibration, rest_of(model))
+    plan = choice.plan
     result = to_int8(
-        choice.model,
-        calibration.placement,
-        calibration.thresholds,
+        plan.model,
+        plan.placement,
+        plan.thresholds,
         kept=choice.kept,
         keep_fp32=config.keep_fp32,
-        largest=statistics.largest,
+        largest=plan.largest,
+        adjustments=plan.adjustments,
     )
     path = context.scratch / f"{context.name}.int8.onnx"
     save_model(result.model, path)

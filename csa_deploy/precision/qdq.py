@@ -41,6 +41,26 @@ class QuantizedWeight:
 
 
 @dataclass(frozen=True)
+class Adjustments:
+    """What INT8 layers take instead of plainly rounded weights and their own biases; other layers keep theirs.
+
+    Attributes:
+        weights: by name of the weight and its output-channel axis.
+        biases: by node, FP32 of shape (output channels,); a node without a bias gets one.
+    """
+
+    weights: Mapping[tuple[str, int], QuantizedWeight] = field(default_factory=dict)
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def weight(self, name: str, exact: np.ndarray, axis: int, *, half_scales: bool = False) -> QuantizedWeight:
+        """The INT8 form of a weight: the adjusted one, or the plainly rounded one."""
+        return self.weights.get((name, axis)) or quantize_weight(exact, axis, half_scales=half_scales)
+
+
+NOTHING = Adjustments()
+
+
+@dataclass(frozen=True)
 class QdqResult:
     """A graph with Q/DQ.
 
@@ -88,11 +108,12 @@ def insert_qdq(
     *,
     kept: Mapping[str, str] | None = None,
     half_scales: bool = False,
+    adjustments: Adjustments = NOTHING,
 ) -> QdqResult:
     """Insert Q/DQ around the layers of ``placement``.
 
-    Activations are symmetric per tensor, weights symmetric per output channel, zero points 0; biases stay as they
-    are. Layers with an activation that has no threshold (zero on every calibration image) stay in floating point.
+    Activations are symmetric per tensor, weights symmetric per output channel, zero points 0; biases stay in
+    floating point, and so do layers with an activation that has no threshold (zero on every calibration image).
 
     Args:
         model: FP32 graph; not changed.
@@ -100,6 +121,7 @@ def insert_qdq(
         thresholds: largest value that INT8 represents, by activation, above zero.
         kept: layers to leave in floating point, with the reason.
         half_scales: make scales that FP16 represents, for a graph that :func:`to_fp16` types afterwards.
+        adjustments: weights and biases of INT8 layers that are not the plain ones.
     """
     reasons = dict(placement.refused) | dict(kept or {})
     layers = []
@@ -112,7 +134,7 @@ def insert_qdq(
             continue
         layers.append(layer)
     view = editable(model)
-    writer = _Writer(view.graph, thresholds, half_scales)
+    writer = _Writer(view.graph, thresholds, half_scales, adjustments)
     nodes = {node.name: node for node in view.graph}
     for layer in layers:
         writer.quantize(nodes[layer.name], layer)
@@ -126,8 +148,10 @@ def insert_qdq(
 class _Writer:
     """Adds Q/DQ nodes to a graph in place; a tensor gets one pair, whoever reads it."""
 
-    def __init__(self, graph: ir.Graph, thresholds: Mapping[str, float], half_scales: bool) -> None:
-        self._half = half_scales
+    def __init__(
+        self, graph: ir.Graph, thresholds: Mapping[str, float], half_scales: bool, adjustments: Adjustments
+    ) -> None:
+        self._half, self._adjustments = half_scales, adjustments
         self.scales: dict[str, float] = {}
         self._graph = graph
         self._thresholds = thresholds
@@ -145,6 +169,11 @@ class _Writer:
             weight = node.inputs[1]
             assert weight is not None
             node.replace_input_with(1, self._weight(node, weight, layer.axis))
+        if layer.name in self._adjustments.biases:
+            if len(node.inputs) < 3:
+                node.resize_inputs(3)
+            bias = self._adjustments.biases[layer.name]
+            node.replace_input_with(2, self._constant(f"{layer.name}_corrected_bias", bias))
 
     def _activation(self, value: ir.Value) -> ir.Value:
         name = str(value.name)
@@ -168,7 +197,7 @@ class _Writer:
         name = str(value.name)
         if (name, axis) not in self._weights:
             assert value.const_value is not None
-            quantized = quantize_weight(value.const_value.numpy(), axis, half_scales=self._half)
+            quantized = self._adjustments.weight(name, value.const_value.numpy(), axis, half_scales=self._half)
             stem = name if (name, 1 - axis) not in self._weights else f"{name}_axis{axis}"
             inputs = [
                 self._constant(f"{stem}_int8", quantized.values),

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.config import METRIC_BOUNDS
+from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, NodeCost, latency
 from csa_deploy.precision.sensitivity import Sensitivity, rank_correlation
 from csa_deploy.precision.switch import Switchable
 
-Feeds = dict[str, np.ndarray]
 BOUNDED = ("snr_db", "cosine", "top1_agreement", "top1_drop")
 """Metrics that the search can hold; the others are the accuracy gate's alone."""
 
@@ -104,6 +104,7 @@ def search(
         rest: precision of what is not INT8.
     """
     names = [layer.name for layer in network.layers]
+    images = sum(len(next(iter(feeds.values()))) for feeds in samples)
     exact = [network.run(feeds, ()) for feeds in samples]
     held = {m: b for m, b in budget.items() if m in BOUNDED and (m != "top1_drop" or labels is not None)}
     points: dict[int, Point] = {}
@@ -115,7 +116,7 @@ def search(
             int8 = [name for name in names if name not in gone]
             metrics = compare(exact, [network.run(feeds, int8) for feeds in samples], labels)
             seconds = latency(dict(costs), frozenset(int8), rest)
-            points[count] = Point(count, metrics, _holds(metrics, held, len(samples)), 1000 * seconds)
+            points[count] = Point(count, metrics, _holds(metrics, held, images), 1000 * seconds)
         return points[count]
 
     chosen = 0
@@ -127,7 +128,7 @@ def search(
         points=tuple(points[count] for count in sorted(points)),
         sensitivities=tuple(ranked),
         returned=tuple(s.name for s in ranked[:chosen]),
-        images=len(samples),
+        images=images,
         budget=held,
     )
 

@@ -1,21 +1,15 @@
-"""What each layer's INT8 costs in accuracy: measured by quantizing it alone, and estimated from the histograms."""
+"""What each layer's INT8 costs in accuracy, measured by quantizing it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
-from csa_deploy.precision.histogram import Histogram
-from csa_deploy.precision.placement import Layer
-from csa_deploy.precision.qdq import quantize_weight
+from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.switch import Switchable
-from csa_deploy.precision.thresholds import LEVELS
-
-Feeds = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,7 @@ class Sensitivity:
         name: of the node.
         op: its operator.
         measured: energy of the output error with only this layer in INT8, relative to the energy of the output.
-        estimated: relative error energy of its quantized inputs and weights, from the statistics alone.
+        estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`.
         saved: seconds that INT8 saves, estimated.
     """
 
@@ -59,37 +53,6 @@ def measure(
         if progress:
             progress(number + 1, len(network.layers))
     return found
-
-
-def estimate(
-    model: onnx.ModelProto,
-    layers: Sequence[Layer],
-    histograms: Mapping[str, Histogram],
-    thresholds: Mapping[str, float],
-) -> dict[str, float]:
-    """Relative error energy of each layer's inputs and weight, without running anything."""
-    weights = {t.name: t for t in model.graph.initializer}
-    found = {}
-    for layer in layers:
-        error = sum(_rounding(histograms[name], thresholds[name]) for name in layer.activations.values())
-        if layer.weight:
-            error += _weight_error(onnx.numpy_helper.to_array(weights[layer.weight]), layer.axis)
-        found[layer.name] = error
-    return found
-
-
-def _rounding(histogram: Histogram, threshold: float) -> float:
-    values, counts, scale = histogram.centres, histogram.counts, threshold / LEVELS
-    rounded = np.minimum(np.rint(values / scale), LEVELS) * scale
-    inside = values <= threshold
-    # Bins are not points: within the range rounding has the error of a uniform distribution.
-    error = np.where(inside, scale**2 / 12, (values - rounded) ** 2)
-    return float(counts @ error) / (float(counts @ values**2) or 1.0)
-
-
-def _weight_error(weight: np.ndarray, axis: int) -> float:
-    error = quantize_weight(weight, axis).dequantized().astype(np.float64) - weight
-    return float((error**2).sum()) / (float((weight.astype(np.float64) ** 2).sum()) or 1.0)
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:

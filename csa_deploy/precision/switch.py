@@ -8,14 +8,15 @@ constants in both, so that ONNX Runtime keeps its fast convolutions.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.placement import Layer, Placement
-from csa_deploy.precision.qdq import quantize_weight
+from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
 
 _SWITCHES = "int8_switches"
@@ -32,6 +33,7 @@ class Switchable:
         placement: the layers.
         thresholds: by activation.
         threads: of ONNX Runtime.
+        adjustments: weights and biases of the INT8 forms that are not the plain ones.
     """
 
     def __init__(
@@ -41,17 +43,13 @@ class Switchable:
         thresholds: Mapping[str, float],
         *,
         threads: int | None = None,
+        adjustments: Adjustments = NOTHING,
     ) -> None:
         self.layers = tuple(
             layer for layer in placement.layers if all(t in thresholds for t in layer.activations.values())
         )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads or 0
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        content = _with_switches(model, self.layers, thresholds).SerializeToString()
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(_with_switches(model, self.layers, thresholds, adjustments), threads)
         self._output = self._session.get_outputs()[0].name
 
     def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> np.ndarray:
@@ -63,7 +61,7 @@ class Switchable:
 
 
 def _with_switches(
-    model: onnx.ModelProto, layers: tuple[Layer, ...], thresholds: Mapping[str, float]
+    model: onnx.ModelProto, layers: tuple[Layer, ...], thresholds: Mapping[str, float], adjustments: Adjustments
 ) -> onnx.ModelProto:
     """The graph with every layer replaced by an If between its INT8 and its FP32 form."""
     switchable = onnx.ModelProto()
@@ -73,6 +71,7 @@ def _with_switches(
     graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.int8), f"{_SWITCHES}_zero"))
     graph.input.append(helper.make_tensor_value_info(_SWITCHES, onnx.TensorProto.BOOL, [len(layers)]))
     by_name = {layer.name: (number, layer) for number, layer in enumerate(layers)}
+    int8_form = partial(_int8_form, graph, thresholds, weights, adjustments)
     nodes = []
     for node in graph.node:
         if node.name not in by_name:
@@ -82,7 +81,7 @@ def _with_switches(
         index, switch = f"{_SWITCHES}_{number}", f"{_SWITCHES}_{number}_on"
         graph.initializer.append(numpy_helper.from_array(np.asarray(number, np.int64), index))
         nodes.append(helper.make_node("Gather", [_SWITCHES, index], [switch]))
-        branches = {"then_branch": _int8_form(graph, node, layer, thresholds, weights), "else_branch": [node]}
+        branches = {"then_branch": int8_form(node, layer), "else_branch": [node]}
         bodies = {key: _body(body, f"{node.name}_{key}", node.output) for key, body in branches.items()}
         nodes.append(helper.make_node("If", [switch], list(node.output), name=node.name, **bodies))
     del graph.node[:]
@@ -92,10 +91,11 @@ def _with_switches(
 
 def _int8_form(
     graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-    layer: Layer,
     thresholds: Mapping[str, float],
     weights: Mapping[str, onnx.TensorProto],
+    adjustments: Adjustments,
+    node: onnx.NodeProto,
+    layer: Layer,
 ) -> list[onnx.NodeProto]:
     """The node behind Q/DQ, with the values that its INT8 weight stands for."""
     form, made = onnx.NodeProto(), []
@@ -110,9 +110,13 @@ def _int8_form(
         form.input[position] = f"{stem}_dq"
     if layer.weight:
         exact = numpy_helper.to_array(weights[layer.weight])
-        rounded = quantize_weight(exact, layer.axis).dequantized()
+        rounded = adjustments.weight(layer.weight, exact, layer.axis).dequantized()
         graph.initializer.append(numpy_helper.from_array(rounded, f"{node.name}_weight"))
         form.input[1] = f"{node.name}_weight"
+    if layer.name in adjustments.biases:
+        bias = numpy_helper.from_array(adjustments.biases[layer.name], f"{node.name}_bias")
+        graph.initializer.append(bias)
+        form.input[2:] = [bias.name]
     return [*made, form]
 
 

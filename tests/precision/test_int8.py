@@ -11,15 +11,16 @@ import pytest
 from csa_deploy.engine.build import build as build_engine
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.bias_correction import correct_biases
+from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.cost import latency, node_costs
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.placement import place
-from csa_deploy.precision.qdq import insert_qdq, quantize_weight
+from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
 from csa_deploy.precision.search import search
-from csa_deploy.precision.sensitivity import Sensitivity, estimate, measure, rank_correlation
+from csa_deploy.precision.sensitivity import Sensitivity, measure, rank_correlation
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.why_slow import diagnose
 from csa_deploy.restricted.check import check
@@ -207,7 +208,7 @@ def network(model, placement, statistics):
 
 def sensitivities(model, network, statistics) -> list[Sensitivity]:
     measured = measure(network, images(4))
-    estimated = estimate(model, network.layers, statistics.histograms, statistics.thresholds("mse"))
+    estimated = propagated(model, network.layers, statistics.thresholds("mse"), images(4), threads=1)
     costs = node_costs(model)
     return [
         Sensitivity(
@@ -263,13 +264,13 @@ def test_bias_correction_takes_out_the_mean_error(build):
     model = build("(float[1,32,2,2] x) => (float[1,2,2,2] y)", "y = Conv (x, w)", w=weight.reshape(2, 32, 1, 1))
     placement, draw = place(model), np.random.default_rng(0)
     samples = [{"x": draw.uniform(0, 1, (1, 32, 2, 2)).astype("f4")} for _ in range(50)]
-    corrected = correct_biases(model, placement, {"x": 1.0}, samples)
+    corrected = Adjustments(biases=corrected_biases(model, placement, {"x": 1.0}, samples))
 
-    def mean_error(base: onnx.ModelProto) -> float:
-        int8 = insert_qdq(base, placement, {"x": 1.0}).model
+    def mean_error(adjustments: Adjustments) -> float:
+        int8 = insert_qdq(model, placement, {"x": 1.0}, adjustments=adjustments).model
         return float(np.abs(np.mean([run(int8, f) - run(model, f) for f in samples], axis=(0, 1, 3, 4))).max())
 
-    assert mean_error(model) > 0.03
+    assert mean_error(NOTHING) > 0.03
     assert mean_error(corrected) < 0.001
 
 

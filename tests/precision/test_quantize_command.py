@@ -54,7 +54,10 @@ def test_the_audit_holds_what_a_review_needs(quantized):
     assert audit["preprocessing"]["size"] == [32, 32]
     int8 = record["precisions"]["int8"]
     assert int8["search"]["pareto"][0]["metrics"]["snr_db"] > 20
-    assert {"snr_db_with", "snr_db_without", "used"} == set(int8["techniques"]["bias_correction"])
+    assert set(int8["techniques"]) == {"equalization", "weight_rounding", "bias_correction"}
+    for found in int8["techniques"].values():
+        assert found["used"] == (found["snr_db_with"] > found["snr_db_without"] + 0.1)
+        assert found["images"] == 22  # every third of the 64
     _, scales = read_cache(root / int8["cache"])
     assert set(int8["scales"]) <= set(scales)
 

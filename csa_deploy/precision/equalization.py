@@ -1,0 +1,248 @@
+"""Cross-layer equalization: brings the channels of an activation to one range, and the outputs keep every bit.
+
+A convolution's output channel may be divided by a factor if whoever reads it multiplies that input channel's weights
+by it (Nagel et al., 2019, arXiv 1906.04721, section 4.1). Here a whole group of tensors shares the factors: what lies
+between is positively homogeneous (ReLU, pooling, a gate's product) or the sum of a residual stream, all of whose
+makers and readers take part. As weights have a scale per output channel, the gain is in the activations, which have
+one per tensor; the factors weigh the measured range of a channel against that of the weights that read it, as Xiao et
+al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 values exactly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from csa_deploy.graph.shapes import editable, inferred, static_shape
+from csa_deploy.precision.activations import Feeds, activations
+from csa_deploy.precision.placement import GATES
+
+_HOMOGENEOUS = (
+    *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"),
+)
+_SUMS = ("Add", "Sub")
+_ACTIVATION_SHARE = 0.75  # of the exponent: the rest goes to the weights; 0.5 to 1 measured within 0.1 dB
+_SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
+_LARGEST_FACTOR = 2.0**6
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one factor per channel.
+
+    Attributes:
+        tensors: their names.
+        makers: convolutions whose outputs they are or that they are summed from.
+        readers: convolutions that read them.
+    """
+
+    tensors: tuple[str, ...]
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What can be equalized, and how many convolutions' outputs cannot, by what bars them."""
+
+    found: tuple[Group, ...]
+    barred: dict[str, int]
+
+    def describe(self) -> str:
+        """One line for people."""
+        convolutions = {name for group in self.found for name in (*group.makers, *group.readers)}
+        told = f"{len(self.found)} groups of tensors between {len(convolutions)} convolutions"
+        left = ", ".join(f"{count} at {reason}" for reason, count in self.barred.items())
+        return told + (f"; outputs of convolutions that cannot be scaled exactly: {left}" if left else "")
+
+
+class _Classes:
+    """Tensors that must have the same factors, joined step by step (union-find), and what bars a class."""
+
+    def __init__(self) -> None:
+        self._parents: dict[ir.Value, ir.Value] = {}
+        self._barred: dict[ir.Value, str] = {}
+
+    def root(self, value: ir.Value) -> ir.Value:
+        while (parent := self._parents.setdefault(value, value)) is not value:
+            value = parent
+        return value
+
+    def join(self, *values: ir.Value) -> None:
+        first = self.root(values[0])
+        for value in values[1:]:
+            other = self.root(value)
+            if other is not first:
+                self._parents[other] = first
+                if other in self._barred:
+                    self._barred.setdefault(first, self._barred[other])
+
+    def bar(self, value: ir.Value, reason: str) -> None:
+        self._barred.setdefault(self.root(value), reason)
+
+    def all(self) -> list[tuple[list[ir.Value], str | None]]:
+        members: dict[ir.Value, list[ir.Value]] = {}
+        for value in self._parents:
+            members.setdefault(self.root(value), []).append(value)
+        return [(values, self._barred.get(root)) for root, values in members.items()]
+
+
+def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
+    """Groups of tensors between convolutions, of which at least one is quantized.
+
+    Args:
+        model: FP32 graph with shapes that can be inferred.
+        quantized: names of the activations that INT8 rounds.
+    """
+    graph = inferred(model).graph
+    classes = _Classes()
+    for value in graph.inputs:
+        classes.bar(value, "network input")
+    for node in graph:
+        _constrain(node, classes)
+    for value in graph.outputs:
+        classes.bar(value, "network output")
+    found, barred = [], Counter[str]()
+    for values, reason in classes.all():
+        makers = [str(p.name) for v in values if (p := v.producer()) is not None and _scalable(p)]
+        readers = [str(n.name) for v in values for n, index in v.uses() if index == 0 and _scalable(n)]
+        if makers and reason:
+            barred[reason] += len(makers)
+        elif makers and readers and any(v.name in quantized for v in values):
+            found.append(Group(tuple(str(v.name) for v in values), tuple(makers), tuple(readers)))
+    return Groups(tuple(found), dict(sorted(barred.items())))
+
+
+def _constrain(node: ir.Node, classes: _Classes) -> None:
+    """Say which values of a node share their factors and which can have none."""
+    values = [v for v in node.inputs if v is not None and not _constant(v)]
+    gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
+    if _scalable(node):
+        classes.root(node.outputs[0])
+        classes.root(values[0])
+    elif node.op_type in _HOMOGENEOUS and len(values) == len(node.outputs) == 1:
+        classes.join(node.outputs[0], values[0])
+    elif node.op_type in _SUMS and len(values) == 2 and static_shape(values[0]) == static_shape(values[1]):
+        classes.join(node.outputs[0], *values)
+    elif node.op_type == "Mul" and len(values) == 2 and len(gates) == 1:
+        classes.join(node.outputs[0], next(v for v in values if v is not gates[0]))
+        classes.bar(gates[0], "a gate")
+    else:
+        captured = [v for attribute in node.attributes.values() for v in _captured(attribute)]
+        for value in (*values, *captured, *node.outputs):
+            classes.bar(value, node.op_type)
+
+
+def _captured(attribute: Any) -> Iterable[ir.Value]:
+    """Values that a subgraph reads, those of the outer graph among them."""
+    if attribute.type != ir.AttributeType.GRAPH:
+        return []
+    inner = ir.traversal.RecursiveGraphIterator(attribute.as_graph())
+    return [v for node in inner for v in node.inputs if v is not None]
+
+
+def _constant(value: ir.Value) -> bool:
+    maker = value.producer()
+    return value.is_initializer() or (maker is not None and maker.op_type == "Constant")
+
+
+def _scalable(node: ir.Node) -> bool:
+    """Whether a node is a convolution whose weight and bias may be rewritten."""
+    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        return False
+    constants = [v for v in node.inputs[1:] if v is not None]
+    return not _constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
+
+
+def largest_by_channel(
+    model: onnx.ModelProto, groups: Groups, samples: Iterable[Feeds], *, threads: int | None = None
+) -> dict[str, np.ndarray]:
+    """Largest absolute value by tensor of the groups and channel, over samples."""
+    names = [name for group in groups.found for name in group.tensors]
+    found: dict[str, np.ndarray] = {}
+    for values in activations(model, names, samples, threads=threads):
+        for name in names:
+            array = np.abs(values[name])
+            largest = array.max(axis=tuple(axis for axis in range(array.ndim) if axis != 1))
+            found[name] = np.maximum(found.get(name, 0.0), largest)
+    return found
+
+
+def equalize(
+    model: onnx.ModelProto, groups: Groups, largest: Mapping[str, np.ndarray], quantized: Container[str]
+) -> onnx.ModelProto:
+    """The graph with equalized channels; its outputs are the same to the bit, short of overflow.
+
+    Args:
+        model: FP32 graph; not changed.
+        groups: from :func:`find_groups`.
+        largest: from :func:`largest_by_channel`.
+        quantized: names of the activations that INT8 rounds.
+    """
+    view = editable(model)
+    nodes = {str(node.name): node for node in view.graph}
+    for group in groups.found:
+        readers = [nodes[name] for name in group.readers]
+        factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
+        for name in group.makers:
+            node = nodes[name]
+            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (_array(node, 1).ndim - 1)))
+            if len(node.inputs) > 2 and node.inputs[2] is not None:
+                _rescale(view.graph, node, 2, 1 / factors)
+        for node in readers:
+            _rescale(view.graph, node, 1, _for_inputs(node, factors))
+    for name in [n for n, v in view.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+        del view.graph.initializers[name]
+    return ir.to_proto(view)
+
+
+def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
+    """Powers of two per channel, the largest of them 1: what the makers' outputs are divided by."""
+    channels = np.max([r / r.max() for r in ranges if r.max() > 0] or [np.ones_like(ranges[0])], axis=0)
+    dense = [node for node in readers if _groups(node) == 1]  # a depthwise weight has a scale per channel anyway
+    weights = np.zeros_like(channels)
+    for node in dense:
+        weight = np.abs(_array(node, 1))
+        weights = np.maximum(weights, weight.max(axis=(0, *range(2, weight.ndim))) / (weight.max() or 1.0))
+    share = _ACTIVATION_SHARE if dense else 1.0
+    wanted = channels**share / np.maximum(weights, _SMALLEST_WEIGHT) ** (1 - share)
+    wanted = np.where(channels > 0, wanted, wanted.max())  # a channel that was always zero needs no room
+    exponents = np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _LARGEST_FACTOR)))
+    return np.asarray(2.0**exponents, np.float32)
+
+
+def _for_inputs(node: ir.Node, factors: np.ndarray) -> np.ndarray:
+    """Factors of the input channels, in a shape that multiplies the weight."""
+    outputs, per_group, *kernel = _array(node, 1).shape
+    groups = _groups(node)
+    shared = np.repeat(factors.reshape(groups, per_group), outputs // groups, axis=0)
+    return shared.reshape(outputs, per_group, *[1] * len(kernel))
+
+
+def _groups(node: ir.Node) -> int:
+    return int(node.attributes.get_int("group", 1) or 1)
+
+
+def _array(node: ir.Node, index: int) -> np.ndarray:
+    value = node.inputs[index]
+    assert value is not None and value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _rescale(graph: ir.Graph, node: ir.Node, index: int, factors: np.ndarray) -> None:
+    """Give a node a rescaled constant of its own: others may read the one it had."""
+    array = np.asarray(_array(node, index) * factors, np.float32)
+    name = f"{node.name}_equalized_{('', 'weight', 'bias')[index]}"
+    if name in graph.initializers:
+        graph.initializers[name].const_value = ir.tensor(array, name=name)
+        return
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    node.replace_input_with(index, value)

@@ -1,0 +1,192 @@
+"""Techniques that need no retraining, each kept where it is better on calibration images that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import onnx
+
+from csa_deploy.precision.activations import Feeds
+from csa_deploy.precision.bias_correction import corrected_biases
+from csa_deploy.precision.calibration import Statistics
+from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
+from csa_deploy.precision.placement import Placement, place
+from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.search import compare
+from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.weight_rounding import round_weights
+
+BETTER = 0.1
+"""dB of signal-to-noise ratio that a technique has to bring."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An INT8 graph in the making.
+
+    Attributes:
+        model: FP32 graph.
+        placement: what runs in INT8.
+        thresholds: by activation.
+        largest: measured largest value by activation.
+        adjustments: weights and biases of INT8 layers that are not the plain ones.
+    """
+
+    model: onnx.ModelProto
+    placement: Placement
+    thresholds: dict[str, float]
+    largest: dict[str, float]
+    adjustments: Adjustments = NOTHING
+
+    def switchable(self, threads: int | None) -> Switchable:
+        """The network with these INT8 layers to switch."""
+        return Switchable(self.model, self.placement, self.thresholds, threads=threads, adjustments=self.adjustments)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a technique is used, and why.
+
+    Attributes:
+        used: whether it is.
+        reason: what it found to do, or why it was not tried.
+        snr_db_without: signal-to-noise ratio of the output with all layers in INT8, without it.
+        snr_db_with: with it; None where it was not tried.
+        images: number of images that both were measured on.
+    """
+
+    used: bool
+    reason: str
+    snr_db_without: float | None = None
+    snr_db_with: float | None = None
+    images: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, without what was not measured."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the techniques work with.
+
+    Attributes:
+        fitted: samples to fit to.
+        held: samples to judge on.
+        images: number of images in ``held``.
+        recalibrate: statistics of some tensors of a changed graph, over all calibration images.
+        method: of the thresholds.
+        half_scales: whether scales must be representable in FP16.
+        seed: of every draw.
+        threads: of ONNX Runtime.
+        progress: called with (done, total) of a part.
+    """
+
+    fitted: Sequence[Feeds]
+    held: Sequence[Feeds]
+    images: int
+    recalibrate: Callable[[onnx.ModelProto, tuple[str, ...]], Statistics]
+    method: Any
+    half_scales: bool
+    seed: int = 0
+    threads: int | None = None
+    progress: Progress | None = None
+
+
+def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tuple[Plan, dict[str, Finding]]:
+    """Try the wanted techniques one after the other, each on top of those that were kept.
+
+    Returns:
+        The plan with what is kept, and a finding for every technique by name.
+    """
+    findings = dict.fromkeys(TECHNIQUES, Finding(False, "not asked for: left out of --techniques"))
+    if not plan.placement.layers:
+        return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
+    network = plan.switchable(workshop.threads)
+    exact = [network.run(feeds, ()) for feeds in workshop.held]
+
+    def judged(candidate: Switchable) -> float:
+        names = [layer.name for layer in candidate.layers]
+        return compare(exact, [candidate.run(feeds, names) for feeds in workshop.held], None)["snr_db"]
+
+    without = judged(network)
+    for name in (name for name in TECHNIQUES if name in wanted):
+        candidate, reason = TECHNIQUES[name](plan, workshop)
+        if candidate is None:
+            findings[name] = Finding(False, reason)
+            continue
+        with_ = judged(candidate.switchable(workshop.threads))
+        used = with_ > without + BETTER
+        findings[name] = Finding(used, reason, without, with_, workshop.images)
+        if used:
+            plan, without = candidate, with_
+    return plan, findings
+
+
+def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
+    groups = find_groups(plan.model, plan.thresholds)
+    if not groups.found:
+        return None, groups.describe()
+    largest = largest_by_channel(plan.model, groups, workshop.fitted, threads=workshop.threads)
+    model = equalize(plan.model, groups, largest, plan.thresholds)
+    changed = tuple(name for group in groups.found for name in group.tensors if name in plan.thresholds)
+    statistics = workshop.recalibrate(model, changed)
+    kept = {layer.name for layer in plan.placement.layers}
+    placement = place(model)
+    return (
+        replace(
+            plan,
+            model=model,
+            placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
+            thresholds=plan.thresholds | statistics.thresholds(workshop.method),
+            largest=plan.largest | statistics.largest,
+        ),
+        groups.describe(),
+    )
+
+
+def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
+    weights = round_weights(
+        plan.model,
+        plan.placement,
+        plan.thresholds,
+        workshop.fitted,
+        half_scales=workshop.half_scales,
+        seed=workshop.seed,
+        threads=workshop.threads,
+        progress=workshop.progress,
+    )
+    every = {(layer.weight, layer.axis) for layer in plan.placement.layers if layer.weight}
+    if not weights:
+        return None, f"none of the {len(every)} weights is of a kind that this is written for"
+    return replace(
+        plan, adjustments=replace(plan.adjustments, weights=weights)
+    ), f"{len(weights)} of {len(every)} weights"
+
+
+def _bias_correction(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
+    samples = workshop.fitted
+    progress = workshop.progress
+    biases = corrected_biases(
+        plan.model,
+        plan.placement,
+        plan.thresholds,
+        samples,
+        adjustments=plan.adjustments,
+        threads=workshop.threads,
+        progress=(lambda done: progress(done, len(samples))) if progress else None,
+    )
+    if not biases:
+        return None, "no INT8 layer takes a bias"
+    return replace(plan, adjustments=replace(plan.adjustments, biases=biases)), f"{len(biases)} biases"
+
+
+TECHNIQUES: Mapping[str, Callable[[Plan, Workshop], tuple[Plan | None, str]]] = {
+    "equalization": _equalization,
+    "weight_rounding": _weight_rounding,
+    "bias_correction": _bias_correction,
+}
