@@ -25,8 +25,8 @@ def scientific(value: Any) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """A latency."""
-    return NONE if value is None else f"{float(value):.2f} ms"
+    """A latency; of one below 0.1 ms, as GPUs have, four digits behind the point."""
+    return NONE if value is None else f"{float(value):.{4 if 0 < float(value) < 0.1 else 2}f} ms"
 
 
 def duration(seconds: Any) -> str:

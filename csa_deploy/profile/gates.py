@@ -1,19 +1,20 @@
 """Latency and memory limits, and the stored baseline, as gates that know noise.
 
 A limit fails when the whole interval of the measured percentile lies above it, passes when the whole interval lies
-below, and is undecided in between. A baseline fails when :func:`csa_deploy.profile.comparison.compare_samples` says
-``slower``.
+below and the series is long enough to have shown slower inferences, and is undecided else. A baseline fails when
+:func:`csa_deploy.profile.comparison.compare_samples` says ``slower``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.profile.statistics import enough_for
+from csa_deploy.profile.statistics import CONFIDENCE, enough_for
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
@@ -78,6 +79,14 @@ def _exact(label: str, quantity: str, bound: float, value: float | None) -> Gate
     return Gate(label, quantity, bound, value, value, value, "pass" if value <= bound else "fail")
 
 
+def enough_to_pass(percentile: float) -> int:
+    """Samples of which, were the percentile above a limit, all would lie below it with less than 1 % chance.
+
+    Wilks (1941), Annals of Mathematical Statistics 12, for independent samples; neighbours that are alike need more.
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(percentile / 100))
+
+
 def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, Any] | None) -> Gate:
     if summary is None:
         return Gate(label, quantity, bound, None, None, None, "not measured", f"'{label}' did not run here")
@@ -89,6 +98,12 @@ def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, A
         need = summary["too_few"][key]
         return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
     low, high = summary["intervals_ms"][key]
+    need = enough_to_pass(PERCENTILE_OF[quantity])
+    if high <= bound and len(summary["samples_ms"]) < need:
+        reason = (
+            f"below the limit, but only {need} timed inferences leave less than 1 % chance of an unseen slower tail"
+        )
+        return Gate(label, quantity, bound, value, low, high, "undecided", reason)
     if high <= bound:
         return Gate(label, quantity, bound, value, low, high, "pass")
     if low > bound:

@@ -9,6 +9,7 @@ from csa_deploy import units
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import label_of, reference_of
 from csa_deploy.report.missing import by_reason
+from csa_deploy.report.timings import timings
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     data, verb = collect(workspace), names[-1]
     if verb in SHOWN_AFTER:
         console.print()
-        console.print(table(data))
+        timings(data, console) if verb == "profile" else console.print(table(data))
     if verb in ("build", "report"):
         restricted(data, console)
     for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:

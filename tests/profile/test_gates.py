@@ -30,6 +30,26 @@ def test_a_limit_inside_the_interval_is_undecided_and_no_failure() -> None:
     assert failure([gate]) is None
 
 
+@pytest.mark.parametrize(
+    ("quantity", "need"), [("p50_ms", 7), ("p90_ms", 44), ("p95_ms", 90), ("p99_ms", 459), ("p999_ms", 4603)]
+)
+def test_a_tail_passes_only_where_a_slower_one_would_have_been_seen(quantity: str, need: int) -> None:
+    (short,) = limit_gates({"fp32": {quantity: 100.0}}, run(10, 0, need - 1), {})
+    (long,) = limit_gates({"fp32": {quantity: 100.0}}, run(10, 0, need), {})
+    assert (short.verdict, long.verdict) == ("undecided", "pass")
+    assert f"only {need} timed inferences" in short.reason
+
+
+def test_a_network_slower_than_its_limit_in_the_tail_does_not_pass() -> None:
+    """Two inferences in a hundred take twice as long: the 99th percentile is 20 ms, and 100 samples often miss it."""
+    passed = []
+    for n in (100, 460):
+        draws = (np.random.default_rng(seed) for seed in range(100))
+        runs = (summarise(np.where(draw.random(n) < 0.02, 20.0, 10.0 + draw.random(n))) for draw in draws)
+        passed.append(sum(limit_gates({"a": {"p99_ms": 15.0}}, {"a": r}, {})[0].verdict == "pass" for r in runs))
+    assert passed == [0, 0]
+
+
 def test_what_was_not_measured_is_no_pass() -> None:
     limits = {"engine fp16": {"p99_ms": 5.0, "engine_mib": 3.0}, "fp32": {"p999_ms": 5.0}}
     gates = limit_gates(limits, run(10, 0), {})
