@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
+from urllib.parse import quote
 
 from csa_deploy import __version__
 
-# The packages whose code decides what is in a bundle.
+# The packages whose code decides what is in a bundle, besides the TensorRT that built its engine.
 PACKAGES = (
     *("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnx-graphsurgeon", "polygraphy", "numpy"),
-    *("tensorrt", "tensorrt-rtx", "pillow", "safetensors", "protobuf"),
+    *("pillow", "safetensors", "protobuf"),
 )
 
 
@@ -26,9 +27,11 @@ def make_sbom(network: str, files: Mapping[str, str], tensorrt: str | None) -> d
         tensorrt: builder and version of the engine; None for a bundle without one.
     """
     components = [_package(name, version) for name in PACKAGES if (version := _version(name))]
-    if tensorrt is not None and not any(tensorrt.endswith(f" {c['version']}") for c in components):
+    if tensorrt is not None:
         name, _, version = tensorrt.rpartition(" ")
-        components.append({"type": "library", "name": name, "version": version, "supplier": {"name": "NVIDIA"}})
+        # trtexec is the tool; on a target, its TensorRT is no Python package.
+        other = {"type": "library", "name": "TensorRT", "version": version, "supplier": {"name": "NVIDIA"}}
+        components.append(_package(name, version) if _version(name) == version else other)
     components += [
         {"type": "file", "name": path, "hashes": [{"alg": "SHA-256", "content": digest}]}
         for path, digest in sorted(files.items())
@@ -54,7 +57,7 @@ def _package(name: str, version: str) -> dict[str, Any]:
         "type": "library",
         "name": name,
         "version": version,
-        "purl": f"pkg:pypi/{name}@{version}",
+        "purl": f"pkg:pypi/{name}@{quote(version, safe='')}",
     }
     return {**entry, "licenses": [{"license": {"name": licence}}]} if licence else entry
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from csa_deploy.profile.cost import graph_cost
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_TYPE = re.compile(
+    r"\b(?:(?P<fp32>fp32|float)|(?P<fp16>fp16|half)|bf16|fp8|u?int8|int4|int32|int64|bool)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Part:
         name: its name; for a layer, that of the ONNX node where it is known.
         op: operator or layer type.
         module: module of the network; empty when nothing says.
-        type: type that it computes in (``"fp32"``, ``"fp16"``, ``"int8"``, or TensorRT's name).
+        type: type that it computes in (``"fp32"``, ``"fp16"``, ``"int8"``; of a layer, that of its outputs).
         macs: multiply-accumulates; None when not known.
     """
 
@@ -118,7 +121,7 @@ def _parsed_layers(path: Path) -> list[Part]:
             layer["onnx_node"].split(" | ")[0] or layer["name"],
             layer["type"],
             "",
-            "/".join(sorted({tensor["dtype"] for tensor in layer["outputs"]})),
+            _types(tensor["dtype"] for tensor in layer["outputs"]),
             None,
         )
         for layer in _json(file, [])
@@ -132,10 +135,20 @@ def _fused_layers(path: Path) -> list[Part]:
     for layer in _json(file, {"Layers": []})["Layers"]:
         if isinstance(layer, dict):
             origin = _ORIGIN.search(layer.get("Metadata", ""))
-            types = "/".join(sorted({output["Format/Datatype"] for output in layer.get("Outputs", [])}))
+            types = _types(output["Format/Datatype"] for output in layer.get("Outputs", []))
             name = origin[1] if origin else layer["Name"]
             found.append(Part(name, layer.get("LayerType", "unknown"), "", types, None))
     return found
+
+
+def _types(stated: Iterable[str]) -> str:
+    """Types in the words of graphs: parser and inspector say ``HALF``, ``Half`` or ``Row major linear FP16 format``."""
+    return "/".join(sorted({_plain(text) for text in stated}))
+
+
+def _plain(text: str) -> str:
+    found = _TYPE.search(text)
+    return (found.lastgroup or found[0].lower()) if found else text
 
 
 def _nodes_behind(path: Path) -> dict[str, Part]:

@@ -33,15 +33,45 @@ def test_what_is_in_it(bundle: Made) -> None:
         names = set(archive.names)
         index = json.loads(archive.read("bundle.json"))
         sbom = json.loads(archive.read("sbom.cdx.json"))
+        passport = json.loads(archive.read("engine/net.fp16.engine.passport.json"))
         text = b"".join(archive.read(name) for name in names if name.endswith((".json", ".sh", "SUMS")))
     assert {"engine/net.fp16.engine", "engine/net.fp16.engine.passport.json", "graph/net.fp16.onnx"} <= names
+    assert "engine/net.fp16.engine.layers.json" in names  # for `inspect` and `diff` where it arrived
+    assert passport["graph"]["sha256"] == index["files"][index["graph"]]
     assert {"verify.sh", "LICENSE", "SHA256SUMS", "samples/1/input.0.raw", "records/build.json"} <= names
     assert index["builder"] == {"backend": "trtexec", "version": "10.3.0"}
     assert "accuracy: not verified in this workspace" in index["not_included"]
     assert index["rebuild"][:2] == ["csa-deploy", "build"]
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.5")
-    assert {"onnx", "onnxruntime"} <= {c["name"] for c in sbom["components"]}
+    named = {c["name"]: c for c in sbom["components"]}
+    assert {"onnx", "onnxruntime"} <= named.keys()
+    assert (named["TensorRT"]["version"], "tensorrt-rtx" in named) == ("10.3.0", False)
     assert b"timestamp" not in text
+
+
+def test_the_sbom_fits_its_schema(bundle: Made) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="no cyclonedx-python-lib here")
+    from cyclonedx.schema import SchemaVersion
+    from packageurl import PackageURL
+
+    with Archive(bundle.path) as archive:
+        text = archive.read("sbom.cdx.json").decode()
+    validator = validation.JsonStrictValidator(SchemaVersion.V1_5)
+    assert validator.validate_str(text) is None
+    assert validator.validate_str(text.replace('"library"', '"libary"')) is not None
+    for component in json.loads(text)["components"]:
+        if "purl" in component:
+            assert PackageURL.from_string(component["purl"]).to_string() == component["purl"]
+
+
+def test_an_engine_of_another_graph_is_not_bundled(workspace: Workspace, feeds: list, tmp_path: Path) -> None:
+    """The graph was made anew since the engine was built of it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace.root, copy)
+    graph = copy / "onnx" / "net.fp16.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\x00")
+    with pytest.raises(UsageError, match="not the graph that the engine was built of"):
+        make_bundle(Workspace(copy), "fp16", tmp_path / "b.tar", feeds)
 
 
 def test_it_is_intact_and_unsigned(bundle: Made) -> None:

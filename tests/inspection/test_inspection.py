@@ -96,7 +96,7 @@ def test_engines_of_a_workspace(plain: Path, tmp_path: Path) -> None:
     found = compare(engines / "net.fp32.engine", engines / "net.fp16.engine")
     by_module = {module.module: module for module in found.modules}
     assert {"block.a", "block.b"} <= set(by_module)
-    assert by_module["block.b"].types["HALF"][0] == 0
+    assert by_module["block.b"].types["fp16"][0] == 0
     shown = describe(engines / "net.fp16.engine")
     assert shown["built_by"].startswith("TensorRT-RTX 1.")
     assert shown["passport"]["precision"]["asked"] == "fp16"
@@ -104,6 +104,32 @@ def test_engines_of_a_workspace(plain: Path, tmp_path: Path) -> None:
         [*words, "inspect", str(engines / "net.fp16.engine"), "--json"], capture_output=True, check=True
     ).stdout
     assert json.loads(text)["sha256"] == shown["sha256"]
+
+
+def test_layers_after_fusion(tmp_path: Path) -> None:
+    """As TensorRT's inspector words them: 8.6 names format and type in a sentence, 10 the type alone."""
+    engine = tmp_path / "x.engine"
+    engine.write_bytes(b"ftrt" + bytes(20) + bytes([8, 6, 1, 6]))
+    stated = [
+        "Row major linear FP16 format",
+        "Thirty-two wide channel vectorized row major Int8 format",
+        "Float",
+        "Odd",
+    ]
+    layers = [
+        {
+            "Name": f"fused{index}",
+            "LayerType": "CaskConvolution",
+            "Metadata": f"[ONNX Layer: /a/conv{index}]\x1e[ONNX Layer: /a/relu]",
+            "Outputs": [{"Name": "o", "Format/Datatype": words}],
+        }
+        for index, words in enumerate(stated)
+    ]
+    (tmp_path / "x.engine.layers.json").write_text(json.dumps({"Layers": [*layers, "a name only"], "Bindings": []}))
+    parts = read_parts(engine)
+    assert [part.type for part in parts] == ["fp16", "int8", "fp32", "Odd"]
+    assert [part.name for part in parts[:2]] == ["/a/conv0", "/a/conv1"]
+    assert describe(engine)["types"] == {"fp16": 1, "int8": 1, "fp32": 1, "Odd": 1}
 
 
 def test_files_that_tell_nothing(tmp_path: Path) -> None:
