@@ -41,7 +41,7 @@ def test_counted(number: int, text: str) -> None:
     [
         ("top1_drop", 0.01, "1.00 %"),
         ("snr_db", "inf", "identical"),
-        ("cosine", 0.9987654321, "0.9988"),
+        ("cosine", 0.9987654321, "0.998765"),
         ("cosine", None, "-"),
     ],
 )

@@ -85,9 +85,11 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
 
 def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], measurements: dict[str, Any]) -> None:
     for candidate in records.get("verify", {}).get("candidates", []):
-        if candidate["label"] in found:
-            metrics = candidate["outputs"][0]["metrics"] if candidate["outputs"] else {}
-            found[candidate["label"]].update(metrics=metrics, verify=candidate["verdict"])
+        metrics = candidate["outputs"][0]["metrics"] if candidate["outputs"] else {}
+        row = found.setdefault(  # a graph that the user named beside those of the workspace
+            candidate["label"], _empty(candidate["label"], candidate["precision"], candidate.get("path", ""))
+        )
+        row.update(metrics=metrics, verify=candidate["verdict"])
     for label, latency in measurements.get("profile", {}).get("latency", {}).items():
         if label in found:
             found[label]["latency_ms"] = latency["percentiles_ms"]

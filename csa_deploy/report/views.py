@@ -105,8 +105,9 @@ def ordered(found: Row) -> Row:
 
 
 def blame(data: Row) -> list[Row]:
-    """Per candidate the modules that its error comes from, where the comparison looked for them."""
-    return list(data["records"].get("verify", {}).get("localization", []))
+    """Per candidate the modules that its error comes from, where the comparison looked for them; the guilty first."""
+    found = data["records"].get("verify", {}).get("localization", [])
+    return sorted(found, key=lambda explained: not explained["culprits"])
 
 
 def evidence(data: Row) -> dict[str, list[str]]:

@@ -13,8 +13,8 @@ from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
 from csa_deploy.report.extras import history, remember
-from csa_deploy.report.page import render
-from csa_deploy.report.views import by_rule, drawn, modules, nodes, profiled, slowest, techniques
+from csa_deploy.report.page import page_of, render
+from csa_deploy.report.views import blame, by_rule, drawn, modules, nodes, profiled, slowest, techniques
 from csa_deploy.workspace import StageOutput, Workspace
 
 
@@ -141,6 +141,20 @@ def test_blame_is_a_table_and_colours_the_graph(data: dict[str, Any]) -> None:
     data["records"]["verify"]["localization"] = [found]
     page = render(data, {})
     assert "to blame" in page and 'data-error="0.02"' in page and '<option value="error">' in page
+
+
+def test_graphs_with_a_culprit_come_first(data: dict[str, Any]) -> None:
+    found = [{"candidate": "fp32", "culprits": []}, {"candidate": "x.onnx", "culprits": ["stem"]}]
+    data["records"]["verify"]["localization"] = found
+    assert [explained["candidate"] for explained in blame(data)] == ["x.onnx", "fp32"]
+
+
+def test_a_page_that_would_be_too_large_draws_one_graph(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = page_of(data, {})
+    assert whole.count('class="network"') == 2 and "Not shown, to keep" not in whole
+    monkeypatch.setattr("csa_deploy.report.page.MOST_BYTES", len(whole.encode()))
+    small = page_of(data, {})
+    assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: optimized graph." in small
 
 
 def test_ceilings_and_floor_where_a_gpu_was(data: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@
     legend(known.length ? [[heat(0), "0"], [heat(0.5), "a quarter"], [heat(1), `${most.toPrecision(3)} ${units[by]}`]] : [["var(--c5)", "not measured for this graph"]]);
   }
   for (const node of all(".node")) {
-    const tip = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    const tip = document.createElementNS(node.namespaceURI, "title");
     tip.textContent = [node.dataset.name, node.dataset.op + " " + node.dataset.shape, node.dataset.module].join("\n");
     node.prepend(tip);
   }
