@@ -30,6 +30,7 @@ _logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
+_WITHOUT_RANGE = re.compile(r"Missing scale and zero-point for tensor (.+?), expect fall back")
 # TensorRT's names of the ONNX types that network inputs and outputs can have.
 _TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FLOAT",
@@ -248,7 +249,7 @@ def _result(
         parse_seconds=None,
         build_seconds=float(built[1]) if built else None,
         peak_memory_bytes=None,
-        not_done=_not_done(machine, plan, inspection),
+        not_done=_not_done(machine, plan, inspection, text),
         command=("trtexec", *job.argv[1:]),
         machine=machine.to_json(),
     )
@@ -260,10 +261,13 @@ def _restricted_acts(machine: Machine) -> bool:
     return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
 
 
-def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None) -> tuple[str, ...]:
+def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None, log: str) -> tuple[str, ...]:
     found = ["the network as parsed: not recorded: trtexec does not tell it", "memory of the build: not measured there"]
     if inspection is None:
         found.append("layers of the engine after fusion: not measured: trtexec wrote none (a safety or DLA build)")
+    if without := {match[1] for match in _WITHOUT_RANGE.finditer(log)}:
+        first = ", ".join(sorted(without)[:3])
+        found.append(f"INT8 of {len(without)} tensors: not done: the calibration cache has no range for {first}")
     if not machine.version.strongly_typed and plan.precision != "fp32":
         found.append(
             "types of the graph: not binding: TensorRT 8.6 is weakly typed and may run any layer in FP16; the layers "

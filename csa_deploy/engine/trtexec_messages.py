@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 
 from csa_deploy.engine import log as build_log
@@ -31,7 +32,7 @@ def _known(pattern: str, kind: type[CsaDeployError], cause: str, cure: str) -> _
 
 
 _REBUILD = "build the engine on this target, with its own TensorRT"
-# In order: the telling messages before those that only follow from them. {} is the pattern's first group.
+# In order: the telling messages before those that only follow from them. {} is what the pattern's groups found.
 _MESSAGES = (
     _known(
         r"error while loading shared libraries: (\S+?):",
@@ -64,7 +65,19 @@ _MESSAGES = (
         "set input_formats and output_formats to one of these",
     ),
     _known(
-        r"CUDA initialization failure with error: (\d+)|no CUDA-capable device|Cuda failure: (?:35|100|999|no )",
+        r"Target GPU SM (\d+) is not supported|Unsupported SM: (\S+?)[).]",
+        EnvironmentLacksError,
+        "this TensorRT does not serve the target's GPU (SM {})",
+        "use a TensorRT release that serves it",
+    ),
+    _known(
+        r"CUDA initialization failure with error: (35|222|803)\b|Cuda failure: (35|222|803)\b",
+        EnvironmentLacksError,
+        "the target's driver is too old for its CUDA (CUDA error {})",
+        "update the driver, or use the TensorRT that came with it",
+    ),
+    _known(
+        r"CUDA initialization failure with error: \d+|no CUDA-capable device|Cuda failure: (?:100|999|no )",
         EnvironmentLacksError,
         "CUDA does not start on the target",
         "check that its driver is loaded, and that the user may open the GPU (groups video, render)",
@@ -76,19 +89,20 @@ _MESSAGES = (
         "free space under its workdir, or set another workdir",
     ),
     _known(
-        r"out of memory|OutOfMemory|std::bad_alloc|Cannot allocate memory",
+        # Before the kernels that are missing for that reason; "insuficient" is TensorRT 8's own spelling.
+        r"out of memory|OutOfMemory|std::bad_alloc|Cannot allocate memory|insuff?icient memory|memory is insufficient",
         BuildFailedError,
         "the target ran out of memory",
         "close other users of its memory, or lower the workspace limit or the optimization level",
     ),
     _known(
-        r"stdVersionRead == \w*serializationVersion|Version tag does not match|not compatible with this version of Ten",
+        r"VersionRead == \w*serialization_?version|Version tag does not match|not compatible with this version of Ten",
         EnvironmentLacksError,
         "the engine was built by another TensorRT version",
         _REBUILD,
     ),
     _known(
-        r"generated on an incompatible device|Platform specific tag mismatch|different model of device",
+        r"generated on an incompatible device|Platform specific tag mismatch|different models? of device",
         EnvironmentLacksError,
         "the engine was built for another GPU",
         _REBUILD,
@@ -104,6 +118,36 @@ _MESSAGES = (
         UsageError,
         "input {} has another size than the engine's input",
         "give inputs of the shape and type that the engine was built for",
+    ),
+    _known(
+        r"Layer '?(.+?)'? is not supported on DLA but GPU fallback is not enabled",
+        BuildFailedError,
+        "DLA cannot run the whole network: {}",
+        "add gpu_fallback=true, or replace that layer; `csa-deploy check --scope dla-orin` names them all",
+    ),
+    _known(
+        r"Calibration failure occurred with no scaling factors detected",
+        UsageError,
+        "INT8 has no ranges: the calibration cache is not of this graph",
+        "give the cache that `csa-deploy quantize` made of it",
+    ),
+    _known(
+        r"could not find plugin:? (\S+)",
+        BuildFailedError,
+        "TensorRT has neither an operator nor a plugin for {}",
+        "run `csa-deploy check` for what to write instead",
+    ),
+    _known(
+        r"While parsing node number \d+ \[(.+?) ->[\s\S]*?\[\d+\] Assertion failed: (.+)",
+        BuildFailedError,
+        "its parser refuses the graph at {}",
+        "run `csa-deploy check` for what to write instead",
+    ),
+    _known(
+        r"Network must have at least one output",
+        UsageError,
+        "the graph was not read, or has no output",
+        "look at it with `csa-deploy inspect`, or export it again",
     ),
     _known(
         r"Could(?: not|n't) find any implementation for node (.+?)\.?$",
@@ -147,7 +191,9 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
     for known in _MESSAGES:
         match = known.pattern.search(text)
         if match:
-            group = next((g for g in match.groups() if g), "") if match.groups() else ""
+            group = ": ".join(found for found in match.groups() if found)
             return known.kind(f"{what}: {known.cause.replace('{}', group)}", fix=known.cure)
-    cause = build_log.first_error(text) or f"trtexec ended with status {status}"
+    # A shell tells a signal as 128 more.
+    ended = f"crashed ({signal.Signals(status - 128).name})" if 128 < status < 160 else f"ended with status {status}"
+    cause = build_log.first_error(text) or f"trtexec {ended}"
     return BuildFailedError(f"{what}: {cause}", fix=f"see {see} for the whole log")

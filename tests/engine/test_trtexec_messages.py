@@ -25,7 +25,61 @@ SAID: list[tuple[str, type[CsaDeployError], str]] = [
     ("[E] Safety is not supported because safety runtime library is unavailable.", EnvironmentLacksError, "safety run"),
     ("[E] GPU fallback (--allowGPUFallback) not allowed for DLA standalone mode", BuildFailedError, "not allowed"),
     ("[E] I/O formats for safe DLA capability are restricted to fp16:chw16", UsageError, "as fp16:chw16"),
-    ("[E] [TRT] CUDA initialization failure with error: 35", EnvironmentLacksError, "CUDA does not start"),
+    ("[W] [TRT] CUDA initialization failure with error: 999. Please", EnvironmentLacksError, "CUDA does not start"),
+    ("[W] [TRT] CUDA initialization failure with error: 35. Please", EnvironmentLacksError, "driver is too old"),
+    (
+        "[E] Error[9]: IBuilder::buildSerializedNetwork: Error Code 9: API Usage Error (Target GPU SM 61 is not "
+        "supported by this TensorRT release.)",
+        EnvironmentLacksError,
+        "does not serve the target's GPU (SM 61)",
+    ),
+    ("[E] [TRT] 1: [caskUtils.cpp] Internal Error (Unsupported SM: 0x809)", EnvironmentLacksError, "(SM 0x809)"),
+    (
+        "[E] Error[2]: Error Code 2: Internal Error (Assertion allowGPUFallback failed. Layer '644' is not supported "
+        "on DLA but GPU fallback is not enabled.)",
+        BuildFailedError,
+        "DLA cannot run the whole network: 644",
+    ),
+    (
+        "[E] Error[4]: [standardEngineBuilder.cpp] Error Code 4: Internal Error (Calibration failure occurred with no "
+        "scaling factors detected. This could be due to no int8 calibrator)",
+        UsageError,
+        "the calibration cache is not of this graph",
+    ),
+    (
+        "[E] [TRT] 3: getPluginCreator could not find plugin: Round version: 1\n" + STAMP + "[E] [TRT] "
+        'ModelImporter.cpp:720: While parsing node number 12 [If -> "cond:0"]:\n[8] Assertion failed: creator',
+        BuildFailedError,
+        "neither an operator nor a plugin for Round",
+    ),
+    (
+        '[E] [TRT] ModelImporter.cpp:720: While parsing node number 7 [ReduceMean -> "m"]:\n'
+        + STAMP
+        + "[E] [TRT] ModelImporter.cpp:721: --- Begin node ---\n"
+        + STAMP
+        + "[E] [TRT] ModelImporter.cpp:726: ERROR: onnx2trt_utils.cpp:1 In function reduceTensor:\n"
+        "[8] Assertion failed: inputAxes.is_weights()",
+        BuildFailedError,
+        "refuses the graph at ReduceMean: inputAxes.is_weights()",
+    ),
+    (
+        "[E] Error[4]: [network.cpp] Error Code 4: Internal Error (Network must have at least one output)",
+        UsageError,
+        "the graph was not read, or has no output",
+    ),
+    (
+        "[W] [TRT] Skipping tactic 3 due to insuficient memory on requested size of 449 detected for tactic 4.\n"
+        + STAMP
+        + "[E] Error[10]: Error Code 10: Internal Error (Could not find any implementation for node /net/conv.)",
+        BuildFailedError,
+        "ran out of memory",
+    ),
+    (
+        "[E] Error[1]: [stdArchiveReader.cpp] (Serialization assertion safeVersionRead == safeSerializationVersion "
+        "failed.)",
+        EnvironmentLacksError,
+        "another TensorRT version",
+    ),
     ("[E] Could not open file model.onnx", UsageError, "cannot open model.onnx"),
     (
         '[E] Error[9]: Layer {LRN} "/net/lrn" failed safety scope validation',
@@ -77,6 +131,10 @@ def test_a_message_becomes_cause_and_cure(said: str, kind: type[CsaDeployError],
     assert cause in error.message
     assert error.fix
     assert "\n" not in error.message
+
+
+def test_a_crashed_trtexec() -> None:
+    assert "trtexec crashed (SIGSEGV)" in explain("", 139, "building", "n.log").message
 
 
 def test_a_killed_trtexec() -> None:

@@ -152,7 +152,14 @@ def test_the_graph_must_hold_the_precision(
         assert not result.restricted.acts  # and checks the safety scope in its builds for DRIVE only
 
 
-def test_calibration_cache_and_timing_cache_travel(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
+MISSING = (
+    "Missing scale and zero-point for tensor (Unnamed) y, expect fall back to non-int8 implementation for any layer"
+)
+
+
+def test_calibration_cache_and_timing_cache_travel(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calibration, timings = tmp_path / "c.cache", tmp_path / "t.cache"
     calibration.write_text("TRT-8613-EntropyCalibration2\nx: 3c010a14\n")
     plan = BuildPlan(backend="trtexec", precision="int8", timing_cache=timings)
@@ -161,6 +168,9 @@ def test_calibration_cache_and_timing_cache_travel(here: Callable[[str], Any], g
         result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
         assert timings.read_bytes() == b"timing cache of the stand-in"
         assert {"--calib=calibration.cache", "--timingCacheFile=timing.cache"} <= set(result.command)
+        monkeypatch.setenv("STANDIN_WARN", f"[TRT] {MISSING}")
+        result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
+        assert "INT8 of 1 tensors: not done: the calibration cache has no range for (Unnamed) y" in result.not_done
         with pytest.raises(UsageError, match="no such calibration cache"):
             trtexec_build(machine, graph, tmp_path / "e", plan, TrtexecOptions(calibration_cache=tmp_path / "missing"))
 

@@ -3,7 +3,8 @@
 It takes the options that trtexec of VERSION has (their names are from its published sources), computes true outputs
 with ONNX Runtime, and writes trtexec's own file formats. It says nothing about TensorRT: no engine of it is an engine.
 
-STANDIN_SAY makes it print that line as an error and fail; STANDIN_SLEEP makes it wait before it works.
+STANDIN_SAY makes it print that line as an error and fail, STANDIN_WARN as a warning; STANDIN_SLEEP makes it wait before
+it works.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
         for node in model.graph.node:
             if node.op_type == "LRN":
                 raise FailedError(f'Layer {{LRN}} "{node.name}" failed safety scope validation')
+    if os.environ.get("STANDIN_WARN"):
+        log("W", os.environ["STANDIN_WARN"])
     if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
         raise FailedError("Calibration failure occurred with no scaling factors detected.")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
