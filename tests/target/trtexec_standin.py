@@ -72,8 +72,6 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
         for node in model.graph.node:
             if node.op_type == "LRN":
                 raise FailedError(f'Layer {{LRN}} "{node.name}" failed safety scope validation')
-    if os.environ.get("STANDIN_WARN"):
-        log("W", os.environ["STANDIN_WARN"])
     if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
         raise FailedError("Calibration failure occurred with no scaling factors detected.")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
@@ -193,6 +191,8 @@ def main() -> int:
             for name in DEPRECATED_IN_11 & set(options):
                 log("W", f"{name} is deprecated.")
         time.sleep(float(os.environ.get("STANDIN_SLEEP", "0")))
+        if os.environ.get("STANDIN_WARN"):
+            log("W", os.environ["STANDIN_WARN"])
         if os.environ.get("STANDIN_SAY"):
             raise FailedError(os.environ["STANDIN_SAY"])
         if "--onnx" not in options and "--loadEngine" not in options:
