@@ -49,7 +49,7 @@ def _show(workspace: Workspace, console: Console) -> None:
     if not workspace.stage("precision"):
         return
     record = workspace.record("precision")
-    for note in record["notes"]:
+    for note in (*workspace.record("export").get("notes", ()), *record["notes"]):
         console.show(f"[yellow]note[/yellow] {escape(note)}")
     for precision, graph in record["precisions"].items():
         console.show(f"{precision}: {escape(str(workspace.root / graph['graph']))}")

@@ -107,10 +107,10 @@ class CalibrationData(ABC):
             _LOG.warning("%s: calibrated on %d images; %d or more are recommended", self.name, images, RECOMMENDED)
 
     def _too_many_skipped(self) -> UsageError:
-        name, reason = next(iter(self.skipped.items()))
         return UsageError(
-            f"{self.name}: {len(self.skipped)} of {len(self)} files cannot be read, the first is {name}: {reason}",
-            fix="replace or remove these files",
+            f"{self.name}: {len(self.skipped)} files cannot be read so far, more than a tenth of all {len(self)}; "
+            f"the first is {next(iter(self.skipped.values()))}",
+            fix="replace or remove such files",
         )
 
 

@@ -90,8 +90,7 @@ class Calibrated:
         if missing:
             notes.append(f"no calibration image of {len(missing)} classes, the first is {missing[0]}")
         if skipped := self.statistics.skipped:
-            name, reason = next(iter(skipped.items()))
-            notes.append(f"{len(skipped)} unreadable files were skipped, the first is {name}: {reason}")
+            notes.append(f"{len(skipped)} unreadable files were skipped, the first is {next(iter(skipped.values()))}")
         zero = [n for n, h in self.statistics.histograms.items() if h.amax == 0.0]
         if zero:
             notes.append(

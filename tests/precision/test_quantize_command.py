@@ -1,6 +1,10 @@
 """``csa-deploy quantize`` as a user types it, on the trained network."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +91,35 @@ def test_why_names_what_keeps_int8_from_being_faster(quantized, csa):
     said = csa(folder, "quantize", "--why", "deploy/csa_digits/onnx/csa_digits.int8.onnx")
     assert said.returncode == 0
     assert "gate in floating point" in said.stdout
+
+
+@pytest.mark.slow
+def test_calibration_goes_on_after_ctrl_c(lab, csa):
+    command = (
+        "quantize",
+        "tiny.onnx",
+        "--int8",
+        "--calib",
+        "random",
+        "--calib-samples",
+        "1000",
+        "--data",
+        "x.npz",
+        "-v",
+    )
+    often = "from csa_deploy.precision import calibration as c; c._SAVE_EVERY = 0"
+    often += "; from csa_deploy.cli.main import main; main()"
+    unfinished = lab / "deploy" / "tiny" / "calibration" / "unfinished.npz"
+    first = subprocess.Popen([sys.executable, "-c", often, *command], cwd=lab, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not unfinished.is_file():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGINT)
+    said = first.communicate(timeout=30)[1]
+    assert first.returncode == 130 and "the next run goes on from there" in said
+    assert unfinished.is_file()
+    resumed = csa(lab, *command, "--budget", "snr_db=1")
+    assert "calibration goes on after" in resumed.stderr
+    assert not unfinished.exists()
+    audit = (lab / "deploy" / "tiny" / "calibration" / "audit.json").read_bytes()
+    csa(lab, *command, "--budget", "snr_db=1", "--workspace", "calm")
+    assert audit == (lab / "calm" / "calibration" / "audit.json").read_bytes()
