@@ -8,13 +8,19 @@ import platform
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = ("onnxruntime", "numpy", "tensorrt", "tensorrt-rtx")
+from csa_deploy.engine.device import cuda_state
+
+DISTRIBUTIONS = ("onnxruntime", "numpy", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")
+BOARD = Path("/proc/device-tree/model")  # of Arm boards, whose /proc/cpuinfo does not name the processor
 
 
 def host() -> dict[str, Any]:
-    """CPU, cores, system, load and versions."""
+    """CPU, cores, CUDA devices, system, load and versions."""
+    state = cuda_state()
     return {
         "cpu": _cpu(),
+        "devices": [device.name for device in state.devices],
+        "cuda_driver": state.driver or state.reason,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -27,7 +33,9 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if names or not BOARD.is_file():
+        return names[0] if names else platform.processor() or platform.machine()
+    return BOARD.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from csa_deploy.errors import UsageError
 
-SAME_HOST = ("cpu", "cores", "system")
+SAME_HOST = ("cpu", "cores", "system", "devices")
 SAME_CONTRACT = ("timed", "batch", "threads", "inputs")
 
 
@@ -54,7 +54,7 @@ def differences(a: StoredRun, b: StoredRun) -> list[str]:
     found = [
         f"another machine: {key} {a.host.get(key)} and {b.host.get(key)}"
         for key in SAME_HOST
-        if a.host.get(key) != b.host.get(key)
+        if (a.host.get(key) or None) != (b.host.get(key) or None)  # older runs state no devices
     ]
     found += [
         f"another contract: {key} {a.contract.get(key)} and {b.contract.get(key)}"

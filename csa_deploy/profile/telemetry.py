@@ -53,7 +53,7 @@ class Telemetry:
         """Take a reading."""
         values: dict[str, float | str] = {}
         energy: dict[str, float] = {}
-        for reader in (self._clocks, self._temperatures, self._hwmon_power):
+        for reader in (self._clocks, self._temperatures, self._hwmon_power, self._power_mode):
             values.update(reader())
         energy.update(self._powercap())
         gpu = self.device()
@@ -103,7 +103,19 @@ class Telemetry:
     def _clocks(self) -> dict[str, float | str]:
         paths = self._glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
         clocks = [khz / 1e3 for path in paths if (khz := _number(path)) is not None]
-        return {"clock cpu slowest [MHz]": min(clocks), "clock cpu fastest [MHz]": max(clocks)} if clocks else {}
+        found: dict[str, float | str] = {}
+        if clocks:
+            found = {"clock cpu slowest [MHz]": min(clocks), "clock cpu fastest [MHz]": max(clocks)}
+        for device in self._glob("sys/class/devfreq/*"):  # GPU, memory controller and accelerators of Tegra boards
+            hertz = _number(device / "cur_freq")
+            if hertz is not None:
+                found[f"clock {device.name} [MHz]"] = hertz / 1e6
+        return found
+
+    def _power_mode(self) -> dict[str, float | str]:
+        """What nvpmodel last set on a Jetson board, such as ``pmode:0002``."""
+        mode = _text(self.root / "var/lib/nvpmodel/status").split()
+        return {"power mode": mode[0]} if mode else {}
 
     def _temperatures(self) -> dict[str, float | str]:
         found: dict[str, float | str] = {}

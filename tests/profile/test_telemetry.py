@@ -31,6 +31,8 @@ def board(tmp_path: Path) -> Path:
         "sys/class/hwmon/hwmon3/in1_label": "VDD_GPU_SOC",
         "sys/class/hwmon/hwmon3/in1_input": "5000",
         "sys/class/hwmon/hwmon3/curr1_input": "2400",
+        "sys/class/devfreq/17000000.gpu/cur_freq": "918000000",
+        "var/lib/nvpmodel/status": "pmode:0002 fmode:quiet",
         "sys/class/powercap/intel-rapl:0/name": "package-0",
         "sys/class/powercap/intel-rapl:0/energy_uj": "1000000",
         "sys/class/powercap/intel-rapl:0:0/name": "core",
@@ -51,6 +53,8 @@ def test_reads_what_is_there_with_units_and_rail_names(board: Path) -> None:
     assert got["seen"]["temperature GPU-therm [C]"] == {"min": 48.5, "max": 51.0}
     assert got["seen"]["power rail VDD_GPU_SOC [W]"] == {"min": 12.0, "max": 12.0}
     assert got["seen"]["clock cpu fastest [MHz]"]["max"] == 2000
+    assert got["seen"]["clock 17000000.gpu [MHz]"]["max"] == 918
+    assert got["seen"]["power mode"] == ["pmode:0002"]
     assert got["governor"] == ["schedutil"]
     assert not any("off" in name for name in got["seen"])
     assert [m["what"] for m in got["not_measured"]] == ["GPU clocks, power mode, throttle reasons"]
