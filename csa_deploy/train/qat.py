@@ -52,7 +52,7 @@ def quantized(root: Path) -> Quantized:
     """Read the INT8 decisions of a workspace.
 
     Raises:
-        UsageError: nothing was quantized to INT8 there.
+        UsageError: nothing was quantized to INT8 there, or with equalized weights.
     """
     workspace = Workspace(root)
     found: dict[str, Any] = {}
@@ -60,6 +60,11 @@ def quantized(root: Path) -> Quantized:
         found = workspace.record("precision")["precisions"].get("int8", {})
     if not found:
         raise UsageError(f"{root}: no INT8 graph here yet", fix="run `csa-deploy quantize NETWORK --int8` first")
+    if found["techniques"]["equalization"]["used"]:
+        raise UsageError(
+            f"{root}: the calibrated ranges are those of equalized weights, which fine-tuning does not start from",
+            fix="quantize with --techniques none, then train with --qat",
+        )
     layers = tuple(
         Layer(e["name"], e["op"], {int(i): t for i, t in e["activations"].items()}, e["weight"], e["axis"])
         for e in found["int8"]

@@ -17,6 +17,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.precision.placement import place
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.train.qat import Quantized, quantized, write_graphs
+from csa_deploy.workspace import Workspace
 
 BATCH, IMAGES = 1, 32
 
@@ -133,3 +134,12 @@ def test_an_operator_without_counterpart_is_named() -> None:
 def test_a_workspace_without_int8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no INT8 graph here yet"):
         quantized(tmp_path)
+
+
+def test_ranges_of_equalized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    int8 = {"techniques": {"equalization": {"used": True}}}
+    monkeypatch.setattr(Workspace, "stage", lambda self, name: True)
+    monkeypatch.setattr(Workspace, "record", lambda self, name: {"precisions": {"int8": int8}})
+    with pytest.raises(UsageError, match="equalized") as refused:
+        quantized(tmp_path)
+    assert "--techniques none" in str(refused.value.fix)
