@@ -1,0 +1,138 @@
+"""Equalization: what can be equalized, that outputs keep their bits, and that channels come to one range."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
+from csa_deploy.precision.placement import place
+
+SIGNATURE = "(float[1,3,6,6] x) => (float[1,4,3,3] y)"
+PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
+
+
+def weights(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Weights whose output channels differ by a factor of a hundred."""
+    draw = np.random.default_rng(3)
+    return {
+        name: (draw.standard_normal(s) * np.logspace(-2, 0, s[0]).reshape(-1, *[1] * (len(s) - 1))).astype("f4")
+        for name, s in shapes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def residual(build):
+    """A residual stream over ReLU, a depthwise convolution, a gate that only looks on, and pooling."""
+    body = f"""
+        a = Conv <{PADDED}> (x, w1, b1)
+        r = Relu (a)
+        d = Conv <{PADDED}, group = 8> (r, w2, b1)
+        s = Add (r, d)
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (s)
+        y = Conv (p, w3)
+    """
+    given = weights(w1=(8, 3, 3, 3), w2=(8, 1, 3, 3), w3=(4, 8, 1, 1), b1=(8,))
+    return build(SIGNATURE, body, **given)
+
+
+def images(count: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(5)
+    return [{"x": draw.standard_normal((1, 3, 6, 6)).astype("f4")} for _ in range(count)]
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options).run(None, feeds)[0]
+
+
+def equalized(model: onnx.ModelProto) -> onnx.ModelProto:
+    tensors = place(model).tensors
+    groups = find_groups(model, tensors)
+    return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors)
+
+
+def test_a_residual_stream_is_one_group(residual):
+    (group,) = find_groups(residual, place(residual).tensors).found
+    assert set(group.tensors) == {"a", "r", "d", "s", "p"}
+    assert set(group.makers) == {"n0", "n2"}
+    assert set(group.readers) == {"n2", "n5"}
+
+
+def test_outputs_keep_every_bit_and_the_argument_is_left_alone(residual):
+    before = residual.SerializeToString(deterministic=True)
+    changed = equalized(residual)
+    assert residual.SerializeToString(deterministic=True) == before
+    onnx.checker.check_model(changed, full_check=True)
+    names = {t.name for t in changed.graph.initializer}
+    assert {"n0_equalized_weight", "n2_equalized_bias", "n5_equalized_weight"} <= names
+    assert "w1" not in names
+    for feeds in images(8):
+        np.testing.assert_array_equal(run(changed, feeds), run(residual, feeds))
+
+
+def test_channels_come_to_one_range(residual):
+    def spread(model: onnx.ModelProto) -> float:
+        groups = find_groups(model, place(model).tensors)
+        largest = largest_by_channel(model, groups, images(4), threads=1)["s"]
+        return float(largest.max() / largest.min())
+
+    assert spread(equalized(residual)) < spread(residual) / 5  # the weights that read them have their share
+
+
+def test_it_is_deterministic(residual):
+    first, second = (equalized(residual).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        ("r = Clip (a, low, high)", "1 at Clip"),
+        ("s = Sigmoid (a) r = Mul (a, s)", "1 at Sigmoid"),
+        ("s = HardSwish (a) r = Identity (s)", "1 at HardSwish"),
+    ],
+)
+def test_what_does_not_scale_bars_and_is_named(build, between, reason):
+    limits = {"low": np.float32(0), "high": np.float32(6)} if "Clip" in between else {}
+    body = f"a = Conv <{PADDED}> (x, w1) {between} q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r) "
+    model = build(SIGNATURE, body + "y = Conv (q, w3)", **weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)), **limits)
+    groups = find_groups(model, place(model).tensors)
+    assert groups.found == ()
+    assert reason in groups.describe()
+
+
+def test_a_gate_computed_elsewhere_is_passed(build):
+    """The gate's product is linear in what it controls."""
+    body = f"""
+        a = Conv <{PADDED}> (x, w1) g = Conv <{PADDED}> (x, w2) s = Sigmoid (g) m = Mul (s, a)
+        p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (m) y = Conv (p, w3)
+    """
+    model = build(SIGNATURE, body, **weights(w1=(8, 3, 3, 3), w2=(8, 3, 3, 3), w3=(4, 8, 1, 1)))
+    (group,) = find_groups(model, place(model).tensors).found
+    assert set(group.tensors) == {"a", "m", "p"}
+    for feeds in images(3):
+        np.testing.assert_array_equal(run(equalized(model), feeds), run(model, feeds))
+
+
+def test_grouped_readers_are_rescaled_by_their_own_channels(build):
+    body = f"a = Conv <{PADDED}> (x, w1) y = Conv <group = 2, strides = [2, 2], kernel_shape = [1, 1]> (a, w2)"
+    model = build(SIGNATURE, body, **weights(w1=(8, 3, 3, 3), w2=(4, 4, 1, 1)))
+    for feeds in images(3):
+        np.testing.assert_array_equal(run(equalized(model), feeds), run(model, feeds))
+
+
+def test_a_tensor_that_control_flow_reads_is_left_alone(build):
+    body = f"""
+        a = Conv <{PADDED}> (x, w1)
+        c = If (flag) <then_branch = g1 () => (float[1,8,6,6] t) {{ t = Exp (a) }},
+                       else_branch = g2 () => (float[1,8,6,6] e) {{ e = Relu (a) }}>
+        q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+        z = Conv (q, w3)
+        m = ReduceMax <keepdims = 1> (c)
+        y = Add (z, m)
+    """
+    model = build(SIGNATURE, body, **weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)), flag=np.asarray(True))
+    assert find_groups(model, place(model).tensors).found == ()

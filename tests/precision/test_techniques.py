@@ -1,0 +1,156 @@
+"""Techniques are kept by evidence from samples that they were not fitted to, and sensitivities are estimated well."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from csa_deploy.config import make_config
+from csa_deploy.errors import UsageError
+from csa_deploy.precision.calibration import calibrate
+from csa_deploy.precision.calibration_data import open_calibration
+from csa_deploy.precision.choice import split
+from csa_deploy.precision.placement import Placement, place
+from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.sensitivity import measure, rank_correlation
+from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.techniques import BETTER, TECHNIQUES, Plan, Workshop, try_techniques
+
+SHAPES = {"x": (1, 3, 12, 12)}
+PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
+
+
+def residual(build, smallest: float) -> onnx.ModelProto:
+    """Residual blocks of which some channels are smaller than others by up to a factor."""
+    draw = np.random.default_rng(4)
+    spread = np.geomspace(smallest, 1, 16)[draw.permutation(16)].reshape(-1, 1, 1, 1)
+    given = {
+        "w0": draw.standard_normal((16, 3, 3, 3)) * spread,
+        "wy": draw.standard_normal((10, 16, 1, 1)) / spread.reshape(1, 16, 1, 1),
+    }
+    body = f"s0 = Conv <{PADDED}> (x, w0)\n"
+    for block in range(3):
+        given[f"e{block}"] = draw.standard_normal((24, 16, 3, 3)) / spread.reshape(1, 16, 1, 1) / 12
+        given[f"p{block}"] = draw.standard_normal((16, 24, 1, 1)) * spread / 5
+        body += f"""
+            h{block} = Conv <{PADDED}> (s{block}, e{block})
+            g{block} = Sigmoid (h{block})
+            m{block} = Mul (h{block}, g{block})
+            o{block} = Conv (m{block}, p{block})
+            s{block + 1} = Add (s{block}, o{block})
+        """
+    body += "a = AveragePool <kernel_shape = [12, 12]> (s3) z = Conv (a, wy) y = Reshape (z, shape)"
+    return build(
+        "(float[1,3,12,12] x) => (float[1,10] y)",
+        body,
+        shape=np.asarray([1, 10]),
+        **{name: array.astype("f4") for name, array in given.items()},
+    )
+
+
+def images(count: int, seed: int = 7) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(seed)
+    return [{"x": draw.standard_normal(SHAPES["x"]).astype("f4") + 0.5} for _ in range(count)]
+
+
+def plain(model: onnx.ModelProto) -> Plan:
+    placement = place(model)
+    statistics = recalibrate(model, placement.tensors)
+    return Plan(model, placement, statistics.thresholds("mse"), statistics.largest)
+
+
+@pytest.fixture(scope="module")
+def plan(build) -> Plan:
+    """Of a network that gives equalization something to do."""
+    return plain(residual(build, 0.01))
+
+
+def recalibrate(model, tensors):
+    return calibrate(model, open_calibration("random", None, SHAPES), tensors, threads=1)
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Workshop:
+    return Workshop(images(16), images(8, seed=8), 8, recalibrate, "mse", half_scales=False, threads=1)
+
+
+@pytest.fixture(scope="module")
+def tried(plan, workshop):
+    return try_techniques(plan, tuple(TECHNIQUES), workshop)
+
+
+def test_each_is_kept_exactly_where_it_is_better(plan, tried, workshop):
+    better, findings = tried
+    assert list(findings) == list(TECHNIQUES)
+    for name, found in findings.items():
+        assert found.snr_db_with is not None, name
+        assert found.used == (found.snr_db_with > found.snr_db_without + BETTER)
+        assert found.images == 8 and found.reason
+    assert findings["equalization"].used
+    assert findings["equalization"].snr_db_with > findings["equalization"].snr_db_without + 3
+    assert (better.model is plan.model) == (not findings["equalization"].used)
+    assert bool(better.adjustments.weights) == findings["weight_rounding"].used
+    assert bool(better.adjustments.biases) == findings["bias_correction"].used
+
+
+def test_ranges_of_equalized_tensors_are_taken_anew(plan, tried):
+    better, _ = tried
+    assert better.thresholds.keys() == plan.thresholds.keys()
+    assert better.thresholds["x"] == plan.thresholds["x"]
+    assert better.thresholds["s1"] != plan.thresholds["s1"]
+    assert [layer.name for layer in better.placement.layers] == [layer.name for layer in plan.placement.layers]
+
+
+def test_it_is_deterministic(plan, tried, workshop):
+    better, findings = tried
+    again, same = try_techniques(plan, tuple(TECHNIQUES), workshop)
+    assert same == findings
+    assert again.model.SerializeToString(deterministic=True) == better.model.SerializeToString(deterministic=True)
+    for name, bias in better.adjustments.biases.items():
+        np.testing.assert_array_equal(again.adjustments.biases[name], bias)
+
+
+def test_only_what_is_wanted_is_tried(plan, workshop):
+    better, findings = try_techniques(plan, ("bias_correction",), workshop)
+    assert better.model is plan.model and not better.adjustments.weights
+    assert "not asked for" in findings["equalization"].reason
+    assert findings["equalization"].to_json() == {"used": False, "reason": findings["equalization"].reason, "images": 0}
+    _, none = try_techniques(replace(plan, placement=Placement(())), tuple(TECHNIQUES), workshop)
+    assert none["weight_rounding"].reason == "no layer is INT8"
+
+
+def test_the_estimate_from_one_run_ranks_layers_as_measuring_each_does(build):
+    plan = plain(residual(build, 1.0))
+    clipped = {name: share * plan.thresholds[name] for name, share in {"m0": 0.3, "m1": 0.2, "s2": 0.1}.items()}
+    network = Switchable(plan.model, plan.placement, plan.thresholds | clipped, threads=1)
+    measured = measure(network, images(4))
+    estimated = propagated(plan.model, network.layers, plan.thresholds | clipped, images(4), threads=1)
+    names = [layer.name for layer in network.layers]
+    assert rank_correlation([measured[n] for n in names], [estimated[n] for n in names]) > 0.5
+    worst, worst_estimated = ({n for n in names if found[n] > 1e-4} for found in (measured, estimated))
+    assert worst_estimated == worst and len(worst) == 5
+    last = names[-1]  # nothing comes after it: the estimate is the measurement
+    assert estimated[last] == pytest.approx(measured[last], rel=0.05)
+
+
+def test_judged_on_every_third_batch():
+    assert split(7) == ([0, 3, 6], [1, 2, 4, 5])
+    assert split(1) == ([0], [0])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("auto", ("equalization", "weight_rounding", "bias_correction")),
+        ("none", ()),
+        (["weight-rounding,equalization"], ("weight_rounding", "equalization")),
+    ],
+)
+def test_the_setting(given, expected):
+    assert make_config({"techniques": given}).techniques == expected
+
+
+def test_an_unknown_technique_is_refused():
+    with pytest.raises(UsageError, match="techniques"):
+        make_config({"techniques": ["magic"]})
