@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.pairs import NotMeasured, Ratio
 
-NAMES = ("startup", "graphs", "stages", "calibration", "verify")
+NAMES = ("startup", "graphs", "stages", "report", "calibration", "verify")
 RESULTS = Path(__file__).parent / "results"
 
 

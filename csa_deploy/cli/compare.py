@@ -58,13 +58,16 @@ def _show(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from csa_deploy.report.labels import label_of
+    from csa_deploy.report.missing import by_reason
+
     table = Table(title=f"A {escape(data['a'])}   B {escape(data['b'])}", title_justify="left")
     for heading in ("", "percentile", "A", "B", "B / A", "99 % interval", "B is"):
         table.add_column(heading, justify="left" if heading in ("", "B is") else "right")
     for row in data["rows"]:
         style = STYLE.get(row["outcome"], "dim")
         table.add_row(
-            row["label"],
+            label_of(row["label"]),
             f"p{row['percentile']:g}",
             f"{row['a_ms']:.3f} ms",
             f"{row['b_ms']:.3f} ms",
@@ -77,8 +80,9 @@ def _show(data: dict[str, Any], console: Console) -> None:
     out.print(f"{data['method']}; changes below {_effect(data)} do not count", soft_wrap=True)
     for caveat in data["caveats"]:
         out.print(f"[yellow]not alike[/yellow] {escape(caveat)}", soft_wrap=True)
-    for item in data["not_compared"]:
-        out.print(f"[yellow]not compared[/yellow] {escape(item['what'])}: {escape(item['reason'])}", soft_wrap=True)
+    for entry in by_reason(data["not_compared"]):
+        said = f"{escape(', '.join(entry['what']))}: {escape(entry['reason'])}"
+        out.print(f"[yellow]not compared[/yellow] {said}", soft_wrap=True)
 
 
 def _effect(data: dict[str, Any]) -> str:

@@ -47,7 +47,8 @@ def comparison(data: dict[str, Any]) -> str:
     )
     lines += _table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)
     lines += ["", f"{data['method']}.", *(f"- not alike: {_plain(c)}" for c in data["caveats"])]
-    lines += [f"- not compared: {_plain(i['what'])}, {_plain(i['reason'])}" for i in data["not_compared"]]
+    for entry in by_reason(data["not_compared"]):
+        lines.append(f"- not compared: {_plain(', '.join(entry['what']))}: {_plain(entry['reason'])}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,8 @@ def by_reason(items: list[dict[str, str]]) -> list[dict[str, Any]]:
     for item in items:
         entry = found.setdefault(item["reason"], {"reason": item["reason"], "what": [], "stages": []})
         entry["what"] += [item["what"]] if item["what"] not in entry["what"] else []
-        entry["stages"] += [item["stage"]] if item["stage"] not in entry["stages"] else []
+        stage = item.get("stage", "")
+        entry["stages"] += [stage] if stage and stage not in entry["stages"] else []
     return [{**entry, "brief": _brief(entry["what"])} for entry in found.values()]
 
 

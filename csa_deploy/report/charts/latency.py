@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
-from csa_deploy.report.labels import label_of
+from csa_deploy.report.labels import label_of, rank
 
 WIDTH, LEFT, RIGHT, ROW = 960, 150, 20, 58
 MOST_DOTS = 600
@@ -85,7 +85,7 @@ def growth(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
 
 def trend(history: Sequence[Mapping[str, Any]]) -> str:
     """Median of each graph over the runs of a workspace."""
-    labels = sorted({label for entry in history for label in entry["median_ms"]})
+    labels = sorted({label for entry in history for label in entry["median_ms"]}, key=rank)
     values = [v for entry in history for v in entry["median_ms"].values()]
     if len(history) < 2 or not values:
         return ""
