@@ -116,7 +116,7 @@ def run(context: Context) -> StageOutput:
         "summary": _summary(latency, bench.not_measured),
         "latency": latency,
         "layers": _layers(context, graphs),
-        "engines": with_floors(inspected, ceilings),
+        "engines": with_floors(inspected, ceilings) | there.engines,
         "target": there.measured,
         "roofline": _roofline(costs, ceilings),
         "energy_per_inference_j": meter.per_inference(),

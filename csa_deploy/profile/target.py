@@ -26,6 +26,7 @@ NOT_THERE = {
     MEMORY: "trtexec's files do not state it",
     "power and energy": "the target's rails are not read over ssh",
 }
+LAYERS_METHOD = "trtexec's profile on the target, in a run of its own; average over the inferences"
 EVIDENCE = "the target, timed by its own trtexec: copies to and from the device and the computation between them"
 
 
@@ -35,13 +36,15 @@ class OnTarget:
 
     Attributes:
         latency: label -> statistics, as for the other runners.
-        measured: label -> device times, layers, clocks, conditions and notes.
+        measured: label -> clocks, conditions and notes.
+        engines: label -> layers, as :meth:`csa_deploy.profile.device.OnDevice.inspect` gives them.
         contract: what was timed, and how.
         not_measured: what was not, and why.
     """
 
     latency: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    engines: dict[str, Any] = field(default_factory=dict)
     contract: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
@@ -69,7 +72,9 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         batch = batch_of(feeds)
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        found.measured[label] = {**result, "layers": _mapped(context, engine["path"], graphs, result["layers"])}
+        layers = _mapped(context, engine["path"], graphs, result.pop("layers"))
+        found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
+        found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
             {"label": label, "path": engine["path"], "runner": description, "evidence": EVIDENCE, **timing.to_json()}
@@ -86,4 +91,5 @@ def _mapped(
         times[row["name"]] = times.get(row["name"], 0.0) + row["average_ms"]
     file = context.path(f"{engine}.layers.json")
     inspection = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return [layer.to_json() for layer in map_layers(times, inspection, built_of(context, engine, graphs))]
+    layers = map_layers(times, inspection, built_of(context, engine, graphs))
+    return [{**layer.to_json(), "floor_us": None} for layer in layers]  # the target's ceilings are not measured

@@ -38,7 +38,7 @@ def test_series_layers_and_reasons_of_trtexec(digits: Any, csa: Any, tmp_path: P
     measured = json.loads((root / "measurements/profile.json").read_text())
     total, alone = (measured["latency"][f"engine fp16{name}"]["samples_ms"] for name in ("", " device"))
     assert [round(a - b, 3) for a, b in zip(total, alone, strict=True)] == [0.02] * 12  # the stand-in's copies
-    (layer,) = measured["target"]["engine fp16"]["layers"]
+    (layer,) = measured["engines"]["engine fp16"]["layers"]
     assert (layer["nodes"], layer["modules"], layer["time_us"]) == ([node.name], [node.module], 1000.0)
     assert [gate["verdict"] for gate in measured["gates"]] == ["pass"]
     lacks = {i["what"]: i["reason"] for i in json.loads((root / "records/profile.json").read_text())["not_measured"]}
