@@ -179,6 +179,8 @@ def equalize(
 ) -> onnx.ModelProto:
     """The graph with equalized channels; its outputs are the same to the bit, short of overflow.
 
+    Equalized tensors have other values than before, so they get other names: see :func:`renamed`.
+
     Args:
         model: FP32 graph; not changed.
         groups: from :func:`find_groups`.
@@ -187,6 +189,7 @@ def equalize(
     """
     view = editable(model)
     nodes = {str(node.name): node for node in view.graph}
+    values = {str(value.name): value for node in view.graph for value in node.outputs}
     for group in groups.found:
         readers = [nodes[name] for name in group.readers]
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
@@ -197,9 +200,16 @@ def equalize(
                 _rescale(view.graph, node, 2, 1 / factors)
         for node in readers:
             _rescale(view.graph, node, 1, _for_inputs(node, factors))
+        for name in group.tensors:
+            values[name].name = renamed(name)
     for name in [n for n, v in view.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del view.graph.initializers[name]
     return ir.to_proto(view)
+
+
+def renamed(tensor: str) -> str:
+    """Name of a tensor after its channels were equalized."""
+    return f"{tensor}_equalized"
 
 
 def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
-from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
+from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.search import compare
@@ -133,8 +133,8 @@ def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, workshop.fitted, threads=workshop.threads)
     model = equalize(plan.model, groups, largest, plan.thresholds)
-    changed = tuple(name for group in groups.found for name in group.tensors if name in plan.thresholds)
-    statistics = workshop.recalibrate(model, changed)
+    changed = {name for group in groups.found for name in group.tensors}
+    statistics = workshop.recalibrate(model, tuple(renamed(n) for n in plan.thresholds if n in changed))
     kept = {layer.name for layer in plan.placement.layers}
     placement = place(model)
     return (
@@ -142,11 +142,15 @@ def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
             plan,
             model=model,
             placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
-            thresholds=plan.thresholds | statistics.thresholds(workshop.method),
-            largest=plan.largest | statistics.largest,
+            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(workshop.method),
+            largest=_without(plan.largest, changed) | statistics.largest,
         ),
         groups.describe(),
     )
+
+
+def _without(values: Mapping[str, float], names: Container[str]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
