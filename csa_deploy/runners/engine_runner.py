@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from csa_deploy.runners.device.base import INSTALL, Device, open_device
 from csa_deploy.runners.device.layers import layer_times
 from csa_deploy.runners.device.memory import EngineMemory, engine_memory
 from csa_deploy.runners.device.timing import DeviceTimer
+
+if TYPE_CHECKING:
+    import tensorrt
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 LOADED = 2  # readings of free memory once the engine is loaded: before and after
@@ -116,12 +119,13 @@ class EngineRunner:
 
     def memory(self) -> EngineMemory:
         """Memory of the engine with the one context that :meth:`run` uses."""
-        engine = self._entered().engine
+        engine: tensorrt.ICudaEngine = self._entered().engine
         return engine_memory(self._trt, engine, self._engine_path.stat().st_size, self._free, self._no_device)
 
     def inspection(self) -> str:
         """The engine's layers, as the JSON text of TensorRT's inspector."""
-        inspector = self._entered().engine.create_engine_inspector()
+        engine: tensorrt.ICudaEngine = self._entered().engine
+        inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def __enter__(self) -> EngineRunner:
@@ -182,7 +186,8 @@ class EngineRunner:
         return self._device
 
     def _context(self) -> Any:
-        context = self._entered().engine.create_execution_context()
+        engine: tensorrt.ICudaEngine = self._entered().engine
+        context = engine.create_execution_context()
         if context is None:
             raise EnvironmentLacksError(
                 f"{self._engine_path.name}: no memory for another execution context", fix="free device memory"
@@ -199,7 +204,8 @@ class EngineRunner:
         return self._runner
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
-        trt, engine = self._trt, self._entered().engine
+        trt = self._trt
+        engine: tensorrt.ICudaEngine = self._entered().engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         wanted = getattr(trt.TensorIOMode, mode)
         return tuple(

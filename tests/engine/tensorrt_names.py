@@ -12,15 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODULE, ANY = "", "?"  # a name of the module itself; a member of some class that the syntax does not tell
+PROTOCOLS = {"ExecutionContext": "IExecutionContext"}  # stated by the code -> what it is in TensorRT
 _TYPE = re.compile(r"\btensorrt\.(\w+)")
 
 
 @dataclass
 class Names:
-    """Pairs of class and member: those that must be there, and those that the code asks for with hasattr first."""
+    """Pairs of class and member.
+
+    Attributes:
+        used: all that are used.
+        asked: those that the code asks for first, with hasattr or getattr.
+        instead: those that are used where what was asked for is not there.
+    """
 
     used: set[tuple[str, str]] = field(default_factory=set)
     asked: set[tuple[str, str]] = field(default_factory=set)
+    instead: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def needed(self) -> set[tuple[str, str]]:
+        """Those that every version has to have."""
+        classes = {name for owner, name in self.asked if owner == MODULE}
+        optional = self.asked | self.instead
+        return {pair for pair in self.used if pair not in optional and pair[0] not in classes}
 
 
 def names_in(path: Path) -> Names:
@@ -29,6 +44,8 @@ def names_in(path: Path) -> Names:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             _Function(found).visit_function(node)
+        elif isinstance(node, ast.ClassDef) and node.name in PROTOCOLS and ast.unparse(node.bases[0]) == "Protocol":
+            found.used |= {(PROTOCOLS[node.name], item.name) for item in node.body if isinstance(item, ast.FunctionDef)}
     return found
 
 
@@ -86,6 +103,15 @@ class _Function(ast.NodeVisitor):
                 methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
                 self.found.used |= {(base.attr, name) for name in methods if not name.startswith("_")}
 
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """``x.new if hasattr(x, "new") else x.old``."""
+        self.visit(node.test)
+        self.visit(node.body)
+        before = set(self.found.used)
+        self.visit(node.orelse)
+        if ast.unparse(node.test).startswith("hasattr("):
+            self.found.instead |= self.found.used - before
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
         kind = self._kind(node.value)
         if kind is not None and not node.attr.startswith("__"):
@@ -108,6 +134,8 @@ class _Function(ast.NodeVisitor):
         if isinstance(node, ast.Name):
             return self.kinds.get(node.id)
         if isinstance(node, ast.Attribute):
+            if ast.unparse(node) == "self._trt":
+                return MODULE
             owner = self._kind(node.value)
             if owner is None or node.attr.startswith("__"):  # what Python adds gives Python's own objects
                 return None

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.runners.device.timing import DeviceTimer
 
+if TYPE_CHECKING:
+    import tensorrt
+
 WARMUP = 2
 
 
-def layer_times(trt: Any, context: Any, timer: DeviceTimer, *, iterations: int) -> dict[str, list[float]]:
+def layer_times(
+    trt: Any, context: tensorrt.IExecutionContext, timer: DeviceTimer, *, iterations: int
+) -> dict[str, list[float]]:
     """Milliseconds of each layer in every inference, in the engine's order.
 
     Args:

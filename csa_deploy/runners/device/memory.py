@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt
 
 SEEN = (
     "the device's free memory, before the engine was loaded and after loading it and running it once; "
@@ -41,12 +44,12 @@ class EngineMemory:
         return {**asdict(self), "activations_and_workspace": ONE_BLOCK, "seen": SEEN}
 
 
-def engine_memory(trt: Any, engine: Any, size: int, free: Sequence[int], reason: str) -> EngineMemory:
+def engine_memory(trt: Any, engine: tensorrt.ICudaEngine, size: int, free: Sequence[int], reason: str) -> EngineMemory:
     """Ask an engine.
 
     Args:
         trt: the TensorRT module.
-        engine: ``ICudaEngine``.
+        engine: the engine.
         size: of its file in bytes.
         free: readings of the device's free memory: before loading, after it, and later ones; empty without bindings.
         reason: why there are none.
@@ -64,8 +67,8 @@ def engine_memory(trt: Any, engine: Any, size: int, free: Sequence[int], reason:
     )
 
 
-def _weights(trt: Any, engine: Any) -> int | None:
-    if not hasattr(trt, "EngineStat"):
+def _weights(trt: Any, engine: tensorrt.ICudaEngine) -> int | None:
+    if not (hasattr(trt, "EngineStat") and hasattr(engine, "get_engine_stat")):
         return None
     size = int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
     return size if size >= 0 else None  # -1: this engine does not know
