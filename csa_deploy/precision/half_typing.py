@@ -34,6 +34,7 @@ class HalfTyping:
         self._halved: set[ir.Value] = set()
         self._versions: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._plan = {node: self._ports(node, keep) for node in model.graph}
+        self._keep_with_readers()
 
     def apply(self) -> None:
         """Type the graph."""
@@ -60,6 +61,19 @@ class HalfTyping:
             return ports
         self.kept.append((node, ports))
         return Ports(frozenset(), frozenset())
+
+    def _keep_with_readers(self) -> None:
+        """Leave a DequantizeLinear in FP32 that only nodes in FP32 read.
+
+        In FP16 it would cut what it makes to FP16's range, and the Cast behind it would part it from its reader, with
+        which TensorRT computes it.
+        """
+        for node, ports in self._plan.items():
+            if node.op_type == "DequantizeLinear" and ports.outputs and not node.outputs[0].is_graph_output():
+                uses = node.outputs[0].uses()
+                if all(user in self._plan and index not in self._plan[user].inputs for user, index in uses):
+                    self._plan[node] = Ports(frozenset(), frozenset())
+                    self.nodes -= 1
 
     def _unfit_weight(self, node: ir.Node, ports: Ports) -> str | None:
         """Why a weight of the node cannot be FP16: beyond its range, or lost below its smallest normal number."""

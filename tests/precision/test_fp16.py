@@ -11,6 +11,8 @@ import pytest
 
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.fp16 import to_fp16
+from csa_deploy.precision.int8 import to_int8
+from csa_deploy.precision.placement import place
 from csa_deploy.precision.rounding import keep_rounding
 
 IMAGE = "float[1,4,6,6]"
@@ -229,3 +231,20 @@ def test_every_rounding_is_kept_through_convolution_and_resize(network):
         one = onnx.helper.make_model(graph, opset_imports=network.opset_import, ir_version=8)
         values[node.output[0]] = run(one, **feeds)[0].astype("f2").astype("f4")
     np.testing.assert_array_equal(run(keep_rounding(result.model), x=x)[0], values["y"])
+
+
+def test_what_int8_dequantizes_for_a_node_in_fp32_stays_in_fp32(build):
+    w = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype("f4")
+    model = build(
+        f"({IMAGE} x) => ({IMAGE} y)", "c = Conv(x, w) a = Relu(c) d = Conv(a, v) y = Sigmoid(d)", w=1e6 * w, v=1e-6 * w
+    )
+    x = np.random.default_rng(1).standard_normal((1, 4, 6, 6)).astype("f4")
+    largest = dict.fromkeys("xd", 9.0) | dict.fromkeys("ca", 9e6)
+    result = to_int8(model, place(model), {"x": 4.0, "a": 6e6}, largest=largest)
+    assert {kept.op for kept in result.kept_fp32} >= {"Conv", "Relu"}
+    makers = {name: node.op_type for node in result.model.graph.node for name in node.output}
+    for node in result.model.graph.node:
+        if node.op_type == "Conv":  # a Cast between would part TensorRT's INT8 convolution
+            assert [makers[name] for name in node.input[:2]] == ["DequantizeLinear"] * 2
+    exact, got = run(model, x=x)[0], run(result.model, x=x)[0]
+    assert 20 * np.log10(np.abs(exact).max() / np.abs(got - exact).max()) > 25
