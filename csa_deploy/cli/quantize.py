@@ -82,7 +82,8 @@ def _diagnose(path: Path, console: Console) -> None:
     from csa_deploy.precision.why_slow import diagnose
 
     found = diagnose(load_model(path, full_check=False))
-    table = Table(title=f"{path.name}: {found.int8_layers} layers with weights in INT8", title_justify="left")
+    title = f"{path.name}: {found.int8_layers} of {found.layers} layers with weights compute in INT8"
+    table = Table(title=title, title_justify="left")
     for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):
         table.add_column(heading, overflow="fold")
     for hazard, (count, seconds, mitigation) in found.by_hazard().items():

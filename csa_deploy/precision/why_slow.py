@@ -45,9 +45,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All causes in a graph, the most expensive first."""
+    """All causes in a graph, the most expensive first; of its layers with weights, how many compute in INT8."""
 
     findings: tuple[Finding, ...]
+    layers: int
     int8_layers: int
     device: str
 
@@ -61,7 +62,12 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
-        return {"device": self.device, "int8_layers": self.int8_layers, "findings": [asdict(f) for f in self.findings]}
+        return {
+            "device": self.device,
+            "layers": self.layers,
+            "int8_layers": self.int8_layers,
+            "findings": [asdict(f) for f in self.findings],
+        }
 
 
 def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
@@ -75,10 +81,11 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
     if not any(node.op_type == "QuantizeLinear" for node in nodes):
         raise UsageError("the graph is not quantized: it holds no QuantizeLinear", fix="make one: csa-deploy quantize")
     found: list[Finding] = []
-    int8 = 0
+    layers = int8 = 0
     for node in nodes:
         if node.op_type in _WEIGHTED:
             missing = _float_inputs(node)
+            layers += 1
             int8 += not missing
             found += _island(node, missing, device) if missing else _channels(node, device)
         elif node.op_type == "DequantizeLinear":
@@ -87,7 +94,9 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
             found += _border(node, device)
         elif node.op_type in GATES:
             found += _gate(node, device)
-    return Diagnosis(tuple(sorted(found, key=lambda f: (-f.seconds, f.node))), int8, device.name)
+        elif node.op_type == "Add":
+            found += _half_addition(node, device)
+    return Diagnosis(tuple(sorted(found, key=lambda f: (-f.seconds, f.node))), layers, int8, device.name)
 
 
 def _float_inputs(node: ir.Node) -> list[str]:
@@ -164,6 +173,19 @@ def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
         4 * _values(node.outputs[0]) / device.bandwidth,
         "TensorRT has no INT8 form of it; a ReLU would fuse with the layer before it",
     )
+
+
+def _half_addition(node: ir.Node, device: Device) -> Iterator[Finding]:
+    """An addition of two activations of which one alone was rounded to INT8: that rounding buys nothing."""
+    branches = [v for v in node.inputs if v is not None and v.producer() is not None]
+    rounded = [v for v in branches if _is_dequantized(v)]
+    if len(branches) == 2 and len(rounded) == 1:
+        yield Finding(
+            "addition with one branch in INT8: it computes in floating point",
+            str(node.name),
+            3 * _values(node.outputs[0]) / device.bandwidth,
+            "quantize both branches or none",
+        )
 
 
 def _values(value: ir.Value) -> int:
