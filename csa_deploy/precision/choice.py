@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from csa_deploy.precision.int8_stage import Calibrated
 
 HELD_IMAGES = 32
-_FITTED_IMAGES = 64
+FITTED_IMAGES = 64
 _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that does not depend on the clock
 
 
@@ -75,7 +75,7 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
     config = context.config
     shapes = _shapes(model)
     size = next(iter(shapes.values()))[0]
-    samples = read_samples(calibration.data, shapes, HELD_IMAGES + _FITTED_IMAGES)
+    samples = read_samples(calibration.data, shapes, HELD_IMAGES + FITTED_IMAGES)
     held, fitted = split(len(samples.feeds))
 
     def recalibrate(changed: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:

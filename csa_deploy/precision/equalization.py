@@ -57,7 +57,8 @@ class Groups:
     def describe(self) -> str:
         """One line for people."""
         convolutions = {name for group in self.found for name in (*group.makers, *group.readers)}
-        told = f"{len(self.found)} groups of tensors between {len(convolutions)} convolutions"
+        groups = "1 group" if len(self.found) == 1 else f"{len(self.found)} groups"
+        told = f"{groups} of tensors between {len(convolutions)} convolutions"
         left = ", ".join(f"{count} at {reason}" for reason, count in self.barred.items())
         return told + (f"; outputs of convolutions that cannot be scaled exactly: {left}" if left else "")
 
