@@ -109,7 +109,7 @@ def table(data: dict[str, Any]) -> Table:
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)
     headings = ["", "size", "MACs", *(["top-1", "top-5"] if labelled else []), f"agrees with {reference}"]
-    for heading in (*headings, "signal/noise", "max error", "verdict", "median, this CPU"):
+    for heading in (*headings, "signal/noise", "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     if labelled and verified:
         metrics = verified["candidates"][0]["outputs"][0]["metrics"]
@@ -125,8 +125,9 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
     accuracy = [units.percent(metrics.get("top1")), units.percent(metrics.get("top5"))] if labelled else []
     state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
     style = STYLE.get(state, "yellow" if row["not_measured"] else "")
-    # An engine's latency is a GPU's; it stands in the report, never in the CPU column.
-    latency = row["latency_ms"]["50"] if row["latency_ms"] and not row["label"].startswith("engine") else None
+    median = units.milliseconds(row["latency_ms"]["50"]) if row["latency_ms"] else units.NONE
+    # A graph's latency is this CPU's, an engine's a device's: never one for the other.
+    where = "" if median == units.NONE else " device" if row["label"].startswith("engine") else " CPU"
     return [
         label_of(row["label"]),
         units.size(row["bytes"]),
@@ -136,7 +137,7 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
         units.decibel(metrics.get("snr_db")),
         units.scientific(metrics.get("max_abs_error")),
         f"[{style}]{state}[/{style}]" if style else state,
-        units.milliseconds(latency),
+        median + where,
     ]
 
 

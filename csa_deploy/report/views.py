@@ -144,6 +144,7 @@ def techniques(int8: Row) -> list[Row]:
     for name, found in int8.get("techniques", {}).items():
         before, after = found.get("snr_db_without"), found.get("snr_db_with")
         gain = float(after) - float(before) if before is not None and after is not None else None
-        row = {"before": before, "after": after, "gain": gain, "used": found["used"], "reason": found.get("reason", "")}
-        rows.append({"name": name.replace("_", " "), **row})
+        row = {"before": before, "after": after, "gain": gain, "images": found.get("images")}
+        said = {"used": found["used"], "reason": found.get("reason", "")}
+        rows.append({"name": name.replace("_", " "), **row, **said})
     return rows

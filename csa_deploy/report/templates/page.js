@@ -164,7 +164,7 @@
     const known = nodes.filter((node) => node.dataset[key] !== undefined);
     const most = Math.max(...known.map((node) => Number(node.dataset[key])), 1e-30);
     for (const node of known) one("rect", node).style.cssText = `fill: ${heat(Math.sqrt(Number(node.dataset[key]) / most))}; stroke: var(--soft)`;
-    legend(known.length ? [[heat(0), "0"], [heat(0.5), "a quarter"], [heat(1), `${most.toPrecision(3)} ${units[by]}`]] : [["var(--c5)", "not measured for this graph"]]);
+    legend(known.length ? [[heat(0), "0"], [heat(0.5), "a quarter"], [heat(1), `${most < 1 ? most.toPrecision(2) : Number(most.toPrecision(3)).toLocaleString("en")} ${units[by]}`]] : [["var(--c5)", "not measured for this graph"]]);
   }
   for (const node of all(".node")) {
     const tip = document.createElementNS(node.namespaceURI, "title");
