@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from csa_deploy.report.markdown import comparison
 from csa_deploy.report.missing import by_reason, not_measured
 
 LAYERS = "layers of the engine after fusion: not measured: no CUDA device"
@@ -51,3 +52,9 @@ def test_quantities_of_engines_are_brief() -> None:
     (entry,) = by_reason([{"stage": "profile", "what": name, "reason": "no GPU"} for name in names])
     assert entry["what"] == names
     assert entry["brief"] == "engine a (latency, device), engine b (latency, device, layers), clock, engine c layers"
+
+
+def test_a_comparison_groups_what_it_left_out() -> None:
+    left = [{"what": f"{label} p99", "reason": "too few | samples"} for label in ("fp32", "fp16")]
+    text = comparison({"a": "x", "b": "y", "method": "stored", "caveats": [], "rows": [], "not_compared": left})
+    assert text.endswith("- not compared: fp32 p99, fp16 p99: too few \\| samples")
