@@ -14,6 +14,7 @@ from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, node_costs
 from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
 from csa_deploy.precision.techniques import Finding, Plan, Workshop, try_techniques
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
 
+UNFINISHED = "calibration/unfinished-search.json"
 HELD_IMAGES = 32
 FITTED_IMAGES = 64
 _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that does not depend on the clock
@@ -100,9 +102,11 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
     # Those that nothing was fitted to come first; with few images the others make up the number.
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
+    recall = Recall(context.path(UNFINISHED), plan.fingerprint(searched.feeds))
+
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
-        measured = measure(network, few, context.progress)
+        measured = measure(network, few, context.progress, recall)
         estimated = propagated(plan.model, network.layers, plan.thresholds, few, threads=config.threads)
         return [
             Sensitivity(
@@ -118,7 +122,9 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
     found = None
     if config.search:
         labels = np.concatenate(searched.labels) if searched.labels else None
-        found = search(network, searched.feeds, labels, _budget(context), costs, sensitivities, rest=rest)
+        budget = _budget(context)
+        found = search(network, searched.feeds, labels, budget, costs, sensitivities, rest=rest, recall=recall)
+    recall.close()
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
     estimates = {"int8": 1000 * latency(costs, int8, rest), rest: 1000 * latency(costs, frozenset(), rest)}

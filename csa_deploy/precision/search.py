@@ -17,6 +17,7 @@ import numpy as np
 from csa_deploy.config import METRIC_BOUNDS
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, NodeCost, latency
+from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, rank_correlation
 from csa_deploy.precision.switch import Switchable
 
@@ -91,6 +92,7 @@ def search(
     order: Callable[[], list[Sensitivity]],
     *,
     rest: str = "fp16",
+    recall: Recall | None = None,
 ) -> SearchResult:
     """Find the fewest layers to return.
 
@@ -102,7 +104,9 @@ def search(
         costs: of every node.
         order: makes the sensitivities; called only when not all layers can stay INT8.
         rest: precision of what is not INT8.
+        recall: what an interrupted search measured.
     """
+    recall = recall or Recall()
     names = [layer.name for layer in network.layers]
     images = sum(len(next(iter(feeds.values()))) for feeds in samples)
     exact = [network.run(feeds, ()) for feeds in samples]
@@ -114,7 +118,10 @@ def search(
         if count not in points:
             gone = {s.name for s in ranked[:count]}
             int8 = [name for name in names if name not in gone]
-            metrics = compare(exact, [network.run(feeds, int8) for feeds in samples], labels)
+            metrics = recall.of(
+                f"without {','.join(sorted(gone))}",
+                lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], labels),
+            )
             seconds = latency(dict(costs), frozenset(int8), rest)
             points[count] = Point(count, metrics, _holds(metrics, held, images), 1000 * seconds)
         return points[count]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
+from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.switch import Switchable
 
 
@@ -41,15 +43,30 @@ class Sensitivity:
 
 
 def measure(
-    network: Switchable, samples: Sequence[Feeds], progress: Callable[[int, int], None] | None = None
+    network: Switchable,
+    samples: Sequence[Feeds],
+    progress: Callable[[int, int], None] | None = None,
+    recall: Recall | None = None,
 ) -> dict[str, float]:
-    """Relative error energy of the first output with one layer in INT8, by layer."""
+    """Relative error energy of the first output with one layer in INT8, by layer.
+
+    Args:
+        network: the layers, to switch.
+        samples: network inputs.
+        progress: called with (layers done, layers).
+        recall: what an interrupted search measured.
+    """
+    recall = recall or Recall()
     exact = [network.run(feeds, ()).astype(np.float64) for feeds in samples]
     energy = sum(float((out**2).sum()) for out in exact) or 1.0
     found = {}
+
+    def alone(layer: str) -> dict[str, float]:
+        outputs = (network.run(feeds, (layer,)) for feeds in samples)
+        return {"error": sum(float(((a - b) ** 2).sum()) for a, b in zip(outputs, exact, strict=True)) / energy}
+
     for number, layer in enumerate(network.layers):
-        outputs = (network.run(feeds, (layer.name,)) for feeds in samples)
-        found[layer.name] = sum(float(((a - b) ** 2).sum()) for a, b in zip(outputs, exact, strict=True)) / energy
+        found[layer.name] = recall.of(f"{layer.name} alone", partial(alone, layer.name))["error"]
         if progress:
             progress(number + 1, len(network.layers))
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from csa_deploy.precision.activations import Feeds
@@ -45,6 +47,18 @@ class Plan:
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
         return Switchable(self.model, self.placement, self.thresholds, threads=threads, adjustments=self.adjustments)
+
+    def fingerprint(self, samples: Sequence[Feeds]) -> str:
+        """SHA-256 over what decides the outputs: graph, layers, thresholds, adjustments and samples."""
+        digest = hashlib.sha256(self.model.SerializeToString(deterministic=True))
+        digest.update(repr((self.placement, sorted(self.thresholds.items()))).encode())
+        arrays: list[tuple[str, np.ndarray]] = list(self.adjustments.biases.items())
+        arrays += [(str(key), weight.values) for key, weight in self.adjustments.weights.items()]
+        arrays += [(name, array) for feeds in samples for name, array in feeds.items()]
+        for name, array in arrays:
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.choice import split
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.techniques import BETTER, TECHNIQUES, Plan, Workshop, try_techniques
@@ -156,3 +157,23 @@ def test_the_setting(given, expected):
 def test_an_unknown_technique_is_refused():
     with pytest.raises(UsageError, match="techniques"):
         make_config({"techniques": ["magic"]})
+
+
+def test_an_interrupted_search_goes_on(plan, tmp_path):
+    network = plan.switchable(1)
+    key = plan.fingerprint(images(2))
+    assert key == plan.fingerprint(images(2))
+    assert key not in (plan.fingerprint(images(3)), replace(plan, thresholds={}).fingerprint(images(2)))
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(network, images(2), stop, Recall(tmp_path / "search.json", key))
+    runs = []
+    run, network.run = network.run, lambda feeds, int8: runs.append(int8) or run(feeds, int8)
+    resumed = measure(network, images(2), recall=Recall(tmp_path / "search.json", key))
+    assert len([int8 for int8 in runs if int8]) == 2 * (len(network.layers) - 5)
+    network.run = run
+    assert resumed == measure(network, images(2))
