@@ -116,7 +116,8 @@ def beyond_range(graph: ir.Graph, largest: Mapping[str, float]) -> dict[str, str
 
     What has no measurement of its own is as large as what it is computed from.
     """
-    size: dict[ir.Value, tuple[float, str]] = {}
+    named = [(value, str(value.name)) for value in graph.inputs]
+    size = {value: (largest[name], name) for value, name in named if largest.get(name, 0.0) > LARGEST}
     found = {}
     for node in graph:
         read = [size[v] for v in node.inputs if v in size]

@@ -147,6 +147,17 @@ def test_integer_parts_are_untouched(build):
     assert result.kept == () and types(result.model)["j"] == onnx.TensorProto.INT64
 
 
+@pytest.mark.parametrize(("beyond", "kept"), [("x", {"n0": "x"}), ("a", {"n0": "a", "n1": "a"}), ("m", {"n1": "m"})])
+def test_what_makes_or_reads_an_activation_beyond_the_range_stays_fp32(build, beyond, kept):
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", "a = Tanh(x) m = Conv(a, w) y = Sigmoid(m)", w=(4, 4, 1, 1))
+    found = checked(model, largest={"x": 1.0, "a": 1.0, "m": 1.0, "y": 1.0} | {beyond: 7e4})
+    reasons = {node.name: node.reason for node in found.kept}
+    assert {
+        name: f"activation '{tensor}' reaches 7e+04, beyond FP16's 65504" for name, tensor in kept.items()
+    }.items() <= (reasons.items())
+    assert types(found.model).get(beyond, FLOAT) == FLOAT
+
+
 def test_subgraphs_stay_fp32_and_read_fp32(build):
     model = build(
         f"({IMAGE} x, bool c) => (float[1,4,6,6] y)",
