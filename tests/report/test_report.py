@@ -153,6 +153,7 @@ def test_a_network_named_script_in_the_terminal_and_on_the_page(lab: Path, csa: 
     assert name in done.stdout
     text = (lab / "w/report.html").read_text()
     assert len(Page(text).scripts) == 2 and "&lt;script&gt;" in text
+    assert "agrees with the source graph" in text and "agrees with PyTorch" not in text
 
 
 def test_an_incomplete_workspace_says_what_was_not_run(lab: Path, csa: Any) -> None:
