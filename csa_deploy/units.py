@@ -48,7 +48,9 @@ def giga(value: Any) -> str:
     """Multiply-accumulates."""
     if value is None:
         return NONE
-    return f"{value / 1e9:.3f} G" if value >= 1e8 else f"{value / 1e6:.2f} M"
+    if value >= 1e8:
+        return f"{value / 1e9:.3f} G"
+    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.2f} k"
 
 
 def thousands(value: Any) -> str:

@@ -24,6 +24,7 @@ from csa_deploy import units
         (units.duration, 125.9, "2 min 5 s"),
         (units.giga, 4_069_200_384, "4.069 G"),
         (units.giga, 11_210_000, "11.21 M"),
+        (units.giga, 3_210, "3.21 k"),
     ],
 )
 def test_units(function: Any, value: Any, text: str) -> None:
