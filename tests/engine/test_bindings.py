@@ -110,18 +110,31 @@ def test_types(requirement: str, tmp_path: Path, request: pytest.FixtureRequest)
         libraries = request.getfixturevalue("libraries")
         bindings = tensorrt_bindings.unpacked(found, tmp_path / "wheel")
         stubs = tensorrt_bindings.make_stubs(bindings, libraries, tmp_path / "stubs")
-    network = PACKAGE / "engine" / "network.py"
-    wrong = tmp_path / "wrong.py"
-    wrong.write_text(network.read_text().replace("network.num_layers", "network.number_of_layers"))
-    typed = [path for path in USED if path != network and "import tensorrt\n" in path.read_text()]
+    typed = [path for path in USED if "import tensorrt\n" in path.read_text()]
     files = [path for path in typed if not USED[path].instead]  # one of two names is always missing
-    assert mypy(stubs, tmp_path, network, *files) == []
-    assert any("number_of_layers" in line for line in mypy(stubs, tmp_path, wrong))
+    wrong = tmp_path / "wrong.py"
+    network = PACKAGE / "engine" / "network.py"
+    wrong.write_text(network.read_text().replace("network.num_layers", "network.number_of_layers"))
+    assert network in files
+    complaints = mypy(stubs, tmp_path, wrong, *files)
+    assert complaints
+    assert all("wrong.py" in line and "number_of_layers" in line for line in complaints), complaints
+
+
+# What is not TensorRT's is left out: the project's own check covers it, and this takes seconds.
+CONFIG = """[mypy]
+check_untyped_defs = True
+ignore_missing_imports = True
+follow_imports = skip
+[mypy-tensorrt.*,tensorrt_bindings.*]
+follow_imports = silent
+"""
 
 
 def mypy(stubs: Path, scratch: Path, *files: Path) -> list[str]:
     program = shutil.which("mypy", path=str(Path(sys.executable).parent)) or pytest.skip("no mypy")
-    options = ["--config-file", str(ROOT / "pyproject.toml"), "--follow-imports=silent", "--no-error-summary"]
+    (scratch / "mypy.ini").write_text(CONFIG)
+    options = ["--config-file", str(scratch / "mypy.ini"), "--no-error-summary", "--hide-error-context"]
     done = subprocess.run(
         [program, *options, "--cache-dir", str(scratch / "cache"), *map(str, files)],
         cwd=ROOT,
@@ -131,4 +144,4 @@ def mypy(stubs: Path, scratch: Path, *files: Path) -> list[str]:
         check=False,
     )
     assert not done.stderr
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if ": note: " not in line]
