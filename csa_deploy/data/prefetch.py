@@ -42,4 +42,5 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int)
 def _step_back() -> None:
     """Lower the priority of this thread alone, where the system (Linux) has one per thread."""
     with contextlib.suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        here = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, here, os.getpriority(os.PRIO_PROCESS, here) + NICE)

@@ -126,6 +126,11 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             f"{where}: its preprocessing is not the network's: {name} is {theirs}, the network's is {ours}",
             fix="export the network again, or correct the graph's metadata",
         )
+    for name, ids in result["reference_non_finite"].items():
+        return AccuracyGateError(
+            f"verify: the reference's own output '{name}' is not finite on sample {ids[0]}",
+            fix="look at that sample's input, and at the network's weights",
+        )
     for name, ids in result["non_finite"].items():
         return AccuracyGateError(
             f"{where}: output '{name}' is not finite on sample {ids[0]}",

@@ -96,8 +96,10 @@ class OutputMetrics:
         return sorted(found, key=lambda row: row["snr_db"])[:count]
 
     def _row(self, want: np.ndarray, got: np.ndarray, label: int | None) -> dict[str, float | np.ndarray]:
-        finite = bool(np.isfinite(got).all() and np.isfinite(want).all())
+        right = bool(np.isfinite(want).all())
+        finite = right and bool(np.isfinite(got).all())
         row: dict[str, float | np.ndarray] = {**(_errors(want.ravel(), got.ravel()) if finite else _SPOILT)}
+        row["reference_finite"] = float(right)
         if self.classes:
             row.update(_ranking(want, got, label, finite))
         if self.channels:

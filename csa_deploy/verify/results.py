@@ -39,9 +39,9 @@ class OutputColumns:
         """Metrics of the whole set, with their intervals."""
         return summarise(self.columns)
 
-    def non_finite(self, ids: Sequence[str]) -> list[str]:
-        """Identities of the samples with values that are not finite."""
-        return [str(ids[i]) for i in np.flatnonzero(self.columns["finite"] == 0).tolist()]
+    def non_finite(self, ids: Sequence[str], column: str = "finite") -> list[str]:
+        """Identities of the samples with values that are not finite, in either or (``reference_finite``) in one."""
+        return [str(ids[i]) for i in np.flatnonzero(self.columns[column] == 0).tolist()]
 
     def to_json(self, ids: Sequence[str]) -> dict[str, Any]:
         """Metrics, their intervals and the worst samples."""
@@ -75,12 +75,14 @@ class CandidateColumns:
                 samples=len(ids),
             )
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
+        reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
         return {
             "label": self.label,
             "precision": self.precision,
             "outputs": [o.to_json(ids) for o in self.outputs],
             "checks": [c.to_json() for c in checks],
             "non_finite": non_finite,
+            "reference_non_finite": reference,
             "verdict": verdict(checks, bool(non_finite)),
         }
 

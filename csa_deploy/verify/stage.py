@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.runners.base import Runner
 
+logger = logging.getLogger(__name__)
 SAMPLES = "verify/samples.npz"
 PARTIAL = "verify/partial.npz"
 
@@ -140,7 +142,9 @@ def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
 
 def _keep_partial(context: Context, stream: Stream, meta: dict[str, Any]) -> None:
     if stream.ids:
-        write_atomic(context.path(PARTIAL), results_of(stream, meta).to_bytes())
+        path, results = context.path(PARTIAL), results_of(stream, meta)
+        write_atomic(path, results.to_bytes())
+        logger.warning("%s are kept: csa-deploy judge %s", results.partial or "all results", path)
 
 
 def _trained(context: Context) -> bool:
@@ -164,7 +168,7 @@ def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], nam
 
 def _unexplained(judged: dict[str, Any]) -> bool:
     """Whether a candidate fails for a reason that lies in its layers."""
-    return judged["verdict"] == "fail" and not judged["preprocessing_differs"]
+    return judged["verdict"] == "fail" and not (judged["preprocessing_differs"] or judged["reference_non_finite"])
 
 
 def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> dict[str, list[Any]]:

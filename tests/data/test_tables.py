@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.prefetch import ahead
+from csa_deploy.data.prefetch import NICE, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -141,3 +143,13 @@ def test_ahead_keeps_order_bounds_what_waits_and_raises_in_place() -> None:
     assert [next(results) for _ in range(6)] == [1, 4, 9, 16, 25, 36]
     with pytest.raises(ValueError, match="seven"):
         next(results)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority per thread")
+def test_ahead_leaves_the_cores_to_whoever_takes_its_results() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    assert set(ahead(lambda _: priority(), range(4), count=2)) == {min(before + NICE, 19)}
+    assert priority() == before

@@ -97,6 +97,16 @@ def test_nan_fails_and_names_output_and_sample(compared: Verify) -> None:
     assert candidates(output)["fp32"]["verdict"] == "fail"
 
 
+def test_an_input_that_is_not_finite_is_not_blamed_on_a_graph(compared: Verify, lab: Path) -> None:
+    x = np.load(lab / "x.npz")["x"]
+    x[2, 0, 3, 3] = np.nan
+    np.savez(lab / "x.npz", x=x)
+    output = compared()
+    assert isinstance(output.failure, AccuracyGateError)
+    assert output.failure.message == "verify: the reference's own output 'y' is not finite on sample 2"
+    assert output.record["localization"] == []
+
+
 def test_wrong_preprocessing_fails(compared: Verify) -> None:
     """A candidate that normalises its input again."""
 
