@@ -192,8 +192,14 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
     cache = context.scratch / f"{context.name}.calibration.cache"
     cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
     output.artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
+    base = None
+    if plan.model is not model:  # fine-tuning starts from the weights that the scales belong to
+        base = context.scratch / f"{context.name}.equalized.onnx"
+        save_model(plan.model, base)
+        output.artifacts[f"onnx/{base.name}"] = base
     output.record["precisions"]["int8"] = {
         "graph": f"onnx/{path.name}",
+        "equalized": base and f"onnx/{base.name}",
         "cache": f"calibration/{cache.name}",
         "statistics": graph_statistics(result.model).to_json(),
         **choice.to_json(),

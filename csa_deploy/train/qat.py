@@ -25,7 +25,7 @@ class Quantized:
     """What post-training quantization decided.
 
     Attributes:
-        model: the optimized FP32 graph.
+        model: the optimized FP32 graph, with equalized weights where calibration chose that.
         layers: what runs in INT8.
         kept: layers that stay in floating point, with the reason.
         keep_fp32: nodes that stay in FP32.
@@ -52,7 +52,7 @@ def quantized(root: Path) -> Quantized:
     """Read the INT8 decisions of a workspace.
 
     Raises:
-        UsageError: nothing was quantized to INT8 there, or with equalized weights.
+        UsageError: nothing was quantized to INT8 there.
     """
     workspace = Workspace(root)
     found: dict[str, Any] = {}
@@ -60,17 +60,12 @@ def quantized(root: Path) -> Quantized:
         found = workspace.record("precision")["precisions"].get("int8", {})
     if not found:
         raise UsageError(f"{root}: no INT8 graph here yet", fix="run `csa-deploy quantize NETWORK --int8` first")
-    if found["techniques"]["equalization"]["used"]:
-        raise UsageError(
-            f"{root}: the calibrated ranges are those of equalized weights, which fine-tuning does not start from",
-            fix="quantize with --techniques none, then train with --qat",
-        )
     layers = tuple(
         Layer(e["name"], e["op"], {int(i): t for i, t in e["activations"].items()}, e["weight"], e["axis"])
         for e in found["int8"]
     )
     return Quantized(
-        load_model(root / workspace.record("optimize")["graph"]),
+        load_model(root / (found.get("equalized") or workspace.record("optimize")["graph"])),
         layers,
         dict(found["kept_floating"]),
         tuple(node["name"] for node in found["kept"]),

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import save_model
 from csa_deploy.precision.placement import place
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.train.qat import Quantized, quantized, write_graphs
@@ -136,10 +137,17 @@ def test_a_workspace_without_int8_is_refused(tmp_path: Path) -> None:
         quantized(tmp_path)
 
 
-def test_ranges_of_equalized_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    int8 = {"techniques": {"equalization": {"used": True}}}
-    monkeypatch.setattr(Workspace, "stage", lambda self, name: True)
-    monkeypatch.setattr(Workspace, "record", lambda self, name: {"precisions": {"int8": int8}})
-    with pytest.raises(UsageError, match="equalized") as refused:
-        quantized(tmp_path)
-    assert "--techniques none" in str(refused.value.fix)
+@pytest.mark.parametrize("equalized", [None, "onnx/small.equalized.onnx"])
+def test_training_starts_from_the_weights_that_the_ranges_belong_to(
+    equalized: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = {"int8": [], "kept_floating": {}, "kept": [], "scales": {}, "equalized": equalized}
+    records = {"precision": {"precisions": {"int8": int8}}, "optimize": {"graph": "onnx/small.optimized.onnx"}}
+    monkeypatch.setattr(Workspace, "stage", lambda self, name: records.get(name))
+    monkeypatch.setattr(Workspace, "record", lambda self, name: records[name])
+    model = make_graph()
+    (tmp_path / "onnx").mkdir()
+    for name in ("optimized", "equalized"):
+        model.graph.name = name
+        save_model(model, tmp_path / "onnx" / f"small.{name}.onnx")
+    assert quantized(tmp_path).model.graph.name == ("equalized" if equalized else "optimized")
