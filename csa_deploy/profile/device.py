@@ -76,6 +76,7 @@ class OnDevice:
         runner: entered.
         feeds: its inputs.
         graph: the ONNX file that it was built of.
+        prefix: before the label in names of what is timed.
         subjects: what is timed by the device's clock.
         not_measured: what was not, and why.
     """
@@ -84,6 +85,7 @@ class OnDevice:
     runner: EngineRunner
     feeds: Mapping[str, np.ndarray]
     graph: Path
+    prefix: str = ""
     subjects: list[DeviceSubject] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
@@ -95,17 +97,17 @@ class OnDevice:
         except CsaDeployError as error:
             self.not_measured += [lacking(self.label, quantity, error.message) for quantity in TIMED]
             return
-        self.subjects.append(DeviceSubject(f"{self.label} {DEVICE}", timer))
+        self.subjects.append(DeviceSubject(f"{self.prefix}{self.label} {DEVICE}", timer))
         if timer.no_graph:
             self.not_measured.append(lacking(self.label, GRAPH, timer.no_graph))
         else:
-            self.subjects.append(DeviceSubject(f"{self.label} {GRAPH}", timer, graph=True))
+            self.subjects.append(DeviceSubject(f"{self.prefix}{self.label} {GRAPH}", timer, graph=True))
 
     def latency(self) -> dict[str, Any]:
         """Label of each series -> its statistics."""
         batch, found = batch_of(self.feeds), {}
         for subject in self.subjects:
-            found[subject.name] = summarise(subject.samples_ms, batch=batch)
+            found[subject.name.removeprefix(self.prefix)] = summarise(subject.samples_ms, batch=batch)
             if not subject.graph:
                 totals = [span.total for span in subject.spans]
                 found[f"{self.label} {TRANSFERS}"] = summarise(totals, batch=batch)

@@ -20,6 +20,8 @@ PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0,
 BASELINE_PERCENTILES = (50.0, 95.0)
 # A bootstrap of a percentile rests on the samples beyond it; with fewer than ten its interval is too short.
 BEYOND = 10
+ANEW = "both timed now, in turns"
+STORED = "stored samples of another time"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Gate:
         low: lower end of its interval; equal to ``value`` where it has none.
         high: upper end.
         verdict: ``pass``, ``fail``, ``undecided`` or ``not measured``.
-        reason: why it is undecided or not measured.
+        reason: why it is undecided or not measured; what a baseline's samples are.
     """
 
     label: str
@@ -112,24 +114,37 @@ def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, A
 
 
 def baseline_gates(
-    baseline: Mapping[str, Mapping[str, Any]], latency: Mapping[str, Mapping[str, Any]], minimum_effect: float
+    anew: Mapping[str, Mapping[str, Any]],
+    stored: Mapping[str, Mapping[str, Any]],
+    latency: Mapping[str, Mapping[str, Any]],
+    minimum_effect: float,
+    reasons: Mapping[str, str] | None = None,
 ) -> list[Gate]:
-    """Hold latencies against a stored run; both map label to a summary with its samples."""
+    """Hold latencies against a baseline; all map label to a summary with its samples.
+
+    Args:
+        anew: of the baseline, timed in turns with ``latency``.
+        stored: of the baseline, for labels that could not be timed anew.
+        latency: of this run.
+        minimum_effect: slow-down from which on a gate fails, as a share.
+        reasons: label -> why the baseline's stored samples cannot be compared, where that is known.
+    """
     found = []
     for label, summary in latency.items():
-        stored = baseline.get(label)
-        if stored is None:
-            reason = f"the baseline has no '{label}'"
+        how = ANEW if label in anew else STORED
+        older = anew.get(label) or stored.get(label)
+        if older is None:
+            reason = (reasons or {}).get(label) or f"the baseline has no '{label}'"
             found.append(Gate(label, "baseline", minimum_effect, None, None, None, "not measured", reason))
             continue
-        a, b = stored["samples_ms"], summary["samples_ms"]
+        a, b = older["samples_ms"], summary["samples_ms"]
         for percentile in BASELINE_PERCENTILES:
             ratio = compare_samples(a, b, percentile=percentile, minimum_effect=minimum_effect)
             if ratio is None or (percentile > 50 and min(len(a), len(b)) < BEYOND * enough_for(percentile)):
                 continue
             verdict = "fail" if ratio.outcome == "slower" else "pass"
             name = f"p{percentile:g} against baseline"
-            found.append(Gate(label, name, minimum_effect, ratio.ratio, ratio.low, ratio.high, verdict))
+            found.append(Gate(label, name, minimum_effect, ratio.ratio, ratio.low, ratio.high, verdict, how))
     return found
 
 

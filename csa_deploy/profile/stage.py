@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy import __version__
+from csa_deploy import __version__, units
 from csa_deploy.engine.device import cuda_state
-from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
 from csa_deploy.profile.cost import GraphCost, graph_cost
-from csa_deploy.profile.device import TIMED, OnDevice, nothing_of
+from csa_deploy.profile.device import TIMED
 from csa_deploy.profile.engine_layers import built_of
 from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
 from csa_deploy.profile.host import host
-from csa_deploy.profile.latency import Subject, Timed, measure_all
+from csa_deploy.profile.latency import measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
 from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.target import measure_on_target
 from csa_deploy.profile.telemetry import Meter, Telemetry
-from csa_deploy.runners.base import Runner
-from csa_deploy.runners.engine_runner import EngineRunner
-from csa_deploy.runners.engines import engine_runner
-from csa_deploy.runners.feeds import random_feeds
-from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
-NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
-ON_DEVICE = "this machine's CUDA device, host to host with transfers"
+ANEW_WHERE = "timed anew in the same rounds where its workspace still holds the file and it runs here"
 LAYER_ITERATIONS = 20
 MIB = 2**20
 
@@ -52,47 +45,20 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {**machine, "baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
 
 
-@dataclass
-class _Bench:
-    """What is timed, under the labels of the report, and what could not be."""
-
-    subjects: dict[str, Subject] = field(default_factory=dict)
-    engines: list[OnDevice] = field(default_factory=list)
-    contract: list[dict[str, Any]] = field(default_factory=list)
-    not_measured: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, label: str, path: str, runner: Runner, evidence: str, seed: int) -> Subject:
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-        feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, seed)
-        self.subjects[label] = Subject(runner, feeds)
-        self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
-        return self.subjects[label]
-
-    @property
-    def timed(self) -> list[Timed]:
-        """Everything that is timed in turns."""
-        return [*self.subjects.values(), *(subject for engine in self.engines for subject in engine.subjects)]
-
-    def latency(self) -> dict[str, Any]:
-        """Label -> statistics, an engine's series side by side."""
-        found = {label: subject.to_json() for label, subject in self.subjects.items()}
-        for engine in self.engines:
-            found |= engine.latency()
-        return found
-
-
 def run(context: Context) -> StageOutput:
     """Measure; the record states what was measured and the graphs' cost, the measurements file holds the numbers."""
-    bench, meter = _Bench(), Meter(Telemetry())
+    meter, config = Meter(Telemetry()), context.config
+    stored = load_run(Path(config.baseline)) if config.baseline else None
     graphs = context.graphs()
     costs = {label: graph_cost(context.path(path)) for label, path in graphs.items()}
-    with contextlib.ExitStack() as stack:
-        _open(context, bench, graphs, stack)
+    with contextlib.ExitStack() as held:
+        bench = _open(context, graphs, held)
+        baseline = open_baseline(stored, bench, held) if stored else Bench(Path(), config, held)
         measure_all(
-            bench.timed,
-            iterations=context.config.iterations,
-            warmup=context.config.warmup,
-            seconds=context.config.seconds,
+            [*bench.timed, *baseline.timed],
+            iterations=config.iterations,
+            warmup=config.warmup,
+            seconds=config.seconds,
             around=lambda subject: meter.block(subject.name, lambda: len(subject.samples_ms)),
             progress=context.progress,
         )
@@ -103,7 +69,8 @@ def run(context: Context) -> StageOutput:
     bench.not_measured += [item for engine in bench.engines for item in engine.not_measured] + there.not_measured
     ceilings = measure_ceilings()
     bench.not_measured += meter.not_measured() + _lacking(meter.telemetry, ceilings)
-    gates = _gates(context, latency, _memory(context, costs, inspected))
+    gates = limit_gates(config.limit, latency, _memory(context, costs, inspected))
+    gates += _held_against(context, stored, baseline, latency) if stored else []
     record = {
         "summary": f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
         "contract": contract(context),
@@ -134,7 +101,8 @@ def contract(context: Context) -> dict[str, Any]:
         "timed": "host, end to end: arrays in host memory in and out; one inference after another, one stream",
         "timed_on_device": {f"engine ... {name}": what for name, what in TIMED.items()},
         "clock": "time.perf_counter_ns around each call; on the device CUDA events, read after each block",
-        "order": "interleaved: up to ten rounds over all graphs, every other one reversed; one untimed call per block",
+        "order": "interleaved: up to ten rounds over all, every other one reversed; one untimed call per block",
+        "baseline": ANEW_WHERE if config.baseline else None,
         "warmup": config.warmup,
         "iterations": config.iterations if config.seconds is None else None,
         "seconds": config.seconds,
@@ -152,27 +120,17 @@ def contract(context: Context) -> dict[str, Any]:
     }
 
 
-def _open(context: Context, bench: _Bench, graphs: dict[str, str], stack: contextlib.ExitStack) -> None:
-    config = context.config
+def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) -> Bench:
+    bench = Bench(context.workspace.root, context.config, held)
     for label, graph in graphs.items():
-        runner: Runner = OnnxRuntimeRunner(context.path(graph), threads=config.threads, spin=False, name=label)
-        bench.add(label, graph, stack.enter_context(runner), NOT_THE_TARGET, config.seed)
+        bench.graph(label, graph)
     if not context.workspace.stage("build"):
         bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
-        return
+        return bench
     for precision, engine in context.workspace.record("build")["engines"].items():
-        if engine["backend"] == "trtexec":
-            continue  # trtexec measures there, see csa_deploy.profile.target
-        label = f"engine {precision}"
-        try:
-            runner = stack.enter_context(engine_runner(context.path(engine["path"]), engine, None, name=label))
-        except EnvironmentLacksError as error:
-            bench.not_measured += nothing_of(label, error.message)
-            continue
-        assert isinstance(runner, EngineRunner)
-        subject = bench.add(label, engine["path"], runner, ON_DEVICE, config.seed)
-        bench.engines.append(OnDevice(label, runner, subject.feeds, built_of(context, engine["path"], graphs)))
-        bench.engines[-1].open(stack)
+        if engine["backend"] != "trtexec":  # trtexec measures there, see csa_deploy.profile.target
+            bench.engine(f"engine {precision}", engine, built_of(context, engine["path"], graphs))
+    return bench
 
 
 def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:
@@ -205,18 +163,17 @@ def _memory(
     }
 
 
-def _gates(context: Context, latency: dict[str, Any], memory: dict[str, dict[str, float]]) -> list[Gate]:
-    config = context.config
-    gates = limit_gates(config.limit, latency, memory)
-    if not config.baseline:
-        return gates
-    baseline = load_run(Path(config.baseline))
+def _held_against(context: Context, stored: StoredRun, baseline: Bench, latency: dict[str, Any]) -> list[Gate]:
+    """Gates against what of the baseline was timed anew, and against stored samples where they were taken alike."""
     # Compared as the workspace will hold them: keys and values as JSON gives them back.
     stated = json.loads(json.dumps(contract(context)))
-    unlike = differences(baseline, StoredRun(context.workspace.root, config.network, latency, host(), stated))
-    if unlike:
-        return [*gates, Gate("all", "baseline", config.max_slowdown, None, None, None, "not measured", unlike[0])]
-    return [*gates, *baseline_gates(baseline.latency, latency, config.max_slowdown)]
+    now = StoredRun(context.workspace.root, context.config.network, latency, host(), stated)
+    reasons = dict.fromkeys(latency, "".join(differences(stored, now)[:1]))
+    for item in baseline.not_measured:
+        if item["reason"] == OTHER_INPUTS:
+            reasons |= {label: OTHER_INPUTS for label in latency if label.startswith(item["what"])}
+    older = {label: stored.latency[label] for label in latency if label in stored.latency and not reasons[label]}
+    return baseline_gates(baseline.latency(), older, latency, context.config.max_slowdown, reasons)
 
 
 def _layers(context: Context, graphs: dict[str, str]) -> dict[str, Any]:
@@ -244,7 +201,7 @@ def _roofline(costs: dict[str, GraphCost], ceilings: Ceilings | str) -> dict[str
 
 def _summary(measured: dict[str, Any], not_measured: list[dict[str, str]]) -> str:
     shown = ", ".join(
-        f"{label} {m['percentiles_ms']['50']:.1f} ms" + ("" if label.startswith("engine") else " (CPU)")
+        f"{label} {units.milliseconds(m['percentiles_ms']['50'])}" + ("" if label.startswith("engine") else " (CPU)")
         for label, m in measured.items()
     )
     return f"median {shown}" + (f"; {len(not_measured)} not measured" if not_measured else "")

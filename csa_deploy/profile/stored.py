@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class StoredRun:
         latency: label -> summary with all samples.
         host: machine of the measurement.
         contract: how it was measured.
+        measured: what ran: ``label``, ``path`` in the workspace and ``runner``, one entry each.
     """
 
     root: Path
@@ -30,6 +31,7 @@ class StoredRun:
     latency: dict[str, dict[str, Any]]
     host: dict[str, Any]
     contract: dict[str, Any]
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 def load_run(root: Path) -> StoredRun:
@@ -42,7 +44,8 @@ def load_run(root: Path) -> StoredRun:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
         measured = json.loads((root / "measurements" / "profile.json").read_text(encoding="utf-8"))
         record = json.loads((root / "records" / "profile.json").read_text(encoding="utf-8"))
-        return StoredRun(root, manifest["config"]["network"], measured["latency"], measured["host"], record["contract"])
+        network, contract = manifest["config"]["network"], record["contract"]
+        return StoredRun(root, network, measured["latency"], measured["host"], contract, record["measured"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"{root}: no stored profile of a run", fix="give a workspace in which `csa-deploy profile` was run"

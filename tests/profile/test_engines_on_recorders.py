@@ -16,6 +16,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, PerformanceGateError
 from csa_deploy.pipeline import run_stages
 from csa_deploy.profile.device import nothing_of
+from csa_deploy.profile.gates import ANEW
 from csa_deploy.runners import engine_runner
 
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
@@ -114,6 +115,22 @@ def test_seconds_are_spent_by_the_devices_clock(root: Path, monkeypatch: pytest.
     _, measured, _ = profile(root, seconds=0.2)
     # 6.5 ms each, ten at a time, 20 ms per block: two blocks' bursts make one too many
     assert len(measured["latency"]["engine fp32 device"]["samples_ms"]) == 100
+
+
+def test_a_baselines_engines_are_timed_in_the_same_rounds(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Engine(Runtime(free=free(3 * engines_of(root)))))
+    profile(root)
+    before = shutil.copytree(root, tmp_path / "before")
+    record, measured, failure = profile(root, baseline=str(before), max_slowdown=5.0)
+    gates = {gate["label"]: gate for gate in measured["gates"] if gate["quantity"].startswith("p50")}
+    for series in SERIES:
+        assert (gates[f"engine fp32{series}"]["verdict"], gates[f"engine fp32{series}"]["reason"]) == ("pass", ANEW)
+    assert set(gates) == set(measured["latency"])
+    assert not [label for label in measured["latency"] if label.startswith("baseline")]
+    assert record["contract"]["baseline"].startswith("timed anew")
+    assert failure is None
 
 
 @pytest.mark.skipif(bool(cuda_state().devices), reason="a CUDA device is there")

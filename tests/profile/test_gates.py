@@ -7,7 +7,7 @@ import pytest
 
 from csa_deploy.config import Config
 from csa_deploy.errors import PerformanceGateError, UsageError
-from csa_deploy.profile.gates import baseline_gates, failure, limit_gates
+from csa_deploy.profile.gates import ANEW, STORED, baseline_gates, failure, limit_gates
 from csa_deploy.profile.statistics import summarise
 
 
@@ -68,16 +68,25 @@ def test_memory_is_exact() -> None:
 
 
 def test_noise_passes_the_baseline_and_five_percent_fails_it() -> None:
-    noisy = [baseline_gates(run(10, s), run(10, 1000 + s), 0.02) for s in range(40)]
-    slower = [baseline_gates(run(10, s), run(10.5, 1000 + s), 0.02) for s in range(40)]
+    noisy = [baseline_gates({}, run(10, s), run(10, 1000 + s), 0.02) for s in range(40)]
+    slower = [baseline_gates({}, run(10, s), run(10.5, 1000 + s), 0.02) for s in range(40)]
     assert all(failure(gates) is None for gates in noisy)
     assert all(failure(gates) is not None for gates in slower)
     assert "slower than the baseline at p50" in str(failure(slower[0]))
 
 
 def test_a_label_that_the_baseline_lacks_is_not_measured() -> None:
-    (gate,) = baseline_gates({}, run(10, 0), 0.02)
+    (gate,) = baseline_gates({}, {}, run(10, 0), 0.02)
     assert gate.verdict == "not measured"
+    (gate,) = baseline_gates({}, {}, run(10, 0), 0.02, {"fp32": "another machine"})
+    assert gate.reason == "another machine"
+
+
+def test_what_was_timed_anew_counts_before_what_is_stored() -> None:
+    gates = baseline_gates(run(10, 0), run(5, 1), run(10, 2), 0.02)
+    assert [(gate.verdict, gate.reason) for gate in gates] == [("pass", ANEW)] * 2
+    (gate, *_) = baseline_gates({}, run(5, 1), run(10, 2), 0.02)
+    assert (gate.verdict, gate.reason) == ("fail", STORED)
 
 
 def test_limits_are_read_from_flags_and_yaml() -> None:

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from csa_deploy.errors import UsageError
+from csa_deploy.profile.bench import OTHER_INPUTS
+from csa_deploy.profile.gates import ANEW, STORED
 from csa_deploy.profile.sweep import parse_points
 
 QUICK = ("--iterations", 12, "--warmup", 1, "--threads", 1)
@@ -27,8 +30,8 @@ def measured(cwd: Path) -> dict[str, Any]:
     return json.loads((cwd / "deploy/csa_digits/measurements/profile.json").read_text())
 
 
-def recorded(cwd: Path) -> dict[str, Any]:
-    return json.loads((cwd / "deploy/csa_digits/records/profile.json").read_text())
+def recorded(cwd: Path, root: str = "deploy/csa_digits") -> dict[str, Any]:
+    return json.loads((cwd / root / "records/profile.json").read_text())
 
 
 def test_states_its_contract_and_what_it_lacks(digits: Any) -> None:
@@ -67,30 +70,68 @@ def test_limits_that_hold_pass(deployed: Path, csa: Any) -> None:
     assert [g["verdict"] for g in measured(deployed)["gates"]] == ["pass"] * 3
 
 
-def test_a_much_faster_baseline_fails_and_a_much_slower_one_passes(deployed: Path, csa: Any, tmp_path: Path) -> None:
+def baseline(deployed: Path, root: Path, *, factor: float = 1.0, cpu: str | None = None, graphs: bool = True) -> Path:
+    """A copy of the deployment whose stored latencies, machine or graphs are others."""
+    shutil.copytree(deployed / "deploy/csa_digits", root)
+    stored = root / "measurements/profile.json"
+    data = json.loads(stored.read_text())
+    for summary in data["latency"].values():
+        summary["samples_ms"] = [v * factor for v in summary["samples_ms"]]
+    data["host"]["cpu"] = cpu or data["host"]["cpu"]
+    stored.write_text(json.dumps(data))
+    if not graphs:
+        for graph in root.rglob("*.onnx"):
+            graph.unlink()
+    return root
+
+
+def against(cwd: Path) -> dict[str, tuple[str, str]]:
+    return {
+        g["label"]: (g["verdict"], g["reason"])
+        for g in measured(cwd)["gates"]
+        if g["quantity"].startswith(("p50", "b"))
+    }
+
+
+def test_stored_samples_count_where_the_graphs_are_gone(deployed: Path, csa: Any, tmp_path: Path) -> None:
     assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
     for name, factor, code in (("fast", 0.02, 7), ("slow", 50.0, 0)):
-        shutil.copytree(deployed / "deploy/csa_digits", tmp_path / name)
-        stored = tmp_path / name / "measurements/profile.json"
-        data = json.loads(stored.read_text())
-        for summary in data["latency"].values():
-            summary["samples_ms"] = [v * factor for v in summary["samples_ms"]]
-        stored.write_text(json.dumps(data))
-        done = csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", tmp_path / name)
+        root = baseline(deployed, tmp_path / name, factor=factor, graphs=False)
+        done = csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", root)
         assert done.returncode == code, done.stderr
         assert "slower than the baseline" in done.stderr or code == 0
+        assert {reason for _, reason in against(deployed).values()} == {STORED}
 
 
-def test_a_baseline_of_another_machine_is_not_compared(deployed: Path, csa: Any, tmp_path: Path) -> None:
+def test_a_baseline_of_another_machine_is_timed_anew_here(deployed: Path, csa: Any, tmp_path: Path) -> None:
+    """Its stored samples, fifty times as fast, fail nothing; without its graphs it is not compared at all."""
     assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
-    shutil.copytree(deployed / "deploy/csa_digits", tmp_path / "other")
-    stored = tmp_path / "other/measurements/profile.json"
-    data = json.loads(stored.read_text())
-    data["host"]["cpu"] = "another"
-    stored.write_text(json.dumps(data))
-    assert csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", tmp_path / "other").returncode == 0
-    (gate,) = [g for g in measured(deployed)["gates"] if g["quantity"] == "baseline"]
-    assert gate["verdict"] == "not measured" and "another machine" in gate["reason"]
+    root = baseline(deployed, tmp_path / "other", factor=0.02, cpu="another")
+    done = csa(deployed, "profile", "csa_digits", *QUICK, "--max-slowdown", 3, "--baseline", root)
+    assert done.returncode == 0, done.stderr
+    assert against(deployed) == dict.fromkeys(measured(deployed)["latency"], ("pass", ANEW))
+    bare = baseline(deployed, tmp_path / "bare", factor=0.02, cpu="another", graphs=False)
+    assert csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", bare).returncode == 0
+    for verdict, reason in against(deployed).values():
+        assert verdict == "not measured" and "another machine" in reason
+
+
+def test_a_graph_that_became_slower_fails_and_one_of_another_size_is_not_compared(
+    deployed: Path, csa: Any, tmp_path: Path, make_tiny: Any
+) -> None:
+    assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
+    root = baseline(deployed, tmp_path / "before")
+    paths = {entry["label"]: root / entry["path"] for entry in recorded(root.parent, root.name)["measured"]}
+    (spec,) = onnx.load(paths["fp32"]).graph.input
+    shape = tuple(d.dim_value for d in spec.type.tensor_type.shape.dim)
+    onnx.save(make_tiny(inputs=shape, name=spec.name), paths["fp32"])  # much less work than this run's graph
+    onnx.save(make_tiny(inputs=(1, 3, 8, 8)), paths["fp16"])
+    done = csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", root)
+    assert done.returncode == 7, done.stderr
+    assert "fp32" in done.stderr and "slower than the baseline" in done.stderr
+    found = against(deployed)
+    assert found["fp32"] == ("fail", ANEW)
+    assert found["fp16"] == ("not measured", OTHER_INPUTS)
 
 
 def test_a_missing_baseline_is_refused_before_anything_runs(deployed: Path, csa: Any) -> None:

@@ -1,0 +1,134 @@
+"""What is timed side by side: the graphs and engines of a run, and those of the baseline that it is held against."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from csa_deploy.config import Config
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.profile.device import OnDevice, nothing_of
+from csa_deploy.profile.latency import Subject, Timed
+from csa_deploy.profile.stored import StoredRun
+from csa_deploy.runners.base import Runner
+from csa_deploy.runners.engine_runner import EngineRunner
+from csa_deploy.runners.engines import engine_runner
+from csa_deploy.runners.feeds import random_feeds
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
+OTHER_INPUTS = "the baseline takes inputs of another size"
+ON_DEVICE = "this machine's CUDA device, host to host with transfers"
+
+
+@dataclass
+class Bench:
+    """Open runners of one workspace.
+
+    Attributes:
+        root: the workspace.
+        config: threads and seed count.
+        held: closes the runners.
+        prefix: before a label, wherever what is timed needs a name of its own.
+        subjects: label -> what is timed on the host.
+        engines: those that run on this machine's device.
+        contract: what runs, one entry per label.
+        not_measured: what does not, and why.
+    """
+
+    root: Path
+    config: Config
+    held: contextlib.ExitStack
+    prefix: str = ""
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    engines: list[OnDevice] = field(default_factory=list)
+    contract: list[dict[str, Any]] = field(default_factory=list)
+    not_measured: list[dict[str, str]] = field(default_factory=list)
+
+    def graph(self, label: str, path: str) -> None:
+        """Add a graph of the workspace.
+
+        Raises:
+            UsageError: it does not load.
+        """
+        runner = OnnxRuntimeRunner(
+            self.root / path, threads=self.config.threads, spin=False, name=f"{self.prefix}{label}"
+        )
+        self._add(label, path, self.held.enter_context(runner), NOT_THE_TARGET)
+
+    def engine(self, label: str, record: Mapping[str, Any], graph: Path) -> None:
+        """Add an engine of the workspace, or say why it does not run here.
+
+        Args:
+            label: of the engine.
+            record: ``path`` and ``backend``, as the build stage states them.
+            graph: what it was built of.
+
+        Raises:
+            UsageError: it is not the engine that its passport describes.
+        """
+        path = self.root / record["path"]
+        try:
+            runner = self.held.enter_context(engine_runner(path, record, None, name=f"{self.prefix}{label}"))
+        except EnvironmentLacksError as error:
+            self.not_measured += nothing_of(label, error.message)
+            return
+        assert isinstance(runner, EngineRunner)
+        feeds = self._add(label, record["path"], runner, ON_DEVICE)
+        self.engines.append(OnDevice(label, runner, feeds, graph, self.prefix))
+        self.engines[-1].open(self.held)
+
+    def _add(self, label: str, path: str, runner: Runner, evidence: str) -> Mapping[str, Any]:
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+        feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, self.config.seed)
+        self.subjects[label] = Subject(runner, feeds)
+        self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
+        return feeds
+
+    @property
+    def timed(self) -> list[Timed]:
+        """Everything that is timed in turns."""
+        return [*self.subjects.values(), *(subject for engine in self.engines for subject in engine.subjects)]
+
+    def latency(self) -> dict[str, Any]:
+        """Label -> statistics, an engine's series side by side."""
+        found = {label: subject.to_json() for label, subject in self.subjects.items()}
+        for engine in self.engines:
+            found |= engine.latency()
+        return found
+
+
+def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -> Bench:
+    """Open what a baseline measured, to time it anew beside this run: then both meet the same machine at the same time.
+
+    Left out is what its workspace no longer holds, what does not run here, and what takes other inputs than this run.
+
+    Args:
+        stored: the baseline.
+        bench: of this run.
+        held: closes the baseline's runners.
+    """
+    anew = Bench(stored.root, bench.config, held, prefix="baseline ")
+    for entry in stored.measured:
+        label, path = entry["label"], entry["path"]
+        if label not in bench.subjects or not (stored.root / path).is_file():
+            continue
+        with contextlib.suppress(CsaDeployError):
+            if path.endswith(".onnx"):
+                anew.graph(label, path)
+            else:
+                graph = next(engine.graph for engine in bench.engines if engine.label == label)
+                anew.engine(label, {"path": path, "backend": entry["runner"]["backend"]}, graph)
+    for label, subject in list(anew.subjects.items()):
+        if _shapes(subject) != _shapes(bench.subjects[label]):
+            del anew.subjects[label]
+            anew.engines = [engine for engine in anew.engines if engine.label != label]
+            anew.not_measured.append({"what": label, "reason": OTHER_INPUTS})
+    return anew
+
+
+def _shapes(subject: Subject) -> dict[str, Any]:
+    return {name: array.shape for name, array in subject.feeds.items()}
