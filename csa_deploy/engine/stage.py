@@ -153,7 +153,7 @@ def _passport(
     context: Context, builder: Builder, graph: Path, result: BuildResult, scopes: list[dict[str, str]]
 ) -> dict[str, Any]:
     here = cuda_state()
-    device = builder.machine.to_json() if builder.machine else {**here.to_json(), "power_mode": "not read here"}
+    device = result.machine if builder.machine else {**here.to_json(), "power_mode": "not read here"}
     return make_passport(
         result,
         graph,

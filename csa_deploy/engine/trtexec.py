@@ -30,6 +30,11 @@ _logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
+# What trtexec says of the device that it uses; a Jetson of JetPack 5 and DRIVE have no nvidia-smi to ask.
+_DEVICE = {
+    "gpu": re.compile(r"^\[I\] Selected Device: (.+?) *$", re.MULTILINE),
+    "compute_capability": re.compile(r"^\[I\] Compute Capability: (\d+\.\d+)", re.MULTILINE),
+}
 _WITHOUT_RANGE = re.compile(r"Missing scale and zero-point for tensor (.+?), expect fall back")
 # TensorRT's names of the ONNX types that network inputs and outputs can have.
 _TYPES: dict[int, str] = {
@@ -220,7 +225,9 @@ def _result(
 ) -> BuildResult:
     text = plain(finished.log)
     built = _BUILT.search(text)
-    capability = machine.facts.values.get("compute_capability")
+    told = {key: match[1] for key, pattern in _DEVICE.items() if (match := pattern.search(text))}
+    stated = {**machine.to_json(), **told}
+    capability = stated.get("compute_capability")
     version = machine.version
     return BuildResult(
         backend="trtexec",
@@ -251,7 +258,7 @@ def _result(
         peak_memory_bytes=None,
         not_done=_not_done(machine, plan, inspection, text),
         command=("trtexec", *job.argv[1:]),
-        machine=machine.to_json(),
+        machine=stated,
     )
 
 

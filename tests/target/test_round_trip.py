@@ -50,6 +50,7 @@ def test_build_over_ssh(sshd, trtexec: Callable[[str], Path], graph: Path, tmp_p
     ]
     assert json.loads(result.inspection.read_text())["Layers"][0]["Metadata"] == "[ONNX Layer: /net/fc]"
     assert (result.version, result.build_seconds) == (version, 1.25)
+    assert (result.compute_capabilities, result.machine["gpu"]) == (("8.7",), "Orin")  # as trtexec itself says
     assert sent[-1] == (graph.stat().st_size, graph.stat().st_size)
     assert list((tmp_path / "there").iterdir()) == []  # the target is left clean
     level = None if version.startswith("11") else "restricted-build"

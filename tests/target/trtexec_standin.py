@@ -191,6 +191,8 @@ def main() -> int:
             for name in DEPRECATED_IN_11 & set(options):
                 log("W", f"{name} is deprecated.")
         time.sleep(float(os.environ.get("STANDIN_SLEEP", "0")))
+        for line in ("=== Device Information ===", "Selected Device: Orin", "Compute Capability: 8.7"):
+            log("I", line)
         if os.environ.get("STANDIN_WARN"):
             log("W", os.environ["STANDIN_WARN"])
         if os.environ.get("STANDIN_SAY"):
