@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def graph_of(finished: Path) -> Callable[[str], Model]:
     """A fresh copy of the FP32 or FP16 graph."""
     names = {"fp32": "csa_digits.optimized.onnx", "fp16": "csa_digits.fp16.onnx"}
     return lambda precision: onnx.load(finished / "onnx" / names[precision])
+
+
+@pytest.fixture(scope="module")
+def quantized(finished: Path) -> Callable[[], Model]:
+    """A fresh copy of the INT8 graph, calibrated on a few digits."""
+    root = finished.parent / "quantized"
+    shutil.copytree(finished, root)
+    given = {"network": "csa_digits", "precision": ["int8"], "calib": "digits:train", "calib_samples": 64}
+    config = make_config({**given, "search": False, "techniques": ["none"], "threads": 1})
+    context = Context(config, load_source("csa_digits"), Workspace(root))
+    with context.workspace.locked():
+        run_stages(["precision"], context)
+    return lambda: onnx.load(root / "onnx" / "csa_digits.int8.onnx")
 
 
 def nodes_in(model: Model, module: str, op: str) -> list[onnx.NodeProto]:
@@ -201,6 +215,22 @@ def test_a_fault_in_the_graph(
     assert row["restored_snr_db"] > found["snr_db"] and row["error_added"] > 1e-3
     if fault is narrow_range:
         assert max(r["clipped"] or 0.0 for r in found["rows"]) > 0.2
+
+
+def test_a_scale_off_by_two_in_the_int8_graph(compare: Compare, quantized: Callable[[], Model]) -> None:
+    output = compare(quantized())
+    clean = output.record["candidates"][-1]
+    assert output.failure is None and clean["precision"] == "int8" and output.record["localization"] == []
+    model, module = quantized(), "downsample_layers.1.0"
+    scale = next(t for t in model.graph.initializer if t.name == f"{module}.weight_scale")
+    scale.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(scale), scale.name))
+    output = compare(model)
+    assert isinstance(output.failure, AccuracyGateError) and "bad.onnx" in output.failure.message
+    (found,) = output.record["localization"]
+    assert list(found["culprits"]) == [module], found["statement"]
+    (row,) = [row for row in found["rows"] if row["module"] == module]
+    assert row["error_added"] > 0.5 and row["clipped"] is not None and row["limit"] > 0
+    assert row["restored_snr_db"] > 20 > found["snr_db"]
 
 
 @pytest.mark.parametrize("module", ["stages.1.0.qk", "head"])
