@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test gpu-test bench validator bindings install clean
+.PHONY: help demo test gpu-test gpu-wheels bench validator bindings install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then take a trained network through the whole pipeline on 1,000 real digits"
 	@echo "make test    install, then lint, type-check and test"
 	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
+	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
@@ -50,6 +51,13 @@ test: install bindings
 # installed. Exit 3 when every test was skipped.
 gpu-test:
 	$(PYTHON) tests/gpu/run.py
+
+# For that machine, where it has no network: wheels of all that requirements/gpu.txt names.
+GPU_PYTHON ?= 3.12
+gpu-wheels:
+	$(PYTHON) -m pip download --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) --implementation cp \
+	  $(foreach tag,2_28 2_27 2_26 2_24 2_17,--platform manylinux_$(tag)_x86_64) --platform manylinux2014_x86_64 \
+	  $(CONSTRAINTS) -r requirements/gpu.txt -d wheels
 
 bench: install
 	$(BIN)/python -m benchmarks
