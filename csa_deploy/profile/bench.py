@@ -10,7 +10,7 @@ from typing import Any
 
 from csa_deploy.config import Config
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
-from csa_deploy.profile.device import OnDevice, nothing_of
+from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Subject, Timed
 from csa_deploy.profile.stored import StoredRun
 from csa_deploy.runners.base import Runner
@@ -77,14 +77,14 @@ class Bench:
             self.not_measured += nothing_of(label, error.message)
             return
         assert isinstance(runner, EngineRunner)
-        feeds = self._add(label, record["path"], runner, ON_DEVICE)
+        feeds = self._add(label, record["path"], runner, ON_DEVICE, WARM_MS)
         self.engines.append(OnDevice(label, runner, feeds, graph, self.prefix))
         self.engines[-1].open(self.held)
 
-    def _add(self, label: str, path: str, runner: Runner, evidence: str) -> Mapping[str, Any]:
+    def _add(self, label: str, path: str, runner: Runner, evidence: str, warm_ms: float = 0.0) -> Mapping[str, Any]:
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
         feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, self.config.seed)
-        self.subjects[label] = Subject(runner, feeds)
+        self.subjects[label] = Subject(runner, feeds, warm_ms=warm_ms)
         self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
         return feeds
 

@@ -30,6 +30,8 @@ TIMED = {
     GRAPH: "the computation alone, by CUDA events around the launch of a CUDA graph",
 }
 BURST = 10
+# An idle GPU lowers its clocks within milliseconds, and takes some tens of them to raise them again.
+WARM_MS = 100.0
 LAYERS_METHOD = (
     "TensorRT's profiler in a pass of its own after the timing, as it slows the inference; median over the inferences"
 )
@@ -58,8 +60,10 @@ class DeviceSubject:
         return [span.compute for span in self.spans]
 
     def warm(self) -> None:
-        """Run once, untimed, in the way that is timed."""
-        self.timer.time(1, graph=self.graph)
+        """Run untimed, in the way that is timed, until the device has worked long enough for its clocks to rise."""
+        worked = 0.0
+        while worked < WARM_MS:
+            worked += sum(span.total for span in self.timer.time(BURST, graph=self.graph))
 
     def time(self, iterations: int) -> float:
         """Time a burst of inferences; returns the device's seconds, copies included."""

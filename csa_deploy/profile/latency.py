@@ -30,7 +30,7 @@ class Timed(Protocol):
         """Of every timed inference, in order."""
 
     def warm(self) -> None:
-        """Run once, untimed."""
+        """Run untimed, at least once."""
 
     def time(self, iterations: int) -> float:
         """Time inferences; returns the sum in seconds."""
@@ -44,12 +44,14 @@ class Subject:
         runner: an entered runner.
         feeds: per input an array of the network's shape.
         samples_ms: filled by :func:`measure_all`, in order.
+        warm_ms: a warm-up takes at least so long.
     """
 
     runner: Runner
     feeds: Mapping[str, np.ndarray]
     samples_ms: list[float] = field(default_factory=list)
     burst: int = 1
+    warm_ms: float = 0.0
 
     @property
     def name(self) -> str:
@@ -57,8 +59,11 @@ class Subject:
         return self.runner.name
 
     def warm(self) -> None:
-        """Run once, untimed."""
+        """Run untimed, at least once."""
+        end = time.perf_counter() + self.warm_ms / 1e3
         self.runner.run(self.feeds)
+        while time.perf_counter() < end:
+            self.runner.run(self.feeds)
 
     def time(self, iterations: int) -> float:
         """Time inferences one after another, around the whole call on the host; returns the sum in seconds."""
@@ -92,7 +97,7 @@ def measure_all(
     Args:
         subjects: what to time; their samples are filled.
         iterations: timed inferences of each.
-        warmup: untimed inferences of each before the first round; each block starts with one more.
+        warmup: warm-ups of each before the first round; each block starts with one more.
         seconds: time each for so long instead of for ``iterations``, in bursts of the subject.
         around: a context for each block; it begins and ends outside the timed region.
         progress: called with blocks done and in total.
@@ -103,9 +108,9 @@ def measure_all(
     sizes = [len(part) for part in np.array_split(np.arange(iterations), min(BLOCKS, iterations))]
     for block, size in enumerate(sizes):
         for place, subject in enumerate(subjects if block % 2 == 0 else subjects[::-1]):
+            if warmup:
+                subject.warm()  # the other network left its data in the caches; outside, as it is no timed inference
             with around(subject):
-                if warmup:
-                    subject.warm()  # the other network left its data in the caches
                 if seconds is None:
                     subject.time(size)
                 else:

@@ -11,7 +11,7 @@ from csa_deploy import __version__, units
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
 from csa_deploy.profile.cost import GraphCost, graph_cost
-from csa_deploy.profile.device import TIMED
+from csa_deploy.profile.device import TIMED, WARM_MS
 from csa_deploy.profile.engine_layers import built_of
 from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
 from csa_deploy.profile.host import host
@@ -104,6 +104,7 @@ def contract(context: Context) -> dict[str, Any]:
         "order": "interleaved: up to ten rounds over all, every other one reversed; one untimed call per block",
         "baseline": ANEW_WHERE if config.baseline else None,
         "warmup": config.warmup,
+        "warmup_on_device": f"each of at least {WARM_MS:g} ms, for the clocks to rise; one before every block as well",
         "iterations": config.iterations if config.seconds is None else None,
         "seconds": config.seconds,
         "batch": config.batch,

@@ -8,20 +8,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from cuda_recorders import COPY_IN, COPY_OUT, LAUNCH, MIB, REPLAY, Code, Engine, Runtime, install
+from cuda_recorders import COPY_IN, COPY_OUT, LAUNCH, MIB, REPLAY, Code, Context, Engine, Runtime, install
 
 from csa_deploy.cli.session import opened, resolve
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, PerformanceGateError
 from csa_deploy.pipeline import run_stages
-from csa_deploy.profile.device import nothing_of
+from csa_deploy.profile import bench
+from csa_deploy.profile.device import WARM_MS, DeviceSubject, nothing_of
 from csa_deploy.profile.gates import ANEW
 from csa_deploy.runners import engine_runner
+from csa_deploy.runners.device.cuda_python import CudaPython
+from csa_deploy.runners.device.timing import DeviceTimer
 
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 SERIES = ("", " device", " transfers", " cuda graph")
 ON_DEVICE = (*SERIES[1:], " layers", " memory on the device")
+
+
+@pytest.fixture(autouse=True)
+def short_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the host's clock a recorder would warm up for real."""
+    monkeypatch.setattr(bench, "WARM_MS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +150,17 @@ def test_without_a_device_every_quantity_of_every_engine_says_so(digits: Any) ->
         for quantity in ("", *ON_DEVICE):
             assert found[f"engine {precision}{quantity}"] == cuda_state().reason
     assert cuda_state().reason.startswith("no CUDA device: ")
+
+
+def test_a_warm_up_lasts_until_the_devices_clocks_have_risen() -> None:
+    runtime = Runtime()
+    arrays = {"x": np.zeros((1, 2), np.float32)}, {"y": np.zeros((1, 3), np.float32)}
+    with DeviceTimer(CudaPython(runtime), Context(runtime), *arrays) as timer:
+        subject = DeviceSubject("engine fp16 device", timer)
+        before = runtime.clock.now
+        subject.warm()
+        assert WARM_MS <= runtime.clock.now - before < 2 * WARM_MS
+        assert subject.samples_ms == []
 
 
 def test_the_cause_is_what_is_kept_of_a_message() -> None:
