@@ -177,7 +177,9 @@ def test_unreadable_files_are_skipped_and_counted_up_to_a_share(model, photos, t
     assert list(taken.skipped) == ["broken.png"]
     for index in range(4):
         shutil.copy(photos / "broken.png", photos / f"broken{index}.png")
-    with pytest.raises(UsageError, match=r"2 files cannot be read so far, more than a tenth of all 19; the first is .*broken\.png"):
+    with pytest.raises(
+        UsageError, match=r"2 files cannot be read so far, more than a tenth of all 19; the first is .*broken\.png"
+    ):
         calibrate(model, open_photos(photos), ("x",))
 
 
