@@ -72,7 +72,6 @@ def _rows(case: Case) -> list[Ratio]:
     workshop = Workshop(
         samples.only(fitted).feeds,
         samples.only(held).feeds,
-        len(held),
         case.recalibrate,
         "mse",
         half_scales=rest_of(case.model) == "fp16",

@@ -70,7 +70,10 @@ def _evidence(found: dict[str, Any]) -> str:
     if "snr_db_with" not in found:
         return f"off: {found['reason']}"
     before, after = float(found["snr_db_without"]), float(found["snr_db_with"])
-    told = f"{after - before:+.1f} dB ({before:.1f} to {after:.1f} dB on {found['images']} calibration images)"
+    error = f" ± {found['gain_error_db']:.1f}" if "gain_error_db" in found else ""
+    told = (
+        f"{before:.1f} to {after:.1f} dB on {found['images']} calibration images ({found['gain_db']:+.1f}{error} each)"
+    )
     return f"{'on' if found['used'] else 'off'}, {told}; {found['reason']}"
 
 

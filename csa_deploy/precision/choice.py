@@ -86,7 +86,6 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
     workshop = Workshop(
         fitted=samples.only(fitted).feeds,
         held=samples.only(held).feeds,
-        images=len(held) * size,
         recalibrate=recalibrate,
         method=config.calib_method,
         half_scales=rest == "fp16",
@@ -139,9 +138,12 @@ def _budget(context: Context) -> dict[str, float]:
 
 
 def split(batches: int) -> tuple[list[int], list[int]]:
-    """Every third batch to judge techniques on, and the others to fit them to; a single batch is both."""
-    held = list(range(0, batches, 3))
-    return held, [index for index in range(batches) if index % 3] or held
+    """Two runs of a sixth each to judge techniques on, and the others to fit them to; a single batch is both.
+
+    Runs, as neighbours in a folder are often alike: frames of a film, or views of one scene.
+    """
+    held = [index for index in range(batches) if 6 * index // batches in (1, 4)] or [0]
+    return held, [index for index in range(batches) if index not in held] or held
 
 
 def read_samples(data: CalibrationData, shapes: dict[str, tuple[int, ...]], count: int) -> Samples:

@@ -1,8 +1,13 @@
-"""Techniques that need no retraining, each kept where it is better on calibration images that it was not fitted to."""
+"""Techniques that need no retraining, each kept where it is better on calibration images that it was not fitted to.
+
+Better means by more than chance: the gain in dB is taken image by image, and its mean has to be twice its standard
+error.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,12 +21,12 @@ from csa_deploy.precision.calibration import Statistics
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.search import compare
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
 
 BETTER = 0.1
-"""dB of signal-to-noise ratio that a technique has to bring."""
+"""dB of signal-to-noise ratio that a technique has to bring in the mean over images."""
+_STANDARD_ERRORS = 2.0
 
 Progress = Callable[[int, int], None]
 
@@ -70,18 +75,40 @@ class Finding:
         reason: what it found to do, or why it was not tried.
         snr_db_without: signal-to-noise ratio of the output with all layers in INT8, without it.
         snr_db_with: with it; None where it was not tried.
-        images: number of images that both were measured on.
+        gain_db: mean over images of what each image gains.
+        gain_error_db: standard error of that mean; None for a single image.
+        images: number of images that all this was measured on.
     """
 
     used: bool
     reason: str
     snr_db_without: float | None = None
     snr_db_with: float | None = None
+    gain_db: float | None = None
+    gain_error_db: float | None = None
     images: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, without what was not measured."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Energies of the outputs and of their errors by image."""
+
+    signal: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def snr_db(self) -> float:
+        noise, signal = float(self.noise.sum()), float(self.signal.sum())
+        return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+
+    def gains(self, better: _Errors) -> np.ndarray:
+        """dB by image of another one over this one."""
+        smallest = np.finfo(np.float32).eps ** 2 * self.signal + np.finfo(np.float64).tiny
+        return np.asarray(10 * np.log10(np.maximum(self.noise, smallest) / np.maximum(better.noise, smallest)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +118,6 @@ class Workshop:
     Attributes:
         fitted: samples to fit to.
         held: samples to judge on.
-        images: number of images in ``held``.
         recalibrate: statistics of some tensors of a changed graph, over all calibration images.
         method: of the thresholds.
         half_scales: whether scales must be representable in FP16.
@@ -102,7 +128,6 @@ class Workshop:
 
     fitted: Sequence[Feeds]
     held: Sequence[Feeds]
-    images: int
     recalibrate: Callable[[onnx.ModelProto, tuple[str, ...]], Statistics]
     method: Any
     half_scales: bool
@@ -120,25 +145,39 @@ def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tup
     findings = dict.fromkeys(TECHNIQUES, Finding(False, "not asked for: left out of --techniques"))
     if not plan.placement.layers:
         return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
-    network = plan.switchable(workshop.threads)
-    exact = [network.run(feeds, ()) for feeds in workshop.held]
-
-    def judged(candidate: Switchable) -> float:
-        names = [layer.name for layer in candidate.layers]
-        return compare(exact, [candidate.run(feeds, names) for feeds in workshop.held], None)["snr_db"]
-
-    without = judged(network)
+    without = _errors(plan, workshop)
     for name in (name for name in TECHNIQUES if name in wanted):
         candidate, reason = TECHNIQUES[name](plan, workshop)
         if candidate is None:
             findings[name] = Finding(False, reason)
             continue
-        with_ = judged(candidate.switchable(workshop.threads))
-        used = with_ > without + BETTER
-        findings[name] = Finding(used, reason, without, with_, workshop.images)
-        if used:
+        with_ = _errors(candidate, workshop)
+        findings[name] = _judged(without, with_, reason)
+        if findings[name].used:
             plan, without = candidate, with_
     return plan, findings
+
+
+def _errors(plan: Plan, workshop: Workshop) -> _Errors:
+    """Of all layers in INT8, on the images that nothing was fitted to."""
+    network = plan.switchable(workshop.threads)
+    names = [layer.name for layer in network.layers]
+    signal, noise = [], []
+    for feeds in workshop.held:
+        exact = network.run(feeds, ()).astype(np.float64)
+        error = network.run(feeds, names) - exact
+        others = tuple(range(1, exact.ndim))
+        signal.append((exact**2).sum(axis=others))
+        noise.append((error**2).sum(axis=others))
+    return _Errors(np.concatenate(signal), np.concatenate(noise))
+
+
+def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:
+    gains = without.gains(with_)
+    mean = float(gains.mean())
+    error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else None
+    used = error is not None and mean > max(BETTER, _STANDARD_ERRORS * error)
+    return Finding(used, reason, without.snr_db, with_.snr_db, mean, error, len(gains))
 
 
 def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
