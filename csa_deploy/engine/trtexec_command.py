@@ -102,6 +102,7 @@ def build_command(
         command.add("--builderOptimizationLevel", plan.optimization_level)
     if plan.timing_cache is not None:
         command.add("--timingCacheFile", CACHE)
+    _require_dla(version, plan, options, calibration)
     _placement(command, options)
     _portability(command, options)
     return command.words
@@ -128,13 +129,26 @@ def _precision(command: _Command, plan: BuildPlan, calibration: str | None) -> N
         command.add("--calib", calibration)
 
 
+def _require_dla(version: Version, plan: BuildPlan, options: TrtexecOptions, calibration: str | None) -> None:
+    """Refuse for DLA what it does not do (TensorRT's developer guide, working with DLA)."""
+    if options.dla_core is None:
+        return
+    if not version.has_dla:
+        raise UsageError(
+            f"TensorRT {version} builds for no DLA (up to 10.7, and from 11.4 on AGX Orin)",
+            fix="build for the GPU, or use a version that has DLA",
+        )
+    if plan.precision == "fp32":
+        raise UsageError("DLA computes in FP16 or INT8, and this build is FP32", fix="build --fp16 or --int8")
+    if plan.precision == "int8" and version.major == 8 and calibration is None:
+        raise UsageError(
+            f"DLA of TensorRT {version} takes INT8 from a calibration cache, not from Q/DQ nodes",
+            fix="add --builder-option calibration_cache=FILE, which `csa-deploy quantize` writes",
+        )
+
+
 def _placement(command: _Command, options: TrtexecOptions) -> None:
     if options.dla_core is not None:
-        if not command.version.has_dla:
-            raise UsageError(
-                f"TensorRT {command.version} builds for no DLA (up to 10.7, and from 11.4 on AGX Orin)",
-                fix="build for the GPU, or use a version that has DLA",
-            )
         command.add("--useDLACore", options.dla_core)
     for wanted, option in (
         (options.gpu_fallback, "--allowGPUFallback"),

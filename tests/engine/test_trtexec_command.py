@@ -28,6 +28,7 @@ READ = {key: {*TABLE["common"], *names} for key, names in TABLE.items() if key !
 # 11 still parses these, warns, and does the opposite by default: never passed.
 NO_OPS_IN_11 = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--separateProfileRun", "--stronglyTyped"}
 PLAN = BuildPlan(backend="trtexec")
+HALF = replace(PLAN, precision="fp16")
 
 
 def version(text: str) -> Version:
@@ -105,17 +106,27 @@ def test_conditions_are_the_same_where_the_defaults_flipped() -> None:
 
 def test_dla_is_refused_where_tensorrt_has_none() -> None:
     options = TrtexecOptions(dla_core=0, gpu_fallback=True)
-    assert {"--useDLACore=0", "--allowGPUFallback"} <= set(words(PLAN, "8.6", options))
+    assert {"--useDLACore=0", "--allowGPUFallback"} <= set(words(HALF, "8.6", options))
     for text in ("10.8", "11.1"):
         with pytest.raises(UsageError, match="builds for no DLA"):
-            words(PLAN, text, options)
+            words(HALF, text, options)
+
+
+def test_dla_is_refused_what_it_does_not_compute() -> None:
+    options = TrtexecOptions(dla_core=0)
+    with pytest.raises(UsageError, match="DLA computes in FP16 or INT8"):
+        words(PLAN, "8.6", options)
+    int8 = replace(PLAN, precision="int8")
+    with pytest.raises(UsageError, match="takes INT8 from a calibration cache, not from Q/DQ"):
+        words(int8, "8.6", options)
+    assert {"--useDLACore=0", "--int8", "--calib=c.cache"} <= set(words(int8, "8.6", options, calibration="c.cache"))
 
 
 def test_a_dla_loadable_needs_its_formats() -> None:
     with pytest.raises(UsageError, match="formats"):
         TrtexecOptions(dla_core=0, dla_standalone=True)
     options = TrtexecOptions(dla_core=0, dla_standalone=True, input_formats="fp16:chw16", output_formats="fp16:chw16")
-    assert "--buildDLAStandalone" in words(PLAN, "8.6", options)
+    assert "--buildDLAStandalone" in words(HALF, "8.6", options)
     with pytest.raises(UsageError, match="fall back"):
         replace(options, gpu_fallback=True)
 
@@ -140,7 +151,7 @@ def test_a_later_minor_version_is_taken_by_its_own_help_page() -> None:
     with pytest.raises(EnvironmentLacksError):
         require_known(later)
     listed = frozenset(READ["11.1"])
-    assert build_command(PLAN, TrtexecOptions(dla_core=1), later, "m.onnx", listed=listed)[-1] == "--useDLACore=1"
+    assert build_command(HALF, TrtexecOptions(dla_core=1), later, "m.onnx", listed=listed)[-1] == "--useDLACore=1"
     with pytest.raises(UsageError, match="no --refit"):
         build_command(PLAN, TrtexecOptions(refit=True), later, "m.onnx", listed=listed - {"--refit"})
 
@@ -175,4 +186,4 @@ def test_a_name_with_a_colon_is_quoted_and_one_with_a_comma_refused() -> None:
 
 def test_pools_are_one_option() -> None:
     options = TrtexecOptions(dla_core=0, memory_pools={"dlaSRAM": 1})
-    assert "--memPoolSize=dlaSRAM:1,workspace:64" in words(replace(PLAN, workspace_mib=64), "8.6", options)
+    assert "--memPoolSize=dlaSRAM:1,workspace:64" in words(replace(HALF, workspace_mib=64), "8.6", options)
