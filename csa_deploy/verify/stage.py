@@ -83,7 +83,13 @@ def compare(
 ) -> StageOutput:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
     data = open_data(context, preprocessing)
-    stream = Stream(lambda p: open_data(context, p), reference, preprocessing, candidates, context.config.batch)
+    stream = Stream(
+        lambda p: data if p == preprocessing else open_data(context, p),
+        reference,
+        preprocessing,
+        candidates,
+        context.config.batch,
+    )
     meta = {
         "network": context.config.network,
         "data": data.name,
