@@ -24,63 +24,12 @@ from pathlib import Path
 
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.target.files import Progress, get, listing, make_folder, persistently, put
+from csa_deploy.target.job_scripts import ALIVE, LOCK, LOG, PID, START, STATE, STATUS, STOP
 from csa_deploy.target.transport import Transport, UnreachableError, run_script
 from csa_deploy.workspace import key_of, sha256_of
 
 _logger = logging.getLogger(__name__)
 
-_STATUS, _LOG, _PID, _SCRIPT, _WAITS = "job.status", "job.log", "job.pid", "job.sh", "job.waits"
-# A process is its number and, where /proc tells it, when it started: numbers are given anew, after a restart at the
-# latest. A file that holds one is read as alive while it is being written.
-_ALIVE = r"""started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
-alive() {
-  read -r pid start 2>/dev/null < "$1" || return 0
-  kill -0 "$pid" 2>/dev/null && [ "$(started "$pid")" = "$start" ]
-}
-"""
-# Prints "status N", "waiting", "running" or "gone", after waiting up to $2 rounds for the end, and a few only for a job
-# that waits itself. A finished process and its status file are two events: look at the file once more.
-_STATE = f"""{_ALIVE}cd "$1" 2>/dev/null || {{ echo gone; exit 0; }}
-runs() {{ [ -f {_PID} ] && alive {_PID}; }}
-i=0
-while [ ! -f {_STATUS} ] && runs && [ $i -lt "$2" ] && {{ [ ! -f {_WAITS} ] || [ $i -lt 2 ]; }}; do
-  sleep 0.2 2>/dev/null || sleep 1; i=$((i + 1))
-done
-if [ -f {_STATUS} ]; then :; elif runs; then
-  if [ -f {_WAITS} ]; then echo waiting; else echo running; fi; exit 0
-fi
-if [ -f {_STATUS} ]; then echo "status $(cat {_STATUS})"; else echo gone; fi"""
-# nohup and </dev/null let ssh end while the job goes on; setsid, where there is one, shields it from the session's end.
-# The script comes in on standard input. A second start finds the first one's process and leaves it.
-_START = f"""{_ALIVE}cd "$1" && cat > {_SCRIPT} || exit 3
-[ -f {_PID} ] && alive {_PID} && exit 0
-[ -f {_STATUS} ] && exit 0
-rm -f {_PID}
-S=; command -v setsid >/dev/null 2>&1 && S=setsid
-nohup $S sh ./{_SCRIPT} </dev/null >/dev/null 2>&1 &
-i=0
-while [ ! -f {_PID} ] && [ $i -lt 50 ]; do sleep 0.1 2>/dev/null || sleep 1; i=$((i + 1)); done
-[ -f {_PID} ]"""
-_STOP = f"""{_ALIVE}cd "$1" 2>/dev/null && [ -f {_PID} ] && alive {_PID} || exit 0
-kill "-$pid" 2>/dev/null || kill "$pid" 2>/dev/null; exit 0"""
-# Waits for the workdir's lock: a hard link, since that is there with its content or not at all; a file of its own where
-# there are no links. Two that take over a dead one's at the same time: the second finds a living one's in its
-# hands and puts it back.
-_LOCK = f"""take() {{
-  ln {_PID} ../lock 2>/dev/null || {{ [ ! -e ../lock ] && (set -C; cat {_PID} > ../lock) 2>/dev/null; }}
-}}
-until take; do
-  [ -d .. ] && [ -f {_PID} ] || exit 1
-  : > {_WAITS}
-  alive ../lock || {{
-    mv ../lock "../lock.$$" && if alive "../lock.$$"; then mv "../lock.$$" ../lock; else rm -f "../lock.$$"; fi
-  }} 2>/dev/null
-  sleep 0.5 2>/dev/null || sleep 1
-done
-trap 'rm -f ../lock' EXIT
-trap 'exit 143' HUP INT TERM
-rm -f {_WAITS}
-"""
 _SPARE_BYTES = 1 << 24
 _STATUS_BYTES = 1 << 16
 _ROUNDS = 50
@@ -122,11 +71,11 @@ class Job:
         settings = [f"{name}={value}" for name, value in sorted(self.environment.items())]
         words = shlex.join(["env", *settings, *self.argv] if settings else list(self.argv))
         return (
-            f"{_ALIVE}"
-            f'echo "$$ $(started $$)" > {_PID}.new && mv {_PID}.new {_PID}\n'
-            f"{_LOCK}"
-            f"{words} > {_LOG} 2>&1\n"
-            f"echo $? > {_STATUS}.new && mv {_STATUS}.new {_STATUS}\n"
+            f"{ALIVE}"
+            f'echo "$$ $(started $$)" > {PID}.new && mv {PID}.new {PID}\n'
+            f"{LOCK}"
+            f"{words} > {LOG} 2>&1\n"
+            f"echo $? > {STATUS}.new && mv {STATUS}.new {STATUS}\n"
         )
 
 
@@ -216,14 +165,14 @@ def _run_job(
             f"{error.message}; what was started goes on there", fix="run the same command again: it takes the job up"
         ) from None
     except KeyboardInterrupt:
-        run_script(transport, _STOP, folder)
+        run_script(transport, STOP, folder)
         raise
     persistently(lambda: run_script(transport, 'rm -rf "$1"', folder), transport)
     return finished
 
 
 def _state(transport: Transport, folder: str, rounds: int = 0) -> str:
-    return persistently(lambda: run_script(transport, _STATE, folder, str(rounds)), transport).text
+    return persistently(lambda: run_script(transport, STATE, folder, str(rounds)), transport).text
 
 
 def _prepare(transport: Transport, workdir: str, folder: str, job: Job, progress: Progress | None) -> None:
@@ -250,7 +199,7 @@ def _offset(progress: Progress | None, base: int, total: int) -> Callable[[int, 
 
 def _start(transport: Transport, folder: str, job: Job) -> None:
     script = job.script().encode()
-    done = persistently(lambda: run_script(transport, _START, folder, data=script), transport)
+    done = persistently(lambda: run_script(transport, START, folder, data=script), transport)
     if done.status:
         raise EnvironmentLacksError(
             f"{transport.name}: the job did not start: {done.complaint or 'no process'}",
@@ -271,7 +220,7 @@ def _wait(transport: Transport, folder: str, limit_s: float | None) -> int:
         elif state != "running":
             raise _without_trace(transport, folder)
         if limit_s is not None and time.monotonic() > begun + limit_s:
-            run_script(transport, _STOP, folder)
+            run_script(transport, STOP, folder)
             raise _late(transport, limit_s)
 
 
@@ -294,11 +243,11 @@ def _late(transport: Transport, limit_s: float | None) -> CsaDeployError:
 
 
 def _collect(transport: Transport, folder: str, job: Job, into: Path, status: int) -> Finished:
-    there = listing(transport, [f"{folder}/{name}" for name in (_LOG, *job.outputs)])
+    there = listing(transport, [f"{folder}/{name}" for name in (LOG, *job.outputs)])
     files = {}
     for path, remote in there.items():
         name = path.removeprefix(f"{folder}/")
         get(transport, remote, into / name)
         files[name] = into / name
-    log = files.pop(_LOG, None)
+    log = files.pop(LOG, None)
     return Finished(status, log.read_text(encoding="utf-8", errors="replace") if log else "", files)
