@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -35,6 +36,13 @@ def test_calibration_shows_thresholds_and_what_they_clip(data: dict[str, Any]) -
     page = render(data, {})
     assert "9 tensors over 64 images of photos" in page
     assert "stem/out" in page and "1.2300 %" in page and "entropy 4.2 (used)" in page and "minmax 6.5<" in page
+
+
+def test_names_of_thresholds_stand_one_above_the_other() -> None:
+    thresholds = {f"method {i}": 1.0 + i / 100 for i in range(6)}
+    drawn = precision.calibration({"width": 0.1, "counts": [5] * 12}, thresholds, "method 3")
+    heights = re.findall(r'y="(\d+)" class="mark"', drawn)
+    assert len(set(heights)) == len(heights) == 6 and "method 3 1.03 (used)" in drawn
 
 
 def int8_record(data: dict[str, Any]) -> dict[str, Any]:

@@ -18,20 +18,23 @@ def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float], m
     used_bins = max(index for index, count in enumerate(counts) if count) + 1
     x = Scale(0, max(width * used_bins, *thresholds.values()), 20, 460)
     bar = (x(width) - x(0)) * 0.9
-    parts = x_axis(x, 68, 160, "absolute value")
+    top = 14 * len(thresholds) + 8
+    bottom = top + 96
+    parts = x_axis(x, top, bottom, "absolute value")
     for index, count in enumerate(counts):
         if count:
             height = 90 * (0.05 + 0.95 * math.log1p(count) / math.log1p(most))
-            where = f'x="{x(index * width):g}" y="{160 - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
+            where = f'x="{x(index * width):g}" y="{bottom - height:.1f}" width="{bar:.2f}" height="{height:.1f}"'
             parts.append(f'<rect {where} class="series0">{title(f"{count} values")}</rect>')
+    # The largest on top, each with a line from its own name down: no line crosses a name.
     for place, (name, value) in enumerate(sorted(thresholds.items(), key=lambda item: -item[1])):
-        used = name == method
-        parts.append(line(x(value), 10 + 14 * (place % 4), x(value), 160, "median" if used else "percentile"))
+        used, y = name == method, 14 * place
+        parts.append(line(x(value), y + 3, x(value), bottom, "median" if used else "percentile"))
         said = f"{name} {number(float(f'{value:.3g}'))}" + (" (used)" if used else "")
-        left = x(value) < 130  # no room before the line
+        left = x(value) < 180  # no room before the line
         at = x(value) + 4 if left else x(value) - 4
-        parts.append(text(at, 20 + 14 * (place % 4), said, kind="mark", anchor="start" if left else "end"))
-    return svg(480, 196, "Histogram of absolute values with thresholds", parts)
+        parts.append(text(at, y + 12, said, kind="mark", anchor="start" if left else "end"))
+    return svg(480, bottom + 36, "Histogram of absolute values with thresholds", parts)
 
 
 def choices(points: Sequence[Mapping[str, Any]], chosen: int, bound: float | None) -> str:
