@@ -127,6 +127,18 @@ def test_ctrl_c_keeps_what_was_compared(lab: Path) -> None:
         assert not (lab / "w" / verify.PARTIAL).exists()
 
 
+def test_progress_goes_on_while_errors_are_explained(lab: Path) -> None:
+    given = {"network": str(lab / "tiny.onnx"), "data": str(lab / "x.npz"), "threads": 1, "localize": True}
+    context = Context(make_config(given), load_source(given["network"]), Workspace(lab / "w"))
+    seen: list[tuple[int, int]] = []
+    with context.workspace.locked(), context.workspace.scratch("verify") as scratch:
+        run_stages(["precision"], context)
+        context.scratch, context.progress = scratch, lambda done, total: seen.append((done, total))
+        verify.run(context)
+    assert seen[:6] == [(n, 6) for n in range(1, 7)] and seen[-1] == (14, 14)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
 def test_the_verbs(lab: Path, csa: Any) -> None:
     """verify, judge and evaluate as a user types them."""
     assert csa(lab, "verify", "tiny.onnx", "--data", "x.npz", "-w", "w").returncode == 0

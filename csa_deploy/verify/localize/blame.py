@@ -16,6 +16,7 @@ from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import restore
 from csa_deploy.verify.metrics import OutputMetrics
 
+STEPS = 4  # of progress
 ZOOMS = 3  # modules that are taken apart after the memory cap left them whole
 NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
 
@@ -91,17 +92,17 @@ def localize(case: Case, progress: Progress | None = None) -> Localization:
     """
     advance = progress or (lambda done, total: None)
     cuts, rows = _compared(case)
-    advance(2, 4)
+    advance(2, STEPS)
     modules = cuts.modules
     order = [row.module for row in rows if row.error_added > 0]
     outputs = case.outputs(case.candidate)
     failing = case.fails(outputs)
     culprits = _fewest(case, modules, order) if failing else ()
-    advance(3, 4)
+    advance(3, STEPS)
     tried = list(dict.fromkeys([*culprits, *order]))[: case.tried]
     gains = {module: _snr(case.outputs(restore(case.candidate, case.reference, modules, [module]))) for module in tried}
     rows = tuple(replace(row, restored_snr_db=gains.get(row.module)) for row in rows)
-    advance(4, 4)
+    advance(4, STEPS)
     if len(order) > len(tried):
         case.not_done.append(f"restoring was tried on the {len(tried)} modules that add the largest errors")
     return Localization(

@@ -12,7 +12,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate
-from csa_deploy.verify.localize.blame import NEGLIGIBLE, Localization, localize, rows_of
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, Localization, localize, rows_of
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
 from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
@@ -31,13 +31,18 @@ _WEAK = "TensorRT before 10 is weakly typed: a module restored in the graph may 
 def explain(
     context: Context, reference: Runner, candidates: Sequence[Candidate], data: Dataset
 ) -> tuple[list[Localization], list[dict[str, str]]]:
-    """Explain the errors of candidates on their worst samples.
+    """Explain the errors of candidates on their worst samples; progress goes on where that of the comparison ended.
 
     Returns:
         The explanations, and what was not explained with the reason.
     """
     found, not_done = [], []
-    for candidate in candidates:
+    total = len(data) + STEPS * len(candidates)
+    for number, candidate in enumerate(candidates):
+
+        def advance(done: int, of: int, before: int = len(data) + STEPS * number) -> None:
+            context.progress(before + done, total)
+
         feeds, samples = _worst_feeds(reference, candidate, data, context.config.batch)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
@@ -58,7 +63,7 @@ def explain(
                 context.config.threads,
                 **engine,
             )
-            found.append(localize(case))
+            found.append(localize(case, advance))
         elif isinstance(reference, TorchRunner):
             found.append(_against_torch(candidate.label, model, reference, feeds, samples, context.config.threads))
         else:
