@@ -173,7 +173,8 @@ def test_a_failed_comparison_is_reported_and_tried_again(go: Go, lab: Path) -> N
     assert isinstance(failure, AccuracyGateError) and "snr_db of 'y'" in failure.message
     assert watch.states["verify"] == "failed" and watch.states["report"] == "done"
     report = json.loads((lab / "w/report.json").read_text())
-    assert report["verdict"]["state"] == "fail" and "verify failed" in report["verdict"]["reasons"][0]
+    said = {check["name"]: check["state"] for check in report["verdict"]["checks"]}
+    assert report["verdict"]["state"] == "fail" and said["accuracy"] == "fail"
     again, failure = go(budget=["fp16.snr_db=200"])
     assert isinstance(failure, AccuracyGateError) and "verify" in again.ran
     better, failure = go(budget=["fp16.snr_db=20"])
