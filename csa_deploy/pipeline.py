@@ -95,7 +95,17 @@ STAGES: dict[str, Stage] = {
             "precision",
             "typed graphs per precision",
             settings=("precision", "fp16_io", "keep_fp32"),
-            also=("calib", "calib_method", "calib_samples", "search", "techniques", "data", "samples", "seed", "budget"),
+            also=(
+                "calib",
+                "calib_method",
+                "calib_samples",
+                "search",
+                "techniques",
+                "data",
+                "samples",
+                "seed",
+                "budget",
+            ),
             needs=("optimize",),
         ),
         Stage(
