@@ -38,12 +38,13 @@ def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
     """
     image = _open(source, name)
     try:
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):
             return _from_16_bit(image, name)
         if image.mode == "F":
             raise UsageError(f"{name}: floating-point image, its value range is not defined", fix="convert it to 8 bit")
-        return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        return image if image.mode == mode else image.convert(mode)
     except _BAD_FILE as error:
         raise _unreadable(name, error) from error
 
@@ -63,9 +64,12 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     box = (max(left, 0.0), max(top, 0.0), min(left + box_width, image.width), min(top + box_height, image.height))
     image = image.resize((width, height), FILTERS[preprocessing.interpolation], box=box)
-    values = np.asarray(image, dtype=np.float32).reshape(height, width, preprocessing.channels) / np.float32(255)
+    pixels = np.asarray(image).reshape(height, width, preprocessing.channels)
     mean, std = (np.asarray(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
-    return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
+    # A pixel has 256 values, so each is normalised once per channel and looked up.
+    values = ((np.arange(256, dtype=np.float32) / np.float32(255))[:, None] - mean) / std
+    columns = np.broadcast_to(values, (256, preprocessing.channels)).T
+    return np.stack([column.take(pixels[:, :, channel]) for channel, column in enumerate(columns)])
 
 
 def _open(source: Path | BinaryIO, name: Path | str) -> Image.Image:
