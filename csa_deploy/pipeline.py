@@ -1,8 +1,7 @@
-"""The stages of a deployment, in order, and the driver that runs those that are not current.
+"""The driver that runs the stages which are not current.
 
-``export -> check -> optimize -> precision -> build -> verify -> profile -> report``. A stage's key is a hash over the
-settings it reads, the artifacts of the stages before it and the versions of the tools it uses; equal key and intact
-files mean that it is kept, anything else that it runs again.
+A stage's key is a hash over the settings it reads, the artifacts of the stages before it and the versions of the
+tools it uses; equal key and intact files mean that it is kept, anything else that it runs again.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError
+from csa_deploy.stages import CONTINUE_AFTER_FAILURE, Stage, dependents, with_needs
 from csa_deploy.workspace import StageOutput, Workspace, key_of
 
 if TYPE_CHECKING:
@@ -28,119 +28,6 @@ if TYPE_CHECKING:
     from csa_deploy.source import Source
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the pipeline.
-
-    Attributes:
-        name: name of the stage, its record and its verb.
-        settings: configuration keys that decide its result.
-        also: configuration keys that its module reads and puts into the key itself, such as files by their content.
-        needs: stages that must be current before it.
-        uses: stages whose artifacts it reads when they are there.
-        packages: distributions whose versions decide its result.
-        title: what it does, for people.
-    """
-
-    name: str
-    title: str
-    settings: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-
-    @property
-    def module(self) -> str:
-        """Module with ``run(context) -> StageOutput``, and optionally two more functions.
-
-        ``key_parts(context) -> dict`` adds to the key; ``preflight(context)`` raises before any stage runs.
-        """
-        return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
-
-
-PACKAGE_OF = {"check": "restricted", "optimize": "graph", "build": "engine"}
-
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "export",
-            "torch module to ONNX",
-            settings=(
-                "network",
-                "checkpoint_key",
-                "size",
-                "batch",
-                "tensorrt",
-                "opset",
-                "exporter",
-                "export_tolerance",
-                "seed",
-            ),
-            also=("checkpoint", "data"),
-            packages=("torch", "onnx", "onnxscript", "onnxruntime"),
-        ),
-        Stage("check", "restricted-mode rules", settings=("scope", "strict", "restricted"), needs=("export",)),
-        Stage(
-            "optimize",
-            "exact graph rewrites",
-            needs=("export",),
-            packages=("onnxscript", "onnxruntime"),
-            settings=("seed",),
-        ),
-        Stage(
-            "precision",
-            "typed graphs per precision",
-            settings=("precision", "fp16_io", "keep_fp32"),
-            also=(
-                "calib",
-                "calib_method",
-                "calib_samples",
-                "search",
-                "techniques",
-                "data",
-                "samples",
-                "seed",
-                "budget",
-            ),
-            needs=("optimize",),
-        ),
-        Stage(
-            "build",
-            "TensorRT engines",
-            settings=(
-                *("precision", "restricted", "scope", "strict", "backend", "compute_capability", "target"),
-                *("builder_option", "timing_cache", "builds", "reproducible"),
-            ),
-            needs=("optimize", "precision"),
-            packages=("tensorrt", "tensorrt-rtx", "polygraphy"),
-        ),
-        Stage(
-            "verify",
-            "accuracy against PyTorch",
-            settings=(
-                *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
-            ),
-            needs=("export", "optimize", "precision"),
-            uses=("build",),
-            packages=("torch", "onnxruntime", "onnxruntime-gpu"),
-        ),
-        Stage(
-            "profile",
-            "latency",
-            settings=("iterations", "seconds", "warmup", "threads", "precision", "limit", "baseline", "max_slowdown"),
-            needs=("export", "optimize", "precision"),
-            uses=("build",),
-            packages=("onnxruntime",),
-        ),
-        Stage("report", "report", uses=("export", "check", "optimize", "precision", "build", "verify", "profile")),
-    )
-}
-# A failed comparison or measurement is a result that belongs in the report; the other failures end the run.
-CONTINUE_AFTER_FAILURE = ("verify", "profile")
 
 Progress = Callable[[int, int], None]
 
@@ -264,29 +151,6 @@ def stage_key(stage: Stage, context: Context) -> str:
             "extra": extra,
         }
     )
-
-
-def with_needs(names: Sequence[str]) -> list[Stage]:
-    """The named stages and everything they need, in pipeline order."""
-    wanted: set[str] = set()
-
-    def add(name: str) -> None:
-        wanted.add(name)
-        for need in STAGES[name].needs:
-            add(need)
-
-    for name in names:
-        add(name)
-    return [stage for stage in STAGES.values() if stage.name in wanted]
-
-
-def dependents(name: str) -> set[str]:
-    """Stages whose result rests on the named stage, directly or through others."""
-    found: set[str] = set()
-    for stage in STAGES.values():  # pipeline order: a dependent comes after what it depends on
-        if ({name} | found) & {*stage.needs, *stage.uses}:
-            found.add(stage.name)
-    return found
 
 
 def run_stages(names: Sequence[str], context: Context, observer: Observer | None = None) -> CsaDeployError | None:

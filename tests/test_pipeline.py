@@ -13,8 +13,9 @@ import pytest
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.pipeline import STAGES, Context, Stage, dependents, run_stages, with_needs
+from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
+from csa_deploy.stages import STAGES, Stage, dependents, with_needs
 from csa_deploy.workspace import Workspace
 
 WITHOUT_BUILD = ("export", "check", "optimize", "precision", "verify", "profile", "report")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
-    from csa_deploy.pipeline import Stage
+    from csa_deploy.stages import Stage
 
 MARK = {"done": "[green]✓[/green]", "kept": "[dim]=[/dim]", "failed": "[red]✗[/red]"}
 

@@ -30,7 +30,7 @@ def evaluate(
     from csa_deploy.config import DEFAULT_NETWORK, make_config
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import UsageError
-    from csa_deploy.pipeline import Stage
+    from csa_deploy.stages import Stage
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.subject import open_subject
     from csa_deploy.workspace import dump_json

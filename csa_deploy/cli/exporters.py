@@ -16,8 +16,8 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
     from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.pipeline import Stage
     from csa_deploy.runners.feeds import random_feeds
+    from csa_deploy.stages import Stage
     from csa_deploy.units import decibel, scientific
     from csa_deploy.verify.exporters import cross_check
     from csa_deploy.workspace import dump_json, write_atomic

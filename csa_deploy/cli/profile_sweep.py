@@ -16,8 +16,8 @@ def run_profile_sweep(
     from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.pipeline import Stage
     from csa_deploy.profile.sweep import parse_points, sweep
+    from csa_deploy.stages import Stage
     from csa_deploy.workspace import dump_json, write_atomic
 
     wanted = {

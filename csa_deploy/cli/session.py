@@ -94,9 +94,10 @@ def run_verb(
     names: Sequence[str], network: str | None, settings: dict[str, Any], console: Console, *, inherit: bool = True
 ) -> None:
     """Run stages for a verb and show their end; raises the failure that decides the exit code."""
-    from csa_deploy.pipeline import run_stages, with_needs
+    from csa_deploy.pipeline import run_stages
     from csa_deploy.report.console import show
     from csa_deploy.report.journal import Journal
+    from csa_deploy.stages import with_needs
 
     config, root = resolve(network, settings, inherit=inherit)
     with opened(config, root) as context:

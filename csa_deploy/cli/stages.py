@@ -35,7 +35,7 @@ def run(console: Console, settings: dict[str, Any], network: NetworkOrConfig = N
 
     Stages that are done and whose inputs are unchanged are kept. A killed run goes on where it was.
     """
-    from csa_deploy.pipeline import STAGES
+    from csa_deploy.stages import STAGES
 
     run_verb(list(STAGES), network, settings, console, inherit=False)
 

@@ -14,7 +14,7 @@ def run_sweep(text: str, network: str | None, settings: dict[str, Any], console:
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.export.sweep import OK, SweepRow, parse_sweep, sweep
-    from csa_deploy.pipeline import Stage
+    from csa_deploy.stages import Stage
     from csa_deploy.workspace import dump_json, write_atomic
 
     sizes = parse_sweep(text)

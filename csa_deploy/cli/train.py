@@ -151,7 +151,7 @@ def train(
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
-    from csa_deploy.pipeline import Stage
+    from csa_deploy.stages import Stage
     from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 

@@ -59,8 +59,8 @@ def _follow(directory: Path, console: Console) -> None:
 
 def _state(directory: Path) -> dict[str, Any]:
     from csa_deploy.errors import UsageError
-    from csa_deploy.pipeline import STAGES
     from csa_deploy.report.journal import PROGRESS, job_state
+    from csa_deploy.stages import STAGES
     from csa_deploy.workspace import MANIFEST, Workspace
 
     if not (directory / MANIFEST).is_file() and not (directory / PROGRESS).is_file():

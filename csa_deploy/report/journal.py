@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.workspace import Workspace, write_atomic
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Observer, Stage
+    from csa_deploy.pipeline import Observer
+    from csa_deploy.stages import Stage
 
 PROGRESS = ".progress.json"
 EVERY_SECONDS = 0.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.pipeline import STAGES
+from csa_deploy.stages import STAGES
 
 COMMAND = Path(sys.executable).with_name("csa-deploy")
 RUN = ("run", "csa_digits", "--samples", "50", "--iterations", "20", "--log-json")

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.pipeline import STAGES, Silent
+from csa_deploy.pipeline import Silent
 from csa_deploy.report.journal import PROGRESS, Journal, job_state
+from csa_deploy.stages import STAGES
 from csa_deploy.workspace import StageOutput, Workspace
 
 ORDER = list(STAGES)
