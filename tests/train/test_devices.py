@@ -14,7 +14,7 @@ from csa_deploy.train.recipe import Recipe
 
 ASKED = {"devices": 8, "nodes": 2}
 TORCHRUN = {"LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16"}
-SLURM = {"SLURM_NTASKS": "16", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "3"}
+SLURM = {"SLURM_NTASKS": "16", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
 INTERACTIVE = {**SLURM, "SLURM_JOB_NAME": "bash"}
 
 
