@@ -2,17 +2,21 @@
 
 The range is a power of two that doubles when a larger value comes; neighbouring bins are then merged. Bin borders
 are multiples of a power of two, so scaling is exact in floating point, and neither the order nor the batching of the
-samples changes a count: an interrupted or a repeated pass gives the same histogram, to the last count. The idea of a
-histogram that stretches is TensorRT's; equal-width bins over [0, range) are what its entropy calibration works on.
+samples changes a count: an interrupted or a repeated pass gives the same histogram, to the last count. Of a large
+sample, values at fixed places are counted, and the largest of all is taken. The idea of a histogram that stretches is
+TensorRT's; equal-width bins over [0, range) are what its entropy calibration works on.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 BINS = 4096
+SAMPLED = 1 << 16
+"""Values of one sample of a tensor that are counted at the most; the largest absolute value is taken of all."""
 _BLOCK = 1 << 15  # values worked on at a time: the scratch arrays stay in the processor's cache
 _EXPONENT = BINS.bit_length() - 1
 
@@ -55,12 +59,22 @@ class Histogram:
         return (np.arange(BINS) + 0.5) * self.width
 
     def add(self, values: np.ndarray, scratch: Scratch) -> bool:
-        """Count float32 values of any shape.
+        """Count float32 values of shape (samples, ...): all of a sample, or every n-th where it has many.
+
+        The step is coprime to the size of a sample, so that what is counted lies in all rows, columns and channels.
 
         Returns:
             False when a value is NaN or infinite; the histogram then holds only part of the values.
         """
-        flat = values.reshape(-1)
+        rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
+        step = step_of(rows.shape[1])
+        if step == 1:
+            return self._count(rows.reshape(-1), scratch)
+        if not self._cover(max(float(rows.max()), -float(rows.min()))):
+            return False
+        return all(self._count(row[::step], scratch) for row in rows)
+
+    def _count(self, flat: np.ndarray, scratch: Scratch) -> bool:
         for start in range(0, flat.size, _BLOCK):
             part = flat[start : start + _BLOCK]
             floats, indices = scratch.floats[: part.size], scratch.indices[: part.size]
@@ -113,3 +127,11 @@ class Histogram:
             return 0.0
         first = int(np.ceil(threshold / self.width))
         return float(self.counts[first:].sum() / self.total)
+
+
+def step_of(size: int) -> int:
+    """Distance of the values that are counted in a sample of ``size`` values."""
+    step = -(-size // SAMPLED) or 1
+    while math.gcd(step, size) > 1:
+        step += 1
+    return step

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from csa_deploy.precision.histogram import BINS, Histogram, Scratch
+from csa_deploy.precision.histogram import BINS, Histogram, Scratch, step_of
 from csa_deploy.precision.thresholds import METHODS, threshold
 
 
@@ -49,6 +49,16 @@ def test_counts_taken_apart_are_those_taken_together(values, order):
     assert np.array_equal(whole.counts, together.counts)
     assert (whole.exponent, whole.amax) == (together.exponent, together.amax)
     assert all(part.total == 0 and part.exponent is None for part in parts)
+
+
+def test_of_large_samples_every_nth_value_counts_and_the_largest_of_all():
+    images = np.random.default_rng(1).standard_normal((2, 8, 128, 128)).astype(np.float32)
+    images[1, 7, 127, 126] = -9.0
+    whole, apart, step = filled(images), filled(images[1:], images[:1]), step_of(8 * 128 * 128)
+    assert step > 2 and whole.total == 2 * -(-8 * 128 * 128 // step)
+    assert {number % 128 for number in range(0, 8 * 128 * 128, step)} == set(range(128))
+    assert whole.amax == apart.amax == 9.0 and np.array_equal(whole.counts, apart.counts)
+    assert whole.clipped(1.0) == pytest.approx((np.abs(images) > 1.0).mean(), abs=0.01)
 
 
 def test_zeros_before_the_first_value_are_counted():
