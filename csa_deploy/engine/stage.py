@@ -14,6 +14,7 @@ from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.trial import run_each
 from csa_deploy.errors import BuildFailedError
+from csa_deploy.options import BY_VERB, INT8
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -175,25 +176,45 @@ def _calibration(context: Context) -> dict[str, Any] | None:
     return {**stated, "sha256": hashes}
 
 
+# Said in another way, or with no part in what one engine becomes.
+_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
+_OF_INT8 = (*INT8, "budget", "data")  # calibration, and the search for layers that stay in floating point
+
+
 def rebuild_command(context: Context, precision: str) -> list[str]:
-    """The csa-deploy command that builds one engine again: every setting that is not at its default."""
+    """The csa-deploy command that builds one engine again: `build` with its settings that are not at their defaults.
+
+    What steers INT8 alone is left out for the other precisions.
+    """
     config = context.config
     words = ["csa-deploy", "build", config.network]
     defaults = type(config)(network=config.network)
-    for key in type(config).model_fields:
-        value = getattr(config, key)
-        if key in ("network", "precision", "builds", "budget", "limit") or value == getattr(defaults, key):
+    for key in BY_VERB["build"]:
+        if key in _NOT_REBUILT or (key in _OF_INT8 and precision != "int8"):
             continue
-        flag = f"--{key.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        elif key == "size":
-            words += [flag, "x".join(str(side) for side in value)]
-        elif isinstance(value, tuple):
-            words += [word for item in value for word in (flag, str(item))]
-        else:
-            words += [flag, str(value)]
+        value = getattr(config, key)
+        if value == getattr(defaults, key):
+            continue
+        words += _flag(key, value)
     return [*words, "--precision", precision]
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    """A setting as the command line takes it."""
+    flag = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if key == "size":
+        items = ["x".join(str(side) for side in value)]
+    elif key == "budget":
+        items = [f"int8.{metric}={bound!r}" for metric, bound in value.get("int8", {}).items()]
+    elif key == "techniques":
+        items = [name.replace("_", "-") for name in value] or ["none"]
+    elif isinstance(value, tuple):
+        items = [str(item) for item in value]
+    else:
+        items = [str(value)]
+    return [word for item in items for word in (flag, item)]
 
 
 def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> BuildFailedError:
