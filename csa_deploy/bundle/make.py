@@ -26,6 +26,8 @@ from csa_deploy.workspace import Workspace, dump_json, sha256_of
 SCHEMA_VERSION = 1
 SUMS, SIGNATURE, INDEX, SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
+_NO_ENGINE = "this bundle holds a graph and no engine"
+_RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,11 @@ def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
         comment_start_string="<#",  # sh writes ${#name}
         comment_end_string="#>",
     )
-    runs = engine is not None and engine["backend"] != "tensorrt-rtx"  # trtexec does not load engines of TensorRT-RTX
+    runs = engine is not None and engine["backend"] != "tensorrt-rtx"
     options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
+        not_run=_RTX if engine else _NO_ENGINE,
         scale=samples.scale,
         outputs=samples.outputs,
         samples=samples.inputs,

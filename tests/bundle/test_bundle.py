@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from csa_deploy.bundle.archive import Archive, write_archive
-from csa_deploy.bundle.make import Made, make_bundle
+from csa_deploy.bundle.make import Made, _script, make_bundle
+from csa_deploy.bundle.samples import Samples
 from csa_deploy.bundle.verify import unpack_bundle, verify_bundle
 from csa_deploy.errors import UsageError
 from csa_deploy.workspace import Workspace
@@ -317,3 +318,10 @@ def test_values_are_exact_in_raw_files(bundle: Made, feeds: list) -> None:
     with Archive(bundle.path) as archive:
         raw = np.frombuffer(archive.read("samples/0/input.0.raw"), np.float32).reshape(1, 3, 8, 8)
     assert np.array_equal(raw, feeds[0]["x"])
+
+
+def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run() -> None:
+    samples = Samples({}, (), (), 6, 0.01)
+    of_rtx = _script({"backend": "tensorrt-rtx", "path": "engines/net.fp16.engine"}, samples)
+    assert "trtexec of TensorRT does not run those" in of_rtx and "no engine" not in of_rtx
+    assert "this bundle holds a graph and no engine" in _script(None, samples)
