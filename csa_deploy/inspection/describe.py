@@ -22,7 +22,7 @@ def describe(path: Path) -> dict[str, Any]:
         metadata; of an engine the version in its header, its passport, and its layers as far as something tells them.
 
     Raises:
-        UsageError: missing, not readable, or an engine that is not its passport's.
+        UsageError: missing, not readable, an engine that is not its passport's, or one that nothing tells to be one.
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}", fix="give an .onnx or .engine file")
@@ -71,6 +71,11 @@ def _engine(path: Path) -> dict[str, Any]:
     except UsageError as error:
         parts = []
         notes.append(error.message)
+    if version is None and not passport and not parts:
+        raise UsageError(
+            f"{path}: nothing tells that it is an engine: no TensorRT header, and no passport or layers beside it",
+            fix="check the file; a safety engine or DLA loadable needs its .passport.json beside it",
+        )
     return {
         "kind": "engine",
         "built_by": version,

@@ -145,3 +145,6 @@ def test_files_that_tell_nothing(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"\xff\xff")
     with pytest.raises(UsageError):
         describe(tmp_path / "bad.onnx")
+    (tmp_path / "bad.engine").write_bytes(b"\xff" * 64)
+    with pytest.raises(UsageError, match="nothing tells that it is an engine"):
+        describe(tmp_path / "bad.engine")
