@@ -47,6 +47,7 @@ def compare(
     """Run both on the same inputs and keep the largest difference per output.
 
     A value that is not finite in the candidate only, or in the reference only, counts as an infinite error.
+    The range is that of the finite values.
     """
     errors: dict[str, float] = {}
     low: dict[str, float] = {}
@@ -57,9 +58,11 @@ def compare(
         expected, actual = reference.run(feed), candidate.run(feed)
         for name, want in expected.items():
             errors[name] = max(errors.get(name, 0.0), max_error(want, actual[name]))
-            low[name] = min(low.get(name, np.inf), float(np.nanmin(want)))
-            high[name] = max(high.get(name, -np.inf), float(np.nanmax(want)))
-    return [Difference(name, kind, samples, error, high[name] - low[name]) for name, error in errors.items()]
+            finite = want[np.isfinite(want)].astype(np.float64)
+            low[name] = float(finite.min(initial=low.get(name, np.inf)))
+            high[name] = float(finite.max(initial=high.get(name, -np.inf)))
+    ranges = {name: max(high[name] - low[name], 0.0) for name in errors}  # 0 where no value is finite
+    return [Difference(name, kind, samples, error, ranges[name]) for name, error in errors.items()]
 
 
 def max_error(want: np.ndarray, got: np.ndarray) -> float:

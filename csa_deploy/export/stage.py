@@ -96,7 +96,13 @@ def _real_feeds(
             raise
         return [], str(error)
     assert dataset is not None
-    feeds = [b.feed(shapes) for b in dataset.batches(batch) if len(b) == batch]
+    feeds = []
+    for b in dataset.batches(batch):
+        feed = b.feed(shapes)
+        for place, sample in enumerate(b.ids):
+            if not all(np.isfinite(array[place]).all() for array in feed.values()):
+                return [], f"sample {sample} of {dataset.name} holds values that are not finite"
+        feeds += [feed] if len(b) == batch else []
     return feeds, "" if feeds else f"{dataset.name} holds fewer than {batch} samples"
 
 

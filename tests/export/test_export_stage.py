@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,28 @@ def test_the_largest_difference_counts() -> None:
     feeds = [{"x": np.array([v], "f4")} for v in (0.0, 1.0, 0.5)]
     (found,) = compare("random", Fake(0), Fake(0.5), feeds)  # type: ignore[arg-type]
     assert (found.max_abs_error, found.range, found.samples) == (0.5, 10.0, 3)
+
+
+def test_values_that_are_not_finite_are_not_compared_and_the_sample_is_named(lab: Path) -> None:
+    data = {"x": np.zeros((3, 3, 16, 16), "f4"), "labels": np.arange(3)}
+    data["x"][1, 0, 2, 2] = np.nan
+    np.savez(lab / "nan.npz", **data)
+    workspace, failure = export_once(lab, f"{lab / 'nets.py'}:tiny", data=str(lab / "nan.npz"))
+    record = workspace.record("export")
+    assert failure is None and {d["inputs"] for d in record["differences"]} == {"random"}
+    (note,) = [n for n in record["notes"] if n.startswith("not compared on real inputs: sample ")]
+    assert note.endswith(f"of {lab / 'nan.npz'} holds values that are not finite")
+
+
+def test_outputs_without_a_finite_value_have_no_range() -> None:
+    class Nothing:
+        def run(self, feeds: Any) -> dict[str, np.ndarray]:
+            return {"y": np.full(2, np.nan, "f4")}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = compare("random", Nothing(), Nothing(), [{"x": np.zeros(1)}])  # type: ignore[arg-type]
+    assert (found.max_abs_error, found.range) == (0.0, 0.0)
 
 
 def test_random_inputs_fit_their_types() -> None:
