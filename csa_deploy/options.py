@@ -75,7 +75,7 @@ OPTIONS: dict[str, Option] = {
     "budget": Option(
         list[str],
         "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
-        "INT8, with top1-drop in percentage points.",
+        "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
     ),
     "iterations": Option(int, "Timed inferences per graph; default 100, which is what a 99th percentile needs."),
     "seconds": Option(float, "Time each graph for so many seconds instead of --iterations."),
@@ -84,7 +84,7 @@ OPTIONS: dict[str, Option] = {
         list[str], "Latency or memory limit LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5 (repeatable)."
     ),
     "baseline": Option(str, "Workspace of an earlier run: exit 7 when this one is slower by more than noise."),
-    "max_slowdown": Option(float, "Smallest slow-down against --baseline that counts, as a share; default 0.02."),
+    "max_slowdown": Option(float, "Smallest change between two runs that counts, as a share; default 0.02."),
     "provider": Option(str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu."),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
 }
