@@ -210,8 +210,10 @@ def train(
             lambda done, total: watcher.progress(stage, done, total),
             lambda summary: console.notice(_line(summary)),
         )
-    if result is not None:
-        _show(result, options.output, console)
+    if result is not None and evaluate_only:
+        _show_evaluation(result, console)
+    elif result is not None:
+        _show(result, console)
         if qat and result.finished:
             graphs = write_graphs(ptq, result.weights["model"], options.output, entry.name.removesuffix("-qat"))
             console.show(f"  graphs: {', '.join(str(path) for path in graphs.values())}")
@@ -239,7 +241,14 @@ def _accuracy(name: str, accuracy: Accuracy) -> str:
     return "{}: top-1 {:.2f} %, top-5 {:.2f} %".format(name, *shares) + f" of {accuracy.samples}"
 
 
-def _show(result: TrainResult, output: Path, console: Console) -> None:
+def _show_evaluation(result: TrainResult, console: Console) -> None:
+    console.event("evaluated", **result.evaluation())
+    console.show(f"{result.network} on {result.data}: evaluated as it is after {result.updates} updates")
+    for line in (*(_accuracy(name, accuracy) for name, accuracy in result.accuracy.items()), *result.not_done):
+        console.show(f"  {line}")
+
+
+def _show(result: TrainResult, console: Console) -> None:
     console.event("trained", **result.to_json())
     state = "finished" if result.finished else "stopped; the same command goes on from here"
     console.show(f"{result.network} on {result.data}: {result.updates} of {result.total} updates, {state}")

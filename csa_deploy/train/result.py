@@ -60,7 +60,7 @@ class TrainResult:
         warmup: of them in the warm-up.
         accuracy: by weights (``model``, ``model_ema``).
         unreadable: reason by file, for the training images that could not be read.
-        weights: safetensors files by weights.
+        weights: safetensors files by weights; none of an evaluation alone.
         not_done: what was not done, and why.
         measured: seconds, images per second and share of waiting; differ from run to run.
     """
@@ -81,6 +81,11 @@ class TrainResult:
     def finished(self) -> bool:
         """Whether all updates are done."""
         return self.updates == self.total
+
+    def evaluation(self) -> dict[str, Any]:
+        """JSON form of an evaluation alone: it knows nothing of the schedule that the weights were trained with."""
+        kept = ("schema_version", "network", "data", "updates", "accuracy", "not_done")
+        return {key: value for key, value in self.to_json().items() if key in kept}
 
     def to_json(self) -> dict[str, Any]:
         """JSON form without the measurements: the same for the same training."""

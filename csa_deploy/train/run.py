@@ -70,14 +70,19 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
             logger.finalize("success")
         if not fabric.is_global_zero:
             return None
-        return _result(training, entry, options, accuracy, clock, held_out is not None)
+        result = _result(training, entry, options, accuracy, clock, held_out is not None)
+        if options.evaluate_only:  # what the training itself wrote stays as it is
+            write_atomic(options.output / "evaluation.json", dump_json(result.evaluation()))
+        else:
+            write_atomic(options.output / "result.json", dump_json(result.to_json()))
+        return result
 
 
 def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split: Split) -> tuple[Training, UpdateOrder]:
     recipe, world = options.recipe, fabric.world_size
     size = options.size or entry.preprocessing.size
     plan = plan_for(options, len(split.train.labels), world)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and not options.evaluate_only:
         log.info("%s", plan.text)
         if plan.warning:
             log.warning("%s", plan.warning)
@@ -151,11 +156,15 @@ def _resume(training: Training, options: TrainOptions) -> None:
             f"{path}: belongs to a training with another {', '.join(fatal)}",
             fix="use the settings it was started with, or another --output for a new training",
         )
-    if changed and training.fabric.is_global_zero:
-        log.warning("%s: other %s than before: the training goes on, but not bit for bit", path, ", ".join(changed))
     training.restore(state)
-    if training.fabric.is_global_zero:
-        log.info("going on from %s at update %d of %d", path, training.update, training.schedule.total)
+    if not training.fabric.is_global_zero:
+        return
+    if options.evaluate_only:
+        log.info("evaluating %s after %d updates", path, training.update)
+        return
+    if changed:
+        log.warning("%s: other %s than before: the training goes on, but not bit for bit", path, ", ".join(changed))
+    log.info("going on from %s at update %d of %d", path, training.update, training.schedule.total)
 
 
 def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int]) -> int:
@@ -210,8 +219,9 @@ def _result(
     weights = {
         name: save_tensors(options.output / f"{name}.safetensors", network.state_dict())
         for name, network in training.networks.items()
+        if not options.evaluate_only
     }
-    result = TrainResult(
+    return TrainResult(
         network=entry.name,
         data=options.data,
         settings=training.settings,
@@ -228,5 +238,3 @@ def _result(
             "waiting": clock.waiting / clock.busy if clock.busy else 0.0,
         },
     )
-    write_atomic(options.output / "result.json", dump_json(result.to_json()))
-    return result

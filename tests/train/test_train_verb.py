@@ -77,4 +77,4 @@ def test_the_published_command_lines_train_and_evaluate(images: Path, tmp_path: 
 
     again = csa_deploy(tmp_path, f"{command} --resume out/last.ckpt --eval true")
     assert again.returncode == 0, again.stderr
-    assert trained in again.stdout
+    assert trained in again.stdout and "evaluated as it is after 12 updates" in again.stdout

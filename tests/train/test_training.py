@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -143,6 +144,25 @@ def test_evaluation_alone(
     with pytest.raises(UsageError, match="nothing was trained"):
         run(entry, options)
     assert run(entry, replace(options, resume=whole[1] / "last.ckpt")).accuracy == whole[0].accuracy
+
+
+def test_evaluation_alone_leaves_the_training_as_it_is(
+    entry: NetworkEntry,
+    images: Path,
+    recipe: Recipe,
+    whole: tuple[TrainResult, Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output = whole[1]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    other = recipe.model_copy(update={"epochs": 30})  # as when the training's own flags are not given again
+    result = run(entry, TrainOptions(str(images), output, other, evaluate_only=True))
+    assert result.accuracy == whole[0].accuracy and result.updates == UPDATES
+    kept = json.loads((output / "evaluation.json").read_text())
+    assert kept["accuracy"].keys() == {"model", "model_ema"} and "finished" not in kept
+    (output / "evaluation.json").unlink()
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+    assert not [r for r in caplog.records if "goes on" in r.message]
 
 
 def test_a_loss_that_is_no_number_keeps_its_batch(
