@@ -23,6 +23,7 @@ from csa_deploy.precision.thresholds import LEVELS
 _ZERO = "int8_zero"
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ def quantize_weight(weight: np.ndarray, axis: int, *, half_scales: bool = False)
 
 
 def _representable(scales: np.ndarray, half: bool) -> np.ndarray:
-    """Scales in FP32, none of them zero; with ``half`` rounded up to what FP16 represents."""
+    """Scales in FP32, none of them zero; with ``half`` rounded up to what FP16 represents, at most its largest."""
     if not half:
         return np.maximum(scales, _SMALLEST).astype(np.float32)
-    rounded = np.maximum(scales, _SMALLEST_HALF).astype(np.float16)
+    scales = np.clip(scales, _SMALLEST_HALF, _LARGEST_HALF)
+    rounded = scales.astype(np.float16)
     return np.where(rounded < scales, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float32)
 
 
@@ -113,7 +115,8 @@ def insert_qdq(
     """Insert Q/DQ around the layers of ``placement``.
 
     Activations are symmetric per tensor, weights symmetric per output channel, zero points 0; biases stay in
-    floating point, and so do layers with an activation that has no threshold (zero on every calibration image).
+    floating point, and so do layers with an activation that has no threshold (zero on every calibration image) or whose
+    scale ``half_scales`` cannot represent.
 
     Args:
         model: FP32 graph; not changed.
@@ -125,15 +128,14 @@ def insert_qdq(
     """
     reasons = dict(placement.refused) | dict(kept or {})
     layers = []
+    view = editable(model)
     for layer in placement.layers:
-        missing = [t for t in layer.activations.values() if not 0.0 < thresholds.get(t, 0.0) < np.inf]
         if layer.name in reasons:
             continue
-        if missing:
-            reasons[layer.name] = f"its input '{missing[0]}' was zero on every calibration image"
+        if reason := _hazard(layer, thresholds, view.graph, half_scales):
+            reasons[layer.name] = reason
             continue
         layers.append(layer)
-    view = editable(model)
     writer = _Writer(view.graph, thresholds, half_scales, adjustments)
     nodes = {node.name: node for node in view.graph}
     for layer in layers:
@@ -143,6 +145,19 @@ def insert_qdq(
         del view.graph.initializers[name]
     infer_shapes(view)
     return QdqResult(ir.to_proto(view), tuple(layers), reasons, writer.scales)
+
+
+def _hazard(layer: Layer, thresholds: Mapping[str, float], graph: ir.Graph, half: bool) -> str:
+    """Why a layer gets no scale; an empty string if nothing speaks against it."""
+    sizes: dict[str, float] = {}
+    for tensor in layer.activations.values():
+        sizes[f"input '{tensor}'"] = size = thresholds.get(tensor, 0.0)
+        if not 0.0 < size < np.inf:
+            return f"its input '{tensor}' was zero on every calibration image"
+    if half and layer.weight is not None and (value := graph.initializers[layer.weight].const_value) is not None:
+        sizes[f"weight '{layer.weight}'"] = float(np.abs(value.numpy()).max(initial=0.0))
+    large = next((what for what, size in sizes.items() if half and size / LEVELS > _LARGEST_HALF), None)
+    return f"its {large} reaches {sizes[large]:.3g}, whose INT8 scale FP16 cannot represent" if large else ""
 
 
 class _Writer:

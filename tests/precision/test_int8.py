@@ -19,7 +19,7 @@ from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
-from csa_deploy.precision.search import search
+from csa_deploy.precision.search import compare, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure, rank_correlation
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.why_slow import diagnose
@@ -168,6 +168,19 @@ def test_an_input_that_is_always_zero_stays_in_floating_point(build):
     assert not any(node.op_type == "QuantizeLinear" for node in result.model.graph.node)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("reached", "weight", "named"),
+    [(5e7, 1.0, "input 'x' reaches 5e+07"), (1.0, 1e7, "weight 'w' reaches 1e+07")],
+)
+def test_a_scale_that_fp16_cannot_represent_keeps_its_layer_out_of_int8(build, reached, weight, named):
+    body, shape = "z = Conv (x, w) y = Conv (z, v)", "(float[1,1,2,2] x) => (float[1,1,2,2] y)"
+    model = build(shape, body, opset=18, w=np.full((1, 1, 1, 1), weight, "f4"), v=(1, 1, 1, 1))
+    result = to_int8(model, place(model), {"x": reached, "z": 1.0})
+    assert [layer.name for layer in result.layers] == ["n1"] and named in result.kept["n0"]
+    assert all(np.isfinite(scale) for scale in result.scales.values())
+
+
 def test_activations_beyond_fp16_stay_fp32_in_the_mixed_graph(model, placement, statistics):
     result = to_int8(model, placement, statistics.thresholds("mse"), largest={**statistics.largest, "g": 1e6})
     assert any("'g' reaches 1e+06" in node.reason for node in result.kept_fp32)
@@ -243,6 +256,12 @@ def test_the_search_returns_the_fewest_layers_that_hold_the_budget(model, networ
     assert by_count[chosen].latency_ms > by_count[0].latency_ms
     assert len(impossible.returned) == len(network.layers)
     assert find(45).to_json() == hard.to_json()  # deterministic
+
+
+def test_two_outputs_of_zeros_agree_as_at_the_gate():
+    zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
+    assert compare([zeros], [zeros], None) == {"snr_db": np.inf, "cosine": 1.0, "top1_agreement": 1.0}
+    assert compare([zeros], [ones], None)["snr_db"] == -np.inf and compare([zeros], [ones], None)["cosine"] == 0.0
 
 
 def test_estimates_rank_layers_much_as_measurements_do():
