@@ -134,7 +134,7 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
     for name, ids in result["non_finite"].items():
         return AccuracyGateError(
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
-            fix="see --localize for the layer; keep it in FP32 with --keep-fp32, or look at that sample",
+            fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
     for check in result["checks"]:
         if check["state"] == "fail":

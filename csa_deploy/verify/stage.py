@@ -111,7 +111,8 @@ def compare(
     if reason:
         not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
     blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
-    explained, unexplained = explain(context, reference, blamed, data)
+    broken = {j["label"]: [check["metric"] for check in j["checks"] if check["state"] == "fail"] for j in judged}
+    explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
     record = {

@@ -97,6 +97,15 @@ def test_an_error_in_both_is_not_blamed_on_a_module(make_tiny: Make) -> None:
     assert found.culprits == () and "agrees with fp32" in found.statement
 
 
+def test_a_statement_names_its_samples_and_does_not_contradict_the_verdict(make_tiny: Make) -> None:
+    reference = make_tiny()
+    guilty = localize(case(doubled(to_fp16(reference).model, "first"), reference)).statement
+    assert "fp16 is within its budget on its worst sample; it was tried on no other" in guilty
+    found = localize(case(to_fp16(reference).model, reference, broken=("top1_drop",)))
+    assert "breaks its budget over all samples (top1_drop), but not on its worst sample alone" in found.statement
+    assert "agrees" not in found.statement
+
+
 def test_other_shapes_and_values_that_are_not_finite_are_broken() -> None:
     difference = Difference()
     difference.add(np.ones((1, 2)), np.ones(2))

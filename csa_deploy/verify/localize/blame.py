@@ -214,14 +214,32 @@ def _snr(outputs: Mapping[str, OutputMetrics]) -> float:
     return min(metrics.values()["snr_db"] for metrics in outputs.values())
 
 
+def these(samples: Sequence[str]) -> str:
+    """The samples that an explanation rests on, in words."""
+    return "its worst sample" if len(samples) == 1 else f"its {len(samples)} worst samples"
+
+
 def _statement(case: Case, rows: Sequence[Row], culprits: Sequence[str], failing: bool) -> str:
+    where = these(case.samples)
     if culprits:
         listed = ", ".join(culprits[:5]) + (f" and {len(culprits) - 5} more" if len(culprits) > 5 else "")
         reasons = {row.module: row.reason for row in rows}
         said = f" ({reasons[culprits[0]]})" if reasons[culprits[0]] else ""
-        return f"{listed}{said}: restored to {case.compared_with}, {case.label} is within its budget on these samples"
+        restored = "all of them restored" if len(culprits) > 1 else "restored"
+        return (
+            f"{listed}{said}: {restored} to {case.compared_with}, {case.label} is within its budget on {where}; "
+            "it was tried on no other"
+        )
+    if not failing and case.broken:
+        return (
+            f"{case.label} breaks its budget over all samples ({', '.join(case.broken)}), but not on {where} alone: "
+            "they name no module to restore"
+        )
     if not failing:
-        return f"{case.label} agrees with {case.compared_with} within its budget on these samples"
+        return f"{case.label} agrees with {case.compared_with} within its budget on {where}"
     if not rows or rows[0].error_added <= NEGLIGIBLE:
-        return f"no module of {case.label} differs from {case.compared_with}: the error is in what both have in common"
-    return f"{rows[0].module} adds the largest error; restoring modules does not bring the budget back"
+        return (
+            f"no module of {case.label} adds a relative error above {NEGLIGIBLE:g} to {case.compared_with} on {where}: "
+            "the error is spread over them, or in what both have in common"
+        )
+    return f"{rows[0].module} adds the largest error on {where}; restoring modules does not bring the budget back"

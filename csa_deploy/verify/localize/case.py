@@ -64,6 +64,7 @@ class Case:
         survivors: tensors between the layers of an engine; None for a graph, in which every tensor exists.
         open: what executes the candidate and its edited versions; ONNX Runtime if not given.
         tried: modules that are restored one at a time.
+        broken: metrics that break the budget over all samples of the comparison.
         not_done: what was left out, and why; grows.
     """
 
@@ -80,6 +81,7 @@ class Case:
     survivors: Collection[str] | None = None
     open: Open | None = None
     tried: int = TRIED
+    broken: Sequence[str] = ()
     not_done: list[str] = field(default_factory=list)
 
     def executes(self) -> Open:

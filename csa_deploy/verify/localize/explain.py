@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate
-from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, Localization, localize, rows_of
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, Localization, localize, rows_of, these
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
 from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
@@ -29,9 +29,20 @@ _WEAK = "TensorRT before 10 is weakly typed: a module restored in the graph may 
 
 
 def explain(
-    context: Context, reference: Runner, candidates: Sequence[Candidate], data: Dataset
+    context: Context,
+    reference: Runner,
+    candidates: Sequence[Candidate],
+    data: Dataset,
+    broken: Mapping[str, Sequence[str]],
 ) -> tuple[list[Localization], list[dict[str, str]]]:
     """Explain the errors of candidates on their worst samples; progress goes on where that of the comparison ended.
+
+    Args:
+        context: of the comparison.
+        reference: what all were compared with.
+        candidates: to be explained, with their metrics.
+        data: that they were compared on.
+        broken: by candidate, metrics that break the budget over all samples.
 
     Returns:
         The explanations, and what was not explained with the reason.
@@ -61,6 +72,7 @@ def explain(
                 candidate.precision,
                 context.config.bounds(candidate.precision),
                 context.config.threads,
+                broken=tuple(dict.fromkeys(broken.get(candidate.label, ()))),
                 **engine,
             )
             found.append(localize(case, advance))
@@ -156,7 +168,9 @@ def _against_torch(
         CAP,
     )
     rows = rows_of(bounds, comparison, {})
-    culprits = tuple(row.module for row in rows[:1] if row.error_added > 10 * NEGLIGIBLE)
-    said = f"{culprits[0]} adds the largest difference from PyTorch" if culprits else "no module differs from PyTorch"
+    least = 10 * NEGLIGIBLE
+    culprits = tuple(row.module for row in rows[:1] if row.error_added > least)
+    said = f"{culprits[0]} adds the largest difference" if culprits else f"no module adds a difference above {least:g}"
+    said += f" from PyTorch on {these(samples)}"
     reason = "restoring was not tried: a PyTorch module cannot be put into an ONNX graph"
     return Localization(label, "PyTorch", samples, None, rows, culprits, said, (reason,))
