@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.options import OPTIONS
+from csa_deploy.units import SHARES
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -81,6 +82,11 @@ def split_commas(value: Any) -> Any:
 def parse_techniques(value: Any) -> Any:
     """``auto`` is every technique, ``none`` is none; dashes and underscores mean the same."""
     names = [str(name).replace("-", "_") for name in split_commas(value)]
+    every = [name.replace("_", "-") for name in get_args(Technique)]
+    for name in names:
+        _known(name.replace("_", "-"), dict.fromkeys(["auto", "none", *every]), "technique")
+        if name in ("auto", "none") and len(names) > 1:
+            raise ValueError(f"'{name}' stands alone; to choose among them, list some of {', '.join(every)}")
     return {"auto": get_args(Technique), "none": ()}.get(",".join(names), names)
 
 
@@ -106,11 +112,16 @@ def parse_budget(value: Any) -> Any:
 
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Refuse unknown precisions and metrics by name."""
+    """Refuse unknown precisions and metrics by name, and shares that are none."""
     for precision, bounds in budget.items():
         _known(precision, DEFAULT_BUDGET, "precision")
-        for metric in bounds:
+        for metric, bound in bounds.items():
             _known(metric, METRIC_BOUNDS, "metric")
+            if metric in SHARES and not 0.0 <= bound <= 1.0:
+                raise ValueError(
+                    f"{precision}.{metric} is a share from 0 to 1, not {bound:g}: write 0.95 for 95 %, 0.005 for half "
+                    "a point; only top1-drop=VALUE without a precision is in percentage points, from 0 to 100"
+                )
     return budget
 
 

@@ -58,6 +58,17 @@ def test_tensorrt_written_as_a_number() -> None:
         ({"budget": ["fp16.snr=3"]}, "budget: unknown metric 'snr', did you mean 'snr_db'"),
         ({"budget": ["fp8.snr_db=3"]}, "budget: unknown precision 'fp8'"),
         ({"budget": ["fp16.snr_db=-"]}, "budget"),
+        (
+            {"budget": ["int8.top1_agreement=95"]},
+            "budget: int8.top1_agreement is a share from 0 to 1, not 95: write 0.95",
+        ),
+        ({"budget": ["top1-drop=-1"]}, "budget: fp16.top1_drop is a share from 0 to 1, not -0.01"),
+        ({"budget": {"int8": {"top1_drop": 5}}}, "top1-drop=VALUE without a precision is in percentage points"),
+        (
+            {"techniques": "foo"},
+            "techniques: unknown technique 'foo'; known: auto, none, equalization, weight-rounding",
+        ),
+        ({"techniques": "none,equalization"}, "techniques: 'none' stands alone"),
         ({"budget": ["snr_db"]}, "budget: 'snr_db' is not PRECISION.METRIC=VALUE"),
         ({"budget": {"fp16": {"snr_db": "loud"}}}, "budget.fp16.snr_db"),
         ({"budget": {"fp16": 3}}, "budget.fp16"),
