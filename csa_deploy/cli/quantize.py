@@ -69,11 +69,8 @@ def _evidence(found: dict[str, Any]) -> str:
     """What a technique brought on the calibration images that it was not fitted to."""
     if "snr_db_with" not in found:
         return f"off: {found['reason']}"
-    before, after = float(found["snr_db_without"]), float(found["snr_db_with"])
     error = f" ± {found['gain_error_db']:.1f}" if "gain_error_db" in found else ""
-    told = (
-        f"{before:.1f} to {after:.1f} dB on {found['images']} calibration images ({found['gain_db']:+.1f}{error} each)"
-    )
+    told = f"{found['gain_db']:+.1f}{error} dB per image in the mean over {found['images']} calibration images"
     return f"{'on' if found['used'] else 'off'}, {told}; {found['reason']}"
 
 
@@ -97,6 +94,8 @@ def _diagnose(path: Path, console: Console) -> None:
 def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
     from rich.table import Table
 
+    from csa_deploy.units import decibel
+
     table = Table(title=f"accuracy against latency, on {search['images']} calibration images", title_justify="left")
     for heading in ("layers back in floating point", "estimated latency", "signal/noise", "agreement", "budget"):
         table.add_column(heading, justify="right")
@@ -108,11 +107,26 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
         table.add_row(
             f"{point['returned']}{mark}",
             f"{point['latency_ms']:.3f} ms",
-            f"{float(metrics['snr_db']):.1f} dB",
+            decibel(metrics["snr_db"]),
             agreement,
-            "holds" if point["holds"] else "broken",
+            held(point, search),
         )
     return table
+
+
+def held(point: dict[str, Any], search: dict[str, Any]) -> str:
+    """Whether the budget holds; where it takes the one image that shares may miss, how many differ."""
+    if not point["holds"]:
+        return "broken"
+    found, budget, images = point["metrics"], search["budget"], search["images"]
+    agreement, drop = found.get("top1_agreement", 1.0), found.get("top1_drop", 0.0)
+    if agreement < budget.get("top1_agreement", 0.0):
+        count, what = round((1 - agreement) * images), "differ"
+    elif drop > budget.get("top1_drop", 1.0):
+        count, what = round(drop * images), "go wrong"
+    else:
+        return "holds"
+    return f"holds ({count} of {images} {what})"
 
 
 def register(app: typer.Typer) -> None:

@@ -78,13 +78,17 @@ class Calibrated:
             "audit": AUDIT,
             "statistics": STATISTICS,
         }
-        output.record["notes"] += self._notes(missing)
+        output.record["notes"] += self._notes(context, missing)
 
-    def _notes(self, missing: list[str]) -> list[str]:
+    def _notes(self, context: Context, missing: list[str]) -> list[str]:
         notes = []
         images = self.statistics.images
         if self.data.name == RANDOM:
-            notes.append("calibrated on random numbers: the accuracy says nothing about real images")
+            back = training_set(context) or "FOLDER"
+            notes.append(
+                "calibrated on random numbers: the accuracy in INT8 may be far below what images give; "
+                f"the workspace keeps this setting until another is given: --calib {back}"
+            )
         if images < RECOMMENDED:
             notes.append(f"calibrated on {images} images; {RECOMMENDED} or more are recommended")
         if missing:
@@ -155,9 +159,7 @@ def _statistics(
 
 def _open(context: Context) -> CalibrationData:
     config = context.config
-    spec = config.calib
-    if spec is None:  # the training part of the set that accuracy is measured on
-        spec = next((name for name in (f"{context.data_spec}:train",) if name in NAMED), None)
+    spec = config.calib or training_set(context)
     if spec is None:
         raise UsageError(
             f"{context.name}: INT8 needs calibration images",
@@ -165,6 +167,12 @@ def _open(context: Context) -> CalibrationData:
         )
     graph = _input_shapes(context)
     return open_calibration(spec, context.preprocessing, graph, samples=config.calib_samples, seed=config.seed)
+
+
+def training_set(context: Context) -> str | None:
+    """The training part of the named set that accuracy is measured on, else of the network's own."""
+    own = context.source.entry.dataset if context.source.entry else None
+    return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
 
 
 def _input_shapes(context: Context) -> dict[str, tuple[int, ...]]:

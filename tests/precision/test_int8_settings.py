@@ -1,9 +1,13 @@
 """Settings of INT8."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from csa_deploy.cli.quantize import held
 from csa_deploy.config import Config, parse_budget
 from csa_deploy.errors import UsageError
+from csa_deploy.precision.int8_stage import training_set
 
 
 def test_a_budget_without_precision_bounds_the_reduced_ones_and_a_drop_is_in_points():
@@ -23,3 +27,32 @@ def test_a_wrong_budget_is_refused():
 
     with pytest.raises(UsageError, match="unknown metric 'top1_fall'"):
         make_config({"budget": ["top1-fall=0.5"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "own", "taken"),
+    [
+        (None, "digits", "digits:train"),
+        ("mine.csv", "digits", "digits:train"),
+        ("animals", "digits", "animals:train"),
+        ("photos", None, None),
+        (None, None, None),
+    ],
+)
+def test_calibration_takes_the_training_part_of_the_networks_own_set(data, own, taken):
+    source = SimpleNamespace(entry=SimpleNamespace(dataset=own) if own else None)
+    assert training_set(SimpleNamespace(config=SimpleNamespace(data=data), source=source)) == taken
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"snr_db": 30.0, "top1_agreement": 0.9375}, "holds (1 of 16 differ)"),
+        ({"snr_db": 30.0, "top1_agreement": 1.0, "top1_drop": 0.0625}, "holds (1 of 16 go wrong)"),
+        ({"snr_db": "inf"}, "holds"),
+    ],
+)
+def test_a_budget_that_holds_by_one_image_says_so(metrics, said):
+    search = {"budget": {"snr_db": 20.0, "top1_agreement": 0.95, "top1_drop": 0.01}, "images": 16}
+    assert held({"metrics": metrics, "holds": True}, search) == said
+    assert held({"metrics": metrics, "holds": False}, search) == "broken"

@@ -84,7 +84,8 @@ def test_int8_without_calibration_data_is_refused(lab, csa):
 def test_random_data_only_where_it_is_written_out(lab, csa):
     said = csa(lab, "quantize", "tiny.onnx", "--int8", "--calib", "random", "--data", "x.npz", "--budget", "snr_db=5")
     record = json.loads((lab / "deploy" / "tiny" / "records" / "precision.json").read_text())
-    assert "random numbers" in " ".join(record["notes"])
+    notes = " ".join(record["notes"])
+    assert "random numbers" in notes and "keeps this setting until another is given: --calib FOLDER" in notes
     assert record["precisions"]["int8"]["rest"] == "fp32"  # opset 17 has no FP16 in QuantizeLinear
     assert said.returncode in (0, 6)
 
