@@ -10,14 +10,14 @@ from csa_deploy.cli.console import Console
 
 
 def show_commands(network: str | None, settings: dict[str, Any], console: Console) -> None:
-    """Make the graphs, reach the target for its version, and print one command per precision."""
+    """Make the graphs and print one command per precision; a target is reached where its file states no version."""
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.engine.builders import opened_builder
+    from csa_deploy.engine.builders import wording_builder
     from csa_deploy.engine.stage import graph_for, plan_for
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
-    with opened(config, root) as context, opened_builder(config) as builder:
+    with opened(config, root) as context, wording_builder(config) as builder:
         with console.watching() as watcher:
             run_stages(["precision"], context, watcher)
         for precision in config.precision:

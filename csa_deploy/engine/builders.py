@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from csa_deploy.target.machine import Machine
 
 Progress = Callable[[int, int], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,26 @@ def opened_builder(config: Config) -> Iterator[Builder]:
     with ExitStack() as stack:
         target = load_target(Path(config.target)) if config.target else None
         yield Builder(stack.enter_context(open_machine(target)), options)
+
+
+@contextmanager
+def wording_builder(config: Config) -> Iterator[Builder]:
+    """A builder whose commands are only read: a target whose file states its TensorRT is not reached.
+
+    Raises: as :func:`opened_builder`.
+    """
+    from csa_deploy.target.config import load_target
+    from csa_deploy.target.machine import stated_machine
+
+    check_settings(config)
+    machine = stated_machine(load_target(Path(config.target))) if config.target else None
+    if machine is not None:
+        yield Builder(machine, parse_options(config.builder_option))
+        return
+    if config.target:
+        _LOG.warning("%s: asking the target for its TensorRT, as tensorrt: is not stated there", config.target)
+    with opened_builder(config) as builder:
+        yield builder
 
 
 def builder_key(config: Config) -> dict[str, Any]:

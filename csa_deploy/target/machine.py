@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.engine.trtexec_options import Version, options_of_help, parse_version, require_known, version_of_help
+from csa_deploy.engine.trtexec_options import (
+    OPTIONS,
+    Version,
+    options_of_help,
+    parse_version,
+    require_known,
+    version_of_help,
+)
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.target.config import TargetConfig
 from csa_deploy.target.files import persistently
@@ -109,6 +116,32 @@ def open_machine(config: TargetConfig | None, *, root: str = "") -> Iterator[Mac
             version=version,
             listed=options_of_help(help_page),
         )
+
+
+def stated_machine(config: TargetConfig) -> Machine | None:
+    """A target as its own file describes it, not reached: good for wording commands, not for running them.
+
+    Returns:
+        None where the file does not state the version of TensorRT, which decides the words.
+
+    Raises:
+        EnvironmentLacksError: an unknown version, or no ssh on this machine.
+    """
+    if config.tensorrt is None:
+        return None
+    version = parse_version(config.tensorrt)
+    require_known(version)
+    return Machine(
+        transport=open_transport(config),
+        name=config.name,
+        platform=config.platform,
+        workdir=config.workdir,
+        environment=config.environment,
+        facts=Facts(),
+        trtexec=config.trtexec or "trtexec",
+        version=version,
+        listed=frozenset(OPTIONS),  # no help page was read: the table alone says what the version has
+    )
 
 
 def _ask(transport: Transport, trtexec: str, root: str) -> tuple[Facts, str]:

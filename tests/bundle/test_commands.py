@@ -63,6 +63,17 @@ def test_dry_run_prints_a_command_per_precision(workspace: Workspace, trtexec_fo
     assert not (tmp_path / "ws" / "engines").exists()
 
 
+def test_dry_run_reaches_no_target_whose_version_is_stated(workspace: Workspace, tmp_path: Path) -> None:
+    graph, target = workspace.root.parent / "net.onnx", tmp_path / "t.yaml"
+    target.write_text("host: nowhere.invalid\ntensorrt: '10.3'\n")
+    words = ("build", graph, "-w", tmp_path / "ws", "--fp16", "--target", target, "--dry-run", "-q")
+    done = typed(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trtexec --onnx=") and "--stronglyTyped" in done.stdout
+    target.write_text("host: nowhere.invalid\ntensorrt: '11.9'\n")
+    assert typed(*words, folder=tmp_path).returncode == 3  # a version whose options are not known
+
+
 def test_several_builds_and_their_spread(workspace: Workspace, trtexec_folder: Path, tmp_path: Path) -> None:
     graph = workspace.root.parent / "net.onnx"
     words = ("build", graph, "-w", tmp_path / "ws", "--backend", "trtexec", "--fp32", "--reproducible", "-q")
