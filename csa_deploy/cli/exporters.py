@@ -7,7 +7,7 @@ from typing import Any
 from csa_deploy.cli.console import Console
 from csa_deploy.errors import AccuracyGateError, UsageError
 
-SAMPLES = 8
+SAMPLES = 8  # where --samples is not given: differences of exporters show on a few
 
 
 def run_exporters(network: str | None, settings: dict[str, Any], console: Console) -> None:
@@ -36,7 +36,7 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
         )
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in made.input_specs}
         dtypes = {s.name: s.dtype for s in made.input_specs}
-        data = context.dataset(made.preprocessing, limit=SAMPLES)
+        data = context.dataset(made.preprocessing, limit=settings.get("samples", SAMPLES))
         feeds = [random_feeds(shapes, dtypes, config.seed)]
         feeds += [b.feed(shapes) for b in data.batches(config.batch)] if data else []
         pairs = cross_check(made, feeds, config.threads, lambda done, total: watcher.progress(stage, done, total))

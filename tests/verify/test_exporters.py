@@ -20,11 +20,12 @@ def test_a_pair_differs_agrees_or_is_not_known() -> None:
 
 @pytest.mark.slow
 def test_exporters_of_a_network(lab: Path, csa: Any) -> None:
-    done = csa(lab, "verify", "nets.py:tiny", "--exporters", "-w", "w")
+    done = csa(lab, "verify", "nets.py:tiny", "--exporters", "--samples", 3, "--data", "x.npz", "-w", "w")
     assert done.returncode == 0, done.stderr
     pairs = json.loads((lab / "w/exporters.json").read_text())["pairs"]
     assert len(pairs) == 5 and all(pair["max_rel_error"] < 1e-5 for pair in pairs)
     optimized = pairs[-1]
     assert optimized["first"].endswith("optimized") and optimized["nodes"][0] <= optimized["nodes"][1]
+    assert "random and 3 real inputs" in " ".join(done.stdout.split())
     refused = csa(lab, "verify", "tiny.onnx", "--exporters", "-w", "w2")
     assert refused.returncode == 2 and "exported already" in refused.stderr
