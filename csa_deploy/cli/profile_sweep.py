@@ -48,10 +48,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
     shown = [str(row["batch"]), str(row["side"]), units.giga(row["macs"])]
     if row["median_ms"] is None:
         return [*shown, f"not measured: {row['reason']}", units.NONE, units.NONE]
-    low, high = row["interval_ms"]
+    interval = row["interval_ms"]
     return [
         *shown,
         units.milliseconds(row["median_ms"]),
-        f"{low:.2f} to {high:.2f}",
+        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else units.NONE,
         units.milliseconds(row["median_ms"] / row["batch"]),
     ]

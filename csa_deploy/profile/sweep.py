@@ -28,7 +28,7 @@ class Point:
         side: of the square input in pixels.
         macs: multiply-accumulates of one inference.
         median_ms: latency of one inference; None when it was not measured.
-        interval_ms: 99 % interval of the median.
+        interval_ms: 99 % interval of the median; None of too few inferences.
         reason: why it was not measured.
     """
 
@@ -41,6 +41,9 @@ class Point:
     reason: str = ""
 
 
+Timed = tuple[int, float, tuple[float, float] | None]  # MACs, median and its interval
+
+
 def parse_points(flag: str, text: str) -> list[int]:
     """``1,2,4`` or ``START:STOP:STEP`` (both ends included).
 
@@ -50,11 +53,15 @@ def parse_points(flag: str, text: str) -> list[int]:
     if re.fullmatch(r"\d+(,\d+)*", text):
         points = [int(v) for v in text.split(",")]
     elif match := re.fullmatch(r"(\d+):(\d+):([1-9]\d*)", text):
-        points = list(range(int(match[1]), int(match[2]) + 1, int(match[3])))
+        start, stop, step = map(int, match.groups())
+        if start > stop:
+            raise UsageError(f"{flag} '{text}': start {start} lies above stop {stop}", fix="write START:STOP:STEP")
+        points = list(range(start, stop + 1, step))
     else:
         points = []
     if not points or min(points) < 1:
-        raise UsageError(f"{flag} '{text}' is no list of numbers", fix="write 1,2,4,8 or START:STOP:STEP")
+        what = "holds a number below 1" if points else "is no list of numbers"
+        raise UsageError(f"{flag} '{text}' {what}", fix="write 1,2,4,8 or START:STOP:STEP")
     return points
 
 
@@ -78,33 +85,37 @@ def sweep(
         raise UsageError(f"{source.spec}: an ONNX file has one batch and size", fix="sweep the PyTorch network instead")
     asked = [("batch", batch, None) for batch in batches] + [("side", config.batch, side) for side in sides]
     rows = []
+    timed: dict[tuple[int | None, ...], Timed] = {}
     for done, (kind, batch, side) in enumerate(asked):
-        rows.append(asdict(_measure(source, config, kind, batch, side)))
+        rows.append(asdict(_measure(source, config, kind, batch, side, timed)))
         progress(done + 1, len(asked))
     return {"schema_version": 1, "method": METHOD, "iterations": config.iterations, "rows": rows}
 
 
-def _measure(source: Source, config: Config, kind: str, batch: int, side: int | None) -> Point:
+def _measure(
+    source: Source, config: Config, kind: str, batch: int, side: int | None, timed: dict[tuple[int | None, ...], Timed]
+) -> Point:
     from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 
     size = (side, side) if side else config.size
     try:
         network = source.make_network(input_size=size, batch=batch)
-        shape = network.input_specs[0].shape
-        model = export_module(
-            network.module,
-            network.inputs,
-            network.output_names,
-            opset=config.opset or OPSET_FOR_TENSORRT[config.tensorrt],
-            exporter=config.exporter,
-        ).model
-        measured = _time(model, config)
+        shape = tuple(network.input_specs[0].shape)
+        if shape not in timed:  # the two sweeps meet in one point
+            model = export_module(
+                network.module,
+                network.inputs,
+                network.output_names,
+                opset=config.opset or OPSET_FOR_TENSORRT[config.tensorrt],
+                exporter=config.exporter,
+            ).model
+            timed[shape] = _time(model, config)
     except (CsaDeployError, RuntimeError, ValueError) as error:
         return Point(kind, batch, side or 0, reason=(str(error).splitlines() or [type(error).__name__])[0])
-    return Point(kind, batch, int(shape[-1] or 0), *measured)
+    return Point(kind, batch, int(shape[-1] or 0), *timed[shape])
 
 
-def _time(model: Any, config: Config) -> tuple[int, float, tuple[float, float]]:
+def _time(model: Any, config: Config) -> Timed:
     import onnx
 
     from csa_deploy.graph.stats import graph_statistics
@@ -119,5 +130,5 @@ def _time(model: Any, config: Config) -> tuple[int, float, tuple[float, float]]:
             shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
             feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, config.seed)
             found = measure(runner, feeds, iterations=config.iterations, warmup=config.warmup)
-    low, high = found["intervals_ms"]["50"]
-    return graph_statistics(model).macs, found["percentiles_ms"]["50"], (low, high)
+    interval = found["intervals_ms"]["50"]
+    return graph_statistics(model).macs, found["percentiles_ms"]["50"], interval and (interval[0], interval[1])

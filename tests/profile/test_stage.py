@@ -156,6 +156,13 @@ def test_sweeps_grow_and_keep_the_reason_of_a_refusal(lab: Path, csa: Any) -> No
     assert rows[1]["macs"] == 4 * rows[0]["macs"] > 0
     assert rows[2]["median_ms"] is None and rows[2]["reason"]  # its pool needs 16 pixels
     assert rows[3]["interval_ms"][0] <= rows[3]["median_ms"] <= rows[3]["interval_ms"][1]
+    assert {**rows[3], "kind": "batch"} == rows[0]  # where the two sweeps meet, one measurement
+
+
+def test_a_start_above_the_stop_is_said() -> None:
+    with pytest.raises(UsageError) as error:
+        parse_points("--sweep-size", "96:32:32")
+    assert "start 96 lies above stop 32" in error.value.message
 
 
 @pytest.mark.parametrize(
