@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.report.data import collect
-from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.timings import timings
 from csa_deploy.workspace import Workspace
@@ -108,7 +108,7 @@ def table(data: dict[str, Any]) -> Table:
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)
-    headings = ["", "size", "MACs", *(["top-1", "top-5"] if labelled else []), f"agrees with {reference}"]
+    headings = ["", SIZE, "MACs", *(["top-1", "top-5"] if labelled else []), f"agrees with {reference}"]
     for heading in (*headings, "signal/noise", "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     if labelled and verified:
@@ -130,7 +130,7 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
     where = "" if median == units.NONE else " device" if row["label"].startswith("engine") else " CPU"
     return [
         label_of(row["label"]),
-        units.size(row["bytes"]),
+        size_of(row),
         units.giga(row["macs"]),
         *accuracy,
         units.percent(metrics.get("top1_agreement")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
+from csa_deploy import units
 
+NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
+SIZE = "size of weights"  # heading of the column that size_of fills
 
 ORDER = ("exported", "fp32", "fp16", "int8")
 
@@ -26,3 +28,9 @@ def reference_of(verified: dict[str, Any] | None) -> str:
     if not verified:
         return "reference"
     return "PyTorch" if verified["reference"]["backend"] == "torch" else "the source graph"
+
+
+def size_of(row: dict[str, Any]) -> str:
+    """Bytes of a graph's weights; of an engine its file's, and said so."""
+    shown = units.size(row["bytes"])
+    return f"{shown} file" if row["label"].startswith("engine") and row["bytes"] is not None else shown

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
@@ -20,7 +20,7 @@ def summary(data: dict[str, Any]) -> str:
     lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
     lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
     agrees = f"agrees with {reference_of(data['records'].get('verify'))}"
-    headings = ("", "size", "MACs", "top-1", agrees, "signal/noise", "verdict", "median", "p99")
+    headings = ("", SIZE, "MACs", "top-1", agrees, "signal/noise", "verdict", "median", "p99")
     lines += ["", *_table(headings, (_row(row) for row in data["rows"]))]
     if data["not_measured"]:
         lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
@@ -56,7 +56,7 @@ def _row(row: dict[str, Any]) -> Sequence[str]:
     metrics, latency = row["metrics"], row["latency_ms"] or {}
     return (
         label_of(row["label"]),
-        units.size(row["bytes"]),
+        size_of(row),
         units.giga(row["macs"]),
         units.percent(metrics.get("top1")),
         units.percent(metrics.get("top1_agreement")),

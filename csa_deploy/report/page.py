@@ -12,7 +12,7 @@ from csa_deploy import units
 from csa_deploy.report import views
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import network
-from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.labels import label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
 
@@ -72,6 +72,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     for shown in FILTERS:
         environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of
+    environment.filters["size_of"] = size_of
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
