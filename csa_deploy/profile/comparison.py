@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from csa_deploy.profile.statistics import CONFIDENCE, enough_for, interval_bounds, resamples
+from csa_deploy.profile.statistics import CONFIDENCE, ENOUGH_FOR_INTERVAL, enough_for, interval_bounds, resamples
 
 MINIMUM_EFFECT = 0.02
 Outcome = Literal["faster", "slower", "no difference"]
@@ -63,10 +63,10 @@ def compare_samples(
     """Compare two series of latencies (milliseconds, in the order in which they were measured).
 
     Returns:
-        The ratio, or None when a series has too few samples for the percentile.
+        The ratio, or None when a series has too few samples for the percentile or for an interval.
     """
     a, b = np.asarray(a_ms, dtype=np.float64), np.asarray(b_ms, dtype=np.float64)
-    if min(len(a), len(b)) < enough_for(percentile):
+    if min(len(a), len(b)) < max(enough_for(percentile), ENOUGH_FOR_INTERVAL):
         return None
     drawn = np.percentile(resamples(b, seed + 1), percentile, axis=1) / np.percentile(
         resamples(a, seed), percentile, axis=1

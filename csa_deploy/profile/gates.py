@@ -2,19 +2,19 @@
 
 A limit fails when the whole interval of the measured percentile lies above it, passes when the whole interval lies
 below and the series is long enough to have shown slower inferences, and is undecided else. A baseline fails when
-:func:`csa_deploy.profile.comparison.compare_samples` says ``slower``.
+:func:`csa_deploy.profile.comparison.compare_samples` says ``slower``. Too few samples for an interval decide nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.profile.statistics import CONFIDENCE, enough_for
+from csa_deploy.profile.statistics import CONFIDENCE, ENOUGH_FOR_INTERVAL, enough_for
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
@@ -99,6 +99,9 @@ def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, A
     if value is None:
         need = summary["too_few"][key]
         return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
+    if summary["intervals_ms"][key] is None:
+        reason = f"only {ENOUGH_FOR_INTERVAL} timed inferences or more give an interval"
+        return Gate(label, quantity, bound, value, value, value, "undecided", reason)
     low, high = summary["intervals_ms"][key]
     need = enough_to_pass(PERCENTILE_OF[quantity])
     if high <= bound and len(summary["samples_ms"]) < need:
@@ -139,13 +142,24 @@ def baseline_gates(
             continue
         a, b = older["samples_ms"], summary["samples_ms"]
         for percentile in BASELINE_PERCENTILES:
+            if percentile > 50 and min(len(a), len(b)) < BEYOND * enough_for(percentile):
+                continue
+            name = f"p{percentile:g} against baseline"
             ratio = compare_samples(a, b, percentile=percentile, minimum_effect=minimum_effect)
-            if ratio is None or (percentile > 50 and min(len(a), len(b)) < BEYOND * enough_for(percentile)):
+            if ratio is None:
+                found.append(Gate(label, name, minimum_effect, None, None, None, "not measured", _too_few(a, b)))
                 continue
             verdict = "fail" if ratio.outcome == "slower" else "pass"
-            name = f"p{percentile:g} against baseline"
             found.append(Gate(label, name, minimum_effect, ratio.ratio, ratio.low, ratio.high, verdict, how))
     return found
+
+
+def _too_few(older: Sequence[float], newer: Sequence[float]) -> str:
+    """Why two series are not compared."""
+    return (
+        f"needs {ENOUGH_FOR_INTERVAL} timed inferences of each, there are {len(older)} of the baseline "
+        f"and {len(newer)} of this run"
+    )
 
 
 def failure(gates: list[Gate]) -> PerformanceGateError | None:

@@ -14,6 +14,9 @@ import numpy as np
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 RESAMPLES = 1000
+# Of fewer, all lie on one side of the true median with more than 1 % chance, and a bootstrap cannot know: no interval.
+# (Every higher percentile needs more samples than that to be measured at all.)
+ENOUGH_FOR_INTERVAL = 7
 # Neighbouring samples share clock and cache state, so resampling takes runs of a tenth of the series, not single ones.
 BLOCKS = 10
 OUTLIER_Z = 3.5
@@ -68,15 +71,18 @@ def summarise(samples_ms: Sequence[float] | np.ndarray, *, batch: int = 1, seed:
 
     Returns:
         ``samples_ms``; ``percentiles_ms`` and ``intervals_ms`` by percentile, None where the series is too short for
-        it; ``too_few`` (percentile -> samples it needs); ``mean_ms``, ``min_ms``, ``max_ms``, ``jitter_ms`` (standard
-        deviation), ``throughput`` (samples of the network per second), ``drift``, ``outliers``.
+        it (any interval: :data:`ENOUGH_FOR_INTERVAL`); ``too_few`` (percentile -> samples it needs); ``mean_ms``,
+        ``min_ms``, ``max_ms``, ``jitter_ms`` (standard deviation), ``throughput`` (samples of the network per second),
+        ``drift``, ``outliers``.
     """
     samples = np.asarray(samples_ms, dtype=np.float64)
     measured = [p for p in PERCENTILES if len(samples) >= enough_for(p)]
     values = dict(zip(measured, np.percentile(samples, measured), strict=True))
-    drawn = np.percentile(resamples(samples, seed), measured, axis=1)
-    low, high = np.percentile(drawn, interval_bounds(), axis=1)
-    limits = {p: [round(float(a), 4), round(float(b), 4)] for p, a, b in zip(measured, low, high, strict=True)}
+    limits: dict[float, list[float]] = {}
+    if len(samples) >= ENOUGH_FOR_INTERVAL:
+        drawn = np.percentile(resamples(samples, seed), measured, axis=1)
+        low, high = np.percentile(drawn, interval_bounds(), axis=1)
+        limits = {p: [round(float(a), 4), round(float(b), 4)] for p, a, b in zip(measured, low, high, strict=True)}
     return {
         "samples_ms": [round(v, 4) for v in samples.tolist()],
         "percentiles_ms": {f"{p:g}": round(float(values[p]), 4) if p in values else None for p in PERCENTILES},

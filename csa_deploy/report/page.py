@@ -15,6 +15,7 @@ from csa_deploy.report.charts.network import network
 from csa_deploy.report.labels import label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
+from csa_deploy.report.verdict import word_of
 
 MOST_BYTES = 3_000_000
 TEMPLATES = Path(__file__).parent / "templates"
@@ -72,6 +73,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     for shown in FILTERS:
         environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of
+    environment.filters["word"] = word_of
     environment.filters["size_of"] = size_of
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.report.labels import label_of, rank
+from csa_deploy.report.verdict import against_baseline, word_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,14 +38,20 @@ def timings(data: dict[str, Any], console: Console) -> None:
                 soft_wrap=True,
             )
     for gate in measured["gates"]:
-        style = STYLE.get(gate["verdict"], "yellow")
-        said = f"{label_of(gate['label'])} {gate['quantity']}"
-        said += "" if gate["value"] is None else f" is {gate['value']:g}"
-        said += f", limit {gate['bound']:g}" + (f": {gate['reason']}" if gate["reason"] else "")
-        console.print(f"[{style}]{gate['verdict']}[/{style}] {escape(said)}", soft_wrap=True)
+        console.print(f"[{STYLE.get(word_of(gate), 'yellow')}]{word_of(gate)}[/] {escape(_gate(gate))}", soft_wrap=True)
     for label, rails in measured["energy_per_inference_j"].items():
         for rail, joule in rails.items():
             console.print(f"energy {label_of(label)}: {1e3 * joule:.3g} mJ per inference, {rail}", markup=False)
+
+
+def _gate(gate: dict[str, Any]) -> str:
+    """``optimized graph p50 against baseline +10.9 % (99 % interval -1.0 to +20.0 %), allowed 2 %: both timed now``."""
+    said = f"{label_of(gate['label'])} {gate['quantity']}"
+    if "baseline" in gate["quantity"]:
+        said += f" {against_baseline(gate)}"
+    else:
+        said += ("" if gate["value"] is None else f" is {gate['value']:g}") + f", limit {gate['bound']:g}"
+    return said + (f": {gate['reason']}" if gate["reason"] else "")
 
 
 def _table(network: str, latency: dict[str, Any]) -> Table:
@@ -65,11 +72,11 @@ def _table(network: str, latency: dict[str, Any]) -> Table:
         shown.add_column(heading, justify="right" if heading else "left")
     for label in sorted(latency, key=rank):
         found = latency[label]
-        low, high = (units.milliseconds(bound).removesuffix(" ms") for bound in found["intervals_ms"]["50"])
+        interval = [units.milliseconds(bound).removesuffix(" ms") for bound in found["intervals_ms"]["50"] or ()]
         shown.add_row(
             escape(label_of(label)),
             units.milliseconds(found["percentiles_ms"]["50"]),
-            f"{low} - {high}",
+            " - ".join(interval) or units.NONE,
             *(_percentile(found, p) for p in PERCENTILES),
             units.milliseconds(found["max_ms"]),
             units.milliseconds(found["jitter_ms"]),

@@ -7,8 +7,8 @@ import pytest
 
 from csa_deploy.config import Config
 from csa_deploy.errors import PerformanceGateError, UsageError
-from csa_deploy.profile.gates import ANEW, STORED, baseline_gates, failure, limit_gates
-from csa_deploy.profile.statistics import summarise
+from csa_deploy.profile.gates import ANEW, STORED, baseline_gates, enough_to_pass, failure, limit_gates
+from csa_deploy.profile.statistics import ENOUGH_FOR_INTERVAL, summarise
 
 
 def run(median: float, seed: int, n: int = 300) -> dict[str, dict]:
@@ -80,6 +80,16 @@ def test_a_label_that_the_baseline_lacks_is_not_measured() -> None:
     assert gate.verdict == "not measured"
     (gate,) = baseline_gates({}, {}, run(10, 0), 0.02, {"fp32": "another machine"})
     assert gate.reason == "another machine"
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 1), (300, 6), (6, 300)])
+def test_too_few_samples_decide_no_baseline(before: int, now: int) -> None:
+    """Twice as slow, and still no verdict: a bootstrap of one sample has an interval of no width."""
+    (gate,) = baseline_gates({}, run(10, 0, before), run(20, 1, now), 0.02)
+    assert (gate.verdict, gate.value) == ("not measured", None)
+    assert gate.reason.startswith("needs 7 timed inferences of each") and failure([gate]) is None
+    assert baseline_gates({}, run(10, 0, 7), run(20, 1, 7), 0.02)[0].verdict == "fail"
+    assert enough_to_pass(50) == ENOUGH_FOR_INTERVAL
 
 
 def test_what_was_timed_anew_counts_before_what_is_stored() -> None:

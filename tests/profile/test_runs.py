@@ -15,9 +15,9 @@ from csa_deploy.profile.statistics import summarise
 from csa_deploy.profile.stored import load_run
 
 
-def store(root: Path, medians: dict[str, float], seed: int, **host: Any) -> Path:
+def store(root: Path, medians: dict[str, float], seed: int, n: int = 250, **host: Any) -> Path:
     draw = np.random.default_rng(seed)
-    latency = {k: summarise(m * np.exp(0.03 * draw.standard_normal(250))) for k, m in medians.items()}
+    latency = {k: summarise(m * np.exp(0.03 * draw.standard_normal(n))) for k, m in medians.items()}
     contract = {"timed": "host", "batch": 1, "threads": 1, "inputs": "seed 0"}
     files = {
         "manifest.json": {"schema_version": 1, "config": {"network": "net"}, "stages": {}},
@@ -45,6 +45,13 @@ def test_says_slower_faster_or_no_difference(tmp_path: Path) -> None:
     assert result["caveats"] == []
     assert {"what": "int8", "reason": "not measured in both runs"} in result["not_compared"]
     assert not any(percentile == 99 for _, percentile in got)
+
+
+def test_too_few_samples_are_not_compared(tmp_path: Path) -> None:
+    a, b = store(tmp_path / "a", {"fp32": 1}, 1, 6), store(tmp_path / "b", {"fp32": 2}, 2)
+    result = compare_runs(load_run(a), load_run(b))
+    assert result["rows"] == []
+    assert {"what": "fp32 p50", "reason": "an interval needs 7 samples, there are 6"} in result["not_compared"]
 
 
 def test_names_what_was_not_alike(tmp_path: Path) -> None:

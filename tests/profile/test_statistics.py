@@ -37,11 +37,15 @@ def test_a_percentile_needs_samples_above_it(n: int, missing: dict[str, int]) ->
     assert [p for p, value in got["intervals_ms"].items() if value is None] == list(missing)
 
 
-def test_one_sample_is_its_own_median() -> None:
+def test_one_sample_is_its_own_median_and_no_interval() -> None:
     got = summarise([3.0])
     assert got["percentiles_ms"]["50"] == 3.0
-    assert got["intervals_ms"]["50"] == [3.0, 3.0]
+    assert got["intervals_ms"]["50"] is None
     assert got["percentiles_ms"]["90"] is None
+    six, seven = summarise(np.arange(1.0, 7.0)), summarise(np.arange(1.0, 8.0))
+    assert six["intervals_ms"]["50"] is None
+    low, high = seven["intervals_ms"]["50"]
+    assert low < seven["percentiles_ms"]["50"] < high
 
 
 def test_the_interval_holds_the_true_median() -> None:

@@ -8,8 +8,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import numpy as np
 import pytest
 
+from csa_deploy.profile.statistics import summarise
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
@@ -223,6 +225,17 @@ def test_names_from_outside_are_text_in_charts(data: dict[str, Any]) -> None:
     ):
         assert "<script" not in chart
         ElementTree.fromstring(chart)  # well formed
+
+
+@pytest.mark.parametrize("count", [5, 50, 1500])
+def test_the_slowest_inference_is_drawn_once(count: int) -> None:
+    samples = np.random.default_rng(count).uniform(1.0, 2.0, count)
+    samples[1] = 9.0  # not among every k-th
+    drawn = latency.distributions({"fp32": summarise(samples)})
+    places = re.findall(r'cx="([\d.]+)"', drawn)
+    assert places.count(max(places, key=float)) == 1
+    assert len(places) == (count if count < 600 else 501)
+    assert ('class="interval"' in drawn) == (count >= 7)
 
 
 def test_charts_of_nothing_are_nothing() -> None:

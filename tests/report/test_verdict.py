@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from csa_deploy.report.markdown import summary
-from csa_deploy.report.verdict import gate_states, verdict
+from csa_deploy.report.verdict import gate_states, verdict, word_of
 
 ORDER = ("check", "build", "verify", "profile")
 
@@ -98,6 +100,26 @@ def test_a_limit_says_where_it_was_measured() -> None:
     (check,) = [c for c in gate_states(records(), {"profile": {"gates": [limit("pass")]}}) if "p50" in c["text"]]
     assert check["evidence"] == "this machine's CPU, not the target"
     assert check["text"] == "fp16 p50_ms at most 5: 4 (3.9 to 4.1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "word"),
+    [
+        (1.10896, 0.97, 1.2, "no difference shown"),
+        (1.01, 1.005, 1.03, "undecided"),
+        (1.001, 0.99, 1.015, "pass"),
+    ],
+)
+def test_a_baseline_is_in_percent_and_says_no_more_than_was_shown(
+    value: float, low: float, high: float, word: str
+) -> None:
+    gate = {"label": "fp16", "quantity": "p50 against baseline", "bound": 0.02, "reason": "", "verdict": "pass"}
+    gate |= {"value": value, "low": low, "high": high}
+    (check,) = gate_states({}, {"profile": {"gates": [gate]}})
+    percents = [f"{100 * share - 100:+.1f}" for share in (value, low, high)]
+    said = "{} % (99 % interval {} to {} %), allowed 2 %".format(*percents)
+    assert check["text"] == f"fp16 p50 against baseline {said}" + ("" if word == "pass" else f": {word}")
+    assert (word_of(gate), check["state"]) == (word, "pass")  # it did not fail
 
 
 def test_markdown_cannot_be_broken_out_of() -> None:

@@ -33,17 +33,20 @@ def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> li
     middle = top + ROW / 2
     samples: Sequence[float] = summary["samples_ms"]
     # Beyond so many dots no eye can tell more: every k-th, and the slowest always.
-    shown = [*samples[:: 1 + len(samples) // MOST_DOTS], summary["max_ms"]]
+    shown = list(samples[:: 1 + len(samples) // MOST_DOTS])
+    if summary["max_ms"] not in shown:
+        shown.append(summary["max_ms"])
     parts = [text(LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
     for index, value in enumerate(shown):
         y = middle - 11 + (index * 7919 % 25)  # spread over the row, the same way each time
         parts.append(f'<circle cx="{scale(value):g}" cy="{y:g}" r="2.6" class="dot"/>')
     interval = summary["intervals_ms"]["50"]
-    x1, x2 = scale(interval[0]), scale(interval[1])
-    tip = title(f"99 % interval of the median: {interval[0]:.3f} to {interval[1]:.3f} ms")
-    parts.append(
-        f'<rect x="{x1:g}" y="{middle - 16:g}" width="{max(x2 - x1, 1):g}" height="34" class="interval">{tip}</rect>'
-    )
+    if interval:
+        x1, width = scale(interval[0]), max(scale(interval[1]) - scale(interval[0]), 1)
+        tip = title(f"99 % interval of the median: {interval[0]:.3f} to {interval[1]:.3f} ms")
+        parts.append(
+            f'<rect x="{x1:g}" y="{middle - 16:g}" width="{width:g}" height="34" class="interval">{tip}</rect>'
+        )
     return [*parts, *_percentiles(summary["percentiles_ms"], scale, top)]
 
 
@@ -72,12 +75,14 @@ def growth(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
     if len(points) < 2:
         return ""
     x = Scale(0, max(r[key] for r in points) * 1.06, 60, 460)
-    y = Scale(0, max(r["interval_ms"][1] for r in points) * 1.1, 210, 26)
+    y = Scale(0, max((r["interval_ms"] or [r["median_ms"]])[-1] for r in points) * 1.1, 210, 26)
     parts = [*x_axis(x, 26, 210, unit), *y_axis(y, 60, 460, "ms")]
     path = " ".join(f"{x(r[key]):g},{y(r['median_ms']):g}" for r in points)
     parts.append(f'<polyline points="{path}" class="trend"/>')
     for r in points:
-        parts.append(line(x(r[key]), y(r["interval_ms"][0]), x(r[key]), y(r["interval_ms"][1]), "median"))
+        if r["interval_ms"]:
+            low, high = r["interval_ms"]
+            parts.append(line(x(r[key]), y(low), x(r[key]), y(high), "median"))
         tip = title(f"{r[key]}: {r['median_ms']:.2f} ms")
         parts.append(f'<circle cx="{x(r[key]):g}" cy="{y(r["median_ms"]):g}" r="4" class="point">{tip}</circle>')
     return svg(480, 246, f"Latency against {unit}", parts)
