@@ -213,4 +213,7 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
         **choice.to_json(),
         **result.to_json(),
     }
-    output.record["notes"] += [f"{name} stays in {result.rest.upper()}: {why}" for name, why in result.kept.items()]
+    fp32 = {node.name for node in result.kept_fp32}
+    output.record["notes"] += [
+        f"{name} stays in {'FP32' if name in fp32 else result.rest.upper()}: {why}" for name, why in result.kept.items()
+    ]
