@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pairs import NotMeasured, Ratio
+from csa_deploy.cli.main import calm_threads
 
 NAMES = ("startup", "graphs", "stages", "report", "calibration", "verify")
 RESULTS = Path(__file__).parent / "results"
@@ -21,6 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(names: list[str]) -> None:
     """Run the named benchmarks, or all."""
+    calm_threads()  # as the command line does
     table = Table(title="A against B, measured in turn; a ratio below 1 means that A needs less", title_justify="left")
     for heading in ("what", "A", "B", "median A", "median B", "A / B", "min to max", "pairs"):
         table.add_column(heading, justify="left" if heading in ("what", "A", "B") else "right", overflow="fold")

@@ -52,7 +52,7 @@ class ArrayDataset(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
+    def batches(self, batch_size: int, free_cores: int = 0) -> Iterator[Batch]:
         """Read ``batch_size`` samples of every input at a time."""
         chosen = set(self.indices)
         with zipfile.ZipFile(self.path) as archive:

@@ -85,8 +85,12 @@ class Dataset(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples in order, ``batch_size`` at a time, the last batch with what is left."""
+    def batches(self, batch_size: int, free_cores: int = 0) -> Iterator[Batch]:
+        """All samples in order, ``batch_size`` at a time, the last batch with what is left.
+
+        ``free_cores`` is the number of this machine's cores that whoever takes the batches does not use, see
+        :func:`csa_deploy.data.prefetch.ahead`.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -154,12 +158,13 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """``batch_size`` images at a time, decoded and preprocessed ahead of whoever takes them."""
-        arrays_in_order = ahead(lambda s: to_array(s.image(), self.preprocessing), self.samples, batch_size + WORKERS)
+    def batches(self, batch_size: int, free_cores: int = 0) -> Iterator[Batch]:
+        """``batch_size`` images at a time, decoded and preprocessed in threads."""
+        count = batch_size * -(-4 * WORKERS // batch_size)  # whole batches
+        read = ahead(lambda s: to_array(s.image(), self.preprocessing), self.samples, count, free_cores)
         for start in range(0, len(self), batch_size):
             part = self.samples[start : start + batch_size]
-            arrays = np.stack(list(islice(arrays_in_order, len(part))))
+            arrays = np.stack(list(islice(read, len(part))))
             labels = None if self.labels is None else self.labels[start : start + batch_size]
             yield Batch({IMAGE: arrays}, labels, tuple(s.id for s in part))
 

@@ -1,46 +1,51 @@
-"""Work done ahead in threads: Pillow decodes and resizes without Python's lock, so the network does not wait.
+"""Reading ahead in threads: Pillow decodes and resizes without Python's lock.
 
-On few cores the threads would take them from the network, whose own threads then wait for one another. So they run at a
-lower priority: in the time that the network leaves, and at full speed when it waits for them.
+Beside a network that computes on every core, threads that read ahead would cost it more than their own time, as its
+threads wait for one another whenever one of them has to share its core. Reading at a lower priority is no way out: a
+thread that the system holds back may hold Python's lock. So the two take turns there: a few samples are read on all
+cores, then the network has the cores to itself. Where it leaves cores free, samples are read on those meanwhile.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORKERS = min(4, os.cpu_count() or 1)
-NICE = 5  # a third of the time of a thread that competes; much less would stall the network on a busy machine
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = min(8, CORES)  # a decoded photograph may take 100 MB
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], count: int, free_cores: int = 0
+) -> Iterator[Result]:
     """``map`` in threads, in order, with at most ``count`` results waiting: memory stays bounded.
 
-    An exception of ``function`` is raised where its result would have come.
+    Args:
+        function: what to do with an item.
+        items: taken one by one, in the caller's thread.
+        count: of results ready or under way.
+        free_cores: cores that the caller leaves idle between taking results. 0: nothing is done between them.
+
+    Raises:
+        Exception: of ``function``, where its result would have come.
     """
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="csa-deploy-data", initializer=_step_back)
-    source = iter(items)
+    pool = ThreadPoolExecutor(min(free_cores, WORKERS) or WORKERS, thread_name_prefix="csa-deploy-data")
+    source, waiting = iter(items), deque[Future[Result]]()
     try:
-        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, count))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(source, 1))
-            yield result
+        while True:
+            if free_cores or not waiting:
+                waiting.extend(pool.submit(function, item) for item in islice(source, count - len(waiting)))
+            if not waiting:
+                return
+            if not free_cores:
+                wait(waiting)
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _step_back() -> None:
-    """Lower the priority of this thread alone, where the system (Linux) has one per thread."""
-    with contextlib.suppress(AttributeError, OSError):
-        here = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, here, os.getpriority(os.PRIO_PROCESS, here) + NICE)

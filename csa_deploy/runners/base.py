@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 
+from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
@@ -45,6 +46,10 @@ class Runner(Protocol):
     def describe(self) -> dict[str, Any]:
         """What executes, for the record: ``backend``, ``version``, ``provider``, ``threads``, ``executes``."""
 
+    @property
+    def host_threads(self) -> int:
+        """Threads that compute on this machine's cores; 0 when the network runs elsewhere (a GPU, a target)."""
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Execute once. Raises UsageError when names, shapes or types differ from :attr:`input_specs`."""
 
@@ -53,6 +58,11 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def free_cores(runners: Iterable[Runner]) -> int:
+    """Cores of this machine that none of the runners, which run one after another, computes on."""
+    return max(0, CORES - max((runner.host_threads for runner in runners), default=0))
 
 
 def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]) -> None:

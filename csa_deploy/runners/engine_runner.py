@@ -90,6 +90,11 @@ class EngineRunner:
             "executes": f"the engine {self._engine_path.name}",
         }
 
+    @property
+    def host_threads(self) -> int:
+        """None: it runs on the GPU."""
+        return 0
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Execute once; see :class:`csa_deploy.runners.base.Runner`."""
         check_feeds(self.input_specs, feeds)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
 
@@ -99,6 +100,11 @@ class OnnxRuntimeRunner:
             )
             + ("" if self._provider == CPU else "; nodes that the provider lacks on the next one"),
         }
+
+    @property
+    def host_threads(self) -> int:
+        """ONNX Runtime's intra-op threads; none where a GPU's provider runs the graph."""
+        return (self._threads or CORES) if self._provider == CPU else 0
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Execute once; see :class:`csa_deploy.runners.base.Runner`."""

@@ -26,6 +26,7 @@ class TorchRunner:
         threads: intra-op threads while entered; None keeps PyTorch's setting.
         device: where it runs, ``"cpu"`` or ``"cuda"``; the module is moved there.
         name: name in reports.
+        outputs: what the module returns, if known; else found by running it once.
 
     Raises:
         EnvironmentLacksError: this PyTorch has no CUDA device.
@@ -40,6 +41,7 @@ class TorchRunner:
         threads: int | None = None,
         device: str = "cpu",
         name: str = "torch",
+        outputs: Sequence[TensorSpec] | None = None,
     ) -> None:
         import torch
 
@@ -53,6 +55,7 @@ class TorchRunner:
         self.module = module.eval().to(device)
         self._inputs = tuple(inputs)
         self.output_names = tuple(output_names)
+        self._outputs = outputs
         self._threads = threads
         self._threads_before: int | None = None
 
@@ -63,7 +66,9 @@ class TorchRunner:
 
     @cached_property
     def output_specs(self) -> tuple[TensorSpec, ...]:
-        """Outputs, found by running the module once on zeros."""
+        """Outputs; those of a module that says nothing of them are found by running it once on zeros."""
+        if self._outputs is not None:
+            return tuple(self._outputs)
         zeros = {spec.name: np.zeros([extent or 1 for extent in spec.shape], spec.dtype) for spec in self._inputs}
         return tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in self.run(zeros).items())
 
@@ -78,6 +83,13 @@ class TorchRunner:
             "threads": self._threads or torch.get_num_threads(),
             "executes": "the PyTorch module, eager, inference mode",
         }
+
+    @property
+    def host_threads(self) -> int:
+        """PyTorch's intra-op threads; none for a module on a GPU."""
+        import torch
+
+        return (self._threads or torch.get_num_threads()) if self.device == "cpu" else 0
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Execute once; see :class:`csa_deploy.runners.base.Runner`."""

@@ -108,6 +108,11 @@ class TrtexecRunner:
             "executes": f"the engine {self._engine.name}, on {self._machine.name}",
         }
 
+    @property
+    def host_threads(self) -> int:
+        """None that matter: it runs on a GPU, here or on a target."""
+        return 0
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """Execute once."""
         return self.run_all([feeds])[0]

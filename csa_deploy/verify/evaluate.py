@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.runners.base import Runner, run_padded
+from csa_deploy.runners.base import Runner, free_cores, run_padded
 from csa_deploy.verify.intervals import Interval, share
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | Non
     shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
     output = _classification(runner)
     found = Accuracy(0, 0, {})
-    for part in data.batches(batch):
+    for part in data.batches(batch, free_cores([runner])):
         feeds = part.feed(shapes)
         typed = {s.name: _cast(feeds[s.name], s.dtype) for s in runner.input_specs}
         logits = run_padded(runner, typed)[output]

@@ -169,6 +169,9 @@ def _cast(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _in_double(reference: TorchRunner) -> TorchRunner:
-    specs = [TensorSpec(s.name, s.shape, s.dtype.replace("float32", "float64")) for s in reference.input_specs]
+    inputs, outputs = (
+        [TensorSpec(s.name, s.shape, s.dtype.replace("float32", "float64")) for s in specs]
+        for specs in (reference.input_specs, reference.output_specs)
+    )
     module = copy.deepcopy(reference.module).double()
-    return TorchRunner(module, specs, reference.output_names, name="torch FP64")
+    return TorchRunner(module, inputs, reference.output_names, name="torch FP64", outputs=outputs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Runner, run_padded
+from csa_deploy.runners.base import Runner, free_cores, run_padded
 from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.verify.candidates import Candidate, require_same_interface
 
@@ -62,7 +62,8 @@ class Stream:
         self._digests = {kind: hashlib.sha256() for kind in kinds}
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in self.reference.input_specs}
         together = STEPS_ON_TARGET if any(isinstance(c.runner, TrtexecRunner) for c in self.candidates) else 1
-        steps = zip(*(dataset.batches(self.batch) for dataset in datasets), strict=True)
+        free = free_cores([self.reference, *(c.runner for c in self.candidates)])
+        steps = zip(*(dataset.batches(self.batch, free) for dataset in datasets), strict=True)
         while taken := list(itertools.islice(steps, together)):
             feeds = [
                 {kind: self._feed(kind, batch, shapes) for kind, batch in zip(kinds, batches, strict=True)}

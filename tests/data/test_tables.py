@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.prefetch import NICE, ahead
+from csa_deploy.data.prefetch import ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -145,11 +144,26 @@ def test_ahead_keeps_order_bounds_what_waits_and_raises_in_place() -> None:
         next(results)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority per thread")
-def test_ahead_leaves_the_cores_to_whoever_takes_its_results() -> None:
-    def priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def test_ahead_and_a_caller_that_leaves_no_core_free_take_turns() -> None:
+    at_work, meanwhile = threading.Event(), []
 
-    before = priority()
-    assert set(ahead(lambda _: priority(), range(4), count=2)) == {min(before + NICE, 19)}
-    assert priority() == before
+    def work(item: int) -> int:
+        at_work.set()
+        time.sleep(0.01)
+        at_work.clear()
+        return item
+
+    for item in ahead(work, range(6), count=2):
+        meanwhile.append(at_work.wait(0.02))
+        assert item == len(meanwhile) - 1
+    assert not any(meanwhile)
+
+
+def test_ahead_works_on_the_cores_that_the_caller_leaves_free() -> None:
+    begun: list[int] = []
+    results = ahead(lambda item: begun.append(item) or item, range(6), count=2, free_cores=1)
+    assert next(results) == 0
+    results_before = len(begun)
+    time.sleep(0.05)
+    assert results_before <= len(begun) == 2, "the second item is read while the caller has the first"
+    assert list(results) == [1, 2, 3, 4, 5]
