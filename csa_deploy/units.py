@@ -75,3 +75,10 @@ def metric(value: Any, name: str) -> str:
     if name == "snr_db":
         return decibel(value)
     return f"{float(value):.6f}" if name == "cosine" else f"{float(value):.4g}"
+
+
+def change(difference: Any, interval: Any, name: str) -> str:
+    """By how much an accuracy metric changed, with its interval; shares in percentage points."""
+    scale, unit, digits = (100, " points", ".2f") if name in SHARES else (1, " dB" if name == "snr_db" else "", ".3g")
+    shown = f"{scale * float(difference):+{digits}}{unit}"
+    return f"{shown} ({' to '.join(f'{scale * end:+{digits}}' for end in interval)})" if interval else shown

@@ -1,8 +1,7 @@
-"""``csa-deploy compare``: two runs, faster, slower or no difference."""
+"""``csa-deploy compare``: two runs; faster, slower or no difference, and better, worse or no difference."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
-STYLE = {"slower": "red", "faster": "green"}
+STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
 
 
 @flags("compare")
@@ -25,47 +24,84 @@ def compare(
     ] = False,
     form: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
 ) -> None:
-    """Compare the latency of two runs.
+    """Compare the latency and the accuracy of two runs.
 
-    Says faster, slower or no difference, with a 99 % interval of the ratio.
+    Latency: faster, slower or no difference, with a 99 % interval of the ratio. Accuracy: better, worse or no
+    difference, sample by sample, with a 95 % interval of the change.
     """
     from csa_deploy.errors import UsageError
-    from csa_deploy.profile.comparison import MINIMUM_EFFECT
-    from csa_deploy.profile.runs import compare_interleaved, compare_runs
-    from csa_deploy.profile.stored import load_run
+    from csa_deploy.report.markdown import comparison
+    from csa_deploy.workspace import dump_json
 
     if form not in ("text", "json", "markdown"):
         raise UsageError(f"--format {form}: no such form", fix="use one of text, json, markdown")
-    a, b = load_run(run_a), load_run(run_b)
-    effect = settings.get("max_slowdown", MINIMUM_EFFECT)
-    if measure:
-        data = compare_interleaved(
-            a, b, iterations=settings.get("iterations", 100), threads=settings.get("threads"), minimum_effect=effect
-        )
-    else:
-        data = compare_runs(a, b, minimum_effect=effect)
+    data = _compared(run_a, run_b, measure, settings)
     if form == "json":
-        typer.echo(json.dumps(data, indent=2, sort_keys=True))
+        typer.echo(dump_json(data), nl=False)
     elif form == "markdown":
-        from csa_deploy.report.markdown import comparison
-
         typer.echo(comparison(data))
     else:
         _show(data, console)
 
 
+def _compared(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """Latency and accuracy, each as far as both runs hold it."""
+    from csa_deploy.errors import UsageError
+    from csa_deploy.verify.across import compare_results
+    from csa_deploy.verify.results import read_results
+    from csa_deploy.verify.stage import SAMPLES
+
+    data: dict[str, Any] = {"schema_version": 1, "a": str(run_a), "b": str(run_b)}
+    samples = [run / SAMPLES for run in (run_a, run_b)]
+    verified = all(path.is_file() for path in samples)
+    try:
+        data |= _latency(run_a, run_b, measure, settings)
+    except UsageError as error:
+        if measure or not verified:
+            raise
+        data |= {"not_compared": [{"what": "latency", "reason": error.message}]}
+    if verified:
+        data["accuracy"] = compare_results(*map(read_results, samples))
+    else:
+        without = next(run for run, path in zip((run_a, run_b), samples, strict=True) if not path.is_file())
+        data["not_compared"].append({"what": "accuracy", "reason": f"{without}: no stored comparison of a run"})
+    return data
+
+
+def _latency(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    from csa_deploy.profile.comparison import MINIMUM_EFFECT
+    from csa_deploy.profile.runs import compare_interleaved, compare_runs
+    from csa_deploy.profile.stored import load_run
+
+    a, b = load_run(run_a), load_run(run_b)
+    effect = settings.get("max_slowdown", MINIMUM_EFFECT)
+    if not measure:
+        return compare_runs(a, b, minimum_effect=effect)
+    return compare_interleaved(
+        a, b, iterations=settings.get("iterations", 100), threads=settings.get("threads"), minimum_effect=effect
+    )
+
+
 def _show(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
+    out = console.out
+    out.print(f"A {escape(data['a'])}   B {escape(data['b'])}", soft_wrap=True)
+    if "rows" in data:
+        console.show(_latency_table(data))
+        out.print(f"{data['method']}; changes below {_effect(data)} do not count", soft_wrap=True)
+    _limits(data, console)
+    if "accuracy" in data:
+        console.show(_accuracy_table(data["accuracy"]))
+        out.print(data["accuracy"]["method"], soft_wrap=True)
+        _limits(data["accuracy"], console)
+
+
+def _latency_table(data: dict[str, Any]) -> Any:
     from csa_deploy.report.labels import label_of
-    from csa_deploy.report.missing import by_reason
 
-    table = Table(title=f"A {escape(data['a'])}   B {escape(data['b'])}", title_justify="left")
-    for heading in ("", "percentile", "A", "B", "B / A", "99 % interval", "B is"):
-        table.add_column(heading, justify="left" if heading in ("", "B is") else "right")
+    table = _table("latency", ("", "percentile", "A", "B", "B / A", "99 % interval", "B is"), 1)
     for row in data["rows"]:
-        style = STYLE.get(row["outcome"], "dim")
         table.add_row(
             label_of(row["label"]),
             f"p{row['percentile']:g}",
@@ -73,16 +109,58 @@ def _show(data: dict[str, Any], console: Console) -> None:
             f"{row['b_ms']:.3f} ms",
             f"{row['ratio']:.3f}",
             f"{row['low']:.3f} to {row['high']:.3f}",
-            f"[{style}]{row['outcome']}[/{style}]",
+            _styled(row["outcome"]),
         )
-    console.show(table)
-    out = console.out
-    out.print(f"{data['method']}; changes below {_effect(data)} do not count", soft_wrap=True)
-    for caveat in data["caveats"]:
-        out.print(f"[yellow]not alike[/yellow] {escape(caveat)}", soft_wrap=True)
+    return table
+
+
+def _accuracy_table(data: dict[str, Any]) -> Any:
+    from rich.markup import escape
+
+    from csa_deploy import units
+    from csa_deploy.report.labels import label_of
+
+    table = _table("accuracy", ("", "output", "metric", "A", "B", "change (95 % interval)", "B is", "lost, gained"), 3)
+    for row in data["rows"]:
+        moved = [f"{sign}{escape(i)}" for sign, key in (("-", "lost"), ("+", "gained")) for i in row[key]]
+        table.add_row(
+            escape(label_of(row["label"])),
+            escape(row["output"]),
+            row["metric"],
+            *(units.metric(row[side], row["metric"]) for side in ("a", "b")),
+            units.change(row["difference"], row["interval"], row["metric"]),
+            _styled(row["outcome"]),
+            " ".join(moved),
+        )
+    return table
+
+
+def _table(title: str, headings: tuple[str, ...], names: int) -> Any:
+    """A table whose first columns are names and whose others are numbers, but for the outcome and what follows."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    words = (*headings[:names], *headings[headings.index("B is") :])
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
+    return table
+
+
+def _styled(outcome: str) -> str:
+    style = STYLE.get(outcome, "dim")
+    return f"[{style}]{outcome}[/{style}]"
+
+
+def _limits(data: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
+
+    from csa_deploy.report.missing import by_reason
+
+    for caveat in data.get("caveats", []):
+        console.out.print(f"[yellow]not alike[/yellow] {escape(caveat)}", soft_wrap=True)
     for entry in by_reason(data["not_compared"]):
         said = f"{escape(', '.join(entry['what']))}: {escape(entry['reason'])}"
-        out.print(f"[yellow]not compared[/yellow] {said}", soft_wrap=True)
+        console.out.print(f"[yellow]not compared[/yellow] {said}", soft_wrap=True)
 
 
 def _effect(data: dict[str, Any]) -> str:

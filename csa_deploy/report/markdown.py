@@ -32,8 +32,17 @@ def summary(data: dict[str, Any]) -> str:
 
 
 def comparison(data: dict[str, Any]) -> str:
-    """The result of :func:`csa_deploy.profile.runs.compare_runs`."""
-    lines = [f"### B `{data['b']}` against A `{data['a']}`", ""]
+    """Two runs: the result of :func:`csa_deploy.profile.runs.compare_runs`, and under ``accuracy`` that of
+    :func:`csa_deploy.verify.across.compare_results`, each as far as there is one.
+    """
+    lines = [f"### B `{data['b']}` against A `{data['a']}`"]
+    lines += _latency(data) if "rows" in data else []
+    lines += _limits(data)
+    lines += _accuracy(data["accuracy"]) if "accuracy" in data else []
+    return "\n".join(lines)
+
+
+def _latency(data: dict[str, Any]) -> list[str]:
     rows = (
         (
             label_of(r["label"]),
@@ -45,11 +54,31 @@ def comparison(data: dict[str, Any]) -> str:
         )
         for r in data["rows"]
     )
-    lines += _table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)
-    lines += ["", f"{data['method']}.", *(f"- not alike: {_plain(c)}" for c in data["caveats"])]
+    return ["", *_table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)]
+
+
+def _accuracy(data: dict[str, Any]) -> list[str]:
+    rows = (
+        (
+            label_of(r["label"]),
+            *(r[key] for key in ("output", "metric")),
+            *(units.metric(r[key], r["metric"]) for key in ("a", "b")),
+            units.change(r["difference"], r["interval"], r["metric"]),
+            r["outcome"],
+        )
+        for r in data["rows"]
+    )
+    lines = ["", *_table(("", "output", "metric", "A", "B", "change, 95 % interval", "B is"), rows)]
+    return [*lines, *_limits(data)]
+
+
+def _limits(data: dict[str, Any]) -> list[str]:
+    """How two runs were compared, what was not alike, and what was not compared."""
+    lines = ["", *([f"{data['method']}."] if "method" in data else [])]
+    lines += [f"- not alike: {_plain(c)}" for c in data.get("caveats", [])]
     for entry in by_reason(data["not_compared"]):
         lines.append(f"- not compared: {_plain(', '.join(entry['what']))}: {_plain(entry['reason'])}")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(row: dict[str, Any]) -> Sequence[str]:

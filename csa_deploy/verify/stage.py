@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
@@ -33,8 +34,10 @@ PARTIAL = "verify/partial.npz"
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the comparison besides settings and versions."""
+    """What decides the comparison besides settings and versions; where an engine was built, also who could run it."""
+    engines = {"devices": [d.name for d in cuda_state().devices]} if context.workspace.stage("build") else {}
     return {
+        **engines,
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -103,7 +106,7 @@ def compare(
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
-    results = results_of(stream, meta)
+    results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
     judgement = judge_results(results, context.config.bounds)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]

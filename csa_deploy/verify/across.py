@@ -1,0 +1,198 @@
+"""Two stored comparisons side by side: is the accuracy of the second run better, worse or no different?
+
+The same samples went through both, so every change is paired: what a sample does in one run is held against what it
+does in the other. That finds changes that two separate intervals would hide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from csa_deploy.verify.intervals import Interval, bootstrap, mcnemar, paired_difference
+from csa_deploy.verify.results import OutputColumns, Results
+from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED, snr
+
+Columns = Mapping[str, np.ndarray]
+
+SHARES = {"top1": "top1", "top5": "top5", "top1_agreement": "agrees", "top5_agreement": "agrees_top5"}
+_LOWER_IS_BETTER = ("kl_divergence",)
+_ENERGIES = ("signal", "noise")
+_NAMED = 5  # samples named per direction
+_SAME_REFERENCE = 1e-3  # relative difference of the outputs' energies; rounding alone gives 1e-6
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric of one output in two runs, over the samples that both compared.
+
+    Attributes:
+        label: the candidate.
+        output: tensor name.
+        metric: as in budgets; shares in 0..1.
+        samples: compared in both runs.
+        a: value in the first run.
+        b: value in the second run.
+        interval: 95 % confidence interval of ``b - a``; None where the method gives none.
+        method: how the interval was made.
+        p_value: of a share, McNemar's exact p-value for "no difference".
+        lost: of a share, identities of samples that were right in A and are wrong in B, up to five.
+        gained: the other way round.
+    """
+
+    label: str
+    output: str
+    metric: str
+    samples: int
+    a: float
+    b: float
+    interval: Interval | None
+    method: str
+    p_value: float | None = None
+    lost: tuple[str, ...] = ()
+    gained: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """``b - a``; 0 where both are the same infinity."""
+        return 0.0 if self.a == self.b else self.b - self.a
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "no difference", "undecided"]:
+        """Whether B is better: when the interval excludes 0. Without interval only an infinite change is one."""
+        low, high = self.interval or (self.difference, self.difference)
+        if self.interval is None and math.isfinite(self.difference):
+            return "undecided" if self.difference else "no difference"
+        if low <= 0 <= high:
+            return "no difference"
+        return "better" if (low > 0) != (self.metric in _LOWER_IS_BETTER) else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with difference and outcome."""
+        return {**asdict(self), "difference": self.difference, "outcome": self.outcome}
+
+
+def compare_results(a: Results, b: Results) -> dict[str, Any]:
+    """Compare two stored comparisons, candidate by candidate and output by output.
+
+    Returns:
+        ``method``, ``caveats`` (why the two are not alike), ``rows`` (:class:`Change` as JSON) and ``not_compared``
+        (what and reason).
+    """
+    common = [identity for identity in a.ids if identity in set(b.ids)]
+    caveats = _caveats(a, b, common)
+    rows: list[Change] = []
+    missing: dict[str, str] = {}
+    if not common:
+        missing["accuracy"] = "the two runs have no sample in common"
+    outputs_a, outputs_b = _outputs(a, common), _outputs(b, common)
+    for label, output in outputs_a if common else ():
+        if (label, output) not in outputs_b:
+            missing[label] = "not compared in both runs"
+            continue
+        sides = outputs_a[label, output], outputs_b[label, output]
+        if not _same_reference(*sides):
+            caveats.append(f"{label}: the reference itself answers otherwise in B: other weights or preprocessing")
+        rows += _changes(label, output, common, *sides)
+    missing |= {label: "not compared in both runs" for label, _ in outputs_b if label not in {k for k, _ in outputs_a}}
+    return {
+        "method": f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A",
+        "caveats": list(dict.fromkeys(caveats)),
+        "rows": [row.to_json() for row in rows],
+        "not_compared": [{"what": what, "reason": reason} for what, reason in missing.items()],
+    }
+
+
+def _outputs(results: Results, ids: list[str]) -> dict[tuple[str, str], OutputColumns]:
+    """Per candidate and output the columns of the named samples, in that order."""
+    place = {identity: i for i, identity in enumerate(results.ids)}
+    rows = np.asarray([place[identity] for identity in ids], dtype=np.int64)
+    return {
+        (c.label, o.name): OutputColumns(o.name, o.classes, {n: v[rows] for n, v in o.columns.items()})
+        for c in results.candidates
+        for o in c.outputs
+    }
+
+
+def _caveats(a: Results, b: Results, common: list[str]) -> list[str]:
+    found = [
+        f"another {key}: {a.meta.get(key)} and {b.meta.get(key)}"
+        for key in ("network", "data")
+        if a.meta.get(key) != b.meta.get(key)
+    ]
+    found += [f"{side} is {results.partial}" for side, results in (("A", a), ("B", b)) if results.partial]
+    if not len(a.ids) == len(b.ids) == len(common):
+        found.append(f"other samples: {len(a.ids)} and {len(b.ids)}, of which {len(common)} are in both")
+    elif _differs(a.meta.get("tensors_sha256"), b.meta.get("tensors_sha256")):
+        found.append("samples of the same names gave other input tensors: other images or another preprocessing")
+    if a.labels is not None and b.labels is not None:
+        first, second = (dict(zip(r.ids, r.labels.tolist(), strict=True)) for r in (a, b))  # type: ignore[union-attr]
+        if changed := [i for i in common if first[i] != second[i]]:
+            found.append(f"other labels for {len(changed)} samples, first {changed[0]}")
+    return found
+
+
+def _differs(first: Any, second: Any) -> bool:
+    """Whether both are known and not the same."""
+    return first is not None and second is not None and first != second
+
+
+def _same_reference(a: OutputColumns, b: OutputColumns) -> bool:
+    first, second = a.columns["signal"], b.columns["signal"]
+    return bool(np.allclose(first, second, rtol=_SAME_REFERENCE, atol=0.0, equal_nan=True))
+
+
+def _changes(label: str, output: str, ids: list[str], a: OutputColumns, b: OutputColumns) -> Iterator[Change]:
+    first, second = a.columns, b.columns
+    for metric, column in SHARES.items():
+        if column in first and column in second:
+            yield _share(label, output, metric, ids, first[column] > 0, second[column] > 0)
+    yield _decibels(label, output, first, second)
+    for metric in MEANS:
+        if metric in first and metric in second:
+            yield _mean(label, output, metric, first[metric], second[metric])
+
+
+def _share(label: str, output: str, metric: str, ids: list[str], a: np.ndarray, b: np.ndarray) -> Change:
+    lost, gained = ([ids[i] for i in np.flatnonzero(which)] for which in (a & ~b, b & ~a))
+    low, high = paired_difference(len(lost), len(gained), len(ids))  # of A - B
+    return Change(
+        label,
+        output,
+        metric,
+        len(ids),
+        float(a.mean()),
+        float(b.mean()),
+        (-high, -low),
+        PAIRED,
+        mcnemar(len(lost), len(gained)),
+        tuple(lost[:_NAMED]),
+        tuple(gained[:_NAMED]),
+    )
+
+
+def _decibels(label: str, output: str, a: Columns, b: Columns) -> Change:
+    values = [snr(*(float(side[name].sum()) for name in _ENERGIES)) for side in (a, b)]
+    interval: Interval | None = None
+    if all(map(math.isfinite, values)):
+        energies = {f"{side}{name}": c[name] for side, c in (("a", a), ("b", b)) for name in _ENERGIES}
+        interval = bootstrap(energies, _change_in_decibels)
+    return Change(label, output, "snr_db", len(a["noise"]), *values, interval, BOOTSTRAP)
+
+
+def _change_in_decibels(sums: Columns) -> np.ndarray:
+    """Per resample B's signal-to-noise ratio less A's."""
+    floor = np.finfo(np.float64).tiny  # a resample may hold none of the samples that differ
+    a, b = (sums[f"{side}signal"] / np.maximum(sums[f"{side}noise"], floor) for side in "ab")
+    return 10.0 * np.log10(b / a)
+
+
+def _mean(label: str, output: str, metric: str, a: np.ndarray, b: np.ndarray) -> Change:
+    change = b - a
+    finite = bool(np.isfinite(change).all())
+    interval = bootstrap({"sum": change}, lambda sums: sums["sum"] / len(change)) if finite else None
+    return Change(label, output, metric, len(a), float(a.mean()), float(b.mean()), interval, BOOTSTRAP)
