@@ -214,12 +214,12 @@ def picture(points: list[tuple[int, float]]) -> str:
 
 
 if __name__ == "__main__":
-    import resource
     import time
+
+    from csa_deploy.memory import peak_memory
 
     _, what, graph_file, number = sys.argv
     start = time.perf_counter()
     functions = (plain, plain_side_by_side, ours, quantize_static, modelopt)
     {function.__name__: function for function in functions}[what](Path(graph_file), int(number))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([time.perf_counter() - start, peak]))
+    print(json.dumps([time.perf_counter() - start, peak_memory() / 2**20]))

@@ -6,12 +6,12 @@ convolution, a sigmoid, a product and a Resize, the mix of a CSA network.
 
 from __future__ import annotations
 
-import resource
 import time
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from csa_deploy.memory import peak_memory
 from csa_deploy.restricted.check import check
 
 SIZES = (100, 1_000, 10_000)
@@ -60,7 +60,7 @@ def main() -> None:
         print(f"{nodes:6d}  {taken:6.3f}  {taken / nodes * 1e6:6.1f}")
     growth = seconds[SIZES[-1]] / seconds[SIZES[1]]
     print(f"10 times the nodes take {growth:.1f} times the time (1,000 -> 10,000)")
-    print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    print(f"peak memory of the process: {peak_memory() / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -155,9 +155,16 @@ def _seconds(command: list[Any], where: Path) -> float:
     return time.perf_counter() - start
 
 
+# A small process in between: what a process reports as its peak is at least what its parent had when it forked.
+_LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
 def _peak_mib(command: list[Any]) -> float:
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment())
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise RuntimeError(f"{command} ended with status {status}")
-    return usage.ru_maxrss / 1024
+    launched = [sys.executable, "-c", _LAUNCHER, *map(str, command)]
+    done = subprocess.run(launched, check=True, capture_output=True, text=True, env=_environment())
+    return int(done.stdout) / 1024

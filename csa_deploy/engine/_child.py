@@ -12,7 +12,6 @@ import hashlib
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from csa_deploy.engine.monitor import progress_monitor
 from csa_deploy.engine.network import check_network, network_inputs, network_outputs, read_layers
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, CsaDeployError, EnvironmentLacksError
+from csa_deploy.memory import peak_memory
 
 if TYPE_CHECKING:
     import tensorrt
@@ -86,7 +86,7 @@ def _build(request: dict[str, Any], report: Any) -> dict[str, Any]:
         "parse_seconds": parsed - started,
         "build_seconds": built - parsed,
         "inspection": _inspect(trt, backend, engine),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory(),
     }
 
 

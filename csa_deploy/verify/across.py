@@ -20,6 +20,8 @@ from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED, snr
 Columns = Mapping[str, np.ndarray]
 
 SHARES = {"top1": "top1", "top5": "top5", "top1_agreement": "agrees", "top5_agreement": "agrees_top5"}
+MINIMUM_EFFECT = {"snr_db": 0.1, "kl_divergence": 1e-6}
+"""Smallest change that counts, in dB and nats; any change of a share does."""
 _LOWER_IS_BETTER = ("kl_divergence",)
 _ENERGIES = ("signal", "noise")
 _NAMED = 5  # samples named per direction
@@ -63,7 +65,12 @@ class Change:
 
     @property
     def outcome(self) -> Literal["better", "worse", "no difference", "undecided"]:
-        """Whether B is better: when the interval excludes 0. Without interval only an infinite change is one."""
+        """Whether B is better: when the interval excludes 0 and the change is at least the smallest that counts.
+
+        Without interval only an infinite change is one.
+        """
+        if abs(self.difference) < MINIMUM_EFFECT.get(self.metric, 0.0):
+            return "no difference"
         low, high = self.interval or (self.difference, self.difference)
         if self.interval is None and math.isfinite(self.difference):
             return "undecided" if self.difference else "no difference"
@@ -100,7 +107,9 @@ def compare_results(a: Results, b: Results) -> dict[str, Any]:
         rows += _changes(label, output, common, *sides)
     missing |= {label: "not compared in both runs" for label, _ in outputs_b if label not in {k for k, _ in outputs_a}}
     return {
-        "method": f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A",
+        "method": f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A; changes below "
+        + " and ".join(f"{least:g} of {metric}" for metric, least in MINIMUM_EFFECT.items())
+        + " do not count",
         "caveats": list(dict.fromkeys(caveats)),
         "rows": [row.to_json() for row in rows],
         "not_compared": [{"what": what, "reason": reason} for what, reason in missing.items()],

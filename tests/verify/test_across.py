@@ -42,7 +42,7 @@ def test_the_same_run_differs_in_nothing() -> None:
 def test_lost_samples_are_named_and_too_few_are_no_difference() -> None:
     few = rows(results(), results(wrong=range(7, 10)))["top1"]
     assert few["outcome"] == "no difference" and few["lost"] == ("s7", "s8", "s9") and few["gained"] == ()
-    assert few["difference"] == pytest.approx(-3 / 400) and few["p_value"] == 0.25
+    assert few["difference"] == pytest.approx(-3 / 400) and few["p_value"] == pytest.approx(0.25)
     many = rows(results(), results(wrong=range(12)))
     assert many["top1"]["outcome"] == many["top1_agreement"]["outcome"] == "worse"
     assert many["top1"]["lost"] == ("s0", "s1", "s2", "s3", "s4"), "five are enough to look at"
@@ -74,6 +74,11 @@ def test_more_noise_is_worse_in_every_way_and_less_divergence_is_better() -> Non
     assert found["snr_db"]["outcome"] == found["kl_divergence"]["outcome"] == "worse"
     assert found["snr_db"]["difference"] == pytest.approx(-40, abs=1)
     assert rows(results(noise=1e-1), results(noise=1e-3))["kl_divergence"]["outcome"] == "better"
+
+
+def test_changes_that_matter_to_nobody_are_no_difference() -> None:
+    found = rows(results(noise=1e-3), results(noise=1.001e-3))
+    assert abs(found["snr_db"]["difference"]) > 0 and found["snr_db"]["outcome"] == "no difference"
 
 
 def test_identical_outputs_are_better_than_any_noise() -> None:
@@ -133,7 +138,7 @@ def test_the_command_compares_accuracy_where_both_runs_have_it(tmp_path: Path, c
     data = json.loads(csa(tmp_path, "compare", "a", "b", "--format", "json").stdout)
     assert {r["metric"]: r["outcome"] for r in data["accuracy"]["rows"]}["top1"] == "worse"
     markdown = csa(tmp_path, "compare", "a", "b", "--format", "markdown").stdout
-    assert "| int8 graph | y | top1 | 100.00 % | 97.00 % |" in markdown
+    assert "| int8 graph | y | top1 | 99.75 % | 96.75 % |" in markdown
     refused = csa(tmp_path, "compare", "a", "c")
     assert refused.returncode == 2 and "no stored profile" in refused.stderr
 

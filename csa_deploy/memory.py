@@ -1,0 +1,21 @@
+"""Peak memory of a process."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory() -> int:
+    """Most bytes that this process ever had in memory since its program started (Linux: ``VmHWM``).
+
+    ``getrusage`` would answer with the memory of the process that started this one, where that had more.
+    """
+    if _STATUS.is_file():
+        kib = next(line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(kib) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
