@@ -249,7 +249,7 @@ def _show_evaluation(result: TrainResult, console: Console) -> None:
 
 
 def _show(result: TrainResult, console: Console) -> None:
-    console.event("trained", **result.to_json())
+    console.event("trained", **result.to_json(), measured=result.measured)
     state = "finished" if result.finished else "stopped; the same command goes on from here"
     console.show(f"{result.network} on {result.data}: {result.updates} of {result.total} updates, {state}")
     for name, accuracy in result.accuracy.items():

@@ -185,12 +185,12 @@ def _share(label: str, output: str, metric: str, ids: list[str], a: np.ndarray, 
 
 
 def _decibels(label: str, output: str, a: Columns, b: Columns) -> Change:
-    values = [snr(*(float(side[name].sum()) for name in _ENERGIES)) for side in (a, b)]
+    first, second = (snr(*(float(side[name].sum()) for name in _ENERGIES)) for side in (a, b))
     interval: Interval | None = None
-    if all(map(math.isfinite, values)):
+    if math.isfinite(first) and math.isfinite(second):
         energies = {f"{side}{name}": c[name] for side, c in (("a", a), ("b", b)) for name in _ENERGIES}
         interval = bootstrap(energies, _change_in_decibels)
-    return Change(label, output, "snr_db", len(a["noise"]), *values, interval, BOOTSTRAP)
+    return Change(label, output, "snr_db", len(a["noise"]), first, second, interval, BOOTSTRAP)
 
 
 def _change_in_decibels(sums: Columns) -> np.ndarray:
