@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
             ),
             needs=("export", "optimize", "precision"),
             uses=("build",),
-            packages=("torch", "onnxruntime", "onnxruntime-gpu"),
+            packages=("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "polygraphy"),
         ),
         Stage(
             "profile",
@@ -113,7 +113,7 @@ STAGES: dict[str, Stage] = {
             settings=("iterations", "seconds", "warmup", "threads", "precision", "limit", "baseline", "max_slowdown"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
-            packages=("onnxruntime",),
+            packages=("onnxruntime", "tensorrt", "tensorrt-rtx", "polygraphy"),
         ),
         Stage("report", "report", uses=("export", "check", "optimize", "precision", "build", "verify", "profile")),
     )

@@ -9,9 +9,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from csa_deploy.data.prefetch import CORES
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import TensorSpec, run_padded
+from csa_deploy.runners.base import TensorSpec, free_cores, run_padded
 from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -174,3 +175,25 @@ def test_engine_runner_refuses_what_cannot_run(tmp_path: Path) -> None:
     if not cuda_state().devices:
         with pytest.raises(EnvironmentLacksError, match="no CUDA device"):
             EngineRunner(engine, backend="tensorrt-rtx")
+
+
+def test_cores_that_no_runner_computes_on_are_free(graph: Path) -> None:
+    with torch_runner(threads=1) as one, OnnxRuntimeRunner(graph) as all_cores:
+        assert free_cores([one]) == CORES - 1
+        assert free_cores([one, all_cores]) == 0
+    assert free_cores([]) == CORES, "engines and graphs on a GPU leave them all"
+
+
+def test_outputs_that_are_known_need_no_run() -> None:
+    class Counts(nn.Module):
+        runs = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.runs += 1
+            return 2 * x
+
+    module, spec = Counts(), TensorSpec("x", (1, 2), "float32")
+    known = TorchRunner(module, [spec], ["y"], outputs=[TensorSpec("y", (1, 2), "float32")])
+    assert run_padded(known, {"x": np.ones((3, 2), "f4")})["y"].tolist() == [[2, 2]] * 3
+    assert module.runs == 3
+    assert TorchRunner(module, [spec], ["y"]).output_specs[0].shape == (1, 2) and module.runs == 4

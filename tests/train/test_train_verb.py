@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,11 @@ def test_the_published_command_lines_train_and_evaluate(images: Path, tmp_path: 
     assert "scaled linearly it would be --lr 0.0005" in done.stderr
     (trained,) = (line for line in done.stdout.splitlines() if "model_ema: top-1" in line)
     assert (tmp_path / "out/model_ema.safetensors").is_file()
+
+    machine = csa_deploy(tmp_path, f"{command} --log-json")
+    events = [json.loads(line) for line in machine.stderr.splitlines()]
+    (event,) = (e for e in events if e["event"] == "trained")
+    assert event["updates"] == 12 and event["measured"].keys() == {"seconds", "images_per_second", "waiting"}
 
     again = csa_deploy(tmp_path, f"{command} --resume out/last.ckpt --eval true")
     assert again.returncode == 0, again.stderr

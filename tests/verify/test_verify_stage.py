@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from csa_deploy.cli.session import resolve
 from csa_deploy.config import make_config
+from csa_deploy.engine.device import CudaDevice, CudaState
 from csa_deploy.errors import AccuracyGateError, UsageError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import Context, run_stages, stage_key
 from csa_deploy.source import load_source
+from csa_deploy.stages import STAGES
 from csa_deploy.verify import stage as verify
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -175,3 +179,25 @@ def test_data_that_do_not_fit(compared: Verify, lab: Path) -> None:
     np.savez(lab / "x.npz", x=np.zeros((2, 3, 8, 8), "f4"))
     with pytest.raises(UsageError, match="the data do not fit the network"):
         compared()
+
+
+def test_a_gpu_that_appears_makes_the_comparison_of_engines_stale(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines that could not run before can now; graphs alone are compared where they were."""
+    root = tmp_path / "w"
+    shutil.copytree(digits.root, root)
+    workspace = Workspace(root)
+    if not workspace.stage("build"):
+        pytest.skip("no engine was built here")
+    config, _ = resolve("csa_digits", {"workspace": str(root)}, inherit=True)
+    context = Context(config, load_source("csa_digits"), workspace)
+    before = stage_key(STAGES["verify"], context)
+    assert workspace.is_current("verify", before)
+    gpu = CudaState((CudaDevice(0, "Orin", "8.7", 2**35),), "12.6")
+    monkeypatch.setattr(verify, "cuda_state", lambda: gpu)
+    assert not workspace.is_current("verify", stage_key(STAGES["verify"], context))
+    workspace.forget({"build"})
+    without = stage_key(STAGES["verify"], context)
+    monkeypatch.undo()
+    assert stage_key(STAGES["verify"], context) == without
