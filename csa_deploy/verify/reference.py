@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.intervals import share
@@ -130,7 +132,10 @@ class Arbitration:
 
 
 def arbitrate(
-    reference: Runner, candidates: Sequence[Candidate], feeds: Mapping[str, Mapping[str, np.ndarray]]
+    reference: Runner,
+    candidates: Sequence[Candidate],
+    feeds: Mapping[str, Mapping[str, np.ndarray]],
+    graph: Path | None = None,
 ) -> tuple[list[Arbitration], str]:
     """Run the worst sample of every FP32 candidate in FP64.
 
@@ -138,14 +143,15 @@ def arbitrate(
         reference: entered.
         candidates: entered.
         feeds: inputs of the worst samples by identity.
+        graph: the reference's file, where it is an ONNX graph.
 
     Returns:
         The judgements, or none and the reason why FP64 is impossible.
     """
-    if not isinstance(reference, TorchRunner):
-        return [], "the reference is an ONNX graph, and ONNX Runtime has no FP64 convolutions"
+    if not feeds:
+        return [], ""
     try:
-        double = _in_double(reference)
+        double = _in_double(reference, graph)
         found = []
         for sample, feed in feeds.items():
             exact, ours = run_padded(double, _cast(feed)), run_padded(reference, feed)
@@ -156,7 +162,7 @@ def arbitrate(
         return found, ""
     except Exception as error:  # other people's modules may hold FP32 constants, and say so in many ways
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return [], f"the module does not run in FP64: {said}"
+        return [], f"the network does not run in FP64: {said}"
 
 
 def _worst_on(sample: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
@@ -168,7 +174,11 @@ def _cast(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in feeds.items()}
 
 
-def _in_double(reference: TorchRunner) -> TorchRunner:
+def _in_double(reference: Runner, graph: Path | None) -> Runner:
+    """PyTorch in FP64; for an ONNX graph ONNX's reference, since ONNX Runtime has no FP64 convolutions."""
+    if not isinstance(reference, TorchRunner):
+        assert graph is not None
+        return ExactRunner(graph)
     inputs, outputs = (
         [TensorSpec(s.name, s.shape, s.dtype.replace("float32", "float64")) for s in specs]
         for specs in (reference.input_specs, reference.output_specs)

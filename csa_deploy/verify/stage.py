@@ -110,7 +110,7 @@ def compare(
     judgement = judge_results(results, context.config.bounds)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
-    arbitrations, reason = _arbitrate(stream, candidates, data, reference)
+    arbitrations, reason = _arbitrate(context, stream, candidates, data, reference)
     if reason:
         not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
     blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
@@ -189,13 +189,14 @@ def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> di
     return {name: [first[name], second[name]] for name in first if first[name] != second[name]}
 
 
-def _arbitrate(stream: Stream, candidates: list[Candidate], data: Dataset, reference: Runner) -> Any:
+def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], data: Dataset, reference: Runner) -> Any:
     """FP64 on the worst sample of each FP32 candidate that got the reference's tensors."""
     same = [c for c in candidates if c.precision == "fp32" and stream.given(c) == stream.preprocessing]
     worst = {m.worst(1)[0]["id"] for c in same for m in c.outputs.values()}
     shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in reference.input_specs}
     feeds = {batch.ids[0]: batch.feed(shapes) for batch in data.only(sorted(worst)).batches(1)}
-    return arbitrate(reference, same, feeds)
+    graph = context.path(context.graphs()["exported"]) if context.source.kind == "onnx" else None
+    return arbitrate(reference, same, feeds, graph)
 
 
 def _summary(judged: list[dict[str, Any]], samples: int) -> str:

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from csa_deploy.errors import UsageError
+from csa_deploy.runners import exact_runner
 from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -59,10 +60,37 @@ def test_fp64_decides(ours: float, theirs: float, blamed: str) -> None:
     assert reason == "" and found.farther == blamed
 
 
-def test_where_fp64_is_impossible_it_says_so(make_tiny: Any) -> None:
-    runner = OnnxRuntimeRunner(make_tiny().SerializeToString(), threads=1)
-    found, reason = arbitrate(runner, [], {})
-    assert found == [] and "ONNX Runtime has no FP64" in reason
+@pytest.mark.parametrize(("scale", "farther"), [(1.0, "neither"), (1.01, "candidate")])
+def test_onnx_itself_decides_in_fp64_between_two_graphs(
+    make_tiny: Any, tmp_path: Path, scale: float, farther: str
+) -> None:
+    source, other = make_tiny(), make_tiny()
+    onnx.save(source, tmp_path / "source.onnx")
+    weight = other.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(scale * numpy_helper.to_array(weight), weight.name))
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype("f4")
+    with OnnxRuntimeRunner(source.SerializeToString()) as ours, OnnxRuntimeRunner(other.SerializeToString()) as theirs:
+        candidate = Candidate("fp32", "fp32", "", theirs)
+        want = ours.run({"x": x})
+        candidate.update(want, theirs.run({"x": x}), ["s0"], None)
+        found, reason = arbitrate(ours, [candidate], {"s0": {"x": x}}, tmp_path / "source.onnx")
+    assert reason == "" and {judged.farther for judged in found} == {farther}
+    assert all(judged.reference_error < 1e-5 for judged in found)
+
+
+def test_where_fp64_is_impossible_it_says_so(make_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, feeds = make_tiny(), {"s0": {"x": np.zeros((1, 3, 16, 16), "f4")}}
+    onnx.save(model, tmp_path / "a.onnx")
+    runner = OnnxRuntimeRunner(model.SerializeToString(), threads=1)
+    monkeypatch.setattr(exact_runner, "MOST_MACS", 1)
+    found, reason = arbitrate(runner, [], feeds, tmp_path / "a.onnx")
+    assert found == [] and "multiply-accumulates would take" in reason
+    monkeypatch.undo()
+    half = model.graph.initializer[0]
+    half.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(half).astype(np.float16), half.name))
+    onnx.save(model, tmp_path / "b.onnx")
+    assert "not FP32 throughout" in arbitrate(runner, [], feeds, tmp_path / "b.onnx")[1]
+    assert arbitrate(runner, [], {}, tmp_path / "b.onnx") == ([], "")
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray, trained: bool = True) -> Any:

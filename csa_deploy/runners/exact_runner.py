@@ -1,0 +1,98 @@
+"""Runs an ONNX graph in FP64 with ONNX's own reference implementation: slow, and independent of every other backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+
+MOST_MACS = 25e9
+"""Multiply-accumulates up to which it is worth waiting for: about 2 s each 1e9 on one core (measured)."""
+
+
+class ExactRunner:
+    """An FP32 graph, all of whose FP32 tensors are FP64 here.
+
+    Args:
+        path: the graph.
+
+    Raises:
+        UsageError: the graph holds other floating-point types, whose rounding FP64 would not show, or is too large.
+    """
+
+    name = "ONNX reference, FP64"
+    host_threads = 1
+
+    def __init__(self, path: Path) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        model = onnx.load(path)
+        macs = graph_statistics(model).macs
+        if macs > MOST_MACS:
+            raise UsageError(f"{macs / 1e9:.0f} G multiply-accumulates would take ONNX's reference minutes in FP64")
+        if any(t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for t in model.graph.initializer):
+            raise UsageError("the graph is not FP32 throughout, so FP64 would compute something else")
+        _to_double(model)
+        self.input_specs, self.output_specs = (
+            tuple(_spec(value) for value in values) for values in (model.graph.input, model.graph.output)
+        )
+        self._evaluator = ReferenceEvaluator(model)
+
+    def describe(self) -> dict[str, Any]:
+        """What executes."""
+        executes = "the ONNX graph in FP64, by ONNX's reference implementation"
+        return {"backend": "onnx", "version": onnx.__version__, "provider": "CPU", "threads": 1, "executes": executes}
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Execute once; see :class:`csa_deploy.runners.base.Runner`."""
+        check_feeds(self.input_specs, feeds)
+        results: Any = self._evaluator.run(None, dict(feeds))
+        return {spec.name: np.asarray(result) for spec, result in zip(self.output_specs, results, strict=True)}
+
+    def __enter__(self) -> ExactRunner:
+        """Nothing to open."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+
+def _to_double(model: onnx.ModelProto) -> None:
+    """FP32 becomes FP64 wherever it is a value; Resize's scales stay, since the standard has them in FP32."""
+    graph = model.graph
+    scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+    for tensor in _tensors(graph, scales):
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.DOUBLE
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def _tensors(graph: onnx.GraphProto, without: set[str]) -> Iterator[TensorProto]:
+    """Initializers and the tensors of nodes' attributes, but for the named values."""
+    yield from (tensor for tensor in graph.initializer if tensor.name not in without)
+    for node in graph.node:
+        if not without.intersection(node.output):
+            yield from (a.t for a in node.attribute if a.type == AttributeProto.TENSOR)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    return TensorSpec(value.name, shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
