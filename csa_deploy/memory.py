@@ -14,8 +14,8 @@ def peak_memory() -> int:
 
     ``getrusage`` would answer with the memory of the process that started this one, where that had more.
     """
-    if _STATUS.is_file():
-        kib = next(line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    lines = _STATUS.read_text().splitlines() if _STATUS.is_file() else []
+    for kib in (line.split()[1] for line in lines if line.startswith("VmHWM:")):
         return int(kib) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

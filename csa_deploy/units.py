@@ -63,7 +63,22 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-SHARES = ("top1", "top5", "top1_agreement", "top5_agreement", "top1_drop", "top5_drop", "pixel_agreement", "mean_iou")
+def probability(value: Any) -> str:
+    """A p-value."""
+    return NONE if value is None else f"{float(value):.2g}"
+
+
+SHARES = (
+    "top1",
+    "top5",
+    "top1_agreement",
+    "top5_agreement",
+    "top1_drop",
+    "top5_drop",
+    "pixel_agreement",
+    "mean_iou",
+    "finite",
+)
 
 
 def metric(value: Any, name: str) -> str:

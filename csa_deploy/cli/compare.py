@@ -48,23 +48,26 @@ def _compared(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any])
     """Latency and accuracy, each as far as both runs hold it."""
     from csa_deploy.errors import UsageError
     from csa_deploy.verify.across import compare_results
-    from csa_deploy.verify.results import read_results
-    from csa_deploy.verify.stage import SAMPLES
+    from csa_deploy.verify.results import read_results, stored_results
 
-    data: dict[str, Any] = {"schema_version": 1, "a": str(run_a), "b": str(run_b)}
-    samples = [run / SAMPLES for run in (run_a, run_b)]
-    verified = all(path.is_file() for path in samples)
+    for run in (run_a, run_b):
+        if not (run / "manifest.json").is_file():
+            raise UsageError(f"{run}: no workspace of a run", fix="give the folder that `csa-deploy run` worked in")
+    data: dict[str, Any] = {"schema_version": 1, "a": str(run_a), "b": str(run_b), "not_compared": []}
+    samples = [stored_results(run) for run in (run_a, run_b)]
+    without = [str(run) for run, path in zip((run_a, run_b), samples, strict=True) if not path.is_file()]
     try:
         data |= _latency(run_a, run_b, measure, settings)
     except UsageError as error:
-        if measure or not verified:
-            raise
-        data |= {"not_compared": [{"what": "latency", "reason": error.message}]}
-    if verified:
-        data["accuracy"] = compare_results(*map(read_results, samples))
+        if measure or without:
+            said = f"; no stored comparison in {' and '.join(without)} either" if without else ""
+            raise UsageError(error.message + said, fix=error.fix) from error
+        data["not_compared"] = [{"what": "latency", "reason": error.message}]
+    if without:
+        reason = f"no stored comparison in {' and '.join(without)}"
+        data["not_compared"].append({"what": "accuracy", "reason": reason})
     else:
-        without = next(run for run, path in zip((run_a, run_b), samples, strict=True) if not path.is_file())
-        data["not_compared"].append({"what": "accuracy", "reason": f"{without}: no stored comparison of a run"})
+        data["accuracy"] = compare_results(*map(read_results, samples))
     return data
 
 
@@ -120,7 +123,9 @@ def _accuracy_table(data: dict[str, Any]) -> Any:
     from csa_deploy import units
     from csa_deploy.report.labels import label_of
 
-    table = _table("accuracy", ("", "output", "metric", "A", "B", "change (95 % interval)", "B is", "lost, gained"), 3)
+    table = _table(
+        "accuracy", ("", "output", "metric", "A", "B", "change (95 % interval)", "p", "B is", "lost, gained"), 3
+    )
     for row in data["rows"]:
         moved = [f"{sign}{escape(i)}" for sign, key in (("-", "lost"), ("+", "gained")) for i in row[key]]
         table.add_row(
@@ -129,6 +134,7 @@ def _accuracy_table(data: dict[str, Any]) -> Any:
             row["metric"],
             *(units.metric(row[side], row["metric"]) for side in ("a", "b")),
             units.change(row["difference"], row["interval"], row["metric"]),
+            units.probability(row["p_value"]),
             _styled(row["outcome"]),
             " ".join(moved),
         )

@@ -32,6 +32,7 @@ def evaluate(
     from csa_deploy.errors import UsageError
     from csa_deploy.stages import Stage
     from csa_deploy.verify.evaluate import evaluate as measure
+    from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
     from csa_deploy.workspace import dump_json
 
@@ -52,6 +53,7 @@ def evaluate(
         "network": config.network,
         "data": {"name": data.name, "sha256": data.fingerprint()},
         "runner": described,
+        "notes": one_class(data.labels),
         **found.to_json(),
     }
     if as_json:
@@ -75,6 +77,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    for note in result["notes"]:
+        console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
     if result["not_finite"]:
         console.out.print(f"not finite on {len(result['not_finite'])} samples, such as {result['not_finite'][0]}")
 

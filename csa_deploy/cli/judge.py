@@ -52,15 +52,15 @@ def judge(
 
 def _file(run: str | None, settings: dict[str, Any]) -> Path:
     from csa_deploy.cli.session import resolve
-    from csa_deploy.verify.stage import SAMPLES
+    from csa_deploy.verify.results import stored_results
 
     given = Path(run) if run else None
     if given and given.suffix == ".npz":
         return given
     if given and (given / "manifest.json").is_file():
-        return given / SAMPLES
+        return stored_results(given)
     where = {k: v for k, v in settings.items() if k == "workspace"}
-    return resolve(run, where, inherit=False)[1] / SAMPLES
+    return stored_results(resolve(run, where, inherit=False)[1])
 
 
 def _bounds(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:

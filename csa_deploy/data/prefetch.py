@@ -3,7 +3,7 @@
 Beside a network that computes on every core, threads that read ahead would cost it more than their own time, as its
 threads wait for one another whenever one of them has to share its core. Reading at a lower priority is no way out: a
 thread that the system holds back may hold Python's lock. So the two take turns there: a few samples are read on all
-cores, then the network has the cores to itself. Where it leaves cores free, samples are read on those meanwhile.
+cores, then the network has the cores to itself. Where it leaves enough cores free, samples are read on those meanwhile.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ def ahead(
         function: what to do with an item.
         items: taken one by one, in the caller's thread.
         count: of results ready or under way.
-        free_cores: cores that the caller leaves idle between taking results. 0: nothing is done between them.
+        free_cores: cores that the caller leaves idle between taking results. If they are less than half of
+            :data:`WORKERS`, nothing is done between them: all cores in turns are faster than few all the time.
 
     Raises:
         Exception: of ``function``, where its result would have come.
     """
-    pool = ThreadPoolExecutor(min(free_cores, WORKERS) or WORKERS, thread_name_prefix="csa-deploy-data")
+    beside = 2 * free_cores >= WORKERS
+    pool = ThreadPoolExecutor(min(free_cores, WORKERS) if beside else WORKERS, thread_name_prefix="csa-deploy-data")
     source, waiting = iter(items), deque[Future[Result]]()
     try:
         while True:
-            if free_cores or not waiting:
+            if beside or not waiting:
                 waiting.extend(pool.submit(function, item) for item in islice(source, count - len(waiting)))
             if not waiting:
                 return
-            if not free_cores:
+            if not beside:
                 wait(waiting)
             yield waiting.popleft().result()
     finally:

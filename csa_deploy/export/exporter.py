@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ def export_module(
             return Exported(model, "dynamo", opset, notes)
         reason = f"the dynamo exporter made opset {found} where {opset} was asked for"
     except Exception as error:  # the exporter raises many types, torch's own among them
+        _pass_on_interrupt(error)
         reason = f"the dynamo exporter failed: {_one_line(error)}"
     if exporter == "dynamo":
         raise UsageError(reason, fix="use --exporter auto, or change the module where the message says")
@@ -91,6 +93,7 @@ def _fallback(
     try:
         return Exported(_torchscript(module, inputs, outputs, opset, notes), "torchscript", opset, notes)
     except Exception as error:  # the exporter raises many types
+        _pass_on_interrupt(error)
         said = "; ".join([*notes, f"the TorchScript exporter failed: {_one_line(error)}"])
         raise UsageError(
             f"the network cannot be exported: {said}", fix="change the module where the message says"
@@ -182,6 +185,17 @@ def _quiet() -> Iterator[None]:
             quiet.setLevel(level)
 
 
+def _pass_on_interrupt(error: BaseException | None) -> None:
+    """Raise the KeyboardInterrupt that a library made an error of its own (dynamo's import does)."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
 def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch colours its messages
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

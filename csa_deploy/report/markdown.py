@@ -64,11 +64,16 @@ def _accuracy(data: dict[str, Any]) -> list[str]:
             *(r[key] for key in ("output", "metric")),
             *(units.metric(r[key], r["metric"]) for key in ("a", "b")),
             units.change(r["difference"], r["interval"], r["metric"]),
+            units.probability(r["p_value"]),
             r["outcome"],
+            " ".join([*(f"-{i}" for i in r["lost"]), *(f"+{i}" for i in r["gained"])]),
         )
         for r in data["rows"]
     )
-    lines = ["", *_table(("", "output", "metric", "A", "B", "change, 95 % interval", "B is"), rows)]
+    lines = [
+        "",
+        *_table(("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained"), rows),
+    ]
     return [*lines, *_limits(data)]
 
 

@@ -13,16 +13,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from csa_deploy.verify.intervals import Interval, bootstrap, mcnemar, paired_difference
+from csa_deploy.verify.intervals import FEWEST, Interval, bootstrap, mcnemar, paired_difference
 from csa_deploy.verify.results import OutputColumns, Results
 from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED, snr
 
 Columns = Mapping[str, np.ndarray]
 
-SHARES = {"top1": "top1", "top5": "top5", "top1_agreement": "agrees", "top5_agreement": "agrees_top5"}
+SHARES = {
+    "finite": "finite",
+    "top1": "top1",
+    "top5": "top5",
+    "top1_agreement": "agrees",
+    "top5_agreement": "agrees_top5",
+}
 MINIMUM_EFFECT = {"snr_db": 0.1, "kl_divergence": 1e-6}
 """Smallest change that counts, in dB and nats; any change of a share does."""
-_LOWER_IS_BETTER = ("kl_divergence",)
+_LOWER_IS_BETTER = ("kl_divergence", "mean_abs_error")
 _ENERGIES = ("signal", "noise")
 _NAMED = 5  # samples named per direction
 _SAME_REFERENCE = 1e-3  # relative difference of the outputs' energies; rounding alone gives 1e-6
@@ -35,8 +41,8 @@ class Change:
     Attributes:
         label: the candidate.
         output: tensor name.
-        metric: as in budgets; shares in 0..1.
-        samples: compared in both runs.
+        metric: as in budgets, and ``finite`` where an output is not; shares in 0..1.
+        samples: compared in both runs; all but shares count only those whose outputs are finite in both.
         a: value in the first run.
         b: value in the second run.
         interval: 95 % confidence interval of ``b - a``; None where the method gives none.
@@ -67,12 +73,12 @@ class Change:
     def outcome(self) -> Literal["better", "worse", "no difference", "undecided"]:
         """Whether B is better: when the interval excludes 0 and the change is at least the smallest that counts.
 
-        Without interval only an infinite change is one.
+        Without interval only an infinite change is one, and not on a few samples.
         """
         if abs(self.difference) < MINIMUM_EFFECT.get(self.metric, 0.0):
             return "no difference"
         low, high = self.interval or (self.difference, self.difference)
-        if self.interval is None and math.isfinite(self.difference):
+        if self.interval is None and (math.isfinite(self.difference) or self.samples < FEWEST):
             return "undecided" if self.difference else "no difference"
         if low <= 0 <= high:
             return "no difference"
@@ -90,30 +96,50 @@ def compare_results(a: Results, b: Results) -> dict[str, Any]:
         ``method``, ``caveats`` (why the two are not alike), ``rows`` (:class:`Change` as JSON) and ``not_compared``
         (what and reason).
     """
-    common = [identity for identity in a.ids if identity in set(b.ids)]
-    caveats = _caveats(a, b, common)
-    rows: list[Change] = []
-    missing: dict[str, str] = {}
+    there = set(b.ids)
+    common = [identity for identity in a.ids if identity in there]
     if not common:
-        missing["accuracy"] = "the two runs have no sample in common"
+        lacking = [{"what": "accuracy", "reason": "the two runs have no sample in common"}]
+        return {"method": "nothing compared", "caveats": _caveats(a, b, common), "rows": [], "not_compared": lacking}
+    caveats, missing = _caveats(a, b, common), dict[str, str]()
+    rows: list[Change] = []
     outputs_a, outputs_b = _outputs(a, common), _outputs(b, common)
-    for label, output in outputs_a if common else ():
-        if (label, output) not in outputs_b:
-            missing[label] = "not compared in both runs"
+    for label, output in dict.fromkeys([*outputs_a, *outputs_b]):
+        what = f"{label}, output '{output}'"
+        sides = outputs_a.get((label, output)), outputs_b.get((label, output))
+        first, second = sides
+        if first is None or second is None:
+            missing[what] = f"only in {'A' if second is None else 'B'}"
             continue
-        sides = outputs_a[label, output], outputs_b[label, output]
-        if not _same_reference(*sides):
+        if reason := _unlike(first, second):
+            missing[what] = reason
+            continue
+        if not _same_reference(first, second):
             caveats.append(f"{label}: the reference itself answers otherwise in B: other weights or preprocessing")
-        rows += _changes(label, output, common, *sides)
-    missing |= {label: "not compared in both runs" for label, _ in outputs_b if label not in {k for k, _ in outputs_a}}
+        rows += _changes(label, output, common, first, second)
+        for metric in sorted(_defined(first) ^ _defined(second)):
+            missing[f"{what}: {metric}"] = f"only in {'A' if metric in _defined(first) else 'B'}"
+    least = f"{MINIMUM_EFFECT['snr_db']:g} dB or {MINIMUM_EFFECT['kl_divergence']:g} nats"
+    method = f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A"
     return {
-        "method": f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A; changes below "
-        + " and ".join(f"{least:g} of {metric}" for metric, least in MINIMUM_EFFECT.items())
-        + " do not count",
+        "method": f"{method}; changes below {least} do not count",
         "caveats": list(dict.fromkeys(caveats)),
         "rows": [row.to_json() for row in rows],
         "not_compared": [{"what": what, "reason": reason} for what, reason in missing.items()],
     }
+
+
+def _unlike(a: OutputColumns, b: OutputColumns) -> str:
+    """Why two outputs of one name are not the same kind of output; empty when they are."""
+    if a.classes != b.classes:
+        return f"{a.classes} classes in A, {b.classes} in B"
+    maps = ["pixel_agreement" in side.columns for side in (a, b)]
+    return "" if maps[0] == maps[1] else "a map in one run, none in the other"
+
+
+def _defined(output: OutputColumns) -> set[str]:
+    """Shares and means that an output has."""
+    return {m for m, c in SHARES.items() if c in output.columns} | {m for m in MEANS if m in output.columns}
 
 
 def _outputs(results: Results, ids: list[str]) -> dict[tuple[str, str], OutputColumns]:
@@ -151,17 +177,25 @@ def _differs(first: Any, second: Any) -> bool:
 
 
 def _same_reference(a: OutputColumns, b: OutputColumns) -> bool:
+    """By the energies of its outputs, which are known where the candidate's are finite."""
     first, second = a.columns["signal"], b.columns["signal"]
-    return bool(np.allclose(first, second, rtol=_SAME_REFERENCE, atol=0.0, equal_nan=True))
+    known = np.isfinite(first) & np.isfinite(second)
+    return bool(np.allclose(first[known], second[known], rtol=_SAME_REFERENCE, atol=0.0))
 
 
 def _changes(label: str, output: str, ids: list[str], a: OutputColumns, b: OutputColumns) -> Iterator[Change]:
     first, second = a.columns, b.columns
+    finite = (first["finite"] > 0) & (second["finite"] > 0)
     for metric, column in SHARES.items():
-        if column in first and column in second:
+        if column in first and column in second and not (metric == "finite" and finite.all()):
             yield _share(label, output, metric, ids, first[column] > 0, second[column] > 0)
-    yield _decibels(label, output, first, second)
-    for metric in MEANS:
+    if not finite.any():
+        return
+    first, second = ({n: v[finite] for n, v in side.items()} for side in (first, second))
+    decibels = _decibels(label, output, first, second)
+    yield decibels
+    means = MEANS if math.isfinite(decibels.a) or math.isfinite(decibels.b) else (*MEANS, "mean_abs_error")
+    for metric in means:  # where no sample has energy, the error alone tells
         if metric in first and metric in second:
             yield _mean(label, output, metric, first[metric], second[metric])
 
@@ -195,13 +229,12 @@ def _decibels(label: str, output: str, a: Columns, b: Columns) -> Change:
 
 def _change_in_decibels(sums: Columns) -> np.ndarray:
     """Per resample B's signal-to-noise ratio less A's."""
-    floor = np.finfo(np.float64).tiny  # a resample may hold none of the samples that differ
-    a, b = (sums[f"{side}signal"] / np.maximum(sums[f"{side}noise"], floor) for side in "ab")
-    return 10.0 * np.log10(b / a)
+    floor = np.finfo(np.float64).tiny  # a resample may hold none of the samples that differ, or that have energy
+    logs = {name: np.log10(np.maximum(values, floor)) for name, values in sums.items()}
+    return 10.0 * (logs["bsignal"] - logs["bnoise"] - logs["asignal"] + logs["anoise"])
 
 
 def _mean(label: str, output: str, metric: str, a: np.ndarray, b: np.ndarray) -> Change:
     change = b - a
-    finite = bool(np.isfinite(change).all())
-    interval = bootstrap({"sum": change}, lambda sums: sums["sum"] / len(change)) if finite else None
+    interval = bootstrap({"sum": change}, lambda sums: sums["sum"] / len(change))
     return Change(label, output, metric, len(a), float(a.mean()), float(b.mean()), interval, BOOTSTRAP)

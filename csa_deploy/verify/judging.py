@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
@@ -92,10 +94,16 @@ def judge_results(results: Results, bounds: Bounds) -> Judgement:
     return Judgement(candidates, accuracy, results.partial, _notes(results, candidates, accuracy))
 
 
+def one_class(labels: np.ndarray | None) -> list[str]:
+    """A note where all samples have the same label; else none."""
+    if labels is None or len(labels) < 2 or len(set(labels.tolist())) > 1:
+        return []
+    return ["all samples are of one class, so accuracy says nothing about the others"]
+
+
 def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccuracy | None) -> list[str]:
     notes = [results.partial] if results.partial else []
-    if results.labels is not None and len(results.labels) > 1 and len(set(results.labels.tolist())) == 1:
-        notes.append("all samples are of one class, so accuracy says nothing about the others")
+    notes += one_class(results.labels)
     if accuracy and accuracy.verdict != "pass":
         expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
         notes.append(accuracy.statement + expected)

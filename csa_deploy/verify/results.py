@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from csa_deploy.verify.metrics import worst
 from csa_deploy.verify.summary import Estimate, summarise
 
 SCHEMA_VERSION = 3
+SAMPLES = "verify/samples.npz"
+PARTIAL = "verify/partial.npz"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,16 @@ class Results:
         return buffer.getvalue()
 
 
+def stored_results(root: Path) -> Path:
+    """The file with a workspace's results: of the last finished comparison, else of one that was interrupted."""
+    finished, partial = root / SAMPLES, root / PARTIAL
+    if partial.is_file() and not finished.is_file():
+        return partial
+    if partial.is_file():
+        logger.warning("a later comparison was interrupted; its results are in %s, here are those before it", partial)
+    return finished
+
+
 def read_results(path: Path) -> Results:
     """Read stored results.
 
@@ -142,7 +156,11 @@ def read_results(path: Path) -> Results:
             meta = json.loads(str(file["meta"]))
             candidates = tuple(_candidate(file, described) for described in meta.pop("candidates"))
             labels = file["label"] if "label" in file.files else None
-            return Results(tuple(map(str, file["id"])), labels, candidates, meta)
+            ids = tuple(map(str, file["id"]))
+            columns = [v for c in candidates for o in c.outputs for v in o.columns.values()]
+            if {len(v) for v in (*columns, *([] if labels is None else [labels]))} - {len(ids)}:
+                raise ValueError("columns of unequal length")
+            return Results(ids, labels, candidates, meta)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", fix="run `csa-deploy verify` first") from None
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:

@@ -19,7 +19,7 @@ from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
-from csa_deploy.verify.results import Results
+from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
 from csa_deploy.verify.stream import Stream
 from csa_deploy.workspace import StageOutput, sha256_of, write_atomic
 
@@ -29,20 +29,30 @@ if TYPE_CHECKING:
     from csa_deploy.runners.base import Runner
 
 logger = logging.getLogger(__name__)
-SAMPLES = "verify/samples.npz"
-PARTIAL = "verify/partial.npz"
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the comparison besides settings and versions; where an engine was built, also who could run it."""
-    engines = {"devices": [d.name for d in cuda_state().devices]} if context.workspace.stage("build") else {}
+    """What decides the comparison besides settings and versions; where engines run here, also the GPU."""
     return {
-        **engines,
+        "devices": _devices(context),
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
         "candidates": [sha256_of(Path(given)) for given in context.config.candidate],
     }
+
+
+def _devices(context: Context) -> list[str]:
+    """The GPUs that the engines run on: those here, or where there are none those of the stored comparison.
+
+    So engines that could not run are compared once a GPU is there, and what a GPU gave stays where there is none.
+    """
+    workspace = context.workspace
+    engines = workspace.record("build")["engines"].values() if workspace.stage("build") else ()
+    if all(engine["backend"] == "trtexec" for engine in engines):
+        return []
+    here = [device.name for device in cuda_state().devices]
+    return here or (workspace.record("verify").get("devices", []) if workspace.stage("verify") else [])
 
 
 def preflight(context: Context) -> None:
@@ -132,6 +142,7 @@ def compare(
         "candidates": judged,
         "arbitration": [a.to_json() for a in arbitrations],
         "localization": [e.to_json() for e in explained],
+        "devices": [device.name for device in cuda_state().devices],
         "not_measured": not_measured + unexplained,
     }
     path = context.scratch / "samples.npz"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.prefetch import ahead
+from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -160,10 +160,15 @@ def test_ahead_and_a_caller_that_leaves_no_core_free_take_turns() -> None:
 
 
 def test_ahead_works_on_the_cores_that_the_caller_leaves_free() -> None:
-    begun: list[int] = []
-    results = ahead(lambda item: begun.append(item) or item, range(6), count=2, free_cores=1)
+    """The second item waits for the caller, who has the first one: it is read meanwhile, or it waits in vain."""
+    caller_has_first, met = threading.Event(), []
+
+    def work(item: int) -> int:
+        if item == 1:
+            met.append(caller_has_first.wait(5))
+        return item
+
+    results = ahead(work, range(4), count=2, free_cores=WORKERS)
     assert next(results) == 0
-    results_before = len(begun)
-    time.sleep(0.05)
-    assert results_before <= len(begun) == 2, "the second item is read while the caller has the first"
-    assert list(results) == [1, 2, 3, 4, 5]
+    caller_has_first.set()
+    assert list(results) == [1, 2, 3] and met == [True]

@@ -87,7 +87,64 @@ def test_identical_outputs_are_better_than_any_noise() -> None:
     assert rows(results(noise=0.0), results(noise=0.0))["snr_db"]["outcome"] == "no difference"
 
 
+def with_columns(of: Results, **columns: Any) -> Results:
+    output = of.candidates[0].outputs[0]
+    made = OutputColumns(output.name, output.classes, {**output.columns, **columns})
+    return replace(of, candidates=(replace(of.candidates[0], outputs=(made,)),))
+
+
+def test_all_the_noise_in_one_sample_decides_nothing() -> None:
+    """Most resamples of such a set hold it once or not at all: the interval is wide, finite and around 0."""
+    one = np.zeros(400)
+    one[0] = 1e-6
+    a, b = with_columns(results(), noise=one), with_columns(results(), noise=one / 4)
+    for first, second in ((a, b), (b, a)):
+        found = rows(first, second)["snr_db"]
+        assert abs(found["difference"]) == pytest.approx(6.02, abs=0.01) and found["outcome"] == "no difference"
+        assert np.isfinite(found["interval"]).all()
+
+
+def test_outputs_that_are_not_finite_are_counted_and_named() -> None:
+    def spoilt(count: int) -> Results:
+        draw = np.random.default_rng(0)
+        want = draw.standard_normal((400, 10)).astype("f4")
+        got = want + 1e-3
+        got[:count] = np.nan
+        metrics = OutputMetrics("y")
+        metrics.update(want, got, [f"s{i}" for i in range(400)], want.argmax(axis=1))
+        candidate = CandidateColumns("int8", "int8", (OutputColumns("y", 10, metrics.columns),))
+        return replace(results(), candidates=(candidate,))
+
+    found = compare_results(spoilt(1), spoilt(30))
+    assert found["caveats"] == [], "the reference is the same"
+    by_metric = {row["metric"]: row for row in found["rows"]}
+    assert by_metric["finite"]["outcome"] == by_metric["top1"]["outcome"] == "worse"
+    assert by_metric["finite"]["lost"] == ("s1", "s2", "s3", "s4", "s5")
+    assert by_metric["snr_db"]["outcome"] == "no difference" and by_metric["snr_db"]["samples"] == 370
+    assert "finite" not in rows(results(), results())
+
+
+def test_without_energy_the_error_alone_tells() -> None:
+    none, error = np.zeros(400), np.abs(np.random.default_rng(1).standard_normal(400))
+    a, b = (with_columns(results(), signal=none, mean_abs_error=scale * error) for scale in (1, 10))
+    assert rows(a, b)["mean_abs_error"]["outcome"] == "worse"
+    assert rows(b, a)["mean_abs_error"]["outcome"] == "better"
+
+
+def test_other_kinds_of_outputs_and_missing_metrics_are_not_compared() -> None:
+    output = results().candidates[0].outputs[0]
+    other = replace(results().candidates[0], outputs=(replace(output, classes=6),))
+    said = compare_results(results(), replace(results(), candidates=(other,)))
+    assert said["rows"] == []
+    assert said["not_compared"] == [{"what": "int8, output 'y'", "reason": "10 classes in A, 6 in B"}]
+    columns = {n: v for n, v in output.columns.items() if n not in ("top1", "reference_top1")}
+    bare = replace(results().candidates[0], outputs=(OutputColumns("y", 10, columns),))
+    missing = compare_results(results(), replace(results(), candidates=(bare,), labels=None))["not_compared"]
+    assert missing == [{"what": "int8, output 'y': top1", "reason": "only in A"}]
+
+
 def test_few_samples_are_undecided() -> None:
+    assert rows(results(count=2), results(noise=0.0, count=2))["snr_db"]["outcome"] == "undecided"
     assert rows(results(count=9), results(noise=1e-1, count=9))["snr_db"]["outcome"] == "undecided"
 
 
@@ -119,7 +176,10 @@ def test_candidates_and_samples_that_one_run_lacks_are_not_compared() -> None:
     a, b = results(), results()
     b = replace(b, candidates=(replace(b.candidates[0], label="fp16"),))
     found = compare_results(a, b)["not_compared"]
-    assert [entry["what"] for entry in found] == ["int8", "fp16"]
+    assert found == [
+        {"what": "int8, output 'y'", "reason": "only in A"},
+        {"what": "fp16, output 'y'", "reason": "only in B"},
+    ]
     apart = replace(results(), ids=tuple(f"t{i}" for i in range(400)))
     said = compare_results(results(), apart)
     assert said["rows"] == [] and said["not_compared"] == [
@@ -130,6 +190,9 @@ def test_candidates_and_samples_that_one_run_lacks_are_not_compared() -> None:
 def test_the_command_compares_accuracy_where_both_runs_have_it(tmp_path: Path, csa: Any) -> None:
     for name, given in (("a", results()), ("b", results(wrong=range(12))), ("c", None)):
         (tmp_path / name / "verify").mkdir(parents=True)
+        (tmp_path / name / "manifest.json").write_text(
+            '{"schema_version": 1, "config": {"network": "n"}, "stages": {}}'
+        )
         if given is not None:
             (tmp_path / name / "verify" / "samples.npz").write_bytes(given.to_bytes())
     shown = csa(tmp_path, "compare", "a", "b")
@@ -140,10 +203,17 @@ def test_the_command_compares_accuracy_where_both_runs_have_it(tmp_path: Path, c
     markdown = csa(tmp_path, "compare", "a", "b", "--format", "markdown").stdout
     assert "| int8 graph | y | top1 | 99.75 % | 96.75 % |" in markdown
     refused = csa(tmp_path, "compare", "a", "c")
-    assert refused.returncode == 2 and "no stored profile" in refused.stderr
+    assert refused.returncode == 2 and "no stored comparison in c either" in refused.stderr
+    elsewhere = csa(tmp_path, "compare", "a", "nowhere")
+    assert elsewhere.returncode == 2 and "nowhere: no workspace of a run" in elsewhere.stderr
+    (tmp_path / "c" / "verify" / "partial.npz").write_bytes(results(total=800).to_bytes())
+    partial = csa(tmp_path, "compare", "a", "c")
+    assert partial.returncode == 0 and "B is partial: 400 of 800 samples" in partial.stdout
+    judged = csa(tmp_path, "judge", "c")
+    assert judged.returncode == 0 and "c/verify/partial.npz: undecided" in judged.stdout
 
 
 def test_the_command_on_a_real_run(digits: Any, csa: Any) -> None:
     data = json.loads(csa(digits.cwd, "compare", digits.root, digits.root, "--format", "json").stdout)
-    assert data["rows"] or data["not_compared"]
+    assert data.get("rows") or data["not_compared"]
     assert {r["outcome"] for r in data["accuracy"]["rows"]} == {"no difference"}
