@@ -18,6 +18,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
+from csa_deploy.export.interrupts import interrupts_wait, pass_on_interrupt
 from csa_deploy.export.scopes import keep_scopes, scopes_from_names, scopes_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def export_module(
             return Exported(model, "dynamo", opset, notes)
         reason = f"the dynamo exporter made opset {found} where {opset} was asked for"
     except Exception as error:  # the exporter raises many types, torch's own among them
-        _pass_on_interrupt(error)
+        pass_on_interrupt(error)
         reason = f"the dynamo exporter failed: {_one_line(error)}"
     if exporter == "dynamo":
         raise UsageError(reason, fix="use --exporter auto, or change the module where the message says")
@@ -93,7 +94,7 @@ def _fallback(
     try:
         return Exported(_torchscript(module, inputs, outputs, opset, notes), "torchscript", opset, notes)
     except Exception as error:  # the exporter raises many types
-        _pass_on_interrupt(error)
+        pass_on_interrupt(error)
         said = "; ".join([*notes, f"the TorchScript exporter failed: {_one_line(error)}"])
         raise UsageError(
             f"the network cannot be exported: {said}", fix="change the module where the message says"
@@ -105,7 +106,7 @@ def _dynamo(
 ) -> onnx.ModelProto:
     import torch
 
-    with _quiet():
+    with _quiet(), interrupts_wait():
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -147,7 +148,7 @@ def _torchscript(
 ) -> onnx.ModelProto:
     import torch
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), interrupts_wait():
         path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             module,
@@ -183,16 +184,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for quiet, level in before:
             quiet.setLevel(level)
-
-
-def _pass_on_interrupt(error: BaseException | None) -> None:
-    """Raise the KeyboardInterrupt that a library made an error of its own (dynamo's import does)."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(error: Exception) -> str:
