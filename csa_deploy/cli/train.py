@@ -72,8 +72,8 @@ class TrainCommand(TyperCommand):
         return super().parse_args(ctx, modern(args))
 
 
-def _option(help_text: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, show_default=False)
+def _option(help_text: str, *names: str, least: int | None = None) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False, min=least)
 
 
 @flags("train")
@@ -103,7 +103,7 @@ def train(
     qat: Annotated[
         bool, _option("Fine-tune the INT8 graph of the workspace (recipe qat) instead of training.", "--qat")
     ] = False,
-    epochs: Annotated[int | None, _option("Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, _option("Instead of the recipe's.", least=1)] = None,
     warmup_epochs: Annotated[float | None, _option("Instead of the recipe's.")] = None,
     lr: Annotated[float | None, _option("Peak learning rate instead of the recipe's.")] = None,
     min_lr: Annotated[float | None, _option("Last learning rate instead of the recipe's.")] = None,
@@ -112,32 +112,33 @@ def train(
     layer_scale: Annotated[float | None, _option("Initial layer scale instead of the recipe's.")] = None,
     ema_decay: Annotated[float | None, _option("Instead of the recipe's.")] = None,
     ema: Annotated[
-        bool, _option("Keep an average of the weights; default: as the recipe says.", "--ema/--no-ema")
-    ] = True,
-    batch_size: Annotated[int | None, _option("Images per device and step; default: fits the global batch.")] = None,
-    accumulate: Annotated[int | None, _option("Steps per update; default: fits the global batch.")] = None,
-    nodes: Annotated[int | None, _option("Machines; torchrun and SLURM are recognised.")] = None,
-    devices: Annotated[int | None, _option("GPUs (or CPU processes) per machine; default: all GPUs.")] = None,
+        bool | None, _option("Keep an average of the weights; default: as the recipe says.", "--ema/--no-ema")
+    ] = None,
+    batch_size: Annotated[
+        int | None, _option("Images per device and step; default: by the global batch.", least=1)
+    ] = None,
+    accumulate: Annotated[int | None, _option("Steps per update; default: fits the global batch.", least=1)] = None,
+    nodes: Annotated[int | None, _option("Machines; torchrun and SLURM are recognised.", least=1)] = None,
+    devices: Annotated[int | None, _option("GPUs (or CPU processes) per machine; default: all GPUs.", least=1)] = None,
     accelerator: Annotated[str, _option("auto, cpu or cuda.")] = "auto",
     amp: Annotated[bool, _option("bfloat16 mixed precision; default: no.", "--amp/--no-amp")] = False,
     sync_bn: Annotated[bool, _option("BatchNorm over all devices; default: yes.", "--sync-bn/--no-sync-bn")] = True,
     size: Annotated[str | None, _option("Input size, SIDE or HEIGHTxWIDTH; default: the network's.")] = None,
     class_map: Annotated[Path | None, _option("Text file: one class folder per line, in label order.")] = None,
-    workers: Annotated[int | None, _option("Processes that decode images.")] = None,
-    threads: Annotated[int | None, _option("CPU threads of PyTorch; default: the machine's cores.")] = None,
-    seed: Annotated[int, _option("Seed of every random choice; default 0.")] = 0,
-    evaluate_every: Annotated[int, _option("Epochs between evaluations; default 5.")] = 5,
+    workers: Annotated[int | None, _option("Processes that decode images.", least=0)] = None,
+    threads: Annotated[int | None, _option("CPU threads of PyTorch; default: the machine's cores.", least=1)] = None,
+    seed: Annotated[int, _option("Seed of every random choice; default 0.", least=0)] = 0,
+    evaluate_every: Annotated[int, _option("Epochs between evaluations; default 5.", least=1)] = 5,
     tensorboard: Annotated[bool, _option("Write the epochs' figures for TensorBoard, too.", "--tensorboard")] = False,
     dry_run: Annotated[bool, _option("Say how many updates it would be, and end.", "--dry-run")] = False,
-    images: Annotated[int | None, _option("With --dry-run: for so many images instead of those in --data.")] = None,
+    images: Annotated[int | None, _option("With --dry-run: for so many images, not those in --data.", least=1)] = None,
 ) -> None:
     """Train a network, or go on with a training.
 
     The recipe is data (see docs/train.md); flags replace its values. SIGTERM saves and ends; the same command again
     goes on from there. The options of the published command lines are understood.
     """
-    if images is not None and not dry_run:
-        raise typer.BadParameter("--images belongs to --dry-run")
+    _check_options(accelerator, images, dry_run)
     try:
         from csa_deploy.train.options import TrainOptions
         from csa_deploy.train.plan import plan
@@ -152,7 +153,7 @@ def train(
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
     from csa_deploy.stages import Stage
-    from csa_deploy.train.recipe import recipe_for
+    from csa_deploy.train.recipe import recipe_for, with_average
     from csa_deploy.train.subject import entry_of
 
     entry = entry_of(network)
@@ -175,12 +176,12 @@ def train(
         "weight_decay": weight_decay,
         "drop_path": drop_path,
         "layer_scale": layer_scale,
-        "ema_decay": ema_decay if ema else 0.0,
+        "ema_decay": 0.0 if ema is False else ema_decay,
     }
     options = TrainOptions(
         data=data or entry.dataset,
         output=output or root / ("qat" if qat else "train"),
-        recipe=recipe_for(data or entry.dataset, shape, recipe, overrides, qat=qat),
+        recipe=with_average(recipe_for(data or entry.dataset, shape, recipe, overrides, qat=qat), bool(ema)),
         seed=seed,
         size=sides,
         batch_size=batch_size,
@@ -217,6 +218,13 @@ def train(
         if qat and result.finished:
             graphs = write_graphs(ptq, result.weights["model"], options.output, entry.name.removesuffix("-qat"))
             console.show(f"  graphs: {', '.join(str(path) for path in graphs.values())}")
+
+
+def _check_options(accelerator: str, images: int | None, dry_run: bool) -> None:
+    if images is not None and not dry_run:
+        raise typer.BadParameter("--images belongs to --dry-run")
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"--accelerator {accelerator}: no such accelerator; use auto, cpu or cuda")
 
 
 def _show_plan(plan: Plan, console: Console) -> None:

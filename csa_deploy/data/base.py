@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from PIL import Image
 
 from csa_deploy.data.images import decode, to_array
 from csa_deploy.data.prefetch import WORKERS, ahead
+from csa_deploy.data.shards import Member
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -122,17 +124,22 @@ class Sample:
 
     id: str
     label: int | None
-    source: Path | np.ndarray
+    source: Path | np.ndarray | Member
 
     def image(self) -> Image.Image:
         """The decoded image in mode RGB or L."""
-        return Image.fromarray(self.source) if isinstance(self.source, np.ndarray) else decode(self.source, self.source)
+        if isinstance(self.source, np.ndarray):
+            return Image.fromarray(self.source)
+        if isinstance(self.source, Member):
+            return decode(io.BytesIO(self.source.read()), str(self.source))
+        return decode(self.source, self.source)
 
     def digest(self) -> bytes:
         """SHA-256 of the file's bytes or of the pixels."""
         if isinstance(self.source, np.ndarray):
             return hashlib.sha256(np.ascontiguousarray(self.source).tobytes()).digest()
-        return hashlib.sha256(self.source.read_bytes()).digest()
+        content = self.source.read() if isinstance(self.source, Member) else self.source.read_bytes()
+        return hashlib.sha256(content).digest()
 
 
 class ImageDataset(Dataset):

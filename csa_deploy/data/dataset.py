@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from csa_deploy.data.arrays import ArrayDataset
-from csa_deploy.data.base import Dataset, choose
-from csa_deploy.data.folder import open_folder
+from csa_deploy.data.base import Chooser, Dataset, choose
+from csa_deploy.data.folder import held_out, open_folder, open_shards
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.shards import shards_in
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
@@ -44,7 +45,7 @@ def open_dataset(
         elif path.suffix == ".csv" and path.is_file():
             dataset = open_table(path, str(spec), _needed(preprocessing, spec), chooser)
         elif path.is_dir():
-            dataset = open_folder(path, str(spec), _needed(preprocessing, spec), chooser)
+            dataset = _images(path, str(spec), _needed(preprocessing, spec), chooser)
         elif path.suffix == ".npz":
             dataset = ArrayDataset(path, str(spec), chooser, preprocessing.classes if preprocessing else ())
         else:
@@ -52,6 +53,14 @@ def open_dataset(
     if preprocessing is not None and preprocessing.classes:
         dataset.check_labels(len(preprocessing.classes))
     return dataset
+
+
+def _images(path: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> Dataset:
+    """Images of a folder; of one with ``train`` and ``val`` those of ``val``, as after a training."""
+    folder = held_out(path, preprocessing.classes)
+    if shards := shards_in(folder):
+        return open_shards(folder, shards, name, preprocessing, choose)
+    return open_folder(folder, name, preprocessing, choose)
 
 
 def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocessing:

@@ -8,15 +8,66 @@ from pathlib import Path
 
 from csa_deploy.data.base import Chooser, ImageDataset, Sample
 from csa_deploy.data.images import SUFFIXES, check_image
+from csa_deploy.data.shards import read_shard
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+
+CLASS_MAP = "class_map.txt"
+
+
+def held_out(folder: Path, classes: Sequence[str]) -> Path:
+    """``val`` of a folder for training (``train`` and ``val`` beside one another), else the folder itself."""
+    parts = [folder / name for name in ("train", "val")]
+    is_split = all(part.is_dir() for part in parts) and not {"train", "val"} & set(classes)
+    return parts[1] if is_split else folder
+
+
+def class_map(folder: Path) -> tuple[str, ...]:
+    """Class folders in label order, by a ``class_map.txt`` in the folder or beside it; empty where there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    for path in (folder / CLASS_MAP, folder.parent / CLASS_MAP):
+        if path.is_file():
+            return read_class_map(path)
+    return ()
+
+
+def read_class_map(path: Path) -> tuple[str, ...]:
+    """The first word of each line, which is a class's folder.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a readable class map: {error}", fix="one class folder per line") from error
+    return tuple(line.split()[0] for line in lines if line.strip())
+
+
+def open_shards(
+    folder: Path, shards: Sequence[Path], name: str, preprocessing: Preprocessing, choose: Chooser
+) -> ImageDataset:
+    """A data set over tar shards.
+
+    Raises:
+        UsageError: a shard that cannot be read, no sample, or a chosen image that is none.
+    """
+    found = [sample for shard in shards for sample in read_shard(shard)]
+    if not found:
+        raise UsageError(f"{folder}: no labelled images in its shards", fix="a sample is key.jpg and key.cls")
+    chosen = [Sample(str(image), label, image) for image, label in (found[i] for i in choose(len(found)))]
+    return ImageDataset(name, chosen, preprocessing.classes, preprocessing)
 
 
 def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
     """A data set over ``folder``; hidden files and files that are no images by suffix are passed over.
 
-    Sub-folders are classes. Where the network names its classes, their names decide the label; else the labels count
-    the sub-folders in sorted order (also those without images). Images straight in the folder have no label.
+    Sub-folders are classes. A class map in or beside the folder decides the label, else the names of the network's
+    classes; else the labels count the sub-folders in sorted order (also those without images). Images straight in the
+    folder have no label.
 
     Raises:
         UsageError: no image, images both in the folder and in sub-folders, a sub-folder that is no class of the
@@ -35,8 +86,9 @@ def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: C
         files: list[tuple[Path, int | None]] = [(path, None) for path in flat]
         classes: Sequence[str] = preprocessing.classes
     else:
-        classes = preprocessing.classes or tuple(by_class)
-        if not preprocessing.classes and sum(map(bool, by_class.values())) == 1:
+        named = class_map(folder) or preprocessing.classes
+        classes = named or tuple(by_class)
+        if not named and sum(map(bool, by_class.values())) == 1:
             raise UsageError(
                 f"{folder}: one sub-folder with images ({next(n for n, p in by_class.items() if p)}): as a class it "
                 "would make every label 0",

@@ -30,7 +30,7 @@ def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Itera
     for network in networks.values():
         network.eval()
     bad = 0
-    for batch in loader:
+    for batch in map(TrainBatch.checked, loader):
         images, labels = batch.images.to(fabric.device), batch.labels.to(fabric.device)
         for row, network in zip(counts, networks.values(), strict=True):
             logits = network(images)

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
 
+CHECKPOINT = "last.ckpt"
+
 
 class StopRequest:
     """Remembers SIGTERM while entered, so that the loop can stop where a checkpoint is whole."""
@@ -65,6 +67,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     with _replacing(path, "file") as temporary:
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(found, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors makes it private
     return path
 
 
@@ -76,6 +79,9 @@ def _replacing(path: Path, what: str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except KeyboardInterrupt:
+        temporary.unlink(missing_ok=True)
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch makes a failed write a RuntimeError
         temporary.unlink(missing_ok=True)
         kept = f"the previous {what} is kept" if path.exists() else "there is no earlier one"
@@ -117,8 +123,25 @@ def stop_at_bad_loss(
         {"images": images, "targets": targets},
         metadata={"update": str(update), "names": json.dumps(list(names))},
     )
+    before = "the last checkpoint stays" if (folder / CHECKPOINT).exists() else "there is no checkpoint before it"
     return AccuracyGateError(
-        f"update {update}: the loss is not finite; its batch is kept in {path}, the weights before it in the last "
-        "checkpoint",
+        f"update {update}: the loss is not finite; its batch is kept in {path}, {before}",
         fix="look at the batch; lower --lr or lengthen the warm-up",
     )
+
+
+@contextmanager
+def faults_of_others() -> Iterator[None]:
+    """What a process says whose partner has ended: that, instead of its network library's words.
+
+    Raises:
+        EnvironmentLacksError: another process of this training is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")):
+            raise
+        raise EnvironmentLacksError(
+            "another process of this training has ended", fix="read its message; the last checkpoint is whole"
+        ) from error

@@ -7,6 +7,7 @@ epoch and the image. So every rank and every resumed run knows its images withou
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,17 +22,29 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.train.pictures import Pictures
 
+Loaded = tuple[np.ndarray, int, str, dict[str, str]]
+"""Pixels (C, H, W), label, name, and why files before it could not be read."""
 _WINDOW = 16  # shards whose images are mixed: reading stays nearly sequential, the order random
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Images uint8 (n, C, H, W) or float32 (evaluation), labels (n,), names, and the unreadable files met."""
+    """Images uint8 (n, C, H, W) or float32 (evaluation), labels (n,), names, and the unreadable files met.
+
+    An ``error`` travels with its batch, from a worker to whoever takes it.
+    """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
     unreadable: dict[str, str]
+    error: str = ""
+
+    def checked(self) -> TrainBatch:
+        """The batch; raises UsageError when an image could not be read."""
+        if self.error:
+            raise UsageError(self.error, fix="replace or remove the file")
+        return self
 
     def pin_memory(self) -> TrainBatch:
         """The batch in memory that a GPU copies from without waiting; the loader calls this."""
@@ -53,8 +66,8 @@ class TrainImages(Dataset):
     ) -> None:
         self.pictures, self.preprocessing, self.crop, self.seed = pictures, preprocessing, crop, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str, dict[str, str]]:
-        """(pixels (C, H, W), label, name, unreadable) for an (epoch, index)."""
+    def __getitem__(self, key: tuple[int, int]) -> Loaded | UsageError:
+        """(pixels (C, H, W), label, name, unreadable) for an (epoch, index); an error is returned, see ``collate``."""
         epoch, first = key
         unreadable: dict[str, str] = {}
         count = len(self.pictures.labels)
@@ -71,7 +84,7 @@ class TrainImages(Dataset):
             image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
             pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
             return pixels.transpose(2, 0, 1), int(self.pictures.labels[index]), name, unreadable
-        raise UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
+        return UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
 
     def _box(self, width: int, height: int, seed: tuple[int, int, int]) -> tuple[float, float, float, float]:
         """The part of an image to use: drawn by area and aspect ratio as Inception does, else the largest centre."""
@@ -85,7 +98,8 @@ class TrainImages(Dataset):
                 if w <= width and h <= height:
                     left, top = random.uniform(0, width - w), random.uniform(0, height - h)
                     return left, top, left + w, top + h
-        w, h = min(width, height * target), min(height, width / target)
+        share = self.preprocessing.crop  # without random crops training sees what deployment sees
+        w, h = share * min(width, height * target), share * min(height, width / target)
         return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
@@ -95,9 +109,12 @@ class EvaluationImages(Dataset):
     def __init__(self, pictures: Pictures, preprocessing: Preprocessing) -> None:
         self.pictures, self.preprocessing = pictures, preprocessing
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int, str, dict[str, str]]:
-        """(float32 (C, H, W), label, name, nothing unreadable)."""
-        array = to_array(self.pictures.image(index), self.preprocessing)
+    def __getitem__(self, index: int) -> Loaded | UsageError:
+        """(float32 (C, H, W), label, name, nothing unreadable); an error is returned, see ``collate``."""
+        try:
+            array = to_array(self.pictures.image(index), self.preprocessing)
+        except UsageError as error:
+            return error
         return array, int(self.pictures.labels[index]), self.pictures.name(index), {}
 
 
@@ -142,8 +159,12 @@ class UpdateOrder:
         return np.lexsort((random.random(count), window))
 
 
-def collate(samples: list[tuple[np.ndarray, int, str, dict[str, str]]]) -> TrainBatch:
-    """Stack samples."""
+def collate(read: list[Loaded | UsageError]) -> TrainBatch:
+    """Stack samples; of a batch with an error only that is kept. Raised in a worker, it would come with a traceback."""
+    samples = [sample for sample in read if not isinstance(sample, UsageError)]
+    if len(samples) < len(read):
+        error = next(sample for sample in read if isinstance(sample, UsageError))
+        return TrainBatch(torch.empty(0), torch.empty(0), (), {}, error.message)
     unreadable: dict[str, str] = {}
     for sample in samples:
         unreadable.update(sample[3])
@@ -174,5 +195,12 @@ def evaluation_loader(images: EvaluationImages, batch: int, rank: int, world: in
 
 def _ahead(workers: int) -> dict[str, Any]:
     # Not forked: the parent runs threads, and a fork copies their locks.
-    ahead = {"multiprocessing_context": "forkserver", "prefetch_factor": 4} if workers else {}
+    ahead: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": 4} if workers else {}
+    if workers:
+        ahead["worker_init_fn"] = _outlive_one_sigterm
     return {**ahead, "pin_memory": torch.cuda.is_available()}
+
+
+def _outlive_one_sigterm(_: int) -> None:
+    """A scheduler may send SIGTERM to all processes of a job; the images are needed until the training has stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

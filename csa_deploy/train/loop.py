@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from csa_deploy.errors import UsageError
 from csa_deploy.train.augment import Augment
 from csa_deploy.train.evaluation import accuracy_of
-from csa_deploy.train.faults import StopRequest, stop_at_bad_loss
+from csa_deploy.train.faults import CHECKPOINT, StopRequest, stop_at_bad_loss
 from csa_deploy.train.loading import TrainBatch
 from csa_deploy.train.result import Accuracy, EpochSummary
 from csa_deploy.train.schedule import Schedule
@@ -93,7 +94,7 @@ class Training:
     @property
     def checkpoint(self) -> Path:
         """Where the training is saved: after each epoch and when it is stopped."""
-        return self.output / "last.ckpt"
+        return self.output / CHECKPOINT
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -122,8 +123,8 @@ class Training:
                 # A stopped run has no time for an evaluation, unless it would be the last.
                 due = epoch % self.evaluate_every == 0 and not stopping
                 due = due or self.update == self.schedule.total
+                self.save()  # before the evaluation, which may fail
                 accuracy = accuracy_of(self.fabric, self.networks, held_out) if due and held_out is not None else {}
-                self.save()
                 watch(self._summary(losses, epoch_clock, accuracy))
                 _add(clock, epoch_clock)
                 epoch_clock, losses = Clock(), []
@@ -144,7 +145,7 @@ class Training:
         parts: list[Step] = []
         for step in range(self.accumulate):
             waiting = time.perf_counter()
-            batch = next(steps)
+            batch = next(steps).checked()
             clock.waiting += time.perf_counter() - waiting
             clock.images += len(batch.labels)
             self.unreadable.update(batch.unreadable)
@@ -211,8 +212,20 @@ class Training:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where a checkpoint was saved."""
+        """Go back to where a checkpoint was saved.
+
+        Raises:
+            UsageError: it holds the weights of another network, or no average of them.
+        """
         for name, network in self.networks.items():
+            if name not in state:
+                raise UsageError("the checkpoint holds no average of the weights", fix="give --no-ema")
+            theirs, ours = ({n: tuple(t.shape) for n, t in d.items()} for d in (state[name], network.state_dict()))
+            if unlike := sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)):
+                raise UsageError(
+                    f"the checkpoint is of another network: {len(unlike)} of its tensors differ, first {unlike[0]}",
+                    fix="name the network that was trained, or another --output",
+                )
             network.load_state_dict(state[name])
         if self.ema is not None:
             self.ema.n_averaged.fill_(state["averaged"])

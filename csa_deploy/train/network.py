@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from csa_deploy.errors import UsageError
@@ -77,28 +78,37 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient
 
 
-class HostSyncBatchNorm(nn.BatchNorm2d):
+class HostSyncBatchNorm(_BatchNorm):
     """BatchNorm over the batches of all processes, for CPUs; torch.nn.SyncBatchNorm refuses them.
 
     Every process must hold the same number of values, which the loader grants.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, H, W), normalised with the statistics of all processes while training."""
+        """(n, C) or (n, C, ...), normalised with the statistics of all processes while training."""
         if not (self.training and dist.is_initialized()):
             return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        world, values = dist.get_world_size(), x.numel() // x.shape[1]
-        mean = _SumOverRanks.apply(x.mean((0, 2, 3))) / world
+        world, values, others = dist.get_world_size(), x.numel() // x.shape[1], [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        mean = _SumOverRanks.apply(x.mean(others)) / world
         # Two passes: the difference of E[x^2] and E[x]^2 loses digits.
-        variance = _SumOverRanks.apply((x - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))) / world
-        with torch.no_grad():
-            count, momentum = values * world, float(self.momentum or 0.0)
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
-        x = (x - mean.view(1, -1, 1, 1)) * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
-        return x if self.weight is None else x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        variance = _SumOverRanks.apply((x - mean.view(shape)).square().mean(others)) / world
+        self._keep(mean.detach(), variance.detach(), values * world)
+        x = (x - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
+        return x if self.weight is None else x * self.weight.view(shape) + self.bias.view(shape)
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics; without momentum they are the mean over all updates."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions."""
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
@@ -106,6 +116,6 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             module.__class__ = HostSyncBatchNorm
     return network

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import io
-import tarfile
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +14,14 @@ import numpy as np
 from PIL import Image
 
 from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.folder import CLASS_MAP, read_class_map
 from csa_deploy.data.images import SUFFIXES, decode
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.shards import read_shard, shards_in
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
-CLASS_MAP = "class_map.txt"
+log = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
@@ -93,54 +97,26 @@ class FolderPictures:
 
 
 class ShardPictures:
-    """WebDataset shards: tar files in which ``key.jpg`` (or another image) and ``key.cls`` (its class) are a sample.
+    """WebDataset shards, see :mod:`csa_deploy.data.shards`.
 
-    The members' places are read once, so that each image can be read by itself: every rank sees exactly its share,
-    and a training resumes in the middle of an epoch. The key ends at the first dot of the file's name. Entries without
-    partner are left out.
+    Each image can be read by itself: every rank sees exactly its share, and a training resumes in the middle of an
+    epoch.
     """
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
-        rows = [(shard, *entry) for shard, file in enumerate(files) for entry in _entries(file)]
-        self._shard_of = np.asarray([row[0] for row in rows], dtype=np.int64)
-        self.shards: np.ndarray | None = self._shard_of
-        self._names = [row[1] for row in rows]
-        self._places = np.asarray([row[2:4] for row in rows], dtype=np.int64).reshape(-1, 2)
-        self.labels = np.asarray([row[4] for row in rows], dtype=np.int64)
+    def __init__(self, files: Sequence[Path]) -> None:
+        rows = [(shard, *sample) for shard, file in enumerate(files) for sample in read_shard(file)]
+        self.shards: np.ndarray | None = np.asarray([row[0] for row in rows], dtype=np.int64)
+        self._members = [row[1] for row in rows]
+        self.labels = np.asarray([row[2] for row in rows], dtype=np.int64)
 
     def name(self, index: int) -> str:
         """See :class:`Pictures`."""
-        return f"{self.files[self._shard_of[index]].name}:{self._names[index]}"
+        return str(self._members[index])
 
     def image(self, index: int) -> Image.Image:
         """See :class:`Pictures`."""
-        offset, size = map(int, self._places[index])
-        with self.files[self._shard_of[index]].open("rb") as stream:
-            stream.seek(offset)
-            return decode(io.BytesIO(stream.read(size)), self.name(index))
-
-
-def _entries(file: Path) -> list[tuple[str, int, int, int]]:
-    """(name, offset, bytes, class) of each complete sample of a shard, in the shard's order."""
-    images: dict[str, tuple[str, int, int]] = {}
-    classes: dict[str, int] = {}
-    try:
-        with tarfile.open(file, "r:") as archive:
-            for member in archive:
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                key, suffix = f"{folder}{slash}{stem}", suffix.lower()
-                if f".{suffix}" in SUFFIXES:
-                    images[key] = (member.name, member.offset_data, member.size)
-                elif suffix == "cls":
-                    stream = archive.extractfile(member)
-                    classes[key] = int(stream.read() if stream else b"")
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise UsageError(
-            f"{file}: not a readable shard: {error}", fix="a shard is a plain .tar of key.jpg and key.cls"
-        ) from error
-    return [(*place, classes[key]) for key, place in images.items() if key in classes]
+        member = self._members[index]
+        return decode(io.BytesIO(member.read()), str(member))
 
 
 def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None = None) -> Split:
@@ -175,17 +151,24 @@ def _classes(root: Path, preprocessing: Preprocessing, class_map: Path | None) -
     if class_map is None and (root / CLASS_MAP).is_file():
         class_map = root / CLASS_MAP
     if class_map is not None:
-        try:
-            lines = class_map.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{class_map}: not a readable class map: {error}") from error
-        return tuple(line.split()[0] for line in lines if line.strip())
+        return read_class_map(class_map)
     found = tuple(sorted(p.name for p in (root / "train").iterdir() if p.is_dir() and not p.name.startswith(".")))
-    return preprocessing.classes if set(found) <= set(preprocessing.classes) else found
+    foreign = [name for name in found if name not in preprocessing.classes]
+    if not foreign:
+        return preprocessing.classes
+    if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
+        near = difflib.get_close_matches(foreign[0], preprocessing.classes, n=1)
+        raise UsageError(
+            f"{root / 'train' / foreign[0]}: none of the network's {len(preprocessing.classes)} classes",
+            fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
+        )
+    if preprocessing.classes:
+        log.warning("%s: its folders are other classes than the network's; labels follow their sorted names", root)
+    return found
 
 
 def _open_folder(folder: Path, classes: tuple[str, ...]) -> Pictures:
-    shards = sorted(folder.glob("*.tar"))
+    shards = shards_in(folder)
     foreign = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
     if not shards and foreign and not foreign[0].startswith("."):
         raise UsageError(f"{folder / foreign[0]}: none of the {len(classes)} classes", fix="correct the class map")

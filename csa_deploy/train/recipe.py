@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from csa_deploy.errors import UsageError
 
+EMA_DECAY = 0.9999
+"""Of an average that is asked for where the recipe has none: the published one."""
 RECIPES = Path(__file__).parent / "recipes"
 PICTORIAL = ("random_crop", "flip", "affine", "elastic", "rand_augment", "erasing")  # augmentation of single images
 
@@ -54,7 +56,7 @@ class Recipe(BaseModel):
         cutmix: the same for CutMix.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=1)]
     warmup_epochs: NotNegative = 0.0
@@ -79,6 +81,8 @@ class Recipe(BaseModel):
     def _consistent(self) -> Recipe:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"{self.warmup_epochs:g} warm-up epochs do not fit into {self.epochs} epochs")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.random_crop and not self.random_crop[0] <= self.random_crop[1] <= 1:
             raise ValueError("random_crop is (least, most) share of the area, at most 1")
         return self
@@ -114,7 +118,7 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         raise UsageError(f"{spec}: a recipe is a mapping of keys", fix="start from a packaged one: docs/train.md")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
-        return Recipe(**{**data, **given})
+        return Recipe(**_shortened({str(key): value for key, value in data.items()}, given))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "recipe"
@@ -124,6 +128,22 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             else f"{spec}: {first['msg'].removeprefix('Value error, ')}",
             fix=f"keys of a recipe: {', '.join(Recipe.model_fields)}",
         ) from None
+
+
+def with_average(recipe: Recipe, asked: bool) -> Recipe:
+    """The recipe; with the published average of the weights where one is asked for and the recipe has none."""
+    return recipe.model_copy(update={"ema_decay": EMA_DECAY}) if asked and not recipe.ema_decay else recipe
+
+
+def _shortened(recipe: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the given values; a warm-up that does not fit into fewer epochs takes its share of them."""
+    whole = {**recipe, **given}
+    numbers = [recipe.get("epochs"), recipe.get("warmup_epochs", 0), whole.get("epochs")]
+    if "warmup_epochs" not in given and all(isinstance(n, (int, float)) and n >= 0 for n in numbers):
+        before, warmup, epochs = numbers
+        if before and warmup > epochs:
+            whole["warmup_epochs"] = warmup / before * epochs
+    return whole
 
 
 def default_recipe(data: str, size: tuple[int, int]) -> str:

@@ -15,7 +15,7 @@ from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
 from csa_deploy.train.devices import determinism, launched, workers_for
 from csa_deploy.train.evaluation import accuracy_of
-from csa_deploy.train.faults import StopRequest, load_state, save_tensors
+from csa_deploy.train.faults import StopRequest, faults_of_others, load_state, save_tensors
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
 from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import averaged, parameter_groups, synchronised, trainable
@@ -47,7 +47,9 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
         AccuracyGateError: the loss or an output is not finite.
         EnvironmentLacksError: a checkpoint cannot be written, or the device lacks what was asked for.
     """
-    with determinism(options.threads):
+    if options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"{options.output}: is a file", fix="give a folder with --output")
+    with determinism(options.threads), faults_of_others():
         fabric = launched(options)
         preprocessing = entry.preprocessing.with_size(options.size or entry.preprocessing.size)
         split = open_split(options.data, preprocessing, options.class_map)
@@ -58,6 +60,10 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
             images = EvaluationImages(split.held_out, preprocessing)
             held_out = evaluation_loader(images, EVALUATION_BATCH, fabric.global_rank, fabric.world_size, workers)
         training.fabric.barrier()
+        if options.evaluate_only and held_out is None:
+            raise UsageError(
+                f"{options.data}: has no held-out images to evaluate on", fix="add a folder val beside train"
+            )
         if options.evaluate_only or training.update == training.schedule.total:
             accuracy, clock = _evaluated(training, held_out), Clock()
         else:
@@ -151,12 +157,16 @@ def _resume(training: Training, options: TrainOptions) -> None:
     stored, asked = state["settings"], training.settings
     changed = [key for key in asked if stored.get(key) != asked[key]]
     fatal = [key for key in changed if key in ("network", "size", "recipe", "seed", "images")]
+    if _global_batch(stored) != _global_batch(asked):  # the number of the update would mean another place
+        fatal.append(f"global batch ({_global_batch(stored)}, now {_global_batch(asked)})")
     if fatal and not options.evaluate_only:
         raise UsageError(
             f"{path}: belongs to a training with another {', '.join(fatal)}",
             fix="use the settings it was started with, or another --output for a new training",
         )
     training.restore(state)
+    if "model_ema" in state and training.ema is None:
+        log.warning("%s: its average of the weights is not used: the recipe has no ema_decay", path)
     if not training.fabric.is_global_zero:
         return
     if options.evaluate_only:
@@ -167,11 +177,21 @@ def _resume(training: Training, options: TrainOptions) -> None:
     log.info("going on from %s at update %d of %d", path, training.update, training.schedule.total)
 
 
+def _global_batch(settings: dict[str, Any]) -> int:
+    return int(settings["batch_size"] * settings["accumulate"] * settings["world"])
+
+
 def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int]) -> int:
     """Number of the network's outputs."""
     network.eval()
-    with torch.inference_mode():
-        output = network(torch.zeros(1, entry.preprocessing.channels, *size))
+    try:
+        with torch.inference_mode():
+            output = network(torch.zeros(1, entry.preprocessing.channels, *size))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{entry.name}: does not run on {size[0]}x{size[1]} pixels: {reason}", fix="give another --size"
+        ) from error
     network.train()
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
         raise UsageError(f"{entry.name}: is no classifier", fix="train networks that return logits (n, classes)")

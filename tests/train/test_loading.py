@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,4 +181,6 @@ def test_a_rectangular_network_gets_undistorted_images(images: Path) -> None:
     pictures = open_split(str(images), PREPROCESSING).train
     wide = Preprocessing((6, 12), mode="L", mean=(0.5,), std=(0.25,))
     assert TrainImages(pictures, wide, None, 0)[(0, 0)][0].shape == (1, 6, 12)
-    assert TrainImages(pictures, wide, None, 0)._box(12, 12, (0, 0, 0)) == (0, 3, 12, 9)
+    assert TrainImages(pictures, wide, None, 0)._box(12, 12, (0, 0, 0)) == (0.75, 3.375, 11.25, 8.625)
+    whole = replace(wide, crop=1.0)
+    assert TrainImages(pictures, whole, None, 0)._box(12, 12, (0, 0, 0)) == (0, 3, 12, 9)
