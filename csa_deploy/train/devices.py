@@ -101,6 +101,13 @@ def launched(options: TrainOptions) -> Fabric:
     return fabric
 
 
+def part(fabric: Fabric) -> None:
+    """Leave the other processes when all are done: who just ended would look like a fault to those who had not yet."""
+    if fabric.world_size > 1 and torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def processes(options: TrainOptions) -> tuple[int, int]:
     """Devices per node and nodes: as asked, as torchrun or SLURM started, else all GPUs or one process on the CPU."""
     environment = os.environ

@@ -13,7 +13,7 @@ from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
-from csa_deploy.train.devices import determinism, launched, workers_for
+from csa_deploy.train.devices import determinism, launched, part, workers_for
 from csa_deploy.train.evaluation import accuracy_of
 from csa_deploy.train.faults import StopRequest, faults_of_others, load_state, save_tensors
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
@@ -74,6 +74,7 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
                 accuracy, clock = training.fit(loader, held_out, stop, progress, _on_first(fabric, watch))
         for logger in fabric.loggers:
             logger.finalize("success")
+        part(fabric)
         if not fabric.is_global_zero:
             return None
         result = _result(training, entry, options, accuracy, clock, held_out is not None)
