@@ -47,7 +47,7 @@ def make_schedule(recipe: Recipe, images: int, global_batch: int) -> Schedule:
     if per_epoch == 0:
         raise UsageError(
             f"{images} training images do not fill one global batch of {global_batch}",
-            fix="lower --batch-size or --accumulate, or train on fewer devices",
+            fix="give --batch-size and --accumulate, whose product on all devices fits, or train on fewer devices",
         )
     return Schedule(
         per_epoch, round(recipe.warmup_epochs * per_epoch), recipe.epochs * per_epoch, recipe.lr, recipe.min_lr

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from csa_deploy import __version__
+from csa_deploy.cli.main import calm_threads
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "numpy", "pydantic", "polygraphy")
 
@@ -219,3 +220,14 @@ def test_a_rejected_operation_is_exit_4(lab: Path, csa: Any) -> None:
     onnx.save(parser.parse_model(header + graph), lab / "pool.onnx")
     done = csa(lab, "check", "pool.onnx", "--scope", "drive-os-6")
     assert done.returncode == 4 and done.stderr.splitlines()[-1].startswith("csa-deploy: error: ")
+
+
+def test_idle_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    for given in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}):
+        for name in ours:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        calm_threads()
+        assert {name: os.environ[name] for name in ours if name in os.environ} == (given or ours)

@@ -60,3 +60,7 @@ def test_an_interrupt_in_an_error_of_the_library_is_passed_on(monkeypatch: pytes
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.raises(KeyboardInterrupt):
         exporter.export_module(torch.nn.ReLU(), {"x": torch.zeros(1, 3)}, ["y"])
+
+
+def test_messages_of_the_exporter_lose_their_colours() -> None:
+    assert exporter._one_line(RuntimeError("\x1b[96mfailed\x1b[0m\n\nmore")) == "RuntimeError: failed"

@@ -15,7 +15,7 @@ from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
 from csa_deploy.verify import stage as verify
-from csa_deploy.verify.judging import judge_results, wanted_samples
+from csa_deploy.verify.judging import judge_results, one_class, wanted_samples
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results, read_results
 from csa_deploy.workspace import Workspace
@@ -160,3 +160,8 @@ def test_the_verbs(lab: Path, csa: Any) -> None:
     np.savez(lab / "plain.npz", x=x)
     refused = csa(lab, "evaluate", "tiny.onnx", "--data", "plain.npz")
     assert refused.returncode == 2 and "no labels" in refused.stderr
+
+
+def test_one_class_is_noted() -> None:
+    assert one_class(np.zeros(3, int)) == ["all samples are of one class, so accuracy says nothing about the others"]
+    assert one_class(np.arange(3)) == one_class(np.zeros(1, int)) == one_class(None) == []
