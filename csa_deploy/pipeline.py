@@ -191,7 +191,8 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
     workspace = context.workspace
     observer.started(stage)
     key = stage_key(stage, context)
-    if workspace.is_current(stage.name, key):
+    stale = getattr(importlib.import_module(stage.module), "stale", lambda context: False)
+    if workspace.is_current(stage.name, key) and not stale(context):
         _keep_settings(stage, context)
         observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
         return None

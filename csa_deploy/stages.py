@@ -33,9 +33,10 @@ class Stage:
 
     @property
     def module(self) -> str:
-        """Module with ``run(context) -> StageOutput``, and optionally two more functions.
+        """Module with ``run(context) -> StageOutput``, and optionally three more functions.
 
-        ``key_parts(context) -> dict`` adds to the key; ``preflight(context)`` raises before any stage runs.
+        ``key_parts(context) -> dict`` adds to the key; ``preflight(context)`` raises before any stage runs;
+        ``stale(context) -> bool`` says that a result of the same key can be bettered on this machine.
         """
         return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
 
@@ -105,7 +106,7 @@ STAGES: dict[str, Stage] = {
             ),
             needs=("export", "optimize", "precision"),
             uses=("build",),
-            packages=("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "polygraphy"),
+            packages=("torch", "onnxruntime", "onnxruntime-gpu"),
         ),
         Stage(
             "profile",
@@ -113,7 +114,7 @@ STAGES: dict[str, Stage] = {
             settings=("iterations", "seconds", "warmup", "threads", "precision", "limit", "baseline", "max_slowdown"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
-            packages=("onnxruntime", "tensorrt", "tensorrt-rtx", "polygraphy"),
+            packages=("onnxruntime",),
         ),
         Stage("report", "report", uses=("export", "check", "optimize", "precision", "build", "verify", "profile")),
     )

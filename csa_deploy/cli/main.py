@@ -124,7 +124,7 @@ def calm_threads() -> None:
 
 def interrupted() -> int:
     """Say so, and return the exit code."""
-    _line("interrupted; stages that were finished are kept")
+    _line("interrupted; what was finished is kept, the next run goes on from there")
     return EXIT_INTERRUPTED
 
 

@@ -153,7 +153,7 @@ def train(
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
     from csa_deploy.stages import Stage
-    from csa_deploy.train.recipe import recipe_for, with_average
+    from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 
     entry = entry_of(network)
@@ -181,7 +181,7 @@ def train(
     options = TrainOptions(
         data=data or entry.dataset,
         output=output or root / ("qat" if qat else "train"),
-        recipe=with_average(recipe_for(data or entry.dataset, shape, recipe, overrides, qat=qat), bool(ema)),
+        recipe=recipe_for(data or entry.dataset, shape, recipe, overrides, qat=qat, average=bool(ema)),
         seed=seed,
         size=sides,
         batch_size=batch_size,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csa_deploy.data.arrays import ArrayDataset
 from csa_deploy.data.base import Chooser, Dataset, choose
-from csa_deploy.data.folder import held_out, open_folder, open_shards
+from csa_deploy.data.folder import CLASS_MAP, open_folder, open_shards, split_of, training_classes
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
 from csa_deploy.data.named import NAMED
 from csa_deploy.data.shards import shards_in
@@ -56,11 +56,14 @@ def open_dataset(
 
 
 def _images(path: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> Dataset:
-    """Images of a folder; of one with ``train`` and ``val`` those of ``val``, as after a training."""
-    folder = held_out(path, preprocessing.classes)
-    if shards := shards_in(folder):
-        return open_shards(folder, shards, name, preprocessing, choose)
-    return open_folder(folder, name, preprocessing, choose)
+    """Images of a folder; of one with ``train`` and ``val`` those of ``val``, with the labels of the training."""
+    root = split_of(path, preprocessing.classes)
+    if root is not None and path.resolve() == root.resolve():
+        path, name = path / "val", f"{name}/val"
+    if shards := shards_in(path):
+        return open_shards(path, shards, name, preprocessing, choose)
+    classes = training_classes(root, preprocessing.classes) if root is not None else ()
+    return open_folder(path, name, preprocessing, choose, classes)
 
 
 def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocessing:
@@ -73,9 +76,11 @@ def _needed(preprocessing: Preprocessing | None, spec: str | Path) -> Preprocess
 
 
 def _is_imagenet(folder: Path, preprocessing: Preprocessing | None) -> bool:
-    """ImageNet's layout, unless the sub-folders are named as the network's classes."""
+    """ImageNet's layout, unless a class map or the names of the network's classes say what its folders mean."""
     names = set(preprocessing.classes) if preprocessing else set()
-    return is_imagenet(folder) and not any(p.name in names for p in folder.iterdir())
+    root = split_of(folder, tuple(names)) or folder
+    known = {p.name for place in (folder, root / "val") if place.is_dir() for p in place.iterdir()}
+    return is_imagenet(folder) and not (names & known or (root / CLASS_MAP).is_file())
 
 
 def _unknown(spec: str | Path, path: Path) -> UsageError:

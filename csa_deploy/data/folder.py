@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,25 +14,45 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
 CLASS_MAP = "class_map.txt"
+logger = logging.getLogger(__name__)
 
 
-def held_out(folder: Path, classes: Sequence[str]) -> Path:
-    """``val`` of a folder for training (``train`` and ``val`` beside one another), else the folder itself."""
-    parts = [folder / name for name in ("train", "val")]
-    is_split = all(part.is_dir() for part in parts) and not {"train", "val"} & set(classes)
-    return parts[1] if is_split else folder
+def split_of(folder: Path, classes: Sequence[str]) -> Path | None:
+    """The folder of a training (``train`` beside ``val``) that a folder is or that it is the ``val`` of; else None."""
+    if {"train", "val"} & set(classes):
+        return None
+    root = folder.resolve().parent if folder.resolve().name == "val" else folder
+    return root if all((root / name).is_dir() for name in ("train", "val")) else None
 
 
-def class_map(folder: Path) -> tuple[str, ...]:
-    """Class folders in label order, by a ``class_map.txt`` in the folder or beside it; empty where there is none.
+def training_classes(root: Path, named: Sequence[str], class_map: Path | None = None) -> tuple[str, ...]:
+    """The classes of a folder for training in label order, as the training and every evaluation count them.
+
+    Args:
+        root: has a sub-folder ``train``.
+        named: the network's class names.
+        class_map: a file; None: ``class_map.txt`` in the folder, if it is there.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the map cannot be read, or a folder is none of the network's classes while others are.
     """
-    for path in (folder / CLASS_MAP, folder.parent / CLASS_MAP):
-        if path.is_file():
-            return read_class_map(path)
-    return ()
+    if class_map is None and (root / CLASS_MAP).is_file():
+        class_map = root / CLASS_MAP
+    if class_map is not None:
+        return read_class_map(class_map)
+    found = tuple(sorted(p.name for p in (root / "train").iterdir() if p.is_dir() and not p.name.startswith(".")))
+    foreign = [name for name in found if name not in named]
+    if not foreign:
+        return tuple(named)
+    if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
+        near = difflib.get_close_matches(foreign[0], named, n=1)
+        raise UsageError(
+            f"{root / 'train' / foreign[0]}: none of the network's {len(named)} classes",
+            fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
+        )
+    if named:
+        logger.warning("%s: its folders are other classes than the network's; labels follow their sorted names", root)
+    return found
 
 
 def read_class_map(path: Path) -> tuple[str, ...]:
@@ -62,12 +83,14 @@ def open_shards(
     return ImageDataset(name, chosen, preprocessing.classes, preprocessing)
 
 
-def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+def open_folder(
+    folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser, classes: Sequence[str] = ()
+) -> ImageDataset:
     """A data set over ``folder``; hidden files and files that are no images by suffix are passed over.
 
-    Sub-folders are classes. A class map in or beside the folder decides the label, else the names of the network's
-    classes; else the labels count the sub-folders in sorted order (also those without images). Images straight in the
-    folder have no label.
+    Sub-folders are classes. The given ``classes`` decide the label, else a ``class_map.txt`` in the folder, else the
+    names of the network's classes; else the labels count the sub-folders in sorted order (also those without images).
+    Images straight in the folder have no label.
 
     Raises:
         UsageError: no image, images both in the folder and in sub-folders, a sub-folder that is no class of the
@@ -84,9 +107,10 @@ def open_folder(folder: Path, name: str, preprocessing: Preprocessing, choose: C
         )
     if flat:
         files: list[tuple[Path, int | None]] = [(path, None) for path in flat]
-        classes: Sequence[str] = preprocessing.classes
+        classes = preprocessing.classes
     else:
-        named = class_map(folder) or preprocessing.classes
+        mapped = read_class_map(folder / CLASS_MAP) if (folder / CLASS_MAP).is_file() else ()
+        named = classes or mapped or preprocessing.classes
         classes = named or tuple(by_class)
         if not named and sum(map(bool, by_class.values())) == 1:
             raise UsageError(

@@ -60,8 +60,9 @@ def read_shard(file: Path) -> list[tuple[Member, int]]:
         raise UsageError(
             f"{file}: not a readable shard: {error}", fix="a shard is a plain .tar of key.jpg and key.cls"
         ) from error
-    if negative := next((key for key, label in classes.items() if label < 0), None):
-        raise UsageError(f"{file}: {negative}.cls is {classes[negative]}", fix="classes are indices from 0")
+    for key, label in classes.items():
+        if not 0 <= label < 2**31:
+            raise UsageError(f"{file}: {key}.cls is {label}", fix="classes are indices from 0")
     alone = [key for key in images if key not in classes]
     if alone:
         logger.warning("%s: %d images without a .cls are left out, first %s", file, len(alone), images[alone[0]].name)
@@ -69,5 +70,8 @@ def read_shard(file: Path) -> list[tuple[Member, int]]:
 
 
 def shards_in(folder: Path) -> Sequence[Path]:
-    """The tar files of a folder, in order."""
-    return sorted(folder.glob("*.tar"))
+    """The tar files of a folder, in order; none where it holds images or sub-folders: then these are the data."""
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if any(path.is_dir() or path.suffix.lower() in SUFFIXES for path in found):
+        return []
+    return sorted(path for path in found if path.suffix == ".tar")

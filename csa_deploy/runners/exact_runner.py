@@ -39,8 +39,8 @@ class ExactRunner:
         macs = graph_statistics(model).macs
         if macs > MOST_MACS:
             raise UsageError(f"{macs / 1e9:.0f} G multiply-accumulates would take ONNX's reference minutes in FP64")
-        if any(t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for t in model.graph.initializer):
-            raise UsageError("the graph is not FP32 throughout, so FP64 would compute something else")
+        if reason := _inexact(model.graph):
+            raise UsageError(f"the graph {reason}, so FP64 would compute something else")
         _to_double(model)
         self.input_specs, self.output_specs = (
             tuple(_spec(value) for value in values) for values in (model.graph.input, model.graph.output)
@@ -68,6 +68,18 @@ class ExactRunner:
         """Nothing to close."""
 
 
+def _inexact(graph: onnx.GraphProto) -> str:
+    """Why a graph is more than FP32 arithmetic; empty when it is not."""
+    half = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    attributes = [(node.op_type, a) for node in graph.node for a in node.attribute]
+    if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for _, a in attributes):
+        return "has graphs inside nodes"
+    casts = [a.i for op, a in attributes if op == "Cast" and a.name == "to"]
+    if any(kind in half for kind in (*casts, *(t.data_type for t in _tensors(graph, set())))):
+        return "is not FP32 throughout"
+    return ""
+
+
 def _to_double(model: onnx.ModelProto) -> None:
     """FP32 becomes FP64 wherever it is a value; Resize's scales stay, since the standard has them in FP32."""
     graph = model.graph
@@ -79,6 +91,11 @@ def _to_double(model: onnx.ModelProto) -> None:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.DOUBLE
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            node.attribute.append(onnx.helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
+        if node.op_type == "Constant" and node.attribute[0].name in ("value_float", "value_floats"):
+            number = np.asarray(onnx.helper.get_attribute_value(node.attribute[0]), np.float64)
+            node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(number)))
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE

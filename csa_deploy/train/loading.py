@@ -98,7 +98,8 @@ class TrainImages(Dataset):
                 if w <= width and h <= height:
                     left, top = random.uniform(0, width - w), random.uniform(0, height - h)
                     return left, top, left + w, top + h
-        share = self.preprocessing.crop  # without random crops training sees what deployment sees
+        # Without random crops training sees what deployment sees.
+        share = self.preprocessing.crop if self.crop is None else 1.0
         w, h = share * min(width, height * target), share * min(height, width / target)
         return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 

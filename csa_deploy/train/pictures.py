@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,12 @@ import numpy as np
 from PIL import Image
 
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.folder import CLASS_MAP, read_class_map
+from csa_deploy.data.folder import training_classes
 from csa_deploy.data.images import SUFFIXES, decode
 from csa_deploy.data.named import NAMED
 from csa_deploy.data.shards import read_shard, shards_in
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-
-log = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
@@ -142,29 +138,9 @@ def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None =
             f"{spec}: neither a data set to train on nor a folder with a sub-folder 'train'",
             fix=f"give a folder with train/ and val/, or one of {trainable}",
         )
-    classes = _classes(root, preprocessing, class_map)
+    classes = training_classes(root, preprocessing.classes, class_map)
     held_out = _open_folder(root / "val", classes) if (root / "val").is_dir() else None
     return Split(_open_folder(root / "train", classes), held_out)
-
-
-def _classes(root: Path, preprocessing: Preprocessing, class_map: Path | None) -> tuple[str, ...]:
-    if class_map is None and (root / CLASS_MAP).is_file():
-        class_map = root / CLASS_MAP
-    if class_map is not None:
-        return read_class_map(class_map)
-    found = tuple(sorted(p.name for p in (root / "train").iterdir() if p.is_dir() and not p.name.startswith(".")))
-    foreign = [name for name in found if name not in preprocessing.classes]
-    if not foreign:
-        return preprocessing.classes
-    if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
-        near = difflib.get_close_matches(foreign[0], preprocessing.classes, n=1)
-        raise UsageError(
-            f"{root / 'train' / foreign[0]}: none of the network's {len(preprocessing.classes)} classes",
-            fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
-        )
-    if preprocessing.classes:
-        log.warning("%s: its folders are other classes than the network's; labels follow their sorted names", root)
-    return found
 
 
 def _open_folder(folder: Path, classes: tuple[str, ...]) -> Pictures:

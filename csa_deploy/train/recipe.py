@@ -130,11 +130,6 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         ) from None
 
 
-def with_average(recipe: Recipe, asked: bool) -> Recipe:
-    """The recipe; with the published average of the weights where one is asked for and the recipe has none."""
-    return recipe.model_copy(update={"ema_decay": EMA_DECAY}) if asked and not recipe.ema_decay else recipe
-
-
 def _shortened(recipe: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with the given values; a warm-up that does not fit into fewer epochs takes its share of them."""
     whole = {**recipe, **given}
@@ -152,16 +147,28 @@ def default_recipe(data: str, size: tuple[int, int]) -> str:
 
 
 def recipe_for(
-    data: str, size: tuple[int, int], spec: str | None, overrides: Mapping[str, Any], *, qat: bool = False
+    data: str,
+    size: tuple[int, int],
+    spec: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    qat: bool = False,
+    average: bool = False,
 ) -> Recipe:
     """The recipe of a training: ``spec``, or the one for the data and the input size.
 
     Quantization-aware fine-tuning without ``spec`` takes ``qat`` with the pictorial augmentation of the data's recipe.
+    Where an ``average`` of the weights is asked for and the recipe has none, it gets the published one.
 
     Raises:
         UsageError: see :func:`load_recipe`.
     """
     usual = default_recipe(data, size)
     if qat and spec is None:
-        return load_recipe("qat", {**{key: getattr(load_recipe(usual), key) for key in PICTORIAL}, **overrides})
-    return load_recipe(spec or usual, overrides)
+        given = {**{key: getattr(load_recipe(usual), key) for key in PICTORIAL}, **overrides}
+        chosen = load_recipe("qat", given)
+    else:
+        chosen = load_recipe(spec or usual, overrides)
+    if average and not chosen.ema_decay and overrides.get("ema_decay") is None:
+        chosen = chosen.model_copy(update={"ema_decay": EMA_DECAY})
+    return chosen

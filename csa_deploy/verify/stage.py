@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,8 @@ logger = logging.getLogger(__name__)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the comparison besides settings and versions; where engines run here, also the GPU."""
+    """What decides the comparison besides settings and versions."""
     return {
-        "devices": _devices(context),
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -42,17 +42,21 @@ def key_parts(context: Context) -> dict[str, Any]:
     }
 
 
-def _devices(context: Context) -> list[str]:
-    """The GPUs that the engines run on: those here, or where there are none those of the stored comparison.
+def stale(context: Context) -> bool:
+    """Whether engines that did not run could do so now: there is a GPU, and it or what drives it was not there then.
 
-    So engines that could not run are compared once a GPU is there, and what a GPU gave stays where there is none.
+    Where there is none, what a GPU gave stays.
     """
     workspace = context.workspace
     engines = workspace.record("build")["engines"].values() if workspace.stage("build") else ()
-    if all(engine["backend"] == "trtexec" for engine in engines):
-        return []
-    here = [device.name for device in cuda_state().devices]
-    return here or (workspace.record("verify").get("devices", []) if workspace.stage("verify") else [])
+    local = any(engine["backend"] != "trtexec" for engine in engines)
+    return local and bool(cuda_state().devices) and workspace.record("verify").get("runtime") != _runtime()
+
+
+def _runtime() -> dict[str, list[str]]:
+    """What runs engines here: devices, and the packages that are installed."""
+    packages = [name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name)]
+    return {"devices": [device.name for device in cuda_state().devices], "packages": packages}
 
 
 def preflight(context: Context) -> None:
@@ -142,7 +146,7 @@ def compare(
         "candidates": judged,
         "arbitration": [a.to_json() for a in arbitrations],
         "localization": [e.to_json() for e in explained],
-        "devices": [device.name for device in cuda_state().devices],
+        "runtime": _runtime(),
         "not_measured": not_measured + unexplained,
     }
     path = context.scratch / "samples.npz"

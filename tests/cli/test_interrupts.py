@@ -73,9 +73,7 @@ def test_interrupted_in_each_stage(tmp_path: Path) -> None:
     for stage in STAGES:
         status, said = stop_in(stage, signal.SIGINT, tmp_path)
         assert status == 130, (stage, said[-3:])
-        assert said[-1]["event"] == "error" and said[-1]["message"].startswith(
-            "interrupted; stages that were finished are kept"
-        )
+        assert said[-1]["event"] == "error" and said[-1]["message"].startswith("interrupted; what was finished is kept")
         assert not (tmp_path / "deploy/csa_digits/.scratch").exists()
     assert subprocess.run([COMMAND, *RUN], cwd=tmp_path, capture_output=True).returncode == 0
 

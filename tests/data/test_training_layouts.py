@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+
+pytest.importorskip("lightning_fabric")  # of the extra train, which open_split belongs to
+from csa_deploy.train.pictures import open_split
 
 PLAIN = Preprocessing((8, 8), crop=1.0)
 
@@ -40,15 +45,53 @@ def test_of_a_folder_for_training_the_held_out_part_is_taken(split: Path) -> Non
     assert len(asked) == 12, "where these are the network's classes, they are classes"
 
 
-@pytest.mark.parametrize("place", ["class_map.txt", "val/class_map.txt"])
-def test_the_class_map_decides_the_labels(split: Path, place: str) -> None:
-    (split / place).write_text("dog four legs\ncat as well\n")
-    for folder in (split, split / "val"):
-        labels = open_dataset(folder, PLAIN).labels
-        assert labels is not None and labels.tolist() == [1, 1, 0, 0]
-    named = Preprocessing((8, 8), classes=("cat", "dog"))
-    labels = open_dataset(split, named).labels
-    assert labels is not None and labels.tolist() == [1, 1, 0, 0], "as in training"
+def same_as_training(root: Path, preprocessing: Preprocessing = PLAIN) -> list[int]:
+    """The labels of an evaluation of the folder and of its ``val``, which are those of the training."""
+    held_out = open_split(str(root), preprocessing).held_out
+    assert held_out is not None
+    wanted = {held_out.name(i): label for i, label in enumerate(held_out.labels.tolist())}
+    for folder in (root, root / "val"):
+        data = open_dataset(folder, preprocessing)
+        assert data.labels is not None and isinstance(data, ImageDataset)
+        assert dict(zip((s.id for s in data.samples), data.labels.tolist(), strict=True)) == wanted
+    return sorted(wanted.values())
+
+
+def test_labels_are_those_of_the_training(split: Path) -> None:
+    assert same_as_training(split) == [0, 0, 1, 1]
+    shutil.rmtree(split / "val/cat")
+    assert same_as_training(split) == [1, 1], "a class that is not in val keeps its number"
+    (split / "class_map.txt").write_text("dog four legs\ncat as well\n")
+    assert same_as_training(split) == [0, 0]
+    assert same_as_training(split, Preprocessing((8, 8), classes=("cat", "dog"))) == [0, 0], "the map comes first"
+    (split / "val/class_map.txt").write_text("cat\ndog\n")
+    assert same_as_training(split) == [0, 0], "only that of the whole folder counts"
+
+
+def test_synsets_of_an_own_training_are_numbered_like_it(split: Path) -> None:
+    for part in ("train", "val"):
+        for old, new in (("cat", "n00000001"), ("dog", "n00000002")):
+            (split / part / old).rename(split / part / new)
+    with pytest.raises(UsageError, match="2 synsets of 1000"):
+        open_dataset(split, PLAIN)
+    (split / "class_map.txt").write_text("n00000002\nn00000001\n")
+    assert same_as_training(split) == [0, 0, 1, 1]
+    (split / "class_map.txt").unlink()
+    assert same_as_training(split, Preprocessing((8, 8), classes=("n00000001", "n00000002"))) == [0, 0, 1, 1]
+
+
+def test_a_class_map_elsewhere_means_nothing(split: Path) -> None:
+    (split / "train" / "class_map.txt").write_text("dog\ncat\n")
+    (split / "other").mkdir()
+    shutil.copytree(split / "val", split / "other/pets")
+    (split / "other/class_map.txt").write_text("dog\ncat\n")
+    labels = open_dataset(split / "other/pets", PLAIN).labels
+    assert labels is not None and labels.tolist() == [0, 0, 1, 1]
+
+
+def test_an_archive_beside_images_is_no_shard(split: Path) -> None:
+    (split / "val/images.tar").write_bytes(b"what they came from")
+    assert len(open_dataset(split, PLAIN)) == 4
 
 
 def shard(path: Path, members: dict[str, bytes]) -> None:

@@ -24,7 +24,7 @@ from csa_deploy.train.loading import EvaluationImages, evaluation_loader
 from csa_deploy.train.network import HostSyncBatchNorm, synchronised
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.pictures import open_split
-from csa_deploy.train.recipe import Recipe, load_recipe, with_average
+from csa_deploy.train.recipe import Recipe, load_recipe, recipe_for
 from csa_deploy.train.run import train
 
 from .conftest import PREPROCESSING, make_tiny, write_images
@@ -59,24 +59,36 @@ def test_recipes_that_make_no_sense_are_refused(line: str, said: str, tmp_path: 
         load_recipe(str(path))
 
 
-def test_an_average_that_is_asked_for_is_kept(recipe: Recipe) -> None:
-    without = recipe.model_copy(update={"ema_decay": 0.0})
-    assert with_average(without, True).ema_decay == 0.9999 and with_average(without, False) is without
-    assert with_average(recipe, True) is recipe
+@pytest.mark.parametrize(
+    ("recipe", "asked", "given", "decay"),
+    [("qat", True, None, 0.9999), ("qat", False, None, 0.0), ("qat", True, 0.0, 0.0), ("small", True, None, 0.99)],
+)
+def test_an_average_that_is_asked_for_is_kept(recipe: str, asked: bool, given: float | None, decay: float) -> None:
+    made = recipe_for("digits", (32, 32), recipe, {"ema_decay": given}, average=asked)
+    assert made.ema_decay == decay
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "said"),
     [
-        *("--batch-size -4", "--accumulate 0", "--evaluate-every 0", "--threads -1", "--workers -1", "--seed -1"),
-        *("--accelerator tpu", "--devices 0", "--nodes -1", "--dry-run --images -5", "--size 1", "--size 100000000"),
+        *(
+            (f"--{name} {value}", name)
+            for name, value in (("batch-size", -4), ("accumulate", 0), ("evaluate-every", 0))
+        ),
+        *((f"--{name} -1", name) for name in ("threads", "workers", "seed", "nodes")),
+        ("--devices 0", "devices"),
+        ("--accelerator tpu", "use auto, cpu or cuda"),
+        ("--dry-run --images -5", "images"),
+        ("--size 1", "does not run on 1x1 pixels"),
+        ("--size 100000000", "does not run on"),
     ],
 )
-def test_options_out_of_range_are_refused(given: str, images: Path, tmp_path: Path) -> None:
+def test_options_out_of_range_are_refused(given: str, said: str, images: Path, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
-    command = [*COMMAND, "net.py:make", "--data", str(images), "--recipe", "small", *given.split()]
+    (tmp_path / "r.yaml").write_text("epochs: 1\nglobal_batch: 8\nlr: 0.001\n")
+    command = [*COMMAND, "net.py:make", "--data", str(images), "--recipe", "r.yaml", *given.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 2 and said in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "internal error" not in done.stderr
     assert not list(tmp_path.rglob("*.safetensors"))
 

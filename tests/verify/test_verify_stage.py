@@ -193,17 +193,22 @@ def test_a_gpu_that_appears_makes_the_comparison_of_engines_stale(
         pytest.skip("no engine was built here")
     config, _ = resolve("csa_digits", {"workspace": str(root)}, inherit=True)
     context = Context(config, load_source("csa_digits"), workspace)
-    before = stage_key(STAGES["verify"], context)
-    assert workspace.is_current("verify", before)
+    assert workspace.is_current("verify", stage_key(STAGES["verify"], context)) and not verify.stale(context)
     gpu = CudaState((CudaDevice(0, "Orin", "8.7", 2**35),), "12.6")
     monkeypatch.setattr(verify, "cuda_state", lambda: gpu)
-    with_gpu = stage_key(STAGES["verify"], context)
-    assert not workspace.is_current("verify", with_gpu)
+    assert verify.stale(context)
     record = root / "records" / "verify.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "devices": ["Orin"]}))
-    monkeypatch.undo()
-    assert stage_key(STAGES["verify"], context) == with_gpu, "what a GPU gave stays on a machine without one"
-    workspace.forget({"build"})
-    without = stage_key(STAGES["verify"], context)
+    there = {**json.loads(record.read_text()), "runtime": verify._runtime()}
+    record.write_text(json.dumps(there))
+    assert not verify.stale(context), "it ran there"
+    monkeypatch.setattr(verify, "cuda_state", lambda: CudaState(reason="no CUDA device"))
+    assert not verify.stale(context), "what a GPU gave stays on a machine without one"
     monkeypatch.setattr(verify, "cuda_state", lambda: gpu)
-    assert stage_key(STAGES["verify"], context) == without, "graphs alone are compared where they were"
+    record.write_text(json.dumps({**there, "runtime": {"devices": [], "packages": []}}))
+    seen = []
+    monkeypatch.setattr(verify, "run", lambda context: seen.append(context) or exit())
+    with workspace.locked(), pytest.raises(SystemExit):
+        run_stages(["verify"], context)
+    assert seen
+    workspace.forget({"build"})
+    assert not verify.stale(context), "graphs alone are compared where they were"
