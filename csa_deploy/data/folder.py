@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -79,8 +80,11 @@ def open_shards(
     found = [sample for shard in shards for sample in read_shard(shard)]
     if not found:
         raise UsageError(f"{folder}: no labelled images in its shards", fix="a sample is key.jpg and key.cls")
-    chosen = [Sample(str(image), label, image) for image, label in (found[i] for i in choose(len(found)))]
-    return ImageDataset(name, chosen, preprocessing.classes, preprocessing)
+    chosen = [found[i] for i in choose(len(found))]
+    for image, _ in chosen:
+        check_image(io.BytesIO(image.read()), f"{image.file}:{image.name}")
+    samples = [Sample(str(image), label, image) for image, label in chosen]
+    return ImageDataset(name, samples, preprocessing.classes, preprocessing)
 
 
 def open_folder(

@@ -22,9 +22,9 @@ FILTERS = {
 _BAD_FILE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def check_image(path: Path) -> None:
-    """Read the header of an image file; raises UsageError with its path when it is no image."""
-    _open(path, path)
+def check_image(source: Path | BinaryIO, name: Path | str | None = None) -> None:
+    """Read the header of an image file; raises UsageError with its name (None: its path) when it is no image."""
+    _open(source, name or str(source))
 
 
 def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:

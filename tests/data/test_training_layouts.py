@@ -126,6 +126,9 @@ def test_bad_shards_are_one_line(tmp_path: Path) -> None:
     shard(tmp_path / "0.tar", {"a.png": png(7)})
     with pytest.raises(UsageError, match="no labelled images in its shards"):
         open_dataset(tmp_path, PLAIN)
+    shard(tmp_path / "0.tar", {"a.png": b"no image", "a.cls": b"1"})
+    with pytest.raises(UsageError, match=rf"{tmp_path / '0.tar'}:a\.png: cannot be read as an image"):
+        open_dataset(tmp_path, PLAIN)
     (tmp_path / "0.tar").write_bytes(b"no archive")
     with pytest.raises(UsageError, match="not a readable shard"):
         open_dataset(tmp_path, PLAIN)
