@@ -165,19 +165,14 @@ def _open(context: Context) -> CalibrationData:
             f"{context.name}: INT8 needs calibration images",
             fix="give --calib with a folder of images like those in use, an .npz or a named set",
         )
-    graph = _input_shapes(context)
-    return open_calibration(spec, context.preprocessing, graph, samples=config.calib_samples, seed=config.seed)
+    shapes = context.sampling.shapes
+    return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)
 
 
 def training_set(context: Context) -> str | None:
     """The training part of the named set that accuracy is measured on, else of the network's own."""
     own = context.source.entry.dataset if context.source.entry else None
     return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
-
-
-def _input_shapes(context: Context) -> dict[str, tuple[int, ...]]:
-    """Shape by network input, as the export recorded it."""
-    return {v["name"]: tuple(v["shape"]) for v in context.workspace.record("export")["inputs"]}
 
 
 def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated, output: StageOutput) -> None:
