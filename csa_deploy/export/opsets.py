@@ -42,9 +42,14 @@ def wish_for(opset: int, config: Config) -> Wish | None:
     newest = NEWEST.get(config.tensorrt, opset)
     if opset > newest:
         return Wish(newest, f"TensorRT {config.tensorrt} takes opset {newest} at most")
-    if "int8" in config.precision and opset < PER_CHANNEL:
-        return Wish(OPSET_FOR_TENSORRT[config.tensorrt], f"INT8 needs opset {PER_CHANNEL} or later")
+    if calibrates(config) and opset < PER_CHANNEL:
+        return Wish(OPSET_FOR_TENSORRT[config.tensorrt], f"calibration for INT8 needs opset {PER_CHANNEL} or later")
     return None
+
+
+def calibrates(config: Config) -> bool:
+    """Whether the precision stage takes statistics for INT8."""
+    return "int8" in config.precision or config.calib is not None
 
 
 def convert(model: onnx.ModelProto, wish: Wish, seed: int) -> tuple[onnx.ModelProto, str]:

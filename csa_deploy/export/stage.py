@@ -15,7 +15,7 @@ from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import convert, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
 from csa_deploy.export.static import Wanted, make_static
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
@@ -44,7 +44,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
         "data": context.data_spec,
         # An ONNX file of an old opset is converted for INT8.
-        "int8": "int8" in context.config.precision if context.source.kind == "onnx" else None,
+        "calibrates": calibrates(context.config) if context.source.kind == "onnx" else None,
     }
 
 
