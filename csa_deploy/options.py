@@ -126,7 +126,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
         *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
-        *IMAGE_INPUT,
+        *("input_shape", *IMAGE_INPUT),
     ),
     "judge": ("budget", "strict"),
     "report": (),

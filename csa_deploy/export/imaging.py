@@ -79,6 +79,8 @@ def _with(base: Preprocessing, shape: tuple[int, ...], given: dict[str, Any]) ->
     changes: dict[str, Any] = {key: given[key] for key in (*_NORMALISATION, "crop", "interpolation") if key in given}
     if "channels" in given:
         changes["mode"] = _MODES[given["channels"]]
+        if (changes["mode"] == "L") != (base.mode == "L"):  # numbers for other channels
+            changes = {"mean": (0.0,), "std": (1.0,), **changes}
     layout = given["layout"].upper() if "layout" in given else base.layout
     changes["layout"] = layout
     changes["size"] = (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])

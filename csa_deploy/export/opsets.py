@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PER_CHANNEL = 13  # QuantizeLinear has an axis from here on
 NEWEST = {"8.6": 17}  # what the parser of this TensorRT takes; those of 10 and 11 take what onnx converts to
+_COORDINATES = 11  # Resize names its coordinates from here on
 PROOFS = 2
 TOLERANCE = 1e-5
 """Largest relative difference of any output; the same operators give 0, another form of one gives rounding."""
@@ -68,6 +70,8 @@ def convert(model: onnx.ModelProto, wish: Wish, seed: int) -> tuple[onnx.ModelPr
     except Exception as error:  # the converter is C++ and raises what it likes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rpartition("failed: ")[2]
         raise UsageError(f"{what}: onnx cannot: {reason}", fix=fix) from None
+    if opset_of(model) < _COORDINATES:
+        _keep_coordinates(converted.graph.node)
     del converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
     oldest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", wish.opset)])
@@ -79,6 +83,18 @@ def convert(model: onnx.ModelProto, wish: Wish, seed: int) -> tuple[onnx.ModelPr
             fix=fix,
         )
     return converted, f"{what}: largest difference {difference:.1e} of the range on {PROOFS} random inputs"
+
+
+def _keep_coordinates(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Say which pixels older Resize and Upsample take: onnx's converter leaves that out, and the default is another."""
+    for node in nodes:
+        said = {attribute.name for attribute in node.attribute}
+        if node.op_type == "Resize":
+            wanted = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in wanted.items() if k not in said)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                _keep_coordinates(graph.node)
 
 
 def _difference(model: onnx.ModelProto, converted: onnx.ModelProto, seed: int, what: str, fix: str) -> float:

@@ -16,7 +16,7 @@ from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
 from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
-from csa_deploy.export.static import Wanted, make_static
+from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
@@ -136,8 +136,7 @@ def _take_in(context: Context) -> StageOutput:
     config, path = context.config, context.source.path
     assert path is not None
     model = load_model(path)
-    nhwc = {"nhwc": True, "nchw": False}.get(config.layout or "")
-    notes = make_static(model, Wanted(config.input_shape, config.batch, config.size, nhwc))
+    notes = make_static(model, wanted_by(config))
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -15,6 +16,9 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
 
 Extent = int | str | None  # a size, the name of an open one, or an open one without a name
 Shape = tuple[int | None, ...]
@@ -39,6 +43,17 @@ class Wanted:
     batch: int | None = None
     size: tuple[int, int] | None = None
     nhwc: bool | None = None
+
+
+def wanted_by(config: Config) -> Wanted:
+    """What the settings ask for."""
+    nhwc = {"nhwc": True, "nchw": False}.get(config.layout or "")
+    return Wanted(config.input_shape, config.batch, config.size, nhwc)
+
+
+def leaves_open(model: onnx.ModelProto) -> bool:
+    """Whether an input has an axis without a size."""
+    return bool(_Inputs(model).open_axes())
 
 
 def make_static(model: onnx.ModelProto, wanted: Wanted) -> list[str]:

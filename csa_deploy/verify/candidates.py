@@ -146,7 +146,9 @@ def _graph(path: Path, label: str, precision: str | None, shown: str, config: Co
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
 
 
-def graph_runner(path: Path, model: onnx.ModelProto, precision: str, config: Config, *, name: str) -> OnnxRuntimeRunner:
+def graph_runner(
+    source: Path | bytes, model: onnx.ModelProto, precision: str, config: Config, *, name: str
+) -> OnnxRuntimeRunner:
     """A graph in ONNX Runtime: on the CPU with the rounding that its types state, on a GPU as its provider computes.
 
     Raises:
@@ -156,7 +158,7 @@ def graph_runner(path: Path, model: onnx.ModelProto, precision: str, config: Con
         return rounding_runner(model, threads=config.threads, name=name)
     provider = PROVIDERS[config.provider]
     return OnnxRuntimeRunner(
-        path, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
+        source, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
     )
 
 
