@@ -22,7 +22,6 @@ from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
 
-
 _PREFIX = "csa_deploy_bias_correction"
 _Source = tuple[str, int]  # an activation, and the axis that a layer multiplies its weights with
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from csa_deploy.precision.int8_stage import Calibrated
 
 UNFINISHED = "calibration/unfinished-search.json"
+UNTRAINED = "the network is not known to be trained, so that its strongest classes are nearly tied"
 HELD_IMAGES = 32
 FITTED_IMAGES = 64
 _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that does not depend on the clock
@@ -120,9 +121,10 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
     found = None
     if config.search:
-        labels = np.concatenate(searched.labels) if searched.labels else None
         budget = _budget(context)
+        labels = searched.labels or None
         found = search(network, searched.feeds, labels, budget, costs, sensitivities, rest=rest, recall=recall)
+        found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     recall.close()
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)

@@ -213,6 +213,10 @@ def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated
         **choice.to_json(),
         **result.to_json(),
     }
+    if choice.search:
+        output.record["notes"] += [
+            f"not judged in the search: {m} ({why})" for m, why in choice.search.unjudged.items()
+        ]
     fp32 = {node.name for node in result.kept_fp32}
     output.record["notes"] += [
         f"{name} stays in {'FP32' if name in fp32 else result.rest.upper()}: {why}" for name, why in result.kept.items()

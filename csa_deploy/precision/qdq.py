@@ -7,7 +7,6 @@ inserts hundreds of times), and cannot make scales that FP16 represents.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from csa_deploy.graph.shapes import editable, infer_shapes
+from csa_deploy.precision.names import Names
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 
@@ -173,7 +173,7 @@ class _Writer:
         self._thresholds = thresholds
         self._activations: dict[str, ir.Value] = {}
         self._weights: dict[tuple[str, int], ir.Value] = {}
-        self._names = _names(graph)
+        self._names = Names(graph)
         self._zero = self._constant(_ZERO, np.int8(0))
 
     def quantize(self, node: ir.Node, layer: Layer) -> None:
@@ -229,7 +229,7 @@ class _Writer:
         return self._weights[name, axis]
 
     def _constant(self, name: str, array: Any) -> ir.Value:
-        name = self._unused(name)
+        name = self._names.unused(name)
         tensor = ir.tensor(np.asarray(array), name=name)
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -246,27 +246,14 @@ class _Writer:
         like: ir.Value,
         **attributes: int,
     ) -> ir.Node:
-        name = self._unused(name)
+        name = self._names.unused(name)
         output = ir.Value(name=name, shape=like.shape, type=ir.TensorType(dtype or ir.DataType.FLOAT))
         maker = like.producer()
         return ir.node(
             op,
             inputs,
             attributes or None,
-            name=self._unused(f"{name}_node"),
+            name=self._names.unused(f"{name}_node"),
             outputs=[output],
             metadata_props=dict(maker.metadata_props) if maker else None,
         )
-
-    def _unused(self, name: str) -> str:
-        """The name, or with a number behind it where the graph has one of that name already."""
-        free = next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2))) if n not in self._names)
-        self._names.add(free)
-        return free
-
-
-def _names(graph: ir.Graph) -> set[str]:
-    """Names of all values and nodes, those of subgraphs among them."""
-    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
-    values = [*graph.inputs, *graph.initializers.values(), *(v for node in nodes for v in (*node.inputs, *node.outputs))]
-    return {str(v.name) for v in values if v is not None} | {str(node.name) for node in nodes}

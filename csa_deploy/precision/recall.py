@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from csa_deploy.workspace import write_atomic
 
 _LOG = logging.getLogger(__name__)
-Figures = dict[str, float]
+Figures = dict[str, Any]
 
 
 class Recall:

@@ -1,7 +1,7 @@
 """Techniques that need no retraining, each kept where it is better on calibration images that it was not fitted to.
 
 Better means by more than chance: the gain in dB is taken image by image, and its mean has to be twice its standard
-error.
+error. With several outputs it is the worst output of an image that has to gain, as it is the one that breaks a budget.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from csa_deploy.precision.calibration import Statistics
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.sensitivity import floating
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
+from csa_deploy.verify.summary import snr
 
 BETTER = 0.1
 """dB of signal-to-noise ratio that a technique has to bring in the mean over images."""
@@ -73,9 +75,9 @@ class Finding:
     Attributes:
         used: whether it is.
         reason: what it found to do, or why it was not tried.
-        snr_db_without: signal-to-noise ratio of the output with all layers in INT8, without it.
+        snr_db_without: signal-to-noise ratio of the worst output with all layers in INT8, without it.
         snr_db_with: with it; None where it was not tried.
-        gain_db: mean over images of what each image gains.
+        gain_db: mean over images of what each image gains at its worst output.
         gain_error_db: standard error of that mean; None for a single image.
         images: number of images that all this was measured on.
     """
@@ -95,20 +97,26 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Errors:
-    """Energies of the outputs and of their errors by image."""
+    """Energies of the outputs and of their errors, (outputs, images)."""
 
     signal: np.ndarray
     noise: np.ndarray
 
     @property
     def snr_db(self) -> float:
-        noise, signal = float(self.noise.sum()), float(self.signal.sum())
-        return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+        return min(
+            snr(float(s), float(n)) for s, n in zip(self.signal.sum(axis=1), self.noise.sum(axis=1), strict=True)
+        )
 
     def gains(self, better: _Errors) -> np.ndarray:
-        """dB by image of another one over this one."""
-        smallest = np.finfo(np.float32).eps ** 2 * self.signal + np.finfo(np.float64).tiny
-        return np.asarray(10 * np.log10(np.maximum(self.noise, smallest) / np.maximum(better.noise, smallest)))
+        """dB of another one over this one by image, each at its worst output."""
+        return better._worst() - self._worst()
+
+    def _worst(self) -> np.ndarray:
+        tiny = np.finfo(np.float64).tiny
+        smallest = np.finfo(np.float32).eps ** 2 * self.signal + tiny
+        ratios = np.maximum(self.signal, tiny) / np.maximum(self.noise, smallest)
+        return np.asarray(10 * np.log10(ratios)).min(axis=0)
 
 
 @dataclass(frozen=True)
@@ -164,12 +172,18 @@ def _errors(plan: Plan, workshop: Workshop) -> _Errors:
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
     for feeds in workshop.held:
-        exact = network.run(feeds, ()).astype(np.float64)
-        error = network.run(feeds, names) - exact
-        others = tuple(range(1, exact.ndim))
-        signal.append((exact**2).sum(axis=others))
-        noise.append((error**2).sum(axis=others))
-    return _Errors(np.concatenate(signal), np.concatenate(noise))
+        batch = len(next(iter(feeds.values())))
+        exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
+        signal.append([_energies(array, batch) for array in exact.values()])
+        noise.append([_energies(got[name] - array, batch) for name, array in exact.items()])
+    return _Errors(np.concatenate(signal, axis=1), np.concatenate(noise, axis=1))
+
+
+def _energies(array: np.ndarray, batch: int) -> np.ndarray:
+    """Sum of squares by image; what has no axis of images is shared among them."""
+    if array.ndim and len(array) == batch:
+        return np.asarray((array.reshape(batch, -1) ** 2).sum(axis=1))
+    return np.full(batch, float((array**2).sum()) / batch)
 
 
 def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:
