@@ -42,12 +42,6 @@ class Recall:
             self._save()
         return self._found[name]
 
-    def close(self) -> None:
-        """Remove the file: the search is done."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            self._path = None
-
     def _save(self) -> None:
         if self._path is None:
             return

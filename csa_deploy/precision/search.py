@@ -106,6 +106,7 @@ def search(
     *,
     rest: str = "fp16",
     recall: Recall | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SearchResult:
     """Find the fewest layers to return.
 
@@ -118,6 +119,7 @@ def search(
         order: makes the sensitivities; called only when not all layers can stay INT8.
         rest: precision of what is not INT8.
         recall: what an interrupted search measured.
+        progress: called with (choices measured, the most that there may be).
     """
     recall = recall or Recall()
     names = [layer.name for layer in network.layers]
@@ -139,6 +141,8 @@ def search(
             found = worst_of(metrics)
             points[count] = Point(count, found, broken(metrics, budget, images), 1000 * seconds)
             left.update(unjudged(metrics, budget, images))
+            if ranked:  # the first choice only says whether there is anything to search
+                progress(len(points), 2 * len(names).bit_length() + 2)
         return points[count]
 
     chosen = 0

@@ -7,6 +7,7 @@ error. With several outputs it is the worst output of an image that has to gain,
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
 from csa_deploy.verify.summary import snr
 
+_LOG = logging.getLogger(__name__)
 BETTER = 0.1
 """dB of signal-to-noise ratio that a technique has to bring in the mean over images."""
 _STANDARD_ERRORS = 2.0
@@ -131,7 +133,7 @@ class Workshop:
         half_scales: whether scales must be representable in FP16.
         seed: of every draw.
         threads: of ONNX Runtime.
-        progress: called with (done, total) of a part.
+        progress: of a technique by its name, in words.
     """
 
     fitted: Sequence[Feeds]
@@ -141,7 +143,7 @@ class Workshop:
     half_scales: bool
     seed: int = 0
     threads: int | None = None
-    progress: Progress | None = None
+    progress: Callable[[str], Progress | None] = lambda technique: None
 
 
 def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tuple[Plan, dict[str, Finding]]:
@@ -155,13 +157,16 @@ def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tup
         return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
     without = _errors(plan, workshop)
     for name in (name for name in TECHNIQUES if name in wanted):
-        candidate, reason = TECHNIQUES[name](plan, workshop)
-        if candidate is None:
-            findings[name] = Finding(False, reason)
+        try:
+            candidate, reason = TECHNIQUES[name](plan, workshop)
+            with_ = _errors(candidate, workshop) if candidate else without
+        except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
+            findings[name] = Finding(False, f"it failed: {type(error).__name__}: {error}")
+            _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
+            _LOG.debug("the technique's failure", exc_info=error)
             continue
-        with_ = _errors(candidate, workshop)
-        findings[name] = _judged(without, with_, reason)
-        if findings[name].used:
+        findings[name] = _judged(without, with_, reason) if candidate else Finding(False, reason)
+        if candidate and findings[name].used:
             plan, without = candidate, with_
     return plan, findings
 
@@ -229,7 +234,7 @@ def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
         half_scales=workshop.half_scales,
         seed=workshop.seed,
         threads=workshop.threads,
-        progress=workshop.progress,
+        progress=workshop.progress("weight rounding"),
     )
     every = {(layer.weight, layer.axis) for layer in plan.placement.layers if layer.weight}
     if not weights:
@@ -241,7 +246,7 @@ def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
 
 def _bias_correction(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
     samples = workshop.fitted
-    progress = workshop.progress
+    progress = workshop.progress("bias correction")
     biases = corrected_biases(
         plan.model,
         plan.placement,
