@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from csa_deploy.verify.intervals import FEWEST, Interval, bootstrap, mcnemar, paired_difference
+from csa_deploy.verify.measures import snr
 from csa_deploy.verify.results import OutputColumns, Results
-from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED, snr
+from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED
 
 Columns = Mapping[str, np.ndarray]
 

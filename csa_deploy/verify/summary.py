@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.verify.intervals import Interval, bootstrap, mcnemar, paired_difference, share
+from csa_deploy.verify.measures import decibels, snr
 
 Columns = Mapping[str, np.ndarray]
 
@@ -100,7 +101,7 @@ def _signal_to_noise(columns: Columns) -> Estimate:
     total = snr(float(columns["signal"].sum()), float(columns["noise"].sum()))
     interval: Interval | None = (total, total)  # where nothing differs, every resampling says so
     if math.isfinite(total):
-        interval = bootstrap(energies, lambda sums: _decibels(sums["signal"], sums["noise"]))
+        interval = bootstrap(energies, lambda sums: decibels(sums["signal"], sums["noise"]))
     return Estimate(total, interval, BOOTSTRAP)
 
 
@@ -122,16 +123,3 @@ def _ratio(top: float, bottom: float) -> float:
 
 def _ratios(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.asarray([_ratio(float(t), float(b)) for t, b in zip(top, bottom, strict=True)])
-
-
-def _decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    return np.asarray([snr(float(s), float(n)) for s, n in zip(signal, noise, strict=True)])
-
-
-def snr(signal: float, noise: float) -> float:
-    """Signal-to-noise ratio in dB: 10 log10(sum of squares of the reference over that of the error)."""
-    if noise == 0.0:
-        return math.inf
-    if not math.isfinite(noise):
-        return -math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
