@@ -34,7 +34,7 @@ def decibels(signal: Any, noise: Any) -> np.ndarray:
 
 
 def cosine(want: np.ndarray, got: np.ndarray) -> float:
-    """Cosine similarity of two vectors in -1..1; 1 when both are zero, 0 when one is, NaN when a value is not finite."""
+    """Cosine similarity of two vectors in -1..1; 1 when both are zero, 0 when one is, NaN of what is not finite."""
     first, second = (_scaled(np.asarray(v, np.float64).ravel()) for v in (want, got))
     norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     if norms == 0.0:
