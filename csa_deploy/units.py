@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 NONE = "-"
@@ -51,6 +52,18 @@ def giga(value: Any) -> str:
     if value >= 1e8:
         return f"{value / 1e9:.3f} G"
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.2f} k"
+
+
+def span(low: Any, high: Any, shown: Callable[[Any], str] = "{:g}".format) -> str:
+    """An interval, whose ends may be open: ``2 to 3``, ``2 or more``, ``3 or less``."""
+    if low is None or high is None:
+        return f"{shown(low)} or more" if low is not None else f"{shown(high)} or less" if high is not None else NONE
+    return f"{shown(low)} to {shown(high)}"
+
+
+def slowdown(ratio: Any) -> str:
+    """A ratio of latencies as the change in percent, without the sign of percent."""
+    return f"{100 * (float(ratio) - 1):+.1f}"
 
 
 def thousands(value: Any) -> str:

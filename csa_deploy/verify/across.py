@@ -71,18 +71,18 @@ class Change:
         return 0.0 if self.a == self.b else self.b - self.a
 
     @property
-    def outcome(self) -> Literal["better", "worse", "no difference", "undecided"]:
+    def outcome(self) -> Literal["better", "worse", "no difference shown", "undecided"]:
         """Whether B is better: when the interval excludes 0 and the change is at least the smallest that counts.
 
         Without interval only an infinite change is one, and not on a few samples.
         """
         if abs(self.difference) < MINIMUM_EFFECT.get(self.metric, 0.0):
-            return "no difference"
+            return "no difference shown"
         low, high = self.interval or (self.difference, self.difference)
         if self.interval is None and (math.isfinite(self.difference) or self.samples < FEWEST):
-            return "undecided" if self.difference else "no difference"
+            return "undecided" if self.difference else "no difference shown"
         if low <= 0 <= high:
-            return "no difference"
+            return "no difference shown"
         return "better" if (low > 0) != (self.metric in _LOWER_IS_BETTER) else "worse"
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from csa_deploy.binomial import at_least
+
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
@@ -27,8 +29,8 @@ Interval = tuple[float, float]
 
 def share(hits: int, total: int) -> Interval:
     """Clopper-Pearson interval of a share: it never covers less than it states, also near 0 and 1."""
-    low = 0.0 if hits == 0 else _solve(lambda p: _upper_tail(hits, total, p), _TAIL)
-    high = 1.0 if hits == total else 1 - _solve(lambda p: _upper_tail(total - hits, total, p), _TAIL)
+    low = 0.0 if hits == 0 else _solve(lambda p: at_least(hits, total, p), _TAIL)
+    high = 1.0 if hits == total else 1 - _solve(lambda p: at_least(total - hits, total, p), _TAIL)
     return low, high
 
 
@@ -58,7 +60,7 @@ def samples_without_change(bound: float) -> int | None:
 def mcnemar(lost: int, gained: int) -> float:
     """Exact two-sided p-value for "as many are lost as gained"."""
     discordant = lost + gained
-    return min(1.0, 2 * _upper_tail(max(lost, gained), discordant, 0.5)) if discordant else 1.0
+    return min(1.0, 2 * at_least(max(lost, gained), discordant, 0.5)) if discordant else 1.0
 
 
 def bootstrap(
@@ -80,16 +82,6 @@ def bootstrap(
     found = statistic({name: sums[:, i] for i, name in enumerate(names)})
     low, high = np.sort(found)[[math.floor(_TAIL * RESAMPLES), math.ceil((1 - _TAIL) * RESAMPLES) - 1]]
     return float(low), float(high)
-
-
-def _upper_tail(hits: int, total: int, p: float) -> float:
-    """P(X >= hits) for X binomial(total, p)."""
-    if p <= 0.0 or p >= 1.0:
-        return float(p >= 1.0)
-    counts = np.arange(hits, total + 1)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    chosen = logs[total] - logs[counts] - logs[total - counts]
-    return float(min(1.0, np.exp(chosen + counts * math.log(p) + (total - counts) * math.log1p(-p)).sum()))
 
 
 def _solve(increasing: Callable[[float], float], wanted: float) -> float:
