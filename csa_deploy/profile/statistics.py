@@ -166,7 +166,7 @@ def independent(samples: np.ndarray, *, without_trend: bool = False) -> int:
     ranks = _ranks(samples) - (n + 1) / 2
     if without_trend:
         position = np.arange(n) - (n - 1) / 2
-        ranks = ranks - position * (ranks @ position) / max(position @ position, 1.0)
+        ranks = ranks - position * float(ranks @ position) / max(float(position @ position), 1.0)
     energy = float(ranks @ ranks)
     if n < 4 or energy < 1e-9:
         return n

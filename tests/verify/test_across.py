@@ -94,14 +94,14 @@ def with_columns(of: Results, **columns: Any) -> Results:
 
 
 def test_all_the_noise_in_one_sample_decides_nothing() -> None:
-    """Most resamples of such a set hold it once or not at all: the interval is wide, finite and around 0."""
+    """Most resamples of such a set hold it once or not at all: there is no interval."""
     one = np.zeros(400)
     one[0] = 1e-6
     a, b = with_columns(results(), noise=one), with_columns(results(), noise=one / 4)
     for first, second in ((a, b), (b, a)):
         found = rows(first, second)["snr_db"]
-        assert abs(found["difference"]) == pytest.approx(6.02, abs=0.01) and found["outcome"] == "no difference shown"
-        assert np.isfinite(found["interval"]).all()
+        assert abs(found["difference"]) == pytest.approx(6.02, abs=0.01)
+        assert found["interval"] is None and found["outcome"] == "undecided"
 
 
 def test_outputs_that_are_not_finite_are_counted_and_named() -> None:
