@@ -199,6 +199,8 @@ def _of_validator(answer: ValidatorVerdict, static: Verdict) -> tuple[Finding, .
             _finding(answer, "denied", f"NVIDIA's validator refuses it: {_line('; '.join(r.reasons))}", r.layer, r.name)
             for r in answer.refused
         ) or (_finding(answer, "denied", f"NVIDIA's validator refuses the network: {_line(answer.reason)}"),)
+    if answer.answer == "skipped":
+        return (_finding(answer, "unknown", f"NVIDIA's validator skips the network: {_line(answer.reason)}"),)
     if answer.answer in ("crashed", "timed-out", "not-parsed"):
         return (_finding(answer, "unknown", f"NVIDIA's validator could not judge the network: {_line(answer.reason)}"),)
     return ()
@@ -225,9 +227,10 @@ def _finding(
 
 _INSTEAD = {
     "refused": "other operators; `csa-deploy rules drive-os-7` lists what passes",
+    "skipped": "static shapes throughout: no shape, size, axis or count that is known at run time only",
     "not-parsed": "operators and attributes that TensorRT's ONNX parser takes",
-    "crashed": "find the part that ends the validator (csa-deploy extract), and write it differently",
-    "timed-out": "check parts of the network one by one (csa-deploy extract)",
+    "crashed": "find the part that ends the validator (`csa-deploy optimize --extract`), and write it differently",
+    "timed-out": "check parts of the network one by one (`csa-deploy optimize --extract` cuts them out)",
 }
 
 
