@@ -11,12 +11,10 @@ from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
-from csa_deploy.restricted.schema import scopes
+from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
 from csa_deploy.restricted.vocabulary import NETWORK
 
-# What `build --restricted` holds a network against unless --scope says otherwise: the GPU scopes of DRIVE OS.
-GATE_SCOPES = ("drive-os-6", "drive-os-7")
 VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
 
 
@@ -139,23 +137,28 @@ class GateResult:
 
 
 def inspect(
-    model: Path, names: Sequence[str] = (), *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+    model: Path,
+    names: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> GateResult:
     """Check a graph against scopes (none: all that have a pack).
 
     NVIDIA's validator is asked where it speaks for one of them, and the layer mapping is held against NVIDIA's parser
     where TensorRT-RTX is installed.
     """
-    report = check(model, names, strict=strict, progress=progress)
+    report = check(model, names, strict=strict, name=name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
     return GateResult(report, tuple(found), crosscheck(model))
 
 
-def gate_scopes(asked: Sequence[str]) -> list[str]:
-    """Scopes that decide: those asked for, else the default ones that have a pack."""
-    return list(asked) or [name for name in GATE_SCOPES if name in scopes()]
+def gate_scopes(asked: Sequence[str], platform: Platform | None = None) -> list[str]:
+    """Scopes that decide; see :func:`csa_deploy.restricted.scopes.choose_gates`, which says why, too."""
+    return list(choose_gates(asked, platform).scopes)
 
 
 def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = False) -> OperationRejectedError | None:
