@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
 from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
@@ -141,14 +143,32 @@ def inspect(
     names: Sequence[str] = (),
     *,
     strict: bool = False,
-    name: str = "",
+    folded: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateResult:
     """Check a graph against scopes (none: all that have a pack).
 
     NVIDIA's validator is asked where it speaks for one of them, and the layer mapping is held against NVIDIA's parser
     where TensorRT-RTX is installed.
+
+    Args:
+        model: ONNX file.
+        names: scopes.
+        strict: count unknown as denied.
+        folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
+            shapes is nothing that an engine would compute.
+        progress: called with (scopes done, scopes).
     """
+    if not folded:
+        return _inspect(model, model.name, names, strict, progress)
+    with TemporaryDirectory(prefix="csa-deploy-") as scratch:
+        path, name = fold_file(model, Path(scratch))
+        return _inspect(path, name, names, strict, progress)
+
+
+def _inspect(
+    model: Path, name: str, names: Sequence[str], strict: bool, progress: Callable[[int, int], None] | None
+) -> GateResult:
     report = check(model, names, strict=strict, name=name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import pack_files
 from csa_deploy.restricted.scopes import choose_gates, platform_of
@@ -30,21 +29,16 @@ def preflight(context: Context) -> None:
 
 
 def run(context: Context) -> StageOutput:
-    """Check every scope that was asked for, or all; gate on the asked ones when ``restricted`` is set.
-
-    Judged is the graph with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
-    shapes is nothing that an engine would compute.
-    """
+    """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
     exported = context.path(context.workspace.record("export")["graph"])
-    graph, name = fold_file(exported, context.scratch)
-    result = inspect(graph, config.scope, strict=config.strict, name=name, progress=context.progress)
+    result = inspect(exported, config.scope, strict=config.strict, folded=True, progress=context.progress)
     gates = choose_gates(config.scope, platform_of(config))
     record = {
         "summary": _summary(result, gates if config.restricted else None),
         "gate": list(gates.scopes) if config.restricted else [],
         "gate_why": gates.why if config.restricted else "",
-        "judged": name,
+        "judged": result.report.model,
         **result.to_json(),
     }
     failure = None
