@@ -22,23 +22,18 @@ def compare(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time both runs' graphs anew on this machine, interleaved.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+    form: str = "text",
 ) -> None:
     """Compare the latency and the accuracy of two runs.
 
     Latency: faster, slower or no difference, with a 99 % interval of the ratio. Accuracy: better, worse or no
     difference, sample by sample, with a 95 % interval of the change.
     """
-    from csa_deploy.errors import UsageError
     from csa_deploy.report.markdown import comparison
-    from csa_deploy.workspace import dump_json
 
-    if form not in ("text", "json", "markdown"):
-        raise UsageError(f"--format {form}: no such form", fix="use one of text, json, markdown")
     data = _compared(run_a, run_b, measure, settings)
-    if form == "json":
-        typer.echo(dump_json(data), nl=False)
-    elif form == "markdown":
+    console.answer.add(data)
+    if form == "markdown":
         typer.echo(comparison(data))
     else:
         _show(data, console)
