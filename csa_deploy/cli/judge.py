@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,6 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Judge stored results again, without running.
 
@@ -44,12 +42,8 @@ def judge(
         lambda precision: {**DEFAULT_BUDGET[precision], **budget.get(precision, {})},
         lambda precision: budget.get(precision, {}),
     )
-    if as_json:
-        from csa_deploy.workspace import dump_json
-
-        sys.stdout.write(dump_json(judgement.to_json()))
-    else:
-        _show(judgement, path, console)
+    console.answer.add(judgement.to_json())
+    _show(judgement, path, console)
     failure = judgement.failure(strict=bool(settings.get("strict")))
     if failure is not None:
         raise failure
