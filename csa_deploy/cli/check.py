@@ -60,12 +60,16 @@ def check(
 
 
 def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool, bool]:
-    """The graph to check: an ONNX file as it is, or the export of a network; scopes, strictness, whether exported."""
+    """The graph to check: an ONNX file as it is, or the export of a network or of a file with other settings.
+
+    With it scopes, strictness, and whether it was exported.
+    """
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
-    if Path(config.network).suffix == ".onnx":
+    changed = config.input_shape or config.size or config.batch or config.opset
+    if Path(config.network).suffix == ".onnx" and not changed:
         return Path(config.network), config.scope, config.strict, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
