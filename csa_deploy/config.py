@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -165,9 +166,12 @@ def parse_budget(value: Any) -> Any:
         match = re.fullmatch(r"(?:(\w+)\.)?([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
             raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
-        precision, metric, bound = match[1], match[2].replace("-", "_"), float(match[3])
-        if precision is None and metric == "top1_drop":
-            bound /= 100
+        precision, metric = match[1], match[2].replace("-", "_")
+        points = precision is None and metric == "top1_drop"
+        try:  # in decimals, so that 0.7 points are 0.007 and a drop of 7 in 1,000 meets them
+            bound = float(Decimal(match[3]) / 100) if points else float(match[3])
+        except InvalidOperation as error:
+            raise ValueError(f"'{item}' bounds by no number, such as fp16.snr_db=40") from error
         for name in [precision] if precision else REDUCED:
             budget.setdefault(name, {})[metric] = bound
     return budget
@@ -291,11 +295,13 @@ class Config(BaseModel):
         """The accuracy budget of a precision: defaults overridden metric by metric."""
         return {**DEFAULT_BUDGET[precision], **self.budget.get(precision, {})}
 
+    def asked(self, precision: str) -> tuple[str, ...]:
+        """Metrics of the budget that were asked for, whether or not their bounds are the defaults."""
+        return tuple(self.budget.get(precision, {}))
+
     def to_json(self) -> dict[str, Any]:
-        """JSON form with defaults filled in, and the budgets that apply."""
-        data = self.model_dump(mode="json")
-        data["budget"] = {p: self.bounds(p) for p in self.precision}
-        return data
+        """JSON form with defaults filled in, but for the budget: what was asked for counts more than a default."""
+        return self.model_dump(mode="json")
 
 
 def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,6 @@ def evaluate(
             metavar="NETWORK", help="A network, a .onnx file, or an engine of a workspace.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy.
 
@@ -35,7 +33,6 @@ def evaluate(
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
-    from csa_deploy.workspace import dump_json
 
     config = make_config({**settings, "network": network or DEFAULT_NETWORK})
     runner, preprocessing, own_data = open_subject(config)
@@ -57,10 +54,8 @@ def evaluate(
         "notes": one_class(data.labels),
         **found.to_json(),
     }
-    if as_json:
-        sys.stdout.write(dump_json(result))
-    else:
-        _show(result, console)
+    console.answer.add(result)
+    _show(result, console)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -44,7 +44,9 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
         feeds += [how.network(filled(part.feed(how.shapes), size)) for part in parts]
         pairs = cross_check(made, feeds, config.threads, lambda done, total: watcher.progress(stage, done, total))
         path = root / "exporters.json"
-        write_atomic(path, dump_json({"schema_version": 1, "pairs": [p.to_json() for p in pairs]}))
+        result = {"schema_version": 1, "pairs": [p.to_json() for p in pairs]}
+        write_atomic(path, dump_json(result))
+    console.answer.add(result)
     table = Table(title=escape(f"{context.name}: exporters on random and {len(feeds) - 1} real inputs"))
     for heading in ("graph", "against", "nodes", "max error", "error / range", "signal/noise", ""):
         table.add_column(heading, overflow="fold")

@@ -119,7 +119,8 @@ def calibrate(
         data: calibration images.
         tensors: activations to take histograms of.
         threads: of ONNX Runtime.
-        unfinished: file in which an interrupted pass goes on; removed at the end.
+        unfinished: file in which an interrupted pass goes on. At the end it holds the finished one, for whoever
+            removes it when what comes after has succeeded as well.
         progress: called with (images done, images).
 
     Raises:
@@ -146,8 +147,8 @@ def calibrate(
     observer.collect()
     statistics.skipped = dict(data.skipped)
     data.require_enough(statistics.images)
-    if unfinished and unfinished.is_file():
-        unfinished.unlink()
+    if unfinished:
+        _save_quietly(statistics, unfinished, len(data))
     return statistics
 
 

@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 RANDOM = "random"
 RECOMMENDED = 64
 """Images below which a warning is given."""
+NEARLY = 1e-3
+"""Of its largest value: an input that varies by no more counts as constant."""
 LARGEST_SKIPPED = 0.1
 """Share of files that may be unreadable."""
 _RANDOM_SAMPLES = 64
@@ -94,6 +96,25 @@ class CalibrationData(ABC):
                 yield _batch(waiting, index + 1)
                 waiting = []
 
+    def constant_inputs(self) -> list[str]:
+        """Inputs that are the same, or nearly, in all samples: INT8 knows nothing of how they vary.
+
+        Reads on only as long as an input has not varied, which mostly are two samples.
+        """
+        first: dict[str, np.ndarray] = {}
+        constant: list[str] = []
+        count = 0
+        for batch in self.batches(1):
+            count += 1
+            if not first:
+                first = {name: array.astype(np.float64) for name, array in batch.inputs.items()}
+                constant = list(first)
+                continue
+            constant = [name for name in constant if not _varies(first[name], batch.inputs[name])]
+            if not constant:
+                break
+        return constant if count > 1 else []
+
     def require_enough(self, images: int) -> None:
         """Warn about few images; raise UsageError when there were none."""
         if not images:
@@ -107,6 +128,11 @@ class CalibrationData(ABC):
             f"the first is {next(iter(self.skipped.values()))}",
             fix="replace or remove such files",
         )
+
+
+def _varies(first: np.ndarray, other: np.ndarray) -> bool:
+    size = max(float(np.abs(first).max(initial=0.0)), float(np.abs(other).max(initial=0.0)))
+    return float(np.abs(other - first).max(initial=0.0)) > NEARLY * size
 
 
 def _batch(samples: Sequence[tuple[str, int | None, dict[str, np.ndarray]]], consumed: int) -> CalibrationBatch:

@@ -141,10 +141,12 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:
-    """The gates that count, or one line per scope of the exported graph, with the level of evidence."""
-    for scope in data["records"].get("check", {}).get("scopes", []):
+    """One line per scope of the exported graph, with the level of evidence, and whether it decides."""
+    checked = data["records"].get("check", {})
+    for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
+            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']}"
+            f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )

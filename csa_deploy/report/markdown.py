@@ -10,7 +10,7 @@ from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
-ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference": "no difference"}
+ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference shown": "no difference shown"}
 
 
 def summary(data: dict[str, Any]) -> str:
@@ -49,7 +49,7 @@ def _latency(data: dict[str, Any]) -> list[str]:
             f"p{r['percentile']:g}",
             f"{r['a_ms']:.3f} ms",
             f"{r['b_ms']:.3f} ms",
-            f"{100 * (r['ratio'] - 1):+.1f} % ({100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f})",
+            f"{units.slowdown(r['ratio'])} % ({units.span(r['low'], r['high'], units.slowdown)})",
             ARROW[r["outcome"]],
         )
         for r in data["rows"]

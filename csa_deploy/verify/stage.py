@@ -122,7 +122,7 @@ def compare(
         _keep_partial(context, stream, meta)
         raise
     results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
-    judgement = judge_results(results, context.config.bounds)
+    judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
     arbitrations, reason = _arbitrate(context, stream, candidates, data, reference)
