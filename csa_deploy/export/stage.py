@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
 from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
 from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
@@ -140,11 +142,11 @@ def _take_in(context: Context) -> StageOutput:
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)
-    sampling = _sampling(model)
+    sampling = graph_sampling(model)
     if config.batch not in (None, 1) and not sampling.shared:
         raise UsageError(
             f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
-            + ", ".join(f"{v['name']} {v['shape']}" for inputs in (True, False) for v in _values(model, inputs=inputs)),
+            + ", ".join(f"{s.name} {list(s.shape)}" for specs in interface_of(model) for s in specs),
             fix="drop --batch: a sample is then all that one inference takes",
         )
     preprocessing, said = preprocessing_of(model, config)
@@ -155,14 +157,6 @@ def _take_in(context: Context) -> StageOutput:
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
     target = _check_and_save(context, model)
     return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
-
-
-def _sampling(model: onnx.ModelProto) -> Sampling:
-    inputs, outputs = (
-        [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in _values(model, inputs=side)]
-        for side in (True, False)
-    )
-    return sampling_of(inputs, outputs)
 
 
 def _provenance(context: Context, exporter: str) -> dict[str, Any]:
@@ -210,6 +204,8 @@ def _output(
 ) -> StageOutput:
     tolerance = context.config.export_tolerance
     statistics = graph_statistics(model)
+    inputs, outputs = interface_of(model)
+    sampling = sampling_of(inputs, outputs)
     worst = max(differences, key=lambda d: d.relative, default=None)
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
@@ -218,10 +214,10 @@ def _output(
         "graph": relative,
         "exporter": exporter,
         "opset": opset_of(model),
-        "batch": _sampling(model).batch or 1,
-        "sample": "a row of the batch axis" if _sampling(model).shared else "one whole inference",
-        "inputs": _values(model, inputs=True),
-        "outputs": _values(model, inputs=False),
+        "batch": sampling.batch or 1,
+        "sample": "a row of the batch axis" if sampling.shared else "one whole inference",
+        "inputs": _values(inputs),
+        "outputs": _values(outputs),
         "preprocessing": preprocessing.to_json() if preprocessing else None,
         "statistics": statistics.to_json(),
         "tolerance": tolerance,
@@ -238,14 +234,5 @@ def _output(
     return StageOutput(record, artifacts={relative: path}, failure=failure)
 
 
-def _values(model: onnx.ModelProto, *, inputs: bool) -> list[dict[str, Any]]:
-    initializers = {t.name for t in model.graph.initializer}
-    values = [v for v in model.graph.input if v.name not in initializers] if inputs else model.graph.output
-    return [
-        {
-            "name": v.name,
-            "shape": [d.dim_value for d in v.type.tensor_type.shape.dim],
-            "dtype": onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name,
-        }
-        for v in values
-    ]
+def _values(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": s.name, "shape": [extent or 0 for extent in s.shape], "dtype": s.dtype} for s in specs]
