@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -17,12 +17,12 @@ from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
 from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
+from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
-from csa_deploy.options import IMAGE_INPUT
 from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -52,18 +52,8 @@ def key_parts(context: Context) -> dict[str, Any]:
 
 def preflight(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
-    config, onnx_file = context.config, context.source.kind == "onnx"
-    foreign = ("checkpoint", "checkpoint_key") if onnx_file else ("input_shape", *IMAGE_INPUT)
-    given = next((key for key in foreign if getattr(config, key) not in (None, {})), None)
-    if given is None:
-        return
-    fix = f"drop --{given.replace('_', '-')}, or name the network that the file was exported from"
-    if not onnx_file:
-        fix = "a PyTorch network says so itself, in example_inputs and preprocessing; see docs/models.md"
-    raise UsageError(
-        f"{context.source.spec}: --{given.replace('_', '-')} is not for {'an ONNX file' if onnx_file else 'a module'}",
-        fix=fix,
-    )
+    kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
+    require_own_settings(kind, context.source.spec, context.config)
 
 
 def run(context: Context) -> StageOutput:
