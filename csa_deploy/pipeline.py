@@ -25,6 +25,7 @@ from csa_deploy.workspace import StageOutput, Workspace, key_of
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.runners.base import Sampling
     from csa_deploy.source import Source
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,23 @@ class Context:
     def size(self) -> tuple[int, int] | None:
         """Input size asked for, (height, width)."""
         return self.config.size
+
+    @property
+    def batch(self) -> int:
+        """Samples that one inference of the exported graph takes."""
+        return self.sampling.batch or 1
+
+    @property
+    def sampling(self) -> Sampling:
+        """How samples go through the exported graph."""
+        from csa_deploy.runners.base import TensorSpec, sampling_of
+
+        record = self.workspace.record("export")
+        inputs, outputs = (
+            [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in record[side]]
+            for side in ("inputs", "outputs")
+        )
+        return sampling_of(inputs, outputs)
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""

@@ -84,6 +84,12 @@ def _diagnose(path: Path, console: Console) -> None:
     from csa_deploy.precision.why_slow import diagnose
 
     found = diagnose(load_model(path, full_check=False))
+    hazards = [
+        {"hazard": hazard, "nodes": count, "seconds": seconds, "mitigation": mitigation}
+        for hazard, (count, seconds, mitigation) in found.by_hazard().items()
+    ]
+    layers = {"layers": found.layers, "int8_layers": found.int8_layers}
+    console.answer.add({"file": str(path), "device": found.device, **layers, "hazards": hazards})
     title = f"{path.name}: {found.int8_layers} of {found.layers} layers with weights compute in INT8"
     table = Table(title=title, title_justify="left")
     for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):

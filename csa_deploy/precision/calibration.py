@@ -133,7 +133,7 @@ def calibrate(
     saved = time.monotonic()
     batches = data.batches(observer.batch, range(done, len(data)))
     while together := list(itertools.islice(batches, observer.lanes)):
-        observer.run([(batch.feed(observer.inputs), batch.ids) for batch in together])
+        observer.run([(batch.feed(observer.sampling.shapes), batch.ids) for batch in together])
         for batch in together:
             statistics.count(batch)
         done = together[-1].consumed

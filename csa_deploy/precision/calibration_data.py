@@ -19,6 +19,7 @@ from csa_deploy.data.named import NAMED
 from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.runners.base import Sampling, filled
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,19 +42,13 @@ class CalibrationBatch(Batch):
 
     consumed: int = 0
 
-    def filled(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-        """The inputs under the network's names, the last sample repeated up to the network's batch size."""
-        feeds = self.feed(shapes)
-        return {n: _filled(array, shapes[n][0]) for n, array in feeds.items()}
+    def filled(self, how: Sampling) -> dict[str, np.ndarray]:
+        """One inference's inputs, the last sample repeated up to the network's batch size."""
+        return how.network(filled(self.feed(how.shapes), how.batch or 1))
 
     def filled_labels(self, size: int) -> np.ndarray | None:
         """The labels to :meth:`filled`."""
-        return None if self.labels is None else _filled(self.labels, size)
-
-
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
+        return None if self.labels is None else filled({"": self.labels}, size)[""]
 
 
 class CalibrationData(ABC):

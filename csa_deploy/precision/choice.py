@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
+    from csa_deploy.runners.base import Sampling
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"
@@ -88,9 +89,9 @@ def choose_layers(
 ) -> Choice:
     """Try the techniques on all layers in INT8, then search with those that pay."""
     config = context.config
-    shapes = _shapes(model)
-    size = next(iter(shapes.values()))[0]
-    samples = read_samples(calibration.data, shapes, HELD_IMAGES + FITTED_IMAGES)
+    sampling = context.sampling
+    size = sampling.batch or 1
+    samples = read_samples(calibration.data, sampling, HELD_IMAGES + FITTED_IMAGES)
     held, fitted = split(len(samples.feeds))
 
     def recalibrate(changed: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:
@@ -186,16 +187,10 @@ def split(batches: int) -> tuple[list[int], list[int]]:
     return held, [index for index in range(batches) if index not in held] or held
 
 
-def read_samples(data: CalibrationData, shapes: dict[str, tuple[int, ...]], count: int) -> Samples:
-    """Up to ``count`` calibration samples, evenly spread."""
-    size = next(iter(shapes.values()))[0]
+def read_samples(data: CalibrationData, sampling: Sampling, count: int) -> Samples:
+    """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
+    size = sampling.batch or 1
     batches = list(data.batches(size, choose(len(data), min(count, len(data)), None)))
     labels = [batch.filled_labels(size) for batch in batches]
     known = [label for label in labels if label is not None]
-    return Samples([b.filled(shapes) for b in batches], known if len(known) == len(batches) else [])
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    weights = {t.name for t in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    return {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in inputs}
+    return Samples([b.filled(sampling) for b in batches], known if len(known) == len(batches) else [])

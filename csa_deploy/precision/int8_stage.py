@@ -182,8 +182,8 @@ def _open(context: Context) -> CalibrationData:
     spec = config.calib or training_set(context)
     if spec is None:
         raise _no_images(context)
-    graph = _input_shapes(context)
-    return open_calibration(spec, context.preprocessing, graph, samples=config.calib_samples, seed=config.seed)
+    shapes = context.sampling.shapes
+    return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)
 
 
 def require_calibration(context: Context) -> None:
@@ -218,6 +218,3 @@ def training_set(context: Context) -> str | None:
     return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
 
 
-def _input_shapes(context: Context) -> dict[str, tuple[int, ...]]:
-    """Shape by network input, as the export recorded it."""
-    return {v["name"]: tuple(v["shape"]) for v in context.workspace.record("export")["inputs"]}
