@@ -197,8 +197,10 @@ def rounded(values: np.ndarray, scale: np.ndarray, lowest: int) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(convolutions(), products()), st.sampled_from([0.3, 2.0, 100.0]))
 def test_the_int8_graph_computes_the_operator_on_rounded_values(case, threshold):
-    """What the FP32 graph computes when it is fed rounded inputs and holds rounded weights, but for FP32's own rounding:
-    a level of the input is a thousand times that."""
+    """What the FP32 graph computes when it is fed rounded inputs and holds rounded weights.
+
+    Sums in FP32 may differ in their last bits; a level of the input is a thousand times as much.
+    """
     model = case.model
     (layer,) = place(model).layers
     int8 = insert_qdq(model, place(model), {"x": threshold}).model
