@@ -69,7 +69,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),
-    "localize": Option(bool, "Explain the error of every graph, module by module; failures are always explained."),
+    "localize": Option(
+        bool,
+        "Explain the error of every graph, module by module, however long it takes; --no-localize explains none; "
+        "default: graphs that fail, for about a minute.",
+    ),
     "candidate": Option(list[str], "ONNX graph to compare beside the workspace's own (repeatable)."),
     "seed": Option(int, "Seed of every random choice; default 0."),
     "budget": Option(

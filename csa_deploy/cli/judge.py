@@ -26,7 +26,8 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, json, junit or markdown.")] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Judge stored results again, without running.
 
@@ -34,9 +35,15 @@ def judge(
     undecided.
     """
     from csa_deploy.config import DEFAULT_BUDGET
+    from csa_deploy.errors import UsageError
     from csa_deploy.verify.judging import judge_results
+    from csa_deploy.verify.reporters import FORMATS, as_junit, as_markdown
     from csa_deploy.verify.results import read_results
+    from csa_deploy.workspace import dump_json
 
+    form = "json" if as_json else form
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(FORMATS)}")
     path = _file(run, settings)
     budget = _budget(path, settings)
     judgement = judge_results(
@@ -44,13 +51,17 @@ def judge(
         lambda precision: {**DEFAULT_BUDGET[precision], **budget.get(precision, {})},
         lambda precision: budget.get(precision, {}),
     )
-    if as_json:
-        from csa_deploy.workspace import dump_json
-
-        sys.stdout.write(dump_json(judgement.to_json()))
+    data, strict = judgement.to_json(), bool(settings.get("strict"))
+    if form == "text":
+        _show(data, path, console)
     else:
-        _show(judgement, path, console)
-    failure = judgement.failure(strict=bool(settings.get("strict")))
+        written = {
+            "json": lambda: dump_json(data),
+            "junit": lambda: as_junit(data, strict=strict),
+            "markdown": lambda: as_markdown(data, str(path)),
+        }
+        sys.stdout.write(written[form]())
+    failure = judgement.failure(strict=strict)
     if failure is not None:
         raise failure
 
@@ -78,23 +89,24 @@ def _budget(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]
     return {p: {**stored.get(p, {}), **given.get(p, {})} for p in (*stored, *given)}
 
 
-def _show(judgement: Any, path: Path, console: Console) -> None:
+def _show(data: dict[str, Any], path: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{path}: {judgement.verdict}"), title_justify="left")
+    from csa_deploy import units
+    from csa_deploy.verify.reporters import bound_of, measured_of
+
+    table = Table(title=escape(f"{path}: {data['verdict']}"), title_justify="left")
     for heading in ("candidate", "output", "metric", "measured", "95 % sure of", "budget", "verdict"):
         table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
-    for candidate in judgement.candidates:
+    for candidate in data["candidates"]:
         for c in candidate["checks"]:
-            measured = "-" if c["value"] is None else f"{c['value']:.6g}"
-            sure = "-" if c["sure"] is None else f"{c['sure']:.6g}"
-            bound = f"{'≥' if c['side'] == 'min' else '≤'} {c['bound']:g}"
-            style = STYLE[c["state"]]
-            row = map(escape, (candidate["label"], c["output"], c["metric"], measured, sure, bound))
+            style, sure = STYLE[c["state"]], units.metric(c["sure"], c["metric"])
+            cells = (candidate["label"], c["output"], c["metric"], measured_of(c), sure, bound_of(c))
+            row = map(escape, cells)
             table.add_row(*row, f"[{style}]{c['state']}[/{style}]")
     console.show(table)
-    for note in judgement.notes:
+    for note in data["notes"]:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
 
 

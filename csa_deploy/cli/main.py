@@ -124,14 +124,14 @@ def calm_threads() -> None:
 
 def interrupted() -> int:
     """Say so, and return the exit code."""
-    _line("interrupted; what was finished is kept, the next run goes on from there")
+    _line("interrupted; what was finished is kept, the next run goes on from there", code=EXIT_INTERRUPTED)
     return EXIT_INTERRUPTED
 
 
 def report_error(error: Exception) -> int:
     """Print the one line of an error and return its exit code."""
     if isinstance(error, CsaDeployError):
-        _line(f"error: {error.message}", error.fix)
+        _line(f"error: {error.message}", error.fix, code=error.exit_code)
         return error.exit_code
     if type(error).__name__ == "Abort":  # what the command-line library makes of ctrl-C
         return interrupted()
@@ -139,26 +139,29 @@ def report_error(error: Exception) -> int:
         sys.stdout.write(f"{error}\n")  # the help page
         return 2
     if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command-line parser's own errors
-        _line(f"error: {error.format_message()}", "see --help")
+        _line(f"error: {error.format_message()}", "see --help", code=2)
         return 2
     if isinstance(error, OSError):
         from csa_deploy.cli.oserrors import explain
 
         message, fix = explain(error)
-        _line(f"error: {message}", fix)
+        _line(f"error: {message}", fix, code=3)
         return 3
     import logging
 
     logging.getLogger("csa_deploy").debug("traceback", exc_info=error)
-    _line(f"internal error: {type(error).__name__}: {error}", "run again with -vv and report this with the traceback")
+    said = f"internal error: {type(error).__name__}: {error}"
+    _line(said, "run again with -vv and report this with the traceback", code=EXIT_INTERNAL)
     return EXIT_INTERNAL
 
 
-def _line(message: str, fix: str | None = None) -> None:
+def _line(message: str, fix: str | None = None, *, code: int) -> None:
     text = " ".join(message.split())
     if "--log-json" in sys.argv:
         import json
+        import time
 
-        sys.stderr.write(json.dumps({"event": "error", "message": text, "fix": fix}) + "\n")
+        event = {"time": round(time.time(), 3), "event": "error", "message": text, "fix": fix, "exit_code": code}
+        sys.stderr.write(json.dumps(event) + "\n")
         return
     sys.stderr.write(f"csa-deploy: {text}" + (f" | fix: {fix}" if fix else "") + "\n")

@@ -105,5 +105,6 @@ def run_verb(
             journal = Journal(watcher, root, [stage.name for stage in with_needs(names)])
             failure = run_stages(names, context, journal)
         show(context.workspace, names, console.out)
+        console.verdict(context.workspace)
     if failure is not None:
         raise failure

@@ -12,7 +12,7 @@ from csa_deploy import units
 from csa_deploy.report import views
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import network
-from csa_deploy.report.labels import label_of, reference_of, size_of
+from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
 from csa_deploy.report.verdict import word_of
@@ -32,6 +32,7 @@ CHARTS = (
     precision.choices,
 )
 FILTERS: tuple[Callable[..., str], ...] = (
+    units.beside,
     units.counted,
     units.decibel,
     units.duration,
@@ -76,6 +77,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     environment.filters["label"] = label_of
     environment.filters["word"] = word_of
     environment.filters["size_of"] = size_of
+    environment.filters["timed_on"] = timed_on
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
