@@ -33,6 +33,7 @@ CHARTS = (
 )
 FILTERS: tuple[Callable[..., str], ...] = (
     units.beside,
+    units.bound,
     units.counted,
     units.decibel,
     units.duration,

@@ -197,4 +197,4 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
 
 
 def _bound(check: dict[str, Any]) -> str:
-    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.metric(check['bound'], check['metric'])}"
+    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.bound(check['bound'], check['metric'])}"

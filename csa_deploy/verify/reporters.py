@@ -72,7 +72,7 @@ def measured_of(check: Row) -> str:
 
 def bound_of(check: Row) -> str:
     """``≥ 40.0 dB``."""
-    return f"{'≥' if check['side'] == 'min' else '≤'} {units.metric(check['bound'], check['metric'])}"
+    return f"{'≥' if check['side'] == 'min' else '≤'} {units.bound(check['bound'], check['metric'])}"
 
 
 def _plain(text: str) -> str:

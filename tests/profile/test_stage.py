@@ -17,6 +17,7 @@ from csa_deploy.profile.sweep import parse_points
 
 # Neighbours are alike on a busy machine: twelve inferences may be worth fewer than the eight that an interval needs.
 QUICK = ("--iterations", 40, "--warmup", 1, "--threads", 1)
+SURE = ("--iterations", 200, "--warmup", 1, "--threads", 1)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +96,10 @@ def against(cwd: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_stored_samples_count_where_the_graphs_are_gone(deployed: Path, csa: Any, tmp_path: Path) -> None:
-    assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
+    assert csa(deployed, "profile", "csa_digits", *SURE).returncode == 0
     for name, factor, code in (("fast", 0.02, 7), ("slow", 50.0, 0)):
         root = baseline(deployed, tmp_path / name, factor=factor, graphs=False)
-        done = csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", root)
+        done = csa(deployed, "profile", "csa_digits", *SURE, "--baseline", root)
         assert done.returncode == code, done.stderr
         assert "slower than the baseline" in done.stderr or code == 0
         assert {reason for _, reason in against(deployed).values()} == {STORED}
@@ -122,14 +123,14 @@ def test_a_graph_that_became_slower_fails_and_one_of_another_size_is_not_compare
 ) -> None:
     # In a copy, as a workspace keeps its baseline, and the others are not to be held against this one.
     here = shutil.copytree(deployed, tmp_path / "here")
-    assert csa(here, "profile", "csa_digits", *QUICK).returncode == 0
+    assert csa(here, "profile", "csa_digits", *SURE).returncode == 0
     root = baseline(here, tmp_path / "before")
     paths = {entry["label"]: root / entry["path"] for entry in recorded(root.parent, root.name)["measured"]}
     (spec,) = onnx.load(paths["fp32"]).graph.input
     shape = tuple(d.dim_value for d in spec.type.tensor_type.shape.dim)
     onnx.save(make_tiny(inputs=shape, name=spec.name), paths["fp32"])  # much less work than this run's graph
     onnx.save(make_tiny(inputs=(1, 3, 8, 8)), paths["fp16"])
-    done = csa(here, "profile", "csa_digits", *QUICK, "--baseline", root)
+    done = csa(here, "profile", "csa_digits", *SURE, "--baseline", root)
     assert done.returncode == 7, done.stderr
     assert "fp32" in done.stderr and "slower than the baseline" in done.stderr
     found = against(here)
