@@ -22,7 +22,7 @@ def compare(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time both runs' graphs anew on this machine, interleaved.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+    form: str = "text",
 ) -> None:
     """Compare the latency and the accuracy of two runs.
 
@@ -30,16 +30,11 @@ def compare(
     difference shown, sample by sample, with a 95 % interval of the change. The exit code is 0 whatever comes out:
     what must fail is a limit, a budget or a baseline of its own run.
     """
-    from csa_deploy.errors import UsageError
     from csa_deploy.report.markdown import comparison
-    from csa_deploy.workspace import dump_json
 
-    if form not in ("text", "json", "markdown"):
-        raise UsageError(f"--format {form}: no such form", fix="use one of text, json, markdown")
     data = _compared(run_a, run_b, measure, settings)
-    if form == "json":
-        typer.echo(dump_json(data), nl=False)
-    elif form == "markdown":
+    console.answer.add(data)
+    if form == "markdown":
         typer.echo(comparison(data))
     else:
         _show(data, console)

@@ -26,8 +26,7 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="text, json, junit or markdown.")] = "text",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    form: str = "text",
 ) -> None:
     """Judge stored results again, without running.
 
@@ -35,15 +34,10 @@ def judge(
     undecided.
     """
     from csa_deploy.config import DEFAULT_BUDGET
-    from csa_deploy.errors import UsageError
     from csa_deploy.verify.judging import judge_results
-    from csa_deploy.verify.reporters import FORMATS, as_junit, as_markdown
+    from csa_deploy.verify.reporters import as_junit, as_markdown
     from csa_deploy.verify.results import read_results
-    from csa_deploy.workspace import dump_json
 
-    form = "json" if as_json else form
-    if form not in FORMATS:
-        raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(FORMATS)}")
     path = _file(run, settings)
     budget = _budget(path, settings)
     judgement = judge_results(
@@ -52,15 +46,13 @@ def judge(
         lambda precision: budget.get(precision, {}),
     )
     data, strict = judgement.to_json(), bool(settings.get("strict"))
-    if form == "text":
-        _show(data, path, console)
+    console.answer.add(data)
+    if form == "junit":
+        sys.stdout.write(as_junit(data, strict=strict))
+    elif form == "markdown":
+        sys.stdout.write(as_markdown(data, str(path)))
     else:
-        written = {
-            "json": lambda: dump_json(data),
-            "junit": lambda: as_junit(data, strict=strict),
-            "markdown": lambda: as_markdown(data, str(path)),
-        }
-        sys.stdout.write(written[form]())
+        _show(data, path, console)
     failure = judgement.failure(strict=strict)
     if failure is not None:
         raise failure

@@ -107,7 +107,7 @@ def contract(context: Context) -> dict[str, Any]:
         "warmup_on_device": f"each of at least {WARM_MS:g} ms, for the clocks to rise; one before every block as well",
         "iterations": config.iterations if config.seconds is None else None,
         "seconds": config.seconds,
-        "batch": config.batch,
+        "batch": context.batch,
         "threads": config.threads or "one per core",
         "streams": 1,
         "spin_wait": "ONNX Runtime: off, as several networks are timed in one process; CUDA: the driver's own choice",

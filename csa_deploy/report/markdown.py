@@ -31,7 +31,7 @@ def summary(data: dict[str, Any]) -> str:
         "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this, and say nothing about "
         "INT8 on a target"
     )
-    lines += ["", f"Work and time are per inference of batch {data['config'].get('batch', 1)}; {where}."]
+    lines += ["", f"Work and time are per inference of batch {data['batch']}; {where}."]
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from csa_deploy import junit, units
 
-FORMATS = ("text", "json", "junit", "markdown")
 Row = Mapping[str, Any]
 
 
