@@ -21,8 +21,8 @@ from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
 FAKE_QUANTIZED = (
-    "fake-quantized (floating point, rounded in between) in ONNX Runtime on this machine's CPU: not the target's latency, "
-    "and nothing about INT8 there"
+    "fake-quantized (floating point, rounded in between) in ONNX Runtime on this machine's CPU: not the target's "
+    "latency, and nothing about INT8 there"
 )
 OTHER_INPUTS = "the baseline takes inputs of another size"
 ON_DEVICE = "this machine's CUDA device, host to host with transfers"

@@ -15,8 +15,8 @@ from csa_deploy.profile.bench import OTHER_INPUTS
 from csa_deploy.profile.gates import ANEW, STORED
 from csa_deploy.profile.sweep import parse_points
 
-# Neighbours are alike on a busy machine: twelve inferences may be worth fewer than the eight that an interval needs.
 QUICK = ("--iterations", 40, "--warmup", 1, "--threads", 1)
+# Neighbours are alike on a busy machine: forty inferences may be worth fewer than the eight that an interval needs.
 SURE = ("--iterations", 200, "--warmup", 1, "--threads", 1)
 
 
@@ -57,7 +57,7 @@ def test_keeps_every_sample_and_every_layer(digits: Any) -> None:
 
 
 def test_a_broken_limit_exits_with_seven_and_is_in_the_report(deployed: Path, csa: Any) -> None:
-    done = csa(deployed, "profile", "csa_digits", *QUICK, "--limit", "fp32.p50_ms=0.001")
+    done = csa(deployed, "profile", "csa_digits", *SURE, "--limit", "fp32.p50_ms=0.001")
     assert done.returncode == 7, done.stderr
     assert "fp32: p50_ms is" in done.stderr and "the limit is 0.001" in done.stderr
     assert [g["verdict"] for g in measured(deployed)["gates"]] == ["fail"]
@@ -67,7 +67,7 @@ def test_a_broken_limit_exits_with_seven_and_is_in_the_report(deployed: Path, cs
 
 def test_limits_that_hold_pass(deployed: Path, csa: Any) -> None:
     limits = ("--limit", "fp32.p50_ms=10000", "--limit", "fp32.weights_mib=50", "--limit", "fp32.max_ms=100000")
-    done = csa(deployed, "profile", "csa_digits", *QUICK, *limits)
+    done = csa(deployed, "profile", "csa_digits", *SURE, *limits)
     assert done.returncode == 0, done.stderr
     assert [g["verdict"] for g in measured(deployed)["gates"]] == ["pass"] * 3
 
