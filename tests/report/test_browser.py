@@ -76,6 +76,21 @@ def test_says_its_verdict_first(page: Any) -> None:
     assert find(page, ".verdict").rect["y"] < 300
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_without_a_sign(page: Any, theme: str) -> None:
+    """The main table fits a desktop window; what scrolls in a narrow one shows a shadow where there is more."""
+    page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
+    overflowing = (
+        "return [...document.querySelectorAll('.sheet, .chart-scroll')]"
+        ".filter(e => e.offsetParent && e.scrollWidth > e.clientWidth).map(e => getComputedStyle(e).backgroundImage)"
+    )
+    page.set_window_size(1400, 1000)
+    assert page.execute_script(overflowing) == []
+    page.set_window_size(420, 1000)
+    found = page.execute_script(overflowing)
+    assert found and all(shadow.count("linear-gradient") == 4 for shadow in found)
+
+
 def test_tabs_by_mouse_and_by_keyboard(page: Any) -> None:
     names = [t.get_attribute("data-name") for t in page.find_elements("css selector", "[role=tab]")]
     assert [name for name in TABS if name in names] == names

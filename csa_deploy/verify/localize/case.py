@@ -152,7 +152,7 @@ class Case:
     def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
         """Whether the outputs break the budget on these samples; intervals do not matter here."""
         for name, metrics in outputs.items():
-            estimates = metrics.estimates()
+            estimates = metrics.estimates(intervals=False)
             checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
             if metrics.non_finite or any(check.state == "fail" for check in checks):
                 return True
