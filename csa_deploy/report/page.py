@@ -85,6 +85,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         pictures=pictures,
         views=views,
         slowdown=units.slowdown,
+        short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         tiles=tiles(data),
         reference=reference_of(data["records"].get("verify")),
         missing=by_reason(data["not_measured"]),

@@ -14,6 +14,7 @@ import pytest
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -84,10 +85,12 @@ def test_nothing_is_cut_without_a_sign(page: Any, theme: str) -> None:
         "return [...document.querySelectorAll('.sheet, .chart-scroll')]"
         ".filter(e => e.offsetParent && e.scrollWidth > e.clientWidth).map(e => getComputedStyle(e).backgroundImage)"
     )
+    wait = WebDriverWait(page, 20)
     page.set_window_size(1400, 1000)
+    wait.until(lambda p: p.execute_script("return innerWidth") == 1400)
     assert page.execute_script(overflowing) == []
     page.set_window_size(420, 1000)
-    found = page.execute_script(overflowing)
+    found = wait.until(lambda p: p.execute_script(overflowing))
     assert found and all(shadow.count("linear-gradient") == 4 for shadow in found)
 
 
