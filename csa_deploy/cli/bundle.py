@@ -59,19 +59,15 @@ def bundle(
 def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
     """Sample inputs: of the network's data where it has any, else random."""
     from csa_deploy.runners.feeds import random_feeds
-    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-    with OnnxRuntimeRunner(context.path(context.graphs()["exported"]), threads=1, spin=False) as runner:
-        specs = {
-            spec.name: (tuple(int(extent or 1) for extent in spec.shape), spec.dtype) for spec in runner.input_specs
-        }
-    shapes = {name: shape for name, (shape, _) in specs.items()}
-    batch = next(iter(shapes.values()))[0]
+    how = context.sampling
+    batch = how.batch or 1
     dataset = context.dataset(context.preprocessing, samples * batch)
     if dataset is None:
-        types = {name: dtype for name, (_, dtype) in specs.items()}
+        types = {value["name"]: value["dtype"] for value in context.workspace.record("export")["inputs"]}
+        shapes = {name: tuple(int(extent or 1) for extent in shape) for name, shape in how.inputs.items()}
         return [random_feeds(shapes, types, context.config.seed + index) for index in range(samples)]
-    whole = [found.feed(shapes) for found in dataset.batches(batch) if len(found) == batch]
+    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
     return whole[:samples]
 
 

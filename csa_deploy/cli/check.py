@@ -44,8 +44,8 @@ def check(
         console.answer.add({"rule": explain, "text": said})
         console.plain(said)
         return
-    graph, scopes, strict = _graph(network, settings, console)
-    result = inspect(graph, scopes, strict=strict)
+    graph, scopes, strict, exported = _graph(network, settings, console)
+    result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
         graph = _repair(graph, fixed or Path(f"{graph.stem}.fixed.onnx"), result, console)
         result = inspect(graph, scopes, strict=strict)
@@ -59,17 +59,21 @@ def check(
         raise failure
 
 
-def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool]:
-    """The graph to check: an ONNX file as it is, or the export of a network."""
+def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool, bool]:
+    """The graph to check: an ONNX file as it is, or the export of a network or of a file with other settings.
+
+    With it scopes, strictness, and whether it was exported.
+    """
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
-    if Path(config.network).suffix == ".onnx":
-        return Path(config.network), config.scope, config.strict
+    changed = config.input_shape or config.size or config.batch or config.opset
+    if Path(config.network).suffix == ".onnx" and not changed:
+        return Path(config.network), config.scope, config.strict, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
-        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict
+        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict, True
 
 
 def _repair(graph: Path, target: Path, result: Any, console: Console) -> Path:

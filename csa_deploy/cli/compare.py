@@ -1,4 +1,4 @@
-"""``csa-deploy compare``: two runs; faster, slower or no difference, and better, worse or no difference."""
+"""``csa-deploy compare``: two runs; faster, slower or no difference shown; better, worse or no difference shown."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def compare(
 ) -> None:
     """Compare the latency and the accuracy of two runs.
 
-    Latency: faster, slower or no difference, with a 99 % interval of the ratio. Accuracy: better, worse or no
-    difference, sample by sample, with a 95 % interval of the change.
+    Latency: faster, slower or no difference shown, with a 99 % interval of the ratio. Accuracy: better, worse or no
+    difference shown, sample by sample, with a 95 % interval of the change. The exit code is 0 whatever comes out:
+    what must fail is a limit, a budget or a baseline of its own run.
     """
     from csa_deploy.report.markdown import comparison
 
@@ -96,6 +97,7 @@ def _show(data: dict[str, Any], console: Console) -> None:
 
 
 def _latency_table(data: dict[str, Any]) -> Any:
+    from csa_deploy import units
     from csa_deploy.report.labels import label_of
 
     table = _table("latency", ("", "percentile", "A", "B", "B / A", "99 % interval", "B is"), 1)
@@ -106,7 +108,7 @@ def _latency_table(data: dict[str, Any]) -> Any:
             f"{row['a_ms']:.3f} ms",
             f"{row['b_ms']:.3f} ms",
             f"{row['ratio']:.3f}",
-            f"{row['low']:.3f} to {row['high']:.3f}",
+            units.span(row["low"], row["high"], "{:.3f}".format),
             _styled(row["outcome"]),
         )
     return table

@@ -102,6 +102,7 @@ class Console:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[part]}"),
         )
         with Progress(*columns, console=terminal, transient=True) as bars:
             yield Watcher(self, bars, terminal)
@@ -139,13 +140,13 @@ class Watcher:
         """A stage begins."""
         self.console.event("started", stage=stage.name)
         if self.bars is not None:
-            self.task = self.bars.add_task(stage.title, name=stage.name, total=None)
+            self.task = self.bars.add_task(stage.title, name=stage.name, part="", total=None)
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
-        """A stage advances."""
-        self.console.event("progress", stage=stage.name, done=done, total=total)
+    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+        """A stage advances, in a part of it where it has several."""
+        self.console.event("progress", stage=stage.name, done=done, total=total, **({"part": part} if part else {}))
         if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, completed=done, total=total)
+            self.bars.update(self.task, completed=done, total=total, part=part)
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
         """A stage ended: its line stays on the screen."""

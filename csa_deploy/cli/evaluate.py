@@ -28,6 +28,7 @@ def evaluate(
     from csa_deploy.config import DEFAULT_NETWORK, make_config
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import UsageError
+    from csa_deploy.runners.base import sampling
     from csa_deploy.stages import Stage
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.judging import one_class
@@ -42,7 +43,7 @@ def evaluate(
     stage = Stage("evaluate", "accuracy on labels")
     with runner, console.watching() as watcher:
         watcher.started(stage)
-        batch = next((int(s.shape[0]) for s in runner.input_specs if s.shape and s.shape[0]), config.batch)
+        batch = sampling(runner).batch or config.batch or 1
         found = measure(runner, data, batch, lambda done, total: watcher.progress(stage, done, total))
         described = runner.describe()
     result = {

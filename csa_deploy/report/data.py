@@ -36,6 +36,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "network": workspace.manifest["config"].get("network", workspace.root.name),
         "workspace": str(workspace.root),
         "config": workspace.manifest["config"],
+        "batch": records.get("export", {}).get("batch", 1),
         "verdict": verdict(passed, ORDER, records, measurements),
         "stages": [_stage(workspace, name, records, measurements) for name in ORDER],
         "rows": rows(records, measurements),
