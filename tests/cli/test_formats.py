@@ -101,10 +101,10 @@ def test_a_result_about_this_machine_is_one_object(
     assert done.code in codes and keys <= set(one_object(done.out))
 
 
-FAILING = {verb: ("missing.onnx",) for verb in ("export", "check", "optimize", "quantize", "build", "verify", "run")}
-FAILING |= {verb: ("missing.onnx",) for verb in ("profile", "report", "evaluate", "bundle", "inspect", "train")}
-FAILING |= {verb: ("missing", "missing") for verb in ("compare", "diff")}
-FAILING |= {verb: ("missing",) for verb in ("judge", "verify-bundle", "watch", "rules")}
+FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "verify", "run"), ("missing.onnx",))
+FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
+FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing"))
+FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules"), ("missing",))
 
 
 def test_the_failures_have_every_verb_that_takes_an_argument() -> None:
