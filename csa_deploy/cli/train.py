@@ -153,10 +153,9 @@ def train(
         from csa_deploy.train.run import train as run_training
     except ModuleNotFoundError as error:
         from csa_deploy.errors import EnvironmentLacksError
+        from csa_deploy.installing import install_command
 
-        raise EnvironmentLacksError(
-            f"training needs the package {error.name}", fix="pip install 'csa-deploy[train]'"
-        ) from error
+        raise EnvironmentLacksError(f"training needs the package {error.name}", fix=install_command("train")) from error
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError

@@ -1,4 +1,4 @@
-"""Every ``csa-deploy ...`` that a message, a help page or the documentation names can be typed: verb, flags, arguments."""
+"""Every ``csa-deploy ...`` that a message, a help page or the documentation names can be typed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import csa_models
 import pytest
 import typer
 
 import csa_deploy
-import csa_models
 from csa_deploy.cli.main import app
 
 PACKAGES = [Path(module.__file__ or "").parent for module in (csa_deploy, csa_models)]
