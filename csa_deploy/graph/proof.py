@@ -13,7 +13,6 @@ original where that is more. Where nothing can be seen (no output is finite and 
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -253,7 +252,8 @@ class LocalProof:
             for key, name in region.outputs.items()
             if name in slack and (source := region.data.get(key)) is not None
         }
-        heavy = (graph_statistics(region.before).macs or math.inf) > _HEAVY_MACS
+        macs = graph_statistics(region.before).macs
+        heavy = macs is None or macs > _HEAVY_MACS
         feeds = ((family, _feed(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
         before = _Runs(region.before, keep=False)
         verdicts = _Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
