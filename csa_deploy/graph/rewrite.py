@@ -21,9 +21,6 @@ from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
 _LOG = logging.getLogger(__name__)
 
-SCOPE_KEY = "pkg.torch.onnx.name_scopes"
-"""Node metadata in which torch's exporter keeps the module path."""
-
 
 @dataclass(frozen=True)
 class Rule:

@@ -12,6 +12,9 @@ from csa_deploy.restricted.graph import Graph, Value, attributes, type_of, value
 
 log = logging.getLogger(__name__)
 
+_SHAPE_OF_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
+"""The two standard operators without an inference of their own in onnx; both keep the shape of their input."""
+
 
 def infer_outputs(proto: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value], opset: int) -> None:
     """Infer the outputs of one node from what is known of its inputs, folded values included.
@@ -19,6 +22,9 @@ def infer_outputs(proto: NodeProto, inputs: Sequence[Value | None], outputs: Seq
     The inference over the whole graph does not see values that were folded in the same pass or outside of a body.
     """
     known = {value.name: value for value in inputs if value is not None}
+    if proto.op_type in _SHAPE_OF_INPUT and inputs and (source := inputs[0]) is not None and not proto.domain:
+        outputs[0].dtype, outputs[0].shape = source.dtype, source.shape
+        return
     if proto.domain or not onnx.defs.has(proto.op_type) or any(value.dtype is None for value in known.values()):
         return
     if any(attribute.HasField("g") for attribute in proto.attribute):
@@ -99,7 +105,9 @@ def _infer_if(inputs: Sequence[Value | None], outputs: Sequence[Value], bodies: 
 def _loop_steps(inputs: Sequence[Value | None]) -> int | None:
     """Trip count of a Loop, which is also how many steps TensorRT stacks; None when it is computed."""
     count = inputs[0] if inputs else None
-    return int(count.data.reshape(-1)[0]) if count is not None and count.data is not None and count.data.size else None
+    if count is None or count.data is None or count.data.size != 1 or count.data.dtype.kind not in "iu":
+        return None
+    return max(0, int(count.data.reshape(-1)[0]))
 
 
 def _scan_steps(scanned: Sequence[Value | None]) -> int | None:
