@@ -25,7 +25,6 @@ from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
-from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ def _output(
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
     record = {
-        "summary": f"{statistics.nodes} nodes, {giga(statistics.macs)} multiply-accumulates, {agreement}",
+        "summary": f"{statistics.nodes} nodes, {statistics.work}, {agreement}",
         "graph": relative,
         "exporter": exporter,
         "opset": opset_of(model),
