@@ -65,6 +65,8 @@ def _padding_of_output_shape(
         step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
         total = step * ((side or 0) - 1) + extra[axis] + reach - size
         before = max(total, 0) // 2
+        if total <= -2 and not same:
+            net.refuse_from_10("an output shape that asks for negative padding in front")
         pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
         post.append(total - pre[-1])
     return pre, post
@@ -81,15 +83,25 @@ def _pool(net: Recorder) -> None:
     facts["count_include_pad"] = bool(net.attr("count_include_pad", 0))
     facts["ceil_mode"] = bool(net.attr("ceil_mode", 0))
     facts["post_reach"] = _post_reach(source.shape, facts)
+    sides = zip(facts["pre_padding"] + facts["post_reach"], facts["kernel"] * 2, strict=True)
+    if facts["kind"] == "AVERAGE" and not facts["count_include_pad"] and any(p is not None and p >= k for p, k in sides):
+        net.refuse_from_10("average pooling that counts no padding and whose padding reaches the window")
     if len([output for output in net.node.outputs if output.name]) > 1:
         raise UnmappableError("not-imported", "the indices output of MaxPool")
     _windowed(net, "POOLING", source, facts, [])
 
 
-@importer("GlobalAveragePool", "GlobalMaxPool")
+@importer("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def _global_pool(net: Recorder) -> None:
     source = net.tensor(0)
     axes = None if source.rank is None else list(range(2, source.rank))
+    if axes == []:
+        net.refuse_from_10(f"an input of rank {source.rank}: no axis to reduce")
+    if net.node.op == "GlobalLpPool":
+        powered = net.elementwise("POW", source, net.scalar(source.dtype, source.rank))
+        reduced = net.add("REDUCE", [powered], net.out, kind="SUM", axes=axes, keep_dims=True)
+        net.elementwise("POW", reduced, net.scalar(source.dtype, source.rank), net.out)
+        return
     kind = "AVG" if net.node.op == "GlobalAveragePool" else "MAX"
     net.add("REDUCE", [source], net.out, kind=kind, axes=axes, keep_dims=True)
 
@@ -103,6 +115,8 @@ def _lp_pool(net: Recorder) -> None:
         raise UnmappableError("not-imported", f"p = {net.attr('p')}; the parser knows 1 and 2")
     window = _window(net, source, None)
     del window["dilation"]
+    if source.rank == 3:
+        net.refuse_from_10("an LpPool over one axis")
     squares = net.attr("p", 2) == 2
     source = net.elementwise("PROD", source, source) if squares else net.unary("ABS", source, net.required(0))
     facts = {**window, "count_include_pad": True, "ceil_mode": bool(net.attr("ceil_mode", 0))}
@@ -155,8 +169,6 @@ def _post_reach(shape: Shape | None, facts: dict[str, Any]) -> list[int | None]:
             found.append(None if size is None and facts["ceil_mode"] else after)
             continue
         steps = -(-(size + before + after - window) // step)
-        if steps * step >= size + before:  # a window that would begin in the padding behind is left out
-            steps -= 1
         found.append(after + max(steps * step + window - size - before - after, 0))
     return found
 
