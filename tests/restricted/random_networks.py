@@ -217,7 +217,9 @@ def resize(d: Draw) -> None:
     x = d.input([d.one_of(2, 4, 8)] * rank, d.one_of(*FLOATS, d.kind()))
     mode = d.one_of("nearest", "linear", "linear", "cubic")
     coordinate = d.one_of("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "tf_crop_and_resize")
-    scales = [float(d.one_of(1, 1, 1, 2, 0.5)) if axis < rank - 2 else float(d.one_of(1, 2, 0.5)) for axis in range(rank)]
+    scales = [
+        float(d.one_of(1, 1, 1, 2, 0.5)) if axis < rank - 2 else float(d.one_of(1, 2, 0.5)) for axis in range(rank)
+    ]
     extra: dict[str, Any] = {"antialias": d.one_of(None, None, 0, 1)} if d.opset >= 18 else {}
     if mode == "nearest":
         extra["nearest_mode"] = d.one_of(None, "floor", "ceil", "round_prefer_ceil")
@@ -338,7 +340,17 @@ UNARY = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "IsInf"),
     *("IsNaN", "Log", "Neg", "Not", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan", "Relu", "Sigmoid"),
     *("Tanh", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign", "HardSigmoid", "ThresholdedRelu", "Celu", "Shrink"),
-    *("HardSwish", "Mish", "Gelu", "Swish", "Identity", "Dropout", "Clip", "LpNormalization", "MeanVarianceNormalization"),
+    *(
+        "HardSwish",
+        "Mish",
+        "Gelu",
+        "Swish",
+        "Identity",
+        "Dropout",
+        "Clip",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+    ),
 )
 
 
@@ -353,7 +365,11 @@ def unary(d: Draw) -> None:
         bounds = [d.input([], type_) if d.often(0.2) else d.weights([], type_) for _ in range(d.number(0, 2))]
         d.add(op, [x, *bounds])
         return
-    d.add(op, [x], **({"p": d.one_of(1, 2), "axis": d.number(-rank, rank - 1)} if op == "LpNormalization" and rank else {}))
+    d.add(
+        op,
+        [x],
+        **({"p": d.one_of(1, 2), "axis": d.number(-rank, rank - 1)} if op == "LpNormalization" and rank else {}),
+    )
 
 
 BINARY = (
@@ -384,7 +400,14 @@ def padding(d: Draw) -> None:
 
 @kind
 def normalization(d: Draw) -> None:
-    op = d.one_of("LayerNormalization", "InstanceNormalization", "BatchNormalization", "GroupNormalization", "LRN", "RMSNormalization")
+    op = d.one_of(
+        "LayerNormalization",
+        "InstanceNormalization",
+        "BatchNormalization",
+        "GroupNormalization",
+        "LRN",
+        "RMSNormalization",
+    )
     rank, type_ = d.number(2, 5), d.one_of(*FLOATS)
     x = d.input([1, 4, *d.shape(rank - 2, 4)], type_)
     if op in ("LayerNormalization", "RMSNormalization"):
@@ -401,7 +424,9 @@ def normalization(d: Draw) -> None:
 
 @kind
 def shaping(d: Draw) -> None:
-    op = d.one_of("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "DepthToSpace", "SpaceToDepth")
+    op = d.one_of(
+        "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"
+    )
     type_ = d.kind()
     if op == "Reshape":
         d.add(op, [d.input([2, 3, 4], type_), d.operand(d.one_of([6, 4], [-1], [0, 12], [4, 3, 2]))])
@@ -439,11 +464,18 @@ def making(d: Draw) -> None:
         d.add(op, [d.input([3, 3], d.one_of(*FLOATS))])
     elif op == "OneHot":
         depth = d.input([], TensorProto.INT64) if d.often(0.2) else d.constant(5)
-        d.add(op, [d.input([2, 3], TensorProto.INT64), depth, d.input([2], d.one_of(*FLOATS))], axis=d.one_of(None, 0, -1))
+        d.add(
+            op, [d.input([2, 3], TensorProto.INT64), depth, d.input([2], d.one_of(*FLOATS))], axis=d.one_of(None, 0, -1)
+        )
     elif op == "Trilu":
         d.add(op, [d.input([2, 4, 4], d.kind()), *([d.constant(1)] if d.often() else [])], upper=d.one_of(None, 0))
     elif op == "CumSum":
-        d.add(op, [d.input([2, 4], d.one_of(*FLOATS, d.kind())), d.constant(1)], reverse=d.one_of(None, 1), exclusive=d.one_of(None, 1))
+        d.add(
+            op,
+            [d.input([2, 4], d.one_of(*FLOATS, d.kind())), d.constant(1)],
+            reverse=d.one_of(None, 1),
+            exclusive=d.one_of(None, 1),
+        )
     elif op == "Where":
         type_ = d.kind()
         d.add(op, [d.input([2, 3], TensorProto.BOOL), d.input([2, 3], type_), d.input([3], type_)])
@@ -459,8 +491,11 @@ def quantization(d: Draw) -> None:
     point = int(d.one_of(0, 0, 0, 3))
     shape = d.one_of([1, 4, 6, 6], [4, 6], [4])
     channels = len(shape) > 1 and d.often(0.3) and d.opset >= 13
-    scale = d.constant([0.1] * shape[1] if channels else 0.1, np.float32)
-    zero = d.constant([point] * shape[1] if channels else point, narrow)
+    counts = [shape[1]] if channels else []
+    scale = d.constant(np.full(counts, 0.1), np.float32) if d.often(0.9) else d.input(counts, TensorProto.FLOAT)
+    zero = d.constant(np.full(counts, point), narrow)
+    if d.often(0.1):
+        zero = d.input(counts, helper.np_dtype_to_tensor_dtype(np.dtype(narrow)))
     axis = 1 if channels else None
     x = d.input(shape, TensorProto.FLOAT)
     points = [zero] if d.often(0.8) or narrow is np.int8 else []
@@ -472,15 +507,27 @@ def quantization(d: Draw) -> None:
 def dequantization(d: Draw) -> None:
     narrow = d.one_of(np.int8, np.uint8)
     x = d.input([2, 4], helper.np_dtype_to_tensor_dtype(np.dtype(narrow)))
-    d.add("DequantizeLinear", [x, d.constant(0.1, np.float32), *([d.constant(d.one_of(0, 0, 5), narrow)] if d.often(0.7) else [])])
+    d.add(
+        "DequantizeLinear",
+        [x, d.constant(0.1, np.float32), *([d.constant(d.one_of(0, 0, 5), narrow)] if d.often(0.7) else [])],
+    )
 
 
 @kind
 def grid_sample(d: Draw) -> None:
     spatial, type_ = d.one_of(2, 2, 2, 3), d.one_of(*FLOATS, d.kind())
-    x, grid = d.input([1, 2, *[4] * spatial], type_), d.input([1, *[3] * spatial, spatial], d.one_of(type_, TensorProto.FLOAT))
+    x, grid = (
+        d.input([1, 2, *[4] * spatial], type_),
+        d.input([1, *[3] * spatial, spatial], d.one_of(type_, TensorProto.FLOAT)),
+    )
     modes = ("bilinear", "nearest", "bicubic") if d.opset < 20 else ("linear", "nearest", "cubic")
-    d.add("GridSample", [x, grid], mode=d.one_of(None, *modes), padding_mode=d.one_of(None, "border", "reflection"), align_corners=d.one_of(None, 1))
+    d.add(
+        "GridSample",
+        [x, grid],
+        mode=d.one_of(None, *modes),
+        padding_mode=d.one_of(None, "border", "reflection"),
+        align_corners=d.one_of(None, 1),
+    )
 
 
 @kind
@@ -498,7 +545,13 @@ def recurrent(d: Draw) -> None:
 def detection(d: Draw) -> None:
     if d.often():
         boxes = [d.input([3, 4], TensorProto.FLOAT), d.input([3], TensorProto.INT64)]
-        d.add("RoiAlign", [d.input([1, 2, 8, 8], TensorProto.FLOAT), *boxes], output_height=2, output_width=2, mode=d.one_of(None, "max"))
+        d.add(
+            "RoiAlign",
+            [d.input([1, 2, 8, 8], TensorProto.FLOAT), *boxes],
+            output_height=2,
+            output_width=2,
+            mode=d.one_of(None, "max"),
+        )
     else:
         inputs = [d.input([1, 6, 4], TensorProto.FLOAT), d.input([1, 1, 6], TensorProto.FLOAT), d.constant([3])]
         d.add("NonMaxSuppression", inputs)

@@ -16,8 +16,8 @@ def _quantize(net: Recorder) -> None:
     unsigned = "uint8" in (net.dtype(source), net.dtype(net.out))
     if unsigned or (zero and "uint8" in (source.dtype, net.out.dtype)):
         raise UnmappableError("not-imported", "unsigned 8-bit quantization")
-    if zero:
-        net.refuse_from_10("a zero point other than 0")
+    if zero or zero is None:
+        net.refuse_from_10("a zero point other than 0" if zero else "a zero point that is known at run time only")
     block = net.attr("block_size", 0)
     granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"
     axis = None if granularity == "TENSOR" else net.axis(net.attr("axis", 1), source.rank)
@@ -36,7 +36,9 @@ def _quantize(net: Recorder) -> None:
 
 @importer("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 def _integer_arithmetic(net: Recorder) -> None:
-    raise UnmappableError("not-imported", "no importer; INT8 is QuantizeLinear and DequantizeLinear around Conv or MatMul")
+    raise UnmappableError(
+        "not-imported", "no importer; INT8 is QuantizeLinear and DequantizeLinear around Conv or MatMul"
+    )
 
 
 @importer("If")
@@ -131,7 +133,8 @@ def _deform_conv(net: Recorder) -> None:
 
 @importer("Hardmax", since=(10,))
 def _hardmax(net: Recorder) -> None:
-    net.refuse_vectors()
+    if net.opset >= 13:  # as for Softmax
+        net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", -1), source.rank)
     kept = None

@@ -153,7 +153,7 @@ def _gemm(net: Recorder) -> None:
 def _matmul(net: Recorder) -> None:
     a, b = net.tensor(0), net.tensor(1)
     if a.rank == 1 and b.shape is not None and any(dim != 1 for dim in b.shape[:-2]):
-        net.refuse_from_10(f"a vector times a tensor of rank {b.rank}")
+        net.refuse_from_10(f"a vector times a tensor of shape {list(b.shape)}: the result loses its first dimension")
     if a.rank is None or b.rank is None:
         raise UnmappableError("unknown-shape", "the ranks of its inputs are not known")
     squeeze = (a.rank == 1) != (b.rank == 1)
@@ -243,6 +243,8 @@ def _lrn(net: Recorder) -> None:
 @importer("LpNormalization")
 def _lp_norm(net: Recorder) -> None:
     source = net.tensor(0)
+    if source.rank == 0:
+        net.refuse_from_10("an input without dimensions")
     axis = net.axis(net.attr("axis", -1), source.rank)
     powered = Value("", source.dtype, source.shape)
     if net.attr("p", 2) == 2:

@@ -65,7 +65,7 @@ def _padding_of_output_shape(
         step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
         total = step * ((side or 0) - 1) + extra[axis] + reach - size
         before = max(total, 0) // 2
-        if total <= -2 and not same:
+        if total <= -2 and net.attr("auto_pad", "NOTSET") == "NOTSET":
             net.refuse_from_10("an output shape that asks for negative padding in front")
         pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
         post.append(total - pre[-1])
@@ -82,9 +82,14 @@ def _pool(net: Recorder) -> None:
     facts: dict[str, Any] = {"kind": "MAX" if net.node.op == "MaxPool" else "AVERAGE", **window}
     facts["count_include_pad"] = bool(net.attr("count_include_pad", 0))
     facts["ceil_mode"] = bool(net.attr("ceil_mode", 0))
-    facts["post_reach"] = _post_reach(source.shape, facts)
+    same = net.attr("auto_pad", "NOTSET").startswith("SAME")  # such windows end where the padding does
+    facts["post_reach"] = facts["post_padding"] if same else _post_reach(source.shape, facts)
     sides = zip(facts["pre_padding"] + facts["post_reach"], facts["kernel"] * 2, strict=True)
-    if facts["kind"] == "AVERAGE" and not facts["count_include_pad"] and any(p is not None and p >= k for p, k in sides):
+    if (
+        facts["kind"] == "AVERAGE"
+        and not facts["count_include_pad"]
+        and any(p is not None and p >= k for p, k in sides)
+    ):
         net.refuse_from_10("average pooling that counts no padding and whose padding reaches the window")
     if len([output for output in net.node.outputs if output.name]) > 1:
         raise UnmappableError("not-imported", "the indices output of MaxPool")
