@@ -96,7 +96,7 @@ def _window(d: Draw, spatial: int, kernels: tuple[int, ...], strides: tuple[int,
     kernel = [int(d.one_of(*kernels)) for _ in range(spatial)]
     pads = [d.number(0, max(size - 1, 0)) if d.often(0.4) else 0 for size in kernel * 2]
     if d.often(0.1):
-        pads = [size for size in kernel * 2]
+        pads = kernel * 2
     found: dict[str, Any] = {"kernel_shape": kernel, "strides": [int(d.one_of(*strides)) for _ in range(spatial)]}
     mode = d.one_of("NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
     return {**found, "pads": pads} if mode == "NOTSET" else {**found, "auto_pad": mode}
@@ -162,14 +162,14 @@ def deconvolution(d: Draw) -> None:
 
 @kind
 def softmax(d: Draw) -> None:
-    rank = d.number(1, 5)
+    rank = d.number(1, 6)
     op = d.one_of("Softmax", "LogSoftmax", "Hardmax")
     d.add(op, [d.input(d.shape(rank), d.one_of(*FLOATS, d.kind()))], axis=d.one_of(None, d.number(-rank, rank - 1)))
 
 
 @kind
 def arg(d: Draw) -> None:
-    rank = d.number(1, 4)
+    rank = d.number(1, 6)
     x = d.input(d.shape(rank), d.one_of(*FLOATS, d.kind()))
     axis, op = d.number(-rank, rank - 1), d.one_of("ArgMax", "ArgMin", "TopK")
     if op == "TopK":
@@ -260,7 +260,7 @@ def scatter(d: Draw) -> None:
         d.add(op, inputs, axis=d.number(-rank, rank - 1), reduction=reduction)
     else:
         depth = d.number(1, rank)
-        inputs = [d.input(shape, type_), d.input([2, depth], TensorProto.INT64), d.input([2] + shape[depth:], type_)]
+        inputs = [d.input(shape, type_), d.input([2, depth], TensorProto.INT64), d.input([2, *shape[depth:]], type_)]
         d.add(op, inputs, reduction=reduction)
 
 
@@ -450,7 +450,7 @@ def shaping(d: Draw) -> None:
 
 @kind
 def making(d: Draw) -> None:
-    op = d.one_of("Shape", "Size", "ConstantOfShape", "Range", "EyeLike", "OneHot", "Trilu", "CumSum", "NonZero", "Where", "Compress", "ReverseSequence", "Unique")  # fmt: skip
+    op = d.one_of("Shape", "Size", "ConstantOfShape", "Range", "EyeLike", "NonZero", "Unique")
     if op in ("Shape", "Size", "NonZero"):
         d.add(op, [d.input(d.shape(d.number(1, 4)), d.kind())])
     elif op == "Unique":
@@ -460,22 +460,23 @@ def making(d: Draw) -> None:
         d.add("Add", [made, d.input([2, 3], TensorProto.FLOAT)])
     elif op == "Range":
         d.add(op, [d.input([], TensorProto.INT64) if d.often(0.3) else d.constant(value) for value in (0, 6, 2)])
-    elif op == "EyeLike":
+    else:
         d.add(op, [d.input([3, 3], d.one_of(*FLOATS))])
-    elif op == "OneHot":
+
+
+@kind
+def choosing(d: Draw) -> None:
+    op = d.one_of("OneHot", "Trilu", "CumSum", "Where", "Compress", "ReverseSequence")
+    if op == "OneHot":
         depth = d.input([], TensorProto.INT64) if d.often(0.2) else d.constant(5)
-        d.add(
-            op, [d.input([2, 3], TensorProto.INT64), depth, d.input([2], d.one_of(*FLOATS))], axis=d.one_of(None, 0, -1)
-        )
+        inputs = [d.input([2, 3], TensorProto.INT64), depth, d.input([2], d.one_of(*FLOATS))]
+        d.add(op, inputs, axis=d.one_of(None, 0, -1))
     elif op == "Trilu":
         d.add(op, [d.input([2, 4, 4], d.kind()), *([d.constant(1)] if d.often() else [])], upper=d.one_of(None, 0))
     elif op == "CumSum":
-        d.add(
-            op,
-            [d.input([2, 4], d.one_of(*FLOATS, d.kind())), d.constant(1)],
-            reverse=d.one_of(None, 1),
-            exclusive=d.one_of(None, 1),
-        )
+        axis = d.input([], TensorProto.INT64) if d.often(0.1) else d.constant(1)
+        x = d.input([2, 4], d.one_of(*FLOATS, d.kind()))
+        d.add(op, [x, axis], reverse=d.one_of(None, 1), exclusive=d.one_of(None, 1))
     elif op == "Where":
         type_ = d.kind()
         d.add(op, [d.input([2, 3], TensorProto.BOOL), d.input([2, 3], type_), d.input([3], type_)])

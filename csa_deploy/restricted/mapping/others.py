@@ -137,6 +137,8 @@ def _hardmax(net: Recorder) -> None:
         net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", -1), source.rank)
+    if net.opset >= 13:
+        net.refuse_far_axis(axis, source.rank)
     kept = None
     if source.shape is not None and axis is not None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])

@@ -164,6 +164,15 @@ class Recorder:
         if rank is not None and rank < 2:
             self.refuse_from_10(f"an input of rank {rank}; its layer needs two dimensions")
 
+    def refuse_far_axis(self, axis: int | None, rank: int | None) -> None:
+        """Refuse an axis that is none of the last four, the only ones that TopK layers take.
+
+        Raises:
+            UnmappableError: it is.
+        """
+        if axis is not None and rank is not None and axis < rank - 4:
+            self.refuse_from_10(f"axis {axis} of rank {rank}; TopK layers take the last four axes only")
+
     def require_opset_7(self) -> None:
         """Parsers from 10 on refuse the broadcasting of operator sets before 7.
 

@@ -53,6 +53,7 @@ def _arg(net: Recorder) -> None:
     net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", 0), source.rank)
+    net.refuse_far_axis(axis, source.rank)
     kept = None
     if source.shape is not None and axis is not None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
@@ -79,6 +80,7 @@ def _arg(net: Recorder) -> None:
 def _topk(net: Recorder) -> None:
     source, count = net.tensor(0), net.ints(1, "k")
     axis = net.axis(net.attr("axis", -1), source.rank)
+    net.refuse_far_axis(axis, source.rank)
     kind = "MAX" if net.attr("largest", 1) else "MIN"
     k = count[0] if count else None
     more = [value for value in net.node.inputs[1:] if value is not None and not value.const]

@@ -65,7 +65,7 @@ def _padding_of_output_shape(
         step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
         total = step * ((side or 0) - 1) + extra[axis] + reach - size
         before = max(total, 0) // 2
-        if total <= -2 and net.attr("auto_pad", "NOTSET") == "NOTSET":
+        if total < (0 if count == 1 else -1) and net.attr("auto_pad", "NOTSET") == "NOTSET":
             net.refuse_from_10("an output shape that asks for negative padding in front")
         pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
         post.append(total - pre[-1])
@@ -76,6 +76,8 @@ def _padding_of_output_shape(
 def _pool(net: Recorder) -> None:
     source = net.tensor(0)
     window = _window(net, source, None)
+    if source.rank == 5 and net.dtype(source) in ("int8", "uint8"):
+        net.refuse_from_10(f"3-D pooling of {net.dtype(source)}")
     if any(dilation != 1 for dilation in window["dilation"]):
         raise UnmappableError("not-imported", "a dilated pooling window")
     del window["dilation"]
@@ -143,6 +145,8 @@ def _require_groups(groups: int, source: Shape | None, weights: Shape | None) ->
 def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], more: list[Value]) -> None:
     """The layer itself; over one spatial axis it runs as two-dimensional between two Shuffles."""
     output = net.out
+    if output.shape is not None and any(dim is not None and dim < 1 for dim in output.shape):
+        raise UnmappableError("not-imported", f"its output {list(output.shape)} is empty")
     if source.rank != 3:
         net.add(layer, [source, *more], output, **facts, **_reach(source, facts))
         return
