@@ -56,6 +56,8 @@ def _padding_of_output_shape(
     sides = (source.shape or ())[2:]
     if target is None and not same:
         return None
+    if count == 1 and not same and net.version >= (10,):  # refused for most sizes, by a check of an axis it has not
+        raise UnmappableError("mapping-failed", "the parser reads an output shape along one axis wrongly")
     if len(sides) != count or None in sides or None in window["kernel"]:
         raise UnmappableError("unknown-shape", "the padding of this ConvTranspose does not follow from its shapes")
     if target is None:
@@ -65,7 +67,7 @@ def _padding_of_output_shape(
         step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
         total = step * ((side or 0) - 1) + extra[axis] + reach - size
         before = max(total, 0) // 2
-        if total < (0 if count == 1 else -1) and net.attr("auto_pad", "NOTSET") == "NOTSET":
+        if total < -1 and net.attr("auto_pad", "NOTSET") == "NOTSET":
             net.refuse_from_10("an output shape that asks for negative padding in front")
         pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
         post.append(total - pre[-1])
