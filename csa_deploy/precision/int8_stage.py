@@ -212,5 +212,3 @@ def training_set(context: Context) -> str | None:
     """The training part of the named set that accuracy is measured on, else of the network's own."""
     own = context.source.entry.dataset if context.source.entry else None
     return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
-
-
