@@ -37,7 +37,9 @@ OPTIONS: dict[str, Option] = {
         list[str],
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
-    "tensorrt": Option(str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default 10."),
+    "tensorrt": Option(
+        str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10."
+    ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
     "std": Option(str, "Of an ONNX file: per channel, what is divided by after --mean, such as 0.229,0.224,0.225."),

@@ -12,10 +12,10 @@ import onnx
 from csa_deploy import __version__
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
 from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
 from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
@@ -42,6 +42,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
         "data": context.data_spec,
+        "tensorrt": meant_for(context.config),
         # An ONNX file of an old opset is converted for INT8.
         "calibrates": calibrates(context.config) if context.source.kind == "onnx" else None,
     }
@@ -81,9 +82,12 @@ def run(context: Context) -> StageOutput:
     real, reason = _real_feeds(
         context, network.preprocessing, network.sampling
     )  # before the export: bad data cost no waiting
-    opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
     exported = export_module(
-        network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
+        network.module,
+        network.inputs,
+        network.output_names,
+        opset=exported_opset(config),
+        exporter=config.exporter,
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
