@@ -20,10 +20,11 @@ def diff(
 
     Operations, types and multiply-accumulates per PyTorch module, for the modules where they differ.
     """
+    from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.difference import compare
     from csa_deploy.workspace import dump_json
 
-    found = compare(first, second)
+    found = guarded_reading(lambda: compare(first, second), first, second)
     if as_json:
         sys.stdout.write(dump_json(found.to_json()))
         return

@@ -18,10 +18,11 @@ def inspect(
 
     Inputs, outputs, operations and types; of an engine also what its passport says, after holding it against it.
     """
+    from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.describe import describe
     from csa_deploy.workspace import dump_json
 
-    found = describe(file)
+    found = guarded_reading(lambda: describe(file), file)
     if as_json:
         sys.stdout.write(dump_json(found))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import onnx
 
 from csa_deploy import __version__
-from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
+from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
+from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
@@ -116,6 +118,7 @@ def _take_in(context: Context) -> StageOutput:
             raise UsageError(
                 f"{path}: --{key} cannot change an ONNX file", fix=f"drop --{key}, or export the network again"
             )
+    guarded_reading(lambda: _try(path), path)
     model = load_model(path)
     require_static(model)
     if config.batch not in (1, batch := _values(model, inputs=True)[0]["shape"][0]):
@@ -135,6 +138,13 @@ def _take_in(context: Context) -> StageOutput:
     target = _check_and_save(context, model)
     OnnxRuntimeRunner(target, name=path.name)
     return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
+
+
+def _try(path: Path) -> None:
+    """What native code does with a foreign file, once; it runs apart, since damaged files can crash it."""
+    load_model(path)
+    with suppress(CsaDeployError):  # a refusal comes again, where it can be explained
+        OnnxRuntimeRunner(path, name=path.name)
 
 
 def assumed_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:

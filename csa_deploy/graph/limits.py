@@ -12,7 +12,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from csa_deploy.errors import UsageError
 
-MOST_NODES = 100_000
+MOST_NODES = 25_000
 """Nodes of a network, those of bodies and of expanded local functions included."""
 
 MOST_GROWTH = 1 << 28

@@ -17,6 +17,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external, stated_location
 from csa_deploy.graph.limits import require_bounded
+from csa_deploy.graph.shapes import stored_bytes
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that one protobuf message can hold."""
@@ -177,7 +178,7 @@ def _require_static_input(value: onnx.ValueInfoProto) -> None:
 
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all stored tensors."""
-    return sum(ir.serde.TensorProtoTensor(tensor).nbytes for tensor in all_tensors(model) if tensor.data_type)
+    return sum(stored_bytes(ir.serde.TensorProtoTensor(tensor)) for tensor in all_tensors(model) if tensor.data_type)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.graph.attributes import ill_typed
-from csa_deploy.graph.guard import guarded
+from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.graph import (
@@ -44,7 +44,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
         UsageError: the file is missing, unreadable or no ONNX model.
     """
     if isinstance(model, Path):
-        return guarded(lambda: _load(reading.read_model(model), model.parent), f"reading {model}")
+        return guarded_reading(lambda: _load(reading.read_model(model), model.parent), model)
     return _load(reading.strip_model(model), None)
 
 
