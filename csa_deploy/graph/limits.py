@@ -27,6 +27,9 @@ MOST_NAME = 8192
 MOST_DIMENSIONS = 64
 """Dimensions of a tensor; NumPy has as many."""
 
+MOST_ELEMENTS = 1 << 40
+"""Elements of a stored tensor."""
+
 _REEXPORT = "export the model again, or copy the file again"
 _SMALLER = "no network looks like this; export it again, and only use files from a source you trust"
 

@@ -213,11 +213,23 @@ def attribute(model: ModelProto, random: Random) -> None:
         random.choice(nodes).attribute.append(helper.make_attribute(name, value))
 
 
-_ATTRIBUTES = (
-    "value value_int value_ints value_float value_floats value_string start end axis axes to num_outputs split body "
-    "then_branch kernel_shape pads strides dilations group perm num_scan_inputs scan_input_axes scan_output_axes "
-    "equation shape keepdims auto_pad block_size mode blocksize ceil_mode"
-).split()
+_ATTRIBUTES = [
+    *(
+        "value",
+        "value_int",
+        "value_ints",
+        "value_float",
+        "value_floats",
+        "value_string",
+        "start",
+        "end",
+        "axis",
+        "axes",
+    ),
+    *("to", "num_outputs", "split", "body", "then_branch", "kernel_shape", "pads", "strides", "dilations", "group"),
+    *("perm", "num_scan_inputs", "scan_input_axes", "scan_output_axes", "equation", "shape", "keepdims", "auto_pad"),
+    *("block_size", "mode", "blocksize", "ceil_mode"),
+]
 
 
 def operator(model: ModelProto, random: Random) -> None:
