@@ -234,7 +234,7 @@ def _is_tensor(value: object) -> bool:
 
 
 def _first(keys: list[str]) -> str:
-    return ", ".join(key[:_NAME] for key in keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+    return ", ".join(" ".join(key[:_NAME].split()) for key in keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
 
 
 def _shape(tensor: Tensor) -> str:

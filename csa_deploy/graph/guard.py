@@ -37,7 +37,7 @@ _SECONDS_PER_BYTE = 20 / 2**30
 _PATIENCE = 8
 """Seconds on the clock per second of processor time: other work may share the machine."""
 
-_FIX = "export the model again, or copy the file again; only use files from a source you trust"
+_FIX = "copy the file again, and only use files from a source you trust"
 _STATUS = Path("/proc/self/statm")
 
 
@@ -125,7 +125,7 @@ def _result(answer: bytes, status: int, what: str, seconds: float, memory: int) 
     if os.WIFSIGNALED(status) or not answer:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in (signal.SIGXCPU, signal.SIGKILL):
-            raise UsageError(f"{what} takes more than {seconds:g} s", fix=_FIX)
+            raise UsageError(f"{what} takes more than {seconds:.0f} s", fix=_FIX)
         raise UsageError(f"{what} crashes ({signal.Signals(number).name if number else 'no answer'})", fix=_FIX)
     kind, value = _unpickled(answer)
     if kind == "memory":
