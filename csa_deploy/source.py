@@ -72,7 +72,7 @@ class Source:
         self,
         *,
         input_size: tuple[int, int] | None = None,
-        batch: int = 1,
+        batch: int | None = None,
         checkpoint: Path | None = None,
         checkpoint_key: str | None = None,
     ) -> Network:

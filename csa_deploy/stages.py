@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from csa_deploy.options import IMAGE_INPUT
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -54,6 +56,8 @@ STAGES: dict[str, Stage] = {
                 "checkpoint_key",
                 "size",
                 "batch",
+                "input_shape",
+                *IMAGE_INPUT,
                 "tensorrt",
                 "opset",
                 "exporter",

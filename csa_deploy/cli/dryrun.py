@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Any
 
 from csa_deploy.cli.console import Console
@@ -20,6 +19,10 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     with opened(config, root) as context, wording_builder(config) as builder:
         with console.watching() as watcher:
             run_stages(["precision"], context, watcher)
-        for precision in config.precision:
-            command = builder.command(graph_for(context, builder, precision), plan_for(context, precision))
-            sys.stdout.write(shlex.join(command) + "\n")
+        commands = {
+            precision: builder.command(graph_for(context, builder, precision), plan_for(context, precision))
+            for precision in config.precision
+        }
+        console.answer.add({"commands": commands})
+        for command in commands.values():
+            console.plain(shlex.join(command))

@@ -184,7 +184,7 @@ def require_static(model: onnx.ModelProto) -> None:
 
 def _require_static_input(value: onnx.ValueInfoProto) -> None:
     tensor = value.type.tensor_type
-    fix = "export with fixed sizes, for example --batch 1, or python -m onnxruntime.tools.make_dynamic_shape_fixed"
+    fix = f"csa-deploy export FILE --input-shape {value.name}=1x3x224x224 makes a copy with fixed sizes"
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         raise UsageError(f"input '{value.name}' is not a tensor of fixed shape", fix=fix)
     for axis, dim in enumerate(tensor.shape.dim):

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.int8_stage import Calibrated, calibrated, int8_key, needs_calibration, write_int8
+from csa_deploy.precision.int8_graph import write_int8
+from csa_deploy.precision.int8_stage import (
+    Calibrated,
+    calibrated,
+    forget_unfinished,
+    int8_key,
+    needs_calibration,
+    require_calibration,
+)
+from csa_deploy.precision.phases import Phases
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
@@ -23,12 +32,18 @@ def key_parts(context: Context) -> dict[str, Any]:
     return int8_key(context) if needs_calibration(context.config) else {}
 
 
+def preflight(context: Context) -> None:
+    """Raise when INT8 has nothing to calibrate on."""
+    require_calibration(context)
+
+
 def run(context: Context) -> StageOutput:
     """Write the graphs; FP32 is the optimized graph itself."""
     config = context.config
     optimized = context.workspace.record("optimize")
     model = load_model(context.path(optimized["graph"]), full_check=False)
-    calibration = calibrated(context, model) if needs_calibration(config) else None
+    phases = Phases(context.progress)
+    calibration = calibrated(context, model, phases) if needs_calibration(config) else None
     output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})
     for precision in config.precision:
         if precision == "fp32":
@@ -37,9 +52,10 @@ def run(context: Context) -> StageOutput:
             _write_fp16(context, model, calibration, output)
         else:
             assert calibration is not None
-            write_int8(context, model, calibration, output)
+            write_int8(context, model, calibration, phases, output)
     if calibration is not None:
         calibration.describe(context, output)
+        forget_unfinished(context)
     output.record["summary"] = _summary(output.record["precisions"])
     return output
 

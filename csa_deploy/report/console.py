@@ -103,8 +103,7 @@ def table(data: dict[str, Any]) -> Table:
     title = data["network"]
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
-    batch = data["config"].get("batch", 1)
-    title += f"; work and time per inference of batch {batch}"
+    title += f"; work and time per inference of batch {data['batch']}"
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)
@@ -142,10 +141,12 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:
-    """The gates that count, or one line per scope of the exported graph, with the level of evidence."""
-    for scope in data["records"].get("check", {}).get("scopes", []):
+    """One line per scope of the exported graph, with the level of evidence, and whether it decides."""
+    checked = data["records"].get("check", {})
+    for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
+            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']}"
+            f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )

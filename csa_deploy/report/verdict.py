@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from csa_deploy import units
 from csa_deploy.report.labels import rank, reference_of
 
 GATE_OF = {"verify": "accuracy", "profile": "latency and memory"}
@@ -45,19 +46,20 @@ def _accuracy(records: dict[str, Any]) -> list[dict[str, str]]:
 
 def _built(engines: dict[str, Any]) -> list[dict[str, str]]:
     """One gate per scope, verdict and level, with all graphs that it holds for."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
     for precision, engine in engines.items():
         for scope in engine.get("scopes", []):
-            alike.setdefault((scope["scope"], scope["verdict"], scope["level"]), []).append(precision)
+            said = (scope["scope"], scope["verdict"], scope["level"], scope.get("of", ""))
+            alike.setdefault(said, []).append(precision)
     return [
         {
             "name": "restricted mode",
             "state": {"allowed": "pass", "denied": "fail"}.get(said, "undecided"),
-            "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} as built: {scope} {said} "
-            f"(evidence: {level})",
+            "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} {f'({of})' if of else 'as built'}: "
+            f"{scope} {said} (evidence: {level})",
             "evidence": level,
         }
-        for (scope, said, level), precisions in alike.items()
+        for (scope, said, level, of), precisions in alike.items()
     ]
 
 
@@ -68,7 +70,7 @@ def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:
         text += "" if word_of(gate) == gate["verdict"] else f": {word_of(gate)}"
     else:
         text += f"at most {gate['bound']:g}"
-        text += "" if gate["value"] is None else f": {gate['value']:g} ({gate['low']:g} to {gate['high']:g})"
+        text += "" if gate["value"] is None else f": {gate['value']:g} ({units.span(gate['low'], gate['high'])})"
     if gate["reason"]:
         text += f": {gate['reason']}"
     evidence = measured_by.get(gate["label"], "")
@@ -82,8 +84,8 @@ def against_baseline(gate: dict[str, Any]) -> str:
     allowed = f"allowed {100 * gate['bound']:g} %"
     if gate["value"] is None:
         return allowed
-    value, low, high = (f"{100 * (gate[key] - 1):+.1f}" for key in ("value", "low", "high"))
-    return f"{value} % (99 % interval {low} to {high} %), {allowed}"
+    between = units.span(gate["low"], gate["high"], units.slowdown)
+    return f"{units.slowdown(gate['value'])} % (99 % interval {between} %), {allowed}"
 
 
 def word_of(gate: dict[str, Any]) -> str:
@@ -93,9 +95,10 @@ def word_of(gate: dict[str, Any]) -> str:
     did not fail, but did not show that it is within it either: ``no difference shown``, or ``undecided`` where a
     slow-down is shown and its size is not.
     """
-    open_ended = "baseline" in gate["quantity"] and gate["verdict"] == "pass" and gate["high"] > 1 + gate["bound"]
-    if not open_ended:
+    if "baseline" not in gate["quantity"] or gate["verdict"] != "pass":
         return str(gate["verdict"])
+    if gate["high"] is not None and gate["high"] <= 1 + gate["bound"]:
+        return "pass"
     return "no difference shown" if gate["low"] <= 1 else "undecided"
 
 

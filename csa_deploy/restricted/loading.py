@@ -14,6 +14,7 @@ from csa_deploy.graph.attributes import ill_typed
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
 from csa_deploy.restricted import folding, reading
+from csa_deploy.restricted.declarations import forget_shapes
 from csa_deploy.restricted.graph import (
     Graph,
     Node,
@@ -26,7 +27,7 @@ from csa_deploy.restricted.graph import (
     value_of,
 )
 from csa_deploy.restricted.inference import body_inputs, infer_body_outputs, infer_outputs
-from csa_deploy.restricted.preparing import external_data, has_op, infer, inline, malformed
+from csa_deploy.restricted.preparing import contradictions, external_data, has_op, infer, inline, malformed
 
 _INFERENCE_PASSES = 8
 """Shapes feed constants and constants feed shapes; real exports settle in two passes, expanded functions in five."""
@@ -57,6 +58,9 @@ def _load(stripped: ModelProto, folder: Path | None) -> Graph:
     opset = max((entry.version for entry in stripped.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if functions:
         stripped = _inlined(stripped, early)
+    declared = ModelProto()
+    declared.CopyFrom(stripped)
+    forget_shapes(stripped)
     gone: list[NodeProto] = []
     budget = folding.MAX_BYTES
     for _ in range(_INFERENCE_PASSES):
@@ -69,6 +73,8 @@ def _load(stripped: ModelProto, folder: Path | None) -> Graph:
         if not (builder.folded and _incomplete(nodes)):
             break
         gone += _substitute(stripped.graph, builder.folded)
+        _substitute(declared.graph, builder.folded)
+    builder.problems += contradictions(declared, _can_propagate(declared.graph))
     known = {(problem.node, problem.op) for problem in builder.problems if problem.reason == "malformed-node"}
     every = (inner for node in nodes for inner in node.walk() if (inner.name, inner.op) not in known)
     builder.problems += [problem for node in every if (problem := malformed(node, opset))]
