@@ -41,6 +41,8 @@ ORDER = (
     "doctor",
 )
 
+_LONGEST = 2000
+
 app = typer.Typer(
     name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -151,6 +153,8 @@ def report_error(error: Exception) -> int:
 
 def _line(message: str, fix: str | None = None, *, code: int) -> None:
     text = " ".join(message.split())
+    if len(text) > _LONGEST:  # names come from files
+        text = f"{text[:_LONGEST]}..."
     if "--log-json" in sys.argv:
         import json
         import time
