@@ -22,9 +22,10 @@ def inspect(
     """
     from rich.table import Table
 
+    from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.describe import describe
 
-    found = describe(file)
+    found = guarded_reading(lambda: describe(file), file)
     console.answer.add(found)
     table = Table(show_header=False, title=f"{found['kind']} {found['file']}", title_justify="left")
     for key, value in _rows(found):
@@ -38,6 +39,11 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _macs(statistics: dict[str, Any]) -> str:
+    unknown = len(statistics["macs_unknown"])
+    return f"unknown: the shapes of {unknown} nodes are not known" if unknown else f"{statistics['macs']:,}"
+
+
 def _graph_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     statistics = found["statistics"]
     rows = [
@@ -45,7 +51,7 @@ def _graph_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         for kind in ("input", "output")
     ]
     rows.append(("opsets", ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())))
-    rows.append(("multiply-accumulates", f"{statistics['macs']:,}"))
+    rows.append(("multiply-accumulates", _macs(statistics)))
     rows.append(("parameters", f"{statistics['parameters']:,}"))
     rows.append(("operations", _counts(statistics["ops"])))
     rows.append(("types", _counts(found["types"])))

@@ -110,6 +110,7 @@ def run_verb(
             finally:
                 _answer(context.workspace, names, console)
         show(context.workspace, names, console.out)
+        console.verdict(context.workspace)
     if failure is not None:
         raise failure
 
