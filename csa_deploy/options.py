@@ -102,7 +102,9 @@ OPTIONS: dict[str, Option] = {
         "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
         "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
     ),
-    "iterations": Option(int, "Timed inferences per graph; default 100. To pass, a limit on p95 needs 104, on p99 528."),
+    "iterations": Option(
+        int, "Timed inferences per graph; default 100. To pass, a limit on p95 needs 104, on p99 528."
+    ),
     "seconds": Option(float, "Time each graph for so many seconds instead of --iterations."),
     "warmup": Option(int, "Inferences before timing starts; default 5."),
     "limit": Option(

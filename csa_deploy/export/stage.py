@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -17,12 +18,13 @@ from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
 from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
+from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.guard import guarded_reading
+from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
-from csa_deploy.options import IMAGE_INPUT
 from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -52,18 +54,8 @@ def key_parts(context: Context) -> dict[str, Any]:
 
 def preflight(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
-    config, onnx_file = context.config, context.source.kind == "onnx"
-    foreign = ("checkpoint", "checkpoint_key") if onnx_file else ("input_shape", *IMAGE_INPUT)
-    given = next((key for key in foreign if getattr(config, key) not in (None, {})), None)
-    if given is None:
-        return
-    fix = f"drop --{given.replace('_', '-')}, or name the network that the file was exported from"
-    if not onnx_file:
-        fix = "a PyTorch network says so itself, in example_inputs and preprocessing; see docs/models.md"
-    raise UsageError(
-        f"{context.source.spec}: --{given.replace('_', '-')} is not for {'an ONNX file' if onnx_file else 'a module'}",
-        fix=fix,
-    )
+    kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
+    require_own_settings(kind, context.source.spec, context.config)
 
 
 def run(context: Context) -> StageOutput:
@@ -103,9 +95,9 @@ def run(context: Context) -> StageOutput:
     ):
         dtypes = {s.name: s.dtype for s in specs}
         feeds = (random_feeds(shapes, dtypes, config.seed + i) for i in range(RANDOM_BATCHES))
-        differences = compare("random", reference, candidate, feeds)
+        differences = compare("random", reference, candidate, feeds, batch=network.sampling.batch)
         progress(4, STEPS)
-        differences += compare(context.data_spec or "", reference, candidate, real)
+        differences += compare(context.data_spec or "", reference, candidate, real, batch=network.sampling.batch)
     progress(5, STEPS)
     notes += [f"not compared on real inputs: {reason}"] if reason else []
     return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
@@ -141,16 +133,16 @@ def _take_in(context: Context) -> StageOutput:
     config, path = context.config, context.source.path
     assert path is not None
     guarded_reading(lambda: _try(path), path)
-    model = load_model(path)
+    model = load_model(path, full_check=False)  # its outputs may be declared wrongly; checked below
     notes = make_static(model, wanted_by(config))
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)
-    sampling = _sampling(model)
+    sampling = graph_sampling(model)
     if config.batch not in (None, 1) and not sampling.shared:
         raise UsageError(
             f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
-            + ", ".join(f"{v['name']} {v['shape']}" for inputs in (True, False) for v in _values(model, inputs=inputs)),
+            + ", ".join(f"{s.name} {list(s.shape)}" for specs in interface_of(model) for s in specs),
             fix="drop --batch: a sample is then all that one inference takes",
         )
     preprocessing, said = preprocessing_of(model, config)
@@ -165,17 +157,9 @@ def _take_in(context: Context) -> StageOutput:
 
 def _try(path: Path) -> None:
     """What native code does with a foreign file, once; it runs apart, since damaged files can crash it."""
-    load_model(path)
+    onnx.shape_inference.infer_shapes(load_model(path, full_check=False), data_prop=True)
     with suppress(CsaDeployError):  # a refusal comes again, where it can be explained
         OnnxRuntimeRunner(path, name=path.name)
-
-
-def _sampling(model: onnx.ModelProto) -> Sampling:
-    inputs, outputs = (
-        [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in _values(model, inputs=side)]
-        for side in (True, False)
-    )
-    return sampling_of(inputs, outputs)
 
 
 def _provenance(context: Context, exporter: str) -> dict[str, Any]:
@@ -223,6 +207,8 @@ def _output(
 ) -> StageOutput:
     tolerance = context.config.export_tolerance
     statistics = graph_statistics(model)
+    inputs, outputs = interface_of(model)
+    sampling = sampling_of(inputs, outputs)
     worst = max(differences, key=lambda d: d.relative, default=None)
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
@@ -231,10 +217,10 @@ def _output(
         "graph": relative,
         "exporter": exporter,
         "opset": opset_of(model),
-        "batch": _sampling(model).batch or 1,
-        "sample": "a row of the batch axis" if _sampling(model).shared else "one whole inference",
-        "inputs": _values(model, inputs=True),
-        "outputs": _values(model, inputs=False),
+        "batch": sampling.batch or 1,
+        "sample": "a row of the batch axis" if sampling.shared else "one whole inference",
+        "inputs": _values(inputs),
+        "outputs": _values(outputs),
         "preprocessing": preprocessing.to_json() if preprocessing else None,
         "statistics": statistics.to_json(),
         "tolerance": tolerance,
@@ -251,14 +237,5 @@ def _output(
     return StageOutput(record, artifacts={relative: path}, failure=failure)
 
 
-def _values(model: onnx.ModelProto, *, inputs: bool) -> list[dict[str, Any]]:
-    initializers = {t.name for t in model.graph.initializer}
-    values = [v for v in model.graph.input if v.name not in initializers] if inputs else model.graph.output
-    return [
-        {
-            "name": v.name,
-            "shape": [d.dim_value for d in v.type.tensor_type.shape.dim],
-            "dtype": onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name,
-        }
-        for v in values
-    ]
+def _values(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": s.name, "shape": [extent or 0 for extent in s.shape], "dtype": s.dtype} for s in specs]

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
-from csa_deploy.runners.base import Sampling
 
 _SWITCHES = "int8_switches"
 
@@ -50,17 +50,17 @@ class Switchable:
             layer for layer in placement.layers if all(t in thresholds for t in layer.activations.values())
         )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
+        self._sampling = graph_sampling(model)
         self._session = open_session(_with_switches(model, self.layers, thresholds, adjustments), threads)
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> dict[str, np.ndarray]:
-        """All outputs with the named layers in INT8, their first axis the samples; see :meth:`Sampling.samples`."""
+        """All outputs, by samples, with the named layers in INT8."""
         switches = np.zeros(len(self.layers), np.bool_)
         for name in int8:
             switches[self._index[name]] = True
-        found = dict(zip(self.outputs, self._session.run(self.outputs, {**feeds, _SWITCHES: switches}), strict=True))
-        extents = {array.shape[:1] for array in (*feeds.values(), *found.values())}
-        return Sampling(len(extents) == 1 and () not in extents, None, {}, {}).samples(found)
+        found = self._session.run(self.outputs, {**feeds, _SWITCHES: switches})
+        return self._sampling.samples({n: np.asarray(array) for n, array in zip(self.outputs, found, strict=True)})
 
 
 def _with_switches(
