@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.cli.answer import Answer
+from csa_deploy.cli.answer import Answer, answer_to_nobody
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -60,7 +60,13 @@ class Console:
     def plain(self, *lines: str) -> None:
         """Print text as it is, however wide, also with ``--quiet``: for verbs whose only work is to say something."""
         if not self.answer.as_json:
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            self.write("".join(f"{line}\n" for line in lines))
+
+    def write(self, text: str) -> None:
+        """Write a result in another form than text."""
+        with answer_to_nobody():
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
     def notice(self, *renderables: Any) -> None:
         """Print what is not the result: standard error, so that a machine-readable result stays whole."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from csa_deploy import __version__
-from csa_deploy.cli.answer import answer_parser_error
+from csa_deploy.cli.answer import answer_parser_error, answer_to_nobody
 from csa_deploy.cli.failures import INTERRUPTED, failure_of
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
@@ -111,6 +111,8 @@ def main() -> None:
         code = report_error(error)
     except KeyboardInterrupt:
         code = interrupted()
+    with answer_to_nobody():
+        sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -18,7 +18,7 @@ from csa_deploy.options import BY_VERB, INT8
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
-from csa_deploy.restricted.scopes import Platform, choose_gates, platform_of
+from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "t
 def preflight(context: Context) -> None:
     """Refuse settings that do not go together before anything runs."""
     check_settings(context.config)
-    choose_gates(context.config.scope, platform_of(context.config))
+    gates_of(context.config)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     """
     strict = context.config.strict
     found = []
-    for scope in choose_gates(context.config.scope, _platform(context, builder)).scopes:
+    for scope in gates_of(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
         result = inspect(judged, [scope], strict=strict)
         if rejected := rejection(result, strict, f"{judged.name} ({of})" if of else judged.name):

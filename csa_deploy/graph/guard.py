@@ -6,6 +6,7 @@ bound. A forked child costs some milliseconds and shares what is in memory alrea
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -154,6 +155,7 @@ def _in_child(work: Callable[[], object], stream: int, seconds: float, memory: i
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         _limit(seconds, memory)
+        faulthandler.disable()  # a crash is an answer here
         gc.disable()
         answer = pickle.dumps(_outcome(work), pickle.HIGHEST_PROTOCOL)
         with os.fdopen(stream, "wb") as file:

@@ -62,6 +62,7 @@ class Calibrated:
             "method": config.calib_method,
             "tensors": len(self.statistics.histograms),
             "constant_inputs": constant,
+            "leaks": list(self.leaks),
             "audit": AUDIT,
             "statistics": STATISTICS,
         }
@@ -149,13 +150,19 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     """
     placement = place(model)
     data = _open(context)
-    evaluation = context.dataset(context.preprocessing)
-    leaks = refuse_overlap(data, evaluation) if evaluation is not None else []
-    for leak in leaks:
-        _LOG.warning("%s", leak)
+    leaks = check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
     thresholds = statistics.thresholds(context.config.calib_method)
     return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
+
+
+def check_overlap(context: Context, data: CalibrationData | None = None) -> list[str]:
+    """Refuse calibration images that accuracy is measured on; returns what the user must know of near ones."""
+    evaluation = context.dataset(context.preprocessing)
+    leaks = refuse_overlap(data or _open(context), evaluation) if evaluation is not None else []
+    for leak in leaks:
+        _LOG.warning("%s", leak)
+    return leaks
 
 
 def _statistics(

@@ -65,7 +65,7 @@ class CrossCheck:
         return asdict(self)
 
 
-def crosscheck(model: Path, *, timeout: float = 300.0) -> CrossCheck:
+def crosscheck(model: Path, *, timeout: float = 60.0) -> CrossCheck:
     """Parse ``model`` with TensorRT-RTX in a child process and compare its layers with the mapping.
 
     Args:

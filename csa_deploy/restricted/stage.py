@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import pack_files
-from csa_deploy.restricted.scopes import choose_gates, platform_of
+from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    gates = choose_gates(context.config.scope, platform_of(context.config))
+    gates = gates_of(context.config)
     return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
 def preflight(context: Context) -> None:
     """Refuse scopes that say nothing about the target before anything runs."""
-    choose_gates(context.config.scope, platform_of(context.config))
+    gates_of(context.config)
 
 
 def run(context: Context) -> StageOutput:
@@ -33,7 +33,7 @@ def run(context: Context) -> StageOutput:
     config = context.config
     exported = context.path(context.workspace.record("export")["graph"])
     result = inspect(exported, config.scope, strict=config.strict, folded=True, progress=context.progress)
-    gates = choose_gates(config.scope, platform_of(config))
+    gates = gates_of(config)
     record = {
         "summary": _summary(result, gates if config.restricted else None),
         "gate": list(gates.scopes) if config.restricted else [],

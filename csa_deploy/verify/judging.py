@@ -60,9 +60,10 @@ class Judgement:
         for candidate in self.candidates:
             for check in candidate["checks"] if candidate["verdict"] == "undecided" else []:
                 if check["state"] == "undecided" or (check["asked"] and check["state"] == "not measured"):
+                    reason = check["reason"].removeprefix("not measured: ")
                     return AccuracyGateError(
                         f"verify: {candidate['label']}: {check['metric']} of '{check['output']}' {_bound(check)} is "
-                        f"{check['state']}: {check['reason']}",
+                        f"{check['state']}: {reason}",
                         fix="compare on more data, or drop --strict",
                     )
         return None

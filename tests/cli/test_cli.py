@@ -205,6 +205,22 @@ def test_a_closed_pipe_is_no_crash(digits: Any) -> None:
     assert len(done.stdout) == 10 and "Traceback" not in done.stderr
 
 
+def test_a_closed_pipe_keeps_the_exit_code(lab: Path) -> None:
+    """``check | head`` ended with 1, which is an internal error; the verdict is what counts."""
+    import onnx
+    from onnx import parser
+
+    nodes = " ".join(f"x{i + 1} = GlobalAveragePool(x{i})" for i in range(60))
+    graph = f"g (float[1,3,8,8] x0) => (float[1,3,1,1] x60) {{ {nodes} }}"
+    onnx.save(parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>{graph}'), lab / "many.onnx")
+    command = f"{Path(sys.executable).with_name('csa-deploy')} check many.onnx --scope drive-os-6 --scope trt-11"
+    for form in ("text", "json", "junit"):
+        script = f"set -o pipefail; {command} --format {form} | true"  # gone before the first byte
+        done = subprocess.run(["bash", "-c", script], cwd=lab, capture_output=True, text=True)
+        assert done.returncode == 4, done.stderr
+        assert "internal error" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
 def test_models(csa: Any, tmp_path: Path) -> None:
     done = csa(tmp_path, "models", "--json")
     networks = {n["name"]: n for n in json.loads(done.stdout)["networks"]}

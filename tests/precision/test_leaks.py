@@ -5,15 +5,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+from csa_deploy.config import make_config
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.precision import leaks
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.leaks import refuse_overlap
+from csa_deploy.source import load_source
+from csa_deploy.workspace import Workspace
 
 HOW = Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, crop=1.0)
 SHAPES = {"x": (1, 3, 32, 32)}
@@ -135,3 +140,26 @@ def test_an_evaluation_file_that_cannot_be_read_is_left_to_the_comparison(tmp_pa
 
 def test_random_numbers_are_in_no_set(evaluation):
     assert refuse_overlap(open_calibration("random", HOW, SHAPES, samples=3), evaluation) == []
+
+
+def test_the_record_names_near_duplicates(tmp_path, caplog):
+    """From the precision stage to the notes that console and report show."""
+    weight = onnx.numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype("f4"), "w")
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    shapes = {"x": (1, 3, 32, 32), "y": (1, 4, 30, 30)}
+    values = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    draw = np.random.default_rng(1)
+    arrays = np.stack([picture(seed).transpose(2, 0, 1)[:, :32, :32] for seed in range(8)]).astype("f4")
+    np.savez(tmp_path / "c.npz", x=arrays[:4] + draw.standard_normal((4, 3, 32, 32)).astype("f4"))
+    np.savez(tmp_path / "e.npz", x=arrays[3:])
+    given = {"network": str(tmp_path / "net.onnx"), "calib": str(tmp_path / "c.npz"), "data": str(tmp_path / "e.npz")}
+    settings = {**given, "precision": ["int8"], "search": False, "techniques": ["none"], "threads": 1}
+    context = Context(make_config(settings), load_source(given["network"]), Workspace(tmp_path / "ws"))
+    with context.workspace.locked():
+        run_stages(["precision"], context)
+    record = context.workspace.record("precision")
+    (leak,) = record["calibration"]["leaks"]
+    assert leak.startswith("1 of 4 calibration images") and leak in record["notes"] and leak in caplog.text

@@ -14,13 +14,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from csa_deploy.config import make_config
 from csa_deploy.engine.passport import read_passport
 from csa_deploy.engine.stage import _judged
 from csa_deploy.engine.trtexec_options import parse_version
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.gate import gate_scopes, inspect
 from csa_deploy.restricted.schema import load_pack, scopes
-from csa_deploy.restricted.scopes import GATE_SCOPES, Platform, choose_gates, fitting, require_fit
+from csa_deploy.restricted.scopes import GATE_SCOPES, Platform, choose_gates, fitting, gates_of, require_fit
 from csa_deploy.workspace import sha256_of
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
@@ -166,6 +167,17 @@ def test_a_scope_that_says_nothing_about_the_target_is_refused(scope: str, platf
     with pytest.raises(UsageError) as caught:
         require_fit([scope], platform)
     assert scope in caught.value.message and platform.name in caught.value.message and caught.value.fix
+
+
+def test_a_target_that_no_scope_fits(tmp_path: Path) -> None:
+    """DLA of TensorRT 10 has no rules: it can be built for, and not with --restricted."""
+    target = tmp_path / "t.yaml"
+    target.write_text('host: jetson.invalid\nplatform: jetson-orin\ntensorrt: "10.3"\n')
+    settings = {"target": str(target), "builder_option": ["dla_core=0"]}
+    gates = gates_of(make_config(settings))
+    assert gates.scopes == () and "no scope of DLA fits" in gates.why
+    with pytest.raises(UsageError, match="no scope of DLA fits"):
+        gates_of(make_config({**settings, "restricted": True}))
 
 
 def test_every_pack_says_what_it_speaks_about() -> None:
