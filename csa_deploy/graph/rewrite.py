@@ -19,6 +19,9 @@ from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 SCOPE_KEY = "pkg.torch.onnx.name_scopes"
 """Node metadata in which torch's exporter keeps the module path."""
 
+LEFT_ALONE = "csa_deploy.left_alone"
+"""Node metadata that keeps every rule of patterns away from a node."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -42,10 +45,11 @@ class _MainGraphRule(RewriteRule):
         self.__dict__.update(rule.__dict__)
 
     def match(self, model: ir.Model, graph_or_function: ir.Graph | ir.Function, *args: Any, **kwargs: Any) -> Any:
-        """Match in the main graph only."""
+        """Match in the main graph only, and no node that is marked as left alone."""
         if graph_or_function is not model.graph:
             return None
-        return super().match(model, graph_or_function, *args, **kwargs)
+        found = super().match(model, graph_or_function, *args, **kwargs)
+        return None if found and any(LEFT_ALONE in node.metadata_props for node in found.nodes) else found
 
 
 def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule]) -> Rule:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
 from csa_deploy.restricted.schema import scopes
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
@@ -146,11 +147,12 @@ def inspect(
     NVIDIA's validator is asked where it speaks for one of them, and the layer mapping is held against NVIDIA's parser
     where TensorRT-RTX is installed.
     """
-    report = check(model, names, strict=strict, progress=progress)
+    graph = load_graph(model)
+    report = check(graph, names, strict=strict, name=model.name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
-    return GateResult(report, tuple(found), crosscheck(model))
+    return GateResult(report, tuple(found), crosscheck(model, graph=graph))
 
 
 def gate_scopes(asked: Sequence[str]) -> list[str]:
