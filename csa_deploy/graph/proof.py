@@ -38,7 +38,7 @@ class Prover:
     """
 
     def __init__(self, model: onnx.ModelProto, *, proofs: int, seed: int = 0) -> None:
-        graph = _Graph(model)
+        graph = Session(model)
         generator = np.random.default_rng(seed)
         self._feeds = [
             {key: random_input(generator, shape, kind) for key, (shape, kind) in graph.inputs.items()}
@@ -52,12 +52,12 @@ class Prover:
         Raises:
             CannotRunError: the rewritten graph does not run.
         """
-        graph = _Graph(model)
+        graph = Session(model)
         pairs = zip(self._feeds, self._expected, strict=True)
         return max((relative_error(expected, graph.run(feed)) for feed, expected in pairs), default=0.0)
 
 
-class _Graph:
+class Session:
     """A graph, cut at custom operators, in a session; inputs and outputs go by keys that survive rewriting."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
