@@ -40,6 +40,9 @@ OPTIONS: dict[str, Option] = {
     "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
     "scope": Option(list[str], "Safety scope to check, such as drive-os-6 (repeatable)."),
     "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
+    "fix": Option(
+        bool, "Repair exactly what the scopes need and can be; every later stage works on the repaired graph."
+    ),
     "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
     "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
@@ -105,8 +108,8 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
-    "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
+    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
@@ -115,5 +118,5 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }

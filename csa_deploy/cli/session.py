@@ -102,7 +102,7 @@ def run_verb(
     config, root = resolve(network, settings, inherit=inherit)
     with opened(config, root) as context:
         with console.watching() as watcher:
-            journal = Journal(watcher, root, [stage.name for stage in with_needs(names)])
+            journal = Journal(watcher, root, [stage.name for stage in with_needs(names, config)])
             failure = run_stages(names, context, journal)
         show(context.workspace, names, console.out)
     if failure is not None:

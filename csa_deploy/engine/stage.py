@@ -235,12 +235,12 @@ def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
         OperationRejectedError: a scope denies it.
     """
     strict = context.config.strict
-    weakly_typed = context.path(context.workspace.record("optimize")["graph"])
+    weakly_typed = context.path(context.floating()["graph"])
     found = []
     for scope in gate_scopes(context.config.scope):
         judged = graph if version_key(load_pack(scope).tensorrt) >= FIRST_TYPED else weakly_typed
         result = inspect(judged, [scope], strict=strict)
-        if rejected := rejection(result, strict, judged.name):
+        if rejected := rejection(result, strict, judged.name, fixed=context.config.fix):
             raise rejected
         verdict = result.scopes[0]
         found.append(

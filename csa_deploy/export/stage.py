@@ -24,9 +24,11 @@ from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.instance import Network
     from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
+NOT_COMPARED = "not compared on real inputs"
 STEPS = 5
 
 
@@ -37,8 +39,18 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
-        "data": context.data_spec,
+        "opset": _opset(context),
     }
+
+
+def comparison(context: Context) -> dict[str, Any]:
+    """What the exported graph is compared on, and held to."""
+    config = context.config
+    return {"data": context.data_spec, "seed": config.seed, "tolerance": config.export_tolerance}
+
+
+def _opset(context: Context) -> int:
+    return context.config.opset or OPSET_FOR_TENSORRT[context.config.tensorrt]
 
 
 def run(context: Context) -> StageOutput:
@@ -47,38 +59,59 @@ def run(context: Context) -> StageOutput:
         return _take_in(context)
     config, progress = context.config, context.progress
     progress(0, STEPS)
-    network = context.source.make_network(
-        input_size=context.size,
-        batch=config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-    )
+    network = _network(context)
     progress(1, STEPS)
     specs = network.input_specs
     shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
     real, reason = _real_feeds(context, network.preprocessing, shapes)  # before the export: bad data cost no waiting
-    opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
     exported = export_module(
-        network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
+        network.module, network.inputs, network.output_names, opset=_opset(context), exporter=config.exporter
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
     write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, STEPS)
+    differences = _differences(context, network, path, real)
+    progress(5, STEPS)
+    notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
+    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
+
+def compare_again(context: Context) -> StageOutput:
+    """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
+    record = context.workspace.record("export")
+    real, reason = _real_feeds(context, context.preprocessing, {v["name"]: tuple(v["shape"]) for v in record["inputs"]})
+    notes, differences = [note for note in record["notes"] if not note.startswith(NOT_COMPARED)], []
+    if context.source.kind != "onnx":
+        differences = _differences(context, _network(context), context.path(record["graph"]), real)
+        notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
+    return _judged({**record, "notes": notes}, differences, context.config.export_tolerance)
+
+
+def _network(context: Context) -> Network:
+    config = context.config
+    return context.source.make_network(
+        input_size=context.size,
+        batch=config.batch,
+        checkpoint=context.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+    )
+
+
+def _differences(context: Context, network: Network, path: Path, real: list[dict[str, np.ndarray]]) -> list[Difference]:
+    """Of PyTorch and the graph, on random inputs and on real ones."""
+    specs = network.input_specs
     with (
         TorchRunner(network.module, specs, network.output_names) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
         dtypes = {s.name: s.dtype for s in specs}
-        feeds = (random_feeds(shapes, dtypes, config.seed + i) for i in range(RANDOM_BATCHES))
+        feeds = (random_feeds(shapes, dtypes, context.config.seed + i) for i in range(RANDOM_BATCHES))
         differences = compare("random", reference, candidate, feeds)
-        progress(4, STEPS)
-        differences += compare(context.data_spec or "", reference, candidate, real)
-    progress(5, STEPS)
-    notes += [f"not compared on real inputs: {reason}"] if reason else []
-    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
+        context.progress(4, STEPS)
+        return differences + compare(context.data_spec or "", reference, candidate, real)
 
 
 def _real_feeds(
@@ -193,23 +226,31 @@ def _output(
     exporter: str,
     notes: list[str],
 ) -> StageOutput:
-    tolerance = context.config.export_tolerance
-    statistics = graph_statistics(model)
-    worst = max(differences, key=lambda d: d.relative, default=None)
-    agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
     record = {
-        "summary": f"{statistics.nodes} nodes, {giga(statistics.macs)} multiply-accumulates, {agreement}",
         "graph": relative,
         "exporter": exporter,
         "opset": next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
         "inputs": _values(model, inputs=True),
         "outputs": _values(model, inputs=False),
         "preprocessing": preprocessing.to_json() if preprocessing else None,
-        "statistics": statistics.to_json(),
+        "statistics": graph_statistics(model).to_json(),
+        "notes": notes,
+    }
+    return _judged(record, differences, context.config.export_tolerance, {relative: path})
+
+
+def _judged(
+    record: dict[str, Any], differences: list[Difference], tolerance: float, artifacts: dict[str, Path] | None = None
+) -> StageOutput:
+    """The record with what the comparison gave."""
+    statistics = record["statistics"]
+    worst = max(differences, key=lambda d: d.relative, default=None)
+    agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
+    record |= {
+        "summary": f"{statistics['nodes']} nodes, {giga(statistics['macs'])} multiply-accumulates, {agreement}",
         "tolerance": tolerance,
         "differences": [d.to_json() for d in differences],
-        "notes": notes,
     }
     failure = None
     if worst and not worst.relative <= tolerance:
@@ -218,7 +259,9 @@ def _output(
             f"{worst.inputs} inputs, more than {tolerance:.1e}",
             fix="try --exporter torchscript or another --opset; if the difference is meant, raise --export-tolerance",
         )
-    return StageOutput(record, artifacts={relative: path}, failure=failure)
+    return StageOutput(
+        record, artifacts=artifacts or {}, failure=failure, remarks=("differences", "tolerance", "notes")
+    )
 
 
 def _values(model: onnx.ModelProto, *, inputs: bool) -> list[dict[str, Any]]:

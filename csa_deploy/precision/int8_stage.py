@@ -116,7 +116,6 @@ def int8_key(context: Context) -> dict[str, Any]:
         "data": data.fingerprint(),
         "preprocessing": data.preprocessing,
         "method": config.calib_method,
-        "evaluation": context.data_spec,
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
         "techniques": config.techniques,
@@ -131,11 +130,16 @@ def calibrated(context: Context, model: onnx.ModelProto) -> Calibrated:
     """
     placement = place(model)
     data = _open(context)
-    evaluation = context.dataset(context.preprocessing)
-    if evaluation is not None:
-        refuse_overlap(data, evaluation)
+    check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors)
     return Calibrated(data, placement, statistics, statistics.thresholds(context.config.calib_method))
+
+
+def check_overlap(context: Context, data: CalibrationData | None = None) -> None:
+    """Refuse calibration images that accuracy is measured on."""
+    evaluation = context.dataset(context.preprocessing)
+    if evaluation is not None:
+        refuse_overlap(data or _open(context), evaluation)
 
 
 def _statistics(

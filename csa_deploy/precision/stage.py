@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.int8_stage import Calibrated, calibrated, int8_key, needs_calibration, write_int8
+from csa_deploy.precision.int8_stage import (
+    Calibrated,
+    calibrated,
+    check_overlap,
+    int8_key,
+    needs_calibration,
+    write_int8,
+)
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
@@ -23,10 +30,24 @@ def key_parts(context: Context) -> dict[str, Any]:
     return int8_key(context) if needs_calibration(context.config) else {}
 
 
-def run(context: Context) -> StageOutput:
-    """Write the graphs; FP32 is the optimized graph itself."""
+def comparison(context: Context) -> dict[str, Any]:
+    """What calibration images are held against."""
     config = context.config
-    optimized = context.workspace.record("optimize")
+    if not needs_calibration(config):
+        return {}
+    return {"evaluation": context.data_spec, "samples": config.samples, "seed": config.seed}
+
+
+def compare_again(context: Context) -> StageOutput:
+    """Hold the calibration images against other data; the graphs do not change by it."""
+    check_overlap(context)
+    return StageOutput(context.workspace.record("precision"))
+
+
+def run(context: Context) -> StageOutput:
+    """Write the graphs; FP32 is the optimized (or repaired) graph itself."""
+    config = context.config
+    optimized = context.floating()
     model = load_model(context.path(optimized["graph"]), full_check=False)
     calibration = calibrated(context, model) if needs_calibration(config) else None
     output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})

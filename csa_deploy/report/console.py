@@ -142,10 +142,16 @@ def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:
-    """The gates that count, or one line per scope of the exported graph, with the level of evidence."""
-    for scope in data["records"].get("check", {}).get("scopes", []):
+    """One line per scope of the graph that was checked, with the level of evidence; before that, what was repaired."""
+    from rich.markup import escape
+
+    if "repair" in data["records"]:
+        console.print(f"repaired: {escape(data['records']['repair']['summary'])}", soft_wrap=True)
+    checked = data["records"].get("check", {})
+    graph = checked.get("judged", "exported graph")
+    for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
+            f"{graph} in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']})",
             soft_wrap=True,
         )

@@ -180,7 +180,7 @@ def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = Fals
     fix = [first.instead] if first.instead else []
     repairs = {f.repair for f in reasons if f.repair}
     if repairs and not fixed:
-        fix.append("`csa-deploy check --fix` repairs what it can")
+        fix.append("add --fix, which repairs exactly what can be")
     elif not fixed:
         fix.append("`csa-deploy check` shows all")
     place = first.module or first.node or "the network"

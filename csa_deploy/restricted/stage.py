@@ -1,4 +1,4 @@
-"""The check stage: the exported graph against the safety scopes."""
+"""The check stage: the exported graph, or the repaired one, against the safety scopes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ def key_parts(context: Context) -> dict[str, Any]:
 def run(context: Context) -> StageOutput:
     """Check every scope that was asked for, or all; gate on the asked ones when ``restricted`` is set."""
     config = context.config
-    graph = context.path(context.workspace.record("export")["graph"])
+    graph = context.path((context.floating() if config.fix else context.workspace.record("export"))["graph"])
     result = inspect(graph, config.scope, strict=config.strict, progress=context.progress)
     gates = gate_scopes(config.scope)
     record = {
         "summary": ", ".join(f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes),
         "gate": gates if config.restricted else [],
+        "judged": "repaired graph" if config.fix else "exported graph",
         **result.to_json(),
     }
-    failure = rejection(result.only(gates), config.strict, context.name) if config.restricted else None
+    failure = (
+        rejection(result.only(gates), config.strict, context.name, fixed=config.fix) if config.restricted else None
+    )
     return StageOutput(record, failure=failure)
