@@ -16,6 +16,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.engine.trtexec import command_line, trtexec_build
+from csa_deploy.engine.trtexec_options import Version, parse_version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 from csa_deploy.pipeline import versions
@@ -84,6 +85,14 @@ def check_settings(config: Config) -> None:
         raise UsageError("--builder-option is for trtexec", fix="add --backend trtexec or --target")
     if uses_trtexec(config) and config.target:
         load_target(Path(config.target))
+
+
+def stated_version(config: Config) -> Version | None:
+    """The TensorRT of a target, as far as its file states it; nothing is reached."""
+    from csa_deploy.target.config import load_target
+
+    stated = load_target(Path(config.target)).tensorrt if config.target else None
+    return parse_version(stated) if stated else None
 
 
 @contextmanager

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder
+from csa_deploy.engine.backend import choose_backend
+from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.trial import run_each
+from csa_deploy.engine.trtexec import require_opset
 from csa_deploy.errors import BuildFailedError
+from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
 from csa_deploy.options import BY_VERB, INT8
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
@@ -21,6 +24,7 @@ from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
+    from csa_deploy.engine.trtexec_options import Version
     from csa_deploy.pipeline import Context
 
 FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
@@ -31,8 +35,23 @@ _PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "t
 
 
 def preflight(context: Context) -> None:
-    """Refuse settings that do not go together before anything runs."""
-    check_settings(context.config)
+    """Refuse settings that do not go together, a builder or target that is not there, and a graph it could not read."""
+    config = context.config
+    check_settings(config)
+    for precision in config.precision:
+        plan_for(context, precision)
+    _require_opset(context, stated_version(config))  # before a target is reached
+    with opened_builder(config) as builder:
+        if builder.machine is None:
+            choose_backend(config.backend)
+        else:
+            _require_opset(context, builder.machine.version)
+
+
+def _require_opset(context: Context, version: Version | None) -> None:
+    if version is not None and context.source.kind != "onnx":
+        opset = context.config.opset or OPSET_FOR_TENSORRT[context.config.tensorrt]
+        require_opset(opset, context.name, version)
 
 
 def key_parts(context: Context) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def check_graph(
     """
     model = load_model(model_path, full_check=False)
     require_static(model)
-    _require_opset(model, model_path.name, version)
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    require_opset(opset, model_path.name, version)
     halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
         value.type.tensor_type.elem_type == TensorProto.FLOAT16
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
@@ -151,12 +152,13 @@ def check_graph(
     return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
 
 
-def _require_opset(model: onnx.ModelProto, name: str, version: Version) -> None:
-    """TensorRT 8.6 can read a newer graph as an older one and compute something else.
+def require_opset(opset: int, name: str, version: Version) -> None:
+    """Refuse a graph that is newer than the TensorRT that is to read it.
+
+    TensorRT 8.6 can read a newer graph as an older one and compute something else.
 
     Reductions whose axes are an input did (NVIDIA/TensorRT issue 3467); TensorRT 10 refuses what it does not know.
     """
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if not version.strongly_typed and opset > LAST_OPSET_OF_8:
         raise UsageError(
             f"{name} is of opset {opset}, TensorRT {version} takes up to {LAST_OPSET_OF_8}",

@@ -32,10 +32,15 @@ NOT_COMPARED = "not compared on real inputs"
 STEPS = 5
 
 
-def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the export besides settings and versions."""
+def preflight(context: Context) -> None:
+    """Refuse a factory that is not there, or a checkpoint."""
     if context.checkpoint and not context.checkpoint.is_file():
         raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
+    context.source.require_factory()
+
+
+def key_parts(context: Context) -> dict[str, Any]:
+    """What decides the export besides settings and versions."""
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import save_model
@@ -161,14 +162,22 @@ def _statistics(
     )
 
 
-def _open(context: Context) -> CalibrationData:
-    config = context.config
-    spec = config.calib or training_set(context)
+def require_calibration(context: Context) -> str:
+    """What to calibrate on; raises UsageError where that is nothing, or nothing there."""
+    spec = context.config.calib or training_set(context)
     if spec is None:
         raise UsageError(
             f"{context.name}: INT8 needs calibration images",
             fix="give --calib with a folder of images like those in use, an .npz or a named set",
         )
+    if spec != RANDOM:
+        require_dataset(spec)
+    return spec
+
+
+def _open(context: Context) -> CalibrationData:
+    config = context.config
+    spec = require_calibration(context)
     graph = _input_shapes(context)
     return open_calibration(spec, context.preprocessing, graph, samples=config.calib_samples, seed=config.seed)
 

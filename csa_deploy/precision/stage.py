@@ -13,6 +13,7 @@ from csa_deploy.precision.int8_stage import (
     check_overlap,
     int8_key,
     needs_calibration,
+    require_calibration,
     write_int8,
 )
 from csa_deploy.workspace import StageOutput
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 NOT_MEASURED = "ranges of the activations in FP16"
+
+
+def preflight(context: Context) -> None:
+    """Refuse INT8 without calibration data, or with data that are not there."""
+    if needs_calibration(context.config):
+        require_calibration(context)
 
 
 def key_parts(context: Context) -> dict[str, Any]:

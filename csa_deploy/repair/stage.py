@@ -15,6 +15,7 @@ from csa_deploy.repair.cost import half_cost
 from csa_deploy.restricted.gate import gate_scopes
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.stage import key_parts as rules_and_validator
+from csa_deploy.restricted.stage import preflight as preflight
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.workspace import StageOutput
 
@@ -68,8 +69,6 @@ def _with_costs(
         before = load_model(context.path(context.workspace.record("optimize")["graph"]), full_check=False)
         cost = half_cost(before, repaired, kept_repairs(record), *_feeds(context))
         costs["fp16"] = cost.to_json()
-        if cost.shares:
-            _LOG.warning("%s", cost.words)
     words = [str(cost["words"]) for cost in costs.values()]
     record |= {COSTS: costs, "summary": "; ".join([_summary(record), *words])}
     return StageOutput(record, artifacts=artifacts, remarks=(COSTS,))

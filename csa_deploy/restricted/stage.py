@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
-from csa_deploy.restricted.schema import pack_files
+from csa_deploy.restricted.schema import load_pack, pack_files
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
+
+
+def preflight(context: Context) -> None:
+    """Refuse a scope that nobody knows."""
+    for scope in context.config.scope:
+        load_pack(scope)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
