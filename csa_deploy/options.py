@@ -68,7 +68,7 @@ OPTIONS: dict[str, Option] = {
     "builds": Option(int, "Build so many times and report how engines, tactics, outputs and latency spread."),
     "reproducible": Option(bool, "Build at least twice and fail unless the engines are the same bytes."),
     "compute_capability": Option(
-        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."
+        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5)."
     ),
     "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
     "samples": Option(int, "Use at most this many samples; default: all."),

@@ -281,6 +281,7 @@ def _summary(engines: dict[str, Any]) -> str:
     for precision, engine in engines.items():
         capabilities = ", ".join(engine["compute_capabilities"])
         made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
-        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB")
+        why = f" ({engine['size_note']})" if engine["size_note"] else ""
+        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB{why}")
     parts = [f"for {made_for}: {', '.join(sizes)}" for made_for, sizes in alike.items()]
     return f"{first['backend']} {first['version']} {'; '.join(parts)}"
