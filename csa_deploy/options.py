@@ -120,3 +120,23 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "compare": ("iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }
+
+
+def flag_words(key: str, value: Any) -> list[str]:
+    """A setting of a configuration as the command line takes it."""
+    flag = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if key == "size":
+        items = ["x".join(str(side) for side in value)]
+    elif isinstance(value, dict):  # bounds by precision or label
+        items = [
+            f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
+        ]
+    elif key == "techniques":
+        items = [name.replace("_", "-") for name in value] or ["none"]
+    elif isinstance(value, (list, tuple)):
+        items = [str(item) for item in value]
+    else:
+        items = [str(value)]
+    return [word for item in items for word in (flag, item)]

@@ -17,7 +17,7 @@ from csa_deploy.engine.trial import run_each
 from csa_deploy.engine.trtexec import require_opset
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
-from csa_deploy.options import BY_VERB, INT8
+from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -214,26 +214,8 @@ def rebuild_command(context: Context, precision: str) -> list[str]:
         value = getattr(config, key)
         if value == getattr(defaults, key):
             continue
-        words += _flag(key, value)
+        words += flag_words(key, {"int8": value.get("int8", {})} if key == "budget" else value)
     return [*words, "--precision", precision]
-
-
-def _flag(key: str, value: Any) -> list[str]:
-    """A setting as the command line takes it."""
-    flag = f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if key == "size":
-        items = ["x".join(str(side) for side in value)]
-    elif key == "budget":
-        items = [f"int8.{metric}={bound!r}" for metric, bound in value.get("int8", {}).items()]
-    elif key == "techniques":
-        items = [name.replace("_", "-") for name in value] or ["none"]
-    elif isinstance(value, tuple):
-        items = [str(item) for item in value]
-    else:
-        items = [str(value)]
-    return [word for item in items for word in (flag, item)]
 
 
 def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> BuildFailedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -28,6 +29,8 @@ from csa_deploy.workspace import sha256_of, write_atomic
 _logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_LEAST_BYTES = 512
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
 _MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
 # What trtexec says of the device that it uses; a Jetson of JetPack 5 and DRIVE have no nvidia-smi to ask.
@@ -95,12 +98,33 @@ def trtexec_build(
                 f"building {model_path.name} on {machine.name}: trtexec says that it passed and wrote no engine",
                 fix=f"see {log}",
             )
+        if why := implausible(finished.files[ENGINE], model_path, stripped=options.strip_weights):
+            raise BuildFailedError(
+                f"building {model_path.name} on {machine.name}: trtexec says that it passed, and {why}",
+                fix=f"see {log}; try that trtexec by hand",
+            )
         if plan.timing_cache is not None and CACHE in finished.files:
             finished.files[CACHE].replace(plan.timing_cache)
         inspection = _keep_layers(finished, out)
         finished.files[ENGINE].replace(out)
     _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
     return _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
+
+
+def implausible(engine: Path, model: Path, *, stripped: bool) -> str:
+    """Why a file is no engine of a graph, by what is sure of every format: empty where nothing speaks against it.
+
+    Every plan and every DLA loadable has a header and tensor descriptions, and holds its weights unless they were
+    stripped: no format stores one in less than a bit.
+    """
+    size = engine.stat().st_size
+    if size < _LEAST_BYTES:
+        return f"its engine is a file of {size} bytes"
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    weights = sum(math.prod(t.dims) for t in tensors if t.data_type in _WEIGHTS)
+    if not stripped and size < weights / 8:
+        return f"its engine of {size} bytes cannot hold {weights} weights"
+    return ""
 
 
 def command_line(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> list[str]:
