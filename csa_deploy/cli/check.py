@@ -44,8 +44,8 @@ def check(
         sys.stdout.write(explain_rule(explain) + "\n")
         return
     render({"scopes": [], "not_done": [], "model": "", "strict": False, "verdict": "allowed"}, form)
-    graph, scopes, strict = _graph(network, settings, console)
-    result = inspect(graph, scopes, strict=strict)
+    graph, scopes, strict, exported = _graph(network, settings, console)
+    result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
         result = _repair(graph, fixed, result, gate_scopes(scopes), console)
     data = result.to_json()
@@ -58,17 +58,17 @@ def check(
         raise failure
 
 
-def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool]:
-    """The graph to check: an ONNX file as it is, or the export of a network."""
+def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool, bool]:
+    """The graph to check: an ONNX file as it is, or the export of a network; scopes, strictness, whether exported."""
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
     if Path(config.network).suffix == ".onnx":
-        return Path(config.network), config.scope, config.strict
+        return Path(config.network), config.scope, config.strict, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
-        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict
+        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict, True
 
 
 def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:

@@ -69,8 +69,8 @@ def remembered(root: Path, config: Config, given: Mapping[str, Any], names: Sequ
     said = normalise(given, "command line")
     return " ".join(
         word
-        for key, value in stored.items()
-        if key in read and key in OPTIONS and key not in said
+        for key, value in ((key, stored[key]) for key in OPTIONS if key in stored)
+        if key in read and key not in said
         for word in flag_words(key, value if key != "budget" else _asked(value))
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,15 @@ from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.pipeline import versions
-from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
+from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
+from csa_deploy.restricted.scopes import Platform, choose_gates, platform_of
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.engine.trtexec_options import Version
     from csa_deploy.pipeline import Context
+    from csa_deploy.restricted.schema import Pack
 
 FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 
@@ -38,6 +40,7 @@ def preflight(context: Context) -> None:
     """Refuse settings that do not go together, a builder or target that is not there, and a graph it could not read."""
     config = context.config
     check_settings(config)
+    choose_gates(config.scope, platform_of(config))
     for precision in config.precision:
         plan_for(context, precision)
     _require_opset(context, stated_version(config))  # before a target is reached
@@ -105,7 +108,7 @@ def graph_for(context: Context, builder: Builder, precision: str) -> Path:
 def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:
     config, name = context.config, f"{context.name}.{precision}.engine"
     graph, plan = graph_for(context, builder, precision), plan_for(context, precision)
-    scopes = _gate(context, graph) if config.restricted else []
+    scopes = _gate(context, builder, precision, graph) if config.restricted else []
     builds = max(config.builds, 2 if config.reproducible else 1)
     base, total = 100 * len(made.engines), 100 * len(config.precision)
     results = []
@@ -226,34 +229,68 @@ def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> Build
     return BuildFailedError(error.message, fix=(error.fix or "").replace(str(scratch), str(kept)))
 
 
-def _gate(context: Context, graph: Path) -> list[dict[str, str]]:
-    """Hold the very graph that is built against the scopes; the check stage saw the exported one.
+def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> list[dict[str, str]]:
+    """Hold what is built against the scopes that decide; the check stage saw the exported graph.
 
-    TensorRT 8 takes no typed graph: there, FP16 is a flag of the builder on the FP32 graph, so that one is held
-    against the scopes of its versions.
+    Each entry says which graph was judged, and under ``of`` why it is not the one that is built, where it is not.
 
     Raises:
         OperationRejectedError: a scope denies it.
+        UsageError: a scope says nothing about the target.
     """
     strict = context.config.strict
-    weakly_typed = context.path(context.floating()["graph"])
     found = []
-    for scope in gate_scopes(context.config.scope):
-        judged = graph if version_key(load_pack(scope).tensorrt) >= FIRST_TYPED else weakly_typed
+    for scope in choose_gates(context.config.scope, _platform(context, builder)).scopes:
+        judged, of = _judged(context, builder, precision, graph, load_pack(scope))
         result = inspect(judged, [scope], strict=strict)
-        if rejected := rejection(result, strict, judged.name, fixed=context.config.fix):
+        what = f"{judged.name} ({of})" if of else judged.name
+        if rejected := rejection(result, strict, what, fixed=context.config.fix):
             raise rejected
         verdict = result.scopes[0]
         found.append(
             {
                 "scope": scope,
                 "graph": judged.name,
+                "of": of,
                 "verdict": verdict.verdict,
                 "level": verdict.level,
                 "why_not_next": verdict.why_not_next,
             }
         )
     return found
+
+
+def _platform(context: Context, builder: Builder) -> Platform | None:
+    """The target as it was found; trtexec on this machine is no target, but a scope that is asked for must fit it."""
+    stated, machine = platform_of(context.config), builder.machine
+    if machine is None:
+        return stated
+    if stated is not None:
+        return replace(stated, tensorrt=str(machine.version))
+    return Platform("trtexec on this machine", tensorrt=str(machine.version)) if context.config.scope else None
+
+
+def _judged(context: Context, builder: Builder, precision: str, graph: Path, pack: Pack) -> tuple[Path, str]:
+    """The graph that a scope judges, and what it is where it is not the one that is built.
+
+    TensorRT 8 takes no typed graph: FP16 is a flag of its builder on the FP32 graph, INT8 on DLA a flag and a
+    calibration cache (DLA takes no Q/DQ). So where a builder of 10 or later stands in for it, and only there, the graph
+    that 8 would build is judged.
+    """
+    builder_is_typed = builder.machine is None or builder.machine.version.strongly_typed
+    scope_is_typed = version_key(pack.tensorrt) >= FIRST_TYPED
+    if builder_is_typed == scope_is_typed:
+        return graph, ""
+    graphs = {label: context.path(path) for label, path in context.graphs().items()}
+    flags = ""
+    judged = graphs[precision]
+    if not scope_is_typed and precision == "fp16":
+        judged, flags = graphs["fp32"], " with the FP16 flag"
+    elif not scope_is_typed and precision == "int8" and pack.kind == "dla":
+        judged, flags = graphs["fp32"], " with the INT8 flag and a calibration cache"
+    if judged == graph:
+        return graph, ""
+    return judged, f"not the graph that was built: TensorRT {pack.tensorrt} would build {judged.name}{flags}"
 
 
 def _summary(engines: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.repair.cost import half_cost
 from csa_deploy.restricted.gate import gate_scopes
 from csa_deploy.restricted.repairing import repair_for_scopes
+from csa_deploy.restricted.scopes import platform_of
 from csa_deploy.restricted.stage import key_parts as rules_and_validator
 from csa_deploy.restricted.stage import preflight as preflight
 from csa_deploy.runners.feeds import random_feeds
@@ -30,7 +31,11 @@ COSTS = "costs"
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The scopes that are repaired for, their rules, and whether the validator can be asked."""
-    return {"scopes": gate_scopes(context.config.scope), **rules_and_validator(context)}
+    return {"scopes": _scopes(context), **rules_and_validator(context)}
+
+
+def _scopes(context: Context) -> list[str]:
+    return gate_scopes(context.config.scope, platform_of(context.config))
 
 
 def comparison(context: Context) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def run(context: Context) -> StageOutput:
     """Repair the optimized graph; see :func:`csa_deploy.restricted.repairing.repair_for_scopes`."""
     config, optimized = context.config, context.workspace.record("optimize")
     path = context.path(optimized["graph"])
-    repaired = repair_for_scopes(path, gate_scopes(config.scope), strict=config.strict, progress=context.progress)
+    repaired = repair_for_scopes(path, _scopes(context), strict=config.strict, progress=context.progress)
     record: dict[str, Any] = {"graph": optimized["graph"], "after": optimized["after"], **repaired.to_json()}
     artifacts = {}
     if repaired.model is not None:

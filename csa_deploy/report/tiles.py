@@ -77,7 +77,7 @@ def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
 
 
 def _evidence(data: dict[str, Any]) -> Tile | None:
-    """Restricted mode of the graphs as built, only where it was asked for."""
+    """Restricted mode of what was built, only where it was asked for; it says where another graph was judged."""
     engines = data["records"].get("build", {}).get("engines", {})
     scopes = [scope for engine in engines.values() for scope in engine.get("scopes", [])]
     if not scopes:
@@ -85,4 +85,6 @@ def _evidence(data: dict[str, Any]) -> Tile | None:
     verdicts = {scope["verdict"] for scope in scopes}
     worst = next(v for v in ("denied", "unknown", "allowed") if v in verdicts)
     levels = ", ".join(sorted({f"{s['scope']}: {s['level']}" for s in scopes}))
-    return {"name": "restricted mode, as built", "value": worst, "note": f"evidence {levels}"}
+    others = sorted({s["scope"] for s in scopes if s.get("of")})
+    note = f"evidence {levels}" + (f"; {', '.join(others)}: not of the graphs that were built" if others else "")
+    return {"name": "restricted mode" + ("" if others else ", as built"), "value": worst, "note": note}

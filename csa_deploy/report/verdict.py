@@ -46,19 +46,20 @@ def _accuracy(records: dict[str, Any]) -> list[dict[str, str]]:
 
 def _built(engines: dict[str, Any]) -> list[dict[str, str]]:
     """One gate per scope, verdict and level, with all graphs that it holds for."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
     for precision, engine in engines.items():
         for scope in engine.get("scopes", []):
-            alike.setdefault((scope["scope"], scope["verdict"], scope["level"]), []).append(precision)
+            said = (scope["scope"], scope["verdict"], scope["level"], scope.get("of", ""))
+            alike.setdefault(said, []).append(precision)
     return [
         {
             "name": "restricted mode",
             "state": {"allowed": "pass", "denied": "fail"}.get(said, "undecided"),
-            "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} as built: {scope} {said} "
-            f"(evidence: {level})",
+            "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} {f'({of})' if of else 'as built'}: "
+            f"{scope} {said} (evidence: {level})",
             "evidence": level,
         }
-        for (scope, said, level), precisions in alike.items()
+        for (scope, said, level, of), precisions in alike.items()
     ]
 
 

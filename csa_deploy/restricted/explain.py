@@ -17,6 +17,8 @@ _NO_PACK = {
   publishes no list, 'denied' where the documented list is closed (DLA).""",
     "validator.refused": """validator.refused
   NVIDIA's validator (scope drive-os-7) refuses this layer, and the rule pack does not: denied.""",
+    "validator.skipped": """validator.skipped
+  NVIDIA's validator did not look at the network, because a shape in it is not fixed before run time: unknown.""",
     "validator.not-parsed": """validator.not-parsed
   NVIDIA's parser, or the builder's general checks, refused the network before its scope was validated: unknown.""",
     "validator.crashed": """validator.crashed

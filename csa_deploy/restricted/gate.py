@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
-from csa_deploy.restricted.schema import scopes
+from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
 from csa_deploy.restricted.vocabulary import NETWORK
 
-# What `build --restricted` holds a network against unless --scope says otherwise: the GPU scopes of DRIVE OS.
-GATE_SCOPES = ("drive-os-6", "drive-os-7")
 VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
 
 
@@ -140,24 +140,47 @@ class GateResult:
 
 
 def inspect(
-    model: Path, names: Sequence[str] = (), *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+    model: Path,
+    names: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    folded: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> GateResult:
     """Check a graph against scopes (none: all that have a pack).
 
     NVIDIA's validator is asked where it speaks for one of them, and the layer mapping is held against NVIDIA's parser
     where TensorRT-RTX is installed.
+
+    Args:
+        model: ONNX file.
+        names: scopes.
+        strict: count unknown as denied.
+        folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
+            shapes is nothing that an engine would compute.
+        progress: called with (scopes done, scopes).
     """
+    if not folded:
+        return _inspect(model, model.name, names, strict, progress)
+    with TemporaryDirectory(prefix="csa-deploy-") as scratch:
+        path, name = fold_file(model, Path(scratch))
+        return _inspect(path, name, names, strict, progress)
+
+
+def _inspect(
+    model: Path, name: str, names: Sequence[str], strict: bool, progress: Callable[[int, int], None] | None
+) -> GateResult:
     graph = load_graph(model)
-    report = check(graph, names, strict=strict, name=model.name, progress=progress)
+    report = check(graph, names, strict=strict, name=name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
     return GateResult(report, tuple(found), crosscheck(model, graph=graph))
 
 
-def gate_scopes(asked: Sequence[str]) -> list[str]:
-    """Scopes that decide: those asked for, else the default ones that have a pack."""
-    return list(asked) or [name for name in GATE_SCOPES if name in scopes()]
+def gate_scopes(asked: Sequence[str], platform: Platform | None = None) -> list[str]:
+    """Scopes that decide; see :func:`csa_deploy.restricted.scopes.choose_gates`, which says why, too."""
+    return list(choose_gates(asked, platform).scopes)
 
 
 def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = False) -> OperationRejectedError | None:
@@ -201,6 +224,8 @@ def _of_validator(answer: ValidatorVerdict, static: Verdict) -> tuple[Finding, .
             _finding(answer, "denied", f"NVIDIA's validator refuses it: {_line('; '.join(r.reasons))}", r.layer, r.name)
             for r in answer.refused
         ) or (_finding(answer, "denied", f"NVIDIA's validator refuses the network: {_line(answer.reason)}"),)
+    if answer.answer == "skipped":
+        return (_finding(answer, "unknown", f"NVIDIA's validator skips the network: {_line(answer.reason)}"),)
     if answer.answer in ("crashed", "timed-out", "not-parsed"):
         return (_finding(answer, "unknown", f"NVIDIA's validator could not judge the network: {_line(answer.reason)}"),)
     return ()
@@ -227,9 +252,10 @@ def _finding(
 
 _INSTEAD = {
     "refused": "other operators; `csa-deploy rules drive-os-7` lists what passes",
+    "skipped": "static shapes throughout: no shape, size, axis or count that is known at run time only",
     "not-parsed": "operators and attributes that TensorRT's ONNX parser takes",
-    "crashed": "find the part that ends the validator (csa-deploy extract), and write it differently",
-    "timed-out": "check parts of the network one by one (csa-deploy extract)",
+    "crashed": "find the part that ends the validator (`csa-deploy optimize --extract`), and write it differently",
+    "timed-out": "check parts of the network one by one (`csa-deploy optimize --extract` cuts them out)",
 }
 
 

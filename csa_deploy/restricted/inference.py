@@ -12,6 +12,9 @@ from csa_deploy.restricted.graph import Graph, Value, attributes, type_of, value
 
 log = logging.getLogger(__name__)
 
+_SHAPE_OF_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
+"""The two standard operators without an inference of their own in onnx; both keep the shape of their input."""
+
 
 def infer_outputs(proto: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value], opset: int) -> None:
     """Infer the outputs of one node from what is known of its inputs, folded values included.
@@ -19,6 +22,9 @@ def infer_outputs(proto: NodeProto, inputs: Sequence[Value | None], outputs: Seq
     The inference over the whole graph does not see values that were folded in the same pass or outside of a body.
     """
     known = {value.name: value for value in inputs if value is not None}
+    if proto.op_type in _SHAPE_OF_INPUT and inputs and (source := inputs[0]) is not None and not proto.domain:
+        outputs[0].dtype, outputs[0].shape = source.dtype, source.shape
+        return
     if proto.domain or not onnx.defs.has(proto.op_type) or any(value.dtype is None for value in known.values()):
         return
     if any(attribute.HasField("g") for attribute in proto.attribute):

@@ -10,6 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.restricted import folding, reading
+from csa_deploy.restricted.declarations import forget_shapes
 from csa_deploy.restricted.graph import (
     Graph,
     Node,
@@ -22,7 +23,7 @@ from csa_deploy.restricted.graph import (
     value_of,
 )
 from csa_deploy.restricted.inference import body_inputs, infer_body_outputs, infer_outputs
-from csa_deploy.restricted.preparing import external_data, has_op, infer, inline, malformed
+from csa_deploy.restricted.preparing import contradictions, external_data, has_op, infer, inline, malformed
 
 _INFERENCE_PASSES = 8
 """Shapes feed constants and constants feed shapes; real exports settle in two passes, expanded functions in five."""
@@ -43,6 +44,9 @@ def load_graph(model: ModelProto | Path) -> Graph:
     if functions:
         stripped = inline(stripped, early)
     propagate = not has_op(stripped.graph, "Range")  # onnx writes out every value of a Range, however long
+    declared = ModelProto()
+    declared.CopyFrom(stripped)
+    forget_shapes(stripped)
     gone: list[NodeProto] = []
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
@@ -53,6 +57,8 @@ def load_graph(model: ModelProto | Path) -> Graph:
         if not (builder.folded and _incomplete(nodes)):
             break
         gone += _substitute(stripped.graph, builder.folded)
+        _substitute(declared.graph, builder.folded)
+    builder.problems += contradictions(declared, propagate)
     every = (inner for node in nodes for inner in node.walk())
     builder.problems += [problem for node in every if (problem := malformed(node, opset))]
     return Graph(

@@ -42,7 +42,7 @@ def inline(model: ModelProto, problems: list[Problem]) -> ModelProto:
 
 
 def infer(model: ModelProto, problems: list[Problem], propagate: bool) -> ModelProto:
-    """The model with inferred types and shapes; a contradiction is a problem.
+    """The model with inferred types and shapes.
 
     Args:
         model: stripped model.
@@ -50,16 +50,21 @@ def infer(model: ModelProto, problems: list[Problem], propagate: bool) -> ModelP
         propagate: let onnx follow the values of shapes.
     """
     try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=propagate)
-    except Exception as error:  # as above
-        log.debug("shape inference: %s", error)
-        if detail := _conflict(str(error)):
-            problems.append(Problem("shape-conflict", detail))
-    try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=propagate)
     except Exception as error:  # as above
         problems.append(Problem("invalid", f"shape inference fails: {_first_line(error)}"))
         return model
+
+
+def contradictions(model: ModelProto, propagate: bool) -> list[Problem]:
+    """What inference says against the shapes and types that a model declares, itself included."""
+    try:
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=propagate)
+    except Exception as error:  # as above
+        log.debug("shape inference: %s", error)
+        if detail := _conflict(str(error)):
+            return [Problem("shape-conflict", detail)]
+    return []
 
 
 _NO_CONFLICT = ("No Op registered", "One and only one of the attributes")

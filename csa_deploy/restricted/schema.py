@@ -113,6 +113,8 @@ class Pack(_Strict):
         scope: name of the scope, as typed after ``--scope``; one file per scope.
         title: the scope in words, with its platform.
         tensorrt: version of TensorRT that the rules describe; the parser of this version maps the nodes.
+        builders: the first TensorRT version whose builds the scope speaks about, and the first that is too new for it.
+        platforms: platforms of a target that it speaks about (none: all); see ``target.config``.
         kind: ``gpu`` asks whether the network may run; ``dla`` also places nodes on DLA or GPU.
         extends: scope whose rules this pack inherits ('' none); a rule of the same id replaces the inherited one.
         drop: ids of inherited rules that do not hold here.
@@ -125,6 +127,8 @@ class Pack(_Strict):
     scope: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
     title: Words
     tensorrt: Version
+    builders: tuple[Version, Version] | None = None
+    platforms: tuple[str, ...] = ()
     kind: Literal["gpu", "dla"] = "gpu"
     extends: str = ""
     drop: tuple[str, ...] = ()

@@ -1,43 +1,60 @@
-"""The check stage: the exported graph, or the repaired one, against the safety scopes."""
+"""The check stage: the exported graph, its constants folded, or the repaired one against the safety scopes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
+from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
+from csa_deploy.restricted.scopes import choose_gates, platform_of
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
+    from csa_deploy.restricted.gate import GateResult
+    from csa_deploy.restricted.scopes import Gates
 
 
 def preflight(context: Context) -> None:
-    """Refuse a scope that nobody knows."""
+    """Refuse scopes that nobody knows, or that say nothing about the target, before anything runs."""
     for scope in context.config.scope:
         load_pack(scope)
+    choose_gates(context.config.scope, platform_of(context.config))
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    return {"packs": packs, "validator": validator_status().installed}
+    gates = choose_gates(context.config.scope, platform_of(context.config))
+    return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
 def run(context: Context) -> StageOutput:
-    """Check every scope that was asked for, or all; gate on the asked ones when ``restricted`` is set."""
+    """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
     graph = context.path((context.floating() if config.fix else context.workspace.record("export"))["graph"])
-    result = inspect(graph, config.scope, strict=config.strict, progress=context.progress)
-    gates = gate_scopes(config.scope)
+    result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
+    gates = choose_gates(config.scope, platform_of(config))
     record = {
-        "summary": ", ".join(f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes),
-        "gate": gates if config.restricted else [],
-        "judged": "repaired graph" if config.fix else "exported graph",
+        "summary": _summary(result, gates if config.restricted else None),
+        "gate": list(gates.scopes) if config.restricted else [],
+        "gate_why": gates.why if config.restricted else "",
+        "judged": result.report.model,
+        "repaired": config.fix,
         **result.to_json(),
     }
-    failure = (
-        rejection(result.only(gates), config.strict, context.name, fixed=config.fix) if config.restricted else None
-    )
+    failure = None
+    if config.restricted:
+        failure = rejection(result.only(gates.scopes), config.strict, context.name, fixed=config.fix)
     return StageOutput(record, failure=failure)
+
+
+def _summary(result: GateResult, gates: Gates | None) -> str:
+    """The verdicts, those that decide first, in one line with the reason why they do."""
+    said = {s.report.scope: f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes}
+    if gates is None:
+        return f"{', '.join(said.values())}; none decides without --restricted"
+    deciding = [said.pop(name) for name in gates.scopes if name in said]
+    rest = f"; for information: {', '.join(said.values())}" if said else ""
+    return f"{', '.join(deciding)}; deciding, as {gates.why}{rest}"

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
+Values = dict[str, list[int]]
 
 
 def load(directory: str) -> Any:
@@ -62,29 +63,39 @@ class Validator:
         parser = self.trt.OnnxParser(network, self.logger)
         return (network if parser.parse_from_file(path) else None), parser
 
-    def verdict(self, network: Any, *, full: bool = False) -> Answer:
-        """Validate a network; with ``full`` the build goes on, to see that nothing later refuses it."""
+    def verdict(self, network: Any, *, full: bool = False, values: Values | None = None) -> Answer:
+        """Validate a network; with ``full`` the build goes on, to see that nothing later refuses it.
+
+        ``values`` are those of inputs that shape the network, by name; by default each is 1.
+        """
         trt = self.trt
         config = self.builder.create_builder_config()
         config.num_compute_capabilities = 1
         config.set_compute_capability(self.capability, 0)
         config.set_flag(trt.BuilderFlag.SAFETY_SCOPE)
-        self._add_profile(network, config)
+        self._add_profile(network, config, values or {})
         phases: list[str] = []
         config.progress_monitor = _monitor(trt, phases, cancel=not full)
         built = self.builder.build_serialized_network(network, config)
         rows = [row for row in self.rows if row[0] in ("ERROR", "WARNING", "INTERNAL_ERROR") and not _is_noise(row[1])]
         return {"reached_build": bool(phases), "built": built is not None, "rows": rows}
 
-    def _add_profile(self, network: Any, config: Any) -> None:
-        """Give dynamic inputs some shape: without one TensorRT stops before it says that validation is skipped."""
+    def _add_profile(self, network: Any, config: Any, values: Values) -> None:
+        """Give dynamic inputs some shape: without one TensorRT stops before it says that validation is skipped.
+
+        So do inputs whose values are shapes: TensorRT wants to know their range.
+        """
         inputs = [network.get_input(i) for i in range(network.num_inputs)]
-        if not any(-1 in tensor.shape for tensor in inputs):
+        if not any(-1 in tensor.shape or tensor.is_shape_tensor for tensor in inputs):
             return
         profile = self.builder.create_optimization_profile()
         for tensor in inputs:
             shape = [1 if dim == -1 else dim for dim in tensor.shape]
-            profile.set_shape(tensor.name, shape, shape, shape)
+            if tensor.is_shape_tensor:
+                value = values.get(tensor.name) or [1] * (shape[0] if shape else 1)
+                profile.set_shape_input(tensor.name, value, value, value)
+            else:
+                profile.set_shape(tensor.name, shape, shape, shape)
         config.add_optimization_profile(profile)
 
 
@@ -134,7 +145,10 @@ def answer_model(validator: Validator, request: Request) -> Answer:
         if network is None:
             rows = parser_errors(parser) or [row for row in validator.rows if row[0] == "ERROR"]
             return {"parsed": False, "rows": rows}
-        return {"parsed": True, **validator.verdict(network, full=request.get("full", False))}
+        return {
+            "parsed": True,
+            **validator.verdict(network, **{key: request[key] for key in ("full", "values") if key in request}),
+        }
     except UnicodeDecodeError as error:
         return {"parsed": False, "rows": [("ERROR", f"a name in the model is not UTF-8: {error}")]}
 

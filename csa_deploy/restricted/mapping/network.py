@@ -107,7 +107,30 @@ def _gaps(net: Recorder) -> list[tuple[str, str]]:
             return [("unknown-shape", f"the shape of '{value.name}' is not known")]
         if any(dim is not None and dim > _LARGEST_DIMENSION for dim in value.shape):
             return [("invalid", f"'{value.name}' has the dimensions {list(value.shape)}, beyond 32 bits")]
-    return []
+    return _run_time_shape(net.node)
+
+
+_SHAPED_BY = {
+    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Pad": (1, 3), "Slice": (1, 2, 3, 4), "Split": (1,), "TopK": (1,),
+    "Range": (0, 1, 2), "ConstantOfShape": (0,), "Squeeze": (1,), "Unsqueeze": (1,), "OneHot": (1,),
+    "Resize": (2, 3), "Compress": (1,),
+}  # fmt: skip
+"""Inputs whose values shape the output. TensorRT calls it dynamic then, also where ONNX can tell (Expand by ones)."""
+
+
+def _run_time_shape(node: Node) -> list[tuple[str, str]]:
+    """The node that makes a network's shapes dynamic: what it reads is fixed, what it writes is not."""
+    read = [value for value in node.inputs if value is not None and value.name]
+    if any(_is_dynamic(value) for value in read):
+        return []
+    shaping = [node.input(index) for index in _SHAPED_BY.get(node.op, ())]
+    values = [f"'{value.name}'" for value in shaping if value is not None and value.name and not value.const]
+    open_ends = [output for output in node.outputs if output.name and not output.sequence and _is_dynamic(output)]
+    if not values and not open_ends:
+        return []
+    values = values or [f"'{value.name}'" for value in (read[1:] or read) if not value.const]
+    depends = f"depends on the values of {', '.join(values)}" if values else "does not follow from its inputs"
+    return [("run-time-shape", f"the shape of '{(open_ends or node.outputs)[0].name}' {depends}")]
 
 
 def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...], signed: frozenset[str]) -> Layer:

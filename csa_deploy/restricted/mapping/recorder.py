@@ -86,7 +86,8 @@ class Recorder:
             "inputs": len(inputs),
             "outputs": len(outputs),
             "dynamic": any(shape is None or None in shape for shape in shapes),
-            "batch": [None if shape is None else _product(shape[: max(len(shape) - 3, 1)]) for shape in shapes],
+            "batch": [_batch(value.shape) for value in (*inputs, *outputs) if not value.const],
+            "largest_side": [_largest_side(value.shape) for value in (*inputs, *outputs)],
             "non_finite": False,
         }
         self.layers.append(Layer(layer, {**tensors, **facts}, self.node))
@@ -246,6 +247,20 @@ def _dims(shape: Shape | None) -> list[int | None] | None:
 
 def _product(dims: Shape) -> int | None:
     return None if None in dims else prod(dim for dim in dims if dim is not None)
+
+
+def _batch(shape: Shape | None) -> int | None:
+    """Product of the dimensions before the last three, at least the first; a vector has none."""
+    if shape is None:
+        return None
+    return _product(shape[: max(len(shape) - 3, 1)]) if len(shape) > 1 else 1
+
+
+def _largest_side(shape: Shape | None) -> int | None:
+    """Largest dimension other than those of the batch; for DLA these are all but the last three, at least the first."""
+    if shape is None or None in shape:
+        return None
+    return max((dim for dim in shape[max(len(shape) - 3, 1) :] if dim is not None), default=1)
 
 
 def _moves_batch(before: Shape | None, after: Shape | None, permutation: Sequence[int] | None) -> bool | None:

@@ -86,6 +86,9 @@ def _size_facts(net: Recorder, source: Value, scales: Value | None, sizes: Value
     dims = [dim for dim in source.shape if dim is not None]
     found = resize_sizes(dims, values, net.out.shape)
     if found is not None:
+        pairs = zip(found.float32, net.out.shape, strict=True)
+        if any(size is not None and abs(size - computed) > 1 for computed, size in pairs):  # no rounding, a lie
+            raise UnmappableError("shape-conflict", f"'{net.out.name}' is {list(net.out.shape)}, not {found.float32}")
         facts |= {
             "sizes_agree": found.agree(net.out.shape),
             "size_float64": found.float64,

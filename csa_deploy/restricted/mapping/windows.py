@@ -15,8 +15,8 @@ def _conv(net: Recorder) -> None:
     kernel_inputs = [value for value in (weights, bias) if value is not None and not value.weights]
     maps, groups = weights.shape[0] if weights.shape else None, net.attr("group", 1)
     _require_groups(groups, source.shape, weights.shape)
-    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.weights}
-    facts |= _buffer(source.shape, window, groups)
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": not kernel_inputs}
+    facts |= _buffer(source.shape, window)
     _windowed(net, "CONVOLUTION", source, facts, kernel_inputs)
 
 
@@ -27,14 +27,47 @@ def _conv_transpose(net: Recorder) -> None:
     groups = net.attr("group", 1)
     maps = weights.shape[1] * groups if weights.shape and weights.shape[1] is not None else None
     kernel_inputs = [value for value in (weights, bias) if value is not None and not value.weights]
-    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": weights.weights}
+    facts = {**window, "groups": groups, "output_maps": maps, "weights_const": not kernel_inputs}
     extra = net.attr("output_padding") or [0] * len(window["stride"])
-    remaining = [pad - more for pad, more in zip(window["post_padding"], extra, strict=True)]
+    if (padding := _padding_of_output_shape(net, source, window, extra)) is not None:
+        facts["pre_padding"], facts["post_padding"] = padding
+        extra = [0] * len(extra)
+    remaining = [pad - more for pad, more in zip(facts["post_padding"], extra, strict=True)]
     facts["post_padding"] = [max(pad, 0) for pad in remaining]
     _windowed(net, "DECONVOLUTION", source, facts, kernel_inputs)
     if min(remaining) < 0:  # what the padding cannot take up is added behind
         ones = [1] * (source.rank or 0)
         net.add("SLICE", [net.out], net.out, mode="FILL", stride=ones, axes=None, shape_const=True)
+
+
+def _padding_of_output_shape(
+    net: Recorder, source: Value, window: dict[str, Any], extra: list[int]
+) -> tuple[list[int], list[int]] | None:
+    """Padding of a ConvTranspose that names its output's size instead; a negative one behind is added by a Slice.
+
+    Raises:
+        UnmappableError: the input's size is not known.
+    """
+    same = net.attr("auto_pad", "NOTSET").startswith("SAME")
+    target = net.attr("output_shape")
+    if same and net.version >= (10,):
+        return None  # the layer carries the mode; its padding attributes stay 0
+    count = len(window["stride"])
+    sides = (source.shape or ())[2:]
+    if target is None and not same:
+        return None
+    if len(sides) != count or None in sides or None in window["kernel"]:
+        raise UnmappableError("unknown-shape", "the padding of this ConvTranspose does not follow from its shapes")
+    if target is None:
+        target = [side * step for side, step in zip(sides, window["stride"], strict=True) if side is not None]
+    pre, post = [], []
+    for axis, (side, size) in enumerate(zip(sides, target[-count:], strict=True)):
+        step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
+        total = step * ((side or 0) - 1) + extra[axis] + reach - size
+        before = max(total, 0) // 2
+        pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
+        post.append(total - pre[-1])
+    return pre, post
 
 
 @importer("MaxPool", "AveragePool")
@@ -47,6 +80,7 @@ def _pool(net: Recorder) -> None:
     facts: dict[str, Any] = {"kind": "MAX" if net.node.op == "MaxPool" else "AVERAGE", **window}
     facts["count_include_pad"] = bool(net.attr("count_include_pad", 0))
     facts["ceil_mode"] = bool(net.attr("ceil_mode", 0))
+    facts["post_reach"] = _post_reach(source.shape, facts)
     if len([output for output in net.node.outputs if output.name]) > 1:
         raise UnmappableError("not-imported", "the indices output of MaxPool")
     _windowed(net, "POOLING", source, facts, [])
@@ -71,7 +105,8 @@ def _lp_pool(net: Recorder) -> None:
     del window["dilation"]
     squares = net.attr("p", 2) == 2
     source = net.elementwise("PROD", source, source) if squares else net.unary("ABS", source, net.required(0))
-    net.add("POOLING", [source], net.out, kind="AVERAGE", count_include_pad=True, ceil_mode=False, **window)
+    facts = {**window, "count_include_pad": True, "ceil_mode": bool(net.attr("ceil_mode", 0))}
+    net.add("POOLING", [source], net.out, kind="AVERAGE", **facts, post_reach=_post_reach(source.shape, facts))
     net.elementwise("PROD", net.out, net.scalar(source.dtype, source.rank), net.out)
     if squares:
         net.unary("SQRT", net.out, net.out)
@@ -101,12 +136,29 @@ def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], m
         ("dilation", 1),
         ("pre_padding", 0),
         ("post_padding", 0),
+        ("post_reach", 0),
     ):
         if facts.get(name) is not None:
             facts[name] = [*facts[name], fill]
     facts["spatial_rank"] = 2
     net.add(layer, [wide, *more], widened, **facts, **_reach(wide, facts))
     net.squeeze(widened, output)
+
+
+def _post_reach(shape: Shape | None, facts: dict[str, Any]) -> list[int | None]:
+    """Padding behind, plus how far the last window of a ceil_mode pooling reaches beyond it, per spatial axis."""
+    found: list[int | None] = []
+    names = ("kernel", "stride", "pre_padding", "post_padding")
+    for axis, (window, step, before, after) in enumerate(zip(*(facts[name] for name in names), strict=True), 2):
+        size = shape[axis] if shape is not None and axis < len(shape) else None
+        if size is None or before is None or not facts["ceil_mode"]:
+            found.append(None if size is None and facts["ceil_mode"] else after)
+            continue
+        steps = -(-(size + before + after - window) // step)
+        if steps * step >= size + before:  # a window that would begin in the padding behind is left out
+            steps -= 1
+        found.append(after + max(steps * step + window - size - before - after, 0))
+    return found
 
 
 def _reach(source: Value, facts: dict[str, Any]) -> dict[str, Any]:
@@ -165,22 +217,21 @@ def _same_padding(
     return before + after
 
 
-def _buffer(shape: Shape | None, window: dict[str, Any], groups: int) -> dict[str, int | None]:
+def _buffer(shape: Shape | None, window: dict[str, Any]) -> dict[str, int | None]:
     """Banks of DLA's convolution buffer (weights plus data) in FP16 and INT8, of 16 in all; 2-D convolutions only.
 
-    Formula of the DRIVE OS guide, chapter on DLA. The weights are those of one kernel, so their channels are the
-    channels of a group; the data are the rows of all input channels.
+    Formula of the DRIVE OS guide, chapter on DLA. It knows no groups, so a depth-wise convolution counts all input
+    channels too.
     """
     known = shape is not None and len(shape) == 4 and None not in (*shape[1:], *window["kernel"])
     if not known or shape is None or shape[1] is None or shape[3] is None:
         return {"buffer_fp16": None, "buffer_int8": None}
     channels, width = shape[1], shape[3]
-    depth = channels // max(groups, 1) or 1
     rows, columns = window["kernel"]
     reach = (rows - 1) * window["dilation"][0] + 1
 
     def banks(size: int) -> int:
-        weights = -(-(-(-(depth * rows * columns * size) // 128) * 128) // 32768)
+        weights = -(-(-(-(channels * rows * columns * size) // 128) * 128) // 32768)
         entries = -(-(-(-(channels * size) // 32) * width) // 4)
         return weights + -(-(entries * reach) // 256)
 

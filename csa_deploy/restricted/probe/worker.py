@@ -33,7 +33,7 @@ def answer_probe(validator: Validator, request: Request) -> Answer:
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
             rows = [row for row in validator.rows if row[0] == "ERROR"]
             return {"parsed": False, "rows": rows or [("ERROR", str(error))]}
-    verdict = validator.verdict(network, full=request.get("full", False))
+    verdict = validator.verdict(network, full=request.get("full", False), values=request.get("values"))
     constants: set[str] = set()
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     names = [layer.name for layer in layers]

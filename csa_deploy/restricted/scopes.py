@@ -1,0 +1,134 @@
+"""Which safety scopes decide about a deployment, and why: what was asked for, or what fits the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csa_deploy.errors import UsageError
+from csa_deploy.restricted.schema import Pack, load_pack, scopes, version_key
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+
+# What `--restricted` holds a network against when neither --scope nor a target says more: the GPU scopes of DRIVE OS.
+GATE_SCOPES = ("drive-os-6", "drive-os-7")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The machine that an engine is for, as far as scopes are concerned.
+
+    Attributes:
+        name: how messages call it.
+        platform: ``platform`` of its file (``drive-orin``, ..., ``other``).
+        tensorrt: its TensorRT version ('' not stated).
+        dla: whether its DLA is to run the network.
+    """
+
+    name: str
+    platform: str = "other"
+    tensorrt: str = ""
+    dla: bool = False
+
+    @property
+    def words(self) -> str:
+        """``orin.local (drive-orin, TensorRT 8.6.12)``."""
+        parts = [self.platform, *([f"TensorRT {self.tensorrt}"] if self.tensorrt else [])]
+        return f"{self.name} ({', '.join(parts)})"
+
+    def fits(self, pack: Pack) -> bool:
+        """Whether a scope speaks about what this machine builds."""
+        if pack.platforms and self.platform not in (*pack.platforms, "other"):
+            return False
+        if not self.tensorrt or not pack.builders:
+            return True
+        version = version_key(self.tensorrt)
+        first, beyond = (version_key(bound) for bound in pack.builders)
+        stated = len(version) if version[-1] else len(version) - 1  # 8.6 and 8.6.0 leave the patch open
+        return first[:stated] <= version[: len(first)] and version < beyond
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The scopes that decide.
+
+    Attributes:
+        scopes: their names.
+        why: why these, in a few words.
+    """
+
+    scopes: tuple[str, ...]
+    why: str
+
+
+def choose_gates(asked: Sequence[str], platform: Platform | None = None) -> Gates:
+    """The scopes that decide: those asked for, else those that fit the target, else both GPU scopes of DRIVE OS.
+
+    Raises:
+        UsageError: a scope that was asked for does not fit the target, or none fits it.
+    """
+    if asked:
+        if platform is not None:
+            require_fit(asked, platform)
+        return Gates(tuple(asked), "asked for with --scope")
+    if platform is None:
+        names = tuple(name for name in GATE_SCOPES if name in scopes())
+        return Gates(names, "neither --scope nor a target was named")
+    if not platform.tensorrt and not platform.dla:
+        names = tuple(name for name in GATE_SCOPES if platform.fits(load_pack(name)))
+        return Gates(names, f"fit {platform.words}, whose file states no TensorRT version")
+    kind = "dla" if platform.dla else "gpu"
+    packs = [pack for pack in fitting(platform) if pack.kind == kind]
+    if not packs:
+        raise UsageError(
+            f"no scope of {'DLA' if platform.dla else 'the GPU'} fits {platform.words}",
+            fix="leave out --restricted, or correct platform: and tensorrt: in the target's file",
+        )
+    best = _best(packs, platform)
+    return Gates((best.scope,), f"fits {platform.words}")
+
+
+def fitting(platform: Platform) -> list[Pack]:
+    """The packs of all scopes that speak about what a machine builds."""
+    return [pack for pack in map(load_pack, scopes()) if platform.fits(pack)]
+
+
+def require_fit(asked: Sequence[str], platform: Platform) -> None:
+    """Refuse scopes that say nothing about a target.
+
+    Raises:
+        UsageError: names the first that does not fit, and those that do.
+    """
+    for name in asked:
+        pack = load_pack(name)
+        if not platform.fits(pack):
+            known = ", ".join(found.scope for found in fitting(platform)) or "none"
+            raise UsageError(
+                f"scope {name} ({pack.title}) says nothing about {platform.words}",
+                fix=f"use a scope that fits the target ({known}), or leave out --scope",
+            )
+
+
+def _best(packs: Sequence[Pack], platform: Platform) -> Pack:
+    """The newest rules that are not newer than the target's version; of an open patch, the oldest rules."""
+    ordered = sorted(packs, key=lambda pack: version_key(pack.tensorrt))
+    parts = version_key(platform.tensorrt) if platform.tensorrt else ()
+    return ordered[-1] if len(parts) > 2 and parts[2] else ordered[0]
+
+
+def platform_of(config: Config) -> Platform | None:
+    """The target that a configuration names, as its file describes it; reaches nothing. None without a target.
+
+    Raises:
+        UsageError: its file cannot be read.
+    """
+    if not config.target:
+        return None
+    from csa_deploy.target.config import load_target
+
+    target = load_target(Path(config.target))
+    dla = any(option.replace("-", "_").startswith("dla_core") for option in config.builder_option)
+    return Platform(target.name, target.platform, target.tensorrt or "", dla)
