@@ -105,10 +105,17 @@ def graph_for(context: Context, builder: Builder, precision: str) -> Path:
     return context.path(context.graphs()["fp32" if makes_fp16 or makes_int8 else precision])
 
 
+def scopes_for(context: Context, builder: Builder, precision: str) -> list[dict[str, str]]:
+    """What the scopes that decide say of an engine; none where they were not asked. Raises where one denies it."""
+    if not context.config.restricted:
+        return []
+    return _gate(context, builder, precision, graph_for(context, builder, precision))
+
+
 def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:
     config, name = context.config, f"{context.name}.{precision}.engine"
     graph, plan = graph_for(context, builder, precision), plan_for(context, precision)
-    scopes = _gate(context, builder, precision, graph) if config.restricted else []
+    scopes = scopes_for(context, builder, precision)
     builds = max(config.builds, 2 if config.reproducible else 1)
     base, total = 100 * len(made.engines), 100 * len(config.precision)
     results = []

@@ -127,10 +127,10 @@ def implausible(engine: Path, model: Path, *, stripped: bool) -> str:
     return ""
 
 
-def command_line(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> list[str]:
-    """What a build would run, without running it."""
+def planned_job(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> Job:
+    """What a build would run and copy, without running it."""
     check_graph(model_path, plan, options, machine.version)
-    return list(_job(machine, model_path, plan, options, 0).argv)
+    return _job(machine, model_path, plan, options, 0)
 
 
 def check_graph(
