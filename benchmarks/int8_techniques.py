@@ -31,9 +31,9 @@ from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.calibration_data import CalibrationData, open_calibration
 from csa_deploy.precision.choice import FITTED_IMAGES, HELD_IMAGES, read_samples, split
 from csa_deploy.precision.int8 import rest_of
+from csa_deploy.precision.judging import compare, worst_of
 from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
-from csa_deploy.precision.search import compare
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.techniques import TECHNIQUES, Plan, Workshop, try_techniques
 
@@ -94,7 +94,8 @@ def _error(plan: Plan, evaluation: list[Feeds]) -> float:
     network = plan.switchable(None)
     names = [layer.name for layer in network.layers]
     pairs = [(network.run(feeds, ()), network.run(feeds, names)) for feeds in evaluation]
-    return float(10 ** (-compare([a for a, _ in pairs], [b for _, b in pairs], None)["snr_db"] / 10))
+    found = worst_of(compare([a for a, _ in pairs], [b for _, b in pairs]))
+    return float(10 ** (-found["snr_db"] / 10))
 
 
 def _agreement(case: Case, plan: Plan, samples: list[Feeds]) -> Ratio:

@@ -7,8 +7,10 @@ by name, with the nearest known one. The resolved configuration is stored with e
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -69,6 +71,67 @@ def parse_size(value: Any) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
+def parse_input_shape(value: Any) -> Any:
+    """``["x=1x3x480x640"]``, ``"1x3x480x640"`` or a mapping to {input: extents}; the single input is named ``""``."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
+        value = {"": value}
+    if isinstance(value, (list, tuple)):
+        pairs = [part.strip().rpartition("=")[::2] for item in value for part in str(item).split(",")]
+        twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
+        if twice:
+            raise ValueError(f"input '{twice[0]}' is given twice; write one NAME=SHAPE per input")
+        value = dict(pairs)
+    if not isinstance(value, Mapping):
+        return value
+    return {str(name): _extents(shape) for name, shape in value.items()}
+
+
+def _extents(shape: Any) -> tuple[int, ...]:
+    parts = [str(e) for e in shape] if isinstance(shape, (list, tuple)) else re.split(r"[xX]", str(shape))
+    if not all(re.fullmatch(r"\d+", part) and int(part) > 0 for part in parts):
+        raise ValueError(f"'{shape}' is no shape of positive extents, such as 1x3x224x224")
+    return tuple(int(part) for part in parts)
+
+
+def parse_numbers(value: Any) -> Any:
+    """``"0.485,0.456,0.406"``, ``0.5`` or a list to a tuple of numbers; equal ones are all kept."""
+    if value is None or isinstance(value, (list, tuple)):
+        return value
+    try:
+        return tuple(float(part) for part in str(value).split(","))
+    except ValueError:
+        raise ValueError("numbers are written with commas between them, such as 0.485,0.456,0.406") from None
+
+
+def parse_scale(value: Any) -> Any:
+    """A number, or a fraction such as ``1/255``."""
+    parts = str(value).split("/")
+    try:
+        numbers = [float(part) for part in parts]
+        scale = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
+    except (ValueError, ZeroDivisionError):
+        scale = 0.0
+    if len(parts) > 2 or not 0 < scale < float("inf"):
+        raise ValueError("a scale is a number above 0, such as 1, 1/255 or 0.017")
+    return scale
+
+
+def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Refuse what is no finite number, and more or fewer numbers than an image has channels."""
+    if values is not None and (len(values) not in (1, 3) or not all(math.isfinite(v) for v in values)):
+        raise ValueError("give one finite number, or one per channel (three)")
+    return values
+
+
+def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """As :func:`check_numbers`, and refuse a division by zero."""
+    if values is not None and 0.0 in values:
+        raise ValueError("a standard deviation is not 0")
+    return check_numbers(values)
+
+
 def split_commas(value: Any) -> Any:
     """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
     if isinstance(value, str):
@@ -103,9 +166,12 @@ def parse_budget(value: Any) -> Any:
         match = re.fullmatch(r"(?:(\w+)\.)?([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
             raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
-        precision, metric, bound = match[1], match[2].replace("-", "_"), float(match[3])
-        if precision is None and metric == "top1_drop":
-            bound /= 100
+        precision, metric = match[1], match[2].replace("-", "_")
+        points = precision is None and metric == "top1_drop"
+        try:  # in decimals, so that 0.7 points are 0.007 and a drop of 7 in 1,000 meets them
+            bound = float(Decimal(match[3]) / 100) if points else float(match[3])
+        except InvalidOperation as error:
+            raise ValueError(f"'{item}' bounds by no number, such as fp16.snr_db=40") from error
         for name in [precision] if precision else REDUCED:
             budget.setdefault(name, {})[metric] = bound
     return budget
@@ -163,6 +229,10 @@ def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
 
@@ -175,7 +245,15 @@ class Config(BaseModel):
     checkpoint: str | None = None
     checkpoint_key: str | None = None
     size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
-    batch: Annotated[int, Field(ge=1)] = 1
+    batch: Annotated[int, Field(ge=1)] | None = None
+    input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
+    mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
+    std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None
+    scale: Annotated[float | None, BeforeValidator(lambda v: None if v is None else parse_scale(v))] = None
+    channels: Annotated[Literal["rgb", "bgr", "grey"] | None, BeforeValidator(_lower)] = None
+    layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
     tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -218,11 +296,13 @@ class Config(BaseModel):
         """The accuracy budget of a precision: defaults overridden metric by metric."""
         return {**DEFAULT_BUDGET[precision], **self.budget.get(precision, {})}
 
+    def asked(self, precision: str) -> tuple[str, ...]:
+        """Metrics of the budget that were asked for, whether or not their bounds are the defaults."""
+        return tuple(self.budget.get(precision, {}))
+
     def to_json(self) -> dict[str, Any]:
-        """JSON form with defaults filled in, and the budgets that apply."""
-        data = self.model_dump(mode="json")
-        data["budget"] = {p: self.bounds(p) for p in self.precision}
-        return data
+        """JSON form with defaults filled in, but for the budget: what was asked for counts more than a default."""
+        return self.model_dump(mode="json")
 
 
 def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:

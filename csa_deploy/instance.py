@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.network import NetworkEntry, Preprocessing
-from csa_deploy.runners.base import TensorSpec
+from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,8 +25,8 @@ class Network:
 
     Attributes:
         module: in eval mode, on the CPU.
-        inputs: example inputs by name, in the order of ``module.forward``; the first axis is the batch.
-        output_names: one per output tensor, flattened in order.
+        inputs: example inputs by name, in the order of ``module.forward``.
+        outputs: one per output tensor, flattened in order.
         preprocessing: how an image becomes the input; None when the inputs are no single image.
         weights: where the weights come from, in words.
         notes: what was assumed about it.
@@ -34,17 +34,25 @@ class Network:
 
     module: nn.Module
     inputs: dict[str, Tensor]
-    output_names: tuple[str, ...]
+    outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
     weights: str
     notes: tuple[str, ...] = ()
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """One per output tensor, flattened in order."""
+        return tuple(spec.name for spec in self.outputs)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How samples go through it."""
+        return sampling_of(self.input_specs, self.outputs)
+
+    @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """Names, static shapes and types of the inputs."""
-        return tuple(
-            TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in self.inputs.items()
-        )
+        return tuple(_spec(name, tensor) for name, tensor in self.inputs.items())
 
 
 def make_network(
@@ -53,7 +61,7 @@ def make_network(
     *,
     declared: Any = None,
     input_size: tuple[int, int] | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_key: str | None = None,
 ) -> Network:
@@ -68,12 +76,13 @@ def make_network(
         declared: preprocessing declared beside the factory (a :class:`Preprocessing` or its JSON form); one that the
             module carries as ``preprocessing`` goes first.
         input_size: (height, width) in pixels; the preprocessing's without it.
-        batch: samples per batch of the example inputs.
+        batch: samples of one inference; None takes the module's example inputs as they are, or 1 without any.
         checkpoint: file with the weights to load.
         checkpoint_key: see :func:`csa_deploy.checkpoint.load_checkpoint`.
 
     Raises:
-        UsageError: the factory fails or makes no module, or the module fails on its example inputs.
+        UsageError: the factory fails or makes no module, the module fails on its example inputs, or its outputs do not
+            have the batch that is asked for.
     """
     import torch
     from torch import nn
@@ -98,8 +107,24 @@ def make_network(
     assumed = preprocessing is not None and getattr(module, "preprocessing", declared) is None
     notes = (f"the network states no preprocessing; assumed {preprocessing}",) if assumed else ()
     inputs = _inputs(module, preprocessing, where, batch)
-    names = _output_names(module, inputs, where)
-    return Network(module, inputs, names, preprocessing, weights, notes)
+    outputs = _outputs(module, inputs, where)
+    network = Network(module, inputs, outputs, preprocessing, weights, notes)
+    return replace(network, notes=(*notes, *_batch_notes(network, where, batch)))
+
+
+def _batch_notes(network: Network, where: str, batch: int | None) -> list[str]:
+    """What is to be said about the batch; raises UsageError where the outputs do not have the one asked for."""
+    sampling = network.sampling
+    if sampling.shared:
+        adopted = batch is None and (sampling.batch or 1) > 1
+        return [f"batch {sampling.batch}, which is that of example_inputs"] if adopted else []
+    listed = ", ".join(f"{s.name} {list(s.shape)}" for s in (*network.input_specs, *network.outputs))
+    if batch is not None and batch > 1:
+        raise UsageError(
+            f"{where}: --batch {batch}, but not all inputs and outputs have it as their first axis: {listed}",
+            fix="drop --batch: a sample is then all that one inference takes",
+        )
+    return [f"inputs and outputs share no batch axis ({listed}): a sample is one whole inference"]
 
 
 def _call(factory: Any, where: str, input_size: tuple[int, int] | None) -> Any:
@@ -130,14 +155,14 @@ def _preprocessing(module: nn.Module, declared: Any, where: str, size: tuple[int
     return found.with_size(size) if size else found
 
 
-def _inputs(module: nn.Module, preprocessing: Preprocessing | None, where: str, batch: int) -> dict[str, Tensor]:
+def _inputs(module: nn.Module, preprocessing: Preprocessing | None, where: str, batch: int | None) -> dict[str, Tensor]:
     import torch
 
     examples = getattr(module, "example_inputs", None)
     if examples is None:
         assert preprocessing is not None
         generator = torch.Generator().manual_seed(0)
-        shape = (batch, preprocessing.channels, *preprocessing.size)
+        shape = (batch or 1, *preprocessing.shape)
         return {INPUT: torch.randn(shape, generator=generator)}
     if isinstance(examples, torch.Tensor):
         examples = (examples,)
@@ -155,13 +180,13 @@ def _inputs(module: nn.Module, preprocessing: Preprocessing | None, where: str, 
     return {name: _with_batch(value.cpu(), batch) for name, value in examples.items()}
 
 
-def _with_batch(tensor: Tensor, batch: int) -> Tensor:
-    if tensor.ndim == 0 or tensor.shape[0] == batch:
+def _with_batch(tensor: Tensor, batch: int | None) -> Tensor:
+    if batch is None or tensor.ndim == 0 or tensor.shape[0] == batch:
         return tensor
     return tensor[:1].expand(batch, *tensor.shape[1:]).clone()
 
 
-def _output_names(module: nn.Module, inputs: dict[str, Tensor], where: str) -> tuple[str, ...]:
+def _outputs(module: nn.Module, inputs: dict[str, Tensor], where: str) -> tuple[TensorSpec, ...]:
     import torch
 
     try:
@@ -175,18 +200,22 @@ def _output_names(module: nn.Module, inputs: dict[str, Tensor], where: str) -> t
             f"{where}: the network fails on {shapes}: {_reason(error)}",
             fix="choose another --size, or give the module example_inputs",
         ) from error
-    names = list(_leaves(result, OUTPUT))
-    if not names:
+    leaves = list(_leaves(result, OUTPUT))
+    if not leaves:
         raise UsageError(f"{where}: the network returns no tensors but a {type(result).__name__}")
-    return tuple(f"{OUTPUT}_{name}" if name in inputs else name for name in names)
+    return tuple(_spec(f"{OUTPUT}_{name}" if name in inputs else name, tensor) for name, tensor in leaves)
 
 
-def _leaves(result: Any, name: str) -> Iterator[str]:
-    """One name per tensor: the key in a mapping, the position in a sequence of several."""
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def _leaves(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor with its name: the key in a mapping, the position in a sequence of several."""
     import torch
 
     if isinstance(result, torch.Tensor):
-        yield name
+        yield name, result
     elif isinstance(result, Mapping):
         for key, value in result.items():
             yield from _leaves(value, str(key) if name == OUTPUT else f"{name}_{key}")

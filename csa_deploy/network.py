@@ -6,34 +6,41 @@ Packages offer networks through the entry-point group ``csa_deploy.models``; eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import nn
 
 ENTRY_POINT_GROUP = "csa_deploy.models"
 
-ColorMode = Literal["RGB", "L"]
+ColorMode = Literal["RGB", "BGR", "L"]
+Layout = Literal["NCHW", "NHWC"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input tensor (N, C, H, W), float32.
+    """How an image becomes the network's input tensor, float32.
 
-    The image is decoded to ``mode``, resized by one factor for both axes so that it just covers ``size / crop``,
-    cropped at the centre to ``size``, scaled to 0..1, then normalised per channel: ``(value - mean) / std``.
+    The image is decoded, resized by one factor for both axes so that it just covers ``size / crop``, cropped at the
+    centre to ``size`` and normalised per channel: ``(pixel * scale - mean) / std`` with pixels from 0 to 255.
 
     Attributes:
         size: (height, width) in pixels of the network's input.
-        mode: ``"RGB"`` (3 channels) or ``"L"`` (1 channel, grey).
-        mean: per-channel mean, on the 0..1 scale.
-        std: per-channel standard deviation, on the 0..1 scale.
-        interpolation: filter of the resize (Pillow's filters, antialiased).
+        mode: ``"RGB"``, ``"BGR"`` (3 channels) or ``"L"`` (1 channel, grey).
+        mean: per channel in the order of ``mode``, or one for all; on the scale of ``pixel * scale``.
+        std: likewise; no zero.
+        interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``: Pillow's filters, antialiased.
         crop: share of the resized image that the centre crop keeps, in (0, 1].
         classes: class names in output order; empty when the network has none.
+        scale: what pixels are multiplied by; None for a division by 255, which gives 0..1.
+        layout: axes of the input: ``"NCHW"`` or ``"NHWC"``.
+
+    Raises:
+        ValueError: a field has another value; the message names it and what is possible.
     """
 
     size: tuple[int, int]
@@ -43,11 +50,40 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     crop: float = 0.875
     classes: tuple[str, ...] = ()
+    scale: float | None = None
+    layout: Layout = "NCHW"
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, get_args(ColorMode))
+        _one_of("interpolation", self.interpolation, get_args(Interpolation))
+        _one_of("layout", self.layout, get_args(Layout))
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size {self.size} is not (height, width) in pixels")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop {self.crop} is not above 0 and at most 1")
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ValueError(f"scale {self.scale} is not a number above 0")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} {values} is not one number, or one for each of {self.channels} channels")
+        if 0.0 in self.std:
+            raise ValueError(f"std {self.std} has a zero")
 
     @property
     def channels(self) -> int:
-        """Channels of the input tensor: 3 for RGB, 1 for L."""
-        return 3 if self.mode == "RGB" else 1
+        """Channels of the input tensor: 3 for RGB and BGR, 1 for L."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def decoded(self) -> Literal["RGB", "L"]:
+        """Pillow's mode of the images before normalisation; BGR is RGB whose channels are turned round then."""
+        return "L" if self.mode == "L" else "RGB"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one sample: (C, H, W), or (H, W, C) in the layout NHWC."""
+        height, width = self.size
+        return (self.channels, height, width) if self.layout == "NCHW" else (height, width, self.channels)
 
     def with_size(self, size: tuple[int, int]) -> Preprocessing:
         """The same preprocessing for another (height, width)."""
@@ -68,7 +104,14 @@ class Preprocessing:
             interpolation=data["interpolation"],
             crop=float(data["crop"]),
             classes=tuple(data["classes"]),
+            scale=None if data.get("scale") is None else float(data["scale"]),  # files of csa-deploy 0.1 have none
+            layout=data.get("layout", "NCHW"),
         )
+
+
+def _one_of(field: str, value: Any, possible: tuple[str, ...]) -> None:
+    if value not in possible:
+        raise ValueError(f"{field} '{value}' is not one of {', '.join(possible)}")
 
 
 @dataclass(frozen=True)

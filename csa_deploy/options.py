@@ -32,9 +32,20 @@ OPTIONS: dict[str, Option] = {
     "checkpoint": Option(str, "Weights to load into the network (.safetensors, .pth, .pt)."),
     "checkpoint_key": Option(str, "Entry of the checkpoint file that holds the weights, such as model_ema."),
     "size": Option(str, "Input size in pixels: one side, or HEIGHTxWIDTH; default: the network's own."),
-    "batch": Option(int, "Static batch size of graph and engine; default 1."),
+    "batch": Option(int, "Static batch size of graph and engine; default: that of example_inputs, else 1."),
+    "input_shape": Option(
+        list[str],
+        "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
+    ),
     "tensorrt": Option(str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default 10."),
-    "opset": Option(int, "ONNX opset; default: chosen by --tensorrt."),
+    "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
+    "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
+    "std": Option(str, "Of an ONNX file: per channel, what is divided by after --mean, such as 0.229,0.224,0.225."),
+    "scale": Option(str, "Of an ONNX file: what a pixel of 0 to 255 is multiplied by before --mean; default 1/255."),
+    "channels": Option(str, "Of an ONNX file: rgb, bgr or grey, the order of its input's channels."),
+    "layout": Option(str, "Of an ONNX file: nchw or nhwc, the axes of its input; default: found by the shape."),
+    "crop": Option(float, "Of an ONNX file: share of the resized image that the centre crop keeps, above 0 up to 1."),
+    "interpolation": Option(str, "Of an ONNX file: nearest, bilinear or bicubic, how images are resized."),
     "exporter": Option(str, "auto, dynamo or torchscript; auto falls back to torchscript and says so."),
     "export_tolerance": Option(float, "Largest export error, relative to the output's range; default 1e-4."),
     "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
@@ -92,7 +103,11 @@ OPTIONS: dict[str, Option] = {
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
 }
 
-EXPORT = ("checkpoint", "checkpoint_key", "size", "batch", "tensorrt", "opset", "exporter", "export_tolerance", "seed")
+IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation")
+EXPORT = (
+    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
+    *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
+)
 CHECK = ("scope", "strict")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
@@ -114,6 +129,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
         *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
+        *("input_shape", *IMAGE_INPUT),
     ),
     "judge": ("budget", "strict"),
     "report": (),

@@ -26,11 +26,13 @@ from csa_deploy.workspace import StageOutput, Workspace, key_of
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.runners.base import Sampling
     from csa_deploy.source import Source
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[..., None]
+"""Called with (done, total), and with the part that is under way where a stage has several."""
 
 
 class Observer(Protocol):
@@ -39,8 +41,8 @@ class Observer(Protocol):
     def started(self, stage: Stage) -> None:
         """A stage begins."""
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
-        """A stage advances."""
+    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+        """A stage advances, in a part of it where it has several."""
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
         """A stage ended as ``done``, ``kept`` or ``failed``; the summary is one line."""
@@ -52,7 +54,7 @@ class Silent:
     def started(self, stage: Stage) -> None:
         """Show nothing."""
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
+    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
         """Show nothing."""
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
@@ -67,7 +69,7 @@ class Context:
     source: Source
     workspace: Workspace
     scratch: Path = Path()
-    progress: Progress = lambda done, total: None
+    progress: Progress = lambda done, total, part="": None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -84,6 +86,23 @@ class Context:
     def size(self) -> tuple[int, int] | None:
         """Input size asked for, (height, width)."""
         return self.config.size
+
+    @property
+    def batch(self) -> int:
+        """Samples that one inference of the exported graph takes."""
+        return self.sampling.batch or 1
+
+    @property
+    def sampling(self) -> Sampling:
+        """How samples go through the exported graph."""
+        from csa_deploy.runners.base import TensorSpec, sampling_of
+
+        record = self.workspace.record("export")
+        inputs, outputs = (
+            [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in record[side]]
+            for side in ("inputs", "outputs")
+        )
+        return sampling_of(inputs, outputs)
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""
@@ -211,7 +230,7 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
     start, started_at = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with workspace.scratch(stage.name) as scratch:
         context.scratch = scratch
-        context.progress = lambda done, total: observer.progress(stage, done, total)
+        context.progress = lambda *given: observer.progress(stage, *given)
         try:
             output: StageOutput = (module.compare_again if current else module.run)(context)
         except BaseException:

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +73,7 @@ class Source:
         self,
         *,
         input_size: tuple[int, int] | None = None,
-        batch: int = 1,
+        batch: int | None = None,
         checkpoint: Path | None = None,
         checkpoint_key: str | None = None,
     ) -> Network:
@@ -304,8 +304,8 @@ def _onnx_files(path: Path) -> Iterator[tuple[str, Path]]:
     """The model file and its external data; files that are damaged or elsewhere are left to the reader to refuse."""
     import onnx
     from google.protobuf.message import DecodeError
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+    from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external
     from csa_deploy.graph.load import all_tensors
 
     yield "onnx", path
@@ -313,8 +313,9 @@ def _onnx_files(path: Path) -> Iterator[tuple[str, Path]]:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError:
         return
-    folder = path.parent.resolve()
-    for location in sorted({ExternalDataInfo(t).location for t in all_tensors(model) if uses_external_data(t)}):
-        file = (folder / location).resolve()
-        if file.is_file() and file.is_relative_to(folder):
-            yield location, file
+    files = {}
+    for tensor in filter(is_external, all_tensors(model)):
+        with suppress(ExternalDataError):
+            location = external_data(tensor).location
+            files[location] = external_file(location, path.parent)
+    yield from sorted(files.items())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from csa_deploy.config import Config
 
+from csa_deploy.options import IMAGE_INPUT
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -58,7 +60,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             "torch module to ONNX",
-            settings=("network", "checkpoint_key", "size", "batch", "exporter"),
+            settings=("network", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT, "exporter"),
             also=("checkpoint", "tensorrt", "opset", "data", "seed", "export_tolerance"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 NONE = "-"
@@ -53,6 +54,18 @@ def giga(value: Any) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.2f} k"
 
 
+def span(low: Any, high: Any, shown: Callable[[Any], str] = "{:g}".format) -> str:
+    """An interval, whose ends may be open: ``2 to 3``, ``2 or more``, ``3 or less``."""
+    if low is None or high is None:
+        return f"{shown(low)} or more" if low is not None else f"{shown(high)} or less" if high is not None else NONE
+    return f"{shown(low)} to {shown(high)}"
+
+
+def slowdown(ratio: Any) -> str:
+    """A ratio of latencies as the change in percent, without the sign of percent."""
+    return f"{100 * (float(ratio) - 1):+.1f}"
+
+
 def thousands(value: Any) -> str:
     """A count."""
     return NONE if value is None else f"{value:,}"
@@ -81,15 +94,31 @@ SHARES = (
 )
 
 
-def metric(value: Any, name: str) -> str:
-    """The value of an accuracy metric in its own unit."""
+def metric(value: Any, name: str, more: int = 0) -> str:
+    """The value of an accuracy metric in its own unit, with so many more digits than usual."""
     if value is None:
         return NONE
+    value = float(value)
     if name in SHARES:
-        return percent(value)
+        return f"{100 * value:.{2 + more}f} %"
     if name == "snr_db":
-        return decibel(value)
-    return f"{float(value):.6f}" if name == "cosine" else f"{float(value):.4g}"
+        return "identical" if value == float("inf") else f"{value:.{1 + more}f} dB"
+    return f"{value:.{6 + more}f}" if name == "cosine" else f"{value:.{4 + more}g}"
+
+
+def beside(value: Any, other: Any, name: str) -> str:
+    """A metric's value with so many digits that it does not read as another one, such as its bound."""
+    digits = range(13 if value is not None and other is not None and float(value) != float(other) else 1)
+    shown = (metric(value, name, more) for more in digits if metric(value, name, more) != metric(other, name, more))
+    return next(shown, metric(value, name))
+
+
+def distance(difference: Any, name: str) -> str:
+    """The size of a difference of two values of a metric; of shares in percentage points."""
+    size = abs(float(difference))
+    if name in SHARES:
+        return f"{100 * size:.2g} points"
+    return f"{size:.2g} dB" if name == "snr_db" else f"{size:.2g}"
 
 
 def change(difference: Any, interval: Any, name: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
-from csa_deploy.cli.inspect import AsJson
 from csa_deploy.cli.options import flags
 from csa_deploy.cli.stages import Network
 
@@ -41,35 +39,33 @@ def bundle(
     with opened(config, root) as context:
         out = output or Path(f"{context.name}.{precision}.tar")
         made = make_bundle(context.workspace, precision, out, _feeds(context, samples), key=sign)
+    console.answer.add({"path": str(made.path), "files": made.files, "sha256": made.sha256})
     console.show(f"{made.path}: {made.files} files, SHA-256 {made.sha256}")
 
 
 def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
     """Sample inputs: of the network's data where it has any, else random."""
     from csa_deploy.runners.feeds import random_feeds
-    from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-    with OnnxRuntimeRunner(context.path(context.graphs()["exported"]), threads=1, spin=False) as runner:
-        specs = {
-            spec.name: (tuple(int(extent or 1) for extent in spec.shape), spec.dtype) for spec in runner.input_specs
-        }
-    shapes = {name: shape for name, (shape, _) in specs.items()}
-    batch = next(iter(shapes.values()))[0]
+    how = context.sampling
+    batch = how.batch or 1
     dataset = context.dataset(context.preprocessing, samples * batch)
     if dataset is None:
-        types = {name: dtype for name, (_, dtype) in specs.items()}
+        types = {value["name"]: value["dtype"] for value in context.workspace.record("export")["inputs"]}
+        shapes = {name: tuple(int(extent or 1) for extent in shape) for name, shape in how.inputs.items()}
         return [random_feeds(shapes, types, context.config.seed + index) for index in range(samples)]
-    whole = [found.feed(shapes) for found in dataset.batches(batch) if len(found) == batch]
+    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
     return whole[:samples]
 
 
+@flags("verify-bundle", workspace=False)
 def verify_bundle(
+    console: Console,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The bundle.")],
     allowed_signers: Annotated[
         Path | None, typer.Option("--allowed-signers", help="Only these may have signed (see man ssh-keygen).")
     ] = None,
     unpack: Annotated[Path | None, typer.Option("--unpack", help="Unpack there when it is as it should be.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Prove a bundle: form, hashes, passport, signature.
 
@@ -78,21 +74,18 @@ def verify_bundle(
     from csa_deploy.bundle.verify import unpack_bundle
     from csa_deploy.bundle.verify import verify_bundle as check
     from csa_deploy.errors import UsageError
-    from csa_deploy.workspace import dump_json
 
     report = check(file, allowed_signers)
-    if as_json:
-        sys.stdout.write(dump_json(report.to_json()))
-    else:
-        who = f" ({report.signature.who})" if report.signature.who else ""
-        index = report.index
-        lines = [
-            f"{file}: {report.verdict}; {index['kind']} of {index['network']} in {index['precision']}, "
-            f"{report.files} files",
-            f"signature: {report.signature.state}{who}",
-            *report.problems,
-        ]
-        sys.stdout.write("\n".join(lines) + "\n")
+    console.answer.add(report.to_json())
+    who = f" ({report.signature.who})" if report.signature.who else ""
+    index = report.index
+    what = f"{index['kind']} of {index['network']} in {index['precision']}"
+    lines = [
+        f"{file}: {report.verdict}; {what}, {report.files} files",
+        f"signature: {report.signature.state}{who}",
+        *report.problems,
+    ]
+    console.plain(*lines)
     if report.verdict != "intact":
         reason = "; ".join(report.problems) or f"signature: {report.signature.state}"
         raise UsageError(f"{file}: {report.verdict}: {reason}", fix="ask for the bundle again, from its maker")

@@ -19,7 +19,7 @@ def check(
     console: Console,
     settings: dict[str, Any],
     network: Network = None,
-    form: Annotated[str, typer.Option("--format", help="text, json, sarif, junit or html.")] = "text",
+    form: str = "text",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report there instead of standard output.")
     ] = None,
@@ -38,12 +38,12 @@ def check(
     """
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
-    from csa_deploy.restricted.reporters.formats import render
 
     if explain is not None:
-        sys.stdout.write(explain_rule(explain) + "\n")
+        said = explain_rule(explain)
+        console.answer.add({"rule": explain, "text": said})
+        console.plain(said)
         return
-    render({"scopes": [], "not_done": [], "model": "", "strict": False, "verdict": "allowed"}, form)
     graph, scopes, strict, exported = _graph(network, settings, console)
     result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
@@ -59,12 +59,16 @@ def check(
 
 
 def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool, bool]:
-    """The graph to check: an ONNX file as it is, or the export of a network; scopes, strictness, whether exported."""
+    """The graph to check: an ONNX file as it is, or the export of a network or of a file with other settings.
+
+    With it scopes, strictness, and whether it was exported.
+    """
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
-    if Path(config.network).suffix == ".onnx":
+    changed = config.input_shape or config.size or config.batch or config.opset
+    if Path(config.network).suffix == ".onnx" and not changed:
         return Path(config.network), config.scope, config.strict, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
@@ -129,31 +133,31 @@ def _show(data: dict[str, Any], form: str, output: Path | None, console: Console
     from csa_deploy.restricted.reporters.formats import render
     from csa_deploy.workspace import write_atomic
 
+    console.answer.add(data)
     if output is not None:
+        console.answer.elsewhere()
         write_atomic(output, render(data, form))
-    elif form != "text":
+    elif form not in ("text", "json"):
         sys.stdout.write(render(data, form))
     else:
         as_text.show(data, console.out)
 
 
+@flags("rules", workspace=False)
 def rules(
+    console: Console,
     scope: Annotated[str | None, typer.Argument(help="Show the rules of this scope.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """List rule packs, or the rules of a scope."""
-    import json
-
-    from rich.console import Console as RichConsole
     from rich.markup import escape
     from rich.table import Table
 
     from csa_deploy.restricted.explain import list_packs, list_rules
 
-    if as_json:
-        data = [r.model_dump(mode="json") for r in list_rules(scope)] if scope else [p.to_json() for p in list_packs()]
-        sys.stdout.write(json.dumps(data, indent=2) + "\n")
-        return
+    if scope:
+        console.answer.add({"scope": scope, "rules": [rule.model_dump(mode="json") for rule in list_rules(scope)]})
+    else:
+        console.answer.add({"packs": [pack.to_json() for pack in list_packs()]})
     table = Table(title=f"rules of {scope}" if scope else "rule packs", title_justify="left")
     if scope:
         for heading in ("rule", "layer", "verdict", "evidence", "source"):
@@ -167,7 +171,7 @@ def rules(
             table.add_row(
                 *map(escape, (pack.scope, pack.tensorrt, pack.kind, pack.default, str(pack.rules), pack.title))
             )
-    RichConsole(width=None if sys.stdout.isatty() else 160).print(table)
+    console.show(table)
 
 
 def register(app: typer.Typer) -> None:

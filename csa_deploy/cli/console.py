@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from csa_deploy.cli.answer import Answer
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -26,10 +29,14 @@ class Console:
         verbose: 0 progress and results, 1 also notices, 2 everything.
         quiet: errors only; results go to the workspace alone.
         log_json: progress as one JSON object per line on stderr.
+        answer: the result for machines; where one is asked for, standard output is for that alone.
     """
 
-    def __init__(self, verbose: int = 0, quiet: bool = False, log_json: bool = False) -> None:
+    def __init__(
+        self, verbose: int = 0, quiet: bool = False, log_json: bool = False, answer: Answer | None = None
+    ) -> None:
         self.verbose, self.quiet, self.log_json = verbose, quiet, log_json
+        self.answer = answer or Answer()
         level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
         logging.basicConfig(
             level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
@@ -43,14 +50,16 @@ class Console:
     @property
     def out(self) -> RichConsole:
         """Where results go: standard output."""
-        from rich.console import Console as RichConsole
-
-        wide = None if sys.stdout.isatty() else 140
-        return RichConsole(quiet=self.quiet, width=wide, highlight=False)
+        return _terminal(self.quiet or self.answer.as_json, None if sys.stdout.isatty() else 140)
 
     def show(self, *renderables: Any) -> None:
         """Print results."""
         self.out.print(*renderables)
+
+    def plain(self, *lines: str) -> None:
+        """Print text as it is, however wide, also with ``--quiet``: for verbs whose only work is to say something."""
+        if not self.answer.as_json:
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
 
     def notice(self, *renderables: Any) -> None:
         """Print what is not the result: standard error, so that a machine-readable result stays whole."""
@@ -93,9 +102,22 @@ class Console:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[part]}"),
         )
         with Progress(*columns, console=terminal, transient=True) as bars:
             yield Watcher(self, bars, terminal)
+
+
+def _terminal(quiet: bool, width: int | None) -> RichConsole:
+    """Standard output, whose reader may leave early: the command still ends with the exit code of its result."""
+    from rich.console import Console as RichConsole
+
+    class Terminal(RichConsole):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return Terminal(quiet=quiet, width=width, highlight=False)
 
 
 class _JsonLines(logging.Formatter):
@@ -118,13 +140,13 @@ class Watcher:
         """A stage begins."""
         self.console.event("started", stage=stage.name)
         if self.bars is not None:
-            self.task = self.bars.add_task(stage.title, name=stage.name, total=None)
+            self.task = self.bars.add_task(stage.title, name=stage.name, part="", total=None)
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
-        """A stage advances."""
-        self.console.event("progress", stage=stage.name, done=done, total=total)
+    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+        """A stage advances, in a part of it where it has several."""
+        self.console.event("progress", stage=stage.name, done=done, total=total, **({"part": part} if part else {}))
         if self.bars is not None and self.task is not None:
-            self.bars.update(self.task, completed=done, total=total)
+            self.bars.update(self.task, completed=done, total=total, part=part)
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
         """A stage ended: its line stays on the screen."""

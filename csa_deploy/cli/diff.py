@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from csa_deploy.cli.inspect import AsJson
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
 
 
+@flags("diff", workspace=False)
 def diff(
+    console: Console,
     first: Annotated[Path, typer.Argument(metavar="A", help="An .onnx file or an .engine of a workspace.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-    as_json: AsJson = False,
 ) -> None:
     """Compare two graphs or engines, module by module.
 
     Operations, types and multiply-accumulates per PyTorch module, for the modules where they differ.
     """
-    from csa_deploy.inspection.difference import compare
-    from csa_deploy.workspace import dump_json
-
-    found = compare(first, second)
-    if as_json:
-        sys.stdout.write(dump_json(found.to_json()))
-        return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    from csa_deploy.inspection.difference import compare
+
+    found = compare(first, second)
+    console.answer.add(found.to_json())
     if found.modules:
         table = Table(title=f"{first.name} -> {second.name}", title_justify="left")
         for heading in ("module", "operations", "types", "MACs"):
@@ -38,11 +34,11 @@ def diff(
         for module in found.modules:
             macs = "" if module.macs[0] == module.macs[1] else f"{module.macs[0]:,} -> {module.macs[1]:,}"
             table.add_row(module.module or "(none)", _changes(module.ops), _changes(module.types), macs)
-        console.print(table, markup=False)
+        console.out.print(table, markup=False)
     same = "the same file" if found.same_bytes else f"{len(found.modules)} modules differ, {found.unchanged} do not"
-    console.print(f"{same}; {found.parts[0]} and {found.parts[1]} parts", markup=False)
+    console.out.print(f"{same}; {found.parts[0]} and {found.parts[1]} parts", markup=False)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        console.out.print(f"note: {note}", markup=False)
 
 
 def _changes(pairs: dict[str, tuple[int, int]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Any
 
 from csa_deploy.cli.console import Console
@@ -24,12 +23,15 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     with opened(config, root) as context, wording_builder(config) as builder:
         with console.watching() as watcher:
             run_stages(["check", "precision"] if config.restricted else ["precision"], context, watcher)
+        said, commands = list[str](), dict[str, list[str]]()
         for precision in config.precision:
             for scope in scopes_for(context, builder, precision):
-                sys.stdout.write(f"# {scope['scope']}: {scope['verdict']} ({scope['level']}), {scope['graph']}\n")
+                said.append(f"# {scope['scope']}: {scope['verdict']} ({scope['level']}), {scope['graph']}")
             job = builder.job(graph_for(context, builder, precision), plan_for(context, precision))
             there = f"{builder.machine.name}:{builder.machine.workdir}/{job.key[:24]}" if builder.machine else ""
-            for name, path in job.inputs.items():
-                sys.stdout.write(f"# copied there: {path} to {there}/{name}\n")
-            sys.stdout.write(shlex.join(job.argv) + "\n")
-            sys.stdout.write(f"# brought back, as far as written: {', '.join(job.outputs)}\n")
+            said += [f"# copied there: {path} to {there}/{name}" for name, path in job.inputs.items()]
+            commands[precision] = list(job.argv)
+            said += [shlex.join(job.argv), f"# brought back, as far as written: {', '.join(job.outputs)}"]
+        console.answer.add({"commands": commands})
+        for line in said:
+            console.plain(line)

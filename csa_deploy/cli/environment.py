@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
 
 
-def models(as_json: AsJson = False) -> None:
+@flags("models", workspace=False)
+def models(console: Console) -> None:
     """List the networks.
 
     Parameters, multiply-accumulates, input size, and where the weights come from.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -42,11 +42,7 @@ def models(as_json: AsJson = False) -> None:
                 "data": entry.dataset,
             }
         )
-    if as_json:
-        sys.stdout.write(
-            json.dumps({"schema_version": 1, "networks": found, "broken": registry.broken}, indent=2) + "\n"
-        )
-        return
+    console.answer.add({"networks": found, "broken": registry.broken})
     table = Table(title="networks")
     for heading in ("name", "parameters", "MACs", "input", "weights", "data", "what it is"):
         table.add_column(heading, justify="right" if heading in ("parameters", "MACs") else "left", overflow="fold")
@@ -55,24 +51,22 @@ def models(as_json: AsJson = False) -> None:
         table.add_row(
             row["name"], f"{row['parameters']:,}", giga(row["macs"]), shape, row["weights"], row["data"], row["summary"]
         )
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
+    console.show(table)
     for name, reason in registry.broken.items():
-        console.print(f"[red]unusable[/red] {escape(name)}: {escape(reason)}")
+        console.show(f"[red]unusable[/red] {escape(name)}: {escape(reason)}")
 
 
+@flags("doctor", workspace=False)
 def doctor(
-    as_json: AsJson = False,
+    console: Console,
     install_validator: Annotated[
         bool, typer.Option("--install-validator", help="Fetch NVIDIA's safety-scope validator into its own directory.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With --install-validator: no table.")] = False,
 ) -> None:
     """Say what this machine can do.
 
     With the command that adds what is missing.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -82,12 +76,10 @@ def doctor(
         from csa_deploy.restricted.validator_install import install_validator as install
 
         sys.stderr.write(f"validator: {install()}\n")
-        if quiet:
+        if console.quiet:
             return
     probes = diagnose()
-    if as_json:
-        sys.stdout.write(json.dumps({"schema_version": 1, "probes": [p.to_json() for p in probes]}, indent=2) + "\n")
-        return
+    console.answer.add({"probes": [probe.to_json() for probe in probes]})
     table = Table(title="this machine")
     for heading in ("", "what", "found", "what it is for", "how to add it"):
         table.add_column(heading, overflow="fold")
@@ -95,7 +87,7 @@ def doctor(
     for probe in probes:
         found = " ".join(filter(None, (probe.version, probe.detail)))
         table.add_row(marks[probe.state], *(escape(text) for text in (probe.name, found, probe.enables, probe.fix)))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console.show(table)
 
 
 def register(app: typer.Typer) -> None:

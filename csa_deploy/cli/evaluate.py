@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,6 @@ def evaluate(
             metavar="NETWORK", help="A network, a .onnx file, or an engine of a workspace.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy.
 
@@ -30,11 +28,11 @@ def evaluate(
     from csa_deploy.config import DEFAULT_NETWORK, make_config
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import UsageError
+    from csa_deploy.runners.base import sampling
     from csa_deploy.stages import Stage
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
-    from csa_deploy.workspace import dump_json
 
     config = make_config({**settings, "network": network or DEFAULT_NETWORK})
     runner, preprocessing, own_data = open_subject(config)
@@ -45,7 +43,7 @@ def evaluate(
     stage = Stage("evaluate", "accuracy on labels")
     with runner, console.watching() as watcher:
         watcher.started(stage)
-        batch = next((int(s.shape[0]) for s in runner.input_specs if s.shape and s.shape[0]), config.batch)
+        batch = sampling(runner).batch or config.batch or 1
         found = measure(runner, data, batch, lambda done, total: watcher.progress(stage, done, total))
         described = runner.describe()
     result = {
@@ -56,10 +54,8 @@ def evaluate(
         "notes": one_class(data.labels),
         **found.to_json(),
     }
-    if as_json:
-        sys.stdout.write(dump_json(result))
-    else:
-        _show(result, console)
+    console.answer.add(result)
+    _show(result, console)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

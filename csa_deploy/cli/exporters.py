@@ -16,6 +16,7 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
     from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
+    from csa_deploy.runners.base import filled
     from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.stages import Stage
     from csa_deploy.units import decibel, scientific
@@ -34,14 +35,18 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
             checkpoint=context.checkpoint,
             checkpoint_key=config.checkpoint_key,
         )
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in made.input_specs}
-        dtypes = {s.name: s.dtype for s in made.input_specs}
+        how, dtypes = made.sampling, {s.name: s.dtype for s in made.input_specs}
+        shapes = {name: tuple(int(e or 1) for e in shape) for name, shape in how.inputs.items()}
         data = context.dataset(made.preprocessing, limit=settings.get("samples", SAMPLES))
         feeds = [random_feeds(shapes, dtypes, config.seed)]
-        feeds += [b.feed(shapes) for b in data.batches(config.batch)] if data else []
+        size = how.batch or 1
+        parts = data.batches(size) if data else ()
+        feeds += [how.network(filled(part.feed(how.shapes), size)) for part in parts]
         pairs = cross_check(made, feeds, config.threads, lambda done, total: watcher.progress(stage, done, total))
         path = root / "exporters.json"
-        write_atomic(path, dump_json({"schema_version": 1, "pairs": [p.to_json() for p in pairs]}))
+        result = {"schema_version": 1, "pairs": [p.to_json() for p in pairs]}
+        write_atomic(path, dump_json(result))
+    console.answer.add(result)
     table = Table(title=escape(f"{context.name}: exporters on random and {len(feeds) - 1} real inputs"))
     for heading in ("graph", "against", "nodes", "max error", "error / range", "signal/noise", ""):
         table.add_column(heading, overflow="fold")

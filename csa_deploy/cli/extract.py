@@ -17,4 +17,5 @@ def run_extract(module: str, network: str | None, settings: dict[str, Any], cons
     source = workspace.root / workspace.record("optimize")["graph"]
     target = source.with_name(f"{source.name.removesuffix('.optimized.onnx')}.{module}.onnx")
     save_model(extract(load_model(source, full_check=False), module), target)
+    console.answer.add({"extracted": str(target)})
     console.show(str(target))

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+from csa_deploy.cli.console import Console
+from csa_deploy.cli.options import flags
 
 
+@flags("inspect", workspace=False)
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file or an .engine.")], as_json: AsJson = False
+    console: Console,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file or an .engine.")],
 ) -> None:
     """Show what is inside a graph or an engine.
 
     Inputs, outputs, operations and types; of an engine also what its passport says, after holding it against it.
     """
-    from csa_deploy.inspection.describe import describe
-    from csa_deploy.workspace import dump_json
-
-    found = describe(file)
-    if as_json:
-        sys.stdout.write(dump_json(found))
-        return
-    from rich.console import Console
     from rich.table import Table
 
+    from csa_deploy.inspection.describe import describe
+
+    found = describe(file)
+    console.answer.add(found)
     table = Table(show_header=False, title=f"{found['kind']} {found['file']}", title_justify="left")
     for key, value in _rows(found):
         table.add_row(key, value)
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table, markup=False)
+    console.out.print(table, markup=False)
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:

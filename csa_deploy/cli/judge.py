@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,25 +25,25 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Judge stored results again, without running.
 
     The budgets are those of the run, overridden by --budget. Exit 6 when one is broken, and with --strict when it is
     undecided.
     """
+    from csa_deploy.config import DEFAULT_BUDGET
     from csa_deploy.verify.judging import judge_results
     from csa_deploy.verify.results import read_results
 
     path = _file(run, settings)
-    bounds = _bounds(path, settings)
-    judgement = judge_results(read_results(path), lambda precision: bounds[precision])
-    if as_json:
-        from csa_deploy.workspace import dump_json
-
-        sys.stdout.write(dump_json(judgement.to_json()))
-    else:
-        _show(judgement, path, console)
+    budget = _budget(path, settings)
+    judgement = judge_results(
+        read_results(path),
+        lambda precision: {**DEFAULT_BUDGET[precision], **budget.get(precision, {})},
+        lambda precision: budget.get(precision, {}),
+    )
+    console.answer.add(judgement.to_json())
+    _show(judgement, path, console)
     failure = judgement.failure(strict=bool(settings.get("strict")))
     if failure is not None:
         raise failure
@@ -63,14 +62,14 @@ def _file(run: str | None, settings: dict[str, Any]) -> Path:
     return stored_results(resolve(run, where, inherit=False)[1])
 
 
-def _bounds(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Per precision the default bounds, then those of the run, then those given now."""
-    from csa_deploy.config import DEFAULT_BUDGET, make_config
+def _budget(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The bounds that were asked for, by precision: those of the run, then those given now."""
+    from csa_deploy.config import make_config
     from csa_deploy.workspace import Workspace
 
     stored = Workspace(path.parent.parent).manifest["config"].get("budget", {})
     given = make_config({"budget": settings.get("budget", [])}).budget
-    return {p: {**bounds, **stored.get(p, {}), **given.get(p, {})} for p, bounds in DEFAULT_BUDGET.items()}
+    return {p: {**stored.get(p, {}), **given.get(p, {})} for p in (*stored, *given)}
 
 
 def _show(judgement: Any, path: Path, console: Console) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from csa_deploy import __version__
-from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, CsaDeployError
+from csa_deploy.cli.answer import answer_parser_error
+from csa_deploy.cli.failures import INTERRUPTED, failure_of
+from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
 HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
 
@@ -124,34 +126,27 @@ def calm_threads() -> None:
 
 def interrupted() -> int:
     """Say so, and return the exit code."""
-    _line("interrupted; what was finished is kept, the next run goes on from there")
+    _line(INTERRUPTED)
     return EXIT_INTERRUPTED
 
 
 def report_error(error: Exception) -> int:
     """Print the one line of an error and return its exit code."""
-    if isinstance(error, CsaDeployError):
-        _line(f"error: {error.message}", error.fix)
-        return error.exit_code
-    if type(error).__name__ == "Abort":  # what the command-line library makes of ctrl-C
-        return interrupted()
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(f"{error}\n")  # the help page
         return 2
-    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command-line parser's own errors
-        _line(f"error: {error.format_message()}", "see --help")
-        return 2
-    if isinstance(error, OSError):
-        from csa_deploy.cli.oserrors import explain
+    answer_parser_error(error)
+    failure = failure_of(error)
+    if failure.exit_code == EXIT_INTERRUPTED:
+        return interrupted()
+    if failure.exit_code == EXIT_INTERNAL:
+        import logging
 
-        message, fix = explain(error)
-        _line(f"error: {message}", fix)
-        return 3
-    import logging
-
-    logging.getLogger("csa_deploy").debug("traceback", exc_info=error)
-    _line(f"internal error: {type(error).__name__}: {error}", "run again with -vv and report this with the traceback")
-    return EXIT_INTERNAL
+        logging.getLogger("csa_deploy").debug("traceback", exc_info=error)
+        _line(failure.message, failure.fix)
+    else:
+        _line(f"error: {failure.message}", failure.fix)
+    return failure.exit_code
 
 
 def _line(message: str, fix: str | None = None) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from csa_deploy.cli.answer import JSON, TEXT, Answer, forms
 from csa_deploy.cli.console import Console
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
 Verb = Callable[..., Any]
 OUTPUT = "Output"
+_GIVEN = ("settings", "console", "form", "as_json")
 SHOWING = {
     "verbose": Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=OUTPUT)
@@ -24,24 +26,35 @@ SHOWING = {
 }
 
 
-def flags(verb: str) -> Callable[[Verb], Verb]:
-    """Decorator: give a verb the flags that the table lists for it.
+def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
+    """Decorator: give a verb the flags that the table lists for it, and those of its output.
 
-    The decorated function receives ``settings``, the flags that the user gave by key, and ``console``; its other
-    parameters become command-line parameters of their own.
+    The decorated function receives ``settings``, the flags that the user gave by key, ``console``, and the ``form`` of
+    its result, as far as it asks for them; its other parameters become command-line parameters of their own. Its result
+    goes to ``console.answer``, see there.
+
+    Args:
+        verb: its name.
+        workspace: whether it has one.
     """
-    names = (*BY_VERB.get(verb, ()), *EVERY_VERB)
+    names = (*BY_VERB.get(verb, ()), *EVERY_VERB) if workspace else ()
 
     def decorate(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.name not in ("settings", "console")]
+        own = [p for p in signature.parameters.values() if p.name not in _GIVEN]
 
         def command(**values: Any) -> Any:
             settings = {name: value for name in names if (value := values.pop(name)) not in (None, [])}
-            console = Console(*(values.pop(name) for name in SHOWING))
-            return function(settings=settings, console=console, **values)
+            form, short = values.pop("form"), values.pop("as_json")
+            answer = Answer(JSON if short else form)
+            verbose, quiet, log_json = (values.pop(name) for name in SHOWING)
+            console = Console(verbose, quiet, log_json, answer)
+            with answer.given():
+                _check_form(verb, form, short)
+                given = {"settings": settings, "console": console, "form": answer.form, "as_json": answer.as_json}
+                return function(**{n: v for n, v in given.items() if n in signature.parameters}, **values)
 
-        parameters = [*own, *(_parameter(name) for name in names), *(_showing(name) for name in SHOWING)]
+        parameters = [*own, *(_parameter(name) for name in names), *_form(verb), *(_showing(name) for name in SHOWING)]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -49,6 +62,27 @@ def flags(verb: str) -> Callable[[Verb], Verb]:
         return command
 
     return decorate
+
+
+def _form(verb: str) -> list[inspect.Parameter]:
+    """``--format`` and its short form."""
+    said = ", ".join(forms(verb))
+    form = typer.Option("--format", metavar="FORM", help=f"The result's form: {said}.", rich_help_panel=OUTPUT)
+    short = typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("form", keyword, default=TEXT, annotation=Annotated[str, form]),
+        inspect.Parameter("as_json", keyword, default=False, annotation=Annotated[bool, short]),
+    ]
+
+
+def _check_form(verb: str, form: str, short: bool) -> None:
+    from csa_deploy.errors import UsageError
+
+    if form not in forms(verb):
+        raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(forms(verb))}")
+    if short and form not in (TEXT, JSON):
+        raise UsageError(f"--json and --format {form} exclude each other", fix="give one of them")
 
 
 def _showing(name: str) -> inspect.Parameter:

@@ -33,6 +33,7 @@ def run_profile_sweep(
                 context.source, config, **wanted, progress=lambda done, total: watcher.progress(stage, done, total)
             )
         write_atomic(root / FILE, dump_json(data))
+        console.answer.add(data)
         context.workspace.forget(["report"])  # what it shows has changed
     table = Table(title=f"{context.name} on this machine's CPU", title_justify="left")
     for heading in ("batch", "side", "MACs", "median", "99 % interval", "per sample"):

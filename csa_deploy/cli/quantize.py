@@ -63,6 +63,8 @@ def _show(workspace: Workspace, console: Console) -> None:
         console.show(f"{name.replace('_', ' ')}: {escape(_evidence(found))}")
     if points := int8["search"].get("pareto"):
         console.show(_pareto(points, int8["search"]))
+        for metric, reason in int8["search"]["not_judged"].items():
+            console.show(f"[yellow]not judged in the search[/yellow] {metric}: {escape(reason)}")
 
 
 def _evidence(found: dict[str, Any]) -> str:
@@ -82,6 +84,12 @@ def _diagnose(path: Path, console: Console) -> None:
     from csa_deploy.precision.why_slow import diagnose
 
     found = diagnose(load_model(path, full_check=False))
+    hazards = [
+        {"hazard": hazard, "nodes": count, "seconds": seconds, "mitigation": mitigation}
+        for hazard, (count, seconds, mitigation) in found.by_hazard().items()
+    ]
+    layers = {"layers": found.layers, "int8_layers": found.int8_layers}
+    console.answer.add({"file": str(path), "device": found.device, **layers, "hazards": hazards})
     title = f"{path.name}: {found.int8_layers} of {found.layers} layers with weights compute in INT8"
     table = Table(title=title, title_justify="left")
     for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):
@@ -96,8 +104,11 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
 
     from csa_deploy.units import decibel
 
-    table = Table(title=f"accuracy against latency, on {search['images']} calibration images", title_justify="left")
-    for heading in ("layers back in floating point", "estimated latency", "signal/noise", "agreement", "budget"):
+    worst = f", the worst of {search['outputs']} outputs" if search["outputs"] > 1 else ""
+    title = f"accuracy against latency, on {search['images']} calibration images{worst}"
+    table = Table(title=title, title_justify="left")
+    more = [metric for metric in search["budget"] if metric not in ("snr_db", "cosine", "top1_agreement", "top1_drop")]
+    for heading in ("layers back in floating point", "estimated latency", "signal/noise", "agreement", *more, "budget"):
         table.add_column(heading, justify="right")
     chosen = len(search["returned"])
     for point in points:
@@ -109,6 +120,7 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
             f"{point['latency_ms']:.3f} ms",
             decibel(metrics["snr_db"]),
             agreement,
+            *(f"{float(metrics[metric]):.4g}" for metric in more),
             held(point, search),
         )
     return table
@@ -117,7 +129,8 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
 def held(point: dict[str, Any], search: dict[str, Any]) -> str:
     """Whether the budget holds; where it takes the one image that shares may miss, how many differ."""
     if not point["holds"]:
-        return "broken"
+        first, *others = point["broken"]
+        return f"broken: {first}{f' (and {len(others)} more)' if others else ''}"
     found, budget, images = point["metrics"], search["budget"], search["images"]
     agreement, drop = found.get("top1_agreement", 1.0), found.get("top1_drop", 0.0)
     if agreement < budget.get("top1_agreement", 0.0):

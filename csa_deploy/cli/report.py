@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.cli.console import Console
-from csa_deploy.errors import UsageError
-
-FORMATS = ("text", "json", "html", "markdown")
 
 
 def run_report(
@@ -24,8 +21,6 @@ def run_report(
     from csa_deploy.cli.session import existing_workspace, run_verb
     from csa_deploy.workspace import write_atomic
 
-    if form not in FORMATS:
-        raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(FORMATS)}")
     workspace = existing_workspace(network, settings)
     console.quiet = console.quiet or (form != "text" and output is None)
     run_verb(
@@ -37,7 +32,12 @@ def run_report(
         return
     content = _content(workspace.root, form)
     if output is not None:
+        console.answer.elsewhere()
         write_atomic(output, content)
+    elif console.answer.as_json:
+        import json
+
+        console.answer.data = json.loads(content)
     else:
         import sys
 

@@ -126,7 +126,18 @@ def run_verb(
     with opened(config, root) as context:
         with console.watching() as watcher:
             journal = Journal(watcher, root, [stage.name for stage in with_needs(names, config)])
-            failure = run_stages(names, context, journal)
+            try:
+                failure = run_stages(names, context, journal)
+            finally:
+                _answer(context.workspace, names, console)
         show(context.workspace, names, console.out)
     if failure is not None:
         raise failure
+
+
+def _answer(workspace: Workspace, names: Sequence[str], console: Console) -> None:
+    """The result for machines: all that the workspace knows by now of the stages that were asked for."""
+    if console.answer.as_json:
+        from csa_deploy.report.data import outcome
+
+        console.answer.add(outcome(workspace, names))

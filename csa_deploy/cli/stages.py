@@ -138,9 +138,7 @@ def report(
     console: Console,
     settings: dict[str, Any],
     network: Network = None,
-    form: Annotated[
-        str, typer.Option("--format", help="text, json, html or markdown: what goes to standard output or --output.")
-    ] = "text",
+    form: str = "text",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
     ] = None,

@@ -28,7 +28,9 @@ def run_sweep(text: str, network: str | None, settings: dict[str, Any], console:
                 rows.append(row)
                 watcher.progress(stage, len(rows), len(sizes))
         path = root / "sweep.json"
-        write_atomic(path, dump_json({"schema_version": 1, "rows": [r.to_json() for r in rows]}))
+        result = {"schema_version": 1, "rows": [r.to_json() for r in rows]}
+        write_atomic(path, dump_json(result))
+    console.answer.add(result)
     table = Table(title=f"{context.name}: input sizes", title_justify="left")
     for heading in ("size", "PyTorch", "shape inference", "ONNX Runtime", "error / range"):
         table.add_column(heading, overflow="fold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,20 +24,15 @@ def watch(
     settings: dict[str, Any],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Workspace, such as deploy/convselfattn.")],
     once: Annotated[bool, typer.Option("--once", help="Show the state once and return.")] = False,
-    form: Annotated[str, typer.Option("--format", help="text or json; json shows the state once.")] = "text",
 ) -> None:
     """Watch a running job.
 
-    Shows each stage with its time, and the time left of the one that runs; ends with the job.
+    Shows each stage with its time, and the time left of the one that runs; ends with the job. As JSON it shows the
+    state once.
     """
-    from csa_deploy.errors import UsageError
-
-    if form not in ("text", "json"):
-        raise UsageError(f"--format {form}: no such form", fix="use one of text, json")
     state = _state(directory)
-    if form == "json":
-        typer.echo(json.dumps(state, indent=2))
-    elif once or not console.out.is_terminal:
+    console.answer.add(state)
+    if once or console.answer.as_json or not console.out.is_terminal:
         console.show(_table(state))
     else:
         _follow(directory, console)

@@ -50,26 +50,30 @@ def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
 
 
 def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The network's input for an RGB or L image: float32 of shape (C, H, W).
+    """The network's input for an RGB or L image: float32 of shape (C, H, W), or (H, W, C) in the layout NHWC.
 
     Resize and centre crop are one step: Pillow resamples the part of the image that the crop keeps, which gives the
     same values as resizing the whole image first, needs no rounding of the resized size, and takes no memory for
     what the crop drops.
     """
     height, width = preprocessing.size
-    if image.mode != preprocessing.mode:
-        image = image.convert(preprocessing.mode)
+    if image.mode != preprocessing.decoded:
+        image = image.convert(preprocessing.decoded)
     scale = max(width / image.width, height / image.height) / preprocessing.crop
     box_width, box_height = width / scale, height / scale
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     box = (max(left, 0.0), max(top, 0.0), min(left + box_width, image.width), min(top + box_height, image.height))
     image = image.resize((width, height), FILTERS[preprocessing.interpolation], box=box)
     pixels = np.asarray(image).reshape(height, width, preprocessing.channels)
+    if preprocessing.mode == "BGR":
+        pixels = pixels[:, :, ::-1]
     mean, std = (np.asarray(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
     # A pixel has 256 values, so each is normalised once per channel and looked up.
-    values = ((np.arange(256, dtype=np.float32) / np.float32(255))[:, None] - mean) / std
-    columns = np.broadcast_to(values, (256, preprocessing.channels)).T
-    return np.stack([column.take(pixels[:, :, channel]) for channel, column in enumerate(columns)])
+    pixel = np.arange(256, dtype=np.float32)
+    scaled = pixel / np.float32(255) if preprocessing.scale is None else pixel * np.float32(preprocessing.scale)
+    columns = np.broadcast_to((scaled[:, None] - mean) / std, (256, preprocessing.channels)).T
+    axis = 0 if preprocessing.layout == "NCHW" else -1
+    return np.stack([column.take(pixels[:, :, channel]) for channel, column in enumerate(columns)], axis=axis)
 
 
 def _open(source: Path | BinaryIO, name: Path | str) -> Image.Image:

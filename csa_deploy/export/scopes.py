@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import onnx
 
-SCOPES = "pkg.torch.onnx.name_scopes"
+from csa_deploy.graph.scopes import SCOPES
+
 KEPT = (SCOPES, "pkg.torch.onnx.class_hierarchy")
 
 

@@ -13,10 +13,15 @@ from csa_deploy import __version__
 from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
 from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
-from csa_deploy.export.metadata import read_preprocessing, write_metadata
+from csa_deploy.export.imaging import preprocessing_of
+from csa_deploy.export.metadata import write_metadata
+from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
+from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
+from csa_deploy.options import IMAGE_INPUT
+from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -33,7 +38,8 @@ STEPS = 5
 
 
 def preflight(context: Context) -> None:
-    """Refuse a factory that is not there, or a checkpoint."""
+    """Refuse a factory or a checkpoint that is not there, and settings that this kind of network does not have."""
+    _require_fitting_settings(context)
     if context.checkpoint and not context.checkpoint.is_file():
         raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
     context.source.require_factory()
@@ -41,10 +47,13 @@ def preflight(context: Context) -> None:
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the export besides settings and versions."""
+    config = context.config
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
         "opset": _opset(context),
+        # An ONNX file is converted where it is of an opset that INT8 or TensorRT does not take.
+        "taken_in_for": [config.opset, config.tensorrt, calibrates(config)] if context.source.kind == "onnx" else None,
     }
 
 
@@ -58,6 +67,22 @@ def _opset(context: Context) -> int:
     return context.config.opset or OPSET_FOR_TENSORRT[context.config.tensorrt]
 
 
+def _require_fitting_settings(context: Context) -> None:
+    """Raise for settings that this kind of network does not have."""
+    config, onnx_file = context.config, context.source.kind == "onnx"
+    foreign = ("checkpoint", "checkpoint_key") if onnx_file else ("input_shape", *IMAGE_INPUT)
+    given = next((key for key in foreign if getattr(config, key) not in (None, {})), None)
+    if given is None:
+        return
+    fix = f"drop --{given.replace('_', '-')}, or name the network that the file was exported from"
+    if not onnx_file:
+        fix = "a PyTorch network says so itself, in example_inputs and preprocessing; see docs/models.md"
+    raise UsageError(
+        f"{context.source.spec}: --{given.replace('_', '-')} is not for {'an ONNX file' if onnx_file else 'a module'}",
+        fix=fix,
+    )
+
+
 def run(context: Context) -> StageOutput:
     """Export (or take in) the network; see :mod:`csa_deploy.export`."""
     if context.source.kind == "onnx":
@@ -66,9 +91,8 @@ def run(context: Context) -> StageOutput:
     progress(0, STEPS)
     network = _network(context)
     progress(1, STEPS)
-    specs = network.input_specs
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
-    real, reason = _real_feeds(context, network.preprocessing, shapes)  # before the export: bad data cost no waiting
+    # Before the export: bad data cost no waiting.
+    real, reason = _real_feeds(context, network.preprocessing, network.sampling)
     exported = export_module(
         network.module, network.inputs, network.output_names, opset=_opset(context), exporter=config.exporter
     )
@@ -86,7 +110,7 @@ def run(context: Context) -> StageOutput:
 def compare_again(context: Context) -> StageOutput:
     """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
     record = context.workspace.record("export")
-    real, reason = _real_feeds(context, context.preprocessing, {v["name"]: tuple(v["shape"]) for v in record["inputs"]})
+    real, reason = _real_feeds(context, context.preprocessing, context.sampling)
     notes, differences = [note for note in record["notes"] if not note.startswith(NOT_COMPARED)], []
     if context.source.kind != "onnx":
         differences = _differences(context, _network(context), context.path(record["graph"]), real)
@@ -120,10 +144,10 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
 
 
 def _real_feeds(
-    context: Context, preprocessing: Preprocessing | None, shapes: dict[str, tuple[int, ...]]
+    context: Context, preprocessing: Preprocessing | None, sampling: Sampling
 ) -> tuple[list[dict[str, np.ndarray]], str]:
     """Batches of a few samples of the network's data, however many are configured; else the reason why not."""
-    batch = context.config.batch
+    batch = sampling.batch or 1
     if context.data_spec is None:
         return [], "no data set belongs to the network; name one with --data"
     try:
@@ -136,56 +160,46 @@ def _real_feeds(
     assert dataset is not None
     feeds = []
     for b in dataset.batches(batch):
-        feed = b.feed(shapes)
+        feed = b.feed(sampling.shapes)
         for place, sample in enumerate(b.ids):
             if not all(np.isfinite(array[place]).all() for array in feed.values()):
                 return [], f"sample {sample} of {dataset.name} holds values that are not finite"
-        feeds += [feed] if len(b) == batch else []
+        feeds += [sampling.network(feed)] if len(b) == batch else []
     return feeds, "" if feeds else f"{dataset.name} holds fewer than {batch} samples"
 
 
 def _take_in(context: Context) -> StageOutput:
-    """An existing ONNX file: validated, copied and described; there is no PyTorch to compare with."""
-    config = context.config
-    path = context.source.path
+    """An existing ONNX file: made static, converted where it must be, described; no PyTorch to compare with."""
+    config, path = context.config, context.source.path
     assert path is not None
-    for key in ("size", "opset", "checkpoint"):
-        if getattr(config, key) is not None:
-            raise UsageError(
-                f"{path}: --{key} cannot change an ONNX file", fix=f"drop --{key}, or export the network again"
-            )
     model = load_model(path)
-    require_static(model)
-    if config.batch not in (1, batch := _values(model, inputs=True)[0]["shape"][0]):
-        raise UsageError(f"{path}: its batch is {batch}, --batch cannot change it", fix="drop --batch")
-    preprocessing, notes = read_preprocessing(model), []
-    if preprocessing is None:
-        preprocessing = assumed_preprocessing(model)
-        notes.append(
-            f"the file states no preprocessing; assumed {preprocessing}"
-            if preprocessing
-            else "the network takes no image"
+    notes = make_static(model, wanted_by(config))
+    if wish := wish_for(opset_of(model), config):
+        model, said = convert(model, wish, config.seed)
+        notes.append(said)
+    sampling = _sampling(model)
+    if config.batch not in (None, 1) and not sampling.shared:
+        raise UsageError(
+            f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
+            + ", ".join(f"{v['name']} {v['shape']}" for inputs in (True, False) for v in _values(model, inputs=inputs)),
+            fix="drop --batch: a sample is then all that one inference takes",
         )
+    preprocessing, said = preprocessing_of(model, config)
+    notes += [said] if said else []
     notes.append("not compared with PyTorch: the source is an ONNX file")
     if config.data:
-        _real_feeds(context, preprocessing, {v["name"]: tuple(v["shape"]) for v in _values(model, inputs=True)})
+        _real_feeds(context, preprocessing, sampling)
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
     target = _check_and_save(context, model)
-    OnnxRuntimeRunner(target, name=path.name)
     return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
 
 
-def assumed_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
-    """ImageNet preprocessing for a graph with one (N, 1 or 3, H, W) float input; None for any other."""
-    initializers = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in initializers]
-    if len(inputs) != 1:
-        return None
-    shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
-    if len(shape) != 4 or shape[1] not in (1, 3):
-        return None
-    size = (shape[2], shape[3])
-    return Preprocessing(size) if shape[1] == 3 else Preprocessing(size, mode="L", mean=(0.0,), std=(1.0,))
+def _sampling(model: onnx.ModelProto) -> Sampling:
+    inputs, outputs = (
+        [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in _values(model, inputs=side)]
+        for side in (True, False)
+    )
+    return sampling_of(inputs, outputs)
 
 
 def _provenance(context: Context, exporter: str) -> dict[str, Any]:
@@ -235,7 +249,9 @@ def _output(
     record = {
         "graph": relative,
         "exporter": exporter,
-        "opset": next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+        "opset": opset_of(model),
+        "batch": _sampling(model).batch or 1,
+        "sample": "a row of the batch axis" if _sampling(model).shared else "one whole inference",
         "inputs": _values(model, inputs=True),
         "outputs": _values(model, inputs=False),
         "preprocessing": preprocessing.to_json() if preprocessing else None,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 
 import onnx
 import onnx_graphsurgeon as gs
 
 from csa_deploy.errors import UsageError
-
-SCOPES = "pkg.torch.onnx.name_scopes"
+from csa_deploy.graph.scopes import SCOPES, modules_around
 
 
 def module_paths(model: onnx.ModelProto) -> dict[str, list[str]]:
@@ -19,7 +17,7 @@ def module_paths(model: onnx.ModelProto) -> dict[str, list[str]]:
     for node in model.graph.node:
         for entry in node.metadata_props:
             if entry.key == SCOPES:
-                found[node.name] = [path for path in ast.literal_eval(entry.value)[:-1] if path]
+                found[node.name] = modules_around(entry.value)
     return found
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external, stated_location
+from csa_deploy.graph.limits import require_bounded
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that one protobuf message can hold."""
@@ -23,6 +25,8 @@ EXTERNAL_DATA_FROM = 1_900_000_000
 """Bytes of weights from which :func:`save_model` puts them in a file of their own."""
 
 _REEXPORT = "export the model again, or copy the file again"
+_COPY = "copy the data file into the model's folder"
+_TRUST = "only use models from a source you trust; external data must be a plain file beside the model"
 _RESCALE = "`csa-deploy check FILE --fix` writes Resize scales that every tool rounds alike; then use the fixed file"
 
 
@@ -44,7 +48,7 @@ def load_model(path: Path, *, full_check: bool = True) -> onnx.ModelProto:
     model = _parse(path)
     _require_opset(model, path)
     for tensor in all_tensors(model):
-        if uses_external_data(tensor):
+        if is_external(tensor):
             _load_external(tensor, path)
     _check(model, path, full_check)
     return model
@@ -53,7 +57,7 @@ def load_model(path: Path, *, full_check: bool = True) -> onnx.ModelProto:
 def external_files(path: Path) -> dict[str, Path]:
     """External data of an ONNX file: name as it stands in the file -> file. :func:`load_model` checks them."""
     model = onnx.load(path, load_external_data=False)
-    names = {ExternalDataInfo(tensor).location for tensor in all_tensors(model) if uses_external_data(tensor)}
+    names = {external_data(tensor).location for tensor in all_tensors(model) if is_external(tensor)}
     return {name: path.parent / name for name in sorted(names)}
 
 
@@ -75,6 +79,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise UsageError(f"cannot read {path}: {error.strerror}", fix="check the file's permissions") from None
     if not model.HasField("graph"):
         raise UsageError(f"{path} is not an ONNX model: it holds no graph", fix=_REEXPORT)
+    require_bounded(model, str(path))
     return model
 
 
@@ -126,30 +131,21 @@ def _node_tensors(nodes: Iterator[onnx.NodeProto] | list[onnx.NodeProto]) -> Ite
 
 
 def _load_external(tensor: onnx.TensorProto, model_path: Path) -> None:
-    """Read one tensor's external data, refusing anything that is not a regular file below the model's folder."""
+    """Read one tensor's external data, refusing anything that is not a plain file below the model's folder."""
+    where = f"external data '{stated_location(tensor)}' of tensor '{tensor.name}' in {model_path}"
     try:
-        info = ExternalDataInfo(tensor)
-    except ValueError as error:
-        raise UsageError(f"tensor '{tensor.name}' in {model_path}: {_one_line(error)}", fix=_REEXPORT) from None
-    folder = model_path.parent.resolve()
-    named = Path(info.location)
-    file = folder / named
-    where = f"external data '{info.location}' of tensor '{tensor.name}' in {model_path}"
-    if not info.location or named.is_absolute() or not file.resolve().is_relative_to(folder) or file.is_symlink():
-        raise UsageError(
-            f"{where} points outside the model's folder",
-            fix="only use models from a source you trust; external data must be a plain file beside the model",
-        )
-    if not file.is_file():
-        raise UsageError(f"{where} is missing", fix="copy the data file into the model's folder")
-    offset, length = info.offset or 0, info.length
+        data = external_data(tensor)
+        file = external_file(data.location, model_path.parent)
+    except ExternalDataError as error:
+        raise UsageError(f"{where} {error}", fix=_COPY if error.missing else _TRUST) from None
     size = file.stat().st_size
-    if min(offset, length or 0) < 0 or offset + (length or 0) > size:
+    if data.offset + (data.length or 0) > size:
         raise UsageError(
-            f"{where} is cut short: {offset + (length or 0)} bytes named, {size} there", fix="copy the data file again"
+            f"{where} is cut short: {data.offset + (data.length or 0)} bytes named, {size} there",
+            fix="copy the data file again",
         )
     try:
-        load_external_data_for_tensor(tensor, str(folder))
+        load_external_data_for_tensor(tensor, str(model_path.parent.resolve()))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise UsageError(f"{where} cannot be read: {_one_line(error)}", fix="check the data file") from None
     tensor.data_location = onnx.TensorProto.DEFAULT
@@ -170,7 +166,7 @@ def require_static(model: onnx.ModelProto) -> None:
 
 def _require_static_input(value: onnx.ValueInfoProto) -> None:
     tensor = value.type.tensor_type
-    fix = "export with fixed sizes, for example --batch 1, or python -m onnxruntime.tools.make_dynamic_shape_fixed"
+    fix = f"csa-deploy export FILE --input-shape {value.name}=1x3x224x224 makes a copy with fixed sizes"
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         raise UsageError(f"input '{value.name}' is not a tensor of fixed shape", fix=fix)
     for axis, dim in enumerate(tensor.shape.dim):

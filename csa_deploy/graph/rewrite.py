@@ -16,9 +16,6 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
-SCOPE_KEY = "pkg.torch.onnx.name_scopes"
-"""Node metadata in which torch's exporter keeps the module path."""
-
 LEFT_ALONE = "csa_deploy.left_alone"
 """Node metadata that keeps every rule of patterns away from a node."""
 

@@ -3,7 +3,8 @@
 For a layer y = W x + b with quantized weights W' and inputs x', the mean error over images and positions is
 W' E[x'] - W E[x] per output channel (Nagel et al., 2019, section 4.2, here with the measured means of the inputs and
 with the rounding and clipping of the inputs included). Both means are those of the FP32 network, so that corrections of
-successive layers do not count an error twice. Positions that padding reaches are treated as the others.
+successive layers do not count an error twice. Positions that padding reaches are treated as the others. Gemm computes
+alpha W x + beta b, so what is taken out of b is alpha / beta times that error.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
+
+_PREFIX = "csa_deploy_bias_correction"
+_Source = tuple[str, int]  # an activation, and the axis that a layer multiplies its weights with
 
 
 @dataclass(frozen=True)
@@ -51,29 +55,50 @@ def corrected_biases(
         threads: of ONNX Runtime.
         progress: called with the number of samples done.
     """
-    layers = [layer for layer in placement.layers if layer.weight and layer.activations[0] in thresholds]
-    means = _measure(model, layers, thresholds, samples, threads, progress)
     nodes = {node.name: node for node in inferred(model).graph}
-    found = {}
-    for layer in layers:
-        bias = _corrected(nodes[layer.name], layer, means[layer.activations[0]], adjustments)
-        if bias is not None:
-            found[layer.name] = bias
-    return found
+    layers = [layer for layer in placement.layers if layer.activations[0] in thresholds]
+    layers = [layer for layer in layers if _correctable(nodes[layer.name])]
+    if not layers:
+        return {}
+    sources = {layer.name: _source(nodes[layer.name], layer) for layer in layers}
+    means = _measure(model, list(dict.fromkeys(sources.values())), thresholds, samples, threads, progress)
+    return {
+        layer.name: _corrected(nodes[layer.name], layer, means[sources[layer.name]], adjustments) for layer in layers
+    }
+
+
+def _correctable(node: ir.Node) -> bool:
+    """Whether an operator takes a bias that is a constant or is not there yet, and that has an effect."""
+    if node.op_type not in ("Conv", "Gemm") or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return (bias is None or bias.const_value is not None) and _factors(node)[1] != 0.0
+
+
+def _source(node: ir.Node, layer: Layer) -> _Source:
+    """The input of a layer with its channel axis, which the operator decides."""
+    convolves = node.op_type == "Conv"
+    return layer.activations[0], 1 if convolves or not node.attributes.get_int("transA", 0) else 0
+
+
+def _factors(node: ir.Node) -> tuple[float, float]:
+    """What an operator multiplies the product and the bias with: Gemm's alpha and beta."""
+    if node.op_type != "Gemm":
+        return 1.0, 1.0
+    return float(node.attributes.get_float("alpha", 1.0)), float(node.attributes.get_float("beta", 1.0))
 
 
 def _measure(
     model: onnx.ModelProto,
-    layers: list[Layer],
+    sources: list[_Source],
     thresholds: Mapping[str, float],
     samples: Iterable[Feeds],
     threads: int | None,
     progress: Callable[[int], None] | None,
-) -> dict[str, _Means]:
-    """Means of the inputs of ``layers``, computed in ONNX Runtime: one number per channel comes out."""
-    names = list(dict.fromkeys(layer.activations[0] for layer in layers))
-    session = open_session(_instrumented(model, {name: thresholds[name] for name in names}), threads)
-    outputs = [f"{name}{suffix}" for name in names for suffix in ("_mean", "_int8_mean")]
+) -> dict[_Source, _Means]:
+    """Means of activations, computed in ONNX Runtime: one number per channel comes out."""
+    observed, outputs = _instrumented(model, sources, thresholds)
+    session = open_session(observed, threads)
     sums: list[np.ndarray] | None = None
     count = 0
     for feeds in samples:
@@ -84,31 +109,32 @@ def _measure(
             progress(count)
     assert sums is not None
     found = iter(sums)
-    return {name: _Means(next(found) / count, next(found) / count) for name in names}
+    return {source: _Means(next(found) / count, next(found) / count) for source in sources}
 
 
-def _instrumented(model: onnx.ModelProto, thresholds: Mapping[str, float]) -> onnx.ModelProto:
-    """The graph with the channel means of some activations, exact and rounded to INT8, as its outputs."""
+def _instrumented(
+    model: onnx.ModelProto, sources: list[_Source], thresholds: Mapping[str, float]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """The graph with the channel means of activations, exact and rounded to INT8, as its outputs, and their names."""
     view = editable(model)
     infer_shapes(view)
     graph = view.graph
     values = {v.name: v for v in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    zero = _constant(graph, "bias_correction_zero", np.int8(0))
+    zero = _constant(graph, f"{_PREFIX}_zero", np.int8(0))
     graph.outputs.clear()
-    for name, threshold in thresholds.items():
-        value = values[name]
+    for number, (name, channel) in enumerate(sources):
+        value, stem = values[name], f"{_PREFIX}_{number}"
         rank = len(static_shape(value) or ())
-        channel = 1 if rank == 4 else rank - 1
-        axes = _constant(graph, f"{name}_mean_axes", np.asarray([a for a in range(rank) if a != channel], np.int64))
-        scale = _constant(graph, f"{name}_mean_scale", np.float32(threshold / LEVELS))
+        axes = _constant(graph, f"{stem}_axes", np.asarray([a for a in range(rank) if a != channel], np.int64))
+        scale = _constant(graph, f"{stem}_scale", np.float32(thresholds[name] / LEVELS))
         quantized = ir.node("QuantizeLinear", [value, scale, zero])
         rounded = ir.node("DequantizeLinear", [quantized.outputs[0], scale, zero])
         graph.extend([quantized, rounded])
-        for source, suffix in ((value, "_mean"), (rounded.outputs[0], "_int8_mean")):
-            out = ir.Value(name=f"{name}{suffix}", type=ir.TensorType(ir.DataType.FLOAT))
+        for source, suffix in ((value, "exact"), (rounded.outputs[0], "rounded")):
+            out = ir.Value(name=f"{stem}_{suffix}", type=ir.TensorType(ir.DataType.FLOAT))
             graph.append(_mean(view, source, axes, out))
             graph.outputs.append(out)
-    return ir.to_proto(view)
+    return ir.to_proto(view), [str(value.name) for value in graph.outputs]
 
 
 def _mean(view: ir.Model, source: ir.Value, axes: ir.Value, out: ir.Value) -> ir.Node:
@@ -119,18 +145,16 @@ def _mean(view: ir.Model, source: ir.Value, axes: ir.Value, out: ir.Value) -> ir
     return ir.node("ReduceMean", [source], {"axes": listed, "keepdims": 0}, outputs=[out])
 
 
-def _corrected(node: ir.Node, layer: Layer, means: _Means, adjustments: Adjustments) -> np.ndarray | None:
-    """The bias of a layer; None where its operator takes none or its bias is computed."""
+def _corrected(node: ir.Node, layer: Layer, means: _Means, adjustments: Adjustments) -> np.ndarray:
+    """The bias of a layer that makes up for its mean error."""
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    if node.op_type not in ("Conv", "Gemm") or weight is None or weight.const_value is None:
-        return None
-    if bias is not None and bias.const_value is None:
-        return None
+    assert weight is not None and weight.const_value is not None
     exact = weight.const_value.numpy()
     rounded = adjustments.weight(str(weight.name), exact, layer.axis).dequantized()
     error = _response(node, layer, rounded, means.rounded) - _response(node, layer, exact, means.exact)
+    alpha, beta = _factors(node)
     old = bias.const_value.numpy() if bias is not None and bias.const_value is not None else np.zeros(len(error))
-    return (old - error).astype(np.float32)
+    return (old - alpha / beta * error).astype(np.float32)
 
 
 def _response(node: ir.Node, layer: Layer, weight: np.ndarray, mean: np.ndarray) -> np.ndarray:

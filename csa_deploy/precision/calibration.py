@@ -119,7 +119,8 @@ def calibrate(
         data: calibration images.
         tensors: activations to take histograms of.
         threads: of ONNX Runtime.
-        unfinished: file in which an interrupted pass goes on; removed at the end.
+        unfinished: file in which an interrupted pass goes on. At the end it holds the finished one, for whoever
+            removes it when what comes after has succeeded as well.
         progress: called with (images done, images).
 
     Raises:
@@ -132,7 +133,7 @@ def calibrate(
     saved = time.monotonic()
     batches = data.batches(observer.batch, range(done, len(data)))
     while together := list(itertools.islice(batches, observer.lanes)):
-        observer.run([(batch.feed(observer.inputs), batch.ids) for batch in together])
+        observer.run([(batch.feed(observer.sampling.shapes), batch.ids) for batch in together])
         for batch in together:
             statistics.count(batch)
         done = together[-1].consumed
@@ -146,8 +147,8 @@ def calibrate(
     observer.collect()
     statistics.skipped = dict(data.skipped)
     data.require_enough(statistics.images)
-    if unfinished and unfinished.is_file():
-        unfinished.unlink()
+    if unfinished:
+        _save_quietly(statistics, unfinished, len(data))
     return statistics
 
 

@@ -19,12 +19,15 @@ from csa_deploy.data.named import NAMED
 from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.runners.base import Sampling, filled
 
 _LOG = logging.getLogger(__name__)
 
 RANDOM = "random"
 RECOMMENDED = 64
 """Images below which a warning is given."""
+NEARLY = 1e-3
+"""Of its largest value: an input that varies by no more counts as constant."""
 LARGEST_SKIPPED = 0.1
 """Share of files that may be unreadable."""
 _RANDOM_SAMPLES = 64
@@ -39,19 +42,13 @@ class CalibrationBatch(Batch):
 
     consumed: int = 0
 
-    def filled(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-        """The inputs under the network's names, the last sample repeated up to the network's batch size."""
-        feeds = self.feed(shapes)
-        return {n: _filled(array, shapes[n][0]) for n, array in feeds.items()}
+    def filled(self, how: Sampling) -> dict[str, np.ndarray]:
+        """One inference's inputs, the last sample repeated up to the network's batch size."""
+        return how.network(filled(self.feed(how.shapes), how.batch or 1))
 
     def filled_labels(self, size: int) -> np.ndarray | None:
         """The labels to :meth:`filled`."""
-        return None if self.labels is None else _filled(self.labels, size)
-
-
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
+        return None if self.labels is None else filled({"": self.labels}, size)[""]
 
 
 class CalibrationData(ABC):
@@ -99,6 +96,25 @@ class CalibrationData(ABC):
                 yield _batch(waiting, index + 1)
                 waiting = []
 
+    def constant_inputs(self) -> list[str]:
+        """Inputs that are the same, or nearly, in all samples: INT8 knows nothing of how they vary.
+
+        Reads on only as long as an input has not varied, which mostly are two samples.
+        """
+        first: dict[str, np.ndarray] = {}
+        constant: list[str] = []
+        count = 0
+        for batch in self.batches(1):
+            count += 1
+            if not first:
+                first = {name: array.astype(np.float64) for name, array in batch.inputs.items()}
+                constant = list(first)
+                continue
+            constant = [name for name in constant if not _varies(first[name], batch.inputs[name])]
+            if not constant:
+                break
+        return constant if count > 1 else []
+
     def require_enough(self, images: int) -> None:
         """Warn about few images; raise UsageError when there were none."""
         if not images:
@@ -112,6 +128,11 @@ class CalibrationData(ABC):
             f"the first is {next(iter(self.skipped.values()))}",
             fix="replace or remove such files",
         )
+
+
+def _varies(first: np.ndarray, other: np.ndarray) -> bool:
+    size = max(float(np.abs(first).max(initial=0.0)), float(np.abs(other).max(initial=0.0)))
+    return float(np.abs(other - first).max(initial=0.0)) > NEARLY * size
 
 
 def _batch(samples: Sequence[tuple[str, int | None, dict[str, np.ndarray]]], consumed: int) -> CalibrationBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,24 @@ from csa_deploy.data.base import choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, node_costs
+from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
+from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.techniques import Finding, Plan, Workshop, try_techniques
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
+    from csa_deploy.runners.base import Sampling
 
+_LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"
+UNFINISHED_EQUALIZED = "calibration/unfinished-equalized.npz"
+UNTRAINED = "the network is not known to be trained, so that its strongest classes are nearly tied"
 HELD_IMAGES = 32
 FITTED_IMAGES = 64
 _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that does not depend on the clock
@@ -47,6 +54,11 @@ class Choice:
     search: SearchResult | None
     techniques: dict[str, Finding]
     latency_ms: dict[str, float]
+
+    def notes(self) -> list[str]:
+        """What the accuracy gate has to judge alone."""
+        left = self.search.unjudged if self.search else {}
+        return [f"not judged in the search: {metric} ({reason})" for metric, reason in left.items()]
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, without the model."""
@@ -72,16 +84,25 @@ class Samples:
         return Samples([self.feeds[i] for i in indices], [self.labels[i] for i in indices] if self.labels else [])
 
 
-def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str) -> Choice:
+def choose_layers(
+    context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str, phases: Phases
+) -> Choice:
     """Try the techniques on all layers in INT8, then search with those that pay."""
     config = context.config
-    shapes = _shapes(model)
-    size = next(iter(shapes.values()))[0]
-    samples = read_samples(calibration.data, shapes, HELD_IMAGES + FITTED_IMAGES)
+    sampling = context.sampling
+    size = sampling.batch or 1
+    samples = read_samples(calibration.data, sampling, HELD_IMAGES + FITTED_IMAGES)
     held, fitted = split(len(samples.feeds))
 
     def recalibrate(changed: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:
-        return calibrate(changed, calibration.data, tensors, threads=config.threads, progress=context.progress)
+        return calibrate(
+            changed,
+            calibration.data,
+            tensors,
+            threads=config.threads,
+            unfinished=context.path(UNFINISHED_EQUALIZED),
+            progress=phases.of("equalization"),
+        )
 
     workshop = Workshop(
         fitted=samples.only(fitted).feeds,
@@ -91,7 +112,7 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
         half_scales=rest == "fp16",
         seed=config.seed,
         threads=config.threads,
-        progress=context.progress,
+        progress=phases.of,
     )
     placement = calibration.placement.without(config.keep_fp32)
     plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
@@ -105,14 +126,14 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
-        measured = measure(network, few, context.progress, recall)
-        estimated = propagated(plan.model, network.layers, plan.thresholds, few, threads=config.threads)
+        measured = measure(network, few, phases.of(MEASURING), recall)
+        estimated = _estimated(plan, network, few, config.threads)
         return [
             Sensitivity(
                 layer.name,
                 layer.op,
                 measured[layer.name],
-                estimated[layer.name],
+                estimated.get(layer.name),
                 costs[layer.name].seconds(rest) - costs[layer.name].seconds("int8"),
             )
             for layer in network.layers
@@ -120,17 +141,37 @@ def choose_layers(context: Context, model: onnx.ModelProto, calibration: Calibra
 
     found = None
     if config.search:
-        labels = np.concatenate(searched.labels) if searched.labels else None
-        budget = _budget(context)
-        found = search(network, searched.feeds, labels, budget, costs, sensitivities, rest=rest, recall=recall)
-    recall.close()
+        budget = budget_of(context)
+        labels = searched.labels or None
+        found = search(
+            network,
+            searched.feeds,
+            labels,
+            budget,
+            costs,
+            sensitivities,
+            rest=rest,
+            recall=recall,
+            progress=phases.of(SEARCHING),
+        )
+        found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
     estimates = {"int8": 1000 * latency(costs, int8, rest), rest: 1000 * latency(costs, frozenset(), rest)}
     return Choice(plan, kept, found, findings, estimates)
 
 
-def _budget(context: Context) -> dict[str, float]:
+def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:
+    """The estimate that stands beside the measurement; none where it fails, as the search does not need it."""
+    try:
+        return propagated(plan.model, network.layers, plan.thresholds, samples, threads=threads)
+    except Exception as error:
+        _LOG.warning("the sensitivities were measured and not estimated, which failed: %s", error)
+        _LOG.debug("the estimate's failure", exc_info=error)
+        return {}
+
+
+def budget_of(context: Context) -> dict[str, float]:
     """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
@@ -146,16 +187,10 @@ def split(batches: int) -> tuple[list[int], list[int]]:
     return held, [index for index in range(batches) if index not in held] or held
 
 
-def read_samples(data: CalibrationData, shapes: dict[str, tuple[int, ...]], count: int) -> Samples:
-    """Up to ``count`` calibration samples, evenly spread."""
-    size = next(iter(shapes.values()))[0]
+def read_samples(data: CalibrationData, sampling: Sampling, count: int) -> Samples:
+    """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
+    size = sampling.batch or 1
     batches = list(data.batches(size, choose(len(data), min(count, len(data)), None)))
     labels = [batch.filled_labels(size) for batch in batches]
     known = [label for label in labels if label is not None]
-    return Samples([b.filled(shapes) for b in batches], known if len(known) == len(batches) else [])
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    weights = {t.name for t in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    return {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in inputs}
+    return Samples([b.filled(sampling) for b in batches], known if len(known) == len(batches) else [])

@@ -129,15 +129,25 @@ def _constrain(node: ir.Node, classes: _Classes) -> None:
         classes.root(values[0])
     elif node.op_type in _HOMOGENEOUS and len(values) == len(node.outputs) == 1:
         classes.join(node.outputs[0], values[0])
-    elif node.op_type in _SUMS and len(values) == 2 and static_shape(values[0]) == static_shape(values[1]):
+    elif node.op_type in _SUMS and len(values) == 2 and _of_one_shape(*values):
         classes.join(node.outputs[0], *values)
-    elif node.op_type == "Mul" and len(values) == 2 and len(gates) == 1:
+    elif node.op_type == "Mul" and len(values) == 2 and len(gates) == 1 and _gates_all(node, values, gates[0]):
         classes.join(node.outputs[0], next(v for v in values if v is not gates[0]))
         classes.bar(gates[0], "a gate")
     else:
         captured = [v for attribute in node.attributes.values() for v in _captured(attribute)]
         for value in (*values, *captured, *node.outputs):
             classes.bar(value, node.op_type)
+
+
+def _of_one_shape(first: ir.Value, second: ir.Value) -> bool:
+    """Whether two values are known to have the same shape, so that none is broadcast."""
+    return static_shape(first) is not None and static_shape(first) == static_shape(second)
+
+
+def _gates_all(node: ir.Node, values: list[ir.Value], gate: ir.Value) -> bool:
+    """Whether a product has the shape of what is gated: a gate with more channels would make more of them."""
+    return _of_one_shape(next(v for v in values if v is not gate), node.outputs[0])
 
 
 def _captured(attribute: Any) -> Iterable[ir.Value]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.precision.names import Names
 from csa_deploy.precision.ports import Ports, half_ports
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -30,6 +31,7 @@ class HalfTyping:
         self.nodes = self.casts = self.weights = self.underflowed = self.subnormal = self.overflowing = 0
         self.largest_weight = 0.0
         self._graph = model.graph
+        self._names = Names(model.graph)
         self._half_io = half_io
         self._halved: set[ir.Value] = set()
         self._versions: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -137,7 +139,7 @@ class HalfTyping:
         if all(user in self._plan and index in self._plan[user].inputs for user, index in value.uses()):
             del self._graph.initializers[name]
         else:
-            name = f"{name}_fp16"
+            name = self._names.unused(f"{name}_fp16")
         weight = ir.Value(
             name=name, shape=value.shape, type=ir.TensorType(HALF), const_value=ir.tensor(half, name=name)
         )
@@ -151,8 +153,12 @@ class HalfTyping:
             "Cast",
             [value],
             {"to": dtype.value},
-            name=f"{value.name}_to_{suffix}",
-            outputs=[ir.Value(name=f"{value.name}_{suffix}", shape=value.shape, type=ir.TensorType(dtype))],
+            name=self._names.unused(f"{value.name}_to_{suffix}"),
+            outputs=[
+                ir.Value(
+                    name=self._names.unused(f"{value.name}_{suffix}"), shape=value.shape, type=ir.TensorType(dtype)
+                )
+            ],
             metadata_props=dict(maker.metadata_props) if maker else None,
         )
         if maker is None or maker.graph is not self._graph:
@@ -168,7 +174,7 @@ class HalfTyping:
         if value.dtype == wanted:
             return
         typed, name = self._version(value, wanted), value.name
-        value.name = f"{name}_{'fp16' if value.dtype == HALF else 'fp32'}"
+        value.name = self._names.unused(f"{name}_{'fp16' if value.dtype == HALF else 'fp32'}")
         typed.name = name
         self._graph.outputs[index] = typed
 

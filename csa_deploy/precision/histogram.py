@@ -122,8 +122,8 @@ class Histogram:
         other.counts, other.exponent, other.amax = np.zeros(BINS, np.int64), None, 0.0
 
     def clipped(self, threshold: float) -> float:
-        """Share of the values above a threshold, to the resolution of a bin."""
-        if not self.total or self.width == 0.0:
+        """Share of the values above a threshold, to the resolution of a bin; exactly 0 from the largest value on."""
+        if not self.total or self.width == 0.0 or threshold >= self.amax:
             return 0.0
         first = int(np.ceil(threshold / self.width))
         return float(self.counts[first:].sum() / self.total)

@@ -1,4 +1,4 @@
-"""The INT8 part of the precision stage: calibration, the graph, the audit and TensorRT's cache."""
+"""Calibration in the precision stage: the data, the statistics, the audit and what the user must know of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.load import save_model
-from csa_deploy.graph.stats import graph_statistics
-from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
     RANDOM,
@@ -21,11 +18,10 @@ from csa_deploy.precision.calibration_data import (
     open_calibration,
     refuse_overlap,
 )
-from csa_deploy.precision.choice import choose_layers
-from csa_deploy.precision.int8 import rest_of, to_int8
+from csa_deploy.precision.choice import UNFINISHED as UNFINISHED_SEARCH
+from csa_deploy.precision.choice import UNFINISHED_EQUALIZED
+from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.placement import Placement, place
-from csa_deploy.precision.thresholds import LEVELS
-from csa_deploy.precision.trt_cache import cache_text
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:
@@ -53,9 +49,34 @@ class Calibrated:
         """Write statistics and audit, and the notes that the user must see."""
         statistics, config = context.scratch / "statistics.npz", context.config
         save_statistics(self.statistics, statistics)
+        output.artifacts[STATISTICS] = statistics
         classes = context.preprocessing.classes if context.preprocessing else ()
         missing = missing_classes(self.statistics.labels, classes)
-        audit = {
+        constant = self.data.constant_inputs()
+        output.record["calibration"] = {
+            "data": self.data.name,
+            "images": self.statistics.images,
+            "skipped": len(self.statistics.skipped),
+            "method": config.calib_method,
+            "tensors": len(self.statistics.histograms),
+            "constant_inputs": constant,
+            "audit": AUDIT,
+            "statistics": STATISTICS,
+        }
+        output.record["notes"] += self._notes(context, missing, constant)
+        try:
+            path = context.scratch / "audit.json"
+            path.write_text(dump_json(self._audit(config, missing)))
+            output.artifacts[AUDIT] = path
+        except Exception as error:  # the graphs do not need it: what they took is not given up for it
+            _LOG.warning("the audit of the calibration is missing, it failed: %s", error)
+            _LOG.debug("the audit's failure", exc_info=error)
+            output.record["calibration"]["audit"] = None
+            reason = f"it failed: {type(error).__name__}: {error}"
+            output.record["not_measured"].append({"what": "audit of the calibration", "reason": reason})
+
+    def _audit(self, config: Config, missing: list[str]) -> dict[str, Any]:
+        return {
             "schema_version": 1,
             "data": self.data.name,
             "random": self.data.name == RANDOM,
@@ -67,22 +88,15 @@ class Calibrated:
             "classes_missing": missing,
             **self.statistics.audit(),
         }
-        path = context.scratch / "audit.json"
-        path.write_text(dump_json(audit))
-        output.artifacts.update({STATISTICS: statistics, AUDIT: path})
-        output.record["calibration"] = {
-            "data": self.data.name,
-            "images": self.statistics.images,
-            "skipped": len(self.statistics.skipped),
-            "method": config.calib_method,
-            "tensors": len(self.statistics.histograms),
-            "audit": AUDIT,
-            "statistics": STATISTICS,
-        }
-        output.record["notes"] += self._notes(context, missing)
 
-    def _notes(self, context: Context, missing: list[str]) -> list[str]:
-        notes = []
+    def _notes(self, context: Context, missing: list[str], constant: list[str]) -> list[str]:
+        notes = [
+            f"input '{name}' is the same in all {self.statistics.images} calibration samples: INT8 does not know how "
+            "it varies, and may be far off where it does; calibrate on samples as in use"
+            for name in constant
+        ]
+        for note in notes:
+            _LOG.warning("%s: %s", self.data.name, note)
         images = self.statistics.images
         if self.data.name == RANDOM:
             back = training_set(context) or "FOLDER"
@@ -123,7 +137,7 @@ def int8_key(context: Context) -> dict[str, Any]:
     }
 
 
-def calibrated(context: Context, model: onnx.ModelProto) -> Calibrated:
+def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Calibrated:
     """Calibrate, or take over the workspace's statistics of the same graph, data and preprocessing.
 
     Raises:
@@ -132,7 +146,7 @@ def calibrated(context: Context, model: onnx.ModelProto) -> Calibrated:
     placement = place(model)
     data = _open(context)
     check_overlap(context, data)
-    statistics = _statistics(context, model, data, placement.tensors)
+    statistics = _statistics(context, model, data, placement.tensors, phases)
     return Calibrated(data, placement, statistics, statistics.thresholds(context.config.calib_method))
 
 
@@ -144,7 +158,7 @@ def check_overlap(context: Context, data: CalibrationData | None = None) -> None
 
 
 def _statistics(
-    context: Context, model: onnx.ModelProto, data: CalibrationData, tensors: tuple[str, ...]
+    context: Context, model: onnx.ModelProto, data: CalibrationData, tensors: tuple[str, ...], phases: Phases
 ) -> Statistics:
     stored = context.path(STATISTICS)
     if stored.is_file():
@@ -158,7 +172,7 @@ def _statistics(
         tensors,
         threads=context.config.threads,
         unfinished=context.path(UNFINISHED),
-        progress=context.progress,
+        progress=phases.of(CALIBRATING),
     )
 
 
@@ -177,56 +191,17 @@ def require_calibration(context: Context) -> str:
 
 def _open(context: Context) -> CalibrationData:
     config = context.config
-    spec = require_calibration(context)
-    graph = _input_shapes(context)
-    return open_calibration(spec, context.preprocessing, graph, samples=config.calib_samples, seed=config.seed)
+    spec, shapes = require_calibration(context), context.sampling.shapes
+    return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)
+
+
+def forget_unfinished(context: Context) -> None:
+    """Remove what an interrupted run would go on from: everything was written."""
+    for name in (UNFINISHED, UNFINISHED_EQUALIZED, UNFINISHED_SEARCH):
+        context.path(name).unlink(missing_ok=True)
 
 
 def training_set(context: Context) -> str | None:
     """The training part of the named set that accuracy is measured on, else of the network's own."""
     own = context.source.entry.dataset if context.source.entry else None
     return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
-
-
-def _input_shapes(context: Context) -> dict[str, tuple[int, ...]]:
-    """Shape by network input, as the export recorded it."""
-    return {v["name"]: tuple(v["shape"]) for v in context.workspace.record("export")["inputs"]}
-
-
-def write_int8(context: Context, model: onnx.ModelProto, calibration: Calibrated, output: StageOutput) -> None:
-    """Write the INT8 graph and TensorRT's calibration cache."""
-    config, statistics = context.config, calibration.statistics
-    choice = choose_layers(context, model, calibration, rest_of(model))
-    plan = choice.plan
-    result = to_int8(
-        plan.model,
-        plan.placement,
-        plan.thresholds,
-        kept=choice.kept,
-        keep_fp32=config.keep_fp32,
-        largest=plan.largest,
-        adjustments=plan.adjustments,
-    )
-    path = context.scratch / f"{context.name}.int8.onnx"
-    save_model(result.model, path)
-    sizes = complete(model, {**statistics.largest, **calibration.thresholds})
-    cache = context.scratch / f"{context.name}.calibration.cache"
-    cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
-    output.artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
-    base = None
-    if plan.model is not model:  # fine-tuning starts from the weights that the scales belong to
-        base = context.scratch / f"{context.name}.equalized.onnx"
-        save_model(plan.model, base)
-        output.artifacts[f"onnx/{base.name}"] = base
-    output.record["precisions"]["int8"] = {
-        "graph": f"onnx/{path.name}",
-        "equalized": base and f"onnx/{base.name}",
-        "cache": f"calibration/{cache.name}",
-        "statistics": graph_statistics(result.model).to_json(),
-        **choice.to_json(),
-        **result.to_json(),
-    }
-    fp32 = {node.name for node in result.kept_fp32}
-    output.record["notes"] += [
-        f"{name} stays in {'FP32' if name in fp32 else result.rest.upper()}: {why}" for name, why in result.kept.items()
-    ]

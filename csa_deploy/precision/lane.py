@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.histogram import Histogram, Scratch
+from csa_deploy.runners.base import Sampling, filled
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,28 @@ class Observed:
     """What is observed in a graph.
 
     Attributes:
-        inputs: shape by network input.
-        batch: static batch size.
+        sampling: how samples go through the graph, all of whose shapes are static.
         histograms: tensors to take histograms of.
         ranges: tensors to take the largest absolute value of.
         shapes: shape of every one of them.
         makers: name of the node that makes a tensor, in the graph's order.
     """
 
-    inputs: Mapping[str, tuple[int, ...]]
-    batch: int
+    sampling: Sampling
     histograms: Sequence[str]
     ranges: Sequence[str]
     shapes: Mapping[str, tuple[int, ...]]
     makers: Mapping[str, str]
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """Shape by network input."""
+        return {name: tuple(int(e or 1) for e in shape) for name, shape in self.sampling.inputs.items()}
+
+    @property
+    def batch(self) -> int:
+        """Samples of one inference."""
+        return self.sampling.batch or 1
 
     @property
     def outputs(self) -> Iterable[str]:
@@ -62,9 +71,9 @@ class Lane:
             UsageError: a value is NaN or infinite; names the tensor, the node and the image.
         """
         count = len(ids)
-        for name, array in feeds.items():
-            self._feeds[name][:count] = array
-            self._feeds[name][count:] = array[-1:]  # a static batch is filled up; what comes of it is not counted
+        # A static batch is filled up; what comes of it is not counted.
+        for name, array in self._observed.sampling.network(filled(feeds, self._observed.batch)).items():
+            self._feeds[name][...] = array
         self._session.run_with_iobinding(self._binding)
         for name, histogram in self.histograms.items():
             if not histogram.add(self._of(name, count), self._scratch):

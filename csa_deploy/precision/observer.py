@@ -22,6 +22,7 @@ from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
 from csa_deploy.precision.lane import Lane, Observed
+from csa_deploy.runners.base import TensorSpec, sampling_of
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -40,8 +41,8 @@ class Observer:
         histograms: by tensor name; see :meth:`collect`.
         ranges: largest absolute value of every other FP32 tensor whose size follows from no other; see
             :mod:`csa_deploy.precision.bounds`.
-        inputs: shape by network input.
-        batch: static batch size of the graph.
+        sampling: how samples go through the graph.
+        batch: samples of one inference.
         provider: what executes the graph.
     """
 
@@ -49,7 +50,7 @@ class Observer:
         if weight_bytes(model) > EXTERNAL_DATA_FROM:
             raise UsageError("calibration of a graph with more than 1.9 GB of weights is not supported")
         observed = _observed(model, tuple(tensors))
-        self.inputs, self.batch = observed.inputs, observed.batch
+        self.sampling, self.batch = observed.sampling, observed.batch
         self.histograms = {name: Histogram() for name in observed.histograms}
         self.ranges = dict.fromkeys(observed.ranges, 0.0)
         threads = threads or os.cpu_count() or 1
@@ -86,16 +87,19 @@ class Observer:
 def _observed(model: onnx.ModelProto, tensors: tuple[str, ...]) -> Observed:
     graph = inferred(model).graph
     values = {str(v.name): v for v in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    inputs = {str(v.name): static_shape(v) or () for v in graph.inputs if not v.is_initializer()}
+    inputs = [_spec(v) for v in graph.inputs if not v.is_initializer()]
     ranges = to_measure(graph, set(tensors))
     return Observed(
-        inputs=inputs,
-        batch=next(iter(inputs.values()))[0],
+        sampling=sampling_of(inputs, [_spec(v) for v in graph.outputs]),
         histograms=tensors,
         ranges=ranges,
         shapes={name: _shape(values[name]) for name in (*tensors, *ranges)},
         makers={str(o.name): f"{node.name} ({node.op_type})" for node in graph for o in node.outputs},
     )
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    return TensorSpec(str(value.name), static_shape(value) or (), "float32")
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:

@@ -1,9 +1,12 @@
 """Where TensorRT wants Q/DQ: what runs in INT8 and which tensors and weights that needs.
 
-TensorRT fuses a convolution with the Q/DQ pairs on its data input and on its weights, an addition with those on both
-of its inputs, and a pooling with that on its input; it moves quantization through max pooling, reshape and transpose by
-itself, so none is placed there. Nothing is placed on gates (Sigmoid and the products that they control): TensorRT
-computes them in FP16 or FP32, and a pair there would be a conversion for nothing.
+TensorRT fuses a convolution with the Q/DQ pairs on its data input and on its weights, and a pooling with that on its
+input; it moves quantization through max pooling, reshape and transpose by itself, so none is placed there. An addition
+of a residual block joins the layer that makes one of its inputs, whose sums it then takes unrounded; the other input,
+the skip branch, is the one to quantize (NVIDIA's tensorflow-quantization toolkit, "Custom Q/DQ insertion case"). With
+TensorRT-RTX's builder a pair on both gives the same kernels and rounds once more for nothing. Nothing is placed on
+gates (Sigmoid and the products that they control): TensorRT computes them in FP16 or FP32, and a pair there would be a
+conversion for nothing.
 """
 
 from __future__ import annotations
@@ -101,8 +104,30 @@ def _layer(node: ir.Node, constants: set[ir.Value]) -> Layer | str | None:
     if node.op_type in POOLS and node.inputs[0] is not None:
         return Layer(node.name, node.op_type, {0: str(node.inputs[0].name)})
     if node.op_type == "Add" and _is_residual(node, constants):
-        return Layer(node.name, "Add", {i: str(v.name) for i, v in enumerate(node.inputs) if v is not None})
+        joined = _joined(node)
+        skipped = {i: str(v.name) for i, v in enumerate(node.inputs) if v is not None and i != joined}
+        return Layer(node.name, "Add", skipped)
     return None
+
+
+def _joined(node: ir.Node) -> int | None:
+    """The input of an addition whose layer takes the addition in: what it makes is read by nobody else.
+
+    Of two such layers it is the later one; the other has to be done by then. None where no layer makes an input.
+    """
+    found = [
+        (index, maker)
+        for index, value in enumerate(node.inputs)
+        if value is not None
+        and (maker := value.producer()) is not None
+        and maker.op_type in WEIGHTED
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    ]
+    if len(found) == 2 and node.graph is not None:
+        order = {other: place for place, other in enumerate(node.graph)}
+        found.sort(key=lambda pair: order[pair[1]])
+    return found[-1][0] if found else None
 
 
 def _weighted(node: ir.Node, constants: set[ir.Value]) -> Layer | str:

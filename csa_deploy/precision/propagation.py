@@ -108,7 +108,7 @@ def propagated(
     *,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """Energy of the error of the first output with one layer in INT8, relative to the output's, by layer.
+    """Energy of the error with one layer in INT8, relative to the output's, by layer: the largest of all FP32 outputs.
 
     Args:
         model: FP32 graph.
@@ -118,7 +118,6 @@ def propagated(
         threads: of ONNX Runtime.
     """
     graph, signals = _instrument(model, layers, thresholds)
-    output = model.graph.output[0].name
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     del observed.graph.node[:], observed.graph.output[:]
@@ -130,12 +129,14 @@ def propagated(
     total = sum(np.asarray(session.run(names, feeds), np.float64) for feeds in samples)
     energy = dict(zip(names, np.asarray(total).tolist(), strict=True))
     level = {tensor: energy[name] for tensor, name in signals.items()}
-    like_noise = _arriving(graph.passages, energy, level, output, follows=False)
-    like_signal = _arriving(graph.passages, energy, level, output, follows=True)
-    return {
-        layer: energy[name] / (level[output] or 1.0) * math.sqrt(like_noise[tensor] * like_signal[tensor])
-        for layer, (name, tensor) in graph.made.items()
-    }
+    found = dict.fromkeys(graph.made, 0.0)
+    for output in (value.name for value in model.graph.output if value.name in level):
+        like_noise = _arriving(graph.passages, energy, level, output, follows=False)
+        like_signal = _arriving(graph.passages, energy, level, output, follows=True)
+        for layer, (name, tensor) in graph.made.items():
+            share = math.sqrt(like_noise[tensor] * like_signal[tensor])
+            found[layer] = max(found[layer], energy[name] / (level[output] or 1.0) * share)
+    return found
 
 
 def _arriving(

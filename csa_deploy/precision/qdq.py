@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from csa_deploy.graph.shapes import editable, infer_shapes
+from csa_deploy.precision.names import Names
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 
@@ -172,6 +173,7 @@ class _Writer:
         self._thresholds = thresholds
         self._activations: dict[str, ir.Value] = {}
         self._weights: dict[tuple[str, int], ir.Value] = {}
+        self._names = Names(graph)
         self._zero = self._constant(_ZERO, np.int8(0))
 
     def quantize(self, node: ir.Node, layer: Layer) -> None:
@@ -196,8 +198,10 @@ class _Writer:
             scale = float(_representable(np.asarray(self._thresholds[name] / LEVELS), self._half))
             self.scales[name] = scale
             constant = self._constant(f"{name}_scale", np.float32(scale))
-            quantize = _node("QuantizeLinear", [value, constant, self._zero], f"{name}_int8", ir.DataType.INT8, value)
-            dequantize = _node(
+            quantize = self._node(
+                "QuantizeLinear", [value, constant, self._zero], f"{name}_int8", ir.DataType.INT8, value
+            )
+            dequantize = self._node(
                 "DequantizeLinear", [quantize.outputs[0], constant, self._zero], f"{name}_dq", value.dtype, value
             )
             maker = value.producer()
@@ -219,12 +223,13 @@ class _Writer:
                 self._constant(f"{stem}_scale", quantized.scales),
                 self._constant(f"{stem}_zero", np.zeros(len(quantized.scales), np.int8)),
             ]
-            dequantize = _node("DequantizeLinear", inputs, f"{stem}_dq", value.dtype, value, axis=axis)
+            dequantize = self._node("DequantizeLinear", inputs, f"{stem}_dq", value.dtype, value, axis=axis)
             self._graph.insert_before(node, dequantize)
             self._weights[name, axis] = dequantize.outputs[0]
         return self._weights[name, axis]
 
     def _constant(self, name: str, array: Any) -> ir.Value:
+        name = self._names.unused(name)
         tensor = ir.tensor(np.asarray(array), name=name)
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -232,17 +237,23 @@ class _Writer:
         self._graph.register_initializer(value)
         return value
 
-
-def _node(
-    op: str, inputs: list[ir.Value], name: str, dtype: ir.DataType | None, like: ir.Value, **attributes: int
-) -> ir.Node:
-    output = ir.Value(name=name, shape=like.shape, type=ir.TensorType(dtype or ir.DataType.FLOAT))
-    maker = like.producer()
-    return ir.node(
-        op,
-        inputs,
-        attributes or None,
-        name=f"{name}_node",
-        outputs=[output],
-        metadata_props=dict(maker.metadata_props) if maker else None,
-    )
+    def _node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType | None,
+        like: ir.Value,
+        **attributes: int,
+    ) -> ir.Node:
+        name = self._names.unused(name)
+        output = ir.Value(name=name, shape=like.shape, type=ir.TensorType(dtype or ir.DataType.FLOAT))
+        maker = like.producer()
+        return ir.node(
+            op,
+            inputs,
+            attributes or None,
+            name=self._names.unused(f"{name}_node"),
+            outputs=[output],
+            metadata_props=dict(maker.metadata_props) if maker else None,
+        )

@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from csa_deploy.workspace import write_atomic
 
 _LOG = logging.getLogger(__name__)
-Figures = dict[str, float]
+Figures = dict[str, Any]
 
 
 class Recall:
@@ -40,12 +41,6 @@ class Recall:
             self._found[name] = measure()
             self._save()
         return self._found[name]
-
-    def close(self) -> None:
-        """Remove the file: the search is done."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            self._path = None
 
     def _save(self) -> None:
         if self._path is None:

@@ -1,28 +1,25 @@
 """Mixed precision: returns layers to floating point until the accuracy budget holds.
 
 Layers go back in the order of accuracy lost per time saved, so the choice is one number: how many. It is doubled until
-the budget holds, then bisected. Everything is measured on calibration images, never on those that accuracy is reported
-on, and no step depends on the clock or on chance: the same inputs give the same graph.
+the budget holds, then bisected. The budget is the accuracy gate's, on every output. Everything is measured on
+calibration images, never on those that accuracy is reported on, and no step depends on the clock or on chance: the same
+inputs give the same graph.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from csa_deploy.config import METRIC_BOUNDS
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, NodeCost, latency
+from csa_deploy.precision.judging import Outputs, broken, compare, unjudged, worst_of
 from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, rank_correlation
 from csa_deploy.precision.switch import Switchable
-
-BOUNDED = ("snr_db", "cosine", "top1_agreement", "top1_drop")
-"""Metrics that the search can hold; the others are the accuracy gate's alone."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +28,24 @@ class Point:
 
     Attributes:
         returned: number of layers in floating point.
-        metrics: measured on the search images against FP32.
-        holds: whether the budget holds there.
+        metrics: measured on the search images against FP32; of several outputs the worst.
+        broken: bounds that do not hold there, in words.
         latency_ms: estimated by the cost model.
     """
 
     returned: int
     metrics: dict[str, float]
-    holds: bool
+    broken: tuple[str, ...]
     latency_ms: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the budget holds."""
+        return not self.broken
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**asdict(self), "holds": self.holds}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class SearchResult:
         returned: layers chosen for floating point.
         images: number of search images.
         budget: the bounds that were held.
+        unjudged: bounds that could not be, with the reason: the accuracy gate judges them alone.
+        outputs: number of outputs that were judged.
         device: of the cost model.
     """
 
@@ -60,24 +68,29 @@ class SearchResult:
     returned: tuple[str, ...]
     images: int
     budget: dict[str, float] = field(default_factory=dict)
+    unjudged: dict[str, str] = field(default_factory=dict)
+    outputs: int = 1
     device: str = ORIN.name
 
     @property
     def agreement(self) -> float | None:
         """Rank correlation of measured and estimated sensitivity."""
-        if not self.sensitivities:
+        estimated = [s.estimated for s in self.sensitivities if s.estimated is not None]
+        if not estimated or len(estimated) < len(self.sensitivities):
             return None
-        return rank_correlation([s.measured for s in self.sensitivities], [s.estimated for s in self.sensitivities])
+        return rank_correlation([s.measured for s in self.sensitivities], estimated)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "pareto": [asdict(p) for p in self.points],
+            "pareto": [p.to_json() for p in self.points],
             "sensitivities": [s.to_json() for s in self.sensitivities],
             "estimate_agrees": self.agreement,
             "returned": list(self.returned),
             "images": self.images,
             "budget": self.budget,
+            "not_judged": self.unjudged,
+            "outputs": self.outputs,
             "device": self.device,
             "latency_is": f"estimated for {self.device} by operations and bytes, without fusions",
         }
@@ -86,33 +99,35 @@ class SearchResult:
 def search(
     network: Switchable,
     samples: Sequence[Feeds],
-    labels: np.ndarray | None,
+    labels: Sequence[np.ndarray] | None,
     budget: Mapping[str, float],
     costs: Mapping[str, NodeCost],
     order: Callable[[], list[Sensitivity]],
     *,
     rest: str = "fp16",
     recall: Recall | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SearchResult:
     """Find the fewest layers to return.
 
     Args:
         network: the layers, to switch.
         samples: network inputs.
-        labels: class per sample, where known.
-        budget: bounds by metric; those that are not in :data:`BOUNDED` are left to the gate.
+        labels: class per sample, a batch each, where known.
+        budget: bounds by metric, held on every output that they are defined for.
         costs: of every node.
         order: makes the sensitivities; called only when not all layers can stay INT8.
         rest: precision of what is not INT8.
         recall: what an interrupted search measured.
+        progress: called with (choices measured, the most that there may be).
     """
     recall = recall or Recall()
     names = [layer.name for layer in network.layers]
     images = sum(len(next(iter(feeds.values()))) for feeds in samples)
-    exact = [network.run(feeds, ()) for feeds in samples]
-    held = {m: b for m, b in budget.items() if m in BOUNDED and (m != "top1_drop" or labels is not None)}
+    exact: list[Outputs] = [network.run(feeds, ()) for feeds in samples]
     points: dict[int, Point] = {}
     ranked: list[Sensitivity] = []
+    left: dict[str, str] = {}
 
     def measured(count: int) -> Point:
         if count not in points:
@@ -123,7 +138,11 @@ def search(
                 lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], labels),
             )
             seconds = latency(dict(costs), frozenset(int8), rest)
-            points[count] = Point(count, metrics, _holds(metrics, held, images), 1000 * seconds)
+            found = worst_of(metrics)
+            points[count] = Point(count, found, broken(metrics, budget, images), 1000 * seconds)
+            left.update(unjudged(metrics, budget, images))
+            if ranked:  # the first choice only says whether there is anything to search
+                progress(len(points), 2 * len(names).bit_length() + 2)
         return points[count]
 
     chosen = 0
@@ -136,7 +155,9 @@ def search(
         sensitivities=tuple(ranked),
         returned=tuple(s.name for s in ranked[:chosen]),
         images=images,
-        budget=held,
+        budget={metric: bound for metric, bound in budget.items() if metric in points[0].metrics},
+        unjudged=left,
+        outputs=len(exact[0]),
     )
 
 
@@ -149,42 +170,3 @@ def _fewest(holds: Callable[[int], bool], most: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
-
-
-def compare(exact: Sequence[np.ndarray], got: Sequence[np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
-    """Metrics of a choice against FP32, as the accuracy gate defines them."""
-    a, b = (np.concatenate([np.asarray(x, np.float64) for x in arrays]) for arrays in (exact, got))
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    noise, signal = float(((a - b) ** 2).sum()), float((a**2).sum())
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~(a.any(axis=1) | b.any(axis=1))  # as the gate has it: two zero outputs agree
-    cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0))
-    found = {
-        "snr_db": snr(signal, noise),
-        "cosine": float(cosines.min()),
-    }
-    if a.shape[1] > 1 and exact[0].ndim == 2:
-        found["top1_agreement"] = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
-        if labels is not None:
-            hits = [float((x.argmax(axis=1) == labels).mean()) for x in (a, b)]
-            found["top1_drop"] = hits[0] - hits[1]
-    return found
-
-
-def snr(signal: float, noise: float) -> float:
-    """Signal-to-noise ratio in dB, as the accuracy gate defines it."""
-    if noise == 0.0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0.0 else -math.inf
-
-
-def _holds(metrics: Mapping[str, float], budget: Mapping[str, float], images: int) -> bool:
-    """Whether the budget holds; a share is held to what that many images can express: one image less counts as held."""
-    for metric, bound in budget.items():
-        if metric not in metrics:
-            continue
-        slack = 1 / images if metric in ("top1_agreement", "top1_drop") else 0.0
-        value = metrics[metric]
-        if not (value > bound - slack - 1e-9 if METRIC_BOUNDS[metric] == "min" else value < bound + slack + 1e-9):
-            return False
-    return True

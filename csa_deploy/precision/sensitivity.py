@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,15 +21,16 @@ class Sensitivity:
     Attributes:
         name: of the node.
         op: its operator.
-        measured: energy of the output error with only this layer in INT8, relative to the energy of the output.
-        estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`.
+        measured: energy of the error with only this layer in INT8, relative to the energy of the output; of several
+            outputs that of the one that suffers most.
+        estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`. None where there is no estimate.
         saved: seconds that INT8 saves, estimated.
     """
 
     name: str
     op: str
     measured: float
-    estimated: float
+    estimated: float | None
     saved: float
 
     @property
@@ -48,7 +49,7 @@ def measure(
     progress: Callable[[int, int], None] | None = None,
     recall: Recall | None = None,
 ) -> dict[str, float]:
-    """Relative error energy of the first output with one layer in INT8, by layer.
+    """Relative error energy with one layer in INT8, by layer: the largest of all outputs.
 
     Args:
         network: the layers, to switch.
@@ -57,19 +58,29 @@ def measure(
         recall: what an interrupted search measured.
     """
     recall = recall or Recall()
-    exact = [network.run(feeds, ()).astype(np.float64) for feeds in samples]
-    energy = sum(float((out**2).sum()) for out in exact) or 1.0
+    exact = [floating(network.run(feeds, ())) for feeds in samples]
+    energies = {name: sum(float((out[name] ** 2).sum()) for out in exact) or 1.0 for name in exact[0]}
     found = {}
 
     def alone(layer: str) -> dict[str, float]:
-        outputs = (network.run(feeds, (layer,)) for feeds in samples)
-        return {"error": sum(float(((a - b) ** 2).sum()) for a, b in zip(outputs, exact, strict=True)) / energy}
+        errors = dict.fromkeys(energies, 0.0)
+        for feeds, want in zip(samples, exact, strict=True):
+            got = network.run(feeds, (layer,))
+            for name in errors:
+                errors[name] += float(((got[name] - want[name]) ** 2).sum())
+        return {"error": max(error / energies[name] for name, error in errors.items())}
 
     for number, layer in enumerate(network.layers):
         found[layer.name] = recall.of(f"{layer.name} alone", partial(alone, layer.name))["error"]
         if progress:
             progress(number + 1, len(network.layers))
     return found
+
+
+def floating(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of which an energy can be taken, in FP64; where there are class indices alone, those."""
+    chosen = {name: array for name, array in outputs.items() if array.dtype.kind == "f"} or dict(outputs)
+    return {name: array.astype(np.float64) for name, array in chosen.items()}
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:

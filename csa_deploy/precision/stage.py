@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
+from csa_deploy.precision.int8_graph import write_int8
 from csa_deploy.precision.int8_stage import (
     Calibrated,
     calibrated,
     check_overlap,
+    forget_unfinished,
     int8_key,
     needs_calibration,
     require_calibration,
-    write_int8,
 )
+from csa_deploy.precision.phases import Phases
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def run(context: Context) -> StageOutput:
     config = context.config
     optimized = context.floating()
     model = load_model(context.path(optimized["graph"]), full_check=False)
-    calibration = calibrated(context, model) if needs_calibration(config) else None
+    phases = Phases(context.progress)
+    calibration = calibrated(context, model, phases) if needs_calibration(config) else None
     output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})
     for precision in config.precision:
         if precision == "fp32":
@@ -65,9 +68,10 @@ def run(context: Context) -> StageOutput:
             _write_fp16(context, model, calibration, output)
         else:
             assert calibration is not None
-            write_int8(context, model, calibration, output)
+            write_int8(context, model, calibration, phases, output)
     if calibration is not None:
         calibration.describe(context, output)
+        forget_unfinished(context)
     output.record["summary"] = _summary(output.record["precisions"])
     return output
 

@@ -50,14 +50,15 @@ class Switchable:
         )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
         self._session = open_session(_with_switches(model, self.layers, thresholds, adjustments), threads)
-        self._output = self._session.get_outputs()[0].name
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
 
-    def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> np.ndarray:
-        """The first output with the named layers in INT8."""
+    def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> dict[str, np.ndarray]:
+        """All outputs with the named layers in INT8."""
         switches = np.zeros(len(self.layers), np.bool_)
         for name in int8:
             switches[self._index[name]] = True
-        return np.asarray(self._session.run([self._output], {**feeds, _SWITCHES: switches})[0])
+        found = self._session.run(self.outputs, {**feeds, _SWITCHES: switches})
+        return {name: np.asarray(array) for name, array in zip(self.outputs, found, strict=True)}
 
 
 def _with_switches(
@@ -101,7 +102,7 @@ def _int8_form(
     form, made = onnx.NodeProto(), []
     form.CopyFrom(node)
     for position, tensor in layer.activations.items():
-        stem = f"{node.name}_{position}"
+        stem = f"{_SWITCHES}_{node.name}_{position}"
         scale = numpy_helper.from_array(np.asarray(thresholds[tensor] / LEVELS, np.float32), f"{stem}_scale")
         graph.initializer.append(scale)
         constants = [scale.name, f"{_SWITCHES}_zero"]
@@ -111,10 +112,10 @@ def _int8_form(
     if layer.weight:
         exact = numpy_helper.to_array(weights[layer.weight])
         rounded = adjustments.weight(layer.weight, exact, layer.axis).dequantized()
-        graph.initializer.append(numpy_helper.from_array(rounded, f"{node.name}_weight"))
-        form.input[1] = f"{node.name}_weight"
+        graph.initializer.append(numpy_helper.from_array(rounded, f"{_SWITCHES}_{node.name}_weight"))
+        form.input[1] = f"{_SWITCHES}_{node.name}_weight"
     if layer.name in adjustments.biases:
-        bias = numpy_helper.from_array(adjustments.biases[layer.name], f"{node.name}_bias")
+        bias = numpy_helper.from_array(adjustments.biases[layer.name], f"{_SWITCHES}_{node.name}_bias")
         graph.initializer.append(bias)
         form.input[2:] = [bias.name]
     return [*made, form]

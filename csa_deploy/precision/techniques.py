@@ -1,12 +1,13 @@
 """Techniques that need no retraining, each kept where it is better on calibration images that it was not fitted to.
 
 Better means by more than chance: the gain in dB is taken image by image, and its mean has to be twice its standard
-error.
+error. With several outputs it is the worst output of an image that has to gain, as it is the one that breaks a budget.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +22,12 @@ from csa_deploy.precision.calibration import Statistics
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.sensitivity import floating
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
+from csa_deploy.verify.summary import snr
 
+_LOG = logging.getLogger(__name__)
 BETTER = 0.1
 """dB of signal-to-noise ratio that a technique has to bring in the mean over images."""
 _STANDARD_ERRORS = 2.0
@@ -73,9 +77,9 @@ class Finding:
     Attributes:
         used: whether it is.
         reason: what it found to do, or why it was not tried.
-        snr_db_without: signal-to-noise ratio of the output with all layers in INT8, without it.
+        snr_db_without: signal-to-noise ratio of the worst output with all layers in INT8, without it.
         snr_db_with: with it; None where it was not tried.
-        gain_db: mean over images of what each image gains.
+        gain_db: mean over images of what each image gains at its worst output.
         gain_error_db: standard error of that mean; None for a single image.
         images: number of images that all this was measured on.
     """
@@ -95,20 +99,26 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Errors:
-    """Energies of the outputs and of their errors by image."""
+    """Energies of the outputs and of their errors, (outputs, images)."""
 
     signal: np.ndarray
     noise: np.ndarray
 
     @property
     def snr_db(self) -> float:
-        noise, signal = float(self.noise.sum()), float(self.signal.sum())
-        return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+        return min(
+            snr(float(s), float(n)) for s, n in zip(self.signal.sum(axis=1), self.noise.sum(axis=1), strict=True)
+        )
 
     def gains(self, better: _Errors) -> np.ndarray:
-        """dB by image of another one over this one."""
-        smallest = np.finfo(np.float32).eps ** 2 * self.signal + np.finfo(np.float64).tiny
-        return np.asarray(10 * np.log10(np.maximum(self.noise, smallest) / np.maximum(better.noise, smallest)))
+        """dB of another one over this one by image, each at its worst output."""
+        return better._worst() - self._worst()
+
+    def _worst(self) -> np.ndarray:
+        tiny = np.finfo(np.float64).tiny
+        smallest = np.finfo(np.float32).eps ** 2 * self.signal + tiny
+        ratios = np.maximum(self.signal, tiny) / np.maximum(self.noise, smallest)
+        return np.asarray(10 * np.log10(ratios)).min(axis=0)
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ class Workshop:
         half_scales: whether scales must be representable in FP16.
         seed: of every draw.
         threads: of ONNX Runtime.
-        progress: called with (done, total) of a part.
+        progress: of a technique by its name, in words.
     """
 
     fitted: Sequence[Feeds]
@@ -133,7 +143,7 @@ class Workshop:
     half_scales: bool
     seed: int = 0
     threads: int | None = None
-    progress: Progress | None = None
+    progress: Callable[[str], Progress | None] = lambda technique: None
 
 
 def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tuple[Plan, dict[str, Finding]]:
@@ -147,13 +157,16 @@ def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tup
         return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
     without = _errors(plan, workshop)
     for name in (name for name in TECHNIQUES if name in wanted):
-        candidate, reason = TECHNIQUES[name](plan, workshop)
-        if candidate is None:
-            findings[name] = Finding(False, reason)
+        try:
+            candidate, reason = TECHNIQUES[name](plan, workshop)
+            with_ = _errors(candidate, workshop) if candidate else without
+        except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
+            findings[name] = Finding(False, f"it failed: {type(error).__name__}: {error}")
+            _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
+            _LOG.debug("the technique's failure", exc_info=error)
             continue
-        with_ = _errors(candidate, workshop)
-        findings[name] = _judged(without, with_, reason)
-        if findings[name].used:
+        findings[name] = _judged(without, with_, reason) if candidate else Finding(False, reason)
+        if candidate and findings[name].used:
             plan, without = candidate, with_
     return plan, findings
 
@@ -164,12 +177,18 @@ def _errors(plan: Plan, workshop: Workshop) -> _Errors:
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
     for feeds in workshop.held:
-        exact = network.run(feeds, ()).astype(np.float64)
-        error = network.run(feeds, names) - exact
-        others = tuple(range(1, exact.ndim))
-        signal.append((exact**2).sum(axis=others))
-        noise.append((error**2).sum(axis=others))
-    return _Errors(np.concatenate(signal), np.concatenate(noise))
+        batch = len(next(iter(feeds.values())))
+        exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
+        signal.append([_energies(array, batch) for array in exact.values()])
+        noise.append([_energies(got[name] - array, batch) for name, array in exact.items()])
+    return _Errors(np.concatenate(signal, axis=1), np.concatenate(noise, axis=1))
+
+
+def _energies(array: np.ndarray, batch: int) -> np.ndarray:
+    """Sum of squares by image; what has no axis of images is shared among them."""
+    if array.ndim and len(array) == batch:
+        return np.asarray((array.reshape(batch, -1) ** 2).sum(axis=1))
+    return np.full(batch, float((array**2).sum()) / batch)
 
 
 def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:
@@ -215,7 +234,7 @@ def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
         half_scales=workshop.half_scales,
         seed=workshop.seed,
         threads=workshop.threads,
-        progress=workshop.progress,
+        progress=workshop.progress("weight rounding"),
     )
     every = {(layer.weight, layer.axis) for layer in plan.placement.layers if layer.weight}
     if not weights:
@@ -227,7 +246,7 @@ def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
 
 def _bias_correction(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
     samples = workshop.fitted
-    progress = workshop.progress
+    progress = workshop.progress("bias correction")
     biases = corrected_biases(
         plan.model,
         plan.placement,

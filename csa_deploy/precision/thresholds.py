@@ -5,7 +5,9 @@ All are symmetric: the threshold T maps to 127, the scale is T / 127.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,7 +18,7 @@ Method = Literal["minmax", "entropy", "entropy-published", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 LEVELS = 127
-PERCENTILE = 99.99
+PERCENTILE = Fraction(9999, 100)
 _GROUPS = 128  # values that the magnitude of an INT8 number takes
 _STRIDE = 4  # bins between two candidates of the entropy method
 _LARGEST_CLIPPED = 0.01  # share of the values that the entropy method may clip
@@ -38,9 +40,9 @@ def minmax(histogram: Histogram) -> float:
 
 
 def percentile(histogram: Histogram) -> float:
-    """The value that 99.99 % of the values do not exceed."""
+    """The upper edge of the bin in which the value lies that 99.99 % of the values do not exceed."""
     cumulated = np.cumsum(histogram.counts)
-    wanted = PERCENTILE / 100 * cumulated[-1]
+    wanted = math.ceil(PERCENTILE * int(cumulated[-1]) / 100)
     return float((np.searchsorted(cumulated, wanted) + 1) * histogram.width)
 
 
@@ -64,7 +66,8 @@ def published_entropy(histogram: Histogram) -> float:
     implement: P is the histogram up to the threshold with all that lies beyond in its last bin, Q is the histogram up
     to the threshold with each of 128 groups of bins spread evenly over those of its bins that P fills. The threshold
     is the centre of the bin that follows. There it is 2,048 bins and every number of them, here 2,048 to 4,096 and
-    every fourth.
+    every fourth. The slides do not say which group a bin belongs to where the bins are no multiple of 128; NVIDIA's
+    open code (pytorch-quantization) puts bin j of i into group floor(128 j / i), and so does this.
     """
     counts = histogram.counts.astype(np.float64)
     return (_smallest_divergence(histogram, counts, 1.0) + 0.5) * histogram.width
@@ -75,7 +78,7 @@ def _smallest_divergence(histogram: Histogram, counts: np.ndarray, most_clipped:
 
     With cumulated sums one candidate costs 128 steps, whatever its number of bins.
     """
-    used = int(np.ceil(histogram.amax / histogram.width))
+    used = int(histogram.amax / histogram.width) + 1  # the bin that the largest value lies in is the last
     if used <= _GROUPS or not counts.any():
         return used
     total = counts.sum()
@@ -85,7 +88,7 @@ def _smallest_divergence(histogram: Histogram, counts: np.ndarray, most_clipped:
     sums, filled = _cumulated(counts), _cumulated((counts > 0).astype(np.float64))
     information = _cumulated(counts * np.log(np.where(counts > 0, counts, 1.0)))
     last, beyond = counts[ends - 1], total - sums[ends]
-    edges = (np.arange(_GROUPS + 1)[None, :] * ends[:, None]) // _GROUPS
+    edges = -(-np.arange(_GROUPS + 1)[None, :] * ends[:, None] // _GROUPS)  # group g begins at ceil(g i / 128)
     in_group, bins = np.diff(sums[edges], axis=1), np.diff(filled[edges], axis=1)
     in_last = last + beyond
     bins[:, -1] += (last == 0) & (beyond > 0)
@@ -103,7 +106,7 @@ def _smallest_divergence(histogram: Histogram, counts: np.ndarray, most_clipped:
 def mse(histogram: Histogram) -> float:
     """The threshold with the smallest mean squared error of rounding and clipping."""
     kept = np.flatnonzero(histogram.counts)
-    values, weights = histogram.centres[kept], histogram.counts[kept].astype(np.float64)
+    values, weights = np.minimum(histogram.centres[kept], histogram.amax), histogram.counts[kept].astype(np.float64)
     best, best_error = histogram.amax, np.inf
     for candidate in histogram.amax * np.linspace(1.0, _SMALLEST, _CANDIDATES):
         scale = candidate / LEVELS

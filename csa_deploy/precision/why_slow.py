@@ -95,7 +95,7 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
         elif node.op_type in GATES:
             found += _gate(node, device)
         elif node.op_type == "Add":
-            found += _half_addition(node, device)
+            found += _float_skip(node, device)
     return Diagnosis(tuple(sorted(found, key=lambda f: (-f.seconds, f.node))), layers, int8, device.name)
 
 
@@ -175,17 +175,21 @@ def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
     )
 
 
-def _half_addition(node: ir.Node, device: Device) -> Iterator[Finding]:
-    """An addition of two activations of which one alone was rounded to INT8: that rounding buys nothing."""
+def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
+    """An addition that an INT8 layer takes in, and whose other branch it has to read in floating point."""
     branches = [v for v in node.inputs if v is not None and v.producer() is not None]
-    rounded = [v for v in branches if _is_dequantized(v)]
-    if len(branches) == 2 and len(rounded) == 1:
-        yield Finding(
-            "addition with one branch in INT8: it computes in floating point",
-            str(node.name),
-            3 * _values(node.outputs[0]) / device.bandwidth,
-            "quantize both branches or none",
-        )
+    if len(branches) != 2 or any(map(_is_dequantized, branches)):
+        return
+    for branch, skip in (branches, branches[::-1]):
+        maker = branch.producer()
+        if maker is not None and maker.op_type in _WEIGHTED and not _float_inputs(maker) and len(branch.uses()) == 1:
+            yield Finding(
+                "addition behind an INT8 layer with its skip branch in floating point",
+                str(node.name),
+                _values(skip) / device.bandwidth,  # a byte more of each value than INT8 has
+                "quantize the skip branch alone; a pair on what the layer makes would round for nothing",
+            )
+            return
 
 
 def _values(value: ir.Value) -> int:

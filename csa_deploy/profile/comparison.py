@@ -1,4 +1,4 @@
-"""Faster, slower or no difference: a ratio of two series of latencies with its interval, and gates that rest on it."""
+"""Faster, slower or no difference shown: a ratio of two series of latencies with its interval."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from csa_deploy.profile.statistics import CONFIDENCE, ENOUGH_FOR_INTERVAL, enough_for, interval_bounds, resamples
+from csa_deploy.profile.statistics import CONFIDENCE, OUTSIDE, quantile_levels, too_short
 
 MINIMUM_EFFECT = 0.02
-Outcome = Literal["faster", "slower", "no difference"]
+DIGITS = 5  # of a ratio
+Outcome = Literal["faster", "slower", "no difference shown"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Ratio:
         b_ms: latency of B.
         ratio: ``b_ms / a_ms``.
         low: lower end of the ratio's interval.
-        high: upper end.
+        high: upper end; None where so few samples have none.
         confidence: of the interval.
         minimum_effect: smallest relative change that counts.
     """
@@ -34,18 +35,19 @@ class Ratio:
     b_ms: float
     ratio: float
     low: float
-    high: float
+    high: float | None
     confidence: float
     minimum_effect: float
 
     @property
     def outcome(self) -> Outcome:
         """``slower`` or ``faster`` when the interval excludes 1 and the change is at least the minimum effect."""
-        if self.low > 1 and self.ratio >= 1 + self.minimum_effect:
+        most = 1 + self.minimum_effect  # rounded as the ratio is, so that what exactly meets it counts
+        if self.low > 1 and self.ratio >= round(most, DIGITS):
             return "slower"
-        if self.high < 1 and self.ratio <= 1 / (1 + self.minimum_effect):
+        if self.high is not None and self.high < 1 and self.ratio <= round(1 / most, DIGITS):
             return "faster"
-        return "no difference"
+        return "no difference shown"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the outcome."""
@@ -58,28 +60,29 @@ def compare_samples(
     *,
     percentile: float = 50.0,
     minimum_effect: float = MINIMUM_EFFECT,
-    seed: int = 0,
 ) -> Ratio | None:
     """Compare two series of latencies (milliseconds, in the order in which they were measured).
 
     Returns:
-        The ratio, or None when a series has too few samples for the percentile or for an interval.
+        The ratio, or None when a series has too few samples for an interval; :func:`too_short` says how many it needs.
     """
-    a, b = np.asarray(a_ms, dtype=np.float64), np.asarray(b_ms, dtype=np.float64)
-    if min(len(a), len(b)) < max(enough_for(percentile), ENOUGH_FOR_INTERVAL):
+    if too_short(a_ms, percentile) or too_short(b_ms, percentile):
         return None
-    drawn = np.percentile(resamples(b, seed + 1), percentile, axis=1) / np.percentile(
-        resamples(a, seed), percentile, axis=1
-    )
-    low, high = np.percentile(drawn, interval_bounds())
+    a, b = np.asarray(a_ms, dtype=np.float64), np.asarray(b_ms, dtype=np.float64)
+    (a_low, a_high), (b_low, b_high) = quantile_levels(a, percentile), quantile_levels(b, percentile)
+    with np.errstate(divide="ignore"):  # what nothing bounds from below leaves an infinite ratio
+        lowest, highest = np.divide.outer(b_low, a_high), np.divide.outer(b_high, a_low)
+    # All pairs of levels are equally likely.
+    low = np.quantile(lowest, OUTSIDE, method="lower")
+    high = np.quantile(highest, 1 - OUTSIDE, method="higher")
     value_a, value_b = float(np.percentile(a, percentile)), float(np.percentile(b, percentile))
     return Ratio(
         percentile=percentile,
-        a_ms=round(value_a, 4),
-        b_ms=round(value_b, 4),
-        ratio=round(value_b / value_a, 5),
-        low=round(float(low), 5),
-        high=round(float(high), 5),
+        a_ms=round(value_a, 6),
+        b_ms=round(value_b, 6),
+        ratio=round(value_b / value_a, DIGITS),
+        low=round(float(low), DIGITS),
+        high=round(float(high), DIGITS) if np.isfinite(high) else None,
         confidence=CONFIDENCE,
         minimum_effect=minimum_effect,
     )

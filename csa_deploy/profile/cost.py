@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +11,10 @@ from typing import Any
 import onnx_ir as ir
 
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
 
-SCOPES = "pkg.torch.onnx.name_scopes"
 # These move or rename data: no arithmetic.
 MOVES = {"Reshape", "Transpose", "Flatten", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity", "Cast"}
 HIDDEN = ("Constant",)
@@ -241,9 +240,4 @@ def _alive(graph: ir.Graph, nodes: list[ir.Node]) -> int | None:
 
 
 def _module(node: ir.Node) -> str:
-    try:
-        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-    except (ValueError, SyntaxError):
-        return ""
-    named = [scope for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
-    return str(named[-1]) if named else ""
+    return innermost_module(node.metadata_props.get(SCOPES, ""))

@@ -1,25 +1,23 @@
 """Latency and memory limits, and the stored baseline, as gates that know noise.
 
 A limit fails when the whole interval of the measured percentile lies above it, passes when the whole interval lies
-below and the series is long enough to have shown slower inferences, and is undecided else. A baseline fails when
+below, and is undecided else; an interval without upper end passes nothing. A baseline fails when
 :func:`csa_deploy.profile.comparison.compare_samples` says ``slower``. Too few samples for an interval decide nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from csa_deploy import units
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.profile.statistics import CONFIDENCE, ENOUGH_FOR_INTERVAL, enough_for
+from csa_deploy.profile.statistics import too_short
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
-# A bootstrap of a percentile rests on the samples beyond it; with fewer than ten its interval is too short.
-BEYOND = 10
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"
 
@@ -33,8 +31,8 @@ class Gate:
         quantity: what is limited.
         bound: the limit, or the slow-down from which on a baseline fails, as a share.
         value: what was measured, or the ratio to the baseline.
-        low: lower end of its interval; equal to ``value`` where it has none.
-        high: upper end.
+        low: lower end of its interval, None where it has none; of what is exact the value itself.
+        high: upper end, in the same way.
         verdict: ``pass``, ``fail``, ``undecided`` or ``not measured``.
         reason: why it is undecided or not measured; what a baseline's samples are.
     """
@@ -81,14 +79,6 @@ def _exact(label: str, quantity: str, bound: float, value: float | None) -> Gate
     return Gate(label, quantity, bound, value, value, value, "pass" if value <= bound else "fail")
 
 
-def enough_to_pass(percentile: float) -> int:
-    """Samples of which, were the percentile above a limit, all would lie below it with less than 1 % chance.
-
-    Wilks (1941), Annals of Mathematical Statistics 12, for independent samples; neighbours that are alike need more.
-    """
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(percentile / 100))
-
-
 def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, Any] | None) -> Gate:
     if summary is None:
         return Gate(label, quantity, bound, None, None, None, "not measured", f"'{label}' did not run here")
@@ -99,21 +89,13 @@ def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, A
     if value is None:
         need = summary["too_few"][key]
         return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
-    if summary["intervals_ms"][key] is None:
-        reason = f"only {ENOUGH_FOR_INTERVAL} timed inferences or more give an interval"
-        return Gate(label, quantity, bound, value, value, value, "undecided", reason)
-    low, high = summary["intervals_ms"][key]
-    need = enough_to_pass(PERCENTILE_OF[quantity])
-    if high <= bound and len(summary["samples_ms"]) < need:
-        reason = (
-            f"below the limit, but only {need} timed inferences leave less than 1 % chance of an unseen slower tail"
-        )
-        return Gate(label, quantity, bound, value, low, high, "undecided", reason)
-    if high <= bound:
+    low, high = summary["intervals_ms"][key] or (None, None)
+    if high is not None and high <= bound:
         return Gate(label, quantity, bound, value, low, high, "pass")
-    if low > bound:
+    if low is not None and low > bound:
         return Gate(label, quantity, bound, value, low, high, "fail")
-    return Gate(label, quantity, bound, value, low, high, "undecided", "the limit lies inside the interval")
+    reason = too_short(summary["samples_ms"], PERCENTILE_OF[quantity]) or "the limit lies inside the interval"
+    return Gate(label, quantity, bound, value, low, high, "undecided", reason)
 
 
 def baseline_gates(
@@ -140,26 +122,28 @@ def baseline_gates(
             reason = (reasons or {}).get(label) or f"the baseline has no '{label}'"
             found.append(Gate(label, "baseline", minimum_effect, None, None, None, "not measured", reason))
             continue
-        a, b = older["samples_ms"], summary["samples_ms"]
-        for percentile in BASELINE_PERCENTILES:
-            if percentile > 50 and min(len(a), len(b)) < BEYOND * enough_for(percentile):
-                continue
-            name = f"p{percentile:g} against baseline"
-            ratio = compare_samples(a, b, percentile=percentile, minimum_effect=minimum_effect)
-            if ratio is None:
-                found.append(Gate(label, name, minimum_effect, None, None, None, "not measured", _too_few(a, b)))
-                continue
-            verdict = "fail" if ratio.outcome == "slower" else "pass"
-            found.append(Gate(label, name, minimum_effect, ratio.ratio, ratio.low, ratio.high, verdict, how))
+        found += _against(label, older["samples_ms"], summary["samples_ms"], minimum_effect, how)
     return found
 
 
-def _too_few(older: Sequence[float], newer: Sequence[float]) -> str:
-    """Why two series are not compared."""
-    return (
-        f"needs {ENOUGH_FOR_INTERVAL} timed inferences of each, there are {len(older)} of the baseline "
-        f"and {len(newer)} of this run"
-    )
+def _against(label: str, older: Sequence[float], newer: Sequence[float], effect: float, how: str) -> list[Gate]:
+    found = []
+    for percentile in BASELINE_PERCENTILES:
+        name = f"p{percentile:g} against baseline"
+        ratio = compare_samples(older, newer, percentile=percentile, minimum_effect=effect)
+        if ratio is not None:
+            verdict = "fail" if ratio.outcome == "slower" else "pass"
+            found.append(Gate(label, name, effect, ratio.ratio, ratio.low, ratio.high, verdict, how))
+        elif percentile == 50:  # a tail is compared where there are enough samples
+            reason = why_not_compared(older, newer, percentile, ("the baseline", "this run"))
+            found.append(Gate(label, name, effect, None, None, None, "not measured", reason))
+    return found
+
+
+def why_not_compared(older: Sequence[float], newer: Sequence[float], percentile: float, names: tuple[str, str]) -> str:
+    """Which of two series is too short for a ratio at a percentile, and why."""
+    sides = zip(names, (too_short(series, percentile) for series in (older, newer)), strict=True)
+    return "; ".join(f"{name}: {reason}" for name, reason in sides if reason)
 
 
 def failure(gates: list[Gate]) -> PerformanceGateError | None:
@@ -168,16 +152,16 @@ def failure(gates: list[Gate]) -> PerformanceGateError | None:
         if gate.verdict != "fail":
             continue
         if "baseline" in gate.quantity:
-            assert gate.value is not None and gate.low is not None and gate.high is not None
+            assert gate.value is not None
+            between = units.span(gate.low, gate.high, units.slowdown)
             return PerformanceGateError(
-                f"profile: {gate.label}: {100 * (gate.value - 1):.1f} % slower than the baseline at "
-                f"{gate.quantity.split()[0]} (99 % interval {100 * (gate.low - 1):+.1f} to {100 * (gate.high - 1):+.1f}"
-                f" %), the limit is {100 * gate.bound:g} %",
+                f"profile: {gate.label}: {units.slowdown(gate.value)} % against the baseline at "
+                f"{gate.quantity.split()[0]} (99 % interval {between} %), the limit is {100 * gate.bound:g} %",
                 fix="find the cause with `csa-deploy compare`, or accept the run as the new baseline",
             )
         return PerformanceGateError(
-            f"profile: {gate.label}: {gate.quantity} is {gate.value:g} (interval {gate.low:g} to {gate.high:g}), "
-            f"the limit is {gate.bound:g}",
+            f"profile: {gate.label}: {gate.quantity} is {gate.value:.9g} (interval "
+            f"{units.span(gate.low, gate.high)}), the limit is {gate.bound:.9g}",
             fix="see the report for the layers that cost most, or change --limit",
         )
     return None

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.profile.comparison import MINIMUM_EFFECT, compare_samples
-from csa_deploy.profile.gates import BEYOND
-from csa_deploy.profile.statistics import ENOUGH_FOR_INTERVAL
+from csa_deploy.profile.gates import why_not_compared
 from csa_deploy.profile.stored import StoredRun, differences
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -94,13 +93,11 @@ def _result(
     rows, not_compared = [], [{"what": label, "reason": reason} for label, reason in lacking.items()]
     for label, (a_ms, b_ms) in samples.items():
         for percentile in PERCENTILES:
-            need = ENOUGH_FOR_INTERVAL if percentile == 50 else round(BEYOND * 100 / (100 - percentile))
-            if min(len(a_ms), len(b_ms)) < need:
-                reason = f"an interval needs {need} samples, there are {min(len(a_ms), len(b_ms))}"
+            ratio = compare_samples(a_ms, b_ms, percentile=percentile, minimum_effect=minimum_effect)
+            if ratio is None:
+                reason = why_not_compared(a_ms, b_ms, percentile, ("A", "B"))
                 not_compared.append({"what": f"{label} p{percentile:g}", "reason": reason})
                 continue
-            ratio = compare_samples(a_ms, b_ms, percentile=percentile, minimum_effect=minimum_effect)
-            assert ratio is not None
             rows.append({"label": label, **ratio.to_json()})
     return {
         "schema_version": 1,

@@ -107,7 +107,7 @@ def contract(context: Context) -> dict[str, Any]:
         "warmup_on_device": f"each of at least {WARM_MS:g} ms, for the clocks to rise; one before every block as well",
         "iterations": config.iterations if config.seconds is None else None,
         "seconds": config.seconds,
-        "batch": config.batch,
+        "batch": context.batch,
         "threads": config.threads or "one per core",
         "streams": 1,
         "spin_wait": "ONNX Runtime: off, as several networks are timed in one process; CUDA: the driver's own choice",
@@ -116,7 +116,7 @@ def contract(context: Context) -> dict[str, Any]:
         "telemetry": "read around each block, outside the timed region",
         "inputs": f"standard normal, seed {config.seed}",
         "percentiles": "only where at least one sample lies above; no sample is dropped",
-        "interval": "99 %, moving-block bootstrap, blocks of a tenth of the series, 1000 resamples",
+        "interval": "99 %, order statistics of as many independent samples as the correlated series is worth",
         "csa_deploy": __version__,
     }
 
@@ -159,8 +159,7 @@ def _memory(
             found[label]["activations_mib"] = memory["context_bytes"]
             found[label]["peak_mib"] = memory["peak_bytes"]
     return {
-        label: {name: round(size / MIB, 3) for name, size in sizes.items() if size is not None}
-        for label, sizes in found.items()
+        label: {name: size / MIB for name, size in sizes.items() if size is not None} for label, sizes in found.items()
     }
 
 

@@ -83,7 +83,7 @@ def sweep(
     """
     if source.kind == "onnx":
         raise UsageError(f"{source.spec}: an ONNX file has one batch and size", fix="sweep the PyTorch network instead")
-    asked = [("batch", batch, None) for batch in batches] + [("side", config.batch, side) for side in sides]
+    asked = [("batch", batch, None) for batch in batches] + [("side", config.batch or 1, side) for side in sides]
     rows = []
     timed: dict[tuple[int | None, ...], Timed] = {}
     for done, (kind, batch, side) in enumerate(asked):

@@ -86,9 +86,7 @@ def kept_repairs(record: dict[str, Any]) -> list[str]:
 
 def _feeds(context: Context) -> tuple[list[Arrays], str]:
     """Inputs to compare on, and what they are: samples of the data where there are any, else random ones."""
-    inputs = context.workspace.record("export")["inputs"]
-    shapes = {value["name"]: tuple(value["shape"]) for value in inputs}
-    batch = context.config.batch
+    sampling, batch = context.sampling, context.sampling.batch or 1
     if context.data_spec is not None:
         try:
             dataset = context.dataset(context.preprocessing, limit=_REAL * batch)
@@ -96,10 +94,11 @@ def _feeds(context: Context) -> tuple[list[Arrays], str]:
             _LOG.info("FP16 is compared on random inputs: %s", error.message)
         else:
             assert dataset is not None
-            feeds = [b.feed(shapes) for b in dataset.batches(batch) if len(b) == batch]
+            feeds = [sampling.network(b.feed(sampling.shapes)) for b in dataset.batches(batch) if len(b) == batch]
             if feeds:
                 return feeds, f"{len(feeds) * batch} samples of {dataset.name}"
-    dtypes = {value["name"]: value["dtype"] for value in inputs}
+    inputs = context.workspace.record("export")["inputs"]
+    shapes, dtypes = {v["name"]: tuple(v["shape"]) for v in inputs}, {v["name"]: v["dtype"] for v in inputs}
     feeds = [random_feeds(shapes, dtypes, context.config.seed + number) for number in range(_RANDOM)]
     return feeds, "random inputs"
 

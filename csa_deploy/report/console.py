@@ -103,8 +103,7 @@ def table(data: dict[str, Any]) -> Table:
     title = data["network"]
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
-    batch = data["config"].get("batch", 1)
-    title += f"; work and time per inference of batch {batch}"
+    title += f"; work and time per inference of batch {data['batch']}"
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)

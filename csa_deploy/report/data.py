@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from csa_deploy import __version__
@@ -36,6 +37,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "network": workspace.manifest["config"].get("network", workspace.root.name),
         "workspace": str(workspace.root),
         "config": workspace.manifest["config"],
+        "batch": records.get("export", {}).get("batch", 1),
         "verdict": verdict(passed, order, records, measurements),
         "stages": [_stage(workspace, name, records, measurements) for name in order],
         "rows": rows(records, measurements),
@@ -49,6 +51,18 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "sweep": sweep(workspace),
         "history": history(workspace),
     }
+
+
+def outcome(workspace: Workspace, names: Sequence[str]) -> dict[str, Any]:
+    """What a verb that ran the named stages has to say to a machine: :func:`collect` without what is for the page, and
+    of the records and measurements those of the named stages.
+    """
+    data = collect(workspace)
+    kept = ("csa_deploy", "network", "workspace", "config", "verdict", "stages", "rows", "not_measured")
+    found = {key: data[key] for key in ("schema_version", *kept)}
+    for part in ("records", "measurements"):
+        found[part] = {name: value for name, value in data[part].items() if name in names}
+    return found
 
 
 def _stage(workspace: Workspace, name: str, records: dict[str, Any], measurements: dict[str, Any]) -> dict[str, Any]:

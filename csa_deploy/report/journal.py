@@ -38,11 +38,11 @@ class Journal:
         self._write(stage, None, None)
         self.inner.started(stage)
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
+    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
         """A stage advances."""
         if time.time() - self._written >= EVERY_SECONDS:
             self._write(stage, done, total)
-        self.inner.progress(stage, done, total)
+        self.inner.progress(stage, done, total, *filter(None, [part]))
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
         """A stage ended."""

@@ -10,7 +10,7 @@ from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
 from csa_deploy.report.missing import by_reason
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
-ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference": "no difference"}
+ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference shown": "no difference shown"}
 
 
 def summary(data: dict[str, Any]) -> str:
@@ -27,7 +27,7 @@ def summary(data: dict[str, Any]) -> str:
         lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
         lines += ["", "</details>"]
     where = "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this"
-    lines += ["", f"Work and time are per inference of batch {data['config'].get('batch', 1)}; {where}."]
+    lines += ["", f"Work and time are per inference of batch {data['batch']}; {where}."]
     return "\n".join(lines)
 
 
@@ -49,7 +49,7 @@ def _latency(data: dict[str, Any]) -> list[str]:
             f"p{r['percentile']:g}",
             f"{r['a_ms']:.3f} ms",
             f"{r['b_ms']:.3f} ms",
-            f"{100 * (r['ratio'] - 1):+.1f} % ({100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f})",
+            f"{units.slowdown(r['ratio'])} % ({units.span(r['low'], r['high'], units.slowdown)})",
             ARROW[r["outcome"]],
         )
         for r in data["rows"]

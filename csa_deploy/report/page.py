@@ -41,6 +41,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
     units.percent,
     units.scientific,
     units.size,
+    units.span,
     units.thousands,
 )
 
@@ -80,6 +81,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         d=data,
         pictures=pictures,
         views=views,
+        slowdown=units.slowdown,
         tiles=tiles(data),
         reference=reference_of(data["records"].get("verify")),
         missing=by_reason(data["not_measured"]),

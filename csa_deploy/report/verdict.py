@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from csa_deploy import units
 from csa_deploy.report.labels import rank, reference_of
 
 GATE_OF = {"verify": "accuracy", "profile": "latency and memory"}
@@ -70,7 +71,7 @@ def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:
         text += "" if word_of(gate) == gate["verdict"] else f": {word_of(gate)}"
     else:
         text += f"at most {gate['bound']:g}"
-        text += "" if gate["value"] is None else f": {gate['value']:g} ({gate['low']:g} to {gate['high']:g})"
+        text += "" if gate["value"] is None else f": {gate['value']:g} ({units.span(gate['low'], gate['high'])})"
     if gate["reason"]:
         text += f": {gate['reason']}"
     evidence = measured_by.get(gate["label"], "")
@@ -84,8 +85,8 @@ def against_baseline(gate: dict[str, Any]) -> str:
     allowed = f"allowed {100 * gate['bound']:g} %"
     if gate["value"] is None:
         return allowed
-    value, low, high = (f"{100 * (gate[key] - 1):+.1f}" for key in ("value", "low", "high"))
-    return f"{value} % (99 % interval {low} to {high} %), {allowed}"
+    between = units.span(gate["low"], gate["high"], units.slowdown)
+    return f"{units.slowdown(gate['value'])} % (99 % interval {between} %), {allowed}"
 
 
 def word_of(gate: dict[str, Any]) -> str:
@@ -95,9 +96,10 @@ def word_of(gate: dict[str, Any]) -> str:
     did not fail, but did not show that it is within it either: ``no difference shown``, or ``undecided`` where a
     slow-down is shown and its size is not.
     """
-    open_ended = "baseline" in gate["quantity"] and gate["verdict"] == "pass" and gate["high"] > 1 + gate["bound"]
-    if not open_ended:
+    if "baseline" not in gate["quantity"] or gate["verdict"] != "pass":
         return str(gate["verdict"])
+    if gate["high"] is not None and gate["high"] <= 1 + gate["bound"]:
+        return "pass"
     return "no difference shown" if gate["low"] <= 1 else "undecided"
 
 

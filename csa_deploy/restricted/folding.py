@@ -7,6 +7,7 @@ A node whose inputs are all constant but large is constant too; its values are s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ Array = np.ndarray[Any, Any]
 Attributes = dict[str, Any]
 
 MAX_ELEMENTS = 4096
+
+MAX_BYTES = 1 << 28
+"""Bytes of all values of one graph that are kept; what comes after these is constant, its values are not known."""
 
 _NOT_FOLDED = (
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan "
@@ -152,6 +156,11 @@ _EVALUATORS: dict[str, Callable[..., Array]] = {
 }
 
 
+_BROADCAST = frozenset(
+    "Div Where Mod Pow Sum Add Sub Mul Max Min Equal Less Greater LessOrEqual GreaterOrEqual Xor And Or".split()  # noqa: SIM905
+)
+
+
 def evaluate(op: str, attrs: Attributes, inputs: list[Array], out_elements: int | None) -> Array | None:
     """Value of a node with constant inputs; None when it is not evaluated here.
 
@@ -167,18 +176,24 @@ def evaluate(op: str, attrs: Attributes, inputs: list[Array], out_elements: int 
         return None
     try:
         with np.errstate(all="ignore"):
-            if (_elements(op, inputs) if out_elements is None else out_elements) > MAX_ELEMENTS:
+            if max(_elements(op, inputs), out_elements or 0) > MAX_ELEMENTS:  # what is declared may be too little
                 return None
             value = evaluator(attrs, *inputs)
-    except (ValueError, IndexError, TypeError, KeyError, OverflowError):
+    except Exception:
         return None  # an ill-formed node is judged by the mapping, not here
     return value if value.size <= MAX_ELEMENTS else None
 
 
 def _elements(op: str, inputs: list[Array]) -> float:
     """Elements that a growing operator makes of its operands, at least; 0 for the others."""
-    if op in ("ConstantOfShape", "Expand"):
-        return float(np.prod(inputs[-1], dtype=np.float64))
+    if op == "ConstantOfShape":
+        return float(np.prod(inputs[0], dtype=np.float64))
+    if op == "Expand":
+        return float(prod(np.broadcast_shapes(inputs[0].shape, tuple(int(dim) for dim in inputs[1]))))
+    if op == "Gather":
+        return float(inputs[0].size * inputs[1].size)
+    if op in _BROADCAST:
+        return float(prod(np.broadcast_shapes(*(array.shape for array in inputs))))
     if op == "Tile":
         return float(np.prod(inputs[1], dtype=np.float64)) * inputs[0].size
     if op == "Range":

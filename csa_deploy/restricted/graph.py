@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -13,6 +12,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from csa_deploy.graph.attributes import attribute_values
+from csa_deploy.graph.limits import MOST_DIMENSIONS
+from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.restricted import folding, reading
 
 Shape = tuple[int | None, ...]
@@ -26,6 +28,7 @@ _DTYPES: dict[int, str] = {
 """Names that differ from ONNX's own in lower case."""
 
 
+@lru_cache(maxsize=256)
 def dtype_name(data_type: int) -> str | None:
     """Name of an ONNX element type (``float32``, ``float16``, ``int8``, ...); None for UNDEFINED or an unknown one."""
     if data_type == TensorProto.UNDEFINED or data_type not in TensorProto.DataType.values():
@@ -173,15 +176,14 @@ class Graph:
 
 
 def attributes(proto: NodeProto) -> dict[str, Any]:
-    """Attributes of a node as Python values; tensors without payload and graphs are left out."""
-    found: dict[str, Any] = {}
-    for attribute in proto.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            if (array := array_of(attribute.t)) is not None:
-                found[attribute.name] = array
-        elif attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            value = helper.get_attribute_value(attribute)
-            found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    """Attributes of a node as Python values; graphs, tensors without payload and what is ill-typed are left out."""
+    found = attribute_values(proto)
+    for name, value in list(found.items()):
+        if isinstance(value, TensorProto):
+            if (array := array_of(value)) is None:
+                del found[name]
+            else:
+                found[name] = array
     return found
 
 
@@ -189,24 +191,18 @@ def array_of(tensor: TensorProto) -> folding.Array | None:
     """Values of a small tensor; None when stripped, external or malformed."""
     if not reading.has_payload(tensor) or tensor.data_type == TensorProto.STRING:
         return None
+    if len(tensor.dims) > MOST_DIMENSIONS:
+        return None
     try:
         array = numpy_helper.to_array(tensor)
-    except (KeyError, ValueError, TypeError):
+    except Exception:  # statements that do not agree with one another fail in many ways
         return None
     return array if array.size <= folding.MAX_ELEMENTS else None
 
 
 def module_path(proto: NodeProto) -> str:
     """Last real module scope in the exporter's metadata: ``stages.0.1`` rather than the operator behind it."""
-    for entry in proto.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            try:
-                scopes = ast.literal_eval(entry.value)
-            except (ValueError, SyntaxError):
-                return ""
-            named = [scope for scope in scopes[:-1] if scope] if isinstance(scopes, list) else []
-            return str(named[-1]) if named else ""
-    return ""
+    return next((innermost_module(entry.value) for entry in proto.metadata_props if entry.key == SCOPES), "")
 
 
 def type_of(value: Value) -> onnx.TypeProto:
@@ -221,7 +217,7 @@ def value_of(info: ValueInfoProto) -> Value:
         return Value(info.name, sequence=info.type.WhichOneof("value") is not None)
     tensor = info.type.tensor_type
     shape: Shape | None = None
-    if tensor.HasField("shape"):
+    if tensor.HasField("shape") and len(tensor.shape.dim) <= MOST_DIMENSIONS:
         shape = tuple(
             dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim
         )

@@ -105,7 +105,9 @@ def _infer_if(inputs: Sequence[Value | None], outputs: Sequence[Value], bodies: 
 def _loop_steps(inputs: Sequence[Value | None]) -> int | None:
     """Trip count of a Loop, which is also how many steps TensorRT stacks; None when it is computed."""
     count = inputs[0] if inputs else None
-    return int(count.data.reshape(-1)[0]) if count is not None and count.data is not None and count.data.size else None
+    if count is None or count.data is None or count.data.size != 1 or count.data.dtype.kind not in "iu":
+        return None
+    return max(0, int(count.data.reshape(-1)[0]))
 
 
 def _scan_steps(scanned: Sequence[Value | None]) -> int | None:

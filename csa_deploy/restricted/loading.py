@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import ChainMap, defaultdict, deque
 from collections.abc import MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
+from csa_deploy.graph.attributes import ill_typed
+from csa_deploy.graph.guard import guarded
+from csa_deploy.graph.limits import recursive_function
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.declarations import forget_shapes
 from csa_deploy.restricted.graph import (
@@ -28,6 +32,9 @@ from csa_deploy.restricted.preparing import contradictions, external_data, has_o
 _INFERENCE_PASSES = 8
 """Shapes feed constants and constants feed shapes; real exports settle in two passes, expanded functions in five."""
 
+_LONG_VECTOR = 1 << 16
+"""Elements of a vector up to which onnx may follow its values, as if it were a shape."""
+
 Scope = MutableMapping[str, Value]
 
 
@@ -37,29 +44,36 @@ def load_graph(model: ModelProto | Path) -> Graph:
     Raises:
         UsageError: the file is missing, unreadable or no ONNX model.
     """
-    stripped = reading.read_model(model) if isinstance(model, Path) else reading.strip_model(model)
-    early = external_data(stripped.graph, model.parent if isinstance(model, Path) else None)
+    if isinstance(model, Path):
+        return guarded(lambda: _load(reading.read_model(model), model.parent), f"reading {model}")
+    return _load(reading.strip_model(model), None)
+
+
+def _load(stripped: ModelProto, folder: Path | None) -> Graph:
+    early = external_data(stripped.graph, folder)
     functions = len(stripped.functions)
     opset = max((entry.version for entry in stripped.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if functions:
-        stripped = inline(stripped, early)
-    propagate = not has_op(stripped.graph, "Range")  # onnx writes out every value of a Range, however long
+        stripped = _inlined(stripped, early)
     declared = ModelProto()
     declared.CopyFrom(stripped)
     forget_shapes(stripped)
     gone: list[NodeProto] = []
+    budget = folding.MAX_BYTES
     for _ in range(_INFERENCE_PASSES):
         problems = list(early)
-        stripped = infer(stripped, problems, propagate)
+        stripped = infer(stripped, problems, _can_propagate(stripped.graph))
         computed = frozenset(name for node in gone if node.op_type != "Constant" for name in node.output)
-        builder = _Builder(problems, opset, computed)
+        builder = _Builder(problems, opset, computed, budget)
         nodes = builder.nodes(stripped.graph, ChainMap())
+        budget = builder.budget
         if not (builder.folded and _incomplete(nodes)):
             break
         gone += _substitute(stripped.graph, builder.folded)
         _substitute(declared.graph, builder.folded)
-    builder.problems += contradictions(declared, propagate)
-    every = (inner for node in nodes for inner in node.walk())
+    builder.problems += contradictions(declared, _can_propagate(declared.graph))
+    known = {(problem.node, problem.op) for problem in builder.problems if problem.reason == "malformed-node"}
+    every = (inner for node in nodes for inner in node.walk() if (inner.name, inner.op) not in known)
     builder.problems += [problem for node in every if (problem := malformed(node, opset))]
     return Graph(
         nodes=tuple(nodes),
@@ -70,6 +84,24 @@ def load_graph(model: ModelProto | Path) -> Graph:
         local_functions=functions,
         constants=(*(_node(proto, builder.top) for proto in gone), *builder.constants),
     )
+
+
+def _inlined(model: ModelProto, problems: list[Problem]) -> ModelProto:
+    """The model with its local functions written out; with calls that nothing answers where that cannot be."""
+    if name := recursive_function(model):
+        problems.append(Problem("invalid", f"the model-local function '{name}' calls itself"))
+        del model.functions[:]
+        return model
+    return inline(model, problems)
+
+
+def _can_propagate(graph: GraphProto) -> bool:
+    """Whether onnx may follow the values of shapes: it writes out every value of a Range and of a vector."""
+    tensors = (info.type.tensor_type for info in (*graph.input, *graph.value_info, *graph.output))
+    shapes = (tensor.shape.dim for tensor in tensors if tensor.HasField("shape"))
+    if any(len(dims) == 1 and dims[0].dim_value > _LONG_VECTOR for dims in shapes):
+        return False
+    return not has_op(graph, "Range")
 
 
 def _node(proto: NodeProto, scope: Scope) -> Node:
@@ -102,10 +134,11 @@ def _substitute(graph: GraphProto, folded: dict[str, folding.Array]) -> list[Nod
 class _Builder:
     """Walks a graph in topological order and makes nodes and values."""
 
-    def __init__(self, problems: list[Problem], opset: int, computed: frozenset[str]) -> None:
+    def __init__(self, problems: list[Problem], opset: int, computed: frozenset[str], budget: int) -> None:
         self.problems = problems
         self.opset = opset
         self.computed = computed
+        self.budget = budget
         self.folded: dict[str, folding.Array] = {}
         self.constants: list[Node] = []
         self.top: Scope = {}
@@ -125,19 +158,30 @@ class _Builder:
         for proto in self._ordered(graph, scope, path):
             outputs = tuple(self._output(name, types, scope) for name in proto.output)
             inputs = tuple(scope.get(name) if name else None for name in proto.input)
-            folded = self._fold(proto, inputs, outputs, top=not path)
-            if any(output.elements is None for output in outputs):
-                infer_outputs(proto, inputs, outputs, self.opset)
-            if folded:
-                self.constants.append(Node(proto, inputs, outputs, path))
-                continue
             node = Node(proto, inputs, outputs, path)
-            bodies = self._bodies(proto, inputs, scope, (*path, node.name))
-            infer_body_outputs(proto, inputs, outputs, bodies)
-            remaining.append(Node(proto, inputs, outputs, path, bodies))
+            try:
+                node = self._understood(node, scope)
+            except Exception as error:  # nothing that stands in a file may end a check
+                self._report("invalid", f"cannot be read ({type(error).__name__}: {str(error)[:200]})", proto)
+            (self.constants if _is_folded(node) else remaining).append(node)
         if not path:
             self.top = scope
         return remaining
+
+    def _understood(self, node: Node, scope: ChainMap[str, Value]) -> Node:
+        """Fill in what is known of the outputs of a node; returns it with its bodies."""
+        proto, inputs, outputs = node.proto, node.inputs, node.outputs
+        if name := ill_typed(proto):
+            self._report("malformed-node", f"attribute '{name}' has another type than the operator declares", proto)
+            return node
+        folded = self._fold(proto, inputs, outputs, top=not node.path)
+        if any(output.elements is None for output in outputs):
+            infer_outputs(proto, inputs, outputs, self.opset)
+        if folded:
+            return node
+        bodies = self._bodies(proto, inputs, scope, (*node.path, node.name))
+        infer_body_outputs(proto, inputs, outputs, bodies)
+        return replace(node, bodies=bodies) if bodies else node
 
     def _declare(self, graph: GraphProto, scope: Scope) -> None:
         for tensor in graph.initializer:
@@ -192,7 +236,8 @@ class _Builder:
             return False
         output = outputs[0]
         array = self._evaluated(proto, inputs, output)
-        if array is None:
+        self.budget -= array.nbytes if array is not None else 0
+        if array is None or self.budget < 0:
             read = inputs[:1] if proto.op_type == "CastLike" else inputs  # of its second input only the type counts
             known = proto.op_type == "Constant" or (read and all(value is None or value.const for value in read))
             output.const, output.computed = bool(known), proto.op_type != "Constant"
@@ -231,6 +276,10 @@ class _Builder:
         """Value of a body's output."""
         found = (value for node in nodes for value in node.outputs if value.name == name)
         return next(found, None) or next((value_of(info) for info in body.output if info.name == name), Value(name))
+
+
+def _is_folded(node: Node) -> bool:
+    return len(node.outputs) == 1 and node.outputs[0].const
 
 
 def _sorted(needs: dict[int, set[int]]) -> list[int]:

@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, inliner
+from onnx import GraphProto, ModelProto, inliner
 
+from csa_deploy.graph.external import ExternalDataError, external_file, is_external, stated_location
+from csa_deploy.graph.external import external_data as _external_data
 from csa_deploy.restricted import reading
 from csa_deploy.restricted.graph import Node, Problem
 
@@ -18,17 +20,16 @@ def external_data(graph: GraphProto, folder: Path | None) -> list[Problem]:
     """Read small external constants from ``folder`` (None: unknown) and report data that cannot be used."""
     problems = []
     for tensor in graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
+        if not is_external(tensor):
             continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if not location or Path(location).is_absolute() or ".." in Path(location).parts:
-            problems.append(
-                Problem("invalid", f"the data of '{tensor.name}' lie outside the model's folder: {location}")
-            )
-        elif folder is not None and not (folder / location).is_file():
-            problems.append(Problem("missing-data", f"the data of '{tensor.name}' are missing: {location}"))
-        elif folder is not None and (read := reading.small_external(tensor, folder)):
-            tensor.CopyFrom(read)
+        try:
+            data = _external_data(tensor)
+            file = external_file(data.location, folder) if folder is not None else None
+            if file is not None and (read := reading.small_external(tensor, data, file)):
+                tensor.CopyFrom(read)
+        except ExternalDataError as error:
+            reason = "missing-data" if error.missing else "invalid"
+            problems.append(Problem(reason, f"the data '{stated_location(tensor)}' of '{tensor.name}' {error}"))
     return problems
 
 

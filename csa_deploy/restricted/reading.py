@@ -16,9 +16,14 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.external import ExternalData, ExternalDataError, open_regular
+from csa_deploy.graph.limits import require_bounded
 
 KEEP_BYTES = 4096
 """Payload of a tensor up to which its values are kept."""
+
+_MOST_DEPTH = 100
+"""Messages within one another; protobuf reads no more."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _TENSOR_PAYLOAD = frozenset({4, 5, 6, 7, 9, 10, 11})  # float, int32, string, int64, raw, double, uint64 data
@@ -39,7 +44,7 @@ def read_model(path: Path) -> ModelProto:
         UsageError: missing, unreadable, empty, truncated, or not ONNX.
     """
     try:
-        with path.open("rb") as file:  # the map outlives the file and goes with its last view
+        with open_regular(path) as file:  # the map outlives the file and goes with its last view
             skimmed = bytes(_skim(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), "model"))
     except ValueError as error:  # an empty file cannot be mapped; a broken one does not parse
         raise _not_onnx(path, str(error)) from error
@@ -70,58 +75,29 @@ def require_model(model: ModelProto, name: str) -> None:
     """Refuse a message that parses but is no model: random bytes often are a valid empty protobuf.
 
     Raises:
-        UsageError: no operator set, no graph, or no node and no output.
+        UsageError: no operator set, no graph, no output, broken names, or beyond :mod:`csa_deploy.graph.limits`.
     """
     if not model.opset_import:
         raise UsageError(f"{name} is not an ONNX model: it imports no operator set", fix="export the model again")
     if not model.graph.output:
         raise UsageError(f"{name} is not an ONNX network: its graph has no output", fix="export the model again")
-    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf hands over broken text as bytes
-        raise UsageError(f"{name} is not an ONNX model: it holds names that are not text", fix="export the model again")
-
-
-def _texts(model: ModelProto) -> Iterator[object]:
-    yield from (entry.domain for entry in model.opset_import)
-    yield from _graph_texts(model.graph)
-    for function in model.functions:
-        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
-        yield from (entry.domain for entry in function.opset_import)
-        for node in function.node:
-            yield from _node_texts(node)
-
-
-def _graph_texts(graph: GraphProto) -> Iterator[object]:
-    yield graph.name
-    yield from (tensor.name for tensor in graph.initializer)
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.name
-        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
-    for node in graph.node:
-        yield from _node_texts(node)
-
-
-def _node_texts(node: NodeProto) -> Iterator[object]:
-    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-    for entry in node.metadata_props:
-        yield from (entry.key, entry.value)
-    for attribute in node.attribute:
-        yield from (attribute.name, attribute.ref_attr_name)
-        if attribute.HasField("g"):
-            yield from _graph_texts(attribute.g)
+    require_bounded(model, name)
 
 
 def _not_onnx(path: Path, why: str) -> UsageError:
     return UsageError(f"{path} is not an ONNX file, or is truncated: {why}", fix="export or copy the file again")
 
 
-def _skim(data: memoryview, kind: str) -> bytearray:
+def _skim(data: memoryview, kind: str, depth: int = 0) -> bytearray:
+    if depth > _MOST_DEPTH:
+        raise ValueError("its parts are nested too deep")
     kept = bytearray()
     children = _CHILDREN[kind]
     for number, wire, start, begin, end in _fields(data):
         if kind == "tensor" and number in _TENSOR_PAYLOAD and wire == _LENGTH and end - begin > KEEP_BYTES:
             continue
         if wire == _LENGTH and number in children and end - begin > KEEP_BYTES:
-            inner = _skim(data[begin:end], children[number])
+            inner = _skim(data[begin:end], children[number], depth + 1)
             kept += _varint_bytes(number << 3 | _LENGTH) + _varint_bytes(len(inner)) + inner
         else:
             kept += data[start:end]
@@ -232,16 +208,14 @@ def has_payload(tensor: TensorProto) -> bool:
     return 0 in tensor.dims or any(getattr(tensor, name) for name in _PAYLOAD_NAMES)
 
 
-def small_external(tensor: TensorProto, folder: Path) -> TensorProto | None:
-    """The tensor with its external values read, when they are small and lie inside ``folder``; otherwise None."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    length = entries.get("length", "")
-    location = folder / entries.get("location", "")
-    if not length.isdigit() or int(length) > KEEP_BYTES or not location.is_file():
+def small_external(tensor: TensorProto, data: ExternalData, file: Path) -> TensorProto | None:
+    """The tensor with its external values read, when they are small; otherwise None."""
+    if data.length is None or data.length > KEEP_BYTES:
         return None
-    if not location.resolve().is_relative_to(folder.resolve()):
-        return None
-    with location.open("rb") as file:
-        file.seek(int(entries.get("offset", "0") or 0))
-        raw = file.read(int(length))
+    try:
+        with open_regular(file) as stream:
+            stream.seek(data.offset)
+            raw = stream.read(data.length)
+    except OSError as error:
+        raise ExternalDataError(f"cannot be read: {error.strerror or error}") from None
     return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw)

@@ -86,49 +86,102 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
             )
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What one sample of a network is: a row of the batch axis that all its tensors share, or one whole inference.
+
+    A recogniser with the time first, or six cameras that become one map, share no batch axis: there a sample is all
+    that one inference takes and gives.
+
+    Attributes:
+        shared: whether all inputs and outputs have the batch as their first axis.
+        batch: samples of one inference; None where the batch axis is dynamic.
+        inputs: the network's own shapes by input.
+        shapes: by input the shape (n, ...) that data of ``n`` = :attr:`batch` samples have.
+    """
+
+    shared: bool
+    batch: int | None
+    inputs: Mapping[str, tuple[int | None, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def network(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Arrays (:attr:`batch`, ...) as data sets give them, in the network's own shapes."""
+        if self.shared:
+            return dict(feeds)
+        return {name: array.reshape([e or 1 for e in self.inputs[name]]) for name, array in feeds.items()}
+
+    def samples(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
+        """A network's outputs as arrays (:attr:`batch`, ...); what has no batch axis is one sample, of rank 2."""
+        if self.shared:
+            return dict(outputs)
+        return {
+            n: a if a.ndim and len(a) == 1 else a.reshape(1, len(a) if a.ndim else 1, -1) for n, a in outputs.items()
+        }
+
+
+def sampling_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Sampling:
+    """How samples go through a network with these inputs and outputs."""
+    own = {spec.name: spec.shape for spec in inputs}
+    extents = {spec.shape[0] if spec.shape else 0 for spec in (*inputs, *outputs)}
+    if len(extents) == 1 and 0 not in extents:
+        return Sampling(True, extents.pop(), own, {n: tuple(int(e or 1) for e in shape) for n, shape in own.items()})
+    whole = {
+        name: tuple(int(e or 1) for e in (shape if shape and shape[0] in (1, None) else (1, *shape)))
+        for name, shape in own.items()
+    }
+    return Sampling(False, 1, own, whole)
+
+
+def sampling(runner: Runner) -> Sampling:
+    """How samples go through a runner's network."""
+    return sampling_of(runner.input_specs, runner.output_specs)
+
+
 def run_padded(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
     """Run any number of samples through a network of static batch size.
 
     The samples go through in chunks of the network's batch size B; the last chunk is filled up by repeating its last
     sample, and the outputs of the repetitions are dropped. With a dynamic batch axis the samples go through at once.
+    Where inputs and outputs share no batch axis, every sample is one inference; see :class:`Sampling`.
 
     Args:
-        runner: an entered runner whose inputs and outputs all have the batch as their first axis.
+        runner: an entered runner.
         feeds: per input an array (N, ...), the same N >= 1 for all inputs.
 
     Returns:
         Per output an array (N, ...).
 
     Raises:
-        UsageError: inputs of different N, no sample, or an input or output without a batch axis.
+        UsageError: inputs of different N, or no sample.
     """
-    batch = _batch_size(runner)
+    how = sampling(runner)
     counts = {len(array) if array.ndim else 0 for array in feeds.values()}
     if len(counts) != 1 or 0 in counts:
         raise UsageError(f"inputs have {sorted(counts)} samples", fix="give the same number, at least one, to each")
     samples = counts.pop()
-    if batch is None or batch == samples:
-        return runner.run(feeds)
-    chunks = [_run_chunk(runner, feeds, start, batch) for start in range(0, samples, batch)]
+    if how.batch is None or how.batch == samples:
+        return run_batch(runner, how.network(feeds))
+    chunks = [_run_chunk(runner, how, feeds, start) for start in range(0, samples, how.batch)]
     return {name: np.concatenate([chunk[name] for chunk in chunks])[:samples] for name in chunks[0]}
 
 
-def _run_chunk(runner: Runner, feeds: Mapping[str, np.ndarray], start: int, batch: int) -> Arrays:
-    chunk = {name: array[start : start + batch] for name, array in feeds.items()}
-    missing = batch - len(next(iter(chunk.values())))
-    if missing:
-        chunk = {name: np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for name, part in chunk.items()}
-    return runner.run(chunk)
+def run_batch(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    """One inference on inputs of the network's own shapes; its outputs as arrays of samples."""
+    return sampling(runner).samples(runner.run(feeds))
 
 
-def _batch_size(runner: Runner) -> int | None:
-    """The first extent that all inputs and outputs share; None when it is dynamic."""
-    specs = (*runner.input_specs, *runner.output_specs)
-    extents = {spec.shape[0] if spec.shape else 0 for spec in specs}
-    if len(extents) != 1 or 0 in extents:
-        listed = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
-        raise UsageError(
-            f"{runner.name}: inputs and outputs do not share a batch axis: {listed}",
-            fix="export the network with the batch as the first axis of every input and output",
-        )
-    return extents.pop()
+def filled(feeds: Mapping[str, np.ndarray], batch: int) -> Arrays:
+    """Arrays (n, ...) with the last sample repeated up to ``batch`` samples."""
+    return {
+        name: np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)])
+        if len(array) < batch
+        else array
+        for name, array in feeds.items()
+    }
+
+
+def _run_chunk(runner: Runner, how: Sampling, feeds: Mapping[str, np.ndarray], start: int) -> Arrays:
+    assert how.batch is not None
+    chunk = {name: array[start : start + how.batch] for name, array in feeds.items()}
+    return run_batch(runner, how.network(filled(chunk, how.batch)))

@@ -38,6 +38,8 @@ class Augment(nn.Module):
         self.erasing = nn.ModuleList(
             [kornia.RandomErasing((0.02, 1 / 3), (0.3, 3.3), p=recipe.erasing)] if recipe.erasing else []
         )
+        self.reverse = preprocessing.mode == "BGR"  # augmentations of colour are for RGB
+        self.factor = 1.0 if preprocessing.scale is None else 255 * preprocessing.scale
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -49,7 +51,8 @@ class Augment(nn.Module):
         for augmentation in self.pictorial:
             parts = x.split(_ALIKE) if isinstance(augmentation, RandAugment) else (x,)
             x = torch.cat([augmentation(part) for part in parts])
-        x = (x - self.mean) / self.std
+        x = x.flip(1) if self.reverse else x
+        x = (x * self.factor - self.mean) / self.std
         for augmentation in self.erasing:
             x = augmentation(x)
         smoothing = self.recipe.label_smoothing

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
-
-Attributes = dict[str, Any]
+from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
 
 
 class GraphModule(nn.Module):
@@ -33,45 +31,46 @@ class GraphModule(nn.Module):
         scales: INT8 scale by activation.
 
     Raises:
-        UsageError: an operator that has no counterpart here, or several inputs or outputs.
+        UsageError: something of the graph has no counterpart here, so that the module would be another function.
     """
 
     def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], scales: Mapping[str, float]) -> None:
         super().__init__()
         graph = model.graph
         values = {t.name: np.array(numpy_helper.to_array(t)) for t in graph.initializer}
-        inputs = [i for i in graph.input if i.name not in values]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise UsageError("fine-tuning takes graphs with one input and one output")
-        unknown = sorted({n.op_type for n in graph.node if n.op_type not in _OPERATORS})
-        if unknown:
-            raise UsageError(
-                f"fine-tuning does not know the operator {', '.join(unknown)}", fix=f"it knows {', '.join(_OPERATORS)}"
-            )
-        self.input, self.output = inputs[0].name, graph.output[0].name
-        self.batch = inputs[0].type.tensor_type.shape.dim[0].dim_value
-        self.nodes = [(n, {a.name: helper.get_attribute_value(a) for a in n.attribute}) for n in graph.node]
+        self.input, self.shape = _one_image(model, set(values))
+        self.output = graph.output[0].name
         self.layers = {layer.name: layer for layer in layers}
         self.scales = dict(scales)
         trained = [name for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") for name in n.input[1:3]]
         self.names = [name for name in dict.fromkeys(trained) if name in values]
+        if other := [name for name in self.names if values[name].dtype != np.float32]:
+            raise UsageError(f"fine-tuning takes FP32 graphs; the weight {other[0]} is {values[other[0]].dtype}")
         self.weights = nn.ParameterList([nn.Parameter(torch.from_numpy(values[name])) for name in self.names])
         self.constants = {name: torch.from_numpy(v) for name, v in values.items() if name not in self.names}
+        self.nodes = list(_prepared(graph, self.input, self.shape, values))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image (N, C, H, W) -> the graph's output, with N in place of its batch."""
+        """Image (N, C, H, W) -> the graph's output, with N in place of its batch.
+
+        Raises:
+            UsageError: C, H or W are not the graph's.
+        """
+        if tuple(image.shape[1:]) != self.shape[1:]:
+            raise UsageError(
+                f"the graph takes images of {_sides(self.shape)}, not of {_sides(image.shape)}",
+                fix="fine-tune at the size of the graph, or export and quantize the network at this one",
+            )
         values: dict[str, Tensor] = {name: value.to(image.device) for name, value in self.constants.items()}
         values.update(zip(self.names, self.weights, strict=True))
         values[self.input] = image
         rounded: dict[str, Tensor] = {}
-        for node, attributes in self.nodes:
+        for node, compute in self.nodes:
             arguments = [values[name] if name else None for name in node.input]
             layer = self.layers.get(node.name)
             if layer is not None:
                 self._round(layer, arguments, rounded)
-            if node.op_type == "Reshape":
-                attributes = {**attributes, "batch": self.batch}
-            values[node.output[0]] = _OPERATORS[node.op_type](arguments, attributes)
+            values[node.output[0]] = compute(*arguments)
         return values[self.output]
 
     def _round(self, layer: Layer, arguments: list[Any], rounded: dict[str, Tensor]) -> None:
@@ -100,66 +99,60 @@ class GraphModule(nn.Module):
         return result
 
 
-def _symmetric(attributes: Attributes, name: str) -> list[int]:
-    pads = list(attributes.get("pads", [0, 0, 0, 0]))
-    half = len(pads) // 2
-    if pads[:half] != pads[half:] or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise UsageError(f"fine-tuning knows symmetric padding only; a {name} has {pads}")
-    return pads[:half]
+def _one_image(model: onnx.ModelProto, constants: set[str]) -> tuple[str, tuple[int, ...]]:
+    """Name and shape of the one input of a graph that fine-tuning takes."""
+    graph = model.graph
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset not in OPSETS:
+        raise UsageError(
+            f"fine-tuning knows opsets {OPSETS[0]} to {OPSETS[-1]}, this graph has {opset}",
+            fix=f"export with --opset {min(max(opset, OPSETS[0]), OPSETS[-1])}",
+        )
+    inputs = [i for i in graph.input if i.name not in constants]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise UsageError("fine-tuning takes graphs with one input and one output")
+    unknown = sorted({n.op_type for n in graph.node if n.op_type not in OPERATORS or n.domain not in ("", "ai.onnx")})
+    if unknown:
+        raise UsageError(
+            f"fine-tuning does not know the operator {', '.join(unknown)}", fix=f"it knows {', '.join(OPERATORS)}"
+        )
+    image = inputs[0].type.tensor_type
+    shape = tuple(d.dim_value for d in image.shape.dim)
+    if image.elem_type != TensorProto.FLOAT or len(shape) < 2 or min(shape) < 1:
+        raise UsageError(f"fine-tuning takes a graph with an FP32 input of static shape; {inputs[0].name} is another")
+    return inputs[0].name, shape
 
 
-def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
-    return F.conv2d(
-        x[0],
-        x[1],
-        x[2] if len(x) > 2 else None,
-        stride=a.get("strides", 1),
-        padding=_symmetric(a, "Conv"),
-        dilation=a.get("dilations", 1),
-        groups=a.get("group", 1),
-    )
+def _prepared(
+    graph: onnx.GraphProto, image: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]
+) -> Iterator[tuple[onnx.NodeProto, Compute]]:
+    """Each node with its computation; shapes are found by running it on tensors without content."""
+    known = {name: Value(value.shape, False, value) for name, value in constants.items()}
+    known[image] = Value(shape, True)
+    types = {name: torch.from_numpy(value).dtype for name, value in constants.items()}
+    for proto in graph.node:
+        attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+        node = Node(proto.op_type, proto.name, attributes, tuple(known[n] if n else None for n in proto.input))
+        node.demand(len(proto.output) == 1, f"it has {len(proto.output)} outputs")
+        compute = OPERATORS[proto.op_type].prepared(node)
+        try:
+            found = compute(
+                *(torch.empty(known[n].shape, dtype=types.get(n), device="meta") if n else None for n in proto.input)
+            )
+        except (RuntimeError, ValueError) as error:
+            raise node.refused(str(error).splitlines()[0]) from None
+        node.demand(found.dtype == torch.float32, f"it computes in {found.dtype}")
+        node.demand(0 not in found.shape, f"its result {list(found.shape)} is empty")
+        batched = any(value.batched for value in node.inputs if value is not None)
+        known[proto.output[0]] = Value(tuple(found.shape), batched)
+        yield proto, compute
+    result, stated = known[graph.output[0].name], graph.output[0].type.tensor_type.shape
+    if not result.batched:
+        raise UsageError(f"fine-tuning takes a graph whose output {graph.output[0].name} depends on the image")
+    extents = tuple(d.dim_value or n for d, n in zip(stated.dim, result.shape, strict=False))
+    if stated.dim and (extents != result.shape or len(stated.dim) != len(result.shape)):
+        raise UsageError(f"fine-tuning makes {result.shape} of {graph.output[0].name}, the graph states {extents}")
 
 
-def _pooling(x: Sequence[Any], a: Attributes) -> Tensor:
-    padding = _symmetric(a, "AveragePool")
-    return F.avg_pool2d(
-        x[0], a["kernel_shape"], a.get("strides", 1), padding, count_include_pad=bool(a.get("count_include_pad", 0))
-    )
-
-
-def _product(x: Sequence[Any], a: Attributes) -> Tensor:
-    left = x[0].mT if a.get("transA") else x[0]
-    right = x[1].mT if a.get("transB") else x[1]
-    product = a.get("alpha", 1.0) * (left @ right)
-    return product if len(x) < 3 or x[2] is None else product + a.get("beta", 1.0) * x[2]
-
-
-def _reshape(x: Sequence[Any], a: Attributes) -> Tensor:
-    shape = x[1].tolist()
-    return x[0].reshape([x[0].shape[0], *shape[1:]] if shape[0] == a["batch"] else shape)
-
-
-def _resize(x: Sequence[Any], a: Attributes) -> Tensor:
-    if a.get("mode") != b"linear" or a.get("coordinate_transformation_mode", b"half_pixel") != b"half_pixel":
-        raise UsageError("fine-tuning knows bilinear resizes with half-pixel centres only")
-    if len(x) > 3:
-        return F.interpolate(x[0], size=x[3].tolist()[2:], mode="bilinear", align_corners=False)
-    scales = x[2].tolist()[2:]
-    return F.interpolate(x[0], scale_factor=scales, mode="bilinear", align_corners=False, recompute_scale_factor=False)
-
-
-_OPERATORS: dict[str, Callable[[Sequence[Any], Attributes], Tensor]] = {
-    "Add": lambda x, a: x[0] + x[1],
-    "AveragePool": _pooling,
-    "Conv": _convolution,
-    "Flatten": lambda x, a: x[0].flatten(a.get("axis", 1)),
-    "Gemm": _product,
-    "GlobalAveragePool": lambda x, a: x[0].mean((2, 3), keepdim=True),
-    "MatMul": _product,
-    "Mul": lambda x, a: x[0] * x[1],
-    "Relu": lambda x, a: F.relu(x[0]),
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Sigmoid": lambda x, a: torch.sigmoid(x[0]),
-    "Transpose": lambda x, a: x[0].permute(a["perm"]),
-}
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in shape[1:])

@@ -78,7 +78,7 @@ class TrainImages(Dataset):
             except UsageError as error:
                 unreadable[name] = error.message
                 continue
-            image = image.convert(self.preprocessing.mode)
+            image = image.convert(self.preprocessing.decoded)
             box = self._box(image.width, image.height, (self.seed, epoch, index))
             height, width = self.preprocessing.size
             image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)

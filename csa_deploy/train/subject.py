@@ -27,6 +27,8 @@ def entry_of(spec: str) -> NetworkEntry:
     network = source.make_network()
     if network.preprocessing is None:
         raise UsageError(f"{spec}: its input is no image", fix="train networks that declare their preprocessing")
+    if network.preprocessing.layout != "NCHW":
+        raise UsageError(f"{spec}: its layout is NHWC", fix="train networks that take (batch, channels, height, width)")
     return NetworkEntry(
         name=source.name,
         summary=spec,

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from csa_deploy.verify.intervals import FEWEST, Interval, bootstrap, mcnemar, paired_difference
+from csa_deploy.verify.intervals import FEWEST, Interval, log_ratio_interval, mcnemar, mean_interval, paired_difference
+from csa_deploy.verify.measures import snr
 from csa_deploy.verify.results import OutputColumns, Results
-from csa_deploy.verify.summary import BOOTSTRAP, MEANS, PAIRED, snr
+from csa_deploy.verify.summary import BOOTSTRAP, DECIBEL, MEANS, PAIRED
 
 Columns = Mapping[str, np.ndarray]
 
@@ -70,18 +71,18 @@ class Change:
         return 0.0 if self.a == self.b else self.b - self.a
 
     @property
-    def outcome(self) -> Literal["better", "worse", "no difference", "undecided"]:
+    def outcome(self) -> Literal["better", "worse", "no difference shown", "undecided"]:
         """Whether B is better: when the interval excludes 0 and the change is at least the smallest that counts.
 
         Without interval only an infinite change is one, and not on a few samples.
         """
         if abs(self.difference) < MINIMUM_EFFECT.get(self.metric, 0.0):
-            return "no difference"
+            return "no difference shown"
         low, high = self.interval or (self.difference, self.difference)
         if self.interval is None and (math.isfinite(self.difference) or self.samples < FEWEST):
-            return "undecided" if self.difference else "no difference"
+            return "undecided" if self.difference else "no difference shown"
         if low <= 0 <= high:
-            return "no difference"
+            return "no difference shown"
         return "better" if (low > 0) != (self.metric in _LOWER_IS_BETTER) else "worse"
 
     def to_json(self) -> dict[str, Any]:
@@ -220,21 +221,12 @@ def _share(label: str, output: str, metric: str, ids: list[str], a: np.ndarray, 
 
 def _decibels(label: str, output: str, a: Columns, b: Columns) -> Change:
     first, second = (snr(*(float(side[name].sum()) for name in _ENERGIES)) for side in (a, b))
-    interval: Interval | None = None
-    if math.isfinite(first) and math.isfinite(second):
-        energies = {f"{side}{name}": c[name] for side, c in (("a", a), ("b", b)) for name in _ENERGIES}
-        interval = bootstrap(energies, _change_in_decibels)
+    ends = log_ratio_interval([b["signal"], a["noise"]], [b["noise"], a["signal"]])
+    interval = (DECIBEL * ends[0], DECIBEL * ends[1]) if ends else None
     return Change(label, output, "snr_db", len(a["noise"]), first, second, interval, BOOTSTRAP)
-
-
-def _change_in_decibels(sums: Columns) -> np.ndarray:
-    """Per resample B's signal-to-noise ratio less A's."""
-    floor = np.finfo(np.float64).tiny  # a resample may hold none of the samples that differ, or that have energy
-    logs = {name: np.log10(np.maximum(values, floor)) for name, values in sums.items()}
-    return 10.0 * (logs["bsignal"] - logs["bnoise"] - logs["asignal"] + logs["anoise"])
 
 
 def _mean(label: str, output: str, metric: str, a: np.ndarray, b: np.ndarray) -> Change:
     change = b - a
-    interval = bootstrap({"sum": change}, lambda sums: sums["sum"] / len(change))
+    interval = mean_interval(change)
     return Change(label, output, metric, len(a), float(a.mean()), float(b.mean()), interval, BOOTSTRAP)

@@ -16,7 +16,7 @@ from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.rounding import keep_rounding
-from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.base import Runner, TensorSpec, filled, run_padded, sampling
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.runners.trtexec_runner import TrtexecRunner
@@ -67,16 +67,13 @@ class Candidate:
             return [self.run(feeds) for feeds in steps]
         types = {spec.name: spec.dtype for spec in self.runner.input_specs}
         counts = [len(next(iter(feeds.values()))) for feeds in steps]
-        whole = int(self.runner.input_specs[0].shape[0] or 1)  # a short last step is filled up, as run_padded does
-        filled = [
-            {
-                n: np.concatenate([a, np.repeat(a[-1:], whole - len(a), axis=0)]).astype(types[n])
-                for n, a in feeds.items()
-            }
-            for feeds in steps
+        how = sampling(self.runner)
+        whole = [how.network(filled(feeds, how.batch or 1)) for feeds in steps]  # as run_padded does
+        answers = self.runner.run_all([{n: a.astype(types[n]) for n, a in feeds.items()} for feeds in whole])
+        return [
+            {n: a[:count] for n, a in how.samples(answer).items()}
+            for answer, count in zip(answers, counts, strict=True)
         ]
-        answers = self.runner.run_all(filled)
-        return [{n: a[:count] for n, a in answer.items()} for answer, count in zip(answers, counts, strict=True)]
 
     def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, labels: Any) -> None:
         """Add a batch."""
@@ -149,7 +146,9 @@ def _graph(path: Path, label: str, precision: str | None, shown: str, config: Co
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
 
 
-def graph_runner(path: Path, model: onnx.ModelProto, precision: str, config: Config, *, name: str) -> OnnxRuntimeRunner:
+def graph_runner(
+    source: Path | bytes, model: onnx.ModelProto, precision: str, config: Config, *, name: str
+) -> OnnxRuntimeRunner:
     """A graph in ONNX Runtime: on the CPU with the rounding that its types state, on a GPU as its provider computes.
 
     Raises:
@@ -159,7 +158,7 @@ def graph_runner(path: Path, model: onnx.ModelProto, precision: str, config: Con
         return rounding_runner(model, threads=config.threads, name=name)
     provider = PROVIDERS[config.provider]
     return OnnxRuntimeRunner(
-        path, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
+        source, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
     )
 
 

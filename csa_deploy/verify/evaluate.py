@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.runners.base import Runner, free_cores, run_padded
+from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
 from csa_deploy.verify.intervals import Interval, share
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | Non
     """
     if data.labels is None:
         raise UsageError(f"{data.name}: has no labels to evaluate against", fix="give a folder by class, a csv or .npz")
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
+    shapes = sampling(runner).shapes
     output = _classification(runner)
     found = Accuracy(0, 0, {})
     for part in data.batches(batch, free_cores([runner])):

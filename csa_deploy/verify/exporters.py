@@ -12,7 +12,7 @@ import onnx
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.optimize import optimize
-from csa_deploy.runners.base import run_padded
+from csa_deploy.runners.base import run_batch
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.metrics import OutputMetrics
 
@@ -104,7 +104,7 @@ def _answers(
         return None, reason
     try:
         runner = OnnxRuntimeRunner(model.SerializeToString(), threads=threads, spin=False, name="export")
-        return [run_padded(runner, feed) for feed in feeds], ""
+        return [run_batch(runner, feed) for feed in feeds], ""
     except UsageError as error:
         return None, error.message
 

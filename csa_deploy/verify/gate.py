@@ -1,22 +1,30 @@
 """The accuracy gate: metrics against a budget, one check per bound.
 
 A bound is met when the unfavourable end of the metric's confidence interval meets it, broken when the measured value
-breaks it, and undecided in between: the samples are too few to say.
+breaks it, and undecided in between: the samples are too few to say. A bound that no number of samples can show (a share
+of 1, a drop of 0) is held against the count on the samples at hand, and says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from csa_deploy.config import DEFAULT_BUDGET, METRIC_BOUNDS
-from csa_deploy.units import percent
-from csa_deploy.verify.intervals import FEWEST, paired_difference, samples_for_share, samples_without_change
-from csa_deploy.verify.summary import EXTREME, SHARES, Estimate
+from csa_deploy import units
+from csa_deploy.config import METRIC_BOUNDS
+from csa_deploy.verify.intervals import (
+    FEW_DEVIATE,
+    FEWEST,
+    paired_difference,
+    samples_for_share,
+    samples_without_change,
+)
+from csa_deploy.verify.summary import BOUNDED, COUNT, EXTREME, SHARES, Estimate
 
 DROPS = ("top1_drop", "top5_drop")
+NOT_APPLICABLE = "not applicable"
 State = Literal["pass", "fail", "undecided", "not measured"]
 
 
@@ -31,9 +39,9 @@ class Check:
         value: what was measured; None where the metric is not defined.
         sure: the end of the confidence interval that the bound is held against; None where the samples are too few
             for an interval.
-        method: how the interval was made; of an extreme value there is none, and the value itself is held.
-        asked: whether the bound is another than the default, so that it counts when it cannot be measured.
-        reason: why the metric could not be measured.
+        method: how the interval was made; of an extreme value or a count there is none, and the value itself is held.
+        asked: whether the bound was asked for, so that it counts when it cannot be measured.
+        reason: why the metric could not be measured, or what a count says.
         samples: how many were compared; 0 where that does not matter.
     """
 
@@ -54,7 +62,7 @@ class Check:
             return "not measured"
         if not self._meets(self.value):
             return "fail"
-        if self.method == EXTREME:
+        if self.method in (EXTREME, COUNT):
             return "pass"
         return "pass" if self.sure is not None and self._meets(self.sure) else "undecided"
 
@@ -69,15 +77,29 @@ class Check:
         if self.state != "undecided":
             return self.reason
         if self.sure is None:
-            return f"too few samples for an interval: at least {FEWEST} are needed"
-        shown = percent(self.sure) if self.metric in SHARES or self.metric in DROPS else f"{self.sure:.4g}"
-        end = f"the samples only show {'at least' if self.side == 'min' else 'at most'} {shown}"
+            return self._no_interval
+        if not math.isfinite(self.sure):
+            return "the samples do not bound it: too few of them deviate; use more"
+        end = f"the samples only show {'at least' if self.side == 'min' else 'at most'} {self._shown(self.sure)}"
         if self.needed is None:
             return f"{end}; use more"
         if self._nothing_lost:
             seen = "as long as none changes" if self.metric in DROPS else "all of them hits"
-            return f"{end}; at least {self.needed} samples are needed, {seen}"
-        return f"{end}; about {self.needed} samples like these are needed"
+            return f"{end}; at least {self.needed:,} samples are needed, {seen}"
+        assert self.value is not None
+        near = f"measured {units.distance(self.value - self.bound, self.metric)} from the bound"
+        return f"{near}; {end}; about {self.needed:,} samples like these are needed"
+
+    @property
+    def _no_interval(self) -> str:
+        if self.samples < FEWEST:
+            return f"too few samples for an interval: at least {FEWEST} are needed"
+        return (
+            f"fewer than {FEW_DEVIATE} of the samples deviate at all, which says too little about how much others would"
+        )
+
+    def _shown(self, value: float) -> str:
+        return units.beside(value, self.bound, self.metric)
 
     @property
     def needed(self) -> int | None:
@@ -89,14 +111,16 @@ class Check:
             return None
         if self._nothing_lost:
             return samples_without_change(self.bound) if self.metric in DROPS else samples_for_share(self.bound)
-        return math.ceil(self.samples * ((self.sure - self.value) / (self.bound - self.value)) ** 2) or None
+        times = ((self.sure - self.value) / (self.bound - self.value)) ** 2
+        return math.ceil(self.samples * times) or None if math.isfinite(times) else None
 
     @property
     def _nothing_lost(self) -> bool:
         """Whether every sample is a hit, or none changed."""
         if self.metric in DROPS:
-            return self.sure is not None and self.sure <= paired_difference(0, 0, self.samples)[1]
-        return self.metric in SHARES and self.value == 1.0
+            nothing = paired_difference(0, 0, self.samples)[1]
+            return self.value == 0.0 and self.sure is not None and self.sure <= nothing
+        return self.metric in (*SHARES, *BOUNDED) and self.value == 1.0
 
     @property
     def side(self) -> Literal["min", "max"]:
@@ -122,27 +146,64 @@ def judge(
     *,
     classifier: bool,
     samples: int = 0,
+    asked: Collection[str] = (),
 ) -> list[Check]:
-    """Hold the metrics of one output, measured on so many samples, against the budget of its precision."""
+    """Hold the metrics of one output, measured on so many samples, against the budget of its precision.
+
+    Args:
+        output: tensor name.
+        estimates: by metric.
+        precision: whose budget it is.
+        budget: bound by metric.
+        classifier: whether the output has classes.
+        samples: how many were compared.
+        asked: metrics whose bound was asked for, also where it is the default's.
+    """
     checks = []
     for metric, bound in budget.items():
-        asked = DEFAULT_BUDGET.get(precision, {}).get(metric) != bound
         estimate = estimates.get(metric)
         if estimate is None:
-            checks.append(Check(output, metric, bound, None, asked=asked, reason=_absent(metric, classifier)))
+            reason = _absent(metric, classifier)
+            checks.append(Check(output, metric, bound, None, asked=metric in asked, reason=reason))
             continue
-        ends = estimate.interval
+        ends, method, reason = estimate.interval, estimate.method, ""
+        if _cannot_be_shown(metric, bound):
+            ends, method = None, COUNT
+            reason = f"counted on these {units.counted(samples, 'sample')}: no number of samples shows it of others"
         sure = None if ends is None else ends[0 if METRIC_BOUNDS[metric] == "min" else 1]
-        checks.append(Check(output, metric, bound, estimate.value, sure, estimate.method, asked, samples=samples))
+        check = Check(output, metric, bound, estimate.value, sure, method, metric in asked, reason, samples)
+        checks.append(check)
     return checks
+
+
+def _cannot_be_shown(metric: str, bound: float) -> bool:
+    """Whether no number of samples shows that all of them are hits, or that none is lost."""
+    return bound <= 0.0 if metric in DROPS else metric in (*SHARES, *BOUNDED) and bound >= 1.0
 
 
 def _absent(metric: str, classifier: bool) -> str:
     if metric in ("pixel_agreement", "mean_iou"):
-        return "not applicable: the output is no map of channels"
+        return f"{NOT_APPLICABLE}: the output is no map of channels"
     if not classifier:
-        return "not applicable: no classification output"
-    return "not applicable: five classes or fewer" if "top5" in metric else "not measured: the data have no labels"
+        return f"{NOT_APPLICABLE}: no classification output"
+    return f"{NOT_APPLICABLE}: five classes or fewer" if "top5" in metric else "not measured: the data have no labels"
+
+
+def applicable(checks: Iterable[Check]) -> list[Check]:
+    """Without what the network has no output for: a bound that was asked for stays, once, if no output has its metric.
+
+    A bound that lacks labels alone stays everywhere.
+    """
+    checks = list(checks)
+    told = {check.metric for check in checks if not check.reason.startswith(NOT_APPLICABLE)}
+    found = []
+    for check in checks:
+        if check.reason.startswith(NOT_APPLICABLE):
+            if not check.asked or check.metric in told:
+                continue
+            told.add(check.metric)
+        found.append(check)
+    return found
 
 
 def verdict(checks: Iterable[Check], non_finite: bool = False) -> Literal["pass", "fail", "undecided"]:

@@ -2,33 +2,38 @@
 
 Sources: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
 Biometrika 26 (1934); Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
-based on paired data", J. Educ. Behav. Stat. 37 (2012); McNemar, Psychometrika 12 (1947), in its exact form; Efron's
-percentile bootstrap (1979).
+based on paired data", J. Educ. Behav. Stat. 37 (2012); McNemar, Psychometrika 12 (1947), in its exact form; Efron,
+"Nonparametric standard errors and confidence intervals", Canadian J. Stat. 9 (1981), for the bootstrap-t.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from csa_deploy.binomial import at_least
 
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
 _HALVINGS = 60
+_NOTHING = 1e-9  # a relative error below it is rounding
 _AT_ONCE = 200_000  # numbers in memory while resampling
 RESAMPLES = 1000
-FEWEST = 10
-"""Samples from which a bootstrap says anything: fewer do not show the spread of the data."""
+FEWEST = 20
+"""Samples from which a bootstrap says anything: fewer do not show the spread and the skewness of the data."""
+FEW_DEVIATE = 10
+"""Samples that must deviate at all before a bootstrap knows by how much: of fewer, a resample may hold none."""
 
 Interval = tuple[float, float]
 
 
 def share(hits: int, total: int) -> Interval:
     """Clopper-Pearson interval of a share: it never covers less than it states, also near 0 and 1."""
-    low = 0.0 if hits == 0 else _solve(lambda p: _upper_tail(hits, total, p), _TAIL)
-    high = 1.0 if hits == total else 1 - _solve(lambda p: _upper_tail(total - hits, total, p), _TAIL)
+    low = 0.0 if hits == 0 else _solve(lambda p: at_least(hits, total, p), _TAIL)
+    high = 1.0 if hits == total else 1 - _solve(lambda p: at_least(total - hits, total, p), _TAIL)
     return low, high
 
 
@@ -58,38 +63,82 @@ def samples_without_change(bound: float) -> int | None:
 def mcnemar(lost: int, gained: int) -> float:
     """Exact two-sided p-value for "as many are lost as gained"."""
     discordant = lost + gained
-    return min(1.0, 2 * _upper_tail(max(lost, gained), discordant, 0.5)) if discordant else 1.0
+    return min(1.0, 2 * at_least(max(lost, gained), discordant, 0.5)) if discordant else 1.0
 
 
-def bootstrap(
-    columns: Mapping[str, np.ndarray], statistic: Callable[[Mapping[str, np.ndarray]], np.ndarray]
-) -> Interval | None:
-    """Percentile bootstrap over samples; None below :data:`FEWEST` samples.
+def mean_interval(values: np.ndarray) -> Interval | None:
+    """Bootstrap-t interval of a mean; None below :data:`FEWEST` samples.
 
-    Args:
-        columns: values per sample, each of shape (N,).
-        statistic: from the resampled sums of the columns, each of shape (resamples,), to the statistic.
+    The error of each resample is measured in its own standard error: that follows skewed data, of which percentiles of
+    the resampled means know too little. None as well where some values are not 0, but fewer than :data:`FEW_DEVIATE`.
     """
-    names, table = list(columns), np.stack(list(columns.values()), axis=1).astype(np.float64)
-    if len(table) < FEWEST:
+    if len(values) < FEWEST or 0 < np.count_nonzero(values) < FEW_DEVIATE:
         return None
+    centre, moved = float(np.mean(values)), np.asarray(values, np.float64) - np.mean(values)
+    if not np.ptp(values):
+        return float(values[0]), float(values[0])
+    sums = _resampled(np.stack([moved, moved**2], axis=1)) / len(values)
+    errors = np.sqrt(np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0.0) / len(values))
+    return _studentised(centre, float(np.std(values)) / math.sqrt(len(values)), sums[:, 0], errors)
+
+
+def log_ratio_interval(above: Sequence[np.ndarray], below: Sequence[np.ndarray]) -> Interval | None:
+    """Bootstrap-t interval of log(product of the sums ``above`` / product of the sums ``below``).
+
+    As many arrays above as below, a value of at least 0 per sample each; None below :data:`FEWEST` samples, or where
+    an array has fewer than :data:`FEW_DEVIATE` values that are not 0.
+    """
+    table = np.stack([*above, *below], axis=1).astype(np.float64)
+    signs = np.asarray([1.0] * len(above) + [-1.0] * len(below))
+    totals = table.sum(axis=0)
+    if len(table) < FEWEST or (np.count_nonzero(table, axis=0) < FEW_DEVIATE).any():
+        return None
+    table = table / totals  # each column sums to 1: the logarithm of a resampled sum is its change
+    first, second = np.triu_indices(len(signs))
+    weights = signs[first] * signs[second] * np.where(first == second, 1.0, 2.0)
+    sums = _resampled(np.concatenate([table, table[:, first] * table[:, second]], axis=1))
+    centre = float((signs * np.log(totals)).sum())
+    error = math.sqrt(float(((table @ signs) ** 2).sum()))
+    if error < _NOTHING:
+        return centre, centre
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs, products = np.log(sums[:, : len(signs)]), sums[:, len(signs) :]
+        scale = sums[:, first] * sums[:, second]
+        errors = np.sqrt(np.maximum((products / scale) @ weights, 0.0))
+        return _studentised(centre, error, logs @ signs, errors)
+
+
+def _resampled(table: np.ndarray) -> np.ndarray:
+    """Sums of the columns over samples drawn with replacement, (resamples, columns)."""
     draw = np.random.RandomState(0)  # its streams never change, so equal data give equal intervals
-    step = max(1, _AT_ONCE // table.size)
-    counts = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
-    sums = np.concatenate([table[draw.randint(0, len(table), (n, len(table)))].sum(axis=1) for n in counts])
-    found = statistic({name: sums[:, i] for i, name in enumerate(names)})
-    low, high = np.sort(found)[[math.floor(_TAIL * RESAMPLES), math.ceil((1 - _TAIL) * RESAMPLES) - 1]]
-    return float(low), float(high)
+    count = len(table)
+    step = max(1, _AT_ONCE // count)
+    parts = []
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        drawn = draw.randint(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        parts.append(times @ table)
+    return np.concatenate(parts)
 
 
-def _upper_tail(hits: int, total: int, p: float) -> float:
-    """P(X >= hits) for X binomial(total, p)."""
-    if p <= 0.0 or p >= 1.0:
-        return float(p >= 1.0)
-    counts = np.arange(hits, total + 1)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    chosen = logs[total] - logs[counts] - logs[total - counts]
-    return float(min(1.0, np.exp(chosen + counts * math.log(p) + (total - counts) * math.log1p(-p)).sum()))
+def _studentised(centre: float, error: float, moved: np.ndarray, errors: np.ndarray) -> Interval:
+    """From the changes of a statistic in resamples, and their standard errors, to its interval."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = moved / np.where(errors > _NOTHING * error, errors, 0.0)
+    # 0 / 0, or infinite by infinite: such a resample says nothing about either side.
+    low, high = (np.sort(np.where(np.isnan(found), worst, found)) for worst in (-math.inf, math.inf))
+    first, last = math.floor(_TAIL * RESAMPLES), math.ceil((1 - _TAIL) * RESAMPLES) - 1
+    return centre - error * float(high[last]), centre - error * float(low[first])
+
+
+def mostly_one(values: np.ndarray) -> Interval | None:
+    """Interval of a mean of values in 0..1 of which few are below 1; None where more are, see :data:`FEW_DEVIATE`.
+
+    A sample that deviates loses at most all, so the mean is at least the share of those that do not: Clopper-Pearson.
+    """
+    whole = int((values >= 1.0).sum())
+    return (share(whole, len(values))[0], 1.0) if len(values) - whole < FEW_DEVIATE else None
 
 
 def _solve(increasing: Callable[[float], float], wanted: float) -> float:

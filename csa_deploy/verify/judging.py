@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from csa_deploy import units
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
 
 Bounds = Callable[[str], Mapping[str, float]]
+Asked = Callable[[str], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,17 @@ class Judgement:
         }
 
 
-def judge_results(results: Results, bounds: Bounds) -> Judgement:
+def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precision: ()) -> Judgement:
     """Hold results against budgets.
 
     Args:
         results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs``.
         bounds: budget of a precision, by metric.
+        asked: metrics of a precision whose bounds were asked for, whether or not they are the defaults.
     """
     candidates = []
     for columns in results.candidates:
-        found = columns.judged(results.ids, bounds(columns.precision))
+        found = columns.judged(results.ids, bounds(columns.precision), asked(columns.precision))
         differs = results.meta.get("differs", {}).get(columns.label, {})
         verdict = "fail" if differs else found["verdict"]
         candidates.append({**found, "preprocessing_differs": differs, "verdict": verdict})
@@ -144,17 +147,19 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
             fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
-    for check in result["checks"]:
-        if check["state"] == "fail":
-            outputs = {o["name"]: o for o in result["outputs"]}
-            worst = outputs[check["output"]]["worst"][0]["id"]
-            return AccuracyGateError(
-                f"{where}: {check['metric']} of '{check['output']}' is {check['value']:.6g}, the "
-                f"budget is {_bound(check)} (worst sample {worst})",
-                fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
-            )
+    broken = [check for check in result["checks"] if check["state"] == "fail"]
+    for check in broken[:1]:
+        outputs = {o["name"]: o for o in result["outputs"]}
+        worst = outputs[check["output"]]["worst"][0]["id"]
+        others = f"; {len(broken)} bounds are broken" if len(broken) > 1 else ""
+        return AccuracyGateError(
+            f"{where}: {check['metric']} of '{check['output']}' is "
+            f"{units.beside(check['value'], check['bound'], check['metric'])}, the budget is {_bound(check)} "
+            f"(worst sample {worst}){others}",
+            fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
+        )
     return None
 
 
 def _bound(check: dict[str, Any]) -> str:
-    return f"{'at least' if check['side'] == 'min' else 'at most'} {check['bound']:g}"
+    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.metric(check['bound'], check['metric'])}"

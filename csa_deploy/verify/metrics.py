@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.verify.summary import Estimate, snr, summarise
+from csa_deploy.verify.measures import cosine, snr
+from csa_deploy.verify.summary import Estimate, summarise
 
 TOP = 5
 
@@ -205,14 +206,6 @@ def _strongest(columns: Mapping[str, np.ndarray], sample: int) -> dict[str, list
             {"class": int(c), "probability": p} for c, p in zip(classes, shares, strict=True) if math.isfinite(p)
         ]
     return found
-
-
-def cosine(want: np.ndarray, got: np.ndarray) -> float:
-    """Cosine similarity of two vectors; 1 when both are zero, 0 when one is."""
-    norms = float(np.linalg.norm(want)) * float(np.linalg.norm(got))
-    if norms == 0.0:
-        return 1.0 if not want.any() and not got.any() else 0.0
-    return min(1.0, float(want @ got) / norms)
 
 
 def _divergence(first: np.ndarray, second: np.ndarray) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.verify.candidates import Candidate
 
-_SURE = 0.5  # a trained network may miss one sample or two, but half of what it sees it gets right
+_HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
 _NEAR = 1.5  # errors closer together than this factor belong to neither side
 
 
@@ -64,20 +64,28 @@ class OwnAccuracy:
 
     @property
     def verdict(self) -> Literal["pass", "fail", "undecided", "not expected"]:
-        """Whether the reference is better than chance; a trained network that is not has other data or labels."""
+        """Whether the reference is better than chance; a trained network that is not has other data or labels.
+
+        It is where the lower end of the interval lies above chance. It is not where no more is right than by chance,
+        and the upper end lies below halfway from chance to all right.
+        """
         if not self.trained:
             return "not expected"
-        hopeless = self.top1 <= self.chance and self.interval[1] < _SURE
-        if self.shift is not None or self.interval[1] <= 2 * self.chance or hopeless:
+        if self.shift is not None:
             return "fail"
-        return "pass" if self.interval[0] > self.chance else "undecided"
+        if self.interval[0] > self.chance:
+            return "pass"
+        halfway = self.chance + _HALFWAY * (1 - self.chance)
+        return "fail" if self.top1 <= self.chance and self.interval[1] < halfway else "undecided"
 
     @property
     def statement(self) -> str:
         """In words."""
         right, chance = 100 * self.top1, 100 * self.chance
         said = f"the reference itself gets {right:.1f} % of the labels right, chance is {chance:g} %"
-        if self.shift is not None:
+        if self.shift is not None and self.chance == 0.5:
+            said += "; the two classes are swapped"
+        elif self.shift is not None:
             said += f"; with {self.shift:+d} on every label it would be right, so the labels are off by {-self.shift}"
         return said
 

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.verify.gate import Check, judge, verdict
+from csa_deploy.verify.gate import Check, applicable, judge, verdict
 from csa_deploy.verify.metrics import worst
 from csa_deploy.verify.summary import Estimate, summarise
 
@@ -66,8 +66,8 @@ class CandidateColumns:
     precision: str
     outputs: tuple[OutputColumns, ...]
 
-    def judged(self, ids: Sequence[str], budget: Mapping[str, float]) -> dict[str, Any]:
-        """Metrics, checks and verdict; the same from a run and from a file."""
+    def judged(self, ids: Sequence[str], budget: Mapping[str, float], asked: Collection[str] = ()) -> dict[str, Any]:
+        """Metrics, checks and verdict, ``asked`` naming bounds that were asked for; the same from a run and a file."""
         checks: list[Check] = []
         for output in self.outputs:
             checks += judge(
@@ -77,7 +77,9 @@ class CandidateColumns:
                 budget,
                 classifier=bool(output.classes),
                 samples=len(ids),
+                asked=asked,
             )
+        checks = applicable(checks)
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
         return {

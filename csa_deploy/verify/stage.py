@@ -16,6 +16,7 @@ from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results, wanted_samples
@@ -107,7 +108,7 @@ def compare(
         reference,
         preprocessing,
         candidates,
-        context.config.batch,
+        sampling(reference).batch or context.batch,
     )
     meta = {
         "network": context.config.network,
@@ -123,7 +124,7 @@ def compare(
         _keep_partial(context, stream, meta)
         raise
     results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
-    judgement = judge_results(results, context.config.bounds)
+    judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
     arbitrations, reason = _arbitrate(context, stream, candidates, data, reference)
@@ -210,7 +211,7 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
     """FP64 on the worst sample of each FP32 candidate that got the reference's tensors."""
     same = [c for c in candidates if c.precision == "fp32" and stream.given(c) == stream.preprocessing]
     worst = {m.worst(1)[0]["id"] for c in same for m in c.outputs.values()}
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in reference.input_specs}
+    shapes = sampling(reference).shapes
     feeds = {batch.ids[0]: batch.feed(shapes) for batch in data.only(sorted(worst)).batches(1)}
     graph = context.path(context.graphs()["exported"]) if context.source.kind == "onnx" else None
     return arbitrate(reference, same, feeds, graph)

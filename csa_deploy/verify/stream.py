@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Runner, free_cores, run_padded
+from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
 from csa_deploy.runners.trtexec_runner import TrtexecRunner
 from csa_deploy.verify.candidates import Candidate, require_same_interface
 
@@ -60,7 +60,7 @@ class Stream:
         kinds = list(dict.fromkeys([self.preprocessing, *(self.given(c) for c in self.candidates)]))
         datasets = [self.open(kind) for kind in kinds]
         self._digests = {kind: hashlib.sha256() for kind in kinds}
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in self.reference.input_specs}
+        shapes = sampling(self.reference).shapes
         together = STEPS_ON_TARGET if any(isinstance(c.runner, TrtexecRunner) for c in self.candidates) else 1
         free = free_cores([self.reference, *(c.runner for c in self.candidates)])
         steps = zip(*(dataset.batches(self.batch, free) for dataset in datasets), strict=True)

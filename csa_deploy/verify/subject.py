@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.export.imaging import preprocessing_of
+from csa_deploy.export.static import leaves_open, make_static, wanted_by
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner
@@ -19,6 +21,7 @@ from csa_deploy.workspace import Workspace
 if TYPE_CHECKING:
     from csa_deploy.config import Config
 
+logger = logging.getLogger(__name__)
 ENGINES = (".engine", ".plan", ".trt")
 
 
@@ -34,9 +37,7 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     """
     path = Path(config.network)
     if path.suffix == ".onnx":
-        model = load_model(path, full_check=False)
-        runner: Runner = graph_runner(path, model, precision_of(model), config, name=path.name)
-        return runner, read_preprocessing(model), None
+        return *_graph(path, config), None
     if path.suffix in ENGINES:
         return _engine(path, config.target)
     source = load_source(config.network)
@@ -46,6 +47,21 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     )
     runner = TorchRunner(network.module, network.input_specs, network.output_names, threads=config.threads)
     return runner, network.preprocessing, source.entry.dataset if source.entry else None
+
+
+def _graph(path: Path, config: Config) -> tuple[Runner, Preprocessing | None]:
+    """An ONNX file, made static in memory where it leaves sizes open."""
+    model = load_model(path, full_check=False)
+    source: Path | bytes = path
+    if leaves_open(model):
+        for note in make_static(model, wanted_by(config)):
+            logger.warning("%s: %s", path.name, note)
+        source = model.SerializeToString()
+    runner = graph_runner(source, model, precision_of(model), config, name=path.name)
+    preprocessing, said = preprocessing_of(model, config)
+    if said:
+        logger.warning("%s: %s", path.name, said)
+    return runner, preprocessing
 
 
 def _engine(path: Path, target: str | None) -> tuple[Runner, Preprocessing | None, None]:

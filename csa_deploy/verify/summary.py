@@ -12,13 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.verify.intervals import Interval, bootstrap, mcnemar, paired_difference, share
+from csa_deploy.verify.intervals import (
+    FEWEST,
+    Interval,
+    log_ratio_interval,
+    mcnemar,
+    mean_interval,
+    mostly_one,
+    paired_difference,
+    share,
+)
+from csa_deploy.verify.measures import mean, snr
+
+DECIBEL = 10 / math.log(10)  # per unit of a natural logarithm
 
 Columns = Mapping[str, np.ndarray]
 
 EXTREME = "worst of the samples; no interval"
-BOOTSTRAP = "bootstrap over samples"
+COUNT = "count of these samples; no interval"
+BOOTSTRAP = "bootstrap-t over samples"
 EXACT = "Clopper-Pearson"
+MOSTLY_ONE = "Clopper-Pearson, of the samples that do not deviate at all"
 PAIRED = "Bonett-Price, paired"
 SHARES = {
     "top1_agreement": "agrees",
@@ -29,6 +43,7 @@ SHARES = {
     "top5": "top5",
 }
 MEANS = ("kl_divergence", "pixel_agreement", "mean_iou")
+BOUNDED = ("pixel_agreement", "mean_iou")  # means of values in 0..1
 
 
 @dataclass(frozen=True)
@@ -81,57 +96,54 @@ def _extremes(columns: Columns) -> dict[str, Estimate]:
 
 def _averages(columns: Columns) -> dict[str, Estimate]:
     """Means over samples, and ratios of such means; spoilt samples leave no interval."""
-    mean = ("mean_abs_error", "mean_abs_reference")
     found = {"mean_abs_error": _mean(columns["mean_abs_error"])}
-    relative = _ratio(*(float(columns[name].sum()) for name in mean))
     if columns["finite"].all():
-        ratio = bootstrap({name: columns[name] for name in mean}, lambda sums: _ratios(*(sums[n] for n in mean)))
-        found["mean_rel_error"] = Estimate(relative, ratio, BOOTSTRAP)
-        found["snr_db"] = _signal_to_noise(columns)
+        found["mean_rel_error"] = _relative(columns["mean_abs_error"], columns["mean_abs_reference"])
+        found["snr_db"] = _signal_to_noise(columns["signal"], columns["noise"])
     else:
         found["mean_rel_error"] = Estimate(math.inf, None, BOOTSTRAP)
         found["snr_db"] = Estimate(-math.inf, None, BOOTSTRAP)
-    found.update({name: _mean(columns[name]) for name in MEANS if name in columns})
+    found.update({name: _mean(columns[name], bounded=name in BOUNDED) for name in MEANS if name in columns})
     return found
 
 
-def _signal_to_noise(columns: Columns) -> Estimate:
-    energies = {name: columns[name] for name in ("signal", "noise")}
-    total = snr(float(columns["signal"].sum()), float(columns["noise"].sum()))
-    interval: Interval | None = (total, total)  # where nothing differs, every resampling says so
-    if math.isfinite(total):
-        interval = bootstrap(energies, lambda sums: _decibels(sums["signal"], sums["noise"]))
+def _relative(errors: np.ndarray, reference: np.ndarray) -> Estimate:
+    top, bottom = float(errors.sum()), float(reference.sum())
+    value = top / bottom if bottom > 0 else (0.0 if top == 0 else math.inf)
+    ends = log_ratio_interval([errors], [reference])
+    return Estimate(value, (math.exp(ends[0]), _exp(ends[1])) if ends else _certain(value, 0.0, len(errors)), BOOTSTRAP)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def _signal_to_noise(signal: np.ndarray, noise: np.ndarray) -> Estimate:
+    total = snr(float(signal.sum()), float(noise.sum()))
+    ends = log_ratio_interval([signal], [noise])
+    interval = (DECIBEL * ends[0], DECIBEL * ends[1]) if ends else _certain(total, math.inf, len(signal))
     return Estimate(total, interval, BOOTSTRAP)
 
 
-def _mean(values: np.ndarray) -> Estimate:
-    finite = bool(np.isfinite(values).all())
-    interval = bootstrap({"sum": values}, lambda sums: sums["sum"] / len(values)) if finite else None
-    return Estimate(float(values.mean()), interval, BOOTSTRAP)
+def _certain(value: float, identical: float, samples: int) -> Interval | None:
+    """Where every output is the reference's to the bit, every resampling says so; of a few samples nothing does."""
+    return (value, value) if value == identical and samples >= FEWEST else None
+
+
+def _mean(values: np.ndarray, *, bounded: bool = False) -> Estimate:
+    value = mean(values)
+    if not np.isfinite(values).all():
+        return Estimate(value, None, BOOTSTRAP)
+    if bounded and (few := mostly_one(values)):
+        return Estimate(value, few, MOSTLY_ONE)
+    low, high = mean_interval(values) or (None, None)
+    if low is None or high is None:
+        return Estimate(value, None, BOOTSTRAP)
+    return Estimate(value, (max(low, 0.0), min(high, 1.0) if bounded else high), BOOTSTRAP)
 
 
 def _drop(reference: np.ndarray, candidate: np.ndarray) -> Estimate:
+    """Counted, not a difference of shares: 5 of 1,000 are 0.005, while 0.990 - 0.985 is more than that."""
     lost, gained = (int(((a > 0) & (b == 0)).sum()) for a, b in ((reference, candidate), (candidate, reference)))
-    value = float(reference.mean()) - float(candidate.mean())
-    return Estimate(value, paired_difference(lost, gained, len(reference)), PAIRED, mcnemar(lost, gained))
-
-
-def _ratio(top: float, bottom: float) -> float:
-    return top / bottom if bottom > 0 else (0.0 if top == 0 else math.inf)
-
-
-def _ratios(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.asarray([_ratio(float(t), float(b)) for t, b in zip(top, bottom, strict=True)])
-
-
-def _decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    return np.asarray([snr(float(s), float(n)) for s, n in zip(signal, noise, strict=True)])
-
-
-def snr(signal: float, noise: float) -> float:
-    """Signal-to-noise ratio in dB: 10 log10(sum of squares of the reference over that of the error)."""
-    if noise == 0.0:
-        return math.inf
-    if not math.isfinite(noise):
-        return -math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+    total = len(reference)
+    return Estimate((lost - gained) / total, paired_difference(lost, gained, total), PAIRED, mcnemar(lost, gained))

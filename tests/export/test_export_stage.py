@@ -16,7 +16,6 @@ from onnx import TensorProto, numpy_helper
 from csa_deploy import __version__
 from csa_deploy.config import make_config
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.export import stage as export
 from csa_deploy.export.compare import Difference, compare, max_error
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
 from csa_deploy.export.sweep import check_shapes, parse_sweep, sweep
@@ -113,13 +112,6 @@ def test_what_csa_deploy_exported_keeps_its_preprocessing(digits: Any, lab: Path
     (lab / "again.onnx").write_bytes((digits.root / "onnx/csa_digits.onnx").read_bytes())
     workspace, _ = export_once(lab, str(lab / "again.onnx"))
     assert workspace.record("export")["preprocessing"] == digits.record("export")["preprocessing"]
-
-
-@pytest.mark.parametrize(("shape", "mode"), [((1, 1, 8, 9), "L"), ((2, 3, 8, 9), "RGB"), ((1, 4, 8, 9), None)])
-def test_preprocessing_is_assumed_only_for_images(make_tiny: Any, shape: tuple[int, ...], mode: str | None) -> None:
-    found = export.assumed_preprocessing(make_tiny(inputs=shape))
-    assert (found.mode if found else None) == mode
-    assert found is None or found.size == (8, 9)
 
 
 def test_several_outputs_are_all_described(lab: Path, make_tiny: Any) -> None:

@@ -1,7 +1,5 @@
 """Streaming histograms and the thresholds made of them."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -100,51 +98,3 @@ def test_mse_finds_the_smallest_error(values):
 
     best = error(threshold(histogram, "mse"))
     assert best <= 1.02 * min(error(limit) for limit in histogram.amax * np.linspace(0.05, 1, 60))
-
-
-def slow_entropy(histogram: Histogram, published: bool) -> float:
-    """The method written out bin by bin."""
-    counts = histogram.counts.astype(np.float64)
-    if not published:
-        counts[0] = counts[1]
-    used = int(np.ceil(histogram.amax / histogram.width))
-    best = (np.inf, 0)
-    for end in sorted({*range(128, used, 4), used}):
-        if not published and histogram.counts[end:].sum() > 0.01 * histogram.total:
-            continue
-        p, q = counts[:end].copy(), np.zeros(end)
-        p[-1] += counts[end:].sum()
-        edges = (np.arange(129) * end) // 128
-        for first, last in itertools.pairwise(edges):
-            filled_bins = p[first:last] > 0
-            if filled_bins.any():
-                q[first:last] = np.where(filled_bins, counts[first:last].sum() / filled_bins.sum(), 0)
-        p, q = p / p.sum(), q / q.sum()
-        there = p > 0
-        if (q[there] == 0).any():
-            continue
-        best = min(best, (float((p[there] * np.log(p[there] / q[there])).sum()), end))
-    chosen = best[1] + (0.5 if published else 0.0)
-    return min(chosen * histogram.width, histogram.amax)
-
-
-@pytest.mark.parametrize("method", ["entropy", "entropy-published"])
-@pytest.mark.parametrize("shape", ["normal", "laplace", "relu", "sparse"])
-def test_entropy_equals_the_method_written_out(shape, method):
-    generator = np.random.default_rng(5)
-    data = {
-        "normal": generator.standard_normal(20_000),
-        "laplace": generator.laplace(size=20_000),
-        "relu": np.maximum(generator.standard_normal(20_000), 0),
-        "sparse": np.where(generator.random(3000) < 0.01, generator.uniform(5, 9, 3000), generator.random(3000)),
-    }[shape]
-    histogram = filled(data)
-    expected = slow_entropy(histogram, method == "entropy-published")
-    assert threshold(histogram, method) == pytest.approx(expected, rel=1e-12)
-
-
-def test_entropy_does_not_cut_at_a_dominating_value():
-    background, ink = np.full(8000, 0.4214), np.random.default_rng(0).uniform(0.5, 2.8, 2000)
-    histogram = filled(background, ink)
-    assert threshold(histogram, "entropy") > 2.5
-    assert threshold(histogram, "entropy-published") < 0.5  # what the deviation is for

@@ -55,4 +55,5 @@ def test_calibration_takes_the_training_part_of_the_networks_own_set(data, own, 
 def test_a_budget_that_holds_by_one_image_says_so(metrics, said):
     search = {"budget": {"snr_db": 20.0, "top1_agreement": 0.95, "top1_drop": 0.01}, "images": 16}
     assert held({"metrics": metrics, "holds": True}, search) == said
-    assert held({"metrics": metrics, "holds": False}, search) == "broken"
+    point = {"metrics": metrics, "holds": False, "broken": ["snr_db of 'box' is 14.1, bound 20", "b", "c"]}
+    assert held(point, search) == "broken: snr_db of 'box' is 14.1, bound 20 (and 2 more)"

@@ -37,7 +37,9 @@ HAZARDS = {
     "reformat border": "t = Sin (x) i = QuantizeLinear (t, s, z) d = DequantizeLinear (i, s, z) "
     + WEIGHT
     + "y = Conv (d, v)",
-    "addition with one branch in INT8": INPUT + WEIGHT + "c = Conv (d, v) y = Add (c, d)",
+    "addition behind an INT8 layer with its skip branch in floating point": INPUT
+    + WEIGHT
+    + "k = Relu (x) c = Conv (d, v) y = Add (c, k)",
 }
 
 
@@ -49,9 +51,10 @@ def test_each_hazard_is_named_with_its_cost(found, hazard):
     assert diagnosis.findings[0].mitigation
 
 
-def test_an_addition_of_two_branches_in_int8_is_none(found):
+def test_an_addition_whose_skip_branch_is_int8_has_nothing_to_say_about(found):
     both = "c = Conv (d, v) j = QuantizeLinear (c, s, z) e = DequantizeLinear (j, s, z) y = Add (e, d)"
     assert found(INPUT + WEIGHT + both).findings == ()
+    assert found(INPUT + WEIGHT + "c = Conv (d, v) y = Add (c, d)").findings == ()
 
 
 @pytest.mark.parametrize(("channels", "hazards"), [(12, ["channels no multiple of 16"]), (32, [])])

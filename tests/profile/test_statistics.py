@@ -42,10 +42,10 @@ def test_one_sample_is_its_own_median_and_no_interval() -> None:
     assert got["percentiles_ms"]["50"] == 3.0
     assert got["intervals_ms"]["50"] is None
     assert got["percentiles_ms"]["90"] is None
-    six, seven = summarise(np.arange(1.0, 7.0)), summarise(np.arange(1.0, 8.0))
-    assert six["intervals_ms"]["50"] is None
-    low, high = seven["intervals_ms"]["50"]
-    assert low < seven["percentiles_ms"]["50"] < high
+    seven, eight = summarise([3.0, 1.0, 7.0, 2.0, 6.0, 4.0, 5.0]), summarise([3.0, 1.0, 7.0, 2.0, 8.0, 6.0, 4.0, 5.0])
+    assert seven["intervals_ms"]["50"] is None
+    low, high = eight["intervals_ms"]["50"]
+    assert (low, high) == (1.0, 8.0) and low < eight["percentiles_ms"]["50"] < high
 
 
 def test_the_interval_holds_the_true_median() -> None:
@@ -78,6 +78,21 @@ def test_equal_samples_have_no_outliers_and_no_drift() -> None:
     got = summarise([2.0] * 64)
     assert got["outliers"]["above_ms"] is None
     assert not got["drift"]["flagged"]
+    assert got["intervals_ms"]["50"] == [2.0, 2.0]
+
+
+def test_a_slow_sample_among_equal_ones_is_an_outlier() -> None:
+    """Their median absolute deviation is zero."""
+    samples = np.full(64, 2.0)
+    samples[40] = 100.0
+    assert summarise(samples)["outliers"]["count"] == 1
+    assert summarise(samples)["outliers"]["first"] == (40,)
+
+
+def test_what_was_timed_is_kept_to_the_nanosecond() -> None:
+    """A limit is held against what is stored: 0.00504 ms is not 0.005 ms."""
+    got = summarise([0.0050441] * 20)
+    assert got["samples_ms"][0] == got["max_ms"] == got["percentiles_ms"]["50"] == 0.005044
 
 
 def outcomes(n: int, runs: int, slowdown: float) -> list[str]:
@@ -86,10 +101,10 @@ def outcomes(n: int, runs: int, slowdown: float) -> list[str]:
     return [compare_samples(a, b).outcome for a, b in pairs]
 
 
-# With the default of 100 inferences the 99 % interval leaves out about one equal pair in a hundred.
-@pytest.mark.parametrize(("n", "runs", "false_alarms", "missed"), [(100, 200, 5, 2), (200, 60, 0, 0)])
+# The 99 % interval leaves out at most one equal pair in a hundred; these series are correlated, and count as fewer.
+@pytest.mark.parametrize(("n", "runs", "false_alarms", "missed"), [(100, 200, 2, 6), (200, 60, 0, 0)])
 def test_noise_is_no_difference_and_five_percent_is_slower(n: int, runs: int, false_alarms: int, missed: int) -> None:
-    assert sum(outcome != "no difference" for outcome in outcomes(n, runs, 0.0)) <= false_alarms
+    assert sum(outcome != "no difference shown" for outcome in outcomes(n, runs, 0.0)) <= false_alarms
     slower = outcomes(n, runs, 0.05)
     assert slower.count("slower") >= runs - missed
     assert slower.count("faster") == 0
@@ -104,14 +119,14 @@ def test_comparison_is_symmetric_in_its_outcome() -> None:
 def test_a_large_but_uncertain_change_is_no_difference() -> None:
     draw = np.random.default_rng(3)
     a, b = draw.lognormal(0, 0.8, 20), 1.1 * draw.lognormal(0, 0.8, 20)
-    assert compare_samples(a, b).outcome == "no difference"
+    assert compare_samples(a, b).outcome == "no difference shown"
 
 
 def test_a_certain_but_tiny_change_is_no_difference() -> None:
     a = series(10, 5000, 1, spread=0.001)
     ratio = compare_samples(a, a * 1.005)
     assert ratio.low > 1.0 or ratio.ratio > 1.004
-    assert ratio.outcome == "no difference"
+    assert ratio.outcome == "no difference shown"
 
 
 def test_too_few_samples_give_no_comparison() -> None:

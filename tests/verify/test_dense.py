@@ -37,7 +37,7 @@ def test_the_worst_channel_is_named() -> None:
 
 def test_a_shifted_map_is_seen() -> None:
     draw = np.random.default_rng(0)
-    want = draw.standard_normal((12, 4, 8, 8))
+    want = draw.standard_normal((24, 4, 8, 8))
     found = metrics(want, np.roll(want, 1, axis=3)).estimates()["mean_iou"]
     assert found.value < 0.3 and found.interval is not None and found.interval[0] < found.value < found.interval[1]
 

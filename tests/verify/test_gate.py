@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from csa_deploy.verify.gate import Check, judge, verdict
+from csa_deploy.config import DEFAULT_BUDGET, make_config
+from csa_deploy.verify.gate import Check, applicable, judge, verdict
 from csa_deploy.verify.intervals import paired_difference, share
-from csa_deploy.verify.summary import BOOTSTRAP, EXACT, EXTREME, PAIRED, Estimate
+from csa_deploy.verify.summary import BOOTSTRAP, COUNT, EXACT, EXTREME, PAIRED, Estimate, summarise
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_which_end_is_unfavourable_depends_on_the_bound() -> None:
 
 def test_what_was_not_measured_says_why() -> None:
     estimates = {"cosine": Estimate(1.0, None, EXTREME)}
-    cosine, top1 = judge("y", estimates, "fp16", {"cosine": 0.9, "top1": 0.5}, classifier=True)
+    cosine, top1 = judge("y", estimates, "fp16", {"cosine": 0.9, "top1": 0.5}, classifier=True, asked=["top1"])
     assert cosine.passed and top1.passed is None and "no labels" in top1.reason and top1.asked
     assert "no classification" in judge("y", estimates, "fp16", {"top1": 0.5}, classifier=False)[0].reason
 
@@ -93,3 +95,110 @@ def test_verdicts() -> None:
     assert verdict([good, bad]) == "fail"
     assert verdict([default]) == verdict([]) == "undecided"
     assert verdict([good], non_finite=True) == "fail"
+
+
+@pytest.mark.parametrize("bound", [DEFAULT_BUDGET["fp16"]["top1_drop"], 0.0051])
+def test_a_bound_that_equals_the_default_counts_when_it_was_asked_for(bound: float) -> None:
+    config = make_config({"budget": [f"fp16.top1_drop={bound}"]})
+    stored = make_config({"budget": config.to_json()["budget"]})  # as the workspace keeps it
+    for asked in (config.asked("fp16"), stored.asked("fp16")):
+        (check,) = judge("y", {}, "fp16", {"top1_drop": bound}, classifier=True, asked=asked)
+        assert check.asked and verdict([Check("y", "cosine", 0.9, 1.0), check]) == "undecided"
+    assert make_config({}).asked("fp16") == () and make_config({}).to_json()["budget"] == {}
+
+
+def test_points_are_decimals() -> None:
+    """0.7 / 100 is less than 0.007."""
+    for points in range(1, 1000):
+        budget = make_config({"budget": [f"top1-drop={points / 10}"]}).budget
+        assert budget["int8"]["top1_drop"] == points / 1000
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "held"),
+    [
+        ("top1_agreement", 1.0, True),
+        ("top1_agreement", 0.999, False),
+        ("pixel_agreement", 1.0, True),
+        ("top1_drop", 0.0, True),
+        ("top1_drop", 0.001, False),
+        ("mean_iou", 0.0, False),
+    ],
+)
+def test_what_no_number_of_samples_shows_is_counted_and_says_so(metric: str, bound: float, held: bool) -> None:
+    value = 0.0 if metric == "top1_drop" else 1.0
+    estimates = {metric: Estimate(value, (-0.1, 0.1) if value == 0 else (0.9, 1.0), EXACT)}
+    (check,) = judge("y", estimates, "fp16", {metric: bound}, classifier=True, samples=50)
+    assert (check.method == COUNT) == held
+    if held:
+        assert check.state == "pass" and "counted on these 50 samples" in check.why
+        worse = {metric: Estimate(0.02 if value == 0 else 0.98, (-0.1, 0.2), EXACT)}
+        assert judge("y", worse, "fp16", {metric: bound}, classifier=True, samples=50)[0].state == "fail"
+
+
+def test_a_gain_is_not_called_no_change() -> None:
+    """As many as 3 of 100 gained, none lost: still undecided, and not for want of a change."""
+    low, high = paired_difference(0, 3, 100)
+    check = Check("y", "top1_drop", 0.001, -0.03, high, PAIRED, samples=100)
+    assert low < -0.03 < high and check.state == "undecided" and "as long as none changes" not in check.why
+
+
+def test_a_bound_that_is_missed_by_little_says_by_how_much() -> None:
+    check = Check("y", "snr_db", 20.0, 20.12, 19.2, BOOTSTRAP, samples=30)
+    assert "measured 0.12 dB from the bound; the samples only show at least 19.2 dB; about 1,764 samples" in check.why
+
+
+def test_an_end_that_nothing_bounds_is_no_number_of_samples() -> None:
+    check = Check("y", "snr_db", 20.0, 50.0, -math.inf, BOOTSTRAP, samples=30)
+    assert check.state == "undecided" and check.needed is None and "do not bound it" in check.why
+    few = Check("y", "snr_db", 20.0, 50.0, None, BOOTSTRAP, samples=3000)
+    assert "deviate at all" in few.why
+
+
+def test_what_does_not_apply_is_listed_only_where_it_was_asked_for_and_no_output_has_it() -> None:
+    image, boxes = (
+        judge(
+            name,
+            estimates,
+            "int8",
+            {"mean_iou": 0.8, "top1_agreement": 0.95, "cosine": 0.9},
+            classifier=False,
+            asked=asked,
+        )
+        for name, estimates, asked in (
+            (
+                "image",
+                {"mean_iou": Estimate(0.9, (0.85, 0.95), BOOTSTRAP), "cosine": Estimate(1, None, EXTREME)},
+                ["mean_iou"],
+            ),
+            ("boxes", {"cosine": Estimate(1, None, EXTREME)}, ["mean_iou"]),
+        )
+    )
+    assert [(c.output, c.metric) for c in applicable([*image, *boxes])] == [
+        ("image", "mean_iou"),
+        ("image", "cosine"),
+        ("boxes", "cosine"),
+    ]
+    assert verdict(applicable([*image, *boxes])) == "pass"
+    alone = applicable([*boxes, *boxes])
+    assert [c.metric for c in alone].count("mean_iou") == 1 and verdict(alone) == "undecided"
+    unlabelled = judge("y", {}, "fp16", {"top1_drop": 0.005}, classifier=True)
+    assert applicable(unlabelled) == unlabelled
+
+
+def test_equal_values_of_a_map_meet_the_bound_that_they_are() -> None:
+    ones = np.ones(30)
+    columns = {
+        "finite": ones,
+        "max_abs_error": ones,
+        "mean_abs_error": ones,
+        "mean_abs_reference": ones,
+        "cosine": ones,
+        "signal": ones,
+        "noise": ones,
+        "low": -ones,
+        "high": ones,
+        "mean_iou": 0.003 * ones,
+    }
+    (check,) = judge("y", summarise(columns), "fp16", {"mean_iou": 0.003}, classifier=False, samples=30)
+    assert check.state == "pass"

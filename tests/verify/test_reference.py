@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from scipy.stats import binomtest
 from torch import nn
 
 from csa_deploy.errors import UsageError
@@ -18,8 +19,9 @@ from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate, precision_of, require_same_interface
+from csa_deploy.verify.intervals import share
 from csa_deploy.verify.metrics import OutputMetrics
-from csa_deploy.verify.reference import arbitrate, own_accuracy
+from csa_deploy.verify.reference import OwnAccuracy, arbitrate, own_accuracy
 from csa_deploy.verify.results import OutputColumns
 
 
@@ -116,7 +118,7 @@ def test_a_reference_no_better_than_chance_fails_only_when_trained() -> None:
     assert accuracy(np.arange(3), np.arange(3)).verdict == "pass"
 
 
-@pytest.mark.parametrize(("count", "verdict"), [(1, "undecided"), (5, "undecided"), (6, "fail")])
+@pytest.mark.parametrize(("count", "verdict"), [(1, "undecided"), (4, "undecided"), (5, "fail")])
 def test_a_few_misses_do_not_condemn_a_trained_reference(count: int, verdict: str) -> None:
     assert accuracy(np.zeros(count, int), np.full(count, 4)).verdict == verdict
 
@@ -139,3 +141,36 @@ def test_other_names_and_sizes_are_listed_side_by_side(make_tiny: Any, tmp_path:
     ):
         with pytest.raises(UsageError, match=message):
             require_same_interface(reference, OnnxRuntimeRunner(other.SerializeToString(), threads=1), "bad")
+
+
+@pytest.mark.parametrize(
+    ("classes", "right", "count", "verdict"),
+    [
+        (2, 100, 100, "pass"),  # perfect
+        (2, 6, 6, "pass"),
+        (2, 5, 5, "undecided"),  # one in sixteen coins does that
+        (2, 950, 1000, "pass"),
+        (2, 61, 100, "pass"),
+        (2, 60, 100, "undecided"),  # 95 % interval from 49.7 %
+        (2, 50, 100, "fail"),
+        (3, 620, 1000, "pass"),
+        (3, 333, 1000, "fail"),
+        (10, 990, 1000, "pass"),
+        (1000, 1, 1000, "fail"),
+    ],
+)
+def test_the_lower_end_of_the_interval_is_held_against_chance(
+    classes: int, right: int, count: int, verdict: str
+) -> None:
+    """Twice the chance is all of it where there are two classes."""
+    low = binomtest(right, count).proportion_ci(0.95, "exact").low
+    found = OwnAccuracy(right / count, share(right, count), 1 / classes, trained=True)
+    assert found.verdict == verdict
+    assert (found.verdict == "pass") == (low > 1 / classes)
+
+
+def test_swapped_classes_are_called_so() -> None:
+    labels = np.arange(100) % 2
+    columns = {"reference_class": (1 - labels).astype(float)}
+    found = own_accuracy(OutputColumns("y", 2, columns), labels.tolist(), trained=True)
+    assert found is not None and found.verdict == "fail" and "swapped" in found.statement

@@ -61,7 +61,7 @@ def test_a_note_says_how_many_samples_would_do_and_what_training_has_to_do_with_
     results = make_results(50)
     judgement = judge_results(results, bounds())
     (agreement,) = [note for note in judgement.notes if "top1_agreement" in note]
-    assert agreement.startswith("fp16: top1_agreement of 'y' at least 0.99 is undecided: the samples only show ")
+    assert agreement.startswith("fp16: top1_agreement of 'y' at least 99.00 % is undecided: the samples only show ")
     assert wanted_samples(judgement.candidates) == 553  # for the drop in accuracy; 368 for the agreement
     untrained = replace(results, meta={**results.meta, "trained": False})
     assert not any("tied" in note for note in judgement.notes)
@@ -85,7 +85,7 @@ def test_what_is_partial_never_passes() -> None:
 def test_a_bound_that_was_asked_for_counts_without_labels() -> None:
     without = make_results(800, labels=False)
     assert judge_results(without, bounds()).verdict == "pass"
-    assert judge_results(without, bounds(top1=0.9)).verdict == "undecided"
+    assert judge_results(without, bounds(top1=0.9), lambda precision: ("top1",)).verdict == "undecided"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", None])

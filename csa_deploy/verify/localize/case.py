@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.runners.base import run_padded
+from csa_deploy.runners.base import run_batch
 from csa_deploy.verify.gate import judge
 from csa_deploy.verify.localize.boundaries import (
     Boundary,
@@ -128,14 +128,14 @@ class Case:
     def wanted(self) -> list[dict[str, np.ndarray]]:
         """Outputs of the reference graph."""
         with in_onnxruntime(self.reference, self.threads) as runner:
-            return [run_padded(runner, feed) for feed in self.feeds]
+            return [run_batch(runner, feed) for feed in self.feeds]
 
     def outputs(self, model: onnx.ModelProto) -> dict[str, OutputMetrics]:
         """How far a graph's outputs are from the reference's."""
         found: dict[str, OutputMetrics] = {}
         with self.executes()(model) as runner:
             for feed, want in zip(self.feeds, self.wanted, strict=True):
-                got = run_padded(runner, typed(runner, feed))
+                got = run_batch(runner, typed(runner, feed))
                 for name, array in want.items():
                     ids = [str(i) for i in range(len(array))]
                     found.setdefault(name, OutputMetrics(name)).update(array, got[name].reshape(array.shape), ids, None)

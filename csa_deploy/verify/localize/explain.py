@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.graph.load import load_model
-from csa_deploy.runners.base import Runner
+from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate
 from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, Localization, localize, rows_of, these
@@ -54,7 +54,7 @@ def explain(
         def advance(done: int, of: int, before: int = len(data) + STEPS * number) -> None:
             context.progress(before + done, total)
 
-        feeds, samples = _worst_feeds(reference, candidate, data, context.config.batch)
+        feeds, samples = _worst_feeds(reference, candidate, data)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
         pair = _counterpart(context, candidate, model)
@@ -132,18 +132,17 @@ def _tensors(model: onnx.ModelProto) -> set[str | None]:
 
 
 def _worst_feeds(
-    reference: Runner, candidate: Candidate, data: Dataset, batch: int
+    reference: Runner, candidate: Candidate, data: Dataset
 ) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...]]:
     """Network inputs of the worst samples, in full batches: the last one repeats its last sample."""
+    how = sampling(reference)
+    batch = how.batch or 1
     worst = [w["id"] for m in candidate.outputs.values() for w in m.worst(SAMPLES)]
     chosen = data.only(list(dict.fromkeys(worst))[:SAMPLES])
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in reference.input_specs}
     feeds: list[dict[str, np.ndarray]] = []
     ids: list[str] = []
     for part in chosen.batches(batch):
-        arrays = part.feed(shapes)
-        missing = batch - len(part)
-        feeds.append({n: np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for n, a in arrays.items()})
+        feeds.append(how.network(filled(part.feed(how.shapes), batch)))
         ids += part.ids
     return feeds, tuple(ids)
 

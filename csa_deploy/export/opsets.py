@@ -1,0 +1,104 @@
+"""Converts an ONNX file to another opset, and compares what it computes before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx.version_converter
+
+from csa_deploy.errors import UsageError
+from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
+from csa_deploy.graph.proof import CannotRunError, Prover
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+
+PER_CHANNEL = 13  # QuantizeLinear has an axis from here on
+NEWEST = {"8.6": 17}  # what the parser of this TensorRT takes; those of 10 and 11 take what onnx converts to
+_COORDINATES = 11  # Resize names its coordinates from here on
+PROOFS = 2
+TOLERANCE = 1e-5
+"""Largest relative difference of any output; the same operators give 0, another form of one gives rounding."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An opset to convert to, and why."""
+
+    opset: int
+    reason: str
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of ONNX's own operators that a model uses."""
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def wish_for(opset: int, config: Config) -> Wish | None:
+    """The opset that a file needs here; None where its own will do."""
+    if config.opset is not None:
+        return Wish(config.opset, f"--opset {config.opset}") if config.opset != opset else None
+    newest = NEWEST.get(config.tensorrt, opset)
+    if opset > newest:
+        return Wish(newest, f"TensorRT {config.tensorrt} takes opset {newest} at most")
+    if calibrates(config) and opset < PER_CHANNEL:
+        return Wish(OPSET_FOR_TENSORRT[config.tensorrt], f"calibration for INT8 needs opset {PER_CHANNEL} or later")
+    return None
+
+
+def calibrates(config: Config) -> bool:
+    """Whether the precision stage takes statistics for INT8."""
+    return "int8" in config.precision or config.calib is not None
+
+
+def convert(model: onnx.ModelProto, wish: Wish, seed: int) -> tuple[onnx.ModelProto, str]:
+    """Convert a static model.
+
+    Returns:
+        The converted model, and what was done with the largest difference.
+
+    Raises:
+        UsageError: onnx cannot convert it, or the result computes something else.
+    """
+    what = f"opset {opset_of(model)} converted to {wish.opset} ({wish.reason})"
+    fix = "give another --opset, or export the network again with it"
+    try:
+        converted = onnx.version_converter.convert_version(model, wish.opset)
+    except Exception as error:  # the converter is C++ and raises what it likes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rpartition("failed: ")[2]
+        raise UsageError(f"{what}: onnx cannot: {reason}", fix=fix) from None
+    if opset_of(model) < _COORDINATES:
+        _keep_coordinates(converted.graph.node)
+    del converted.metadata_props[:]
+    converted.metadata_props.extend(model.metadata_props)
+    oldest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", wish.opset)])
+    converted.ir_version = max(model.ir_version, oldest)
+    difference = _difference(model, converted, seed, what, fix)
+    if not difference <= TOLERANCE:
+        raise UsageError(
+            f"{what}: an output differs by {difference:.1e} of its range on random inputs, more than {TOLERANCE:g}",
+            fix=fix,
+        )
+    return converted, f"{what}: largest difference {difference:.1e} of the range on {PROOFS} random inputs"
+
+
+def _keep_coordinates(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Say which pixels older Resize and Upsample take: onnx's converter leaves that out, and the default is another."""
+    for node in nodes:
+        said = {attribute.name for attribute in node.attribute}
+        if node.op_type == "Resize":
+            wanted = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in wanted.items() if k not in said)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                _keep_coordinates(graph.node)
+
+
+def _difference(model: onnx.ModelProto, converted: onnx.ModelProto, seed: int, what: str, fix: str) -> float:
+    try:
+        return Prover(model, proofs=PROOFS, seed=seed).error(converted)
+    except CannotRunError as error:
+        raise UsageError(f"{what}: it does not run: {error}", fix=fix) from None

@@ -1,0 +1,122 @@
+"""The INT8 graph in the precision stage, with TensorRT's calibration cache: chosen, written, or taken over."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy import __version__
+from csa_deploy.graph.load import save_model
+from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.precision.bounds import complete
+from csa_deploy.precision.choice import budget_of, choose_layers
+from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
+from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.trt_cache import cache_text
+from csa_deploy.workspace import key_of, sha256_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from csa_deploy.pipeline import Context
+    from csa_deploy.precision.int8_stage import Calibrated
+    from csa_deploy.precision.phases import Phases
+    from csa_deploy.workspace import StageOutput
+
+_LOG = logging.getLogger(__name__)
+
+
+def write_int8(
+    context: Context, model: onnx.ModelProto, calibration: Calibrated, phases: Phases, output: StageOutput
+) -> None:
+    """Write the INT8 graph and TensorRT's calibration cache, or take over those of the same key."""
+    key = _key(context, calibration)
+    entry = _taken_over(context, key, output)
+    if entry is None:
+        entry = {"key": key, **_made(context, model, calibration, phases, output)}
+    output.record["precisions"]["int8"] = entry
+    output.record["notes"] += entry["notes"]
+
+
+def _key(context: Context, calibration: Calibrated) -> str:
+    """Hash of what decides the INT8 graph; other precisions and the evaluation data are not among it."""
+    config = context.config
+    return key_of(
+        {
+            "csa_deploy": __version__,
+            "statistics": asdict(calibration.statistics.key),
+            "method": config.calib_method,
+            "search": config.search and budget_of(context),
+            "techniques": config.techniques,
+            "keep_fp32": config.keep_fp32,
+            "seed": config.seed,
+        }
+    )
+
+
+def _taken_over(context: Context, key: str, output: StageOutput) -> dict[str, Any] | None:
+    """What an earlier run of this workspace recorded under the key, its files copied; None where there is none."""
+    stage = context.workspace.stage("precision")
+    entry: dict[str, Any] = context.workspace.record("precision")["precisions"].get("int8", {}) if stage else {}
+    if not stage or entry.get("key") != key:
+        return None
+    graphs = [entry["graph"], *filter(None, [entry["equalized"]])]
+    files = [*graphs, entry["cache"], *(f"{graph}.data" for graph in graphs if f"{graph}.data" in stage["artifacts"])]
+    for relative in files:
+        stated, path = stage["artifacts"].get(relative), context.path(relative)
+        if stated is None or not path.is_file() or sha256_of(path) != stated["sha256"]:
+            return None
+    for relative in files:
+        copy = context.scratch / Path(relative).name
+        shutil.copyfile(context.path(relative), copy)
+        output.artifacts[relative] = copy
+    _LOG.info("the INT8 graph of the same graph, data and settings is kept")
+    return entry
+
+
+def _made(
+    context: Context, model: onnx.ModelProto, calibration: Calibrated, phases: Phases, output: StageOutput
+) -> dict[str, Any]:
+    """Choose layers and write the files; the precision's part of the record."""
+    config, statistics = context.config, calibration.statistics
+    choice = choose_layers(context, model, calibration, rest_of(model), phases)
+    plan = choice.plan
+    result = to_int8(
+        plan.model,
+        plan.placement,
+        plan.thresholds,
+        kept=choice.kept,
+        keep_fp32=config.keep_fp32,
+        largest=plan.largest,
+        adjustments=plan.adjustments,
+    )
+    path = context.scratch / f"{context.name}.int8.onnx"
+    save_model(result.model, path)
+    sizes = complete(model, {**statistics.largest, **calibration.thresholds})
+    cache = context.scratch / f"{context.name}.calibration.cache"
+    cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
+    output.artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
+    base = None
+    if plan.model is not model:  # fine-tuning starts from the weights that the scales belong to
+        base = context.scratch / f"{context.name}.equalized.onnx"
+        save_model(plan.model, base)
+        output.artifacts[f"onnx/{base.name}"] = base
+    return {
+        "graph": f"onnx/{path.name}",
+        "equalized": base and f"onnx/{base.name}",
+        "cache": f"calibration/{cache.name}",
+        "statistics": graph_statistics(result.model).to_json(),
+        "notes": [*choice.notes(), *_kept_out(result)],
+        **choice.to_json(),
+        **result.to_json(),
+    }
+
+
+def _kept_out(result: Int8Result) -> list[str]:
+    fp32 = {node.name for node in result.kept_fp32}
+    return [
+        f"{name} stays in {'FP32' if name in fp32 else result.rest.upper()}: {why}" for name, why in result.kept.items()
+    ]

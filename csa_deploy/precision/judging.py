@@ -1,0 +1,86 @@
+"""Holds a choice of INT8 layers against FP32 as the accuracy gate will: its metrics, its bounds, every output.
+
+What differs from the gate is what so few images allow: no interval is asked for, and a share may miss its bound by one
+image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from csa_deploy.verify.gate import DROPS, Check, judge
+from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.verify.summary import EXTREME, SHARES, Estimate
+
+Outputs = Mapping[str, np.ndarray]
+Metrics = dict[str, dict[str, float]]
+"""By output and name."""
+
+
+def compare(exact: Sequence[Outputs], got: Sequence[Outputs], labels: Sequence[np.ndarray] | None = None) -> Metrics:
+    """Metrics of every output over batches, as the accuracy gate defines them.
+
+    Args:
+        exact: outputs in FP32, a batch each.
+        got: the same of the choice.
+        labels: class per sample, a batch each; None where they are not known.
+    """
+    found = {name: OutputMetrics(name) for name in exact[0]}
+    for number, (want, have) in enumerate(zip(exact, got, strict=True)):
+        batch = max((len(a) for a in want.values() if a.ndim), default=1) if labels is None else len(labels[number])
+        ids = [f"{number}-{index}" for index in range(batch)]
+        for name, metrics in found.items():
+            if want[name].ndim and len(want[name]) == batch:
+                metrics.update(want[name], have[name], ids, labels[number] if labels is not None else None)
+            else:  # no axis of samples: the batch is one
+                metrics.update(want[name][None], have[name][None], ids[:1], None)
+    return {name: metrics.values() for name, metrics in found.items()}
+
+
+def worst_of(metrics: Metrics) -> dict[str, float]:
+    """Every metric where it is worst over the outputs; those that no bound can be put on are left out."""
+    from csa_deploy.config import METRIC_BOUNDS
+
+    names = dict.fromkeys(name for found in metrics.values() for name in found if name in METRIC_BOUNDS)
+    worst = {"min": min, "max": max}
+    return {n: worst[METRIC_BOUNDS[n]](found[n] for found in metrics.values() if n in found) for n in names}
+
+
+def broken(metrics: Metrics, budget: Mapping[str, float], images: int) -> tuple[str, ...]:
+    """The bounds that do not hold, in words; values that are not finite break every budget."""
+    found = []
+    for output, values in metrics.items():
+        if not math.isfinite(values.get("max_abs_error", 0.0)):
+            found.append(f"'{output}' is not finite")
+            continue
+        for check in _checks(output, values, budget, images):
+            if check.state == "fail" and not _within_an_image(check, images):
+                found.append(f"{check.metric} of '{output}' is {check.value:.4g}, bound {check.bound:g}")
+    return tuple(found)
+
+
+def unjudged(metrics: Metrics, budget: Mapping[str, float], images: int) -> dict[str, str]:
+    """Bounds that no output was held against, with the reason; defaults that do not apply are not among them."""
+    checks = [check for output, values in metrics.items() for check in _checks(output, values, budget, images)]
+    judged = {check.metric for check in checks if check.state != "not measured"}
+    return {
+        check.metric: check.reason.split(": ", 1)[-1]
+        for check in checks
+        if check.metric not in judged and (check.asked or not check.reason.startswith("not applicable"))
+    }
+
+
+def _checks(output: str, values: Mapping[str, float], budget: Mapping[str, float], images: int) -> list[Check]:
+    estimates = {name: Estimate(value, None, EXTREME) for name, value in values.items()}
+    return judge(output, estimates, "int8", budget, classifier="kl_divergence" in values, samples=images)
+
+
+def _within_an_image(check: Check, images: int) -> bool:
+    if check.metric not in (*SHARES, *DROPS):
+        return False
+    slack = 1 / images + 1e-9
+    return replace(check, bound=check.bound + (-slack if check.side == "min" else slack)).state != "fail"

@@ -1,0 +1,189 @@
+"""The search holds every bound of the accuracy gate on every output, with the gate's own metrics."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csa_deploy.config import METRIC_BOUNDS
+from csa_deploy.precision.calibration import calibrate
+from csa_deploy.precision.calibration_data import open_calibration
+from csa_deploy.precision.cost import node_costs
+from csa_deploy.precision.judging import broken, compare, unjudged, worst_of
+from csa_deploy.precision.placement import place
+from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.search import search
+from csa_deploy.precision.sensitivity import Sensitivity, measure
+from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.techniques import TECHNIQUES, Plan, Workshop, try_techniques
+
+SHAPES = {"x": (1, 3, 8, 8)}
+
+
+def detector(build):
+    """A heat map that INT8 does no harm, boxes whose values lie in the tail of their branch, and a class map."""
+    draw = np.random.default_rng(3)
+    given = {
+        "w": 0.3 * draw.standard_normal((16, 3, 3, 3)),
+        "wh": draw.standard_normal((4, 16, 1, 1)),
+        "wb": np.concatenate([100 * draw.standard_normal((1, 16, 1, 1)), draw.standard_normal((7, 16, 1, 1))]),
+        # Reads all channels but the one that makes the range of its input a hundred times too large.
+        "wo": np.concatenate([np.zeros((4, 1, 1, 1)), draw.standard_normal((4, 7, 1, 1))], axis=1),
+    }
+    return build(
+        "(float[1,3,8,8] x) => (float[1,4,8,8] heat, float[1,4,8,8] box, int64[1,1,8,8] best)",
+        """
+        c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w)
+        r = Relu (c)
+        heat = Conv (r, wh)
+        b = Conv (r, wb)
+        box = Conv (b, wo)
+        best = ArgMax <axis = 1> (heat)
+        """,
+        **{name: array.astype("f4") for name, array in given.items()},
+    )
+
+
+def images(count: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(9)
+    return [{"x": draw.standard_normal(SHAPES["x"]).astype("f4")} for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model(build):
+    return detector(build)
+
+
+@pytest.fixture(scope="module")
+def plan(model) -> Plan:
+    placement = place(model)
+    statistics = calibrate(model, open_calibration("random", None, SHAPES), placement.tensors, threads=1)
+    return Plan(model, placement, statistics.thresholds("minmax"), statistics.largest)
+
+
+@pytest.fixture(scope="module")
+def network(plan) -> Switchable:
+    return plan.switchable(1)
+
+
+def find(plan: Plan, network: Switchable, budget: dict[str, float]):
+    def order() -> list[Sensitivity]:
+        measured = measure(network, images(2))
+        return [Sensitivity(layer.name, layer.op, measured[layer.name], None, 1e-6) for layer in network.layers]
+
+    return search(network, images(6), None, budget, node_costs(plan.model), order)
+
+
+def test_an_output_that_is_not_the_first_decides(plan, network):
+    first = compare([network.run(images(1)[0], ())], [network.run(images(1)[0], [x.name for x in network.layers])])
+    assert first["heat"]["snr_db"] > 30 and first["box"]["snr_db"] < 15
+    found = find(plan, network, {"snr_db": 25.0})
+    assert not found.points[0].holds and "snr_db of 'box'" in found.points[0].broken[0]
+    assert found.returned and found.points[len(found.returned)].holds
+    assert found.points[0].metrics["snr_db"] == pytest.approx(first["box"]["snr_db"], abs=3)
+    assert found.outputs == 3 and found.agreement is None
+    assert "n4" in found.returned  # the layer that reads the wide tensor
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound"), [("mean_iou", 0.995), ("pixel_agreement", 0.998), ("max_abs_error", 0.5), ("cosine", 0.9999)]
+)
+def test_every_metric_of_the_gate_is_held(plan, network, metric, bound):
+    found = find(plan, network, {metric: bound})
+    assert not found.points[0].holds and metric in found.points[0].broken[0]
+    assert found.points[len(found.returned)].holds
+    chosen = {p.returned: p for p in found.points}[len(found.returned)].metrics[metric]
+    assert chosen >= bound if METRIC_BOUNDS[metric] == "min" else chosen <= bound
+    assert found.budget == {metric: bound}
+
+
+def test_what_cannot_be_judged_is_named(plan, network):
+    found = find(plan, network, {"snr_db": 5.0, "top1_agreement": 0.9, "kl_divergence": 0.1, "top1_drop": 0.02})
+    assert set(found.unjudged) == {"top1_agreement", "kl_divergence", "top1_drop"}  # asked for, and not applicable
+    assert found.to_json()["not_judged"]["kl_divergence"] == "no classification output"
+    assert found.budget == {"snr_db": 5.0}
+
+
+def test_labels_that_the_images_lack_are_named_for_a_default_bound():
+    logits = [{"y": np.eye(7)[:4]}]
+    metrics = compare(logits, logits)
+    assert unjudged(metrics, {"top1_drop": 0.01, "top1_agreement": 0.95}, 4) == {"top1_drop": "the data have no labels"}
+    labelled = compare(logits, logits, [np.arange(4)])
+    assert unjudged(labelled, {"top1_drop": 0.01}, 4) == {} and labelled["y"]["top1_drop"] == 0.0
+
+
+def test_sensitivity_is_that_of_the_output_that_suffers_most(plan, network):
+    measured = measure(network, images(2))
+    estimated = propagated(plan.model, network.layers, plan.thresholds, images(2), threads=1)
+    assert max(measured, key=measured.get) == max(estimated, key=estimated.get) == "n4"
+    assert measured["n4"] > 0.03 > measured["n2"]
+    assert estimated["n4"] == pytest.approx(measured["n4"], rel=0.1)  # nothing comes after it
+
+
+def test_techniques_look_at_all_outputs(plan):
+    def recalibrate(changed, tensors):
+        return calibrate(changed, open_calibration("random", None, SHAPES), tensors, threads=1)
+
+    workshop = Workshop(images(6), images(6), recalibrate, "minmax", half_scales=False, threads=1)
+    _, findings = try_techniques(plan, tuple(TECHNIQUES), workshop)
+    assert findings["equalization"].used
+    assert findings["equalization"].snr_db_without < 15 < findings["equalization"].snr_db_with
+
+
+def literal_metrics(want: np.ndarray, got: np.ndarray) -> dict[str, float]:
+    """The gate's metrics of logits, in plain NumPy."""
+    error = got - want
+    softmax = [np.exp(a) / np.exp(a).sum(axis=1, keepdims=True) for a in (want, got)]
+    return {
+        "snr_db": 10 * np.log10((want**2).sum() / (error**2).sum()),
+        "cosine": min(float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in zip(want, got, strict=True)),
+        "max_abs_error": float(np.abs(error).max()),
+        "max_rel_error": float(np.abs(error).max() / (want.max() - want.min())),
+        "mean_abs_error": float(np.abs(error).mean()),
+        "mean_rel_error": float(np.abs(error).mean() / np.abs(want).mean()),
+        "top1_agreement": float((want.argmax(axis=1) == got.argmax(axis=1)).mean()),
+        "kl_divergence": float((softmax[0] * np.log(softmax[0] / softmax[1])).sum(axis=1).mean()),
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([0.01, 0.3, 2.0]), st.sampled_from([1, 2]))
+def test_metrics_are_those_written_out_and_bounds_break_on_their_side(seed, batches, noise, size):
+    draw = np.random.default_rng(seed)
+    want = draw.standard_normal((batches * size, 8))
+    got = want + noise * draw.standard_normal(want.shape)
+    parts = [[{"y": a} for a in np.split(array, batches)] for array in (want, got)]
+    metrics = compare(*parts)
+    images = len(want)
+    for name, value in literal_metrics(want, got).items():
+        assert metrics["y"][name] == pytest.approx(value, rel=1e-9, abs=1e-12)
+        better = 1 if METRIC_BOUNDS[name] == "min" else -1
+        step = 1.5 / images if name == "top1_agreement" else 1e-6 * max(1.0, abs(value))
+        assert broken(metrics, {name: value - better * step}, images) == ()
+        assert bool(broken(metrics, {name: value + better * step}, images)) == (
+            name != "top1_agreement" or step > 1 / images
+        )
+
+
+def test_a_share_may_miss_by_one_image_and_not_by_two():
+    want = np.eye(10)[np.arange(10)]
+    for wrong, holds in ((0, True), (1, True), (2, False)):
+        got = want.copy()
+        got[:wrong] = np.roll(want[:wrong], 1, axis=1)
+        metrics = compare([{"y": want}], [{"y": got}])
+        assert (broken(metrics, {"top1_agreement": 1.0}, 10) == ()) == holds
+
+
+def test_what_is_not_finite_breaks_every_budget():
+    metrics = compare(
+        [{"y": np.ones((1, 4)), "z": np.ones((1, 4))}], [{"y": np.ones((1, 4)), "z": np.full((1, 4), np.nan)}]
+    )
+    assert broken(metrics, {}, 1) == ("'z' is not finite",)
+
+
+def test_an_output_without_an_axis_of_samples_is_one_sample():
+    want = np.arange(12.0).reshape(3, 1, 4)  # time first
+    exact, got = [{"a": np.ones((2, 5)), "t": want}], [{"a": np.ones((2, 5)), "t": want + 1}]
+    metrics = compare(exact, got)
+    assert metrics["t"]["snr_db"] == pytest.approx(10 * np.log10((want**2).sum() / 12))
+    assert worst_of(metrics)["snr_db"] == metrics["t"]["snr_db"]
