@@ -110,7 +110,8 @@ def _steps(repaired: Any, name: str) -> Any:
         table.add_column(heading)
     for step in repaired.steps:
         error = "-" if step.error is None else f"{step.error:.1e}"
-        table.add_row(step.rule, str(step.rewrites), error, "kept" if step.kept else escape(f"undone: {step.reason}"))
+        said = "kept" if step.kept else "undone"
+        table.add_row(step.rule, str(step.rewrites), error, escape(f"{said}: {step.reason}" if step.reason else said))
     for item in repaired.left:
         table.add_row(escape(item.what), "-", "-", escape(f"left as it is: {item.reason}"))
     return table

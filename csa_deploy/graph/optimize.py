@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import require_static
-from csa_deploy.graph.proof import CannotRunError, Prover
-from csa_deploy.graph.rewrite import Rule
+from csa_deploy.graph.proof import CannotRunError, LocalProof, Proof, Prover
+from csa_deploy.graph.rewrite import Note, Rule, attempt
 from csa_deploy.graph.rules import (
     affine_after,
     affine_before,
@@ -42,16 +42,20 @@ RULES: tuple[Rule, ...] = (
 )
 
 TOLERANCE = 1e-5
-"""Largest difference that floating-point order may explain, relative to the range of the output."""
+"""Largest difference that floating-point order may explain in FP32, relative to the range of a channel."""
+
+_MOVED = 1e-3
+"""The same for a whole network, relative to a channel's range, where a rule moves positions within its slack."""
 
 _MAX_ROUNDS = 8
+_MAX_TRIES = 3
 
 _ITSELF = "the original model"
 
 Progress = Callable[[int, int], None]
 
-Reference = Callable[[onnx.ModelProto, int, CannotRunError], tuple[Prover, str]]
-"""``reference(model, proofs, why the model does not run)`` -> what to prove by, and what it is in words."""
+Reference = Callable[[onnx.ModelProto, CannotRunError], tuple[onnx.ModelProto, str]]
+"""``reference(model, why it does not run)`` -> what to prove by, and what it is in words."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,11 @@ class Step:
         rule: name of the rule.
         summary: what the rule does.
         rewrites: how often it applied.
-        error: largest difference of any output from the original model's, relative to the range of that output; None
-            where it could not be measured.
+        error: largest difference of any output from the original model's, relative to the range of that output (where
+            the changed nodes alone are wrong: of what they make); None where it could not be measured.
         kept: whether the result was kept.
-        reason: why it was not kept, or why it was kept without a measurement; empty otherwise.
+        reason: why it was not kept, or which nodes were left alone and why, or why nothing was measured; empty
+            otherwise.
     """
 
     rule: str
@@ -89,6 +94,7 @@ class OptimizeResult:
         tolerance: largest relative difference that was accepted.
         not_proved: why no proof could be run at all; empty where it was.
         reference: what the steps were proved against.
+        declined: nodes that a rule left be though its pattern is there, with the reason.
     """
 
     model: onnx.ModelProto
@@ -99,6 +105,7 @@ class OptimizeResult:
     tolerance: float
     not_proved: str = ""
     reference: str = _ITSELF
+    declined: tuple[Note, ...] = ()
 
     @property
     def error(self) -> float | None:
@@ -121,6 +128,7 @@ class OptimizeResult:
             "error": self.error,
             "not_proved": self.not_proved,
             "reference": self.reference,
+            "declined": [dataclasses.asdict(note) for note in self.declined],
         }
 
 
@@ -134,9 +142,9 @@ def optimize(
 ) -> OptimizeResult:
     """Apply exact rewrites until none finds anything, proving each on random inputs.
 
-    Each rule's result is run in ONNX Runtime on ``proofs`` seeded random inputs and compared with the original
-    model; a rule whose result differs by more than ``tolerance`` of an output's range is undone and not tried again.
-    Where the model does not run, nothing can be proved and nothing is rewritten.
+    The nodes that a rule changed are compared with what they were, on several families of inputs, and the whole
+    network with the original model on at least ``proofs`` inputs (:mod:`.proof`). What fails is left alone, the rest of
+    the rule's work is kept. Where the model does not run, nothing can be proved and nothing is rewritten.
 
     Args:
         model: a model of static shape; not changed.
@@ -177,36 +185,51 @@ def rewritten(
         raise UsageError("sparse initializers are not supported", fix="export the model with dense weights")
     before = graph_statistics(model)
     try:
-        prover, against = _reference(model, proofs, reference)
+        prover, against = _reference(model, proofs, tolerance, reference)
     except CannotRunError as error:
         reason = f"nothing rewritten: ONNX Runtime does not run the original ({error})"
         return OptimizeResult(model, (), before, before, 0, tolerance, reason)
-    driver = _Driver(editable(model), prover, tolerance)
+    driver = _Driver(editable(model), prover, proofs, tolerance)
     driver.to_fixpoint(on_declared, None)
     infer_shapes(driver.current)
     driver.to_fixpoint(rules, progress)
     result = ir.to_proto(driver.current)
-    after = graph_statistics(result)
-    return OptimizeResult(result, tuple(driver.steps), before, after, proofs, tolerance, reference=against)
+    return OptimizeResult(
+        result,
+        tuple(driver.steps),
+        before,
+        graph_statistics(result),
+        proofs,
+        tolerance,
+        reference=against,
+        declined=tuple(sorted(driver.declined, key=lambda note: (note.rule, note.node))),
+    )
 
 
-def _reference(model: onnx.ModelProto, proofs: int, otherwise: Reference | None) -> tuple[Prover, str]:
+def _reference(
+    model: onnx.ModelProto, proofs: int, tolerance: float, otherwise: Reference | None
+) -> tuple[Prover, str]:
     try:
-        return Prover(model, proofs=proofs), _ITSELF
+        return Prover(model, proofs=proofs, tolerance=tolerance), _ITSELF
     except CannotRunError as error:
         if otherwise is None:
             raise
-        return otherwise(model, proofs, error)
+        meant, words = otherwise(model, error)
+        return Prover(meant, proofs=proofs, tolerance=tolerance), words
 
 
 class _Driver:
     """Applies rules to ``current`` and keeps what is proved."""
 
-    def __init__(self, current: ir.Model, prover: Prover, tolerance: float) -> None:
+    def __init__(self, current: ir.Model, prover: Prover, proofs: int, tolerance: float) -> None:
         self.current = current
         self.steps: list[Step] = []
-        self._prover = prover
-        self._tolerance = tolerance
+        self.declined: set[Note] = set()
+        self._whole, self._local = prover, LocalProof(tolerance)
+        self._proofs, self._tolerance = proofs, tolerance
+        self._error: float | None = 0.0
+        self._moved = 0.0
+        self._left: dict[str, frozenset[str]] = {}
 
     def to_fixpoint(self, rules: Sequence[Rule], progress: Progress | None) -> None:
         failed: set[str] = set()
@@ -224,23 +247,59 @@ class _Driver:
                 return
 
     def _try(self, rule: Rule) -> Step | None:
-        """Apply one rule; None where it found nothing."""
-        candidate = self.current.clone()
-        try:
+        """Apply one rule, without the nodes at which it is not proved; None where it found nothing."""
+        problem: Step | None = None
+        for _ in range(_MAX_TRIES):
+            candidate = self.current.clone()
+            try:
+                count = self._apply(rule, candidate)
+                if not count:
+                    return problem
+                proof = self._prove(rule, candidate)
+            except CannotRunError as error:
+                return Step(rule.name, rule.summary, count, None, False, f"the rewritten graph does not run: {error}")
+            except Exception as error:  # a rule that trips over an unusual graph must not cost the user the others
+                _LOG.debug("rule %s failed", rule.name, exc_info=True)
+                reason = f"the rule failed: {type(error).__name__}: {error}"
+                return Step(rule.name, rule.summary, 0, None, False, reason)
+            if proof.holds:
+                return self._keep(rule, candidate, count, proof, problem)
+            problem = problem or Step(rule.name, rule.summary, count, proof.error, False, _said(proof))
+            left = self._left.get(rule.name, frozenset())
+            if proof.where <= left:
+                return problem
+            self._left[rule.name] = left | proof.where
+        return problem
+
+    def _apply(self, rule: Rule, candidate: ir.Model) -> int:
+        with attempt(self._left.get(rule.name, frozenset())) as notes:
             count = rule.apply(candidate)
-            if not count:
-                return None
+        self.declined.update(Note(rule.name, node, reason) for node, reason in notes)
+        if count:
             infer_shapes(candidate)
-            error = self._prover.error(ir.to_proto(candidate))
-        except CannotRunError as problem:
-            return Step(rule.name, rule.summary, count, None, False, f"the rewritten graph does not run: {problem}")
-        except Exception as problem:  # a rule that trips over an unusual graph must not cost the user the others
-            _LOG.debug("rule %s failed", rule.name, exc_info=True)
-            return Step(
-                rule.name, rule.summary, 0, None, False, f"the rule failed: {type(problem).__name__}: {problem}"
-            )
-        if not error <= self._tolerance:
-            reason = f"an output differs by {error:.1e} of its range, more than {self._tolerance:.0e}"
-            return Step(rule.name, rule.summary, count, error, False, reason)
+        return count
+
+    def _prove(self, rule: Rule, candidate: ir.Model) -> Proof:
+        """What changed by itself, then the whole network."""
+        before = self.current if rule.reference is None else rule.reference(self.current, candidate)
+        slack = {} if rule.slack is None else rule.slack(before, candidate)
+        local = self._local.prove(before, candidate, slack)
+        if local is None:
+            return Proof("proved", self._error, None)
+        if not local.holds:
+            return local
+        return self._whole.prove(ir.to_proto(candidate), tolerance=max(_MOVED, self._tolerance) if rule.moves else None)
+
+    def _keep(self, rule: Rule, candidate: ir.Model, count: int, proof: Proof, problem: Step | None) -> Step:
         self.current = candidate
-        return Step(rule.name, rule.summary, count, error, True)
+        self._error = None if proof.error is None else proof.error + self._moved
+        if rule.moves:  # what follows is exact again, so it is held against the moved positions
+            self._moved = self._error or 0.0
+            self._whole = Prover(ir.to_proto(candidate), proofs=self._proofs, tolerance=self._tolerance)
+        blind = "" if proof.error is not None else "proved on what changed alone: the network's outputs show nothing"
+        reason = f"left alone where {problem.reason}" if problem is not None else blind
+        return Step(rule.name, rule.summary, count, self._error, True, reason)
+
+
+def _said(proof: Proof) -> str:
+    return proof.reason if proof.status == "wrong" else f"not proved: {proof.reason}"

@@ -1,60 +1,341 @@
-"""Evidence that a rewritten graph computes what the graph before it did: both run on the same random inputs.
+"""Evidence that a rewritten graph computes what the graph before it did.
 
-ONNX Runtime executes with all of its own graph optimizations off, so that what is compared is what is written.
-Custom operators, which it cannot run, are cut out; see :mod:`.cut`.
+Two comparisons, both by ONNX Runtime with all of its own graph optimizations off, so that what is compared is what is
+written, and both on several families of inputs (:mod:`.inputs`):
+
+- the nodes that changed (:class:`LocalProof`), fed directly: no layer in front of them decides which numbers reach
+  them, and none behind them hides an error;
+- the whole network (:class:`Prover`), whose custom operators, which cannot run, are cut out; see :mod:`.cut`.
+
+The bound of each channel is the tolerance, or what one unit in the last place of weights and inputs does to the
+original where that is more. Where nothing can be seen (no output is finite and varies), nothing is proved.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
+from onnx import numpy_helper
 
+from csa_deploy.graph.compare import Deviation, deviation, tolerance_of
 from csa_deploy.graph.cut import runnable_part
+from csa_deploy.graph.inputs import WHOLE, Arrays, Specs, families, feed, nudged, one_ulp
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
+from csa_deploy.graph.region import CannotCutError, Digests, Region, changed_region
+from csa_deploy.graph.stats import graph_statistics
+
+__all__ = ["Arrays", "CannotRunError", "LocalProof", "Proof", "Prover", "Session"]
 
 _SILENT = 4
 
-Arrays = dict[str, np.ndarray]
+_NOISES = 2
+_TIMES_NOISE = 8.0
+"""How much of the original's answer to one unit of noise a rewrite may differ by: it rounds as often, elsewhere."""
+
+_MOST = 0.02
+"""Of a channel's range: a network that noise moves further cannot be told from a wrong one."""
+
+_HEAVY_MACS = 5e6
 
 
 class CannotRunError(Exception):
     """ONNX Runtime cannot load or run a graph; the message says why, in one line."""
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison shows.
+
+    Attributes:
+        status: ``proved``, ``wrong`` (an answer differs beyond its bound), or ``not proved`` (nothing can be seen).
+        error: largest difference of any output relative to its range; None where nothing was seen.
+        bound: the bound of the channel that comes nearest to its own, relative to its range.
+        on: families of inputs that showed something.
+        reason: why it is not proved; empty otherwise.
+        where: values of the original at which it fails: all that its failing parts compute.
+    """
+
+    status: Literal["proved", "wrong", "not proved"]
+    error: float | None
+    bound: float | None
+    on: tuple[str, ...] = ()
+    reason: str = ""
+    where: frozenset[str] = frozenset()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rewrite may be kept."""
+        return self.status == "proved"
+
+
+@dataclass
+class _Verdict:
+    """Comparisons of one output, collected over the families."""
+
+    tolerance: float
+    error: float | None = None
+    ratio: float = 0.0
+    bound: float = 0.0
+    wrong: str = ""
+    on: list[str] = field(default_factory=list)
+    first: np.ndarray | None = None
+    varies: bool = False
+    noisy: float = 0.0
+
+    def see(self, family: str, expected: np.ndarray) -> None:
+        """Note whether this run shows anything: something finite, that differs within the array or from another run."""
+        finite = np.isfinite(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
+        if not finite.any():
+            return
+        self.on.append(family)
+        if self.first is None:
+            self.first = expected
+        elif not self.varies:
+            self.varies = self.first.shape != expected.shape or not np.array_equal(self.first, expected, equal_nan=True)
+
+    def judge(self, family: str, found: Deviation, bounds: np.ndarray, noise: np.ndarray) -> None:
+        """Hold a comparison against its bounds; inputs on which noise alone moves a channel too far show nothing."""
+        if found.reason:
+            self.wrong, self.error = f"{found.reason} ({family} inputs)", found.error
+            return
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(found.channels > 0, found.channels / bounds, 0.0)
+            relative = np.where(found.scales > 0, bounds / found.scales, 0.0)
+            moved = np.where(found.scales > 0, _TIMES_NOISE * noise / found.scales, 0.0)
+            off = np.where(found.scales > 0, found.channels / found.scales, np.inf)
+        worst = int(ratios.argmax()) if ratios.size else 0
+        if ratios.size and ratios[worst] > 1:
+            self.wrong = f"differs by {off[worst]:.1e} of its range, more than {relative[worst]:.0e} ({family} inputs)"
+        elif ratios.size and moved.max() > _MOST:
+            self.noisy = float(moved.max()) / _TIMES_NOISE
+            self.on = [one for one in self.on if one != family]
+            return
+        self.error = max(self.error or 0.0, found.error)
+        if ratios.size and ratios[worst] >= self.ratio:
+            self.ratio, self.bound = float(ratios[worst]), float(relative[worst])
+
+
+class _Runs:
+    """A graph, what it answers, and how far one unit of noise moves it."""
+
+    def __init__(self, model: onnx.ModelProto, keep: bool) -> None:
+        self._model, self._session, self._noisy = model, Session(model), None
+        self._keep, self._answers, self._noises = keep, dict[str, Arrays](), dict[str, list[Arrays]]()
+        self.inputs = self._session.inputs
+
+    def answer(self, family: str, feeds: Arrays) -> Arrays:
+        """The outputs; remembered for a whole network, which is asked again at each step."""
+        if family in self._answers:
+            return self._answers[family]
+        answer = self._session.run(feeds)
+        if self._keep:
+            self._answers[family] = answer
+        return answer
+
+    def noise(self, family: str, feeds: Arrays, expected: Arrays) -> dict[str, Deviation]:
+        """Largest change of each output when weights and inputs move by one unit in the last place."""
+        if family not in self._noises:
+            self._noisy = self._noisy or Session(_one_unit_off(self._model))
+            self._noises[family] = [self._noisy.run(nudged(feeds, seed)) for seed in range(_NOISES)]
+        return {
+            name: _widest([deviation(expected[name], noisy[name]) for noisy in self._noises[family]])
+            for name in expected
+        }
+
+
+def _widest(found: list[Deviation]) -> Deviation:
+    usable = [one for one in found if not one.reason]
+    if len(usable) < len(found):
+        return found[0] if found[0].reason else next(one for one in found if one.reason)
+    return replace(usable[0], channels=np.max([one.channels for one in usable], axis=0))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How two graphs are compared.
+
+    Attributes:
+        tolerance: of FP32, relative to a channel's range.
+        slack: by output, an absolute difference that the rewrite is allowed, as a share of the largest number in an
+            input: (input, share).
+        terms: by output, how many numbers a pooling or reduction behind it sums; the rounding of a sum grows with
+            the root of that, and noise in its terms does not show it, because it averages out.
+    """
+
+    tolerance: float
+    slack: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    terms: Mapping[str, int] = field(default_factory=dict)
+
+    def run(self, before: _Runs, after: Session, feeds: Iterable[tuple[str, Arrays]]) -> dict[str, _Verdict]:
+        """Verdicts by output.
+
+        Raises:
+            CannotRunError: the second graph does not run where the first does, or the first never does.
+        """
+        verdicts, problem, runs = dict[str, _Verdict](), None, 0
+        for family, arrays in feeds:
+            try:
+                expected = before.answer(family, arrays)
+            except CannotRunError as error:
+                problem = error
+                continue
+            runs += 1
+            self._compare(before, family, arrays, expected, after.run(arrays), verdicts)
+        if not runs and problem is not None:
+            raise problem
+        return verdicts
+
+    def _compare(
+        self,
+        before: _Runs,
+        family: str,
+        arrays: Arrays,
+        expected: Arrays,
+        got: Arrays,
+        verdicts: dict[str, _Verdict],
+    ) -> None:
+        for name, want in expected.items():
+            tolerance = tolerance_of(want.dtype, self.tolerance) if want.dtype.kind == "f" else 0.0
+            verdict = verdicts.setdefault(name, _Verdict(tolerance))
+            verdict.see(family, want)
+            found = deviation(want, got.get(name))
+            rounding = found.units * max(1.0, self.terms.get(name, 1) ** 0.5 / 4)
+            bounds, noise = np.maximum(found.scales * tolerance, rounding), np.zeros_like(found.scales)
+            if name in self.slack:
+                source, share = self.slack[name]
+                bounds = bounds + share * float(np.abs(arrays[source]).max())
+            if found.beyond(bounds) and not found.reason:
+                moved = before.noise(family, arrays, expected)[name]
+                if not moved.reason:
+                    noise = moved.channels
+                    bounds = np.maximum(bounds, _TIMES_NOISE * noise)
+            verdict.judge(family, found, bounds, noise)
+
+
+class LocalProof:
+    """Proves the nodes in which two versions of a graph differ, each rewrite on its own.
+
+    Args:
+        tolerance: largest difference that floating-point order may explain in FP32, relative to a channel's range.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance, self._digests = tolerance, Digests()
+
+    def prove(self, before: ir.Model, after: ir.Model, slack: Mapping[str, float] | None = None) -> Proof | None:
+        """Compare the differing nodes; None where none differ.
+
+        Args:
+            before: the graph, with shapes.
+            after: the rewritten graph, with shapes.
+            slack: by name of a value, what it may differ by beyond rounding, as a share of the largest number that
+                the node behind it reads.
+        """
+        try:
+            region = changed_region(before, after, self._digests)
+            return None if region is None else self._prove(region, slack or {})
+        except (CannotRunError, CannotCutError, ValueError) as error:
+            return Proof("not proved", None, None, reason=f"what changed cannot be run by itself: {error}")
+
+    def _prove(self, region: Region, slack: Mapping[str, float]) -> Proof:
+        allowed = {
+            key: (source, slack[name])
+            for key, name in region.outputs.items()
+            if name in slack and (source := region.data.get(key)) is not None
+        }
+        heavy = graph_statistics(region.before).macs > _HEAVY_MACS
+        feeds = ((family, _feed(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
+        before = _Runs(region.before, keep=False)
+        verdicts = _Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
+        failing = {key: reason for key, one in verdicts.items() if (reason := _why(one, key in region.varying))}
+        proof = _summed(verdicts, failing, region.outputs)
+        return replace(proof, where=frozenset(name for key in failing for name in region.origins[key]))
+
+
+def _why(verdict: _Verdict, has_to_vary: bool) -> str:
+    """Why an output proves nothing; empty where it does."""
+    if verdict.wrong:
+        return verdict.wrong
+    if not verdict.on and verdict.noisy:
+        return f"is moved by {verdict.noisy:.0e} of its range by one unit of rounding"
+    if not verdict.on:
+        return "is finite on none of the inputs"
+    return "is the same on all inputs" if has_to_vary and not verdict.varies else ""
+
+
+def _summed(verdicts: dict[str, _Verdict], failing: dict[str, str], names: Mapping[str, str]) -> Proof:
+    """One proof out of the verdicts of all outputs."""
+    errors = [one.error for one in verdicts.values() if one.error is not None and one.on]
+    nearest = max(verdicts.values(), key=lambda one: one.ratio, default=None)
+    on = tuple(dict.fromkeys(family for one in verdicts.values() for family in one.on))
+    error, bound = max(errors, default=None), None if nearest is None else nearest.bound or nearest.tolerance
+    if not failing:
+        return Proof("proved", error, bound, on)
+    wrong = [key for key in failing if verdicts[key].wrong]
+    key = max(wrong or failing, key=lambda key: verdicts[key].ratio)
+    reason = f"'{names.get(key, key)}' {failing[key]}"
+    return Proof("wrong" if wrong else "not proved", error, bound, on, reason)
+
+
 class Prover:
-    """Holds what a model answers to random inputs, to compare rewritten versions with it.
+    """Holds what a network answers, to compare rewritten versions with it.
 
     Args:
         model: the reference.
-        proofs: number of random inputs.
-        seed: of the random inputs.
+        proofs: on how many inputs, at least; more where these do not show every output.
+        tolerance: see :class:`LocalProof`.
 
     Raises:
         CannotRunError: the reference itself does not run.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, proofs: int, seed: int = 0) -> None:
-        graph = Session(model)
-        generator = np.random.default_rng(seed)
-        self._feeds = [
-            {key: random_input(generator, shape, kind) for key, (shape, kind) in graph.inputs.items()}
-            for _ in range(proofs)
-        ]
-        self._expected = [graph.run(feed) for feed in self._feeds]
+    def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float) -> None:
+        self._runs, self._comparison = _Runs(model, keep=True), _Comparison(tolerance)
+        self._feeds = self._shown(proofs)
 
-    def error(self, model: onnx.ModelProto) -> float:
-        """Largest absolute difference of any output relative to that output's range; infinite if not comparable.
+    def _shown(self, proofs: int) -> dict[str, Arrays]:
+        """Inputs on which every output is finite and varies, as far as there are such."""
+        chosen, seen, problem = dict[str, Arrays](), dict[str, _Verdict](), None
+        for family in WHOLE:
+            if len(chosen) >= proofs and all(one.on and one.varies for one in seen.values()):
+                break
+            arrays = _feed(family, self._runs.inputs)
+            try:
+                answer = self._runs.answer(family, arrays)
+            except CannotRunError as error:
+                problem = error
+                continue
+            chosen[family] = arrays
+            for name, array in answer.items():
+                seen.setdefault(name, _Verdict(0.0)).see(family, array)
+        if not chosen and problem is not None:
+            raise problem
+        return chosen
+
+    def prove(self, model: onnx.ModelProto, *, tolerance: float | None = None) -> Proof:
+        """Compare a rewritten version with the reference; outputs that show nothing are left out.
+
+        ``error`` is None where no output shows anything.
+
+        Args:
+            model: the rewritten version.
+            tolerance: another one than the prover's.
 
         Raises:
             CannotRunError: the rewritten graph does not run.
         """
-        graph = Session(model)
-        pairs = zip(self._feeds, self._expected, strict=True)
-        return max((relative_error(expected, graph.run(feed)) for feed, expected in pairs), default=0.0)
+        comparison = self._comparison if tolerance is None else _Comparison(tolerance)
+        verdicts = comparison.run(self._runs, Session(model), self._feeds.items())
+        shown = {name: one for name, one in verdicts.items() if one.wrong or not _why(one, has_to_vary=True)}
+        return _summed(shown, {name: one.wrong for name, one in shown.items() if one.wrong}, {})
 
 
 class Session:
@@ -68,13 +349,13 @@ class Session:
         self._session = _session(part.model)
         self._inputs, self._outputs = part.inputs, part.outputs
         specs = {value.name: (tuple(value.shape), value.type) for value in self._session.get_inputs()}
-        self.inputs = {key: specs[name] for key, name in part.inputs.items()}
+        self.inputs: Specs = {key: (specs[name][0], _element(specs[name][1])) for key, name in part.inputs.items()}
 
-    def run(self, feed: Arrays) -> Arrays:
+    def run(self, feeds: Arrays) -> Arrays:
         """Outputs by key."""
         options = ort.RunOptions()
         options.log_severity_level = _SILENT
-        named = {name: feed[key] for key, name in self._inputs.items()}
+        named = {name: feeds[key] for key, name in self._inputs.items()}
         try:
             results = self._session.run(list(self._outputs.values()), named, options)
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -82,39 +363,36 @@ class Session:
         return dict(zip(self._outputs, results, strict=True))
 
 
-def random_input(generator: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:
-    """An input of ONNX Runtime type ``kind``: normal floats (a normalised image), full-range bytes, 0 or 1 otherwise.
-
-    Integers that are not bytes are mostly indices, and 0 and 1 are valid ones in nearly every network.
-    """
+def _element(kind: str) -> str:
+    """NumPy's name of ONNX Runtime's name of a type."""
     element = kind.removeprefix("tensor(").removesuffix(")")
-    if element in ("float", "double", "float16"):
-        return generator.standard_normal(shape).astype({"float": "f4", "double": "f8", "float16": "f2"}[element])
-    if element in ("uint8", "int8"):
-        return generator.integers(*((0, 256) if element == "uint8" else (-128, 128)), size=shape).astype(element)
-    if element in ("bool", "int16", "int32", "int64", "uint16", "uint32", "uint64"):
-        return generator.integers(0, 2, size=shape).astype(element)
-    raise CannotRunError(f"no random values for an input of type {kind}")
+    return {"float": "float32", "double": "float64"}.get(element, element)
 
 
-def relative_error(expected: Arrays, got: Arrays) -> float:
-    """Largest difference of any output, relative to the range of the expected one; same NaN and inf count as equal."""
-    return max((_output_error(expected[name], got.get(name)) for name in expected), default=0.0)
+def _feed(family: str, specs: Specs, seed: int = 0) -> Arrays:
+    try:
+        return feed(family, specs, seed=seed)
+    except (ValueError, TypeError) as error:
+        raise CannotRunError(str(error)) from None
 
 
-def _output_error(expected: np.ndarray, got: np.ndarray | None) -> float:
-    if got is None or expected.shape != got.shape or expected.dtype != got.dtype:
-        return float("inf")
-    if expected.dtype.kind != "f":
-        return 0.0 if np.array_equal(expected, got) else float("inf")
-    finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], got[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
-        return float("inf")
-    a, b = expected[finite].astype(np.float64), got[finite].astype(np.float64)
-    if not a.size:
-        return 0.0
-    spread = float(a.max() - a.min()) or float(np.abs(a).max()) or 1.0
-    return float(np.abs(a - b).max()) / spread
+_NUMBERS_THAT_SHAPE = ("Resize", "Upsample", "Pow", "Range")
+
+
+def _one_unit_off(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every floating-point weight moved by one unit in its last place; sizes and exponents stay."""
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    fixed = {name for node in model.graph.node if node.op_type in _NUMBERS_THAT_SHAPE for name in node.input}
+    generator = np.random.default_rng(1)
+    for tensor in moved.graph.initializer:
+        if tensor.name not in fixed and tensor.data_type in _FLOATS and len(tensor.dims):
+            array = one_ulp(generator, numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return moved
+
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:

@@ -10,17 +10,19 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
-from csa_deploy.graph.proof import CannotRunError, Prover
+from csa_deploy.graph.proof import CannotRunError
 from csa_deploy.graph.repairs import (
     gemm,
     global_pool,
     hard_activation,
     pool_chain,
+    pool_stride,
     reshape,
     resize_down,
     resize_scales,
     scale,
 )
+from csa_deploy.graph.repairs.pooling import Limits, within
 from csa_deploy.graph.rewrite import Rule
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
 from csa_deploy.graph.shapes import editable
@@ -30,6 +32,7 @@ _ORDER: tuple[Rule, ...] = (
     resize_scales.FROM_SIZES,
     resize_down.RULE,
     global_pool.RULE,
+    pool_stride.RULE,
     pool_chain.RULE,
     reshape.RULE,
     gemm.RULE,
@@ -52,6 +55,7 @@ def repair(
     proofs: int = 2,
     tolerance: float = TOLERANCE,
     progress: Progress | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> OptimizeResult:
     """Apply repairs, each proved on random inputs and undone where it is not exact.
 
@@ -65,6 +69,7 @@ def repair(
         proofs: number of random inputs.
         tolerance: largest accepted difference relative to an output's range.
         progress: called with (repairs tried in this round, repairs).
+        limits: windows and strides of the poolings that repairs make; the default meets every scope.
 
     Raises:
         UsageError: a name is unknown, or an input has no fixed shape.
@@ -74,20 +79,21 @@ def repair(
         near = difflib.get_close_matches(name, REPAIRS, 1)
         raise UsageError(f"no repair '{name}'", fix=f"did you mean '{near[0]}'?" if near else ", ".join(REPAIRS))
     repairs = [rule for rule in _ORDER if rule.name in chosen and rule is not identities.RULE]
-    return rewritten(
-        model,
-        [constants.RULE, identities.RULE, *repairs, reshapes.RULE],
-        proofs=proofs,
-        tolerance=tolerance,
-        progress=progress,
-        reference=_intended,
-        on_declared=[rule for rule in repairs if rule is resize_scales.NUDGE],
-    )
+    with within(limits):
+        return rewritten(
+            model,
+            [constants.RULE, identities.RULE, *repairs, reshapes.RULE],
+            proofs=proofs,
+            tolerance=tolerance,
+            progress=progress,
+            reference=_intended,
+            on_declared=[rule for rule in repairs if rule is resize_scales.NUDGE],
+        )
 
 
-def _intended(model: onnx.ModelProto, proofs: int, error: CannotRunError) -> tuple[Prover, str]:
+def _intended(model: onnx.ModelProto, error: CannotRunError) -> tuple[onnx.ModelProto, str]:
     """What to prove by where the model itself does not run: its Resize nodes by the sizes that they mean."""
     by_sizes = editable(model)
     resize_scales.resize_by_sizes(by_sizes)
     reference = f"the original with its Resize scales written as sizes, because it does not run itself ({error})"
-    return Prover(ir.to_proto(by_sizes), proofs=proofs), reference
+    return ir.to_proto(by_sizes), reference

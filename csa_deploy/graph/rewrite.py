@@ -7,7 +7,10 @@ body that the random inputs never enter could not be proved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
+
+_LOG = logging.getLogger(__name__)
 
 LEFT_ALONE = "csa_deploy.left_alone"
 """Node metadata that keeps every rule of patterns away from a node."""
@@ -28,11 +33,59 @@ class Rule:
         name: stable identifier.
         summary: what it does, in one line.
         apply: changes the model in place and returns the number of rewrites.
+        reference: what to prove by, as ``reference(before, after)``, where the graph before does not mean what it
+            says; None: the graph before.
+        slack: ``slack(before, after)`` -> by name of a value, what it may differ by beyond rounding, as a share of the
+            largest number that the node behind it reads; None: nothing.
+        moves: whether the slack is not rounding but another position, which the whole network feels as well.
     """
 
     name: str
     summary: str
     apply: Callable[[ir.Model], int]
+    reference: Callable[[ir.Model, ir.Model], ir.Model] | None = None
+    slack: Callable[[ir.Model, ir.Model], Mapping[str, float]] | None = None
+    moves: bool = False
+
+
+class DeclinedError(Exception):
+    """A rule's reason for leaving a node be that somebody may have expected it to change."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why a rule left a node be."""
+
+    rule: str
+    node: str
+    reason: str
+
+
+_LEFT_ALONE: ContextVar[frozenset[str]] = ContextVar("left_alone", default=frozenset())
+_NOTES: ContextVar[list[tuple[str, str]] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def attempt(left_alone: frozenset[str]) -> Iterator[list[tuple[str, str]]]:
+    """Apply a rule to all nodes but those that make a value of these names; gives (node, reason) of declined ones."""
+    notes: list[tuple[str, str]] = []
+    tokens = _LEFT_ALONE.set(left_alone), _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _LEFT_ALONE.reset(tokens[0])
+        _NOTES.reset(tokens[1])
+
+
+def is_left_alone(node: ir.Node) -> bool:
+    """Whether a rule has to leave a node be, because rewriting it was not proved."""
+    return any(value.name in _LEFT_ALONE.get() for value in node.outputs)
+
+
+def note(node: ir.Node, reason: str) -> None:
+    """Say why a rule leaves a node be."""
+    if (notes := _NOTES.get()) is not None:
+        notes.append((node.name or node.op_type, reason))
 
 
 class _MainGraphRule(RewriteRule):
@@ -48,9 +101,24 @@ class _MainGraphRule(RewriteRule):
         found = super().match(model, graph_or_function, *args, **kwargs)
         return None if found and any(LEFT_ALONE in node.metadata_props for node in found.nodes) else found
 
+    def try_rewrite(
+        self, model: ir.Model, graph_or_function: ir.Graph | ir.Function, node: ir.Node, **kwargs: Any
+    ) -> Any:
+        """Rewrite one node; one that the rule trips over must not cost the others."""
+        if is_left_alone(node):
+            return None
+        try:
+            return super().try_rewrite(model, graph_or_function, node, **kwargs)
+        except DeclinedError as reason:
+            note(node, str(reason))
+        except Exception as problem:
+            _LOG.debug("rule %s failed at %s", self.name, node.name, exc_info=True)
+            note(node, f"the rule failed: {type(problem).__name__}: {problem}")
+        return None
 
-def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule]) -> Rule:
-    """A :class:`Rule` out of rules of onnxscript's rewriter."""
+
+def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule], **extra: Any) -> Rule:
+    """A :class:`Rule` out of rules of onnxscript's rewriter; ``extra``: its other fields."""
     rule_set = RewriteRuleSet([_MainGraphRule(rule) for rule in rules])
 
     def apply(model: ir.Model) -> int:
@@ -61,7 +129,7 @@ def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule]) -> Rule:
             remove_unused(model)
         return count
 
-    return Rule(name, summary, apply)
+    return Rule(name, summary, apply, **extra)
 
 
 def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) -> RewriteRule:

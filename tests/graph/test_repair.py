@@ -15,7 +15,7 @@ from csa_deploy.graph.repairs.resize_scales import agreed_scale, rounded_sizes
 IMAGE = "float[1,4,6,6]"
 MATRIX = "float[2,3]"
 LINEAR = 'mode="linear"'
-CLIPPED_AFFINE = ["BatchNormalization", "Relu", "BatchNormalization", "Relu", "BatchNormalization"]
+UNIT_STEP = ["Relu", "BatchNormalization", "Relu", "BatchNormalization", "Add"]
 
 
 def op_types(model: onnx.ModelProto) -> list[str]:
@@ -74,15 +74,27 @@ REPAIRED = {
     ),
     "HardSwish": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSwish(x)", {},
-        [*CLIPPED_AFFINE, "Mul"], 18,
+        ["BatchNormalization", *UNIT_STEP, "Mul"], 18,
     ),
     "HardSigmoid": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSigmoid<alpha=0.3, beta=0.4>(x)", {},
-        CLIPPED_AFFINE, 18,
+        ["BatchNormalization", *UNIT_STEP], 18,
     ),
     "ReLU6": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(0), "h": np.float32(6)}, CLIPPED_AFFINE[1:], 18,
+        {"l": np.float32(0), "h": np.float32(6)}, UNIT_STEP, 18,
+    ),
+    "Clip from below 0 to above": (
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
+        {"l": np.float32(-0.5), "h": np.float32(1.5)},
+        ["BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
+    ),
+    "Clip without upper bound, of opset 10": (
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip<min=-1.0>(x)", {},
+        ["BatchNormalization", "Relu", "Add"], 10,
+    ),
+    "Clip that is a ReLU": (
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, ["Relu"], 18,
     ),
     "Resize by sizes": (
         "resize_sizes_to_scales", f"({IMAGE} x) => (float[1,4,7,13] y)", f"y = Resize<{LINEAR}>(x, , , s)",
@@ -161,8 +173,11 @@ KEPT = {
         f'y = Resize<{LINEAR}, coordinate_transformation_mode="pytorch_half_pixel">(x, , s)',
         {"s": np.array([1, 1, 0.25, 0.25], "f4")}, 18,
     ),
-    "Clip from below 0": (f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(-1)}, 18),
-    "Clip without upper bound": (f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, 18),
+    "Clip without bounds": (f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x)", {}, 18),
+    "Clip whose bounds are equal": (
+        f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, l)", {"l": np.float32(1)}, 18,
+    ),
+    "Clip with a computed bound": (f"({IMAGE} x, float l) => ({IMAGE} y)", "y = Clip(x, l)", {}, 18),
     "Gelu": (f"({IMAGE} x) => ({IMAGE} y)", "y = Gelu(x)", {}, 20),
     "reflecting Pad": (
         f"({IMAGE} x) => (float[1,2,6,6] y)", 'a = Pad<mode="reflect">(x, p) y = Conv(a, w)',

@@ -1,6 +1,7 @@
 """Global pooling and reductions over the whole map, as pooling with a window of the map's size.
 
-TensorRT's parser makes a Reduce layer out of the former and a Pooling layer out of the latter.
+TensorRT's parser makes a Reduce layer out of the former and a Pooling layer out of the latter. A map larger than the
+windows of the scopes becomes a chain of poolings.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.repairs.pooling import chain, limits, steps
+from csa_deploy.graph.rewrite import (
+    DeclinedError,
+    constant,
+    inherit,
+    is_float,
+    new_constant,
+    node_rule,
+    pattern_rule,
+)
 from csa_deploy.graph.shapes import static_shape
 
 _POOL = {
@@ -23,23 +33,29 @@ _POOL = {
 
 def _to_pool(op: Any, node: ir.Node) -> ir.Value | None:
     shape, out_shape = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if shape is None or out_shape is None or len(shape) != 4 or not _over_map(node):
+    if shape is None or out_shape is None or len(shape) != 4 or 0 in shape or not _over_map(node):
         return None
-    pooled_shape = (*shape[:2], 1, 1)
-    pooled = op.op(
-        _POOL[node.op_type],
-        node.inputs[0],
-        _name=node.name,
-        kernel_shape=list(shape[2:]),
-        strides=[1, 1],
-        pads=[0, 0, 0, 0],
-    )
-    inherit(pooled, node, shape=pooled_shape)
-    if out_shape == pooled_shape:
+    if not is_float(node.inputs[0]):
+        raise DeclinedError("not floating point")
+    pooled = chain(op, node, _POOL[node.op_type], shape, _windows(shape[2], shape[3]))
+    if out_shape == (*shape[:2], 1, 1):
         return pooled
     pooled.name = f"{node.outputs[0].name}_pooled"
     target = new_constant(op, node, np.array(out_shape, np.int64), "shape")
     return inherit(op.Reshape(pooled, target, _name=f"{node.name}_reshape"), node)
+
+
+def _windows(height: int, width: int) -> list[tuple[int, int]]:
+    """A chain where one window is too large for some scope; one window up to the largest where no chain exists."""
+    allowed = limits()
+    if max(height, width) <= allowed.window:
+        return [(height, width)]
+    try:
+        return steps(height, width, allowed)
+    except DeclinedError:
+        if max(height, width) > allowed.whole:
+            raise
+        return [(height, width)]
 
 
 def _over_map(node: ir.Node) -> bool:
@@ -54,6 +70,6 @@ def _over_map(node: ir.Node) -> bool:
 
 RULE = pattern_rule(
     "global_pool_to_pool",
-    "write global pooling and mean or maximum over the map as pooling with a window of the map's size",
+    "write global pooling and mean or maximum over the map as pooling, in steps where the map is large",
     [node_rule(op_type, _to_pool) for op_type in _POOL],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.repairs.resize_scales import scales_of
+from csa_deploy.graph.repairs.resize_scales import position_slack, scales_of
 from csa_deploy.graph.rewrite import inherit, is_float, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
@@ -70,4 +70,6 @@ RULE = pattern_rule(
     "resize_down_to_conv",
     "write linear Resize that shrinks by whole factors as depth-wise convolution",
     [node_rule("Resize", _to_conv)],
+    slack=position_slack,
+    moves=True,
 )

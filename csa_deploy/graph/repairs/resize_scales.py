@@ -119,13 +119,14 @@ def _stretches(resize: ir.Node) -> bool:
     return stretch and attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
 
 
-def resize_by_sizes(model: ir.Model) -> None:
-    """Write the intended output size into every Resize by scale, in place.
+def resize_by_sizes(model: ir.Model, names: frozenset[str] | None = None) -> None:
+    """Write the intended output size into every Resize by scale, in place; ``names``: only into those that make these.
 
-    The result is the reference to prove nudged scales by where the graph itself does not load.
+    The result is the reference to prove nudged scales by.
     """
     for node in list(model.graph):
-        target = intended_sizes(node) if node.op_type == "Resize" and not node.domain else None
+        chosen = _is_resize(node) and (names is None or node.outputs[0].name in names)
+        target = intended_sizes(node) if chosen else None
         if target is None:
             continue
         sizes = [target[axis] for axis in scaled_axes(node, len(target))]
@@ -137,13 +138,69 @@ def resize_by_sizes(model: ir.Model) -> None:
         node.replace_input_with(_SIZES, value)
 
 
+def _meant(before: ir.Model, after: ir.Model) -> ir.Model:
+    """``before`` with the sizes that it means where ``after`` has other scales."""
+    scales = {node.outputs[0].name: scales_of(node) for node in after.graph if _is_resize(node)}
+    changed = frozenset(
+        str(node.outputs[0].name)
+        for node in before.graph
+        if _is_resize(node) and not np.array_equal(scales_of(node), scales.get(node.outputs[0].name))  # type: ignore[arg-type]
+    )
+    meant = before.clone()
+    resize_by_sizes(meant, changed)
+    return meant
+
+
+def position_slack(before: ir.Model, after: ir.Model) -> dict[str, float]:
+    """By output of each Resize, what moving positions may change, as a share of the largest number in its input.
+
+    A scale that is off by a share ``d`` moves the furthest position by ``size * d``, and a linear Resize by at most
+    that many differences of neighbours, of which none is above twice the largest number.
+    """
+    moved = dict[str, float]()
+    for model in (before, after):
+        for node in model.graph:
+            if _is_resize(node) and node.outputs[0].name in _linear_outputs(before):
+                name = str(node.outputs[0].name)
+                moved[name] = moved.get(name, 0.0) + 2 * _shift(node)
+    return moved
+
+
+def _linear_outputs(model: ir.Model) -> set[str | None]:
+    linear = (node for node in model.graph if _is_resize(node) and node.attributes.get_string("mode", "") == "linear")
+    return {node.outputs[0].name for node in linear}
+
+
+def _shift(resize: ir.Node) -> float:
+    """How far the positions of a Resize are from those of its sizes, in input positions, summed over the axes."""
+    source, target = static_shape(resize.inputs[0]), static_shape(resize.outputs[0])
+    if source is None or target is None:
+        return 0.0
+    single = float(np.finfo(np.float32).eps)
+    axes = [(big, small) for big, small in zip(source, target, strict=True) if big != small]
+    shift = sum(big * single for big, _ in axes)
+    if (scales := scales_of(resize)) is not None:
+        for axis, scale in zip(scaled_axes(resize, len(source)), scales, strict=True):
+            shift += source[axis] * abs(float(scale) * source[axis] / target[axis] - 1)
+    return shift
+
+
+def _is_resize(node: ir.Node) -> bool:
+    return node.op_type == "Resize" and not node.domain
+
+
 NUDGE = pattern_rule(
     "resize_nudge_scales",
     "nudge Resize scales to the next number that every runtime rounds to the same size",
     [node_rule("Resize", _nudge)],
+    reference=_meant,
+    slack=position_slack,
+    moves=True,
 )
 FROM_SIZES = pattern_rule(
     "resize_sizes_to_scales",
     "write Resize by scales that every runtime rounds to the wanted sizes",
     [node_rule("Resize", _from_sizes)],
+    slack=position_slack,
+    moves=True,
 )

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants_ir
 
-from csa_deploy.graph.rewrite import Rule, remove_unused
+from csa_deploy.graph.rewrite import Rule, is_left_alone, remove_unused
 
 # Any constant may be read, but none may grow: a result larger than this many elements must replace inputs as large.
 _MAY_READ = 2**40
@@ -15,7 +15,7 @@ _MAY_GROW_TO = 65536  # enough for the statistics of any BatchNormalization, lit
 
 
 def _in_main_graph(node: ir.Node, graph: ir.Graph) -> bool | None:
-    return None if node.graph is graph else False
+    return None if node.graph is graph and not is_left_alone(node) else False
 
 
 def _fold(model: ir.Model) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import Rule, constant, remove_unused
+from csa_deploy.graph.rewrite import Rule, constant, is_left_alone, remove_unused
 from csa_deploy.graph.shapes import static_shape
 
 _NEUTRAL = {"Mul": 1, "Div": 1, "Add": 0, "Sub": 0}
@@ -71,7 +71,7 @@ def _neutral_operand(node: ir.Node) -> ir.Value | None:
 def _drop(node: ir.Node, graph: ir.Graph) -> bool:
     """Route the users of ``node`` to the value it returns; False where graph inputs or outputs forbid it."""
     value, out = _returns(node), node.outputs[0]
-    if value is None:
+    if value is None or is_left_alone(node):
         return False
     if out.is_graph_output():
         maker = value.producer()
