@@ -42,9 +42,14 @@ class Difference:
 
 
 def compare(
-    kind: str, reference: Runner, candidate: Runner, feeds: Iterable[Mapping[str, np.ndarray]]
+    kind: str,
+    reference: Runner,
+    candidate: Runner,
+    feeds: Iterable[Mapping[str, np.ndarray]],
+    *,
+    batch: int | None = None,
 ) -> list[Difference]:
-    """Run both on the same inputs and keep the largest difference per output.
+    """Run both on the same inputs, of ``batch`` samples each, and keep the largest difference per output.
 
     A value that is not finite in the candidate only, or in the reference only, counts as an infinite error.
     The range is that of the finite values.
@@ -54,7 +59,7 @@ def compare(
     high: dict[str, float] = {}
     samples = 0
     for feed in feeds:
-        samples += len(next(iter(feed.values())))
+        samples += batch or len(next(iter(feed.values())))
         expected, actual = reference.run(feed), candidate.run(feed)
         for name, want in expected.items():
             errors[name] = max(errors.get(name, 0.0), max_error(want, actual[name]))

@@ -103,7 +103,7 @@ def table(data: dict[str, Any]) -> Table:
     title = data["network"]
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
-    title += f"; work and time per inference of batch {data['batch']}"
+    title += f"; work and time per inference of batch {data.get('batch', 1)}"
     labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)

@@ -27,7 +27,7 @@ def summary(data: dict[str, Any]) -> str:
         lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
         lines += ["", "</details>"]
     where = "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this"
-    lines += ["", f"Work and time are per inference of batch {data['batch']}; {where}."]
+    lines += ["", f"Work and time are per inference of batch {data.get('batch', 1)}; {where}."]
     return "\n".join(lines)
 
 

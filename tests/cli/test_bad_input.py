@@ -75,7 +75,7 @@ def outside(lab: Path) -> None:
 
 def dynamic(lab: Path) -> None:
     model = onnx.load(lab / "tiny.onnx")
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
     onnx.save(model, lab / "bad.onnx")
 
 
@@ -93,7 +93,7 @@ def unknown_operator(lab: Path) -> None:
         (empty, "bad.onnx", "is not an ONNX model"),
         (folder, "bad.onnx", "is a folder, not a file"),
         (outside, "sub/bad.onnx", "external data '../secret.bin' of tensor 'first' in sub/bad.onnx points outside"),
-        (dynamic, "bad.onnx", "input 'x' has no fixed size on axis 0 ('N')"),
+        (dynamic, "bad.onnx", "input 'x' has no fixed size on axis 2 'H'"),
         (unknown_operator, "bad.onnx", "Frobnicate"),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from csa_deploy.config import make_config
-from csa_deploy.errors import AccuracyGateError, CsaDeployError, OperationRejectedError
+from csa_deploy.errors import AccuracyGateError, CsaDeployError, OperationRejectedError, UsageError
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
@@ -35,6 +36,11 @@ class Foreign:
     output_shapes: tuple[tuple[int, ...], ...]
     settings: dict[str, Any] = field(default_factory=dict)
     int8: bool = False
+
+    @property
+    def open_sides(self) -> bool:
+        """Whether the file leaves more than the batch open."""
+        return bool({"input_shape", "size"} & self.settings.keys())
 
 
 NETWORKS = [
@@ -132,6 +138,16 @@ def test_the_static_copy_computes_what_the_file_computes(network: Foreign, tmp_p
     model = onnx.load(tmp_path / record["graph"], load_external_data=False)
     dims = [d for value in (*model.graph.input, *model.graph.output) for d in value.type.tensor_type.shape.dim]
     assert all(d.dim_value > 0 and not d.dim_param for d in dims)
+
+
+@pytest.mark.parametrize("network", [n for n in NETWORKS if n.open_sides], ids=lambda n: n.file)
+def test_the_command_that_is_named_works(network: Foreign, tmp_path: Path) -> None:
+    file = file_of(network.package, network.file)
+    with pytest.raises(UsageError, match="has no fixed size on ax") as error:
+        run(file, tmp_path, ["export"])
+    flags = re.findall(r"--input-shape (\S+)", str(error.value.fix))
+    assert flags
+    assert run(file, tmp_path, ["export"], input_shape=flags)[1] is None
 
 
 @pytest.mark.slow

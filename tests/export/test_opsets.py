@@ -96,3 +96,9 @@ def test_a_conversion_that_onnx_does_not_have_is_refused(build: Build) -> None:
 def test_when_a_file_is_converted(opset: int, settings: dict[str, Any], to: int | None) -> None:
     wish = wish_for(opset, make_config(settings))
     assert (wish.opset if wish else None) == to
+
+
+def test_equal_answers_that_show_nothing_are_no_evidence(build: Build) -> None:
+    model = build("(float[2,3] x) => (float[2,3] y)", "n = Relu(x) y = Clip<max=0.0>(n)", opset=9)
+    with pytest.raises(UsageError, match="output 'y' is the same on all random inputs, so nothing can be compared"):
+        convert(model, Wish(13, "a test"), 0)

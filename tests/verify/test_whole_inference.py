@@ -1,0 +1,144 @@
+"""Networks whose tensors share no batch axis: six cameras that become one map, a recogniser with the time first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from csa_deploy.config import make_config
+from csa_deploy.errors import CsaDeployError, UsageError
+from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.source import load_source
+from csa_deploy.workspace import Workspace
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Cameras(nn.Module):
+    def __init__(self, cameras, fuse):
+        super().__init__()
+        self.conv, self.head, self.fuse = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 4, 1), fuse
+        self.example_inputs = {"cameras": torch.zeros(cameras, 3, 16, 16)}
+
+    def forward(self, cameras):
+        x = torch.relu(self.conv(cameras))
+        return self.head(x.mean(0, keepdim=True) if self.fuse else x)
+
+
+def one_map():
+    return Cameras(6, True)
+
+
+def each():
+    return Cameras(6, False)
+"""
+FAST: dict[str, Any] = {"exporter": "torchscript", "threads": 1}
+
+
+def run(lab: Path, network: str, stages: list[str], **settings: Any) -> tuple[Workspace, CsaDeployError | None]:
+    config = make_config({"network": network, **FAST, **settings})
+    workspace = Workspace(lab / "w")
+    with workspace.locked():
+        return workspace, run_stages(stages, Context(config, load_source(network), workspace))
+
+
+@pytest.fixture()
+def nets(tmp_path: Path) -> Path:
+    (tmp_path / "cameras.py").write_text(NETS)
+    draw = np.random.default_rng(2)
+    for name, count in (("data", 3), ("calib", 5)):
+        np.savez(tmp_path / f"{name}.npz", cameras=draw.standard_normal((count, 6, 3, 16, 16)).astype("f4"))
+    np.savez(tmp_path / "rows.npz", cameras=draw.standard_normal((14, 3, 16, 16)).astype("f4"))
+    return tmp_path
+
+
+def test_six_cameras_become_one_map(nets: Path) -> None:
+    workspace, failure = run(
+        nets,
+        f"{nets}/cameras.py:one_map",
+        ["verify", "profile"],
+        data=str(nets / "data.npz"),
+        calib=str(nets / "calib.npz"),
+        precision=["fp32", "fp16", "int8"],
+        localize=True,
+        iterations=2,
+    )
+    assert failure is None
+    export, verify = workspace.record("export"), workspace.record("verify")
+    assert export["inputs"][0]["shape"] == [6, 3, 16, 16] and export["outputs"][0]["shape"] == [1, 4, 7, 7]
+    assert (export["batch"], export["sample"]) == (1, "one whole inference")
+    assert any("share no batch axis" in note for note in export["notes"])
+    assert {d["samples"] for d in export["differences"]} == {2, 3}  # random ones and those of the file
+    assert verify["data"]["samples"] == 3 and len(verify["localization"]) == 4
+    labels = {c["label"]: c["outputs"][0]["metrics"] for c in verify["candidates"]}
+    # ONNX Runtime on the files, without this project's code, is the oracle of the numbers.
+    data = np.load(nets / "data.npz")["cameras"]
+    graphs = {"fp32": verify["candidates"][1]["path"], "exported": export["graph"]}
+    for label, graph in graphs.items():
+        session = ort.InferenceSession(str(nets / "w" / graph))
+        want = np.stack([session.run(None, {"cameras": sample})[0] for sample in data])
+        assert want.shape == (3, 1, 4, 7, 7) and labels[label]["max_abs_error"] < 1e-5
+    assert 40 < float(labels["fp16"]["snr_db"]) < 120 and 15 < float(labels["int8"]["snr_db"]) < 80
+
+
+def test_the_batch_of_the_example_inputs_is_adopted(nets: Path) -> None:
+    network = f"{nets}/cameras.py:each"
+    workspace, failure = run(nets, network, ["verify"], data=str(nets / "rows.npz"))
+    record = workspace.record("export")
+    assert failure is None and record["batch"] == 6 and record["inputs"][0]["shape"] == [6, 3, 16, 16]
+    assert "batch 6, which is that of example_inputs" in record["notes"]
+    assert workspace.record("verify")["data"]["samples"] == 14
+    assert load_source(network).make_network(batch=2).inputs["cameras"].shape == (2, 3, 16, 16)
+
+
+def test_a_batch_that_the_outputs_do_not_follow_is_refused(nets: Path) -> None:
+    with pytest.raises(UsageError, match=r"--batch 4, but not all inputs and outputs have it as their first axis"):
+        run(nets, f"{nets}/cameras.py:one_map", ["export"], batch=4)
+
+
+def test_data_of_single_cameras_do_not_fit(nets: Path) -> None:
+    with pytest.raises(UsageError, match=r"takes cameras \(n, 6, 3, 16, 16\), the data hold cameras \(n, 3, 16, 16\)"):
+        run(nets, f"{nets}/cameras.py:one_map", ["export"], data=str(nets / "rows.npz"))
+
+
+def test_time_first_is_compared_whole(tmp_path: Path, build: Any) -> None:
+    body = "c = Conv<kernel_shape=[8,4], strides=[8,4]>(x, k) t = Transpose<perm=[3,0,1,2]>(c) "
+    body += "r = Reshape(t, s) m = MatMul(r, w) y = Softmax(m)"
+    model = build(
+        "(float[1,1,8,W] x) => (float[1,seqlen] y)",
+        body,
+        opset=12,
+        k=(5, 1, 8, 4),
+        w=(5, 7),
+        s=np.array([-1, 1, 5]),
+    )
+    onnx.save(model, tmp_path / "crnn.onnx")
+    draw = np.random.default_rng(2)
+    for name, count in (("data", 4), ("calib", 6)):
+        np.savez(tmp_path / f"{name}.npz", x=draw.standard_normal((count, 1, 8, 48)).astype("f4"))
+    workspace, failure = run(
+        tmp_path,
+        str(tmp_path / "crnn.onnx"),
+        ["verify"],
+        input_shape="1x1x8x48",
+        data=str(tmp_path / "data.npz"),
+        calib=str(tmp_path / "calib.npz"),
+        precision=["fp32", "fp16", "int8"],
+        localize=True,
+        budget={"int8": {"snr_db": 5, "cosine": 0.5}, "fp16": {"snr_db": 30}},
+    )
+    assert failure is None
+    record = workspace.record("export")
+    assert record["outputs"][0]["shape"] == [12, 1, 7] and record["sample"] == "one whole inference"
+    assert any("the file declares [1, '?'], which is corrected" in note for note in record["notes"])
+    assert any("opset 12 converted to 18" in note for note in record["notes"])
+    verify = workspace.record("verify")
+    assert [c["label"] for c in verify["candidates"]] == ["fp32", "fp16", "int8"] and verify["data"]["samples"] == 4
+    assert not [m for m in verify["not_measured"] if "batch axis" in m["reason"]]
