@@ -33,7 +33,7 @@ class Watch:
     def started(self, stage: Stage) -> None:
         self.steps[stage.name] = []
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
+    def progress(self, stage: Stage, done: int, total: int, *said: str) -> None:
         self.steps[stage.name].append((done, total))
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
@@ -118,6 +118,14 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "tensorrt": ("8.6", {"export"}, set()),  # through the opset
     "opset": (16, {"export"}, set()),
     "exporter": ("torchscript", {"export"}, set()),
+    "input_shape": (["x=1x3x32x32"], {"export"}, set()),
+    "mean": ("0.4,0.4,0.4", {"export"}, set()),
+    "std": ("0.4,0.4,0.4", {"export"}, set()),
+    "scale": (0.5, {"export"}, set()),
+    "channels": ("bgr", {"export"}, set()),
+    "layout": ("nhwc", {"export"}, set()),
+    "crop": (0.5, {"export"}, set()),
+    "interpolation": ("nearest", {"export"}, set()),
     "export_tolerance": (0.5, set(), {"export"}),
     "restricted": (True, {"check", "build"}, set()),
     "scope": (["trt-11"], {"check", "build"}, set()),

@@ -19,6 +19,7 @@ import onnx
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.optimize import OptimizeResult, Step
 from csa_deploy.graph.repair import repair
+from csa_deploy.graph.repairs.pooling import Limits
 from csa_deploy.graph.rewrite import LEFT_ALONE
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.gate import GateResult, inspect
@@ -26,6 +27,8 @@ from csa_deploy.restricted.report import Finding, ScopeReport
 
 _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it came; every rewrite hands it on
 _ATTEMPTS = 12
+_POOLING = {"global_pool_to_pool", "pool_to_chain"}
+_ANY_WINDOW = 1 << 16
 COUNTED = ("denied", "unknown")
 
 Progress = Callable[[int, int], None]
@@ -112,7 +115,26 @@ def repair_for_scopes(
     nothing = Repaired(None, (), (), before, before, tuple(scopes))
     if not any(scope.report.repairs for scope in asked):
         return nothing
-    search = _Search(load_model(path, full_check=False), [scope.report for scope in asked])
+    model = load_model(path, full_check=False)
+    repaired = _repaired(path, model, nothing, Limits(), progress)
+    remaining = {name for scope in repaired.after.only(scopes).scopes for name in scope.report.repairs}
+    if not remaining & _POOLING:
+        return repaired
+    # Windows that some scope denies may still be what the asked ones allow.
+    wide = _repaired(path, model, nothing, Limits(whole=_ANY_WINDOW), progress)
+    reached, further = ([s.combined for s in found.after.only(scopes).scopes] for found in (repaired, wide))
+    if _better(reached, further) and not _better(further, reached):
+        return wide
+    return replace(repaired, left=tuple(dict.fromkeys((*repaired.left, *wide.left))))
+
+
+def _repaired(
+    path: Path, model: onnx.ModelProto, nothing: Repaired, limits: Limits, progress: Progress | None
+) -> Repaired:
+    """With poolings of some limits."""
+    before, scopes = nothing.before, nothing.scopes
+    asked, strict = before.only(scopes).scopes, before.report.strict
+    search = _Search(model, [scope.report for scope in asked], limits)
     every = [scope.report.scope for scope in before.scopes]
     result, reports = search.attempt(progress)
     for _ in range(_ATTEMPTS):
@@ -140,15 +162,18 @@ class _Search:
     Args:
         model: the network as it came; its nodes are marked with their own names, which rewrites hand on.
         before: what the rules of each asked scope say of it.
+        limits: of the poolings that repairs make.
     """
 
-    def __init__(self, model: onnx.ModelProto, before: Sequence[ScopeReport]) -> None:
+    def __init__(self, model: onnx.ModelProto, before: Sequence[ScopeReport], limits: Limits) -> None:
         self.left: list[Left] = []
+        self._limits = limits
         self._model, self.before = model, before
         self._dropped: set[str] = set()
         self._nodes = {_name(node): node for node in model.graph.node}
         self._origins: dict[str, str] = {}
         for name, node in self._nodes.items():
+            _taken(node, LEFT_ALONE)
             node.metadata_props.add(key=_ORIGIN, value=name)
 
     def attempt(self, progress: Progress | None) -> tuple[OptimizeResult, Sequence[ScopeReport]]:
@@ -157,7 +182,7 @@ class _Search:
         result, reports = None, self.before
         while result is None or (self._wanted(reports) - self._names):
             self._names |= self._wanted(reports)
-            result = repair(self._model, self._names, progress=progress)
+            result = repair(self._model, self._names, progress=progress, limits=self._limits)
             reports = check(result.model, [report.scope for report in self.before]).scopes
         self._origins = {_name(node): _taken(node, _ORIGIN) or _name(node) for node in result.model.graph.node}
         return result, reports
