@@ -32,13 +32,17 @@ def diff(
         for heading in ("module", "operations", "types", "MACs"):
             table.add_column(heading, overflow="fold")
         for module in found.modules:
-            macs = "" if module.macs[0] == module.macs[1] else f"{module.macs[0]:,} -> {module.macs[1]:,}"
+            macs = "" if module.macs[0] == module.macs[1] else " -> ".join(map(_count, module.macs))
             table.add_row(module.module or "(none)", _changes(module.ops), _changes(module.types), macs)
         console.out.print(table, markup=False)
     same = "the same file" if found.same_bytes else f"{len(found.modules)} modules differ, {found.unchanged} do not"
     console.out.print(f"{same}; {found.parts[0]} and {found.parts[1]} parts", markup=False)
     for note in found.notes:
         console.out.print(f"note: {note}", markup=False)
+
+
+def _count(macs: int | None) -> str:
+    return "unknown" if macs is None else f"{macs:,}"
 
 
 def _changes(pairs: dict[str, tuple[int, int]]) -> str:

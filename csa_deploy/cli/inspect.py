@@ -38,6 +38,11 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _macs(statistics: dict[str, Any]) -> str:
+    unknown = len(statistics["macs_unknown"])
+    return f"unknown: the shapes of {unknown} nodes are not known" if unknown else f"{statistics['macs']:,}"
+
+
 def _graph_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     statistics = found["statistics"]
     rows = [
@@ -45,7 +50,7 @@ def _graph_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         for kind in ("input", "output")
     ]
     rows.append(("opsets", ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())))
-    rows.append(("multiply-accumulates", f"{statistics['macs']:,}"))
+    rows.append(("multiply-accumulates", _macs(statistics)))
     rows.append(("parameters", f"{statistics['parameters']:,}"))
     rows.append(("operations", _counts(statistics["ops"])))
     rows.append(("types", _counts(found["types"])))

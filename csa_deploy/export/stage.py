@@ -18,14 +18,13 @@ from csa_deploy.export.metadata import write_metadata
 from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
 from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.load import load_model, require_static, save_model
-from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.graph.stats import GraphStatistics, graph_statistics
 from csa_deploy.network import Preprocessing
 from csa_deploy.options import IMAGE_INPUT
 from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
-from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -266,11 +265,12 @@ def _judged(
     record: dict[str, Any], differences: list[Difference], tolerance: float, artifacts: dict[str, Path] | None = None
 ) -> StageOutput:
     """The record with what the comparison gave."""
-    statistics = record["statistics"]
+    made_of = {key: value for key, value in record["statistics"].items() if key != "nodes"}  # which it counts itself
+    statistics = GraphStatistics(**made_of)
     worst = max(differences, key=lambda d: d.relative, default=None)
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     record |= {
-        "summary": f"{statistics['nodes']} nodes, {giga(statistics['macs'])} multiply-accumulates, {agreement}",
+        "summary": f"{statistics.nodes} nodes, {statistics.work}, {agreement}",
         "tolerance": tolerance,
         "differences": [d.to_json() for d in differences],
     }

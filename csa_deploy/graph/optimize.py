@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,11 +190,12 @@ def rewritten(
     except CannotRunError as error:
         reason = f"nothing rewritten: ONNX Runtime does not run the original ({error})"
         return OptimizeResult(model, (), before, before, 0, tolerance, reason)
-    driver = _Driver(editable(model), prover, proofs, tolerance)
-    driver.to_fixpoint(on_declared, None)
-    infer_shapes(driver.current)
-    driver.to_fixpoint(rules, progress)
-    result = ir.to_proto(driver.current)
+    with _quiet():
+        driver = _Driver(editable(model), prover, proofs, tolerance)
+        driver.to_fixpoint(on_declared, None)
+        infer_shapes(driver.current)
+        driver.to_fixpoint(rules, progress)
+        result = ir.to_proto(driver.current)
     return OptimizeResult(
         result,
         tuple(driver.steps),
@@ -209,13 +211,36 @@ def rewritten(
 def _reference(
     model: onnx.ModelProto, proofs: int, tolerance: float, otherwise: Reference | None
 ) -> tuple[Prover, str]:
+    """The original, or what it means where it does not run or its outputs are not what it declares."""
     try:
-        return Prover(model, proofs=proofs, tolerance=tolerance), _ITSELF
+        itself = Prover(model, proofs=proofs, tolerance=tolerance)
     except CannotRunError as error:
         if otherwise is None:
             raise
         meant, words = otherwise(model, error)
         return Prover(meant, proofs=proofs, tolerance=tolerance), words
+    if otherwise is None or not itself.contradiction:
+        return itself, _ITSELF
+    meant, words = otherwise(model, CannotRunError(itself.contradiction))
+    try:
+        other = Prover(meant, proofs=proofs, tolerance=tolerance)
+    except CannotRunError:
+        return itself, _ITSELF
+    return (itself, _ITSELF) if other.contradiction else (other, words)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the libraries log about a graph's oddities from the user, who asked for something else."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class _Driver:

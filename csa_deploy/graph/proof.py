@@ -127,7 +127,8 @@ class _Runs:
     """A graph, what it answers, and how far one unit of noise moves it."""
 
     def __init__(self, model: onnx.ModelProto, keep: bool) -> None:
-        self._model, self._session, self._noisy = model, Session(model), None
+        self._model, self._session = model, Session(model)
+        self._noisy: Session | None = None
         self._keep, self._answers, self._noises = keep, dict[str, Arrays](), dict[str, list[Arrays]]()
         self.inputs = self._session.inputs
 
@@ -143,8 +144,8 @@ class _Runs:
     def noise(self, family: str, feeds: Arrays, expected: Arrays) -> dict[str, Deviation]:
         """Largest change of each output when weights and inputs move by one unit in the last place."""
         if family not in self._noises:
-            self._noisy = self._noisy or Session(_one_unit_off(self._model))
-            self._noises[family] = [self._noisy.run(nudged(feeds, seed)) for seed in range(_NOISES)]
+            noisy = self._noisy = self._noisy or Session(_one_unit_off(self._model))
+            self._noises[family] = [noisy.run(nudged(feeds, seed)) for seed in range(_NOISES)]
         return {
             name: _widest([deviation(expected[name], noisy[name]) for noisy in self._noises[family]])
             for name in expected
@@ -251,7 +252,8 @@ class LocalProof:
             for key, name in region.outputs.items()
             if name in slack and (source := region.data.get(key)) is not None
         }
-        heavy = graph_statistics(region.before).macs > _HEAVY_MACS
+        macs = graph_statistics(region.before).macs
+        heavy = macs is None or macs > _HEAVY_MACS
         feeds = ((family, _feed(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
         before = _Runs(region.before, keep=False)
         verdicts = _Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
@@ -300,6 +302,8 @@ class Prover:
     def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float) -> None:
         self._runs, self._comparison = _Runs(model, keep=True), _Comparison(tolerance)
         self._feeds = self._shown(proofs)
+        self.contradiction = self._contradiction(model)
+        """Which output has another shape than the model declares, in words; empty where none has."""
 
     def _shown(self, proofs: int) -> dict[str, Arrays]:
         """Inputs on which every output is finite and varies, as far as there are such."""
@@ -319,6 +323,17 @@ class Prover:
         if not chosen and problem is not None:
             raise problem
         return chosen
+
+    def _contradiction(self, model: onnx.ModelProto) -> str:
+        family, arrays = next(iter(self._feeds.items()))
+        answer = self._runs.answer(family, arrays)
+        for value in model.graph.output:
+            dims = value.type.tensor_type.shape.dim
+            declared = tuple(dim.dim_value for dim in dims)
+            fixed = value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims)
+            if fixed and value.name in answer and answer[value.name].shape != declared:
+                return f"output '{value.name}' is {answer[value.name].shape}, declared {declared}"
+        return ""
 
     def prove(self, model: onnx.ModelProto, *, tolerance: float | None = None) -> Proof:
         """Compare a rewritten version with the reference; outputs that show nothing are left out.

@@ -337,7 +337,8 @@ def _ratio(node: ir.Node) -> int:
     source, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     if source is None or result is None or 0 in result:
         return 1
-    return max(math.prod(node.attributes.get_ints("kernel_shape", ()) or ()), math.prod(source) // math.prod(result))
+    window = node.attributes.get_ints("kernel_shape", None)
+    return max(math.prod(window or (1,)), math.prod(source) // math.prod(result))
 
 
 def _dtype(kind: str) -> object:

@@ -95,5 +95,5 @@ def _intended(model: onnx.ModelProto, error: CannotRunError) -> tuple[onnx.Model
     """What to prove by where the model itself does not run: its Resize nodes by the sizes that they mean."""
     by_sizes = editable(model)
     resize_scales.resize_by_sizes(by_sizes)
-    reference = f"the original with its Resize scales written as sizes, because it does not run itself ({error})"
+    reference = f"the original with its Resize scales written as sizes: it does not do what it declares ({error})"
     return ir.to_proto(by_sizes), reference

@@ -165,6 +165,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def opset_of(node: ir.Node) -> int:
+    """Version of ONNX's operators that a node is of."""
+    graph = node.graph
+    return graph.opset_imports.get("", 1) if isinstance(graph, ir.Graph) else 1
+
+
 def is_float(value: ir.Value | None) -> bool:
     """Whether a value is known to hold floating-point numbers."""
     return value is not None and value.dtype is not None and value.dtype.is_floating_point()

@@ -30,7 +30,4 @@ def summary(result: OptimizeResult) -> str:
         return result.not_proved
     before, after = result.before, result.after
     error = "not measured" if result.error is None else f"{result.error:.1e} of the range"
-    return (
-        f"{before.nodes} -> {after.nodes} nodes, {giga(before.macs)} -> {giga(after.macs)} multiply-accumulates, "
-        f"largest change {error}"
-    )
+    return f"{before.nodes} -> {after.nodes} nodes, {giga(before.macs)} -> {after.work}, largest change {error}"

@@ -11,7 +11,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.graph.shapes import inferred, static_shape
+from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
+from csa_deploy.units import giga
 
 _COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -24,14 +25,15 @@ class GraphStatistics:
         ops: nodes of the main graph by operator, in alphabetical order.
         parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
             statistics of BatchNormalization are among them, so folding lowers the number.
-        macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul in the main graph, for the graph's batch.
-        macs_unknown: nodes of these kinds whose shapes could not be inferred; they are not in ``macs``.
+        macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul in the main graph, for the graph's batch;
+            None where the shapes of one could not be inferred.
+        macs_unknown: nodes of these kinds whose shapes could not be inferred.
         weight_bytes: bytes of all initializers and constants of the main graph.
     """
 
     ops: dict[str, int]
     parameters: int
-    macs: int
+    macs: int | None
     macs_unknown: tuple[str, ...]
     weight_bytes: int
 
@@ -39,6 +41,12 @@ class GraphStatistics:
     def nodes(self) -> int:
         """Nodes of the main graph."""
         return sum(self.ops.values())
+
+    @property
+    def work(self) -> str:
+        """The multiply-accumulates in words."""
+        unknown = len(self.macs_unknown)
+        return f"{giga(self.macs)} multiply-accumulates" + (f" (unknown for {unknown} nodes)" if unknown else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the number of nodes."""
@@ -48,22 +56,35 @@ class GraphStatistics:
 def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     """Count a model's operations, parameters, multiply-accumulates and bytes."""
     graph = inferred(model).graph
-    macs, unknown = 0, []
-    for node in graph:
-        if node.op_type in _COUNTED and node.domain == "":
-            count = node_macs(node)
-            macs += count or 0
-            if count is None:
-                unknown.append(node.name or node.op_type)
+    macs, unknown = _macs(graph)
+    if unknown:
+        macs, unknown = _macs(_folded(model))
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
     return GraphStatistics(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
         parameters=sum(t.size for t in tensors if t.dtype.is_floating_point() or t.dtype.bitwidth == 8),
-        macs=macs,
+        macs=None if unknown else macs,
         macs_unknown=tuple(unknown),
         weight_bytes=sum(t.nbytes for t in tensors),
     )
+
+
+def _macs(graph: ir.Graph) -> tuple[int, list[str]]:
+    """Multiply-accumulates of the nodes of known shapes, and the names of the others."""
+    counts = {node: node_macs(node) for node in graph if node.op_type in _COUNTED and node.domain == ""}
+    unknown = [node.name or node.op_type for node, count in counts.items() if count is None]
+    return sum(count or 0 for count in counts.values()), unknown
+
+
+def _folded(model: onnx.ModelProto) -> ir.Graph:
+    """The graph with its shape arithmetic computed, which shows shapes that inference alone does not find."""
+    from csa_deploy.graph.rules import constants
+
+    view = editable(model)
+    constants.RULE.apply(view)
+    infer_shapes(view)
+    return view.graph
 
 
 def node_macs(node: ir.Node) -> int | None:

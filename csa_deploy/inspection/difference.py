@@ -20,13 +20,13 @@ class ModuleDifference:
         module: its name; empty for what belongs to none.
         ops: operator -> number in the first and in the second, for those that differ.
         types: type -> number of parts in the first and in the second, for those that differ.
-        macs: multiply-accumulates in the first and in the second.
+        macs: multiply-accumulates in the first and in the second; None where a shape is not known.
     """
 
     module: str
     ops: dict[str, tuple[int, int]]
     types: dict[str, tuple[int, int]]
-    macs: tuple[int, int]
+    macs: tuple[int | None, int | None]
 
     @property
     def same(self) -> bool:
@@ -112,8 +112,13 @@ def _module(name: str, left: list[Part], right: list[Part]) -> ModuleDifference:
         name,
         _unequal(Counter(part.op for part in left), Counter(part.op for part in right)),
         _unequal(Counter(part.type for part in left), Counter(part.type for part in right)),
-        (sum(part.macs or 0 for part in left), sum(part.macs or 0 for part in right)),
+        (_macs(left), _macs(right)),
     )
+
+
+def _macs(parts: list[Part]) -> int | None:
+    known = [part.macs for part in parts if part.macs is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _unequal(left: Counter[str], right: Counter[str]) -> dict[str, tuple[int, int]]:

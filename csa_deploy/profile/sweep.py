@@ -41,7 +41,7 @@ class Point:
     reason: str = ""
 
 
-Timed = tuple[int, float, tuple[float, float] | None]  # MACs, median and its interval
+Timed = tuple[int | None, float, tuple[float, float] | None]  # MACs, median and its interval
 
 
 def parse_points(flag: str, text: str) -> list[int]:

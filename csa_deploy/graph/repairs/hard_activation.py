@@ -2,7 +2,7 @@
 
 ``min(max(t, 0), b) = relu(t) - relu(t - b)``, and for other lower bounds ``t - relu(t - b) + relu(a - t)``. Inside the
 bounds nothing is added but zeros, so small activations keep all their digits, in FP16 too. Above ``b`` the result is
-``t - (t - b)``: exactly ``b`` where that is a multiple of the unit in the last place of ``t`` (ReLU6: for t below 4096 in
+``t - (t - b)``: exactly ``b`` where that is a multiple of the unit in the last place of ``t`` (ReLU6: below 4096 in
 FP16), else off by at most half that unit.
 """
 
