@@ -145,6 +145,8 @@ def flag_words(key: str, value: Any) -> list[str]:
         return [flag if value else f"--no-{flag[2:]}"]
     if key == "size":
         items = ["x".join(str(side) for side in value)]
+    elif key == "input_shape":
+        items = [f"{name}={'x'.join(str(side) for side in shape)}" for name, shape in value.items()]
     elif isinstance(value, dict):  # bounds by precision or label
         items = [
             f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
@@ -153,6 +155,7 @@ def flag_words(key: str, value: Any) -> list[str]:
         items = [name.replace("_", "-") for name in value] or ["none"]
     elif isinstance(value, (list, tuple)):
         items = [str(item) for item in value]
+        items = items if OPTIONS[key].type == list[str] else [",".join(items)]
     else:
         items = [str(value)]
     return [word for item in items for word in (flag, item)]

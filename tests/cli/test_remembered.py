@@ -30,6 +30,7 @@ def test_what_is_said_is_what_makes_the_same_configuration(lab: Path, monkeypatc
     """The flags, typed in an empty workspace, give the settings that were remembered."""
     monkeypatch.chdir(lab)
     first = {"precision": ["int8"], "calib": "x.npz", "samples": 5, "strict": True, "size": "16x24", "search": False}
+    first |= {"input_shape": ["x=1x3x16x16"], "mean": "0.5,0.25,0.5", "scale": 0.5, "crop": 1.0, "layout": "nchw"}
     first |= {"techniques": ["none"], "scope": ["drive-os-6", "drive-os-7"], "limit": ["engine-fp16.p99_ms=5"]}
     config, root = resolve("tiny.onnx", first, inherit=False)
     root.mkdir(parents=True)
@@ -57,3 +58,5 @@ def test_no_setting_is_written_as_a_python_object() -> None:
     assert flag_words("restricted", False) == ["--no-restricted"]
     assert flag_words("limit", {"engine fp16": {"p99_ms": 5.0}}) == ["--limit", "engine-fp16.p99_ms=5.0"]
     assert flag_words("techniques", ()) == ["--techniques", "none"]
+    assert flag_words("mean", (0.5, 0.25, 0.5)) == ["--mean", "0.5,0.25,0.5"]
+    assert flag_words("input_shape", {"x": (1, 3, 48, 192)}) == ["--input-shape", "x=1x3x48x192"]
