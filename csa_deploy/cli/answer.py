@@ -18,6 +18,7 @@ TEXT, JSON = "text", "json"
 FORMS: dict[str, tuple[str, ...]] = {
     "check": (TEXT, JSON, "sarif", "junit", "html"),
     "compare": (TEXT, JSON, "markdown"),
+    "judge": (TEXT, JSON, "junit", "markdown"),
     "report": (TEXT, JSON, "html", "markdown"),
 }
 """Forms of the result, of the verbs that know more than text and JSON."""
@@ -76,11 +77,18 @@ def answer_parser_error(error: BaseException) -> None:
         _write({"error": failure_of(error).to_json()})
 
 
+@contextmanager
+def answer_to_nobody() -> Iterator[None]:
+    """Let the reader of standard output leave early: it has what it wanted, and the exit code tells how it ended."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _write(data: Mapping[str, Any]) -> None:
     from csa_deploy.workspace import dump_json
 
-    try:
+    with answer_to_nobody():
         sys.stdout.write(dump_json({"schema_version": 1, **data}))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has what it wanted; the exit code still tells how the command ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

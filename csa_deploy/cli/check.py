@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,7 +138,7 @@ def _show(data: dict[str, Any], form: str, output: Path | None, console: Console
         console.answer.elsewhere()
         write_atomic(output, render(data, form))
     elif form not in ("text", "json"):
-        sys.stdout.write(render(data, form))
+        console.write(render(data, form))
     else:
         as_text.show(data, console.out)
 

@@ -35,7 +35,7 @@ def compare(
     data = _compared(run_a, run_b, measure, settings)
     console.answer.add(data)
     if form == "markdown":
-        typer.echo(comparison(data))
+        console.write(comparison(data) + "\n")
     else:
         _show(data, console)
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.cli.answer import Answer
+from csa_deploy.cli.answer import Answer, answer_to_nobody
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
     from csa_deploy.stages import Stage
+    from csa_deploy.workspace import Workspace
 
 MARK = {"done": "[green]✓[/green]", "kept": "[dim]=[/dim]", "failed": "[red]✗[/red]"}
 
@@ -59,7 +60,13 @@ class Console:
     def plain(self, *lines: str) -> None:
         """Print text as it is, however wide, also with ``--quiet``: for verbs whose only work is to say something."""
         if not self.answer.as_json:
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            self.write("".join(f"{line}\n" for line in lines))
+
+    def write(self, text: str) -> None:
+        """Write a result in another form than text."""
+        with answer_to_nobody():
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
     def notice(self, *renderables: Any) -> None:
         """Print what is not the result: standard error, so that a machine-readable result stays whole."""
@@ -73,6 +80,15 @@ class Console:
             line = {"time": round(time.time(), 3), "event": event, **fields}
             sys.stderr.write(json.dumps(line, default=str) + "\n")
             sys.stderr.flush()
+
+    def verdict(self, workspace: Workspace) -> None:
+        """The last event of a verb that ran stages: what came out of the whole workspace, gate by gate."""
+        if self.log_json and workspace.manifest["stages"]:
+            from csa_deploy.report.data import collect
+
+            found = collect(workspace)["verdict"]
+            gates = [{"name": c["name"], "state": c["state"], "text": c["text"]} for c in found["checks"]]
+            self.event("verdict", state=found["state"], gates=gates, reasons=found["reasons"])
 
     @contextmanager
     def watching(self) -> Iterator[Watcher]:

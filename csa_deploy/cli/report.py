@@ -39,9 +39,7 @@ def run_report(
 
         console.answer.data = json.loads(content)
     else:
-        import sys
-
-        sys.stdout.write(content)
+        console.write(content)
 
 
 def _content(root: Path, form: str) -> str:

@@ -124,6 +124,8 @@ def run_verb(
     if inherit and (kept := remembered(root, config, settings, names)):
         console.notice(f"remembered: {kept}")
     with opened(config, root) as context:
+        if {"precision", "verify"} & {*names} and (said := context.source.untrained(config.checkpoint)):
+            logger.warning("%s: %s; what graphs agree on says little about a trained network", config.network, said)
         with console.watching() as watcher:
             journal = Journal(watcher, root, [stage.name for stage in with_needs(names, config)])
             try:
@@ -131,6 +133,7 @@ def run_verb(
             finally:
                 _answer(context.workspace, names, console)
         show(context.workspace, names, console.out)
+        console.verdict(context.workspace)
     if failure is not None:
         raise failure
 

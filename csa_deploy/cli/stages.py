@@ -97,7 +97,7 @@ def build(
     """Build engines, one per precision.
 
     Uses TensorRT where it and a GPU are, else TensorRT-RTX, which builds ahead of time without a GPU. With
-    --restricted the very graph that is built is held against the safety scopes first (exit 4 when denied).
+    --restricted what is built is held against the safety scopes first (exit 4 when denied).
     """
     if dry_run:
         from csa_deploy.cli.dryrun import show_commands

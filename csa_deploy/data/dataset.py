@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from csa_deploy.data.shards import shards_in
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+
+logger = logging.getLogger(__name__)
 
 
 def open_dataset(
@@ -37,6 +40,8 @@ def open_dataset(
     """
     chooser = partial(choose, limit=limit, seed=seed)
     if str(spec) in NAMED:
+        if Path(spec).exists():
+            logger.warning("%s: the data set of that name is used, not what lies here: for that write ./%s", spec, spec)
         dataset: Dataset = NAMED[str(spec)](_needed(preprocessing, spec), chooser)
     else:
         path = Path(spec)

@@ -16,12 +16,12 @@ from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.trial import run_each
 from csa_deploy.engine.trtexec import require_opset
 from csa_deploy.errors import BuildFailedError
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
+from csa_deploy.export.opsets import exported_opset
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
-from csa_deploy.restricted.scopes import Platform, choose_gates, platform_of
+from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def preflight(context: Context) -> None:
     """Refuse settings that do not go together, a builder or target that is not there, and a graph it could not read."""
     config = context.config
     check_settings(config)
-    choose_gates(config.scope, platform_of(config))
+    gates_of(config)
     for precision in config.precision:
         plan_for(context, precision)
     _require_opset(context, stated_version(config))  # before a target is reached
@@ -53,8 +53,7 @@ def preflight(context: Context) -> None:
 
 def _require_opset(context: Context, version: Version | None) -> None:
     if version is not None and context.source.kind != "onnx":
-        opset = context.config.opset or OPSET_FOR_TENSORRT[context.config.tensorrt]
-        require_opset(opset, context.name, version)
+        require_opset(exported_opset(context.config), context.name, version)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -247,7 +246,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     """
     strict = context.config.strict
     found = []
-    for scope in choose_gates(context.config.scope, _platform(context, builder)).scopes:
+    for scope in gates_of(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
         result = inspect(judged, [scope], strict=strict)
         what = f"{judged.name} ({of})" if of else judged.name

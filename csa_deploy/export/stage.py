@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
 
 from csa_deploy import __version__
-from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
+from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
+from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.graph.guard import guarded_reading
+from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import GraphStatistics, graph_statistics
 from csa_deploy.network import Preprocessing
-from csa_deploy.options import IMAGE_INPUT
 from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -50,9 +54,11 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
-        "opset": _opset(context),
+        "opset": exported_opset(config),
         # An ONNX file is converted where it is of an opset that INT8 or TensorRT does not take.
-        "taken_in_for": [config.opset, config.tensorrt, calibrates(config)] if context.source.kind == "onnx" else None,
+        "taken_in_for": [config.opset, meant_for(config), calibrates(config)]
+        if context.source.kind == "onnx"
+        else None,
     }
 
 
@@ -62,24 +68,10 @@ def comparison(context: Context) -> dict[str, Any]:
     return {"data": context.data_spec, "seed": config.seed, "tolerance": config.export_tolerance}
 
 
-def _opset(context: Context) -> int:
-    return context.config.opset or OPSET_FOR_TENSORRT[context.config.tensorrt]
-
-
 def _require_fitting_settings(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
-    config, onnx_file = context.config, context.source.kind == "onnx"
-    foreign = ("checkpoint", "checkpoint_key") if onnx_file else ("input_shape", *IMAGE_INPUT)
-    given = next((key for key in foreign if getattr(config, key) not in (None, {})), None)
-    if given is None:
-        return
-    fix = f"drop --{given.replace('_', '-')}, or name the network that the file was exported from"
-    if not onnx_file:
-        fix = "a PyTorch network says so itself, in example_inputs and preprocessing; see docs/models.md"
-    raise UsageError(
-        f"{context.source.spec}: --{given.replace('_', '-')} is not for {'an ONNX file' if onnx_file else 'a module'}",
-        fix=fix,
-    )
+    kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
+    require_own_settings(kind, context.source.spec, context.config)
 
 
 def run(context: Context) -> StageOutput:
@@ -93,7 +85,11 @@ def run(context: Context) -> StageOutput:
     # Before the export: bad data cost no waiting.
     real, reason = _real_feeds(context, network.preprocessing, network.sampling)
     exported = export_module(
-        network.module, network.inputs, network.output_names, opset=_opset(context), exporter=config.exporter
+        network.module,
+        network.inputs,
+        network.output_names,
+        opset=exported_opset(config),
+        exporter=config.exporter,
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
@@ -172,16 +168,17 @@ def _take_in(context: Context) -> StageOutput:
     """An existing ONNX file: made static, converted where it must be, described; no PyTorch to compare with."""
     config, path = context.config, context.source.path
     assert path is not None
+    guarded_reading(lambda: _try(path), path)
     model = load_model(path, full_check=False)  # its outputs may be declared wrongly; checked below
     notes = make_static(model, wanted_by(config))
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)
-    sampling = _sampling(model)
+    sampling = graph_sampling(model)
     if config.batch not in (None, 1) and not sampling.shared:
         raise UsageError(
             f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
-            + ", ".join(f"{v['name']} {v['shape']}" for inputs in (True, False) for v in _values(model, inputs=inputs)),
+            + ", ".join(f"{s.name} {list(s.shape)}" for specs in interface_of(model) for s in specs),
             fix="drop --batch: a sample is then all that one inference takes",
         )
     preprocessing, said = preprocessing_of(model, config)
@@ -194,12 +191,11 @@ def _take_in(context: Context) -> StageOutput:
     return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
 
 
-def _sampling(model: onnx.ModelProto) -> Sampling:
-    inputs, outputs = (
-        [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in _values(model, inputs=side)]
-        for side in (True, False)
-    )
-    return sampling_of(inputs, outputs)
+def _try(path: Path) -> None:
+    """What native code does with a foreign file, once; it runs apart, since damaged files can crash it."""
+    onnx.shape_inference.infer_shapes(load_model(path, full_check=False), data_prop=True)
+    with suppress(CsaDeployError):  # a refusal comes again, where it can be explained
+        OnnxRuntimeRunner(path, name=path.name)
 
 
 def _provenance(context: Context, exporter: str) -> dict[str, Any]:
@@ -245,15 +241,17 @@ def _output(
     exporter: str,
     notes: list[str],
 ) -> StageOutput:
+    inputs, outputs = interface_of(model)
+    sampling = sampling_of(inputs, outputs)
     relative = f"onnx/{path.name}"
     record = {
         "graph": relative,
         "exporter": exporter,
         "opset": opset_of(model),
-        "batch": _sampling(model).batch or 1,
-        "sample": "a row of the batch axis" if _sampling(model).shared else "one whole inference",
-        "inputs": _values(model, inputs=True),
-        "outputs": _values(model, inputs=False),
+        "batch": sampling.batch or 1,
+        "sample": "a row of the batch axis" if sampling.shared else "one whole inference",
+        "inputs": _values(inputs),
+        "outputs": _values(outputs),
         "preprocessing": preprocessing.to_json() if preprocessing else None,
         "statistics": graph_statistics(model).to_json(),
         "notes": notes,
@@ -286,14 +284,5 @@ def _judged(
     )
 
 
-def _values(model: onnx.ModelProto, *, inputs: bool) -> list[dict[str, Any]]:
-    initializers = {t.name for t in model.graph.initializer}
-    values = [v for v in model.graph.input if v.name not in initializers] if inputs else model.graph.output
-    return [
-        {
-            "name": v.name,
-            "shape": [d.dim_value for d in v.type.tensor_type.shape.dim],
-            "dtype": onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name,
-        }
-        for v in values
-    ]
+def _values(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": s.name, "shape": [extent or 0 for extent in s.shape], "dtype": s.dtype} for s in specs]

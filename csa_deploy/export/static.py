@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ Shape = tuple[int | None, ...]
 
 _NAMELESS = ("", "?", "-1", "None")  # written for any open axis: two of them need not be equal
 _SIDES = ((480, 640), (224, 224), (48, 320), (64, 256), (32, 32))  # tried for a message that names a size that works
+_DAMAGED = "check the file with `csa-deploy check`, or export it again"
+_MOST_BYTES = 2**31  # of an input: more is no image
 _LARGE = 2**22  # elements of an input; larger ones are not tried for a message
 
 
@@ -219,7 +222,7 @@ def _trials(model: onnx.ModelProto, inputs: _Inputs) -> Iterator[dict[str, tuple
         shapes = inputs.with_sides(*sides)
         trial = onnx.ModelProto()
         trial.CopyFrom(model)
-        if max(int(np.prod(shape)) for shape in shapes.values()) > _LARGE:
+        if max(math.prod(shape) for shape in shapes.values()) > _LARGE:
             continue
         try:
             make_static(trial, Wanted(shapes=shapes))
@@ -263,7 +266,10 @@ def _state_outputs(model: onnx.ModelProto) -> list[str]:
 def _inferred(model: onnx.ModelProto) -> dict[str, Shape | None]:
     """Shapes of the outputs as ONNX infers them, else ONNX Runtime; the other shapes go into the model."""
     if weight_bytes(model) <= EXTERNAL_DATA_FROM:
-        known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        try:
+            known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        except Exception as error:  # native code, on a file of somebody else
+            raise UsageError(f"shapes cannot be inferred: {str(error).strip()[:200]}", fix=_DAMAGED) from None
         if not model.graph.value_info:
             model.graph.value_info.extend(known.graph.value_info)
         found = {value.name: _stated(value) for value in known.graph.output}
@@ -278,6 +284,12 @@ def _answers(model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
     with _running(model) as runner:
         shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
         types = {s.name: s.dtype for s in runner.input_specs}
+        for name, shape in shapes.items():
+            if (taken := math.prod(shape) * np.dtype(types[name]).itemsize) > _MOST_BYTES:
+                raise UsageError(
+                    f"input '{name}' of {_text(shape)} takes {taken >> 30} GiB, more than can be run here",
+                    fix="give smaller sizes, or check the file",
+                )
         return [runner.run(random_feeds(shapes, types, seed)) for seed in (0, 1)]
 
 

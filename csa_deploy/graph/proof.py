@@ -294,13 +294,14 @@ class Prover:
         model: the reference.
         proofs: on how many inputs, at least; more where these do not show every output.
         tolerance: see :class:`LocalProof`.
+        seed: of the inputs.
 
     Raises:
         CannotRunError: the reference itself does not run.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float) -> None:
-        self._runs, self._comparison = _Runs(model, keep=True), _Comparison(tolerance)
+    def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float, seed: int = 0) -> None:
+        self._seed, self._runs, self._comparison = seed, _Runs(model, keep=True), _Comparison(tolerance)
         self._feeds = self._shown(proofs)
         self.contradiction = self._contradiction(model)
         """Which output has another shape than the model declares, in words; empty where none has."""
@@ -311,7 +312,7 @@ class Prover:
         for family in WHOLE:
             if len(chosen) >= proofs and all(one.on and one.varies for one in seen.values()):
                 break
-            arrays = _feed(family, self._runs.inputs)
+            arrays = _feed(family, self._runs.inputs, self._seed)
             try:
                 answer = self._runs.answer(family, arrays)
             except CannotRunError as error:

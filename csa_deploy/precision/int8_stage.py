@@ -16,10 +16,10 @@ from csa_deploy.precision.calibration_data import (
     CalibrationData,
     missing_classes,
     open_calibration,
-    refuse_overlap,
 )
 from csa_deploy.precision.choice import UNFINISHED as UNFINISHED_SEARCH
 from csa_deploy.precision.choice import UNFINISHED_EQUALIZED
+from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.workspace import StageOutput, dump_json
@@ -44,6 +44,7 @@ class Calibrated:
     placement: Placement
     statistics: Statistics
     thresholds: dict[str, float]
+    leaks: tuple[str, ...] = ()
 
     def describe(self, context: Context, output: StageOutput) -> None:
         """Write statistics and audit, and the notes that the user must see."""
@@ -60,6 +61,7 @@ class Calibrated:
             "method": config.calib_method,
             "tensors": len(self.statistics.histograms),
             "constant_inputs": constant,
+            "leaks": list(self.leaks),
             "audit": AUDIT,
             "statistics": STATISTICS,
         }
@@ -97,6 +99,7 @@ class Calibrated:
         ]
         for note in notes:
             _LOG.warning("%s: %s", self.data.name, note)
+        notes += self.leaks
         images = self.statistics.images
         if self.data.name == RANDOM:
             back = training_set(context) or "FOLDER"
@@ -145,16 +148,19 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     """
     placement = place(model)
     data = _open(context)
-    check_overlap(context, data)
+    leaks = check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    return Calibrated(data, placement, statistics, statistics.thresholds(context.config.calib_method))
+    thresholds = statistics.thresholds(context.config.calib_method)
+    return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
 
 
-def check_overlap(context: Context, data: CalibrationData | None = None) -> None:
-    """Refuse calibration images that accuracy is measured on."""
+def check_overlap(context: Context, data: CalibrationData | None = None) -> list[str]:
+    """Refuse calibration images that accuracy is measured on; returns what the user must know of near ones."""
     evaluation = context.dataset(context.preprocessing)
-    if evaluation is not None:
-        refuse_overlap(data or _open(context), evaluation)
+    leaks = refuse_overlap(data or _open(context), evaluation) if evaluation is not None else []
+    for leak in leaks:
+        _LOG.warning("%s", leak)
+    return leaks
 
 
 def _statistics(

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
@@ -49,16 +50,17 @@ class Switchable:
             layer for layer in placement.layers if all(t in thresholds for t in layer.activations.values())
         )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
+        self._sampling = graph_sampling(model)
         self._session = open_session(_with_switches(model, self.layers, thresholds, adjustments), threads)
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> dict[str, np.ndarray]:
-        """All outputs with the named layers in INT8."""
+        """All outputs, by samples, with the named layers in INT8."""
         switches = np.zeros(len(self.layers), np.bool_)
         for name in int8:
             switches[self._index[name]] = True
         found = self._session.run(self.outputs, {**feeds, _SWITCHES: switches})
-        return {name: np.asarray(array) for name, array in zip(self.outputs, found, strict=True)}
+        return self._sampling.samples({n: np.asarray(array) for n, array in zip(self.outputs, found, strict=True)})
 
 
 def _with_switches(

@@ -12,9 +12,8 @@ from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.repair import REPAIRS
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.repair.cost import half_cost
-from csa_deploy.restricted.gate import gate_scopes
 from csa_deploy.restricted.repairing import repair_for_scopes
-from csa_deploy.restricted.scopes import platform_of
+from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.restricted.stage import key_parts as rules_and_validator
 from csa_deploy.restricted.stage import preflight as preflight
 from csa_deploy.runners.feeds import random_feeds
@@ -35,7 +34,7 @@ def key_parts(context: Context) -> dict[str, Any]:
 
 
 def _scopes(context: Context) -> list[str]:
-    return gate_scopes(context.config.scope, platform_of(context.config))
+    return list(gates_of(context.config).scopes)
 
 
 def comparison(context: Context) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class Gates:
 def choose_gates(asked: Sequence[str], platform: Platform | None = None) -> Gates:
     """The scopes that decide: those asked for, else those that fit the target, else both GPU scopes of DRIVE OS.
 
+    None decides where none fits the target.
+
     Raises:
-        UsageError: a scope that was asked for does not fit the target, or none fits it.
+        UsageError: a scope that was asked for does not fit the target.
     """
     if asked:
         if platform is not None:
@@ -83,12 +85,24 @@ def choose_gates(asked: Sequence[str], platform: Platform | None = None) -> Gate
     kind = "dla" if platform.dla else "gpu"
     packs = [pack for pack in fitting(platform) if pack.kind == kind]
     if not packs:
-        raise UsageError(
-            f"no scope of {'DLA' if platform.dla else 'the GPU'} fits {platform.words}",
-            fix="leave out --restricted, or correct platform: and tensorrt: in the target's file",
-        )
+        return Gates((), f"no scope of {'DLA' if platform.dla else 'the GPU'} fits {platform.words}")
     best = _best(packs, platform)
     return Gates((best.scope,), f"fits {platform.words}")
+
+
+def gates_of(config: Config, platform: Platform | None = None) -> Gates:
+    """The scopes that decide about a configuration; ``platform`` is its target where more is known than its file says.
+
+    Raises:
+        UsageError: a scope that was asked for does not fit the target, or none fits and ``restricted`` asks for one.
+    """
+    gates = choose_gates(config.scope, platform or platform_of(config))
+    if config.restricted and not gates.scopes:
+        raise UsageError(
+            f"--restricted: {gates.why}",
+            fix="leave out --restricted, or correct platform: and tensorrt: in the target's file",
+        )
+    return gates
 
 
 def fitting(platform: Platform) -> list[Pack]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
-from csa_deploy.restricted.scopes import choose_gates, platform_of
+from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -20,13 +20,13 @@ def preflight(context: Context) -> None:
     """Refuse scopes that nobody knows, or that say nothing about the target, before anything runs."""
     for scope in context.config.scope:
         load_pack(scope)
-    choose_gates(context.config.scope, platform_of(context.config))
+    gates_of(context.config)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    gates = choose_gates(context.config.scope, platform_of(context.config))
+    gates = gates_of(context.config)
     return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
@@ -35,7 +35,7 @@ def run(context: Context) -> StageOutput:
     config = context.config
     graph = context.path((context.floating() if config.fix else context.workspace.record("export"))["graph"])
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
-    gates = choose_gates(config.scope, platform_of(config))
+    gates = gates_of(config)
     record = {
         "summary": _summary(result, gates if config.restricted else None),
         "gate": list(gates.scopes) if config.restricted else [],

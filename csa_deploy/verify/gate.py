@@ -81,6 +81,8 @@ class Check:
         if not math.isfinite(self.sure):
             return "the samples do not bound it: too few of them deviate; use more"
         end = f"the samples only show {'at least' if self.side == 'min' else 'at most'} {self._shown(self.sure)}"
+        if self.value == self.bound:
+            return f"{end}; what was measured is the bound itself, so no number of samples like these decides"
         if self.needed is None:
             return f"{end}; use more"
         if self._nothing_lost:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.imaging import preprocessing_of
+from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import leaves_open, make_static, wanted_by
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
@@ -37,10 +38,13 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     """
     path = Path(config.network)
     if path.suffix == ".onnx":
+        require_own_settings("ONNX file", config.network, config)
         return *_graph(path, config), None
     if path.suffix in ENGINES:
+        require_own_settings("engine", config.network, config)
         return _engine(path, config.target)
     source = load_source(config.network)
+    require_own_settings("module", config.network, config)
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
     network = source.make_network(
         input_size=config.size, batch=config.batch, checkpoint=checkpoint, checkpoint_key=config.checkpoint_key
@@ -50,10 +54,10 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
 
 
 def _graph(path: Path, config: Config) -> tuple[Runner, Preprocessing | None]:
-    """An ONNX file, made static in memory where it leaves sizes open."""
+    """An ONNX file, made static in memory where it leaves sizes open or sizes are given."""
     model = load_model(path, full_check=False)
     source: Path | bytes = path
-    if leaves_open(model):
+    if leaves_open(model) or config.input_shape or config.size or config.batch:
         for note in make_static(model, wanted_by(config)):
             logger.warning("%s: %s", path.name, note)
         source = model.SerializeToString()

@@ -141,9 +141,19 @@ def test_an_error_in_the_json_log_is_json(lab: Path, csa: Any) -> None:
     assert done.returncode == 2
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [e["event"] for e in events][-2:] == ["finished", "error"] and events[-2]["state"] == "failed"
+    assert events[-1]["exit_code"] == 2 and events[-1]["time"] >= events[-2]["time"]
     assert "broken.npz: not a readable .npz" in events[-1]["message"] and events[-1]["fix"]
     done = csa(lab, "run", "tiny.onnx", "--data", "nowhere", "--log-json")  # known before the first stage
     assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["error"]
+
+
+def test_the_last_event_of_a_gate_is_its_verdict(lab: Path, csa: Any) -> None:
+    done = csa(lab, "profile", "tiny.onnx", "--iterations", 40, "--limit", "fp32.weights_mib=1e-9", "--log-json")
+    assert done.returncode == 7
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [e["event"] for e in events][-2:] == ["verdict", "error"] and events[-1]["exit_code"] == 7
+    (gate,) = events[-2]["gates"]
+    assert (events[-2]["state"], gate["state"], gate["name"]) == ("fail", "fail", "latency and memory")
 
 
 def test_quiet_says_nothing_and_works(lab: Path, csa: Any) -> None:
@@ -196,6 +206,22 @@ def test_a_closed_pipe_is_no_crash(digits: Any) -> None:
         text=True,
     )
     assert len(done.stdout) == 10 and "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_keeps_the_exit_code(lab: Path) -> None:
+    """``check | head`` ended with 1, which is an internal error; the verdict is what counts."""
+    import onnx
+    from onnx import parser
+
+    nodes = " ".join(f"x{i + 1} = GlobalAveragePool(x{i})" for i in range(60))
+    graph = f"g (float[1,3,8,8] x0) => (float[1,3,1,1] x60) {{ {nodes} }}"
+    onnx.save(parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>{graph}'), lab / "many.onnx")
+    command = f"{Path(sys.executable).with_name('csa-deploy')} check many.onnx --scope drive-os-6 --scope trt-11"
+    for form in ("text", "json", "junit"):
+        script = f"set -o pipefail; {command} --format {form} | true"  # gone before the first byte
+        done = subprocess.run(["bash", "-c", script], cwd=lab, capture_output=True, text=True)
+        assert done.returncode == 4, done.stderr
+        assert "internal error" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
 def test_models(csa: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
 from csa_deploy.network import Preprocessing
+from csa_deploy.verify.subject import open_subject
 
 
 def stated(make_tiny: Any, shape: tuple[int, ...], **settings: Any) -> Preprocessing | None:
@@ -162,3 +163,18 @@ def test_a_folder_feeds_a_network_with_channels_last(tmp_path: Any) -> None:
     assert batch.feed({"x": (1, 4, 6, 3)})["x"].shape == (1, 4, 6, 3)
     with pytest.raises(UsageError, match="do not fit"):
         batch.feed({"x": (1, 3, 4, 6)})
+
+
+def test_evaluate_takes_a_foreign_file_with_the_same_settings(make_tiny: Any, tmp_path: Any) -> None:
+    model = make_tiny()
+    for axis, symbol in ((0, "N"), (2, "H"), (3, "W")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = symbol
+    onnx.save(model, tmp_path / "open.onnx")
+    settings = {"network": str(tmp_path / "open.onnx"), "size": 16, "mean": 0.5, "std": 0.25, "channels": "bgr"}
+    runner, how, _ = open_subject(make_config({**settings, "batch": 3}))
+    assert runner.input_specs[0].shape == (3, 3, 16, 16) and runner.output_specs[0].shape == (3, 10)
+    assert how == Preprocessing((16, 16), "BGR", (0.5,), (0.25,))
+    with pytest.raises(UsageError, match="--checkpoint is not for an ONNX file"):
+        open_subject(make_config({**settings, "checkpoint": "weights.pth"}))
+    with pytest.raises(UsageError, match="--mean is not for a module"):
+        open_subject(make_config({"network": "csa_digits", "mean": 0.5}))

@@ -184,3 +184,10 @@ def test_weights_listed_as_inputs_are_constants(build: Build) -> None:
 def test_shapes_are_read_strictly(given: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         make_config({"input_shape": given})
+
+
+@pytest.mark.parametrize("size", [2**20, 2**62])
+def test_an_input_larger_than_memory_is_refused_before_it_is_made(build: Build, size: int) -> None:
+    model = build(f"(float[1,3,{size},{size}] x) => (float[1,3,{size},{size}] y)", "y = Relu(x)")
+    with pytest.raises(UsageError, match="GiB, more than can be run here"):
+        make_static(model, Wanted())

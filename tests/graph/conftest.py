@@ -12,6 +12,7 @@ from csa_deploy.graph.optimize import OptimizeResult
 
 def _run(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
     options = ort.SessionOptions()
+    options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)

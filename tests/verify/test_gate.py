@@ -136,6 +136,11 @@ def test_what_no_number_of_samples_shows_is_counted_and_says_so(metric: str, bou
         assert judge("y", worse, "fp16", {metric: bound}, classifier=True, samples=50)[0].state == "fail"
 
 
+def test_a_value_that_is_the_bound_is_undecided_and_no_number_of_samples_is_named() -> None:
+    check = Check("y", "top1_drop", 0.005, 5 / 1000, paired_difference(5, 0, 1000)[1], PAIRED, samples=1000)
+    assert check.state == "undecided" and check.needed is None and "is the bound itself" in check.why
+
+
 def test_a_gain_is_not_called_no_change() -> None:
     """As many as 3 of 100 gained, none lost: still undecided, and not for want of a change."""
     low, high = paired_difference(0, 3, 100)

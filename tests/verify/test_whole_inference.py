@@ -13,6 +13,10 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.precision.placement import place
+from csa_deploy.precision.switch import Switchable
+from csa_deploy.runners.base import run_padded
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
 
@@ -142,3 +146,16 @@ def test_time_first_is_compared_whole(tmp_path: Path, build: Any) -> None:
     verify = workspace.record("verify")
     assert [c["label"] for c in verify["candidates"]] == ["fp32", "fp16", "int8"] and verify["data"]["samples"] == 4
     assert not [m for m in verify["not_measured"] if "batch axis" in m["reason"]]
+
+
+def test_the_search_sees_the_samples_that_the_gate_sees(build: Any) -> None:
+    """Twelve time steps of one inference are one sample of both, not twelve of the search."""
+    body = "c = Conv<kernel_shape=[8,4], strides=[8,4]>(x, k) t = Transpose<perm=[3,0,1,2]>(c) y = Reshape(t, s)"
+    model = build("(float[1,1,8,48] x) => (float[12,1,5] y)", body, k=(5, 1, 8, 4), s=np.array([12, 1, 5]))
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 1, 8, 48)).astype("f4")}
+    with OnnxRuntimeRunner(model.SerializeToString()) as runner:
+        gate = run_padded(runner, feed)
+    network = Switchable(model, place(model), {"x": 4.0})
+    search = network.run(feed, ())
+    assert search["y"].shape == gate["y"].shape == (1, 12, 5)
+    np.testing.assert_array_equal(search["y"], gate["y"])

@@ -46,6 +46,9 @@ class Candidate:
     unless: dict[str, Any] = field(default_factory=dict)
 
 
+REPAIRS = {"pooling.stride": "pool_stride_to_one, pool_to_chain", "pooling.window": "pool_to_chain"}
+"""Names of the repairs that cure what a rule refuses, by the rule's id."""
+
 CANDIDATES = (
     Candidate(
         "kernel",

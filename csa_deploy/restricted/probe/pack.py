@@ -8,6 +8,7 @@ from typing import Any
 
 from csa_deploy.restricted.probe.derive import DerivedRule
 from csa_deploy.restricted.probe.evidence import Evidence
+from csa_deploy.restricted.probe.limits import REPAIRS
 from csa_deploy.restricted.schema import PACK_FOLDER
 
 PACK_FILE = PACK_FOLDER / "drive_os_7.toml"
@@ -37,6 +38,7 @@ def _rule(rule: DerivedRule, version: str) -> str:
         "evidence": "validator-probe",
         "source": source,
         "instead": rule.instead,
+        "repair": REPAIRS.get(rule.id, ""),
         "probes": list(rule.probes),
     }
     text = "\n".join(f"{key} = {_toml(value)}" for key, value in lines.items() if value not in ({}, ""))

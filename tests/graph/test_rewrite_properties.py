@@ -1,0 +1,295 @@
+"""Generated graphs at the edges of every rule and repair, held against ONNX Runtime and ONNX's own reference.
+
+The comparison here shares nothing with the proof: it runs both graphs on inputs of its own, from several families.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from csa_deploy.graph.optimize import RULES, optimize
+from csa_deploy.graph.repair import REPAIRS, repair
+
+FAST = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+SLOW = settings(FAST, max_examples=120, derandomize=True)
+
+
+def model(
+    nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: dict[str, Any], opset: int
+) -> onnx.ModelProto | None:
+    """A valid graph from ``x`` to ``y``, or None where ONNX calls it invalid."""
+    graph = helper.make_graph(
+        nodes,
+        "generated",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(inferred, full_check=True)
+    except Exception:  # what ONNX refuses is no graph to rewrite
+        return None
+    return inferred
+
+
+def inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Normal, positive with its largest numbers at each border in turn, large, tiny, constant."""
+    draw = np.random.default_rng(11)
+    found = [draw.standard_normal(shape), 50 * draw.standard_normal(shape), 1e-3 * draw.standard_normal(shape)]
+    for axis in range(2, len(shape)):
+        for end in (0, -1):
+            bordered = np.abs(draw.standard_normal(shape))
+            bordered[(slice(None),) * axis + (end,)] += 5
+            found.append(bordered)
+    return [array.astype("f4") for array in (*found, np.ones(shape))]
+
+
+def assert_same(before: onnx.ModelProto, after: onnx.ModelProto, run: Any, shape: tuple[int, ...]) -> None:
+    """Both graphs agree per channel, by ONNX Runtime; and by ONNX's reference in FP64 where that runs."""
+    for x in inputs(shape):
+        try:
+            (want,) = run(before, x=x)
+        except Exception:  # a graph that ONNX Runtime does not run is never rewritten
+            assert before.graph.node == after.graph.node
+            return
+        (got,) = run(after, x=x)
+        assert got.shape == want.shape
+        rows = [a.reshape(1, -1) if a.ndim < 3 else np.moveaxis(a, 1, 0).reshape(a.shape[1], -1) for a in (want, got)]
+        bound = 3e-5 * np.abs(rows[0]).max(axis=1) + 1e-30
+        assert (np.abs(rows[0] - rows[1]).max(axis=1) <= bound).all()
+    operators = {node.op_type for graph in (before.graph, after.graph) for node in graph.node}
+    if after.opset_import[0].version < 14 and "BatchNormalization" in operators:
+        return  # ONNX's reference takes every BatchNormalization before opset 14 for one in training
+    try:
+        expected = np.asarray(ReferenceEvaluator(before).run(None, {"x": x})[0])
+        again = np.asarray(ReferenceEvaluator(after).run(None, {"x": x})[0])
+    except Exception:  # ONNX's reference does not have every form of every operator
+        return
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=3e-5 * (np.abs(expected).max() + 1e-30))
+
+
+def hold(made: onnx.ModelProto | None, run: Any, shape: tuple[int, ...]) -> set[str]:
+    """Optimize and repair a generated graph, and compare; what was kept."""
+    results = [] if made is None else [optimize(made), repair(made)]
+    for result in results:
+        assert_same(made, result.model, run, shape)
+    return {step.rule for result in results for step in result.steps if step.kept}
+
+
+opsets = st.sampled_from([7, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21])
+pads4 = st.lists(st.integers(0, 2), min_size=4, max_size=4)
+
+
+@st.composite
+def poolings(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    height, width = draw(st.sampled_from([(8, 8), (9, 12), (12, 9), (16, 10), (7, 7), (13, 13), (14, 1), (20, 18)]))
+    shape, opset, kind = (1, 2, height, width), draw(opsets), draw(st.sampled_from(["AveragePool", "MaxPool"]))
+    whole = draw(st.booleans())
+    window = [height, width] if whole else [draw(st.integers(1, height)), draw(st.integers(1, width))]
+    attributes: dict[str, Any] = {"kernel_shape": window}
+    if draw(st.booleans()):
+        attributes["strides"] = draw(st.sampled_from([[1, 1], window, [height, width], [2, 3]]))
+    padding = draw(st.sampled_from(["none", "pads", "auto"]))
+    if padding == "pads":
+        attributes["pads"] = draw(pads4)
+    elif padding == "auto":
+        attributes["auto_pad"] = draw(st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"]))
+    if opset >= 10 and draw(st.booleans()):
+        attributes["ceil_mode"] = 1
+    if kind == "AveragePool" and draw(st.booleans()):
+        attributes["count_include_pad"] = 1
+    if (kind == "MaxPool" and opset >= 10) or opset >= 19:
+        attributes["dilations"] = draw(st.sampled_from([[1, 1], [1, 1], [2, 1]]))
+    if kind == "MaxPool" and opset >= 8 and draw(st.booleans()):
+        attributes["storage_order"] = 1
+    return model([helper.make_node(kind, ["x"], ["y"], **attributes)], shape, {}, opset), shape
+
+
+@st.composite
+def reductions(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    shape, opset = (2, 3, *draw(st.sampled_from([(4, 4), (12, 96), (22, 5), (23, 2), (1, 1)]))), draw(opsets)
+    kind = draw(st.sampled_from(["ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool"]))
+    if kind.startswith("Global"):
+        return model([helper.make_node(kind, ["x"], ["y"])], shape, {}, opset), shape
+    axes = draw(st.sampled_from([[2, 3], [-1, -2], [1, 2], [3], [2, -1], []]))
+    attributes: dict[str, Any] = {"keepdims": draw(st.integers(0, 1))}
+    if opset < 18:
+        attributes |= {"axes": axes} if axes else {}
+        return model([helper.make_node(kind, ["x"], ["y"], **attributes)], shape, {}, opset), shape
+    attributes["noop_with_empty_axes"] = draw(st.integers(0, 1))
+    node = helper.make_node(kind, ["x", "a"], ["y"], **attributes)
+    return model([node], shape, {"a": np.array(axes, np.int64)}, opset), shape
+
+
+@st.composite
+def activations(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    shape, opset = draw(st.sampled_from([(1, 3, 5, 5), (2, 4), (1, 2, 7), (5,)])), draw(opsets)
+    bounds = st.sampled_from([None, -200.0, -6.0, -0.3, 0.0, 1.0, 6.0, 0.1, 127.0, 20000.0, 3.4028234663852886e38])
+    kind = draw(st.sampled_from(["Clip", "Clip", "HardSigmoid", "HardSwish"]))
+    if kind != "Clip":
+        given_alpha = {"alpha": draw(st.sampled_from([0.2, 1 / 6, -0.5])), "beta": draw(st.sampled_from([0.5, -0.1]))}
+        attributes = given_alpha if kind == "HardSigmoid" and draw(st.booleans()) else {}
+        return model([helper.make_node(kind, ["x"], ["y"], **attributes)], shape, {}, max(opset, 14)), shape
+    low, high = draw(bounds), draw(bounds)
+    both = {"min": low, "max": high}
+    if opset < 11:
+        node = helper.make_node("Clip", ["x"], ["y"], **{k: v for k, v in both.items() if v is not None})
+        return model([node], shape, {}, opset), shape
+    weights = {key: np.float32(value) for key, value in both.items() if value is not None}
+    node = helper.make_node("Clip", ["x", *(key if key in weights else "" for key in both)], ["y"])
+    return model([node], shape, weights, opset), shape
+
+
+@st.composite
+def resizes(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    height, width = draw(st.sampled_from([(8, 8), (12, 6), (9, 15), (7, 7), (6, 1)]))
+    shape, opset = (1, 3, height, width), draw(st.sampled_from([10, 11, 13, 18, 19]))
+    target = [1, 3, *(draw(st.sampled_from([1, 2, 3, size // 2 or 1, size, 2 * size, 7])) for size in shape[2:])]
+    mode = draw(st.sampled_from(["linear", "linear", "nearest", "cubic"]))
+    attributes: dict[str, Any] = {"mode": mode}
+    scales = np.array([b / a for a, b in zip(shape, target, strict=True)], "f4")
+    after = draw(st.booleans())
+    weights: dict[str, Any] = {"w": np.random.default_rng(1).standard_normal((4, 3, 1, 1)).astype("f4")}
+    if opset == 10:
+        resize, weights["s"] = (["r", "s"] if after else ["x", "s"]), scales
+    else:
+        modes = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]
+        if draw(st.booleans()):
+            attributes["coordinate_transformation_mode"] = draw(st.sampled_from(modes))
+        if mode == "nearest" and draw(st.booleans()):
+            attributes["nearest_mode"] = draw(st.sampled_from(["floor", "ceil", "round_prefer_ceil"]))
+        if opset >= 18 and mode != "nearest" and draw(st.booleans()):
+            attributes["antialias"] = 1
+        first = "r" if after else "x"
+        if draw(st.booleans()):
+            weights["z"] = np.array([target[0], 4 if after else 3, *target[2:]], np.int64)
+            resize = [first, "", "", "z"]
+        else:
+            weights["s"], resize = scales, [first, "", "s"]
+    conv = helper.make_node("Conv", ["x" if after else "r", "w"], ["r" if after else "y"])
+    made = helper.make_node("Resize", resize, ["y" if after else "r"], **attributes)
+    return model([conv, made] if after else [made, conv], shape, weights, opset), shape
+
+
+constants = st.sampled_from([(4, 1, 1), (1, 4, 1, 1), (), (1,), (4, 1, 6), (1, 6)])
+
+
+@st.composite
+def affines(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    """A convolution between affine nodes: shared weights, groups, padding, constants on either side."""
+    shape, opset, seed = (2, 4, 6, 6), draw(opsets), np.random.default_rng(draw(st.integers(0, 9)))
+    group = draw(st.sampled_from([1, 2, 4]))
+    kernel = draw(st.sampled_from([1, 3]))
+    attributes: dict[str, Any] = {"group": group}
+    padding = draw(st.sampled_from([{}, {"pads": draw(pads4)}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "VALID"}]))
+    weights: dict[str, Any] = {
+        "w": seed.standard_normal((4, 4 // group, kernel, kernel)).astype("f4"),
+        "b": seed.standard_normal(4).astype("f4"),
+        "c": seed.uniform(0.5, 2, draw(constants)).astype("f4"),
+        **{key: seed.uniform(0.5, 2, 4).astype("f4") for key in "gomv"},
+    }  # fmt: skip
+    nodes, value = [], "x"
+    for number in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["Conv", "Conv", "BatchNormalization", "Mul", "Add", "Sub", "Div", "Pad", "Relu"]))
+        out = f"v{number}"
+        if kind == "Conv":
+            nodes.append(
+                helper.make_node("Conv", [value, "w", "b"][: draw(st.integers(2, 3))], [out], **attributes, **padding)
+            )
+        elif kind == "BatchNormalization":
+            nodes.append(helper.make_node(kind, [value, *"gomv"], [out], epsilon=draw(st.sampled_from([1e-5, 0.1]))))
+        elif kind == "Pad" and opset >= 11:
+            weights["p"] = np.array(
+                draw(st.sampled_from([[0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 2, 0, 0, 1, 0], [0] * 8]))
+            )
+            nodes.append(helper.make_node("Pad", [value, "p"], [out]))
+        elif kind == "Pad":
+            nodes.append(helper.make_node("Pad", [value], [out], pads=[0, 0, 1, 1, 0, 0, 1, 1]))
+        elif kind == "Relu":
+            nodes.append(helper.make_node("Relu", [value], [out]))
+        else:
+            operands = [value, "c"] if draw(st.booleans()) else ["c", value]
+            nodes.append(helper.make_node(kind, operands, [out]))
+        value = out
+    if draw(st.booleans()) and len(nodes) > 1:  # read in the middle, too
+        nodes.append(helper.make_node("Add", [value, nodes[-2].output[0]], ["y"]))
+    else:
+        nodes.append(helper.make_node("Identity", [value], ["y"]))
+    return model(nodes, shape, weights, opset), shape
+
+
+@st.composite
+def gemms(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    """Gemm of every form behind and in front of reshapes and constants."""
+    opset, seed = draw(opsets), np.random.default_rng(3)
+    trans_a, trans_b = draw(st.integers(0, 1)), draw(st.integers(0, 1))
+    shape = (3, 4) if trans_a else (4, 3)
+    weights: dict[str, Any] = {
+        "w": seed.standard_normal((5, 3) if trans_b else (3, 5)).astype("f4"),
+        "b": seed.standard_normal(draw(st.sampled_from([(5,), (1, 5), (), (4, 1), (4, 5)]))).astype("f4"),
+        "k": seed.uniform(0.5, 2, draw(st.sampled_from([(), (5,), (1, 5), (4, 1)]))).astype("f4"),
+        "j": seed.uniform(0.5, 2, draw(st.sampled_from([(), (shape[1],), (1, shape[1])]))).astype("f4"),
+    }
+    numbers = st.sampled_from([0.25, 1.0, -2.0, 0.0])
+    operands = ["h", "w", "b"] if opset < 11 or draw(st.booleans()) else ["h", "w"]
+    nodes = [
+        helper.make_node(draw(st.sampled_from(["Mul", "Add", "Sub"])), ["x", "j"], ["h"]),
+        helper.make_node(
+            "Gemm", operands, ["m"], transA=trans_a, transB=trans_b, alpha=draw(numbers), beta=draw(numbers)
+        ),
+        helper.make_node(draw(st.sampled_from(["Mul", "Add", "Div"])), ["m", "k"], ["y"]),
+    ]
+    return model(nodes, shape, weights, opset), shape
+
+
+# With what each generator has to make fire: one that never does tests nothing.
+GENERATORS: dict[str, tuple[Any, set[str]]] = {
+    "poolings": (poolings, {"pool_to_chain", "pool_stride_to_one"}),
+    "reductions": (reductions, {"global_pool_to_pool"}),
+    "activations": (activations, {"hard_activation_to_relu"}),
+    "resizes": (resizes, {"resize_down_to_conv", "conv_across_resize", "resize_sizes_to_scales"}),
+    "affines": (affines, {"fold_affine_after", "fold_affine_before", "constant_to_scale", "drop_identities"}),
+    "gemms": (gemms, {"gemm_to_conv", "fold_affine_before"}),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_every_rewrite_at_its_edges(kind, run):
+    @FAST
+    @given(GENERATORS[kind][0]())
+    def check(case):
+        hold(case[0], run, case[1])
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_every_rewrite_at_many_edges(kind, run):
+    generator, wanted = GENERATORS[kind]
+    fired = set[str]()
+
+    @SLOW
+    @given(generator())
+    def check(case):
+        fired.update(hold(case[0], run, case[1]))
+
+    check()
+    assert wanted <= fired <= {*REPAIRS, *(rule.name for rule in RULES)}
