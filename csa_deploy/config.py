@@ -261,6 +261,7 @@ class Config(BaseModel):
     restricted: bool = False
     scope: Texts = ()
     strict: bool = False
+    fix: bool = False
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()

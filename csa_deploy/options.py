@@ -57,6 +57,9 @@ OPTIONS: dict[str, Option] = {
         "trt-11; see csa-deploy rules.",
     ),
     "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
+    "fix": Option(
+        bool, "Repair exactly what the scopes need and can be; every later stage works on the repaired graph."
+    ),
     "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
     "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
@@ -83,7 +86,7 @@ OPTIONS: dict[str, Option] = {
     "builds": Option(int, "Build so many times and report how engines, tactics, outputs and latency spread."),
     "reproducible": Option(bool, "Build at least twice and fail unless the engines are the same bytes."),
     "compute_capability": Option(
-        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."
+        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5)."
     ),
     "data": Option(
         str,
@@ -136,8 +139,8 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
-    "quantize": (*EXPORT, *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, *PRECISION, *BUILD, "data", "budget"),
+    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
@@ -147,5 +150,28 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "judge": ("budget", "strict"),
     "report": (),
     "compare": ("iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }
+
+
+def flag_words(key: str, value: Any) -> list[str]:
+    """A setting of a configuration as the command line takes it."""
+    flag = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if key == "size":
+        items = ["x".join(str(side) for side in value)]
+    elif key == "input_shape":
+        items = [f"{name}={'x'.join(str(side) for side in shape)}" for name, shape in value.items()]
+    elif isinstance(value, dict):  # bounds by precision or label
+        items = [
+            f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
+        ]
+    elif key == "techniques":
+        items = [name.replace("_", "-") for name in value] or ["none"]
+    elif isinstance(value, (list, tuple)):
+        items = [str(item) for item in value]
+        items = items if OPTIONS[key].type == list[str] else [",".join(items)]
+    else:
+        items = [str(value)]
+    return [word for item in items for word in (flag, item)]

@@ -1,7 +1,8 @@
 """The driver that runs the stages which are not current.
 
-A stage's key is a hash over the settings it reads, the artifacts of the stages before it and the versions of the
-tools it uses; equal key and intact files mean that it is kept, anything else that it runs again.
+A stage's key is a hash over the settings that decide what it writes, the outcome of the stages before it and the
+versions of the tools it uses; equal key and intact files mean that it is kept. Where no more than what it compares with
+changed, it compares again and keeps its files. Anything else means that it runs again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError
-from csa_deploy.stages import CONTINUE_AFTER_FAILURE, Stage, dependents, with_needs
+from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Stage, dependents, wants, with_needs
 from csa_deploy.workspace import StageOutput, Workspace, key_of
 
 if TYPE_CHECKING:
@@ -107,12 +108,16 @@ class Context:
         """A file of the workspace."""
         return self.workspace.root / relative
 
+    def floating(self) -> dict[str, Any]:
+        """The record of the FP32 graph that precisions and engines are made of: its ``graph``, and ``after`` its
+        statistics. That is the optimized graph, or with ``fix`` the repaired one.
+        """
+        repaired = self.config.fix and self.workspace.stage("repair")
+        return self.workspace.record("repair" if repaired else "optimize")
+
     def graphs(self) -> dict[str, str]:
         """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
-        found = {
-            "exported": self.workspace.record("export")["graph"],
-            "fp32": self.workspace.record("optimize")["graph"],
-        }
+        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.floating()["graph"]}
         if self.workspace.stage("precision"):
             found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
         return found
@@ -151,13 +156,13 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
 
 
 def stage_key(stage: Stage, context: Context) -> str:
-    """Hash of everything that decides the stage's result."""
+    """Hash of everything that decides what the stage writes."""
     config = context.config.model_dump(mode="json")
-    inputs: dict[str, dict[str, str]] = {}
+    inputs: dict[str, str] = {}
     for name in (*stage.needs, *stage.uses):
         entry = context.workspace.stage(name)
-        if entry:
-            inputs[name] = {path: stated["sha256"] for path, stated in entry["artifacts"].items()}
+        if entry and wants(STAGES[name], context.config):
+            inputs[name] = entry.get("outcome", "")
     module = importlib.import_module(stage.module)
     extra = module.key_parts(context) if hasattr(module, "key_parts") else {}
     return key_of(
@@ -172,6 +177,12 @@ def stage_key(stage: Stage, context: Context) -> str:
     )
 
 
+def comparison_key(stage: Stage, context: Context) -> str:
+    """Hash of what decides the stage's measurements and checks alone; empty for a stage that has none of these."""
+    comparison = getattr(importlib.import_module(stage.module), "comparison", None)
+    return key_of(comparison(context)) if comparison else ""
+
+
 def run_stages(names: Sequence[str], context: Context, observer: Observer | None = None) -> CsaDeployError | None:
     """Run the named stages and what they need; the workspace must be locked.
 
@@ -184,7 +195,7 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     observer = observer or Silent()
     workspace = context.workspace
     before = dict(workspace.manifest["config"])
-    stages = with_needs(names)
+    stages = with_needs(names, context.config)
     for stage in stages:
         getattr(importlib.import_module(stage.module), "preflight", lambda context: None)(context)
     failure: CsaDeployError | None = None
@@ -209,9 +220,10 @@ def _keep_settings(stage: Stage, context: Context) -> None:
 def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployError | None:
     workspace = context.workspace
     observer.started(stage)
-    key = stage_key(stage, context)
-    stale = getattr(importlib.import_module(stage.module), "stale", lambda context: False)
-    if workspace.is_current(stage.name, key) and not stale(context):
+    key, compared = stage_key(stage, context), comparison_key(stage, context)
+    module = importlib.import_module(stage.module)
+    current = workspace.is_current(stage.name, key) and not getattr(module, "stale", lambda context: False)(context)
+    if current and (workspace.stage(stage.name) or {})["compared"] == compared:
         _keep_settings(stage, context)
         observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
         return None
@@ -220,17 +232,20 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         context.scratch = scratch
         context.progress = lambda *given: observer.progress(stage, *given)
         try:
-            output: StageOutput = importlib.import_module(stage.module).run(context)
+            output: StageOutput = (module.compare_again if current else module.run)(context)
         except BaseException:
             observer.finished(stage, "failed", time.perf_counter() - start, "")
             raise
         seconds = time.perf_counter() - start
         output.measured.update(seconds=round(seconds, 3), started_at=started_at)
         _keep_settings(stage, context)
-        before = workspace.stage(stage.name)
-        workspace.commit(stage.name, key, output)
-        changed = before is None or before["artifacts"] != workspace.manifest["stages"][stage.name]["artifacts"]
+        changed = False
+        if current:
+            workspace.amend(stage.name, output, compared)
+        else:
+            changed = workspace.commit(stage.name, key, output, compared)
         # The same artifacts come with new measurements, which the report shows.
-        workspace.forget(dependents(stage.name) if changed else {"report"} - {stage.name})
+        gone = dependents(stage.name) if changed else {"report"} - {stage.name}
+        workspace.forget(gone | {name for name in stage.uses if not wants(STAGES[name], context.config)})
     observer.finished(stage, "failed" if output.failure else "done", seconds, output.record["summary"])
     return output.failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -93,6 +94,16 @@ class Source:
                 checkpoint=checkpoint or self.checkpoint,
                 checkpoint_key=checkpoint_key,
             )
+
+    def require_factory(self) -> None:
+        """Raise UsageError where the code has no such factory; it is run only where reading it does not tell."""
+        if self.factory is None:
+            return
+        found = importlib.util.find_spec(self.module) if self.module else None
+        path = self.path or (Path(found.origin) if found and found.origin else None)
+        if path is None or self.factory not in _top_level_names(path):
+            with self.opened():
+                pass
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Any, Any]]:
@@ -247,6 +258,17 @@ def _execute(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+def _top_level_names(path: Path) -> set[str]:
+    """Names that a file surely defines: functions, classes and plain assignments; none of one that is no Python."""
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    names = {s.name for s in statements if isinstance(s, (ast.FunctionDef, ast.ClassDef))}
+    assigned = (target for s in statements if isinstance(s, ast.Assign) for target in s.targets)
+    return names | {target.id for target in assigned if isinstance(target, ast.Name)}
 
 
 def _attribute(module: ModuleType, name: str, spec: str) -> Any:

@@ -1,12 +1,16 @@
 """The stages of a deployment, in order: what each reads, needs and is decided by.
 
-``export -> check -> optimize -> precision -> build -> verify -> profile -> report``
+``export -> optimize (-> repair) -> check -> precision -> build -> verify -> profile -> report``
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
 
 from csa_deploy.options import IMAGE_INPUT
 
@@ -22,6 +26,7 @@ class Stage:
         needs: stages that must be current before it.
         uses: stages whose artifacts it reads when they are there.
         packages: distributions whose versions decide its result.
+        when: configuration key without which the stage does not run.
         title: what it does, for people.
     """
 
@@ -32,18 +37,22 @@ class Stage:
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    when: str = ""
 
     @property
     def module(self) -> str:
-        """Module with ``run(context) -> StageOutput``, and optionally three more functions.
+        """Module with ``run(context) -> StageOutput``, and optionally more functions.
 
-        ``key_parts(context) -> dict`` adds to the key; ``preflight(context)`` raises before any stage runs;
-        ``stale(context) -> bool`` says that a result of the same key can be bettered on this machine.
+        ``key_parts(context) -> dict`` adds to the key, which holds only what decides what the stage writes.
+        ``comparison(context) -> dict`` is what decides no more than its measurements and checks: where that alone
+        changed, ``compare_again(context) -> StageOutput`` makes the record anew and every artifact stays.
+        ``preflight(context)`` raises before any stage runs; ``stale(context) -> bool`` says that a result of the same
+        key can be bettered on this machine.
         """
         return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
 
 
-PACKAGE_OF = {"check": "restricted", "optimize": "graph", "build": "engine"}
+PACKAGE_OF = {"check": "restricted", "repair": "repair", "optimize": "graph", "build": "engine"}
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -51,29 +60,26 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             "torch module to ONNX",
-            settings=(
-                "network",
-                "checkpoint_key",
-                "size",
-                "batch",
-                "input_shape",
-                *IMAGE_INPUT,
-                "tensorrt",
-                "opset",
-                "exporter",
-                "export_tolerance",
-                "seed",
-            ),
-            also=("checkpoint", "data"),
+            settings=("network", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT, "exporter"),
+            also=("checkpoint", "tensorrt", "opset", "data", "seed", "export_tolerance"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
-        Stage("check", "restricted-mode rules", settings=("scope", "strict", "restricted"), needs=("export",)),
+        Stage("optimize", "exact graph rewrites", needs=("export",), packages=("onnxscript", "onnxruntime")),
         Stage(
-            "optimize",
-            "exact graph rewrites",
-            needs=("export",),
+            "repair",
+            "exact repairs for scopes",
+            also=("fix", "scope", "precision"),
+            needs=("optimize",),
             packages=("onnxscript", "onnxruntime"),
-            settings=("seed",),
+            when="fix",
+        ),
+        Stage(
+            "check",
+            "restricted-mode rules",
+            settings=("scope", "strict", "restricted"),
+            also=("fix",),
+            needs=("export",),
+            uses=("repair",),
         ),
         Stage(
             "precision",
@@ -89,8 +95,10 @@ STAGES: dict[str, Stage] = {
                 "samples",
                 "seed",
                 "budget",
+                "fix",
             ),
             needs=("optimize",),
+            uses=("repair",),
         ),
         Stage(
             "build",
@@ -115,30 +123,47 @@ STAGES: dict[str, Stage] = {
         Stage(
             "profile",
             "latency",
-            settings=("iterations", "seconds", "warmup", "threads", "precision", "limit", "baseline", "max_slowdown"),
+            settings=(
+                *("iterations", "seconds", "warmup", "threads", "precision", "seed"),
+                *("limit", "baseline", "max_slowdown"),
+            ),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("onnxruntime",),
         ),
-        Stage("report", "report", uses=("export", "check", "optimize", "precision", "build", "verify", "profile")),
+        Stage(
+            "report",
+            "report",
+            uses=("export", "optimize", "repair", "check", "precision", "build", "verify", "profile"),
+        ),
     )
 }
 # A failed comparison or measurement is a result that belongs in the report; the other failures end the run.
 CONTINUE_AFTER_FAILURE = ("verify", "profile")
 
 
-def with_needs(names: Sequence[str]) -> list[Stage]:
-    """The named stages and everything they need, in pipeline order."""
+def with_needs(names: Sequence[str], config: Config | None = None) -> list[Stage]:
+    """The named stages and everything they need, in pipeline order; those that run on demand only where asked for."""
     wanted: set[str] = set()
 
     def add(name: str) -> None:
+        if not wants(STAGES[name], config):
+            return
         wanted.add(name)
         for need in STAGES[name].needs:
             add(need)
+        for used in STAGES[name].uses if name != "report" else ():
+            if STAGES[used].when:
+                add(used)
 
     for name in names:
         add(name)
     return [stage for stage in STAGES.values() if stage.name in wanted]
+
+
+def wants(stage: Stage, config: Config | None) -> bool:
+    """Whether a configuration wants a stage; those without a condition always."""
+    return not stage.when or (config is not None and bool(getattr(config, stage.when)))
 
 
 def dependents(name: str) -> set[str]:

@@ -90,6 +90,7 @@ class StageOutput:
         artifacts: path inside the workspace -> file in the scratch directory.
         unhashed: like artifacts, for files whose bytes differ between runs of the same inputs.
         failure: the gate that failed; the results are kept all the same, and the stage runs again next time.
+        remarks: parts of the record that are measured or said, on which no later stage rests.
     """
 
     record: dict[str, Any]
@@ -97,6 +98,7 @@ class StageOutput:
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
     failure: CsaDeployError | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Workspace:
@@ -203,7 +205,7 @@ class Workspace:
     def is_current(self, name: str, key: str) -> bool:
         """Whether the stage was done with this key and all of its files are still what they were."""
         entry = self.stage(name)
-        if entry is None or entry["key"] != key or not entry["passed"]:
+        if entry is None or entry["key"] != key or not entry["passed"] or "outcome" not in entry:
             return False
         if not all((self.root / path).is_file() for path in entry["unhashed"]):
             return False
@@ -212,8 +214,18 @@ class Workspace:
             for path, stated in entry["artifacts"].items()
         )
 
-    def commit(self, name: str, key: str, output: StageOutput) -> None:
-        """Move a stage's files into place, then state them in the manifest."""
+    def commit(self, name: str, key: str, output: StageOutput, compared: str = "") -> bool:
+        """Move a stage's files into place, then state them in the manifest.
+
+        Args:
+            name: of the stage.
+            key: what decides what it writes.
+            output: what it made.
+            compared: what decides no more than its measurements.
+
+        Returns:
+            Whether what later stages rest on is another than before.
+        """
         previous = self.stage(name)
         artifacts = {**output.artifacts, **_weights_beside(output.artifacts)}
         if previous:  # files that this run does not make any more
@@ -226,7 +238,7 @@ class Workspace:
             source.replace(target)
         write_atomic(self.root / record, dump_json(output.record))
         write_atomic(self.root / measured, dump_json(output.measured))
-        entry = {
+        entry: dict[str, Any] = {
             "key": key,
             "passed": output.failure is None,
             "artifacts": {
@@ -234,8 +246,20 @@ class Workspace:
                 for relative in [*artifacts, record]
             },
             "unhashed": sorted([*output.unhashed, measured]),
+            "compared": compared,
         }
+        entry["outcome"] = _outcome(entry["artifacts"], record, output)
         self.manifest["stages"][name] = entry
+        self.save()
+        return previous is None or previous.get("outcome") != entry["outcome"]
+
+    def amend(self, name: str, output: StageOutput, compared: str) -> None:
+        """Replace a stage's record by one with other measurements; its artifacts stay."""
+        record, entry = f"records/{name}.json", self.manifest["stages"][name]
+        write_atomic(self.root / record, dump_json(output.record))
+        path = self.root / record
+        entry["artifacts"][record] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        entry.update(compared=compared, passed=output.failure is None)
         self.save()
 
     def forget(self, names: Iterable[str]) -> None:
@@ -250,6 +274,13 @@ class Workspace:
         """Write the manifest."""
         self.manifest["csa_deploy"] = __version__
         write_atomic(self.root / MANIFEST, dump_json(self.manifest))
+
+
+def _outcome(artifacts: Mapping[str, Any], record: str, output: StageOutput) -> str:
+    """Hash of what later stages rest on: the files, and the record without its words and measurements."""
+    stated = {key: value for key, value in output.record.items() if key not in ("summary", *output.remarks)}
+    files = {relative: item["sha256"] for relative, item in artifacts.items() if relative != record}
+    return key_of({"files": files, "record": json.loads(dump_json(stated))})
 
 
 def _weights_beside(artifacts: Mapping[str, Path]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import Context, comparison_key, run_stages, stage_key
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES, Stage, dependents, with_needs
 from csa_deploy.workspace import Workspace
 
-WITHOUT_BUILD = ("export", "check", "optimize", "precision", "verify", "profile", "report")
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+WITHOUT_BUILD = ("export", "optimize", "check", "precision", "verify", "profile", "report")
 
 
 class Watch:
@@ -31,7 +33,7 @@ class Watch:
     def started(self, stage: Stage) -> None:
         self.steps[stage.name] = []
 
-    def progress(self, stage: Stage, done: int, total: int) -> None:
+    def progress(self, stage: Stage, done: int, total: int, *said: str) -> None:
         self.steps[stage.name].append((done, total))
 
     def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
@@ -62,13 +64,18 @@ def go(lab: Path) -> Go:
 
 def test_needs_come_first_and_once() -> None:
     assert [stage.name for stage in with_needs(["verify"])] == ["export", "optimize", "precision", "verify"]
-    assert [stage.name for stage in with_needs(list(STAGES))] == list(STAGES)
+    on_demand = [name for name, stage in STAGES.items() if stage.when]
+    assert [stage.name for stage in with_needs(list(STAGES))] == [name for name in STAGES if name not in on_demand]
+    asked = make_config({"fix": True})
+    assert [stage.name for stage in with_needs(list(STAGES), asked)] == list(STAGES)
+    assert [stage.name for stage in with_needs(["precision"], asked)] == ["export", "optimize", "repair", "precision"]
 
 
 def test_dependents_follow_through_others() -> None:
     assert dependents("precision") == {"build", "verify", "profile", "report"}
     assert dependents("report") == set()
     assert dependents("export") == set(STAGES) - {"export"}
+    assert dependents("repair") == {"check", "precision", "build", "verify", "profile", "report"}
 
 
 def test_settings_of_stages_are_fields_of_the_configuration() -> None:
@@ -100,6 +107,109 @@ def test_progress_ends_where_it_said(go: Go) -> None:
     assert watch.steps["profile"][-1] == (9, 9)  # three graphs, three iterations each
     for steps in watch.steps.values():
         assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
+    # key: (another value, stages that write something else then, stages that only compare again)
+    "checkpoint": ("x.npz", {"export"}, set()),
+    "checkpoint_key": ("ema", {"export", "verify"}, set()),
+    "size": (32, {"export"}, set()),
+    "batch": (2, {"export"}, set()),
+    "tensorrt": ("8.6", {"export"}, set()),  # through the opset
+    "opset": (16, {"export"}, set()),
+    "exporter": ("torchscript", {"export"}, set()),
+    "input_shape": (["x=1x3x32x32"], {"export"}, set()),
+    "mean": ("0.4,0.4,0.4", {"export"}, set()),
+    "std": ("0.4,0.4,0.4", {"export"}, set()),
+    "scale": (0.5, {"export"}, set()),
+    "channels": ("bgr", {"export"}, set()),
+    "layout": ("nhwc", {"export"}, set()),
+    "crop": (0.5, {"export"}, set()),
+    "interpolation": ("nearest", {"export"}, set()),
+    "export_tolerance": (0.5, set(), {"export"}),
+    "restricted": (True, {"check", "build"}, set()),
+    "scope": (["trt-11"], {"check", "build"}, set()),
+    "strict": (True, {"check", "build", "verify"}, set()),
+    "fix": (True, set(), set()),  # the stage that it asks for has not run
+    "precision": (["fp32"], {"precision", "build", "verify", "profile"}, set()),
+    "fp16_io": (True, {"precision"}, set()),
+    "keep_fp32": (["conv"], {"precision"}, set()),
+    "calib_method": ("minmax", set(), set()),
+    "calib_samples": (7, set(), set()),
+    "search": (False, set(), set()),
+    "techniques": (["none"], set(), set()),
+    "backend": ("tensorrt-rtx", {"build"}, set()),
+    "builds": (2, {"build"}, set()),
+    "reproducible": (True, {"build"}, set()),
+    "compute_capability": (["8.6"], {"build"}, set()),
+    "timing_cache": ("cache", {"build"}, set()),
+    "data": ("y.npz", {"verify"}, {"export"}),
+    "samples": (3, {"verify"}, set()),
+    "candidate": (["tiny.onnx"], {"verify"}, set()),
+    "localize": (True, {"verify"}, set()),
+    "provider": ("cuda", {"verify"}, set()),
+    "seed": (1, {"verify", "profile"}, {"export"}),
+    "budget": (["int8.snr_db=15"], {"verify"}, set()),
+    "iterations": (4, {"profile"}, set()),
+    "seconds": (1.0, {"profile"}, set()),
+    "warmup": (1, {"profile"}, set()),
+    "limit": (["fp32.p50_ms=9"], {"profile"}, set()),
+    "max_slowdown": (0.5, {"profile"}, set()),
+    "threads": (2, {"verify", "profile"}, set()),
+}
+INT8: dict[str, tuple[Any, set[str], set[str]]] = {
+    "calib": ("y.npz", {"precision"}, set()),
+    "calib_method": ("minmax", {"precision"}, set()),
+    "calib_samples": (2, {"precision"}, set()),
+    "search": (False, {"precision"}, set()),
+    "techniques": (["none"], {"precision"}, set()),
+    "budget": (["int8.snr_db=15"], {"precision", "verify"}, set()),
+    "data": ("y.npz", {"verify"}, {"export", "precision"}),
+    "samples": (3, {"verify"}, {"precision"}),
+    "seed": (1, {"precision", "verify", "profile"}, {"export", "precision"}),
+}
+# Which file of a target or a baseline, and which option of trtexec, is tested where there are such.
+ELSEWHERE = {"network", "target", "baseline", "builder_option", "calib"}
+
+
+def test_the_table_below_names_every_setting() -> None:
+    assert {*FLOAT} | ELSEWHERE == set(make_config({}).to_json())
+
+
+@pytest.mark.parametrize(
+    ("precision", "key"), [*(("fp32,fp16", key) for key in FLOAT), *(("fp32,int8", key) for key in INT8)]
+)
+def test_a_setting_changes_the_keys_of_the_stages_that_it_decides(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, precision: str, key: str
+) -> None:
+    """A key holds what decides what the stage writes, and no more; what is only compared with has a key of its own."""
+    monkeypatch.chdir(lab)
+    np.savez(lab / "y.npz", x=np.ones((5, 3, 16, 16), "f4"), labels=np.arange(5))
+    base = {"network": "tiny.onnx", "data": "x.npz", "precision": precision}
+    base |= {"calib": "x.npz"} if "int8" in precision else {}
+    value, writes, compares = (INT8 if "int8" in precision else FLOAT)[key]
+    stages = [stage for stage in STAGES.values() if stage.name not in ("repair", "report")]
+    workspace = _exported(lab)
+
+    def keys(**settings: Any) -> list[tuple[str, str]]:
+        config = make_config({**base, **settings})
+        context = Context(config, load_source("tiny.onnx"), workspace)
+        return [(stage_key(stage, context), comparison_key(stage, context)) for stage in stages]
+
+    changed = list(zip(stages, keys(), keys(**{key: value}), strict=True))
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        writes = writes - {"build"}
+    assert {stage.name for stage, before, after in changed if before[0] != after[0]} == writes
+    assert {stage.name for stage, before, after in changed if before[1] != after[1]} == compares
+
+
+def _exported(lab: Path) -> Workspace:
+    """A workspace with what the keys read."""
+    workspace = Workspace(lab / "keys")
+    context = Context(make_config({"network": str(lab / "tiny.onnx")}), load_source(str(lab / "tiny.onnx")), workspace)
+    with workspace.locked():
+        run_stages(["export"], context)
+    return workspace
 
 
 @pytest.mark.parametrize(
@@ -192,10 +302,11 @@ def test_a_failed_stage_leaves_what_was_there(go: Go, lab: Path) -> None:
 
 
 def test_settings_with_which_nothing_worked_are_not_kept(go: Go, lab: Path) -> None:
+    go("check", scope=["drive-os-6"])
     with pytest.raises(UsageError, match="no rule pack"):
         go("check", scope=["no-such-scope"])
     config = json.loads((lab / "w/manifest.json").read_text())["config"]
-    assert "no-such-scope" not in json.dumps(config)
+    assert config["scope"] == ["drive-os-6"]
 
 
 class Killed(BaseException):
@@ -228,3 +339,60 @@ def test_ended_at_any_rename_the_next_run_ends_the_same(go: Go, lab: Path, monke
         pytest.fail("it never came to an end")
     assert ended > 2
     assert (lab / "killed/manifest.json").read_bytes() == (lab / "calm/manifest.json").read_bytes()
+
+
+@needs_rtx
+def test_naming_data_keeps_engines(go: Go, lab: Path) -> None:
+    """Engines cost an hour on a target: what they are compared with does not make them anew."""
+    build = {"precision": "fp16", "compute_capability": "8.6"}
+    go("check", "build", **build)
+    engine = lab / "w/engines/tiny.fp16.engine"
+    made = engine.stat().st_mtime_ns
+    np.savez(lab / "y.npz", x=np.ones((5, 3, 16, 16), "f4"), labels=np.arange(5))
+    for data in ("y.npz", "x.npz"):
+        watch, _ = go("verify", **build, data=str(lab / data))
+        assert watch.ran == {"export", "verify"}
+        assert json.loads((lab / "w/records/verify.json").read_text())["data"]["name"] == str(lab / data)
+        assert go("profile", **build, data=str(lab / data))[0].ran <= {"profile"}
+    assert engine.stat().st_mtime_ns == made
+    assert "build" in json.loads((lab / "w/manifest.json").read_text())["stages"]
+
+
+def test_other_data_are_compared_with_pytorch_again_and_nothing_is_exported(
+    go: Go, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab)
+    network = {"network": "nets.py:tiny", "exporter": "torchscript"}
+    (lab / "data").mkdir()  # beside the code, a file of numbers counts as weights
+    go("optimize", **network)
+    graph = lab / "w/onnx/nets-tiny.onnx"
+    made, record = graph.stat().st_mtime_ns, json.loads((lab / "w/records/export.json").read_text())
+    images = np.random.default_rng(3).standard_normal((4, 3, 16, 16)).astype("f4")
+    np.savez(lab / "data/y.npz", x=images, labels=np.arange(4))
+    assert go("optimize", **network, data="data/y.npz")[0].ran == {"export"}
+    assert graph.stat().st_mtime_ns == made
+    again = json.loads((lab / "w/records/export.json").read_text())
+    assert [d["inputs"] for d in again["differences"]] == ["random", "data/y.npz"]
+    assert {k for k in again if again[k] != record.get(k)} <= {"differences", "summary", "notes"}
+    monkeypatch.setattr("csa_deploy.export.exporter.export_module", None)
+    images[1] = np.nan
+    np.savez(lab / "data/z.npz", x=images, labels=np.arange(4))
+    assert go("optimize", **network, data="data/z.npz")[0].ran == {"export"}
+    assert "not finite" in " ".join(json.loads((lab / "w/records/export.json").read_text())["notes"])
+    with pytest.raises(AccuracyGateError, match="differs from PyTorch"):
+        go("optimize", **network, data="data/y.npz", export_tolerance=1e-12)
+    assert graph.stat().st_mtime_ns == made
+    assert json.loads((lab / "w/manifest.json").read_text())["stages"]["export"]["passed"] is False
+
+
+def test_calibration_images_are_held_against_other_data_without_another_search(go: Go, lab: Path) -> None:
+    images = np.random.default_rng(4).standard_normal((6, 3, 16, 16)).astype("f4")
+    np.savez(lab / "calib.npz", x=images)
+    np.savez(lab / "other.npz", x=images + 1, labels=np.arange(6))
+    int8 = {"precision": "int8", "calib": str(lab / "calib.npz")}
+    go("precision", **int8)
+    made = (lab / "w/onnx/tiny.int8.onnx").stat().st_mtime_ns
+    assert go("precision", **int8, data=str(lab / "other.npz"))[0].ran == {"export", "precision"}
+    assert (lab / "w/onnx/tiny.int8.onnx").stat().st_mtime_ns == made
+    with pytest.raises(UsageError, match="in the evaluation set"):
+        go("precision", **int8, data=str(lab / "calib.npz"))

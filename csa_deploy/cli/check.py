@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ def check(
     scope denies the network. Without --scope, all scopes.
     """
     from csa_deploy.restricted.explain import explain as explain_rule
-    from csa_deploy.restricted.gate import inspect, rejection
+    from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
 
     if explain is not None:
         said = explain_rule(explain)
@@ -46,12 +46,11 @@ def check(
     graph, scopes, strict, exported = _graph(network, settings, console)
     result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
-        graph = _repair(graph, fixed or Path(f"{graph.stem}.fixed.onnx"), result, console)
-        result = inspect(graph, scopes, strict=strict)
+        result = _repair(graph, fixed, result, gate_scopes(scopes), console)
     data = result.to_json()
     if fix:
         for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
-            finding["repair"] = ""  # tried, and not exact here
+            finding["repair"] = ""  # tried, and not exact here or worse for another scope
     _show(data, form, output, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     if failure is not None:
@@ -75,56 +74,58 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
         return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict, True
 
 
-def _repair(graph: Path, target: Path, result: Any, console: Console) -> Path:
-    """Apply the repairs that the findings name, until they name no further one; save the graph, show the difference."""
+def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:
+    """Repair for the scopes that count, show the difference and save the graph; the verdicts that hold then.
+
+    Where nothing is repaired, nothing is saved unless a place was named.
+    """
     from csa_deploy.graph.load import load_model, save_model
-    from csa_deploy.graph.repair import repair
-    from csa_deploy.restricted.check import check as static_check
+    from csa_deploy.restricted.repairing import repair_for_scopes
 
-    model = before = load_model(graph, full_check=False)
-    report, names, steps = result.report, set[str](), list[Any]()
-    while wanted := {name for scope in report.scopes for name in scope.repairs} - names:
-        names |= wanted
-        repaired = repair(model, wanted)
-        steps += repaired.steps
-        model = repaired.model
-        report = static_check(model, [s.scope for s in report.scopes])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model, target)
-    if any(step.kept for step in steps):
-        console.notice(_steps(steps, graph.name))
-        for line in _difference(before, model, result.report, report):
-            console.notice(line)
-    else:
-        tried = f"; tried {', '.join(sorted(names))}" if names else ""
-        console.notice(f"nothing to repair in {graph.name}{tried}: {target} is the same network")
+    repaired = repair_for_scopes(graph, scopes, before=before, strict=before.report.strict)
+    if repaired.steps or repaired.left:
+        console.notice(_steps(repaired, graph.name))
+    if repaired.model is None:
+        console.notice(f"nothing to repair in {graph.name} for {', '.join(scopes)}")
+        if target is not None:
+            save_model(load_model(graph, full_check=False), target)
+            console.notice(f"saved {target}, the same network")
+        return before
+    for line in _difference(load_model(graph, full_check=False), repaired):
+        console.notice(line)
+    target = target or Path(f"{graph.stem}.fixed.onnx")
+    save_model(repaired.model, target)
     console.notice(f"saved {target}")
-    return target
+    return repaired.after
 
 
-def _steps(steps: list[Any], name: str) -> Any:
-    """What was rewritten, and how exactly."""
+def _steps(repaired: Any, name: str) -> Any:
+    """What was rewritten, and how exactly; what was not, and why."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"repairs of {name}", title_justify="left")
     for heading in ("repair", "times", "change / range", ""):
         table.add_column(heading)
-    for step in steps:
+    for step in repaired.steps:
         error = "-" if step.error is None else f"{step.error:.1e}"
-        table.add_row(step.rule, str(step.rewrites), error, "kept" if step.kept else f"undone: {step.reason}")
+        said = "kept" if step.kept else "undone"
+        table.add_row(step.rule, str(step.rewrites), error, escape(f"{said}: {step.reason}" if step.reason else said))
+    for item in repaired.left:
+        table.add_row(escape(item.what), "-", "-", escape(f"left as it is: {item.reason}"))
     return table
 
 
-def _difference(before: Any, after: Any, first: Any, last: Any) -> Iterator[str]:
-    """Operators and static verdicts, before and after, where they changed."""
+def _difference(before: Any, repaired: Any) -> Iterator[str]:
+    """Operators and verdicts, before and after, where they changed."""
     from collections import Counter
 
-    was, now = (Counter(node.op_type for node in model.graph.node) for model in (before, after))
+    was, now = (Counter(node.op_type for node in model.graph.node) for model in (before, repaired.model))
     changed = [f"{op} {was[op]} -> {now[op]}" for op in sorted(was | now) if was[op] != now[op]]
     yield f"nodes: {', '.join(changed) or 'the same operators'}"
-    for old, new in zip(first.scopes, last.scopes, strict=True):
-        counts = ", ".join(f"{key} {old.counts[key]} -> {new.counts[key]}" for key in ("denied", "unknown"))
-        yield f"{old.scope}: {old.verdict} -> {new.verdict} ({counts}; by the rules)"
+    for scope in repaired.verdicts:
+        counts = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in scope["counts"].items())
+        yield f"{scope['scope']}: {scope['before']} -> {scope['after']} ({counts})"
 
 
 def _show(data: dict[str, Any], form: str, output: Path | None, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +55,31 @@ def stored_settings(root: Path, network: str) -> dict[str, Any]:
     if "precision" in config:  # the stored budget is resolved: the defaults of these precisions are in it
         defaults["budget"] = make_config({"precision": config["precision"]}).to_json()["budget"]
     kept = {k: v for k, v in config.items() if k in Config.model_fields and v != defaults.get(k)}
-    shown = ", ".join(f"{k}={v}" for k, v in kept.items())
-    if shown:
-        logger.info("settings kept from %s: %s", root, shown)
     return kept
+
+
+def remembered(root: Path, config: Config, given: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Settings of earlier verbs that decide the named stages now, as flags: ``--restricted --scope drive-os-7``."""
+    from csa_deploy.config import normalise
+    from csa_deploy.options import OPTIONS, flag_words
+    from csa_deploy.stages import with_needs
+
+    read = {key for stage in with_needs(names, config) for key in (*stage.settings, *stage.also)}
+    stored = stored_settings(root, config.network)
+    said = normalise(given, "command line")
+    return " ".join(
+        word
+        for key, value in ((key, stored[key]) for key in OPTIONS if key in stored)
+        if key in read and key not in said
+        for word in flag_words(key, value if key != "budget" else _asked(value))
+    )
+
+
+def _asked(budget: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The bounds that are not the default ones; the stored budget holds all that apply."""
+    from csa_deploy.config import DEFAULT_BUDGET
+
+    return {p: {m: b for m, b in bounds.items() if DEFAULT_BUDGET[p].get(m) != b} for p, bounds in budget.items()}
 
 
 def existing_workspace(network: str | None, settings: dict[str, Any]) -> Workspace:
@@ -100,11 +121,13 @@ def run_verb(
     from csa_deploy.stages import with_needs
 
     config, root = resolve(network, settings, inherit=inherit)
+    if inherit and (kept := remembered(root, config, settings, names)):
+        console.notice(f"remembered: {kept}")
     with opened(config, root) as context:
         if {"precision", "verify"} & {*names} and (said := context.source.untrained(config.checkpoint)):
             logger.warning("%s: %s; what graphs agree on says little about a trained network", config.network, said)
         with console.watching() as watcher:
-            journal = Journal(watcher, root, [stage.name for stage in with_needs(names)])
+            journal = Journal(watcher, root, [stage.name for stage in with_needs(names, config)])
             try:
                 failure = run_stages(names, context, journal)
             finally:

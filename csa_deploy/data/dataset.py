@@ -60,6 +60,13 @@ def open_dataset(
     return dataset
 
 
+def require_dataset(spec: str) -> None:
+    """Raise UsageError where ``spec`` names no set, and nothing is there; opens nothing."""
+    path = Path(spec)
+    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", ".npz") and path.is_file()):
+        raise _unknown(spec, path)
+
+
 def _images(path: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> Dataset:
     """Images of a folder; of one with ``train`` and ``val`` those of ``val``, with the labels of the training."""
     root = split_of(path, preprocessing.classes)

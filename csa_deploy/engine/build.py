@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,15 +19,17 @@ from typing import Any, TextIO
 
 from csa_deploy import errors
 from csa_deploy.engine import log as build_log
-from csa_deploy.engine.backend import Backend, choose_backend
+from csa_deploy.engine.backend import Backend, choose_backend, version_pair
 from csa_deploy.engine.monitor import STEPS
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, ParsedLayer, RestrictedFlag, TensorInfo
+from csa_deploy.engine.tensorrt_rtx import FIRST_DEFAULT
 from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError, UsageError
 
 _logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_LARGE, _LARGE_BYTES = 3, 8 << 20  # from so many times the graph, and so many bytes more, a size is explained
 
 # "... Cannot compile operation 'linear' for Turing (SM75): FP32 GEMM is not supported ..."
 _GENERATION = re.compile(r"\(SM(?P<major>\d+)(?P<minor>\d)\)")
@@ -71,7 +74,28 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
     finally:
         partial.unlink(missing_ok=True)
     _logger.info("built %s with %s %s", out.name, backend.title, raw["version"])
-    return _result(backend, raw, model_path, out, log, inspection, plan, left_out)
+    result = _result(backend, raw, model_path, out, log, inspection, plan, left_out)
+    return replace(result, size_note=_why_large(result, model_path))
+
+
+def _why_large(result: BuildResult, model: Path) -> str:
+    """What an engine that is much larger than its graph holds; that of old GPUs is measured by a build without them."""
+    weights = sum(file.stat().st_size for file in (model, *model.parent.glob(f"{model.name}.data")))
+    if result.engine_bytes < _LARGE * weights + _LARGE_BYTES:
+        return ""
+    said = f"{_mib(result.engine_bytes)} for {_mib(weights)} of graph"
+    old = [item for item in result.compute_capabilities if item[0].isdigit() and version_pair(item) < FIRST_DEFAULT]
+    others = tuple(item for item in result.compute_capabilities if item not in old)
+    if not old or not others:
+        return said
+    with tempfile.TemporaryDirectory() as folder:
+        plan = replace(result.plan, backend="tensorrt-rtx", compute_capabilities=others)
+        smaller = build(model, Path(folder) / result.engine.name, plan).engine_bytes
+    return f"{said}: {_mib(result.engine_bytes - smaller)} are for compute capability {', '.join(old)}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
 
 
 def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progress | None) -> BuildResult:

@@ -15,13 +15,15 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
-from csa_deploy.engine.trtexec import command_line, trtexec_build
+from csa_deploy.engine.trtexec import planned_job, trtexec_build
+from csa_deploy.engine.trtexec_options import Version, parse_version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 from csa_deploy.pipeline import versions
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.target.job import Job
     from csa_deploy.target.machine import Machine
 
 Progress = Callable[[int, int], None]
@@ -47,14 +49,14 @@ class Builder:
                 return build(graph, out, plan, progress)
             return trtexec_build(self.machine, graph, out, plan, self.options, progress, attempt=attempt)
 
-    def command(self, graph: Path, plan: BuildPlan) -> list[str]:
-        """What would be run; raises UsageError for the Python builders, which run no command."""
+    def job(self, graph: Path, plan: BuildPlan) -> Job:
+        """What would be run and copied; raises UsageError for the Python builders, which run no command."""
         if self.machine is None:
             raise UsageError(
                 "--dry-run prints trtexec's command, and this build does not use it",
                 fix="add --backend trtexec or --target",
             )
-        return command_line(self.machine, graph, plan, self.options)
+        return planned_job(self.machine, graph, plan, self.options)
 
     def _who(self) -> dict[str, Any]:
         """What a timing cache is valid for."""
@@ -84,6 +86,14 @@ def check_settings(config: Config) -> None:
         raise UsageError("--builder-option is for trtexec", fix="add --backend trtexec or --target")
     if uses_trtexec(config) and config.target:
         load_target(Path(config.target))
+
+
+def stated_version(config: Config) -> Version | None:
+    """The TensorRT of a target, as far as its file states it; nothing is reached."""
+    from csa_deploy.target.config import load_target
+
+    stated = load_target(Path(config.target)).tensorrt if config.target else None
+    return parse_version(stated) if stated else None
 
 
 @contextmanager

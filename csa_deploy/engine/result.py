@@ -116,6 +116,7 @@ class BuildResult:
         not_done: what was not done or measured, each with its reason.
         command: trtexec's command line; empty for the other builders.
         machine: the target, in its own words; empty for this machine.
+        size_note: why the engine is much larger than its weights; empty where it is not.
     """
 
     backend: str
@@ -140,6 +141,7 @@ class BuildResult:
     not_done: tuple[str, ...]
     command: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
+    size_note: str = ""
 
     @property
     def layer_counts(self) -> dict[str, int]:

@@ -6,15 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder
+from csa_deploy.engine.backend import choose_backend
+from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.trial import run_each
+from csa_deploy.engine.trtexec import require_opset
 from csa_deploy.errors import BuildFailedError
-from csa_deploy.options import BY_VERB, INT8
+from csa_deploy.export.opsets import exported_opset
+from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.pipeline import versions
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -22,6 +25,7 @@ from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
+    from csa_deploy.engine.trtexec_options import Version
     from csa_deploy.pipeline import Context
     from csa_deploy.restricted.schema import Pack
 
@@ -33,9 +37,23 @@ _PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "t
 
 
 def preflight(context: Context) -> None:
-    """Refuse settings that do not go together before anything runs."""
-    check_settings(context.config)
-    gates_of(context.config)
+    """Refuse settings that do not go together, a builder or target that is not there, and a graph it could not read."""
+    config = context.config
+    check_settings(config)
+    gates_of(config)
+    for precision in config.precision:
+        plan_for(context, precision)
+    _require_opset(context, stated_version(config))  # before a target is reached
+    with opened_builder(config) as builder:
+        if builder.machine is None:
+            choose_backend(config.backend)
+        else:
+            _require_opset(context, builder.machine.version)
+
+
+def _require_opset(context: Context, version: Version | None) -> None:
+    if version is not None and context.source.kind != "onnx":
+        require_opset(exported_opset(context.config), context.name, version)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -86,10 +104,17 @@ def graph_for(context: Context, builder: Builder, precision: str) -> Path:
     return context.path(context.graphs()["fp32" if makes_fp16 or makes_int8 else precision])
 
 
+def scopes_for(context: Context, builder: Builder, precision: str) -> list[dict[str, str]]:
+    """What the scopes that decide say of an engine; none where they were not asked. Raises where one denies it."""
+    if not context.config.restricted:
+        return []
+    return _gate(context, builder, precision, graph_for(context, builder, precision))
+
+
 def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:
     config, name = context.config, f"{context.name}.{precision}.engine"
     graph, plan = graph_for(context, builder, precision), plan_for(context, precision)
-    scopes = _gate(context, builder, precision, graph) if config.restricted else []
+    scopes = scopes_for(context, builder, precision)
     builds = max(config.builds, 2 if config.reproducible else 1)
     base, total = 100 * len(made.engines), 100 * len(config.precision)
     results = []
@@ -198,26 +223,8 @@ def rebuild_command(context: Context, precision: str) -> list[str]:
         value = getattr(config, key)
         if value == getattr(defaults, key):
             continue
-        words += _flag(key, value)
+        words += flag_words(key, {"int8": value.get("int8", {})} if key == "budget" else value)
     return [*words, "--precision", precision]
-
-
-def _flag(key: str, value: Any) -> list[str]:
-    """A setting as the command line takes it."""
-    flag = f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if key == "size":
-        items = ["x".join(str(side) for side in value)]
-    elif key == "budget":
-        items = [f"int8.{metric}={bound!r}" for metric, bound in value.get("int8", {}).items()]
-    elif key == "techniques":
-        items = [name.replace("_", "-") for name in value] or ["none"]
-    elif isinstance(value, tuple):
-        items = [str(item) for item in value]
-    else:
-        items = [str(value)]
-    return [word for item in items for word in (flag, item)]
 
 
 def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> BuildFailedError:
@@ -242,7 +249,8 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     for scope in gates_of(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
         result = inspect(judged, [scope], strict=strict)
-        if rejected := rejection(result, strict, f"{judged.name} ({of})" if of else judged.name):
+        what = f"{judged.name} ({of})" if of else judged.name
+        if rejected := rejection(result, strict, what, fixed=context.config.fix):
             raise rejected
         verdict = result.scopes[0]
         found.append(
@@ -298,6 +306,7 @@ def _summary(engines: dict[str, Any]) -> str:
     for precision, engine in engines.items():
         capabilities = ", ".join(engine["compute_capabilities"])
         made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
-        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB")
+        why = f" ({engine['size_note']})" if engine["size_note"] else ""
+        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB{why}")
     parts = [f"for {made_for}: {', '.join(sizes)}" for made_for, sizes in alike.items()]
     return f"{first['backend']} {first['version']} {'; '.join(parts)}"

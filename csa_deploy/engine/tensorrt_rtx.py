@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import tensorrt  # its configuration is TensorRT's
 
 _MEMBER = re.compile(r"SM(\d+)(\d)")  # ComputeCapability.SM86, .SM120
+FIRST_DEFAULT = (8, 0)  # no car has a Turing (7.5), whose part of an engine is larger than all the others
 _FIRST_IGNORING = (1, 5)  # from 1.5 on SAFETY_SCOPE is accepted and ignored; 1.4 still checks
 
 
@@ -36,7 +37,7 @@ class TensorRTRTX:
         return version_pair(version) < _FIRST_IGNORING
 
     def capabilities(self, trt: Any, plan: BuildPlan) -> tuple[str, ...]:
-        """Those asked for, or all that this version knows."""
+        """Those asked for, or all that this version knows but Turing, unless a GPU of this machine is one."""
         members = [_MEMBER.fullmatch(name) for name in trt.ComputeCapability.__members__]
         known = tuple(f"{match[1]}.{match[2]}" for match in members if match)
         if plan.compute_capabilities == (CURRENT,):
@@ -51,7 +52,9 @@ class TensorRTRTX:
                     f"{self.title} {trt.__version__} does not build for compute capability {capability}",
                     fix=f"use {', '.join(known)} or {CURRENT}",
                 )
-        return plan.compute_capabilities or tuple(sorted(known, key=version_pair))
+        here = [device.compute_capability for device in cuda_state().devices]
+        usual = [item for item in known if version_pair(item) >= FIRST_DEFAULT or item in here]
+        return plan.compute_capabilities or tuple(sorted(usual, key=version_pair))
 
     def config_loader(self, trt: Any, plan: BuildPlan, capabilities: tuple[str, ...], monitor: Any) -> Any:
         """Polygraphy's RTX configuration, with TF32 off."""

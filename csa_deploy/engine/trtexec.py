@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -28,6 +29,8 @@ from csa_deploy.workspace import sha256_of, write_atomic
 _logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_LEAST_BYTES = 512
+_WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
 _MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
 # What trtexec says of the device that it uses; a Jetson of JetPack 5 and DRIVE have no nvidia-smi to ask.
@@ -95,6 +98,11 @@ def trtexec_build(
                 f"building {model_path.name} on {machine.name}: trtexec says that it passed and wrote no engine",
                 fix=f"see {log}",
             )
+        if why := implausible(finished.files[ENGINE], model_path, stripped=options.strip_weights):
+            raise BuildFailedError(
+                f"building {model_path.name} on {machine.name}: trtexec says that it passed, and {why}",
+                fix=f"see {log}; try that trtexec by hand",
+            )
         if plan.timing_cache is not None and CACHE in finished.files:
             finished.files[CACHE].replace(plan.timing_cache)
         inspection = _keep_layers(finished, out)
@@ -103,10 +111,26 @@ def trtexec_build(
     return _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
 
 
-def command_line(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> list[str]:
-    """What a build would run, without running it."""
+def implausible(engine: Path, model: Path, *, stripped: bool) -> str:
+    """Why a file is no engine of a graph, by what is sure of every format: empty where nothing speaks against it.
+
+    Every plan and every DLA loadable has a header and tensor descriptions, and holds its weights unless they were
+    stripped: no format stores one in less than a bit.
+    """
+    size = engine.stat().st_size
+    if size < _LEAST_BYTES:
+        return f"its engine is a file of {size} bytes"
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    weights = sum(math.prod(t.dims) for t in tensors if t.data_type in _WEIGHTS)
+    if not stripped and size < weights / 8:
+        return f"its engine of {size} bytes cannot hold {weights} weights"
+    return ""
+
+
+def planned_job(machine: Machine, model_path: Path, plan: BuildPlan, options: TrtexecOptions) -> Job:
+    """What a build would run and copy, without running it."""
     check_graph(model_path, plan, options, machine.version)
-    return list(_job(machine, model_path, plan, options, 0).argv)
+    return _job(machine, model_path, plan, options, 0)
 
 
 def check_graph(
@@ -122,7 +146,8 @@ def check_graph(
     """
     model = load_model(model_path, full_check=False)
     require_static(model)
-    _require_opset(model, model_path.name, version)
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    require_opset(opset, model_path.name, version)
     halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
         value.type.tensor_type.elem_type == TensorProto.FLOAT16
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
@@ -151,12 +176,13 @@ def check_graph(
     return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
 
 
-def _require_opset(model: onnx.ModelProto, name: str, version: Version) -> None:
-    """TensorRT 8.6 can read a newer graph as an older one and compute something else.
+def require_opset(opset: int, name: str, version: Version) -> None:
+    """Refuse a graph that is newer than the TensorRT that is to read it.
+
+    TensorRT 8.6 can read a newer graph as an older one and compute something else.
 
     Reductions whose axes are an input did (NVIDIA/TensorRT issue 3467); TensorRT 10 refuses what it does not know.
     """
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if not version.strongly_typed and opset > LAST_OPSET_OF_8:
         raise UsageError(
             f"{name} is of opset {opset}, TensorRT {version} takes up to {LAST_OPSET_OF_8}",

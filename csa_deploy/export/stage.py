@@ -23,7 +23,7 @@ from csa_deploy.export.static import make_static, wanted_by
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
-from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.graph.stats import GraphStatistics, graph_statistics
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
@@ -32,27 +32,43 @@ from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.instance import Network
     from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
+NOT_COMPARED = "not compared on real inputs"
 STEPS = 5
+
+
+def preflight(context: Context) -> None:
+    """Refuse a factory or a checkpoint that is not there, and settings that this kind of network does not have."""
+    _require_fitting_settings(context)
+    if context.checkpoint and not context.checkpoint.is_file():
+        raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
+    context.source.require_factory()
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the export besides settings and versions."""
-    if context.checkpoint and not context.checkpoint.is_file():
-        raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
+    config = context.config
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
-        "data": context.data_spec,
-        "tensorrt": meant_for(context.config),
-        # An ONNX file of an old opset is converted for INT8.
-        "calibrates": calibrates(context.config) if context.source.kind == "onnx" else None,
+        "opset": exported_opset(config),
+        # An ONNX file is converted where it is of an opset that INT8 or TensorRT does not take.
+        "taken_in_for": [config.opset, meant_for(config), calibrates(config)]
+        if context.source.kind == "onnx"
+        else None,
     }
 
 
-def preflight(context: Context) -> None:
+def comparison(context: Context) -> dict[str, Any]:
+    """What the exported graph is compared on, and held to."""
+    config = context.config
+    return {"data": context.data_spec, "seed": config.seed, "tolerance": config.export_tolerance}
+
+
+def _require_fitting_settings(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
     kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
     require_own_settings(kind, context.source.spec, context.config)
@@ -64,18 +80,10 @@ def run(context: Context) -> StageOutput:
         return _take_in(context)
     config, progress = context.config, context.progress
     progress(0, STEPS)
-    network = context.source.make_network(
-        input_size=context.size,
-        batch=config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-    )
+    network = _network(context)
     progress(1, STEPS)
-    specs = network.input_specs
-    shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
-    real, reason = _real_feeds(
-        context, network.preprocessing, network.sampling
-    )  # before the export: bad data cost no waiting
+    # Before the export: bad data cost no waiting.
+    real, reason = _real_feeds(context, network.preprocessing, network.sampling)
     exported = export_module(
         network.module,
         network.inputs,
@@ -88,19 +96,47 @@ def run(context: Context) -> StageOutput:
     write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, STEPS)
+    differences = _differences(context, network, path, real)
+    progress(5, STEPS)
+    notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
+    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
+
+def compare_again(context: Context) -> StageOutput:
+    """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
+    record = context.workspace.record("export")
+    real, reason = _real_feeds(context, context.preprocessing, context.sampling)
+    notes, differences = [note for note in record["notes"] if not note.startswith(NOT_COMPARED)], []
+    if context.source.kind != "onnx":
+        differences = _differences(context, _network(context), context.path(record["graph"]), real)
+        notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
+    return _judged({**record, "notes": notes}, differences, context.config.export_tolerance)
+
+
+def _network(context: Context) -> Network:
+    config = context.config
+    return context.source.make_network(
+        input_size=context.size,
+        batch=config.batch,
+        checkpoint=context.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+    )
+
+
+def _differences(context: Context, network: Network, path: Path, real: list[dict[str, np.ndarray]]) -> list[Difference]:
+    """Of PyTorch and the graph, on random inputs and on real ones."""
+    specs = network.input_specs
     with (
         TorchRunner(network.module, specs, network.output_names) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
+        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
         dtypes = {s.name: s.dtype for s in specs}
-        feeds = (random_feeds(shapes, dtypes, config.seed + i) for i in range(RANDOM_BATCHES))
-        differences = compare("random", reference, candidate, feeds, batch=network.sampling.batch)
-        progress(4, STEPS)
-        differences += compare(context.data_spec or "", reference, candidate, real, batch=network.sampling.batch)
-    progress(5, STEPS)
-    notes += [f"not compared on real inputs: {reason}"] if reason else []
-    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
+        feeds = (random_feeds(shapes, dtypes, context.config.seed + i) for i in range(RANDOM_BATCHES))
+        batch = network.sampling.batch
+        differences = compare("random", reference, candidate, feeds, batch=batch)
+        context.progress(4, STEPS)
+        return differences + compare(context.data_spec or "", reference, candidate, real, batch=batch)
 
 
 def _real_feeds(
@@ -205,15 +241,10 @@ def _output(
     exporter: str,
     notes: list[str],
 ) -> StageOutput:
-    tolerance = context.config.export_tolerance
-    statistics = graph_statistics(model)
     inputs, outputs = interface_of(model)
     sampling = sampling_of(inputs, outputs)
-    worst = max(differences, key=lambda d: d.relative, default=None)
-    agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
     relative = f"onnx/{path.name}"
     record = {
-        "summary": f"{statistics.nodes} nodes, {statistics.work}, {agreement}",
         "graph": relative,
         "exporter": exporter,
         "opset": opset_of(model),
@@ -222,10 +253,24 @@ def _output(
         "inputs": _values(inputs),
         "outputs": _values(outputs),
         "preprocessing": preprocessing.to_json() if preprocessing else None,
-        "statistics": statistics.to_json(),
+        "statistics": graph_statistics(model).to_json(),
+        "notes": notes,
+    }
+    return _judged(record, differences, context.config.export_tolerance, {relative: path})
+
+
+def _judged(
+    record: dict[str, Any], differences: list[Difference], tolerance: float, artifacts: dict[str, Path] | None = None
+) -> StageOutput:
+    """The record with what the comparison gave."""
+    made_of = {key: value for key, value in record["statistics"].items() if key != "nodes"}  # which it counts itself
+    statistics = GraphStatistics(**made_of)
+    worst = max(differences, key=lambda d: d.relative, default=None)
+    agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
+    record |= {
+        "summary": f"{statistics.nodes} nodes, {statistics.work}, {agreement}",
         "tolerance": tolerance,
         "differences": [d.to_json() for d in differences],
-        "notes": notes,
     }
     failure = None
     if worst and not worst.relative <= tolerance:
@@ -234,7 +279,9 @@ def _output(
             f"{worst.inputs} inputs, more than {tolerance:.1e}",
             fix="try --exporter torchscript or another --opset; if the difference is meant, raise --export-tolerance",
         )
-    return StageOutput(record, artifacts={relative: path}, failure=failure)
+    return StageOutput(
+        record, artifacts=artifacts or {}, failure=failure, remarks=("differences", "tolerance", "notes")
+    )
 
 
 def _values(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:

@@ -21,6 +21,9 @@ from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
 _LOG = logging.getLogger(__name__)
 
+LEFT_ALONE = "csa_deploy.left_alone"
+"""Node metadata that keeps every rule of patterns away from a node."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -92,10 +95,11 @@ class _MainGraphRule(RewriteRule):
         self.__dict__.update(rule.__dict__)
 
     def match(self, model: ir.Model, graph_or_function: ir.Graph | ir.Function, *args: Any, **kwargs: Any) -> Any:
-        """Match in the main graph only."""
+        """Match in the main graph only, and no node that is marked as left alone."""
         if graph_or_function is not model.graph:
             return None
-        return super().match(model, graph_or_function, *args, **kwargs)
+        found = super().match(model, graph_or_function, *args, **kwargs)
+        return None if found and any(LEFT_ALONE in node.metadata_props for node in found.nodes) else found
 
     def try_rewrite(
         self, model: ir.Model, graph_or_function: ir.Graph | ir.Function, node: ir.Node, **kwargs: Any

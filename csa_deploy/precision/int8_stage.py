@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
@@ -135,7 +134,6 @@ def int8_key(context: Context) -> dict[str, Any]:
         "data": data.fingerprint(),
         "preprocessing": data.preprocessing,
         "method": config.calib_method,
-        "evaluation": context.data_spec,
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
         "techniques": config.techniques,
@@ -184,33 +182,23 @@ def _statistics(
     )
 
 
+def require_calibration(context: Context) -> str:
+    """What to calibrate on; raises UsageError where that is nothing, or nothing there."""
+    spec = context.config.calib or training_set(context)
+    if spec is None:
+        raise UsageError(
+            f"{context.name}: INT8 needs calibration images",
+            fix="give --calib with a folder of images like those in use, an .npz or a named set",
+        )
+    if spec != RANDOM:
+        require_dataset(spec)
+    return spec
+
+
 def _open(context: Context) -> CalibrationData:
     config = context.config
-    spec = config.calib or training_set(context)
-    if spec is None:
-        raise _no_images(context)
-    shapes = context.sampling.shapes
+    spec, shapes = require_calibration(context), context.sampling.shapes
     return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)
-
-
-def require_calibration(context: Context) -> None:
-    """Raise before any stage runs when INT8 has no calibration data, or the data named are not there.
-
-    Raises:
-        UsageError: that.
-    """
-    config = context.config
-    if "int8" in config.precision and config.calib is None and training_set(context) is None:
-        raise _no_images(context)
-    if config.calib and config.calib != RANDOM and config.calib not in NAMED and not Path(config.calib).exists():
-        open_dataset(config.calib, None)
-
-
-def _no_images(context: Context) -> UsageError:
-    return UsageError(
-        f"{context.name}: INT8 needs calibration images",
-        fix="give --calib with a folder of images like those in use, an .npz or a named set",
-    )
 
 
 def forget_unfinished(context: Context) -> None:

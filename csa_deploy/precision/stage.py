@@ -11,6 +11,7 @@ from csa_deploy.precision.int8_graph import write_int8
 from csa_deploy.precision.int8_stage import (
     Calibrated,
     calibrated,
+    check_overlap,
     forget_unfinished,
     int8_key,
     needs_calibration,
@@ -27,20 +28,35 @@ if TYPE_CHECKING:
 NOT_MEASURED = "ranges of the activations in FP16"
 
 
+def preflight(context: Context) -> None:
+    """Refuse INT8 without calibration data, or with data that are not there."""
+    if needs_calibration(context.config):
+        require_calibration(context)
+
+
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the graphs besides settings: calibration data, where there are any."""
     return int8_key(context) if needs_calibration(context.config) else {}
 
 
-def preflight(context: Context) -> None:
-    """Raise when INT8 has nothing to calibrate on."""
-    require_calibration(context)
+def comparison(context: Context) -> dict[str, Any]:
+    """What calibration images are held against."""
+    config = context.config
+    if not needs_calibration(config):
+        return {}
+    return {"evaluation": context.data_spec, "samples": config.samples, "seed": config.seed}
+
+
+def compare_again(context: Context) -> StageOutput:
+    """Hold the calibration images against other data; the graphs do not change by it."""
+    check_overlap(context)
+    return StageOutput(context.workspace.record("precision"))
 
 
 def run(context: Context) -> StageOutput:
-    """Write the graphs; FP32 is the optimized graph itself."""
+    """Write the graphs; FP32 is the optimized (or repaired) graph itself."""
     config = context.config
-    optimized = context.workspace.record("optimize")
+    optimized = context.floating()
     model = load_model(context.path(optimized["graph"]), full_check=False)
     phases = Phases(context.progress)
     calibration = calibrated(context, model, phases) if needs_calibration(config) else None

@@ -138,12 +138,20 @@ def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
 
 
 def restricted(data: dict[str, Any], console: Console) -> None:
-    """One line per scope of the exported graph, with the level of evidence, and whether it decides."""
+    """One line per scope of the graph that was checked, with the level of evidence, and whether it decides.
+
+    Before these, what was repaired.
+    """
+    from rich.markup import escape
+
+    if "repair" in data["records"]:
+        console.print(f"repaired: {escape(data['records']['repair']['summary'])}", soft_wrap=True)
     checked = data["records"].get("check", {})
+    graph = "repaired graph" if checked.get("repaired") else "exported graph"
     for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"exported graph in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']}"
+            f"{graph} in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']}"
             f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )

@@ -15,7 +15,7 @@ from csa_deploy.report.worst import worst_samples
 from csa_deploy.workspace import Workspace
 
 SCHEMA_VERSION = 1
-ORDER = ("export", "check", "optimize", "precision", "build", "verify", "profile")
+ORDER = ("export", "optimize", "check", "precision", "build", "verify", "profile")
 
 
 def collect(workspace: Workspace) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``passports``,
         ``sweep`` and ``history`` of :mod:`csa_deploy.report.extras`.
     """
-    done = [name for name in ORDER if workspace.stage(name)]
+    order = [*ORDER[:2], "repair", *ORDER[2:]] if workspace.stage("repair") else list(ORDER)
+    done = [name for name in order if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
     measurements = {name: workspace.measured(name) for name in done}
     passed = {name: bool(workspace.manifest["stages"][name]["passed"]) for name in done}
@@ -38,8 +39,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "workspace": str(workspace.root),
         "config": workspace.manifest["config"],
         "batch": records.get("export", {}).get("batch", 1),
-        "verdict": verdict(passed, ORDER, records, measurements),
-        "stages": [_stage(workspace, name, records, measurements) for name in ORDER],
+        "verdict": verdict(passed, order, records, measurements),
+        "stages": [_stage(workspace, name, records, measurements) for name in order],
         "rows": rows(records, measurements),
         "records": records,
         "measurements": measurements,
@@ -85,7 +86,8 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
     if "export" in records:
         found["exported"] = _graph_row("exported", "fp32", records["export"]["graph"], records["export"]["statistics"])
     if "optimize" in records:
-        found["fp32"] = _graph_row("fp32", "fp32", records["optimize"]["graph"], records["optimize"]["after"])
+        floating = records.get("repair", records["optimize"])
+        found["fp32"] = _graph_row("fp32", "fp32", floating["graph"], floating["after"])
     for precision, graph in records.get("precision", {}).get("precisions", {}).items():
         if precision not in found:
             found[precision] = _graph_row(precision, precision, graph["graph"], graph["statistics"])

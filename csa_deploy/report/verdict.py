@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from csa_deploy import units
@@ -103,7 +104,7 @@ def word_of(gate: dict[str, Any]) -> str:
 
 
 def verdict(
-    passed: dict[str, bool], order: tuple[str, ...], records: dict[str, Any], measurements: dict[str, Any]
+    passed: dict[str, bool], order: Sequence[str], records: dict[str, Any], measurements: dict[str, Any]
 ) -> dict[str, Any]:
     """``state`` (``pass``, ``fail`` or ``incomplete``), ``reasons`` (stages that failed or did not run),
     ``gates`` in words and ``checks``, the same with their states.

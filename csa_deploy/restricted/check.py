@@ -24,7 +24,7 @@ _ORDER = {"denied": 0, "unknown": 1, "note": 2}
 
 
 def check(
-    model: ModelProto | Path,
+    model: ModelProto | Path | Graph,
     scope_names: Sequence[str] = (),
     *,
     strict: bool = False,
@@ -34,17 +34,17 @@ def check(
     """Judge a model by the rule packs of safety scopes.
 
     Args:
-        model: a path, or a model in memory (it is not changed, its weights are not copied).
+        model: a path, a model in memory (it is not changed, its weights are not copied), or a graph that was read.
         scope_names: scopes to judge by; none: all that have a pack.
         strict: count unknown as denied.
-        name: name of the model in the report; default: the file name, or the graph's name.
+        name: name of the model in the report; default: the file name, or the graph's name where it is in memory.
         progress: called with (scopes done, scopes).
 
     Raises:
         UsageError: unknown scope, broken pack, or no readable ONNX model.
     """
     packs = [load_pack(scope) for scope in scope_names or scopes()]
-    graph = load_graph(model)
+    graph = model if isinstance(model, Graph) else load_graph(model)
     mapped: dict[tuple[int, ...], list[Layer]] = {}
     reports = []
     for done, pack in enumerate(packs, 1):
@@ -54,7 +54,7 @@ def check(
         reports.append(judge_scope(graph, mapped[family], pack))
         if progress:
             progress(done, len(packs))
-    default = model.name if isinstance(model, Path) else model.graph.name
+    default = model.name if isinstance(model, Path) else model.graph.name if isinstance(model, ModelProto) else ""
     skipped = ("validator: not asked by the static check", "build: nothing was built")
     return CheckReport(name or default, tuple(reports), strict, skipped)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from csa_deploy.installing import install_command
 from csa_deploy.restricted import crosscheck_child
+from csa_deploy.restricted.graph import Graph
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.mapping.network import map_graph
 from csa_deploy.restricted.mapping.recorder import Layer
@@ -65,17 +66,18 @@ class CrossCheck:
         return asdict(self)
 
 
-def crosscheck(model: Path, *, timeout: float = 60.0) -> CrossCheck:
+def crosscheck(model: Path, *, graph: Graph | None = None, timeout: float = 60.0) -> CrossCheck:
     """Parse ``model`` with TensorRT-RTX in a child process and compare its layers with the mapping.
 
     Args:
         model: ONNX file.
+        graph: the same, where it was read already.
         timeout: seconds that the parser may take.
 
     Raises:
         UsageError: the file is no readable ONNX model.
     """
-    mapped = list(map_graph(load_graph(model), BUILDER_FAMILY))[:-1]
+    mapped = list(map_graph(graph or load_graph(model), BUILDER_FAMILY))[:-1]
     if find_spec("tensorrt_rtx") is None:
         return CrossCheck("not-available", reason=f"TensorRT-RTX is not installed ({install_command('rtx')})")
     command = [sys.executable, str(Path(crosscheck_child.__file__)), str(model)]

@@ -12,6 +12,7 @@ from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
 from csa_deploy.restricted.folded import fold_file
+from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
 from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import ValidatorVerdict, validate
@@ -169,11 +170,12 @@ def inspect(
 def _inspect(
     model: Path, name: str, names: Sequence[str], strict: bool, progress: Callable[[int, int], None] | None
 ) -> GateResult:
-    report = check(model, names, strict=strict, name=name, progress=progress)
+    graph = load_graph(model)
+    report = check(graph, names, strict=strict, name=name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
-    return GateResult(report, tuple(found), crosscheck(model))
+    return GateResult(report, tuple(found), crosscheck(model, graph=graph))
 
 
 def gate_scopes(asked: Sequence[str], platform: Platform | None = None) -> list[str]:
@@ -201,7 +203,7 @@ def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = Fals
     fix = [first.instead] if first.instead else []
     repairs = {f.repair for f in reasons if f.repair}
     if repairs and not fixed:
-        fix.append("`csa-deploy check --fix` repairs what it can")
+        fix.append("add --fix, which repairs exactly what can be")
     elif not fixed:
         fix.append("`csa-deploy check` shows all")
     place = first.module or first.node or "the network"

@@ -1,11 +1,11 @@
-"""The check stage: the exported graph, its constants folded, against the safety scopes."""
+"""The check stage: the exported graph, its constants folded, or the repaired one against the safety scopes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.restricted.gate import inspect, rejection
-from csa_deploy.restricted.schema import pack_files
+from csa_deploy.restricted.schema import load_pack, pack_files
 from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from csa_deploy.restricted.scopes import Gates
 
 
+def preflight(context: Context) -> None:
+    """Refuse scopes that nobody knows, or that say nothing about the target, before anything runs."""
+    for scope in context.config.scope:
+        load_pack(scope)
+    gates_of(context.config)
+
+
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
@@ -23,27 +30,23 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
-def preflight(context: Context) -> None:
-    """Refuse scopes that say nothing about the target before anything runs."""
-    gates_of(context.config)
-
-
 def run(context: Context) -> StageOutput:
     """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
-    exported = context.path(context.workspace.record("export")["graph"])
-    result = inspect(exported, config.scope, strict=config.strict, folded=True, progress=context.progress)
+    graph = context.path((context.floating() if config.fix else context.workspace.record("export"))["graph"])
+    result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
     gates = gates_of(config)
     record = {
         "summary": _summary(result, gates if config.restricted else None),
         "gate": list(gates.scopes) if config.restricted else [],
         "gate_why": gates.why if config.restricted else "",
         "judged": result.report.model,
+        "repaired": config.fix,
         **result.to_json(),
     }
     failure = None
     if config.restricted:
-        failure = rejection(result.only(gates.scopes), config.strict, context.name)
+        failure = rejection(result.only(gates.scopes), config.strict, context.name, fixed=config.fix)
     return StageOutput(record, failure=failure)
 
 

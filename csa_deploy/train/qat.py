@@ -65,7 +65,13 @@ def quantized(root: Path) -> Quantized:
         for e in found["int8"]
     )
     return Quantized(
-        load_model(root / (found.get("equalized") or workspace.record("optimize")["graph"])),
+        load_model(
+            root
+            / (
+                found.get("equalized")
+                or workspace.record("repair" if workspace.stage("repair") else "optimize")["graph"]
+            )
+        ),
         layers,
         dict(found["kept_floating"]),
         tuple(node["name"] for node in found["kept"]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy import units
+from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
@@ -69,6 +70,7 @@ def preflight(context: Context) -> None:
             f"{context.name}: verify needs data and the network has none of its own",
             fix="give --data with a folder of images, an .npz of inputs by name, or a named set (digits, photos)",
         )
+    require_dataset(context.data_spec)
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")

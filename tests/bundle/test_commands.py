@@ -13,6 +13,7 @@ import pytest
 from csa_deploy.bundle.make import Made
 from csa_deploy.workspace import Workspace
 
+STANDIN = Path(__file__).parents[1] / "target" / "trtexec_standin.py"
 PROGRAM = Path(sys.executable).with_name("csa-deploy")
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="csa-deploy is not installed beside this Python")
 
@@ -57,10 +58,41 @@ def test_dry_run_prints_a_command_per_precision(workspace: Workspace, trtexec_fo
     words = ("build", graph, "-w", tmp_path / "ws", "--backend", "trtexec", "--dry-run", "-q")
     done = typed(*words, folder=tmp_path, trtexec=trtexec_folder)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    assert all("--stronglyTyped" in line and "--noTF32" in line for line in lines)
+    commands = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert len(commands) == 2
+    assert all("--stronglyTyped" in line and "--noTF32" in line for line in commands)
     assert not (tmp_path / "ws" / "engines").exists()
+    copied = [line.split()[3] for line in done.stdout.splitlines() if line.startswith("# copied there: ")]
+    assert [Path(path).name for path in copied] == ["net.optimized.onnx", "net.fp16.onnx"]
+    assert all((tmp_path / path).is_file() for path in copied)
+    assert done.stdout.count("# brought back, as far as written: engine.plan") == 2
+
+
+def test_dry_run_meets_the_scopes_that_the_build_would_meet(workspace: Workspace, tmp_path: Path) -> None:
+    graph, target = workspace.root.parent / "net.onnx", tmp_path / "t.yaml"
+    target.write_text("host: nowhere.invalid\ntensorrt: '10.3'\n")
+    words = ("build", graph, "-w", tmp_path / "ws", "--fp16", "--target", target, "--restricted", "--dry-run", "-q")
+    done = typed(*words, "--scope", "drive-os-7", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# drive-os-7: ") and "net.fp16.onnx" in done.stdout.splitlines()[0]
+    denied = typed(*words, "--scope", "drive-os-6", folder=tmp_path)
+    assert denied.returncode == 2 and "says nothing about" in denied.stderr
+    assert not denied.stdout
+
+
+def test_an_engine_that_cannot_be_one_is_a_failed_build(workspace: Workspace, tmp_path: Path) -> None:
+    """A trtexec that says PASSED and writes a few bytes."""
+    graph, broken = workspace.root.parent / "net.onnx", tmp_path / "bin"
+    broken.mkdir()
+    overwritten = 'for word; do case $word in --saveEngine=*) printf "only a word" > "${word#*=}";; esac; done'
+    script = f'#!/bin/sh\n{sys.executable} {STANDIN} 10.3.0 "$@" || exit\n{overwritten}\n'
+    (broken / "trtexec").write_text(script)
+    (broken / "trtexec").chmod(0o755)
+    words = ("build", graph, "-w", tmp_path / "ws", "--backend", "trtexec", "--fp32", "-q")
+    done = typed(*words, folder=tmp_path, trtexec=broken)
+    assert done.returncode == 5
+    assert "says that it passed, and its engine is a file of 11 bytes" in done.stderr
+    assert not list((tmp_path / "ws").rglob("*.engine"))
 
 
 def test_dry_run_reaches_no_target_whose_version_is_stated(workspace: Workspace, tmp_path: Path) -> None:
@@ -69,7 +101,9 @@ def test_dry_run_reaches_no_target_whose_version_is_stated(workspace: Workspace,
     words = ("build", graph, "-w", tmp_path / "ws", "--fp16", "--target", target, "--dry-run", "-q")
     done = typed(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("trtexec --onnx=") and "--stronglyTyped" in done.stdout
+    command = next(line for line in done.stdout.splitlines() if not line.startswith("#"))
+    assert command.startswith("trtexec --onnx=") and "--stronglyTyped" in command
+    assert "to nowhere.invalid:" in done.stdout
     target.write_text("host: nowhere.invalid\ntensorrt: '11.9'\n")
     assert typed(*words, folder=tmp_path).returncode == 3  # a version whose options are not known
 

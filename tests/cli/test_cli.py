@@ -136,12 +136,15 @@ def test_json_log_is_json_only(digits: Any) -> None:
 
 
 def test_an_error_in_the_json_log_is_json(lab: Path, csa: Any) -> None:
-    done = csa(lab, "run", "tiny.onnx", "--data", "nowhere", "--log-json")
+    (lab / "broken.npz").write_bytes(b"no archive")
+    done = csa(lab, "run", "tiny.onnx", "--data", "broken.npz", "--log-json")
     assert done.returncode == 2
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [e["event"] for e in events][-2:] == ["finished", "error"] and events[-2]["state"] == "failed"
     assert events[-1]["exit_code"] == 2 and events[-1]["time"] >= events[-2]["time"]
-    assert "nowhere: no such data set" in events[-1]["message"] and events[-1]["fix"]
+    assert "broken.npz: not a readable .npz" in events[-1]["message"] and events[-1]["fix"]
+    done = csa(lab, "run", "tiny.onnx", "--data", "nowhere", "--log-json")  # known before the first stage
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["error"]
 
 
 def test_the_last_event_of_a_gate_is_its_verdict(lab: Path, csa: Any) -> None:
@@ -178,9 +181,9 @@ def test_flags_and_yaml_mean_the_same(lab: Path, csa: Any) -> None:
 
 def test_verbs_in_a_row_go_on_with_the_same_settings(lab: Path, csa: Any) -> None:
     assert csa(lab, "export", "nets.py:tiny", "--size", "16", "--batch", 2, "--exporter", "torchscript").returncode == 0
-    done = csa(lab, "optimize", "nets.py:tiny", "-v")
+    done = csa(lab, "optimize", "nets.py:tiny")
     assert done.returncode == 0
-    assert "settings kept from deploy/nets-tiny: batch=2, exporter=torchscript, size=[16, 16]" in done.stderr
+    assert "remembered: --size 16x16 --batch 2 --exporter torchscript\n" in done.stderr
     assert "= export " in done.stderr
     record = json.loads((lab / "deploy/nets-tiny/records/export.json").read_text())
     assert record["inputs"][0]["shape"] == [2, 3, 16, 16] and record["exporter"] == "torchscript"

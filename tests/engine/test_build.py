@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from engine_graphs import conv_graph, lrn_graph, save_graph
 from onnx import TensorProto, helper
 
+from csa_deploy.engine import build as building
 from csa_deploy.engine.backend import choose_backend
 from csa_deploy.engine.build import build
 from csa_deploy.engine.device import cuda_state
@@ -399,13 +401,47 @@ def gemm_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_graph(tmp_path_factory.mktemp("gemm") / "gemm.onnx", nodes, inputs, outputs, weights)
 
 
-def test_gpu_that_cannot_be_built_for_is_left_out_with_the_reason(gemm_fp32: Path, tmp_path: Path) -> None:
+def test_gpu_that_cannot_be_built_for_is_left_out_with_the_reason(
+    gemm_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turing, which is among the GPUs to build for by default where this machine has one."""
+    real = building._run
+
+    def with_turing(backend: Any, model: Path, partial: Path, log: Path, plan: BuildPlan, *rest: Any) -> Any:
+        capabilities = tuple(item for item in ("7.5", "8.6") if item not in rest[-1])
+        return real(backend, model, partial, log, replace(plan, compute_capabilities=capabilities), *rest)
+
+    monkeypatch.setattr(building, "_run", with_turing)
     result = build(gemm_fp32, tmp_path / "gemm.engine", BuildPlan(backend="tensorrt-rtx"))
-    assert "7.5" not in result.compute_capabilities
-    assert "8.6" in result.compute_capabilities
+    assert result.compute_capabilities == ("8.6",)
     assert result.not_done[0].startswith("not built for compute capability 7.5: ")
     assert "FP32 GEMM is not supported" in result.not_done[0]
     assert result.plan.compute_capabilities == ()
+
+
+def test_turing_is_built_on_request_only_and_its_share_of_the_engine_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many depth-wise convolutions, each with a kernel of its own for Turing."""
+    weights = {f"w{i}": np.full((32 + i, 1, 3, 3), 0.1, np.float16) for i in range(24)}
+    nodes, inputs, outputs = [], {}, {}
+    for i in range(24):
+        pads = {"pads": [1] * 4, "group": 32 + i}
+        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"y{i}"], name=f"conv{i}", **pads))
+        inputs[f"x{i}"] = outputs[f"y{i}"] = (TensorProto.FLOAT16, [1, 32 + i, 16, 16])
+    graph = save_graph(tmp_path / "depthwise.onnx", nodes, inputs, outputs, weights)
+    monkeypatch.setattr(building, "_LARGE_BYTES", 0)
+    usual = build(graph, tmp_path / "usual.engine", BuildPlan(backend="tensorrt-rtx", precision="fp16"))
+    assert "7.5" not in usual.compute_capabilities and {"8.6", "8.9", "12.0"} <= set(usual.compute_capabilities)
+    assert usual.size_note.startswith(f"{usual.engine_bytes / 2**20:.1f} MiB for ")
+    assert "compute capability" not in usual.size_note
+    asked = BuildPlan(backend="tensorrt-rtx", precision="fp16", compute_capabilities=("7.5", "8.6"))
+    large = build(graph, tmp_path / "large.engine", asked)
+    assert large.engine_bytes > 1.3 * usual.engine_bytes
+    share = float(large.size_note.rpartition(":")[2].split()[0]) * 2**20
+    alone = build(graph, tmp_path / "alone.engine", replace(asked, compute_capabilities=("8.6",)))
+    assert abs(share - (large.engine_bytes - alone.engine_bytes)) < 2**17
+    assert large.size_note.endswith("are for compute capability 7.5")
 
 
 def test_gpu_that_was_asked_for_is_never_left_out(gemm_fp32: Path, tmp_path: Path) -> None:

@@ -54,4 +54,4 @@ def test_the_python_builders_have_no_command(conv_fp32: Path) -> None:
         opened_builder(make_config({"backend": "tensorrt-rtx"})) as builder,
         pytest.raises(UsageError, match="dry-run"),
     ):
-        builder.command(conv_fp32, BuildPlan())
+        builder.job(conv_fp32, BuildPlan())

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import RestrictedFlag
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
+from csa_deploy.engine.trtexec import implausible
 from csa_deploy.errors import UsageError
 
 
@@ -79,3 +82,23 @@ def test_flag_acts_in_tensorrt_up_to_10_15(version: str, acts: bool) -> None:
 @pytest.mark.parametrize(("version", "acts"), [("1.4.0.76", True), ("1.5.0", False), ("1.7.1.116", False)])
 def test_flag_acts_in_rtx_up_to_1_4(version: str, acts: bool) -> None:
     assert TensorRTRTX().restricted_acts(version) is acts
+
+
+@pytest.mark.parametrize(
+    ("size", "weights", "stripped", "said"),
+    [
+        (11, 0, False, "is a file of 11 bytes"),
+        (511, 0, True, "is a file of 511 bytes"),
+        (512, 0, False, ""),
+        (1000, 8001, False, "cannot hold 8001 weights"),
+        (1000, 8000, False, ""),  # a bit for each: no format stores less
+        (1000, 800_000, True, ""),
+    ],
+)
+def test_a_file_that_is_surely_no_engine(tmp_path: Path, size: int, weights: int, stripped: bool, said: str) -> None:
+    tensors = [onnx.numpy_helper.from_array(np.zeros(weights, "f4"), "w")] if weights else []
+    graph = onnx.helper.make_graph([], "g", [], [], tensors)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    (tmp_path / "e").write_bytes(bytes(size))
+    assert said in implausible(tmp_path / "e", tmp_path / "g.onnx", stripped=stripped)
+    assert bool(said) == bool(implausible(tmp_path / "e", tmp_path / "g.onnx", stripped=stripped))

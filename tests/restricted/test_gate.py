@@ -87,4 +87,4 @@ def test_the_error_names_every_scope_that_rejects_and_the_way_on() -> None:
     report = check(single("GlobalAveragePool"), ["drive-os-6", "dla-orin"], name="net.onnx")
     failure = rejection(GateResult(report, tuple(map(ScopeVerdict, report.scopes))), False, "net.onnx")
     assert "denied in drive-os-6, dla-orin: reduce: " in str(failure)
-    assert "check --fix" in str(failure)
+    assert "--fix" in str(failure)

@@ -1,0 +1,1 @@
+"""The repair stage: exact repairs for the scopes that count, as a part of the pipeline."""

@@ -1,0 +1,88 @@
+"""What repairs cost in FP16, and which of them does: exact in FP32 does not mean free in FP16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from csa_deploy.graph.precision_cost import precision_cost
+from csa_deploy.graph.proof import Arrays, CannotRunError
+from csa_deploy.graph.repair import repair
+from csa_deploy.precision.fp16 import to_fp16
+from csa_deploy.precision.rounding import keep_rounding
+
+NOTABLE_DB = 1.0  # what a change in the order of rounding may cost
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one repair costs: decibels that the network has more without it."""
+
+    rule: str
+    lost_db: float
+
+
+@dataclass(frozen=True)
+class HalfCost:
+    """Signal-to-noise ratio of the FP16 graph against FP32, in dB, for the output that loses most.
+
+    Attributes:
+        output: its name.
+        before_db: without repairs.
+        after_db: with all of them.
+        inputs: what was computed.
+        shares: the repairs that cost something, looked for where all of them together do.
+        not_measured: why there are no numbers; empty otherwise.
+    """
+
+    output: str = ""
+    before_db: float = 0.0
+    after_db: float = 0.0
+    inputs: str = ""
+    shares: tuple[Share, ...] = ()
+    not_measured: str = ""
+
+    @property
+    def words(self) -> str:
+        """One line."""
+        if self.not_measured:
+            return f"FP16 not compared: {self.not_measured}"
+        said = f"FP16 {self.before_db:.1f} -> {self.after_db:.1f} dB on {self.inputs}"
+        costly = ", ".join(f"{share.rule} costs {share.lost_db:.1f} dB" for share in self.shares)
+        return f"{said}: {costly}" if costly else said
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the line."""
+        return {**asdict(self), "words": self.words}
+
+
+def half_cost(
+    before: onnx.ModelProto, after: onnx.ModelProto, repairs: Sequence[str], feeds: Sequence[Arrays], inputs: str
+) -> HalfCost:
+    """Compare FP16 before and after repairs.
+
+    Args:
+        before: the network without repairs, FP32.
+        after: the network with them.
+        repairs: their names.
+        feeds: inputs by name.
+        inputs: what they are, in words.
+    """
+    try:
+        found = precision_cost(before, after, _half, feeds)
+        shares = []
+        if found.lost_db >= NOTABLE_DB:
+            for rule in dict.fromkeys(repairs):
+                others = repair(before, [name for name in repairs if name != rule]).model
+                lost = precision_cost(others, after, _half, feeds).lost_db
+                shares += [Share(rule, round(lost, 2))] if lost >= NOTABLE_DB else []
+    except CannotRunError as error:
+        return HalfCost(not_measured=str(error))
+    return HalfCost(found.worst.name, round(found.before_db, 2), round(found.after_db, 2), inputs, tuple(shares))
+
+
+def _half(model: onnx.ModelProto) -> onnx.ModelProto:
+    return keep_rounding(to_fp16(model).model)
