@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.guard import guarded_reading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,6 +20,11 @@ KEYS = ("model", "model_ema", "state_dict")
 BARE = "the file itself"
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, storage keys
 _SHOWN = 3
+_NAME = 100
+_DIMENSIONS = 8
+_MOST_RATIO = 4
+_MOST_SMALL = 1 << 28
+_WHERE = f"weights lie under {', '.join(KEYS)} or are the whole file"
 
 
 class Inert:
@@ -57,21 +63,23 @@ def load_checkpoint(module: nn.Module, path: Path, *, key: str | None = None) ->
         UsageError: unreadable, not a checkpoint, or not of this network; the message names the missing, unexpected
             and mis-shaped keys.
     """
-    import torch
-
     used, weights = _select(_read(path), path, key)
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
     own = module.state_dict()
     misshapen = {n: v for n, v in weights.items() if n in own and own[n].shape != v.shape}
-    nonfinite = [n for n, v in weights.items() if v.is_floating_point() and not torch.isfinite(v).all()]
-    fitting = {n: v for n, v in weights.items() if n not in misshapen}
+    unlike = [n for n, v in weights.items() if v.is_complex() and n in own and not own[n].is_complex()]
+    fitting = {n: v for n, v in weights.items() if n not in misshapen and n not in unlike}
     result = module.load_state_dict(fitting, strict=False)
+    taken = module.state_dict()
+    # A tensor that was not taken is not looked into: one stored element may stand for 2^40.
+    nonfinite = [n for n, v in fitting.items() if n in taken and not _is_finite(v)]
     problems = {
-        "missing": [n for n in result.missing_keys if n not in misshapen],
+        "missing": [n for n in result.missing_keys if n not in weights],
         "unexpected": result.unexpected_keys,
         "mis-shaped": [f"{n} {_shape(v)} instead of {_shape(own[n])}" for n, v in misshapen.items()],
         "not finite": nonfinite,
+        "complex": unlike,
     }
     found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
     if found:
@@ -86,25 +94,53 @@ def _read(path: Path) -> Any:
     """The content of a checkpoint file, with :class:`Inert` objects for whatever is neither plain data nor tensor."""
     if not path.is_file():
         raise UsageError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}", fix="name a checkpoint file")
+    # A pickle can ask for any time and memory: it is read in a child process with bounds first.
+    guarded_reading(lambda: _content(path) and None, path, alone=True)
+    return _content(path)
+
+
+def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
+        _require_bounded(path)
         return _read_pickled(path)
     except UsageError:
         raise
     except Exception as error:  # damaged files fail in many ways, in zip, pickle, torch and safetensors
-        if str(error).startswith("Weights only load failed"):  # what torch goes on to advise would run the file's code
-            raise UsageError(
-                f"{path}: refused: to load it means to run code that it names ({_first(sorted(_globals(path)))})",
-                fix="get the weights as .safetensors from someone you trust",
-            ) from error
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    if str(error).startswith("Weights only load failed"):  # what torch goes on to advise would run the file's code
+        try:
+            named = _first(sorted(_globals(path)))
+        except Exception:  # the file is damaged as well
+            named = ""
+        return UsageError(
+            f"{path}: refused: to load it means to run code that it names ({named or 'it does not say which'})",
+            fix="get the weights as .safetensors from someone you trust",
+        )
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    return UsageError(
+        f"{path}: cannot be read as a checkpoint: {reason}", fix="give a .safetensors file or one that torch.save wrote"
+    )
+
+
+def _require_bounded(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it is; ``torch.save`` does not compress."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = path.stat().st_size
+    if unpacked > max(_MOST_RATIO * size, _MOST_SMALL):
         raise UsageError(
-            f"{path}: cannot be read as a checkpoint: {reason}",
-            fix="give a .safetensors file or one that torch.save wrote",
-        ) from error
+            f"{path}: refused: {size / 2**20:.1f} MiB that unpack to {unpacked / 2**20:,.0f} MiB",
+            fix="give a checkpoint as torch.save wrote it, from someone you trust",
+        )
 
 
 def _read_pickled(path: Path) -> Any:
@@ -151,14 +187,44 @@ def _select(content: Any, path: Path, key: str | None) -> tuple[str, dict[str, T
     if key is None and others:
         log.warning("%s: using the weights under '%s'; also there: %s", path, used, ", ".join(others))
     weights = content if used == BARE else content[used]
-    foreign = [str(k) for k, v in weights.items() if not _is_tensor(v)]
-    if foreign or not weights:
-        raise UsageError(
-            f"{path}: no dictionary of weights under {used}: "
-            + (f"{len(foreign)} entries are no tensors ({_first(foreign)})" if foreign else "it is empty"),
-            fix=f"weights lie under {', '.join(KEYS)} or are the whole file",
-        )
+    if not weights:
+        raise UsageError(f"{path}: no dictionary of weights under {used}: it is empty", fix=_WHERE)
+    for kind, foreign in _foreign(weights).items():
+        if foreign:
+            raise UsageError(
+                f"{path}: no dictionary of weights under {used}: {len(foreign)} {kind} ({_first(foreign)})", fix=_WHERE
+            )
     return used, weights
+
+
+def _foreign(weights: dict[Any, Any]) -> dict[str, list[str]]:
+    """Entries that are no weights, by what is wrong with them."""
+    return {
+        "keys are no names": [_short(k) for k in weights if not isinstance(k, str)],
+        "entries are no tensors": [_short(k) for k, v in weights.items() if not _is_tensor(v)],
+        "tensors have no plain values": [_short(k) for k, v in weights.items() if _is_tensor(v) and not _is_plain(v)],
+    }
+
+
+def _short(key: object) -> str:
+    text = key if isinstance(key, str) else f"{type(key).__name__} {key!r}" if isinstance(key, int | bytes) else ""
+    return text[:_NAME] or f"a {type(key).__name__}"
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has one value per element, of a type that a network computes in: no meta, sparse, FP8 ..."""
+    import torch
+
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)
+    whole = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return dense and not tensor.is_nested and not tensor.is_quantized and tensor.dtype in (*types, *whole)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    import torch
+
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 
 
 def _is_tensor(value: object) -> bool:
@@ -168,8 +234,9 @@ def _is_tensor(value: object) -> bool:
 
 
 def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+    return ", ".join(" ".join(key[:_NAME].split()) for key in keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
+    dims = [*map(str, tensor.shape[:_DIMENSIONS]), *(["..."] if tensor.dim() > _DIMENSIONS else [])]
+    return "x".join(dims) or "scalar"

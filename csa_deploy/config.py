@@ -279,7 +279,7 @@ class Config(BaseModel):
     data: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
-    localize: bool = False
+    localize: bool | None = None
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}

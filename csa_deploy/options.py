@@ -37,7 +37,9 @@ OPTIONS: dict[str, Option] = {
         list[str],
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
-    "tensorrt": Option(str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default 10."),
+    "tensorrt": Option(
+        str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10."
+    ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
     "std": Option(str, "Of an ONNX file: per channel, what is divided by after --mean, such as 0.229,0.224,0.225."),
@@ -49,7 +51,11 @@ OPTIONS: dict[str, Option] = {
     "exporter": Option(str, "auto, dynamo or torchscript; auto falls back to torchscript and says so."),
     "export_tolerance": Option(float, "Largest export error, relative to the output's range; default 1e-4."),
     "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
-    "scope": Option(list[str], "Safety scope to check, such as drive-os-6 (repeatable)."),
+    "scope": Option(
+        list[str],
+        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-7, dla-orin, dla-orin-8.6.12, dla-xavier, "
+        "trt-11; see csa-deploy rules.",
+    ),
     "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
     "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
     "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
@@ -59,7 +65,8 @@ OPTIONS: dict[str, Option] = {
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable)."),
     "calib": Option(
         str,
-        "Images to calibrate INT8 on: a folder, an .npz, a named set, or random; default: the network's training set.",
+        "Images to calibrate INT8 on: a folder, an .npz, a named set (digits, animals, photos, imagenet-samples), or "
+        "random; default: the network's training set.",
     ),
     "calib_method": Option(str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published."),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
@@ -78,9 +85,16 @@ OPTIONS: dict[str, Option] = {
     "compute_capability": Option(
         list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows."
     ),
-    "data": Option(str, "Images to compare on: a folder by class, an .npz, or a named set (digits, photos)."),
+    "data": Option(
+        str,
+        "Images to compare on: a folder by class, an .npz, or a named set (digits, animals, photos, imagenet-samples).",
+    ),
     "samples": Option(int, "Use at most this many samples; default: all."),
-    "localize": Option(bool, "Explain the error of every graph, module by module; failures are always explained."),
+    "localize": Option(
+        bool,
+        "Explain the error of every graph, module by module, however long it takes; --no-localize explains none; "
+        "default: graphs that fail, for about a minute.",
+    ),
     "candidate": Option(list[str], "ONNX graph to compare beside the workspace's own (repeatable)."),
     "seed": Option(int, "Seed of every random choice; default 0."),
     "budget": Option(
@@ -88,7 +102,7 @@ OPTIONS: dict[str, Option] = {
         "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
         "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
     ),
-    "iterations": Option(int, "Timed inferences per graph; default 100, which is what a 99th percentile needs."),
+    "iterations": Option(int, "Timed inferences per graph; default 100. To pass, a limit on p95 needs 104, on p99 528."),
     "seconds": Option(float, "Time each graph for so many seconds instead of --iterations."),
     "warmup": Option(int, "Inferences before timing starts; default 5."),
     "limit": Option(

@@ -64,7 +64,7 @@ class Source:
         """
         preprocessing = self.entry.preprocessing.to_json() if self.entry else None
         digest = hashlib.sha256(json.dumps([self.kind, self.factory, self.input_size, preprocessing]).encode())
-        for label, path in self._files():
+        for label, path in self.files():
             digest.update(f"{label}\0{_sha256(path)}\0".encode())
         return digest.hexdigest()
 
@@ -119,7 +119,14 @@ class Source:
             raise UsageError(f"{self.spec}: importing it fails: {type(error).__name__}: {reason}") from error
         raise UsageError(f"{self.spec}: an ONNX file has no PyTorch module", fix="name the network that it came from")
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
+    def untrained(self, checkpoint: str | None) -> str:
+        """Why the weights are not known to be trained, in words; empty where they are, or where a file holds them."""
+        if checkpoint or self.kind == "onnx" or (self.entry and self.entry.pretrained):
+            return ""
+        told = self.entry.weights if self.entry else "unless the factory loads its own"
+        return f"no checkpoint: random weights ({told})"
+
+    def files(self) -> Iterator[tuple[str, Path]]:
         """The files that determine the network, each with a label that holds on every machine."""
         if self.checkpoint is not None:
             yield "checkpoint", self.checkpoint

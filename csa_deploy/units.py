@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,16 @@ def metric(value: Any, name: str, more: int = 0) -> str:
     if name == "snr_db":
         return "identical" if value == float("inf") else f"{value:.{1 + more}f} dB"
     return f"{value:.{6 + more}f}" if name == "cosine" else f"{value:.{4 + more}g}"
+
+
+def bound(value: Any, name: str) -> str:
+    """A metric's bound, with as many digits as it has."""
+    scale = 100 if name in SHARES else 1
+    shown = (metric(value, name, more) for more in range(12))
+    exact = (text for text in shown if math.isclose(float(text.split()[0]), scale * float(value), rel_tol=1e-13))
+    return (
+        next(exact, f"{float(value)!r}") if value is not None and math.isfinite(float(value)) else metric(value, name)
+    )
 
 
 def beside(value: Any, other: Any, name: str) -> str:

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from csa_deploy import doctor
+from csa_deploy.data.named import NAMED
 from csa_deploy.doctor import Probe, diagnose
+from csa_deploy.installing import command_for, install_command
+from csa_deploy.options import OPTIONS
+from csa_deploy.restricted.explain import list_packs
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_versions_come_from_the_loaded_modules(probes: dict[str, Probe]) -> None
 
 def test_rtx_says_what_its_restricted_flag_is_worth(probes: dict[str, Probe]) -> None:
     if probes["TensorRT-RTX"].state == "missing":
-        assert probes["TensorRT-RTX"].fix == "pip install 'csa-deploy[rtx]'"
+        assert probes["TensorRT-RTX"].fix == install_command("rtx")
     else:
         assert "safety-scope flag" in probes["TensorRT-RTX"].detail
 
@@ -95,7 +99,37 @@ def test_an_import_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     package(tmp_path, "tensorrt", "import time; time.sleep(600)")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(doctor, "_LOAD_SECONDS", 0.2)
-    assert "more than 0.2 s" in by_name()["TensorRT"].detail
+    found = by_name()["TensorRT"]
+    assert "more than 0.2 s" in found.detail
+    # Slow is not broken: on a loaded machine nothing is to be installed.
+    assert "does not load" not in found.detail and "pip install" not in found.fix and "idle" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'csa-deploy[cuda]'"),
+        ({"url": "file:///home/me/csa%20deploy", "dir_info": {}}, "pip install '/home/me/csa deploy[cuda]'"),
+        ({"url": "file:///src/csa", "dir_info": {"editable": True}}, "pip install -e '/src/csa[cuda]'"),
+        ({"url": "file:///w/csa_deploy-1.whl", "archive_info": {}}, "pip install '/w/csa_deploy-1.whl[cuda]'"),
+        (
+            {"url": "https://host/csa.git", "vcs_info": {"vcs": "git", "commit_id": "0"}},
+            "pip install 'csa-deploy[cuda] @ git+https://host/csa.git'",
+        ),
+    ],
+)
+def test_a_cure_is_for_this_installation(origin: dict[str, object] | None, command: str) -> None:
+    """The package is on no public index: from a clone or a wheel only its path can be installed."""
+    assert command_for(json.dumps(origin) if origin else None, "cuda") == command
+    assert install_command("rtx").startswith("pip install ")
+
+
+def test_every_data_set_and_scope_is_listed(probes: dict[str, Probe]) -> None:
+    sets = {name.partition(":")[0] for name in NAMED}
+    assert {name.removeprefix("data: ") for name in probes if name.startswith("data: ")} == sets
+    for option in ("data", "calib"):
+        assert all(name in OPTIONS[option].help for name in sets), option
+    assert all(pack.scope in OPTIONS["scope"].help for pack in list_packs())
 
 
 @pytest.mark.parametrize(("banner", "version"), [("v8611", "8.6.11"), ("v100300", "10.3.0"), ("v110401", "11.4.1")])

@@ -15,9 +15,11 @@ import numpy as np
 
 from csa_deploy import __version__
 from csa_deploy.bundle.archive import write_archive
+from csa_deploy.bundle.needs import Need
 from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
+from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
@@ -32,11 +34,12 @@ _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run thos
 
 @dataclass(frozen=True)
 class Made:
-    """A bundle that was written: its path, SHA-256, and number of files."""
+    """A bundle that was written: its path, SHA-256, number of files, and what the gates had said."""
 
     path: Path
     sha256: str
     files: int
+    verdict: Verdict
 
 
 def make_bundle(
@@ -46,6 +49,8 @@ def make_bundle(
     feeds: Sequence[Mapping[str, np.ndarray]],
     *,
     key: Path | None = None,
+    needs: Sequence[Need] = (),
+    despite_failure: bool = False,
 ) -> Made:
     """Write a bundle.
 
@@ -55,11 +60,17 @@ def make_bundle(
         out: path of the bundle.
         feeds: sample inputs in FP32.
         key: SSH key to sign with; None leaves it unsigned.
+        needs: what building it again takes and the bundle does not hold.
+        despite_failure: bundle what a gate refused, too; the bundle says so.
 
     Raises:
+        CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
         UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
     """
     record = _graph_record(workspace, precision)
+    verdict = verdict_of(workspace)
+    if not despite_failure:
+        refuse_failed(verdict, str(workspace.root))
     engine = _engine(workspace, precision)
     graph = workspace.root / record["graph"] if engine is None else _built_graph(workspace, engine)
     files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
@@ -76,13 +87,16 @@ def make_bundle(
     network = str(workspace.manifest["config"].get("network", workspace.root.name))
     builder = f"{engine['backend']} {engine['version']}" if engine else None
     files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
-    files[INDEX] = dump_json(_index(workspace, network, precision, engine, graph, samples, hashes)).encode()
+    index = _index(workspace, network, precision, engine, graph, samples, hashes)
+    index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
+    index["not_included"] += [need.to_json() for need in needs]
+    files[INDEX] = dump_json(index).encode()
     sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     files[SUMS] = sums
     if key is not None:
         files[SIGNATURE] = sign(sums, key)
     write_archive(out, files)
-    return Made(out, sha256_of(out), len(files))
+    return Made(out, sha256_of(out), len(files), verdict)
 
 
 def _graph_record(workspace: Workspace, precision: str) -> dict[str, Any]:
@@ -186,9 +200,9 @@ def _index(
     rebuild = None
     if engine is not None:
         rebuild = read_passport(workspace.root / engine["passport"])["rebuild"]
-    missing = [] if engine else ["engine: not built in this workspace; build the graph on its target"]
-    missing += [] if workspace.stage("report") else ["report: not made in this workspace"]
-    missing += [] if workspace.stage("verify") else ["accuracy: not verified in this workspace"]
+    missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
+    missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
+    missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
     return {
         "schema_version": SCHEMA_VERSION,
         "csa_deploy": __version__,
@@ -216,6 +230,10 @@ def _licence() -> bytes:
 
 def _sha256(content: bytes | Path) -> str:
     return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+
+
+def _missing(what: str, reason: str) -> dict[str, str | None]:
+    return Need(what, "", None, reason).to_json()
 
 
 def read_index(content: bytes) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class BundleReport:
     def to_json(self) -> dict[str, Any]:
         """JSON form with the verdict."""
         kept = {key: self.index.get(key) for key in ("network", "precision", "kind", "builder", "not_included")}
+        kept["gates"] = self.index.get("verdict")
         return {
             "bundle": self.path.name,
             "verdict": self.verdict,

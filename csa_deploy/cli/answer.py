@@ -18,6 +18,7 @@ TEXT, JSON = "text", "json"
 FORMS: dict[str, tuple[str, ...]] = {
     "check": (TEXT, JSON, "sarif", "junit", "html"),
     "compare": (TEXT, JSON, "markdown"),
+    "judge": (TEXT, JSON, "junit", "markdown"),
     "report": (TEXT, JSON, "html", "markdown"),
 }
 """Forms of the result, of the verbs that know more than text and JSON."""

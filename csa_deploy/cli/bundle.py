@@ -24,23 +24,36 @@ def bundle(
         Path | None, typer.Option("--output", "-o", help="The bundle; default NETWORK.PRECISION.tar.")
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Sample inputs to put in.")] = 2,
+    despite_failure: Annotated[
+        bool, typer.Option("--despite-failure", help="Bundle what a gate refused, too; the bundle says so.")
+    ] = False,
     sign: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="SSH key to sign with.")] = None,
 ) -> None:
     """Make one file to hand over, which proves itself.
 
     Engine and graph, passport, calibration, sample inputs with expected outputs, records, report, SBOM and verify.sh,
-    which needs a shell, sha256sum and trtexec.
+    which needs a shell, sha256sum and trtexec. States the verdict of the gates, here and in the bundle; where one
+    failed, nothing is made without --despite-failure (exit 4, 6 or 7, as the gate has it).
     """
     from csa_deploy.bundle.make import make_bundle
+    from csa_deploy.bundle.needs import needs_of
+    from csa_deploy.bundle.verdict import refuse_failed, verdict_of
     from csa_deploy.cli.session import existing_workspace, opened, resolve
 
     existing_workspace(network, settings)
     config, root = resolve(network, settings, inherit=True)
     with opened(config, root) as context:
         out = output or Path(f"{context.name}.{precision}.tar")
-        made = make_bundle(context.workspace, precision, out, _feeds(context, samples), key=sign)
+        if not despite_failure:
+            refuse_failed(verdict_of(context.workspace), str(root))
+        feeds, needs = _feeds(context, samples), needs_of(context)
+        made = make_bundle(
+            context.workspace, precision, out, feeds, key=sign, needs=needs, despite_failure=despite_failure
+        )
     console.answer.add({"path": str(made.path), "files": made.files, "sha256": made.sha256})
+    console.answer.add({"verdict": made.verdict.to_json(), "not_included": [need.to_json() for need in needs]})
     console.show(f"{made.path}: {made.files} files, SHA-256 {made.sha256}")
+    console.out.print(made.verdict.text, markup=False, soft_wrap=True)
 
 
 def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
@@ -83,6 +96,7 @@ def verify_bundle(
     lines = [
         f"{file}: {report.verdict}; {what}, {report.files} files",
         f"signature: {report.signature.state}{who}",
+        f"verdict of its gates: {_gates(report.index)}",
         *report.problems,
     ]
     console.plain(*lines)
@@ -91,6 +105,14 @@ def verify_bundle(
         raise UsageError(f"{file}: {report.verdict}: {reason}", fix="ask for the bundle again, from its maker")
     if unpack is not None:
         unpack_bundle(file, unpack, allowed_signers)
+
+
+def _gates(index: dict[str, Any]) -> str:
+    """What the gates had said when the bundle was made."""
+    said = index.get("verdict")
+    if said is None:
+        return "not stated; an older csa-deploy made the bundle"
+    return ": ".join(filter(None, (said["state"].upper(), "; ".join(said["reasons"]))))
 
 
 def register(app: typer.Typer) -> None:

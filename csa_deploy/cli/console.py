@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from csa_deploy.stages import Stage
+    from csa_deploy.workspace import Workspace
 
 MARK = {"done": "[green]✓[/green]", "kept": "[dim]=[/dim]", "failed": "[red]✗[/red]"}
 
@@ -73,6 +74,15 @@ class Console:
             line = {"time": round(time.time(), 3), "event": event, **fields}
             sys.stderr.write(json.dumps(line, default=str) + "\n")
             sys.stderr.flush()
+
+    def verdict(self, workspace: Workspace) -> None:
+        """The last event of a verb that ran stages: what came out of the whole workspace, gate by gate."""
+        if self.log_json and workspace.manifest["stages"]:
+            from csa_deploy.report.data import collect
+
+            found = collect(workspace)["verdict"]
+            gates = [{"name": c["name"], "state": c["state"], "text": c["text"]} for c in found["checks"]]
+            self.event("verdict", state=found["state"], gates=gates, reasons=found["reasons"])
 
     @contextmanager
     def watching(self) -> Iterator[Watcher]:

@@ -23,9 +23,10 @@ def diff(
     """
     from rich.table import Table
 
+    from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.difference import compare
 
-    found = compare(first, second)
+    found = guarded_reading(lambda: compare(first, second), first, second)
     console.answer.add(found.to_json())
     if found.modules:
         table = Table(title=f"{first.name} -> {second.name}", title_justify="left")

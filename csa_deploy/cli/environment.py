@@ -21,6 +21,7 @@ def models(console: Console) -> None:
     from rich.table import Table
 
     from csa_deploy.complexity import count
+    from csa_deploy.data.named import NAMED
     from csa_deploy.registry import discover
     from csa_deploy.source import load_source
     from csa_deploy.units import giga
@@ -42,7 +43,8 @@ def models(console: Console) -> None:
                 "data": entry.dataset,
             }
         )
-    console.answer.add({"networks": found, "broken": registry.broken})
+    sets = sorted(NAMED)
+    console.answer.add({"networks": found, "broken": registry.broken, "data_sets": sets})
     table = Table(title="networks")
     for heading in ("name", "parameters", "MACs", "input", "weights", "data", "what it is"):
         table.add_column(heading, justify="right" if heading in ("parameters", "MACs") else "left", overflow="fold")
@@ -51,7 +53,7 @@ def models(console: Console) -> None:
         table.add_row(
             row["name"], f"{row['parameters']:,}", giga(row["macs"]), shape, row["weights"], row["data"], row["summary"]
         )
-    console.show(table)
+    console.show(table, f"data sets with a name: {', '.join(sets)}")
     for name, reason in registry.broken.items():
         console.show(f"[red]unusable[/red] {escape(name)}: {escape(reason)}")
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+
+REMEMBERED = ("checkpoint", "checkpoint_key", "size", "batch")
+"""Of the workspace's settings those that decide what the network is."""
 
 
 @flags("evaluate")
@@ -23,18 +30,21 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 accuracy.
 
-    Of a PyTorch network, an ONNX graph or an engine, with the same preprocessing and the same count for each.
+    Of a PyTorch network, an ONNX graph or an engine, with the same preprocessing and the same count for each. Without
+    --checkpoint it takes the weights that the network's workspace remembers; exit 6 where there are none and the
+    accuracy is that of guessing.
     """
-    from csa_deploy.config import DEFAULT_NETWORK, make_config
+    from csa_deploy.config import DEFAULT_NETWORK
     from csa_deploy.data.dataset import open_dataset
-    from csa_deploy.errors import UsageError
+    from csa_deploy.errors import AccuracyGateError, UsageError
     from csa_deploy.runners.base import sampling
     from csa_deploy.stages import Stage
+    from csa_deploy.units import percent
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
 
-    config = make_config({**settings, "network": network or DEFAULT_NETWORK})
+    config, untrained = _configured(network or DEFAULT_NETWORK, settings)
     runner, preprocessing, own_data = open_subject(config)
     spec = config.data or own_data
     if spec is None:
@@ -51,11 +61,41 @@ def evaluate(
         "network": config.network,
         "data": {"name": data.name, "sha256": data.fingerprint()},
         "runner": described,
-        "notes": one_class(data.labels),
+        "checkpoint": config.checkpoint,
+        "trained": None if untrained is None else not untrained,
+        "notes": [*one_class(data.labels), *([untrained] if untrained else [])],
         **found.to_json(),
     }
     console.answer.add(result)
     _show(result, console)
+    if untrained and found.interval(1)[0] <= 1 / found.classes:
+        raise AccuracyGateError(
+            f"{config.network}: {untrained}; {percent(found.share(1))} right is not shown to be better than "
+            f"guessing ({percent(1 / found.classes)})",
+            fix="name the trained weights with --checkpoint",
+        )
+
+
+def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:
+    """The configuration, with the weights and the shape that the network's workspace remembers, as for the stages.
+
+    Returns:
+        The configuration, and why its weights are not known to be trained: empty where they are, None where nobody
+        can tell, because a graph or an engine holds them.
+    """
+    from csa_deploy.cli.session import default_root, stored_settings
+    from csa_deploy.config import make_config
+    from csa_deploy.source import load_source
+    from csa_deploy.verify.subject import ENGINES
+
+    given = {**settings, "network": network}
+    if Path(network).suffix in (".onnx", *ENGINES):
+        return make_config(given), None
+    stored = stored_settings(Path(settings.get("workspace") or default_root(network)), network)
+    if "checkpoint" in settings:  # another file's entry may have another name
+        stored.pop("checkpoint_key", None)
+    config = make_config({key: stored[key] for key in REMEMBERED if key in stored}, given)
+    return config, load_source(network).untrained(config.checkpoint)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
@@ -73,6 +113,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if result["checkpoint"]:
+        console.out.print(f"weights: {result['checkpoint']}", markup=False, soft_wrap=True)
     for note in result["notes"]:
         console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
     if result["not_finite"]:

@@ -22,9 +22,10 @@ def inspect(
     """
     from rich.table import Table
 
+    from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.describe import describe
 
-    found = describe(file)
+    found = guarded_reading(lambda: describe(file), file)
     console.answer.add(found)
     table = Table(show_header=False, title=f"{found['kind']} {found['file']}", title_justify="left")
     for key, value in _rows(found):

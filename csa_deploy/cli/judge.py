@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ def judge(
             show_default=False,
         ),
     ] = None,
+    form: str = "text",
 ) -> None:
     """Judge stored results again, without running.
 
@@ -33,6 +35,7 @@ def judge(
     """
     from csa_deploy.config import DEFAULT_BUDGET
     from csa_deploy.verify.judging import judge_results
+    from csa_deploy.verify.reporters import as_junit, as_markdown
     from csa_deploy.verify.results import read_results
 
     path = _file(run, settings)
@@ -42,9 +45,15 @@ def judge(
         lambda precision: {**DEFAULT_BUDGET[precision], **budget.get(precision, {})},
         lambda precision: budget.get(precision, {}),
     )
-    console.answer.add(judgement.to_json())
-    _show(judgement, path, console)
-    failure = judgement.failure(strict=bool(settings.get("strict")))
+    data, strict = judgement.to_json(), bool(settings.get("strict"))
+    console.answer.add(data)
+    if form == "junit":
+        sys.stdout.write(as_junit(data, strict=strict))
+    elif form == "markdown":
+        sys.stdout.write(as_markdown(data, str(path)))
+    else:
+        _show(data, path, console)
+    failure = judgement.failure(strict=strict)
     if failure is not None:
         raise failure
 
@@ -72,23 +81,24 @@ def _budget(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]
     return {p: {**stored.get(p, {}), **given.get(p, {})} for p in (*stored, *given)}
 
 
-def _show(judgement: Any, path: Path, console: Console) -> None:
+def _show(data: dict[str, Any], path: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{path}: {judgement.verdict}"), title_justify="left")
+    from csa_deploy import units
+    from csa_deploy.verify.reporters import bound_of, measured_of
+
+    table = Table(title=escape(f"{path}: {data['verdict']}"), title_justify="left")
     for heading in ("candidate", "output", "metric", "measured", "95 % sure of", "budget", "verdict"):
         table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
-    for candidate in judgement.candidates:
+    for candidate in data["candidates"]:
         for c in candidate["checks"]:
-            measured = "-" if c["value"] is None else f"{c['value']:.6g}"
-            sure = "-" if c["sure"] is None else f"{c['sure']:.6g}"
-            bound = f"{'≥' if c['side'] == 'min' else '≤'} {c['bound']:g}"
-            style = STYLE[c["state"]]
-            row = map(escape, (candidate["label"], c["output"], c["metric"], measured, sure, bound))
+            style, sure = STYLE[c["state"]], units.metric(c["sure"], c["metric"])
+            cells = (candidate["label"], c["output"], c["metric"], measured_of(c), sure, bound_of(c))
+            row = map(escape, cells)
             table.add_row(*row, f"[{style}]{c['state']}[/{style}]")
     console.show(table)
-    for note in judgement.notes:
+    for note in data["notes"]:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
 
 

@@ -41,6 +41,8 @@ ORDER = (
     "doctor",
 )
 
+_LONGEST = 2000
+
 app = typer.Typer(
     name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -126,7 +128,7 @@ def calm_threads() -> None:
 
 def interrupted() -> int:
     """Say so, and return the exit code."""
-    _line(INTERRUPTED)
+    _line(INTERRUPTED, code=EXIT_INTERRUPTED)
     return EXIT_INTERRUPTED
 
 
@@ -143,17 +145,21 @@ def report_error(error: Exception) -> int:
         import logging
 
         logging.getLogger("csa_deploy").debug("traceback", exc_info=error)
-        _line(failure.message, failure.fix)
+        _line(failure.message, failure.fix, code=failure.exit_code)
     else:
-        _line(f"error: {failure.message}", failure.fix)
+        _line(f"error: {failure.message}", failure.fix, code=failure.exit_code)
     return failure.exit_code
 
 
-def _line(message: str, fix: str | None = None) -> None:
+def _line(message: str, fix: str | None = None, *, code: int) -> None:
     text = " ".join(message.split())
+    if len(text) > _LONGEST:  # names come from files
+        text = f"{text[:_LONGEST]}..."
     if "--log-json" in sys.argv:
         import json
+        import time
 
-        sys.stderr.write(json.dumps({"event": "error", "message": text, "fix": fix}) + "\n")
+        event = {"time": round(time.time(), 3), "event": "error", "message": text, "fix": fix, "exit_code": code}
+        sys.stderr.write(json.dumps(event) + "\n")
         return
     sys.stderr.write(f"csa-deploy: {text}" + (f" | fix: {fix}" if fix else "") + "\n")

@@ -101,6 +101,8 @@ def run_verb(
 
     config, root = resolve(network, settings, inherit=inherit)
     with opened(config, root) as context:
+        if {"precision", "verify"} & {*names} and (said := context.source.untrained(config.checkpoint)):
+            logger.warning("%s: %s; what graphs agree on says little about a trained network", config.network, said)
         with console.watching() as watcher:
             journal = Journal(watcher, root, [stage.name for stage in with_needs(names)])
             try:
@@ -108,6 +110,7 @@ def run_verb(
             finally:
                 _answer(context.workspace, names, console)
         show(context.workspace, names, console.out)
+        console.verdict(context.workspace)
     if failure is not None:
         raise failure
 

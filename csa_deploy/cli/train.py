@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +16,7 @@ from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
+    from csa_deploy.train.options import TrainOptions
     from csa_deploy.train.plan import Plan
     from csa_deploy.train.result import Accuracy, EpochSummary, TrainResult
 
@@ -111,6 +115,10 @@ def train(
     drop_path: Annotated[float | None, _option("Instead of the recipe's.")] = None,
     layer_scale: Annotated[float | None, _option("Initial layer scale instead of the recipe's.")] = None,
     ema_decay: Annotated[float | None, _option("Instead of the recipe's.")] = None,
+    ema_warmup: Annotated[
+        bool | None,
+        _option("Let the average's decay grow; default: where the training is short.", "--ema-warmup/--no-ema-warmup"),
+    ] = None,
     ema: Annotated[
         bool | None, _option("Keep an average of the weights; default: as the recipe says.", "--ema/--no-ema")
     ] = None,
@@ -145,10 +153,9 @@ def train(
         from csa_deploy.train.run import train as run_training
     except ModuleNotFoundError as error:
         from csa_deploy.errors import EnvironmentLacksError
+        from csa_deploy.installing import install_command
 
-        raise EnvironmentLacksError(
-            f"training needs the package {error.name}", fix="pip install 'csa-deploy[train]'"
-        ) from error
+        raise EnvironmentLacksError(f"training needs the package {error.name}", fix=install_command("train")) from error
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
@@ -177,6 +184,7 @@ def train(
         "drop_path": drop_path,
         "layer_scale": layer_scale,
         "ema_decay": 0.0 if ema is False else ema_decay,
+        "ema_warmup": ema_warmup,
     }
     options = TrainOptions(
         data=data or entry.dataset,
@@ -199,6 +207,8 @@ def train(
         evaluate_only=evaluate_only,
         tensorboard=tensorboard,
     )
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        console.answer.elsewhere()  # the first process of a machine speaks for all
     if dry_run:
         _show_plan(plan(options, entry.preprocessing, images), console)
         return
@@ -215,9 +225,15 @@ def train(
         _show_evaluation(result, console)
     elif result is not None:
         _show(result, console)
+        next_step = _deployment(network, options, result)
         if qat and result.finished:
-            graphs = write_graphs(ptq, result.weights["model"], options.output, entry.name.removesuffix("-qat"))
+            graphs = write_graphs(ptq, result.weights[result.best], options.output, entry.name.removesuffix("-qat"))
+            console.answer.add({"graphs": {name: str(path) for name, path in graphs.items()}})
             console.show(f"  graphs: {', '.join(str(path) for path in graphs.values())}")
+            next_step = ["csa-deploy", "verify", network, str(graphs["int8"])]
+        if result.finished:
+            console.answer.add({"next": next_step})
+            console.out.print(f"  next: {shlex.join(next_step)}", markup=False, soft_wrap=True)
 
 
 def _check_options(accelerator: str, images: int | None, dry_run: bool) -> None:
@@ -227,7 +243,15 @@ def _check_options(accelerator: str, images: int | None, dry_run: bool) -> None:
         raise typer.BadParameter(f"--accelerator {accelerator}: no such accelerator; use auto, cpu or cuda")
 
 
+def _deployment(network: str, options: TrainOptions, result: TrainResult) -> list[str]:
+    """The command that deploys what was trained, and judges it on the held-out images."""
+    weights = ["--checkpoint", str(result.weights[result.best])]
+    command = ["csa-deploy", "run", network, *weights, "--data", options.data]
+    return command + (["--size", "x".join(map(str, options.size))] if options.size else [])
+
+
 def _show_plan(plan: Plan, console: Console) -> None:
+    console.answer.add(asdict(plan))
     console.show(plan.text)
     if plan.warning:
         console.notice(plan.warning)
@@ -245,12 +269,13 @@ def _line(summary: EpochSummary) -> str:
 
 
 def _accuracy(name: str, accuracy: Accuracy) -> str:
-    shares = (100 * accuracy.share(key) for key in ("top1", "top5"))
-    return "{}: top-1 {:.2f} %, top-5 {:.2f} %".format(name, *shares) + f" of {accuracy.samples}"
+    shares = [f"{key.replace('top', 'top-')} {100 * share:.2f} %" for key, share in accuracy.shares.items()]
+    return f"{name}: {', '.join(shares)} of {accuracy.samples}"
 
 
 def _show_evaluation(result: TrainResult, console: Console) -> None:
     console.event("evaluated", **result.evaluation())
+    console.answer.add(result.evaluation())
     console.show(f"{result.network} on {result.data}: evaluated as it is after {result.updates} updates")
     for line in (*(_accuracy(name, accuracy) for name, accuracy in result.accuracy.items()), *result.not_done):
         console.show(f"  {line}")
@@ -258,6 +283,8 @@ def _show_evaluation(result: TrainResult, console: Console) -> None:
 
 def _show(result: TrainResult, console: Console) -> None:
     console.event("trained", **result.to_json(), measured=result.measured)
+    paths = {name: str(path) for name, path in result.weights.items()}
+    console.answer.add({**result.to_json(), "weights": paths, "measured": result.measured})
     state = "finished" if result.finished else "stopped; the same command goes on from here"
     console.show(f"{result.network} on {result.data}: {result.updates} of {result.total} updates, {state}")
     for name, accuracy in result.accuracy.items():
@@ -269,8 +296,26 @@ def _show(result: TrainResult, console: Console) -> None:
     for note in result.not_done:
         console.show(f"  {note}")
     console.show(f"  weights: {', '.join(str(path) for path in result.weights.values())}")
+    console.out.print(f"  to deploy: {result.weights[result.best].name}, {_why(result)}", markup=False, soft_wrap=True)
     if result.measured["seconds"]:
         console.show(f"  {result.measured['images_per_second']:.0f} images/s, {result.measured['seconds']:.0f} s")
+
+
+def _why(result: TrainResult) -> str:
+    """Why these weights are the ones to deploy."""
+    if result.average is None:
+        return "the weights as they are; the recipe keeps no average"
+    said = "the average of the weights" if result.best == "model_ema" else "the weights as they are"
+    from csa_deploy.train.average import LEFT
+
+    if not result.accuracy:
+        return f"{said}; not evaluated"
+    counts = [result.accuracy[name].top1 for name in ("model_ema", "model")]
+    said += f": {max(counts)} of the held-out images right, the other {min(counts)}"
+    said += "; chosen on these images, so other images tell its accuracy" if counts[0] != counts[1] else ""
+    if result.average.first_share > LEFT:
+        said += f" (the average still holds {100 * result.average.first_share:.0f} % of the first update: too short)"
+    return said
 
 
 def register(app: typer.Typer) -> None:

@@ -205,7 +205,7 @@ def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model:
     if refusals:
         return OperationRejectedError(
             f"{model.name}: {backend.title} refused it in restricted mode: {'; '.join(refusals)}",
-            fix="run `csa-deploy check --explain` for what to write instead",
+            fix="run `csa-deploy check` on it: its findings say what to write instead",
         )
     cause = build_log.first_error(text)
     if "MODEL_DESERIALIZE_FAILED" in cause:

@@ -9,6 +9,7 @@ from csa_deploy.engine.backend import common_options, installed, version_pair
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.installing import install_command
 
 _FIRST_STRONGLY_TYPED = (10, 0)
 _FIRST_IGNORING = (10, 16)  # from 10.16 on SAFETY_SCOPE is accepted and ignored
@@ -20,7 +21,7 @@ class TensorRT:
     name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
     module = "tensorrt"
     title = "TensorRT"
-    install = "pip install 'csa-deploy[tensorrt]'"
+    install = install_command("tensorrt")
     restricted_evidence = "restricted-build"
 
     def missing(self) -> str:

@@ -9,6 +9,7 @@ from csa_deploy.engine.backend import common_options, installed, version_pair
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.installing import install_command
 
 if TYPE_CHECKING:
     import tensorrt  # its configuration is TensorRT's
@@ -23,7 +24,7 @@ class TensorRTRTX:
     name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
     module = "tensorrt_rtx"
     title = "TensorRT-RTX"
-    install = "pip install 'csa-deploy[rtx]'"
+    install = install_command("rtx")
     restricted_evidence = "validator"
 
     def missing(self) -> str:

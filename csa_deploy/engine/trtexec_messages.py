@@ -184,7 +184,7 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
     if refusals:
         return OperationRejectedError(
             f"{what}: refused in restricted mode: {'; '.join(refusals)}",
-            fix="run `csa-deploy check --explain` for what to write instead",
+            fix="run `csa-deploy check` on it: its findings say what to write instead",
         )
     if status in (137, 9, -9):
         return BuildFailedError(f"{what}: trtexec was killed, perhaps for lack of memory", fix=f"see {see}")

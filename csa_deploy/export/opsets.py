@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -32,6 +33,24 @@ class Wish:
     reason: str
 
 
+def meant_for(config: Config) -> str:
+    """The TensorRT that the graph is meant for, as ``--tensorrt`` names it: the target's, where its file states one."""
+    if not config.target:
+        return config.tensorrt
+    from csa_deploy.target.config import load_target
+
+    stated = load_target(Path(config.target)).tensorrt
+    if stated is None:
+        return config.tensorrt
+    major = int(stated.split(".")[0])
+    return "8.6" if major < 10 else "10" if major == 10 else "11"
+
+
+def exported_opset(config: Config) -> int:
+    """The opset to export in: the one asked for, else what the parser of that TensorRT takes whole."""
+    return config.opset or OPSET_FOR_TENSORRT[meant_for(config)]
+
+
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of ONNX's own operators that a model uses."""
     return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -41,11 +60,12 @@ def wish_for(opset: int, config: Config) -> Wish | None:
     """The opset that a file needs here; None where its own will do."""
     if config.opset is not None:
         return Wish(config.opset, f"--opset {config.opset}") if config.opset != opset else None
-    newest = NEWEST.get(config.tensorrt, opset)
+    tensorrt = meant_for(config)
+    newest = NEWEST.get(tensorrt, opset)
     if opset > newest:
-        return Wish(newest, f"TensorRT {config.tensorrt} takes opset {newest} at most")
+        return Wish(newest, f"TensorRT {tensorrt} takes opset {newest} at most")
     if calibrates(config) and opset < PER_CHANNEL:
-        return Wish(OPSET_FOR_TENSORRT[config.tensorrt], f"calibration for INT8 needs opset {PER_CHANNEL} or later")
+        return Wish(OPSET_FOR_TENSORRT[tensorrt], f"calibration for INT8 needs opset {PER_CHANNEL} or later")
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ import numpy as np
 import onnx
 
 from csa_deploy import __version__
-from csa_deploy.errors import AccuracyGateError, EnvironmentLacksError, UsageError
+from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import calibrates, convert, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
 from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.network import Preprocessing
@@ -42,6 +44,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
         "data": context.data_spec,
+        "tensorrt": meant_for(context.config),
         # An ONNX file of an old opset is converted for INT8.
         "calibrates": calibrates(context.config) if context.source.kind == "onnx" else None,
     }
@@ -81,9 +84,12 @@ def run(context: Context) -> StageOutput:
     real, reason = _real_feeds(
         context, network.preprocessing, network.sampling
     )  # before the export: bad data cost no waiting
-    opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
     exported = export_module(
-        network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter
+        network.module,
+        network.inputs,
+        network.output_names,
+        opset=exported_opset(config),
+        exporter=config.exporter,
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
@@ -134,6 +140,7 @@ def _take_in(context: Context) -> StageOutput:
     """An existing ONNX file: made static, converted where it must be, described; no PyTorch to compare with."""
     config, path = context.config, context.source.path
     assert path is not None
+    guarded_reading(lambda: _try(path), path)
     model = load_model(path)
     notes = make_static(model, wanted_by(config))
     if wish := wish_for(opset_of(model), config):
@@ -154,6 +161,13 @@ def _take_in(context: Context) -> StageOutput:
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
     target = _check_and_save(context, model)
     return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
+
+
+def _try(path: Path) -> None:
+    """What native code does with a foreign file, once; it runs apart, since damaged files can crash it."""
+    load_model(path)
+    with suppress(CsaDeployError):  # a refusal comes again, where it can be explained
+        OnnxRuntimeRunner(path, name=path.name)
 
 
 def _sampling(model: onnx.ModelProto) -> Sampling:

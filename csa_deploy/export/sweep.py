@@ -11,7 +11,8 @@ import onnx
 
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.export.compare import max_error
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+from csa_deploy.export.exporter import export_module
+from csa_deploy.export.opsets import exported_opset
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -81,7 +82,7 @@ def _row(source: Source, config: Config, size: int) -> SweepRow:
     except (CsaDeployError, RuntimeError, ValueError) as error:
         reason = f"refused: {str(error).splitlines()[0]}"
         return SweepRow(size, reason, "not run", "not run", None)
-    opset = config.opset or OPSET_FOR_TENSORRT[config.tensorrt]
+    opset = exported_opset(config)
     try:
         model = export_module(
             network.module, network.inputs, network.output_names, opset=opset, exporter=config.exporter

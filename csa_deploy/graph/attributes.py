@@ -41,5 +41,6 @@ def _declared() -> dict[tuple[str, str, str], set[int]]:
     found: dict[tuple[str, str, str], set[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         for name, attribute in schema.attributes.items():
-            found.setdefault((schema.domain, schema.name, name), set()).add(int(attribute.type.value))
+            kind: Any = attribute.type  # an enumeration that onnx's stubs do not tell as one
+            found.setdefault((schema.domain, schema.name, name), set()).add(int(kind))
     return found

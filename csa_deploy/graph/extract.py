@@ -37,6 +37,16 @@ def extract(model: onnx.ModelProto, module: str) -> onnx.ModelProto:
         known = sorted({path for around in paths.values() for path in around})
         near = difflib.get_close_matches(module, known, n=3, cutoff=0.5) or known[:3]
         raise UsageError(f"no node came from a module '{module}'", fix=f"modules are named like {', '.join(near)}")
+    try:
+        return _cut(model, module, inside)
+    except Exception as error:  # graphsurgeon has a class of its own for each mishap
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"module '{module}' cannot be cut out: {type(error).__name__}: {reason}", fix="optimize the graph first"
+        ) from error
+
+
+def _cut(model: onnx.ModelProto, module: str, inside: set[str]) -> onnx.ModelProto:
     graph = gs.import_onnx(model)
     nodes = [node for node in graph.nodes if node.name in inside]
     made = {tensor.name for node in nodes for tensor in node.outputs}

@@ -11,8 +11,10 @@ import logging
 import os
 import pickle
 import resource
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +29,44 @@ MOST_SECONDS = 45
 MOST_MEMORY = 3 << 30
 """Bytes that it may take on top of what the process has."""
 
-_FIX = "export the model again, or copy the file again; only use files from a source you trust"
+_COPIES = 6
+"""Times that a file's bytes may be in memory: read, parsed, serialized for native code, and again."""
+
+_SECONDS_PER_BYTE = 20 / 2**30
+
+_PATIENCE = 8
+"""Seconds on the clock per second of processor time: other work may share the machine."""
+
+_FIX = "copy the file again, and only use files from a source you trust"
 _STATUS = Path("/proc/self/statm")
+
+
+def guarded_reading(work: Callable[[], Result], *files: Path, alone: bool = False) -> Result:
+    """What ``work`` returns, done in a child process whose bounds grow with the files that it reads.
+
+    Args:
+        work: as for :func:`guarded`.
+        files: what it reads.
+        alone: whether it reads nothing beside them (the weights of a graph lie beside it).
+
+    Raises:
+        UsageError: it failed, or took too long or too much memory.
+        CsaDeployError: it raised this.
+    """
+    size = sum(_size(file, alone) for file in files)
+    what = f"reading {' and '.join(map(str, dict.fromkeys(files)))}"
+    seconds = MOST_SECONDS + size * _SECONDS_PER_BYTE
+    return guarded(work, what, seconds=seconds, memory=MOST_MEMORY + _COPIES * size)
+
+
+def _size(file: Path, alone: bool) -> int:
+    """Bytes of a file, or of all files of its folder."""
+    try:
+        if alone:
+            return file.stat().st_size
+        return sum(entry.stat().st_size for entry in os.scandir(file.parent) if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return 0  # what reads it says why
 
 
 def guarded(
@@ -43,7 +81,7 @@ def guarded(
         memory: bytes that it may take.
 
     Raises:
-        UsageError: it crashed, or took too long or too much memory.
+        UsageError: it failed, or took too long or too much memory.
         CsaDeployError: it raised this.
     """
     if not hasattr(os, "fork"):  # bounds need one
@@ -57,8 +95,10 @@ def guarded(
         _in_child(work, theirs, seconds, memory)
     os.close(theirs)
     try:
-        with os.fdopen(ours, "rb") as stream:
-            answer = stream.read()
+        answer = _read(ours, time.monotonic() + _PATIENCE * seconds)
+    except TimeoutError:
+        os.kill(child, signal.SIGKILL)
+        answer = b""
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -67,11 +107,25 @@ def guarded(
     return _result(answer, status, what, seconds, memory)
 
 
+def _read(pipe: int, deadline: float) -> bytes:
+    """What the child writes until it ends; nothing when it neither works nor ends."""
+    found = bytearray()
+    with os.fdopen(pipe, "rb", buffering=0) as stream:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                raise TimeoutError
+            block = stream.read(1 << 20)
+            if not block:
+                return bytes(found)
+            found += block
+
+
 def _result(answer: bytes, status: int, what: str, seconds: float, memory: int) -> Any:
     if os.WIFSIGNALED(status) or not answer:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in (signal.SIGXCPU, signal.SIGKILL):
-            raise UsageError(f"{what} takes more than {seconds:g} s", fix=_FIX)
+            raise UsageError(f"{what} takes more than {seconds:.0f} s", fix=_FIX)
         raise UsageError(f"{what} crashes ({signal.Signals(number).name if number else 'no answer'})", fix=_FIX)
     kind, value = _unpickled(answer)
     if kind == "memory":
@@ -87,7 +141,8 @@ def _unpickled(answer: bytes) -> tuple[str, Any]:
     collected = gc.isenabled()
     gc.disable()  # it would walk what grows, again and again: twice the time for 10,000 nodes
     try:
-        return pickle.loads(answer)  # type: ignore[no-any-return]  # noqa: S301 - our own child wrote it
+        found: tuple[str, Any] = pickle.loads(answer)  # noqa: S301 - our own child wrote it
+        return found
     finally:
         if collected:
             gc.enable()
@@ -124,8 +179,10 @@ def _limit(seconds: float, memory: int) -> None:
     _lower(resource.RLIMIT_CPU, int(sum(os.times()[:2]) + seconds))
     if _STATUS.is_file():
         _lower(resource.RLIMIT_AS, int(_STATUS.read_text().split()[0]) * resource.getpagesize() + memory)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # native code prints there, and the result may be asked for as JSON
     if not logging.getLogger("csa_deploy").isEnabledFor(logging.DEBUG):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what native code says before it aborts
+        os.dup2(nowhere, 2)  # what it says before it aborts
 
 
 def _lower(kind: int, limit: int) -> None:

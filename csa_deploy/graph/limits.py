@@ -12,7 +12,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from csa_deploy.errors import UsageError
 
-MOST_NODES = 100_000
+MOST_NODES = 25_000
 """Nodes of a network, those of bodies and of expanded local functions included."""
 
 MOST_GROWTH = 1 << 28
@@ -26,6 +26,9 @@ MOST_NAME = 8192
 
 MOST_DIMENSIONS = 64
 """Dimensions of a tensor; NumPy has as many."""
+
+MOST_ELEMENTS = 1 << 40
+"""Elements of a stored tensor."""
 
 _REEXPORT = "export the model again, or copy the file again"
 _SMALLER = "no network looks like this; export it again, and only use files from a source you trust"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -16,7 +17,8 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external, stated_location
-from csa_deploy.graph.limits import require_bounded
+from csa_deploy.graph.limits import MOST_ELEMENTS, require_bounded
+from csa_deploy.graph.shapes import stored_bytes
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that one protobuf message can hold."""
@@ -80,6 +82,12 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise UsageError(f"{path} is not an ONNX model: it holds no graph", fix=_REEXPORT)
     require_bounded(model, str(path))
+    types = set(onnx.TensorProto.DataType.values())
+    for tensor in all_tensors(model):
+        if min(tensor.dims, default=0) < 0 or prod(tensor.dims) > MOST_ELEMENTS:
+            raise UsageError(f"{path}: tensor '{tensor.name}' has impossible dimensions", fix=_REEXPORT)
+        if tensor.data_type not in types:
+            raise UsageError(f"{path}: tensor '{tensor.name}' has no known element type", fix=_REEXPORT)
     return model
 
 
@@ -98,9 +106,19 @@ def _check(model: onnx.ModelProto, path: Path, full_check: bool) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, TypeError) as error:
         fix = _RESCALE if "Resize" in str(error) else _REEXPORT
         raise UsageError(f"{path} is not a valid ONNX model: {_one_line(error)}", fix=fix) from None
+    try:
+        ir.from_proto(model)  # what every reader does next; it refuses types and shapes that the checker lets pass
+    except Exception as error:
+        raise UsageError(f"{path} is not a valid ONNX model: {_root_cause(error)}", fix=_REEXPORT) from None
 
 
-def _one_line(error: Exception) -> str:
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:400] or type(error).__name__
 
@@ -177,7 +195,7 @@ def _require_static_input(value: onnx.ValueInfoProto) -> None:
 
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all stored tensors."""
-    return sum(ir.serde.TensorProtoTensor(tensor).nbytes for tensor in all_tensors(model) if tensor.data_type)
+    return sum(stored_bytes(ir.serde.TensorProtoTensor(tensor)) for tensor in all_tensors(model) if tensor.data_type)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

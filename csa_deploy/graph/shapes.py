@@ -55,6 +55,11 @@ def inferred(model: onnx.ModelProto) -> ir.Model:
     return view
 
 
+def stored_bytes(tensor: ir.TensorProtocol) -> int:
+    """Bytes of a tensor's values; text counts as none."""
+    return 0 if tensor.dtype.is_string() else tensor.nbytes
+
+
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape as integers, or None where any axis is unknown."""
     if value is None or value.shape is None:

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
+from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
 from csa_deploy.units import giga
 
 _COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -63,10 +63,10 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
     return GraphStatistics(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
-        parameters=sum(t.size for t in tensors if t.dtype.is_floating_point() or t.dtype.bitwidth == 8),
+        parameters=sum(t.size for t in tensors if _is_parameter(t.dtype)),
         macs=None if unknown else macs,
         macs_unknown=tuple(unknown),
-        weight_bytes=sum(t.nbytes for t in tensors),
+        weight_bytes=sum(map(stored_bytes, tensors)),
     )
 
 
@@ -85,6 +85,10 @@ def _folded(model: onnx.ModelProto) -> ir.Graph:
     constants.RULE.apply(view)
     infer_shapes(view)
     return view.graph
+
+
+def _is_parameter(dtype: ir.DataType) -> bool:
+    return dtype.is_floating_point() or (not dtype.is_string() and dtype.bitwidth == 8)
 
 
 def node_macs(node: ir.Node) -> int | None:

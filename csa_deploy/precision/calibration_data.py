@@ -159,7 +159,7 @@ class Images(CalibrationData):
     def hashes(self) -> dict[str, str]:
         """Hash of each file's bytes, or of the pixels."""
         if not self._hashes:
-            self._hashes = {s.id: _digest(s) for s in self._images}
+            self._hashes = {s.id: digest_of(s) for s in self._images}
         return self._hashes
 
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
@@ -268,25 +268,6 @@ def _folder(folder: Path, preprocessing: Preprocessing, limit: int | None, seed:
     return found
 
 
-def refuse_overlap(data: CalibrationData, evaluation: Dataset) -> None:
-    """Refuse to calibrate on what accuracy is measured on.
-
-    Raises:
-        UsageError: a calibration image is in the evaluation set; names the first and their number.
-    """
-    if isinstance(evaluation, ImageDataset):
-        theirs = {_digest(s): s.id for s in evaluation.samples}
-    else:
-        theirs = {h: i for i, h in tensor_hashes(evaluation).items()}
-    shared = [(ours, theirs[h]) for ours, h in data.hashes().items() if h in theirs]
-    if shared:
-        raise UsageError(
-            f"{len(shared)} of {len(data)} calibration images of {data.name} are in the evaluation set "
-            f"{evaluation.name} too, the first is {shared[0][0]}",
-            fix="calibrate on images that accuracy is not measured on, or name another set with --data",
-        )
-
-
 def missing_classes(labels: Mapping[str, int], classes: Sequence[str]) -> list[str]:
     """Classes without a calibration image; none where the data carry no labels."""
     return [name for index, name in enumerate(classes) if str(index) not in labels] if labels else []
@@ -300,7 +281,8 @@ def tensor_hashes(dataset: Dataset) -> dict[str, str]:
     }
 
 
-def _digest(sample: Sample) -> str:
+def digest_of(sample: Sample) -> str:
+    """SHA-256 of an image's file or pixels."""
     try:
         return sample.digest().hex()
     except OSError as error:

@@ -153,6 +153,7 @@ def choose_layers(
             rest=rest,
             recall=recall,
             progress=phases.of(SEARCHING),
+            asked=config.asked("int8"),
         )
         found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")

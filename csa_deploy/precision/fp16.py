@@ -21,7 +21,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.shapes import editable, infer_shapes
-from csa_deploy.precision.half_typing import LARGEST, HalfTyping
+from csa_deploy.precision.half_chains import LARGEST
+from csa_deploy.precision.half_typing import HalfTyping
 from csa_deploy.precision.placement import GATES
 
 
@@ -77,8 +78,9 @@ def to_fp16(
 
     Every FP32 value becomes FP16 except those of nodes that stay in FP32: nodes named in ``keep_fp32``, nodes with a
     weight beyond FP16's range or lost below its smallest normal number, nodes next to an activation that was measured
-    to leave FP16's range, operators without an FP16 form, custom operators, and nodes with subgraphs. Inputs
-    that select positions (Resize scales) stay FP32, as TensorRT and ONNX demand.
+    to leave FP16's range, operators without an FP16 form, custom operators, and nodes with subgraphs; operators that
+    read positions, and whatever :mod:`csa_deploy.precision.half_chains` keeps with others. Resize scales stay FP32, as
+    TensorRT and ONNX demand.
 
     Args:
         model: a graph of known shapes and types; not changed.
@@ -95,7 +97,7 @@ def to_fp16(
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(typed)
     infer_shapes(typed)
     keep = beyond_range(typed.graph, largest or {}) | dict.fromkeys(_known(typed.graph, keep_fp32), "kept on request")
-    typing = HalfTyping(typed, half_io=io == "fp16", keep=keep)
+    typing = HalfTyping(typed, half_io=io == "fp16", keep=keep, largest=largest or {})
     typing.apply()
     RemoveUnusedNodesPass()(typed)
     return Fp16Result(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.precision.half_chains import LARGEST, chained, unheld
 from csa_deploy.precision.names import Names
 from csa_deploy.precision.ports import Ports, half_ports
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
 # Normal numbers are rounded by at most 2**-11; a larger root-mean-square error comes from values below them.
 _LARGEST_LOSS = 2.0**-10
@@ -24,9 +24,12 @@ class HalfTyping:
         model: constants are initializers and value types are known.
         half_io: whether the network's inputs and outputs become FP16 too.
         keep: nodes to keep in FP32 by name, with the reason.
+        largest: measured largest absolute value by activation, where there are measurements.
     """
 
-    def __init__(self, model: ir.Model, *, half_io: bool, keep: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: ir.Model, *, half_io: bool, keep: Mapping[str, str], largest: Mapping[str, float]
+    ) -> None:
         self.kept: list[tuple[ir.Node, str]] = []
         self.nodes = self.casts = self.weights = self.underflowed = self.subnormal = self.overflowing = 0
         self.largest_weight = 0.0
@@ -35,7 +38,7 @@ class HalfTyping:
         self._half_io = half_io
         self._halved: set[ir.Value] = set()
         self._versions: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self._plan = {node: self._ports(node, keep) for node in model.graph}
+        self._plan = self._planned(keep, largest)
         self._keep_with_readers()
 
     def apply(self) -> None:
@@ -51,18 +54,32 @@ class HalfTyping:
                 self._type_output(index)
         self._drop_void_casts()
 
-    def _ports(self, node: ir.Node, keep: Mapping[str, str]) -> Ports:
-        """The FP16 ports of a node; none where it stays in FP32, which is then noted with the reason."""
+    def _planned(self, keep: Mapping[str, str], largest: Mapping[str, float]) -> dict[ir.Node, Ports]:
+        """The FP16 ports of every node; none where it stays in FP32, which is then noted with the reason."""
+        own = {node: self._own(node, keep, largest) for node in self._graph}
+        lost = [node for node, (_, cause) in own.items() if cause == "lost"]
+        beyond = [node for node, (_, cause) in own.items() if cause == "beyond"]
+        together = chained(self._graph, lost, beyond)
+        plan = {}
+        for node, (ports, _) in own.items():
+            found = together.get(node, ports) if isinstance(ports, Ports) and (ports.inputs or ports.outputs) else ports
+            if isinstance(found, Ports):
+                self.nodes += bool(found.inputs or found.outputs)
+                plan[node] = found
+            else:
+                self.kept.append((node, found))
+                plan[node] = Ports(frozenset(), frozenset())
+        return plan
+
+    def _own(self, node: ir.Node, keep: Mapping[str, str], largest: Mapping[str, float]) -> tuple[Ports | str, str]:
+        """The FP16 ports of a node or why it has none, and whether a constant was the cause: lost or beyond."""
         if not any(v is not None and v.dtype in (FLOAT, None) for v in (*node.inputs, *node.outputs)):
-            return Ports(frozenset(), frozenset())
-        ports = keep.get(node.name or "") or half_ports(node, self._graph.opset_imports.get("", 1))
-        if isinstance(ports, Ports):
-            ports = self._unfit_weight(node, ports) or ports
-        if isinstance(ports, Ports):
-            self.nodes += bool(ports.inputs or ports.outputs)
-            return ports
-        self.kept.append((node, ports))
-        return Ports(frozenset(), frozenset())
+            return Ports(frozenset(), frozenset()), ""
+        if reason := unheld(node, largest):
+            return keep.get(node.name or "", reason), "beyond"
+        ports = half_ports(node, self._graph.opset_imports.get("", 1))
+        reason, cause = self._unfit_weight(node, ports) if isinstance(ports, Ports) else (None, "")
+        return keep.get(node.name or "") or reason or ports, cause
 
     def _keep_with_readers(self) -> None:
         """Leave a DequantizeLinear in FP32 that only nodes in FP32 read.
@@ -77,7 +94,7 @@ class HalfTyping:
                     self._plan[node] = Ports(frozenset(), frozenset())
                     self.nodes -= 1
 
-    def _unfit_weight(self, node: ir.Node, ports: Ports) -> str | None:
+    def _unfit_weight(self, node: ir.Node, ports: Ports) -> tuple[str | None, str]:
         """Why a weight of the node cannot be FP16: beyond its range, or lost below its smallest normal number."""
         for index in sorted(ports.inputs):
             value = node.inputs[index]
@@ -88,13 +105,14 @@ class HalfTyping:
             if beyond.any():
                 self.overflowing += int(beyond.sum())
                 worst = float(np.abs(array[beyond]).max())
-                return f"weight '{value.name}' holds {worst:.4g}, beyond FP16's {LARGEST:.0f}"
+                return f"weight '{value.name}' holds {worst:.4g}, beyond FP16's {LARGEST:.0f}", "beyond"
             if (lost := _rounding_error(array)) > _LARGEST_LOSS:
-                return (
+                reason = (
                     f"weight '{value.name}' falls below FP16's smallest normal number {_SMALLEST_NORMAL:.2g}: rounding "
                     f"would change it by {100 * lost:.2g} %"
                 )
-        return None
+                return reason, "lost"
+        return None, ""
 
     def _type_node(self, node: ir.Node, ports: Ports) -> None:
         for index, value in enumerate(node.inputs):

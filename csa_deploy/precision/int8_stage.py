@@ -17,10 +17,10 @@ from csa_deploy.precision.calibration_data import (
     CalibrationData,
     missing_classes,
     open_calibration,
-    refuse_overlap,
 )
 from csa_deploy.precision.choice import UNFINISHED as UNFINISHED_SEARCH
 from csa_deploy.precision.choice import UNFINISHED_EQUALIZED
+from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.placement import Placement, place
 from csa_deploy.workspace import StageOutput, dump_json
@@ -45,6 +45,7 @@ class Calibrated:
     placement: Placement
     statistics: Statistics
     thresholds: dict[str, float]
+    leaks: tuple[str, ...] = ()
 
     def describe(self, context: Context, output: StageOutput) -> None:
         """Write statistics and audit, and the notes that the user must see."""
@@ -98,6 +99,7 @@ class Calibrated:
         ]
         for note in notes:
             _LOG.warning("%s: %s", self.data.name, note)
+        notes += self.leaks
         images = self.statistics.images
         if self.data.name == RANDOM:
             back = training_set(context) or "FOLDER"
@@ -148,10 +150,12 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     placement = place(model)
     data = _open(context)
     evaluation = context.dataset(context.preprocessing)
-    if evaluation is not None:
-        refuse_overlap(data, evaluation)
+    leaks = refuse_overlap(data, evaluation) if evaluation is not None else []
+    for leak in leaks:
+        _LOG.warning("%s", leak)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    return Calibrated(data, placement, statistics, statistics.thresholds(context.config.calib_method))
+    thresholds = statistics.thresholds(context.config.calib_method)
+    return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
 
 
 def _statistics(
@@ -212,5 +216,3 @@ def training_set(context: Context) -> str | None:
     """The training part of the named set that accuracy is measured on, else of the network's own."""
     own = context.source.entry.dataset if context.source.entry else None
     return next((name for name in (f"{context.config.data}:train", f"{own}:train") if name in NAMED), None)
-
-

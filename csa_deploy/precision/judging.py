@@ -7,12 +7,12 @@ image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from csa_deploy.verify.gate import DROPS, Check, judge
+from csa_deploy.verify.gate import DROPS, NOT_APPLICABLE, Check, judge
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.summary import EXTREME, SHARES, Estimate
 
@@ -25,19 +25,15 @@ def compare(exact: Sequence[Outputs], got: Sequence[Outputs], labels: Sequence[n
     """Metrics of every output over batches, as the accuracy gate defines them.
 
     Args:
-        exact: outputs in FP32, a batch each.
+        exact: outputs in FP32, a batch each, the first axis of all outputs the samples.
         got: the same of the choice.
         labels: class per sample, a batch each; None where they are not known.
     """
     found = {name: OutputMetrics(name) for name in exact[0]}
     for number, (want, have) in enumerate(zip(exact, got, strict=True)):
-        batch = max((len(a) for a in want.values() if a.ndim), default=1) if labels is None else len(labels[number])
-        ids = [f"{number}-{index}" for index in range(batch)]
         for name, metrics in found.items():
-            if want[name].ndim and len(want[name]) == batch:
-                metrics.update(want[name], have[name], ids, labels[number] if labels is not None else None)
-            else:  # no axis of samples: the batch is one
-                metrics.update(want[name][None], have[name][None], ids[:1], None)
+            ids = [f"{number}-{index}" for index in range(len(want[name]))]
+            metrics.update(want[name], have[name], ids, labels[number] if labels is not None else None)
     return {name: metrics.values() for name, metrics in found.items()}
 
 
@@ -63,20 +59,22 @@ def broken(metrics: Metrics, budget: Mapping[str, float], images: int) -> tuple[
     return tuple(found)
 
 
-def unjudged(metrics: Metrics, budget: Mapping[str, float], images: int) -> dict[str, str]:
-    """Bounds that no output was held against, with the reason; defaults that do not apply are not among them."""
-    checks = [check for output, values in metrics.items() for check in _checks(output, values, budget, images)]
+def unjudged(metrics: Metrics, budget: Mapping[str, float], images: int, asked: Collection[str] = ()) -> dict[str, str]:
+    """Bounds that no output was held against, with the reason; of those that do not apply, what was asked for."""
+    checks = [check for output, values in metrics.items() for check in _checks(output, values, budget, images, asked)]
     judged = {check.metric for check in checks if check.state != "not measured"}
     return {
         check.metric: check.reason.split(": ", 1)[-1]
         for check in checks
-        if check.metric not in judged and (check.asked or not check.reason.startswith("not applicable"))
+        if check.metric not in judged and (check.asked or not check.reason.startswith(NOT_APPLICABLE))
     }
 
 
-def _checks(output: str, values: Mapping[str, float], budget: Mapping[str, float], images: int) -> list[Check]:
+def _checks(
+    output: str, values: Mapping[str, float], budget: Mapping[str, float], images: int, asked: Collection[str] = ()
+) -> list[Check]:
     estimates = {name: Estimate(value, None, EXTREME) for name, value in values.items()}
-    return judge(output, estimates, "int8", budget, classifier="kl_divergence" in values, samples=images)
+    return judge(output, estimates, "int8", budget, classifier="kl_divergence" in values, samples=images, asked=asked)
 
 
 def _within_an_image(check: Check, images: int) -> bool:

@@ -9,9 +9,12 @@ import onnx
 import onnx.defs
 import onnx_ir as ir
 
+from csa_deploy.precision.half_chains import POSITIONS
+
 _FLOAT, _HALF = "tensor(float)", "tensor(float16)"
 
-# Inputs that select positions. The schema would let roi be FP16, but TensorRT takes neither it nor scales so.
+# Inputs that select positions beside data of another type. The schema would let roi be FP16, but TensorRT takes neither
+# it nor scales so.
 _POSITIONS = {"Resize": (1, 2), "Upsample": (1,)}
 
 # Operators that name the type of their output themselves.
@@ -37,6 +40,8 @@ def half_ports(node: ir.Node, opset: int) -> Ports | str:
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
     ):
         return "it holds a subgraph"
+    if node.op_type in POSITIONS:
+        return "it reads positions, which FP16 would round"
     if node.op_type in _NAMES_TYPE:
         return f"{node.op_type} names its output type itself"
     if unknown := [v.name for v in (*node.inputs, *node.outputs) if v is not None and v.dtype is None]:

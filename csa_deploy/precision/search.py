@@ -8,7 +8,7 @@ inputs give the same graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,6 +107,7 @@ def search(
     rest: str = "fp16",
     recall: Recall | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    asked: Collection[str] = (),
 ) -> SearchResult:
     """Find the fewest layers to return.
 
@@ -120,11 +121,12 @@ def search(
         rest: precision of what is not INT8.
         recall: what an interrupted search measured.
         progress: called with (choices measured, the most that there may be).
+        asked: metrics whose bounds were asked for.
     """
     recall = recall or Recall()
     names = [layer.name for layer in network.layers]
-    images = sum(len(next(iter(feeds.values()))) for feeds in samples)
     exact: list[Outputs] = [network.run(feeds, ()) for feeds in samples]
+    images = sum(len(next(iter(outputs.values()))) for outputs in exact)
     points: dict[int, Point] = {}
     ranked: list[Sensitivity] = []
     left: dict[str, str] = {}
@@ -140,7 +142,7 @@ def search(
             seconds = latency(dict(costs), frozenset(int8), rest)
             found = worst_of(metrics)
             points[count] = Point(count, found, broken(metrics, budget, images), 1000 * seconds)
-            left.update(unjudged(metrics, budget, images))
+            left.update(unjudged(metrics, budget, images, asked))
             if ranked:  # the first choice only says whether there is anything to search
                 progress(len(points), 2 * len(names).bit_length() + 2)
         return points[count]

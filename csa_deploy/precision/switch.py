@@ -18,6 +18,7 @@ from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.runners.base import Sampling
 
 _SWITCHES = "int8_switches"
 
@@ -53,12 +54,13 @@ class Switchable:
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, np.ndarray], int8: Collection[str]) -> dict[str, np.ndarray]:
-        """All outputs with the named layers in INT8."""
+        """All outputs with the named layers in INT8, their first axis the samples; see :meth:`Sampling.samples`."""
         switches = np.zeros(len(self.layers), np.bool_)
         for name in int8:
             switches[self._index[name]] = True
-        found = self._session.run(self.outputs, {**feeds, _SWITCHES: switches})
-        return {name: np.asarray(array) for name, array in zip(self.outputs, found, strict=True)}
+        found = dict(zip(self.outputs, self._session.run(self.outputs, {**feeds, _SWITCHES: switches}), strict=True))
+        extents = {array.shape[:1] for array in (*feeds.values(), *found.values())}
+        return Sampling(len(extents) == 1 and () not in extents, None, {}, {}).samples(found)
 
 
 def _with_switches(

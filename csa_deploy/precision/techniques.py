@@ -177,18 +177,15 @@ def _errors(plan: Plan, workshop: Workshop) -> _Errors:
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
     for feeds in workshop.held:
-        batch = len(next(iter(feeds.values())))
         exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
-        signal.append([_energies(array, batch) for array in exact.values()])
-        noise.append([_energies(got[name] - array, batch) for name, array in exact.items()])
+        signal.append([_energies(array) for array in exact.values()])
+        noise.append([_energies(got[name] - array) for name, array in exact.items()])
     return _Errors(np.concatenate(signal, axis=1), np.concatenate(noise, axis=1))
 
 
-def _energies(array: np.ndarray, batch: int) -> np.ndarray:
-    """Sum of squares by image; what has no axis of images is shared among them."""
-    if array.ndim and len(array) == batch:
-        return np.asarray((array.reshape(batch, -1) ** 2).sum(axis=1))
-    return np.full(batch, float((array**2).sum()) / batch)
+def _energies(array: np.ndarray) -> np.ndarray:
+    """Sum of squares by sample."""
+    return np.asarray((array.reshape(len(array), -1) ** 2).sum(axis=1))
 
 
 def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:

@@ -20,6 +20,10 @@ from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
+FAKE_QUANTIZED = (
+    "fake-quantized (floating point, rounded in between) in ONNX Runtime on this machine's CPU: not the target's "
+    "latency, and nothing about INT8 there"
+)
 OTHER_INPUTS = "the baseline takes inputs of another size"
 ON_DEVICE = "this machine's CUDA device, host to host with transfers"
 
@@ -57,7 +61,8 @@ class Bench:
         runner = OnnxRuntimeRunner(
             self.root / path, threads=self.config.threads, spin=False, name=f"{self.prefix}{label}"
         )
-        self._add(label, path, self.held.enter_context(runner), NOT_THE_TARGET)
+        evidence = FAKE_QUANTIZED if label == "int8" else NOT_THE_TARGET
+        self._add(label, path, self.held.enter_context(runner), evidence)
 
     def engine(self, label: str, record: Mapping[str, Any], graph: Path) -> None:
         """Add an engine of the workspace, or say why it does not run here.

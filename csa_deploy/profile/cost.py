@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from csa_deploy.graph.load import load_model
 from csa_deploy.graph.scopes import SCOPES, innermost_module
-from csa_deploy.graph.shapes import inferred, static_shape
+from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
 from csa_deploy.graph.stats import node_macs
 
 # These move or rename data: no arithmetic.
@@ -112,7 +112,7 @@ def graph_cost(path: Path) -> GraphCost:
     ends = [v for v in graph.inputs if v.name not in graph.initializers] + list(graph.outputs)
     return GraphCost(
         tuple(_cost(node) for node in nodes),
-        sum(t.nbytes for t in tensors),
+        sum(map(stored_bytes, tensors)),
         _alive(graph, nodes),
         _sum(map(_bytes, ends)),
     )
@@ -212,9 +212,9 @@ def _operations(node: ir.Node) -> int | None:
 
 def _bytes(value: ir.Value) -> int | None:
     if value.const_value is not None:
-        return value.const_value.nbytes
+        return stored_bytes(value.const_value)
     shape = static_shape(value)
-    if shape is None or value.dtype is None:
+    if shape is None or value.dtype is None or value.dtype.is_string():
         return None
     return math.ceil(math.prod(shape) * value.dtype.itemsize)
 

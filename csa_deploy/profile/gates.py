@@ -155,7 +155,7 @@ def failure(gates: list[Gate]) -> PerformanceGateError | None:
             assert gate.value is not None
             between = units.span(gate.low, gate.high, units.slowdown)
             return PerformanceGateError(
-                f"profile: {gate.label}: {units.slowdown(gate.value)} % against the baseline at "
+                f"profile: {gate.label}: {100 * (gate.value - 1):.1f} % slower than the baseline at "
                 f"{gate.quantity.split()[0]} (99 % interval {between} %), the limit is {100 * gate.bound:g} %",
                 fix="find the cause with `csa-deploy compare`, or accept the run as the new baseline",
             )

@@ -95,7 +95,8 @@ def sweep(
 def _measure(
     source: Source, config: Config, kind: str, batch: int, side: int | None, timed: dict[tuple[int | None, ...], Timed]
 ) -> Point:
-    from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, export_module
+    from csa_deploy.export.exporter import export_module
+    from csa_deploy.export.opsets import exported_opset
 
     size = (side, side) if side else config.size
     try:
@@ -106,7 +107,7 @@ def _measure(
                 network.module,
                 network.inputs,
                 network.output_names,
-                opset=config.opset or OPSET_FOR_TENSORRT[config.tensorrt],
+                opset=exported_opset(config),
                 exporter=config.exporter,
             ).model
             timed[shape] = _time(model, config)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.report.data import collect
-from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
+from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.timings import timings
+from csa_deploy.report.views import accuracy_columns
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,39 +105,35 @@ def table(data: dict[str, Any]) -> Table:
     if verified:
         title += f" on {verified['data']['samples']} samples of {verified['data']['name']}"
     title += f"; work and time per inference of batch {data['batch']}"
-    labelled = any("top1" in row["metrics"] for row in data["rows"])
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)
-    headings = ["", SIZE, "MACs", *(["top-1", "top-5"] if labelled else []), f"agrees with {reference}"]
-    for heading in (*headings, "signal/noise", "max error", "verdict", "median"):
+    columns = accuracy_columns(data["rows"], reference)
+    for heading in ("", SIZE, "MACs", *(heading for heading, _ in columns), "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
-    if labelled and verified:
-        metrics = verified["candidates"][0]["outputs"][0]["metrics"]
-        cells = [units.percent(metrics.get("reference_top1")), units.percent(metrics.get("reference_top5"))]
-        shown.add_row(f"{reference} fp32", "", "", *cells, "reference", "", "", "", "")
+    labelled = next((row["metrics"] for row in data["rows"] if "top1" in row["metrics"]), None)
+    if labelled:
+        cells = [units.percent(labelled.get(f"reference_{m}")) if m in ("top1", "top5") else "" for _, m in columns]
+        shown.add_row(f"{reference} fp32", "", "", *cells, "", "reference", "")
     for row in data["rows"]:
-        shown.add_row(*_cells(row, labelled))
+        shown.add_row(*_cells(row, [metric for _, metric in columns]))
     return shown
 
 
-def _cells(row: dict[str, Any], labelled: bool) -> list[str]:
-    metrics = row["metrics"]
-    accuracy = [units.percent(metrics.get("top1")), units.percent(metrics.get("top5"))] if labelled else []
+def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    from rich.markup import escape
+
     state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
     style = STYLE.get(state, "yellow" if row["not_measured"] else "")
+    said = escape(f"{state}: {row['decided_by']}" if row["decided_by"] else state)
     median = units.milliseconds(row["latency_ms"]["50"]) if row["latency_ms"] else units.NONE
-    # A graph's latency is this CPU's, an engine's a device's: never one for the other.
-    where = "" if median == units.NONE else " device" if row["label"].startswith("engine") else " CPU"
     return [
         label_of(row["label"]),
         size_of(row),
         units.giga(row["macs"]),
-        *accuracy,
-        units.percent(metrics.get("top1_agreement")),
-        units.decibel(metrics.get("snr_db")),
-        units.scientific(metrics.get("max_abs_error")),
-        f"[{style}]{state}[/{style}]" if style else state,
-        median + where,
+        *(units.metric(row["metrics"].get(metric), metric) for metric in metrics),
+        units.scientific(row["metrics"].get("max_abs_error")),
+        f"[{style}]{said}[/{style}]" if style else said,
+        median if median == units.NONE else f"{median} {timed_on(row['label'])}",
     ]
 
 

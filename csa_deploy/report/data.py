@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from csa_deploy import __version__
+from csa_deploy.report import views
 from csa_deploy.report.extras import calibration, error_histograms, history, passports, sweep
 from csa_deploy.report.labels import rank
 from csa_deploy.report.missing import not_measured
@@ -99,11 +100,16 @@ def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str
 
 def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], measurements: dict[str, Any]) -> None:
     for candidate in records.get("verify", {}).get("candidates", []):
-        metrics = candidate["outputs"][0]["metrics"] if candidate["outputs"] else {}
+        metrics = candidate.get("metrics") or (candidate["outputs"][0]["metrics"] if candidate["outputs"] else {})
         row = found.setdefault(  # a graph that the user named beside those of the workspace
             candidate["label"], _empty(candidate["label"], candidate["precision"], candidate.get("path", ""))
         )
-        row.update(metrics=metrics, verify=candidate["verdict"])
+        row.update(
+            metrics=metrics,
+            intervals=views.deciding_intervals(candidate),
+            verify=candidate["verdict"],
+            decided_by=candidate.get("decided_by", ""),
+        )
     for label, latency in measurements.get("profile", {}).get("latency", {}).items():
         if label in found:
             found[label]["latency_ms"] = latency["percentiles_ms"]
@@ -114,7 +120,15 @@ def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], meas
 
 def _empty(label: str, precision: str, path: str) -> dict[str, Any]:
     keys = ("bytes", "nodes", "macs", "latency_ms", "verify", "not_measured")
-    return {"label": label, "precision": precision, "path": path, "metrics": {}, **dict.fromkeys(keys)}
+    return {
+        "label": label,
+        "precision": precision,
+        "path": path,
+        "metrics": {},
+        "intervals": {},
+        "decided_by": "",
+        **dict.fromkeys(keys),
+    }
 
 
 def _graph_row(label: str, precision: str, path: str, statistics: dict[str, Any]) -> dict[str, Any]:

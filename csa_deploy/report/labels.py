@@ -34,3 +34,13 @@ def size_of(row: dict[str, Any]) -> str:
     """Bytes of a graph's weights; of an engine its file's, and said so."""
     shown = units.size(row["bytes"])
     return f"{shown} file" if row["label"].startswith("engine") and row["bytes"] is not None else shown
+
+
+def timed_on(label: str) -> str:
+    """Where a latency is from: a graph's is this CPU's, an engine's a device's, never one for the other.
+
+    A Q/DQ graph on a CPU computes in floating point and rounds in between: slower than FP32 there, unlike an engine.
+    """
+    if label.startswith("engine"):
+        return "device"
+    return "CPU, fake-quantized" if label == "int8" else "CPU"

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of
+from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.missing import by_reason
+from csa_deploy.report.views import accuracy_columns
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
 ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference shown": "no difference shown"}
@@ -19,14 +20,17 @@ def summary(data: dict[str, Any]) -> str:
     lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
     lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
     lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
-    agrees = f"agrees with {reference_of(data['records'].get('verify'))}"
-    headings = ("", SIZE, "MACs", "top-1", agrees, "signal/noise", "verdict", "median", "p99")
-    lines += ["", *_table(headings, (_row(row) for row in data["rows"]))]
+    columns = accuracy_columns(data["rows"], reference_of(data["records"].get("verify")))
+    headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
+    lines += ["", *_table(headings, (_row(row, [metric for _, metric in columns]) for row in data["rows"]))]
     if data["not_measured"]:
         lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
         lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
         lines += ["", "</details>"]
-    where = "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this"
+    where = (
+        "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this, and say nothing about "
+        "INT8 on a target"
+    )
     lines += ["", f"Work and time are per inference of batch {data['batch']}; {where}."]
     return "\n".join(lines)
 
@@ -86,17 +90,17 @@ def _limits(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _row(row: dict[str, Any]) -> Sequence[str]:
-    metrics, latency = row["metrics"], row["latency_ms"] or {}
+def _row(row: dict[str, Any], metrics: Sequence[str]) -> Sequence[str]:
+    latency = row["latency_ms"] or {}
+    state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
+    median = units.milliseconds(latency.get("50"))
     return (
         label_of(row["label"]),
         size_of(row),
         units.giga(row["macs"]),
-        units.percent(metrics.get("top1")),
-        units.percent(metrics.get("top1_agreement")),
-        units.decibel(metrics.get("snr_db")),
-        row["verify"] or ("not measured" if row["not_measured"] else units.NONE),
-        units.milliseconds(latency.get("50")),
+        *(units.metric(row["metrics"].get(metric), metric) for metric in metrics),
+        f"{state}: {row['decided_by']}" if row["decided_by"] else state,
+        median if median == units.NONE else f"{median} {timed_on(row['label'])}",
         units.milliseconds(latency.get("99")),
     )
 

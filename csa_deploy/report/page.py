@@ -12,7 +12,7 @@ from csa_deploy import units
 from csa_deploy.report import views
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import network
-from csa_deploy.report.labels import label_of, reference_of, size_of
+from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
 from csa_deploy.report.missing import by_reason
 from csa_deploy.report.tiles import tiles
 from csa_deploy.report.verdict import word_of
@@ -32,6 +32,8 @@ CHARTS = (
     precision.choices,
 )
 FILTERS: tuple[Callable[..., str], ...] = (
+    units.beside,
+    units.bound,
     units.counted,
     units.decibel,
     units.duration,
@@ -76,12 +78,14 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     environment.filters["label"] = label_of
     environment.filters["word"] = word_of
     environment.filters["size_of"] = size_of
+    environment.filters["timed_on"] = timed_on
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
         pictures=pictures,
         views=views,
         slowdown=units.slowdown,
+        short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         tiles=tiles(data),
         reference=reference_of(data["records"].get("verify")),
         missing=by_reason(data["not_measured"]),

@@ -25,20 +25,19 @@ def _accuracy(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
     label = _lowest(rows)
     if label is None:
         return None
-    metrics = rows[label]["metrics"]
-    if metrics.get("top1") is not None:
-        reference = units.percent(metrics.get("reference_top1"))
-        return {
-            "name": f"top-1, {label_of(label)}",
-            "value": units.percent(metrics["top1"]),
-            "note": f"reference {reference}, {data['records']['verify']['data']['samples']} samples",
-        }
-    if metrics.get("snr_db") is None:
+    metrics, samples = rows[label]["metrics"], data["records"]["verify"]["data"]["samples"]
+    metric = "top1" if metrics.get("top1") is not None else "snr_db"
+    if metrics.get(metric) is None:
         return None
+    name, against = "signal/noise", "against the reference"
+    if metric == "top1":
+        name, against = "top-1", f"reference {units.percent(metrics.get('reference_top1'))}"
+    low, high = rows[label]["intervals"].get(metric) or (None, None)
+    sure = units.span(low, high, lambda end: units.metric(end, metric))
     return {
-        "name": f"signal/noise, {label_of(label)}",
-        "value": units.decibel(metrics["snr_db"]),
-        "note": f"against the reference, {data['records']['verify']['data']['samples']} samples",
+        "name": f"{name}, {label_of(label)}",
+        "value": units.metric(metrics[metric], metric),
+        "note": f"{against}, {units.counted(samples, 'sample')}, 95 % interval {sure}",
     }
 
 

@@ -10,6 +10,14 @@ from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]
 VERDICTS = ("denied", "unknown", "allowed", "note")
+ACCURACY = (
+    ("top-1", "top1"),
+    ("top-5", "top5"),
+    ("agrees with {}", "top1_agreement"),
+    ("mean IoU with {}", "mean_iou"),
+    ("pixels as {}", "pixel_agreement"),
+    ("signal/noise", "snr_db"),
+)
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -136,6 +144,22 @@ def interval(metrics_of: Row, metric: str) -> list[float] | None:
     """Confidence interval of a metric, where the comparison gave one."""
     found = metrics_of.get("intervals", {}).get(metric)
     return found.get("interval") if isinstance(found, dict) else found
+
+
+def deciding_intervals(candidate: Row) -> Row:
+    """Per metric the interval of the output that has its worst value, where the comparison gave one."""
+    found = {}
+    for metric, value in candidate.get("metrics", {}).items():
+        output = next((o for o in candidate["outputs"] if o["metrics"].get(metric) == value), None)
+        if output and (between := interval(output, metric)):
+            found[metric] = between
+    return found
+
+
+def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
+    """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes."""
+    there = {metric for row in rows for metric in row["metrics"]}
+    return [(heading.format(reference), metric) for heading, metric in ACCURACY if metric in there]
 
 
 def techniques(int8: Row) -> list[Row]:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from csa_deploy.installing import install_command
 from csa_deploy.restricted import crosscheck_child
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.mapping.network import map_graph
@@ -76,7 +77,7 @@ def crosscheck(model: Path, *, timeout: float = 300.0) -> CrossCheck:
     """
     mapped = list(map_graph(load_graph(model), BUILDER_FAMILY))[:-1]
     if find_spec("tensorrt_rtx") is None:
-        return CrossCheck("not-available", reason="TensorRT-RTX is not installed (pip install csa-deploy[rtx])")
+        return CrossCheck("not-available", reason=f"TensorRT-RTX is not installed ({install_command('rtx')})")
     command = [sys.executable, str(Path(crosscheck_child.__file__)), str(model)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

@@ -252,8 +252,8 @@ _INSTEAD = {
     "refused": "other operators; `csa-deploy rules drive-os-7` lists what passes",
     "skipped": "static shapes throughout: no shape, size, axis or count that is known at run time only",
     "not-parsed": "operators and attributes that TensorRT's ONNX parser takes",
-    "crashed": "find the part that ends the validator (`csa-deploy optimize --extract`), and write it differently",
-    "timed-out": "check parts of the network one by one (`csa-deploy optimize --extract` cuts them out)",
+    "crashed": "find what ends the validator (`csa-deploy optimize --extract MODULE`), and write it differently",
+    "timed-out": "check parts of the network one by one (`csa-deploy optimize --extract MODULE` cuts them out)",
 }
 
 

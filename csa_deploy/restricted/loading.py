@@ -11,7 +11,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.graph.attributes import ill_typed
-from csa_deploy.graph.guard import guarded
+from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.declarations import forget_shapes
@@ -35,6 +35,9 @@ _INFERENCE_PASSES = 8
 _LONG_VECTOR = 1 << 16
 """Elements of a vector up to which onnx may follow its values, as if it were a shape."""
 
+_CONTROL_TYPES = {("Loop", 0): "int64", ("Loop", 1): "bool", ("If", 0): "bool"}
+"""What a control-flow operator reads, by input; onnx's inference does not look."""
+
 Scope = MutableMapping[str, Value]
 
 
@@ -45,7 +48,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
         UsageError: the file is missing, unreadable or no ONNX model.
     """
     if isinstance(model, Path):
-        return guarded(lambda: _load(reading.read_model(model), model.parent), f"reading {model}")
+        return guarded_reading(lambda: _load(reading.read_model(model), model.parent), model)
     return _load(reading.strip_model(model), None)
 
 
@@ -174,6 +177,10 @@ class _Builder:
         if name := ill_typed(proto):
             self._report("malformed-node", f"attribute '{name}' has another type than the operator declares", proto)
             return node
+        for (op, index), dtype in _CONTROL_TYPES.items():
+            value = inputs[index] if op == proto.op_type and index < len(inputs) else None
+            if value is not None and value.dtype not in (None, dtype):
+                self._report("malformed-node", f"'{value.name}' is {value.dtype}, where {op} reads {dtype}", proto)
         folded = self._fold(proto, inputs, outputs, top=not node.path)
         if any(output.elements is None for output in outputs):
             infer_outputs(proto, inputs, outputs, self.opset)

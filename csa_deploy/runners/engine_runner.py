@@ -16,6 +16,7 @@ import numpy as np
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.installing import install_command
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
 from csa_deploy.runners.device.base import INSTALL, Device, open_device
 from csa_deploy.runners.device.layers import layer_times
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 LOADED = 2  # readings of free memory once the engine is loaded: before and after
-_INSTALL = {"tensorrt": "pip install 'csa-deploy[tensorrt]'", "tensorrt-rtx": "pip install 'csa-deploy[rtx]'"}
+_INSTALL = {"tensorrt": install_command("tensorrt"), "tensorrt-rtx": install_command("rtx")}
 
 
 class EngineRunner:

@@ -12,6 +12,8 @@ from csa_deploy.errors import AccuracyGateError
 from csa_deploy.train.loading import TrainBatch
 from csa_deploy.train.result import Accuracy
 
+TOP = 5
+
 
 @torch.no_grad()
 def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Iterable[TrainBatch]) -> dict[str, Accuracy]:
@@ -29,13 +31,14 @@ def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Itera
     modes = {name: network.training for name, network in networks.items()}
     for network in networks.values():
         network.eval()
-    bad = 0
+    bad = classes = 0
     for batch in map(TrainBatch.checked, loader):
         images, labels = batch.images.to(fabric.device), batch.labels.to(fabric.device)
         for row, network in zip(counts, networks.values(), strict=True):
             logits = network(images)
             bad += int(not torch.isfinite(logits).all())
-            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+            classes = logits.shape[1]
+            best = logits.topk(min(TOP, classes)).indices == labels[:, None]
             row += torch.stack([best[:, 0].sum(), best.sum(), torch.tensor(len(labels), device=fabric.device)])
     for name, network in networks.items():
         network.train(modes[name])
@@ -46,4 +49,8 @@ def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Itera
             f"evaluation: outputs are not finite in {int(total[-1])} batches", fix="the training diverged: lower --lr"
         )
     rows = total[:-1].view(-1, 3).tolist()
-    return {name: Accuracy(*map(int, row)) for name, row in zip(networks, rows, strict=True)}
+    many = classes > TOP
+    return {
+        name: Accuracy(int(top1), int(top5) if many else None, int(samples))
+        for name, (top1, top5, samples) in zip(networks, rows, strict=True)
+    }

@@ -188,7 +188,7 @@ class Training:
             waiting=clock.waiting / clock.busy,
             accuracy=accuracy,
         )
-        figures = {f"{n}_{k}": a.share(k) for n, a in accuracy.items() for k in ("top1", "top5")}
+        figures = {f"{n}_{k}": share for n, a in accuracy.items() for k, share in a.shares.items()}
         self.fabric.log_dict({"loss": summary.loss, "lr": summary.lr, **figures}, step=self.update)
         return summary
 

@@ -1,4 +1,4 @@
-"""The network in training: how it is made, what decays, how its average and its statistics over ranks are kept."""
+"""The network in training: how it is made, what decays, how its statistics over ranks are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry
@@ -52,12 +51,6 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
         is_plain = parameter.ndim <= 1 or name.rpartition(".")[2] in _NOT_DECAYED
         (plain if is_plain else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """The exponential average of weights and statistics; starts as a copy of the network."""
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return average.requires_grad_(False).eval()
 
 
 class _SumOverRanks(torch.autograd.Function):

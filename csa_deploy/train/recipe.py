@@ -44,6 +44,8 @@ class Recipe(BaseModel):
         weight_decay: AdamW's, on weights of two and more dimensions only, without layer scale.
         label_smoothing: share of the target that all classes get alike.
         ema_decay: of the exponential average of the weights, per update; 0: none is kept.
+        ema_warmup: whether its decay starts low and grows (see :mod:`csa_deploy.train.average`); None: where the
+            training is too short for ``ema_decay``.
         drop_path: stochastic depth of the last block, growing linearly over the depth from 0.
         layer_scale: its initial value; 0: the network has none.
         random_crop: share of the area that a random crop keeps, (least, most); None: the whole image.
@@ -66,6 +68,7 @@ class Recipe(BaseModel):
     weight_decay: NotNegative = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_warmup: bool | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_scale: NotNegative = 0.0
     random_crop: tuple[Positive, Positive] | None = None

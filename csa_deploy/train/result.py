@@ -9,19 +9,42 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Counts over all held-out images, each once."""
+    """Counts over all held-out images, each once.
+
+    Attributes:
+        top1: images whose label is the strongest class.
+        top5: images whose label is among the five strongest; None with five classes or fewer, where that says nothing.
+        samples: all of them.
+    """
 
     top1: int
-    top5: int
+    top5: int | None
     samples: int
 
-    def share(self, name: str) -> float:
-        """``top1`` or ``top5`` as a share of 1."""
-        return getattr(self, name) / self.samples
+    @property
+    def shares(self) -> dict[str, float]:
+        """``top1``, and ``top5`` where it is counted, as shares of 1."""
+        counts = {"top1": self.top1, "top5": self.top5}
+        return {name: count / self.samples for name, count in counts.items() if count is not None}
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with the shares."""
-        return {**asdict(self), "top1_share": self.share("top1"), "top5_share": self.share("top5")}
+        return {**asdict(self), **{f"{name}_share": share for name, share in self.shares.items()}}
+
+
+@dataclass(frozen=True)
+class Average:
+    """The average of the weights, as it is.
+
+    Attributes:
+        decay: per update.
+        warmup: whether the decay grew up to that.
+        first_share: share that the weights after the first update have in it.
+    """
+
+    decay: float
+    warmup: bool
+    first_share: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,7 @@ class TrainResult:
         total: updates of the whole training.
         warmup: of them in the warm-up.
         accuracy: by weights (``model``, ``model_ema``).
+        average: of the weights; None where none is kept.
         unreadable: reason by file, for the training images that could not be read.
         weights: safetensors files by weights; none of an evaluation alone.
         not_done: what was not done, and why.
@@ -72,6 +96,7 @@ class TrainResult:
     total: int
     warmup: int
     accuracy: dict[str, Accuracy]
+    average: Average | None
     unreadable: dict[str, str]
     weights: dict[str, Path]
     not_done: tuple[str, ...]
@@ -81,6 +106,15 @@ class TrainResult:
     def finished(self) -> bool:
         """Whether all updates are done."""
         return self.updates == self.total
+
+    @property
+    def best(self) -> str:
+        """The weights to deploy: those that got more of the held-out images right, of equal ones the average.
+
+        Without an evaluation the average, where there is one.
+        """
+        names = ["model_ema", "model"] if self.average else ["model"]
+        return max(names, key=lambda name: self.accuracy[name].top1 if name in self.accuracy else 0)
 
     def evaluation(self) -> dict[str, Any]:
         """JSON form of an evaluation alone: it knows nothing of the schedule that the weights were trained with."""
@@ -99,6 +133,8 @@ class TrainResult:
             "warmup": self.warmup,
             "finished": self.finished,
             "accuracy": {name: accuracy.to_json() for name, accuracy in self.accuracy.items()},
+            "average": asdict(self.average) if self.average else None,
+            "deploy": self.best,
             "unreadable": self.unreadable,
             "weights": {name: path.name for name, path in self.weights.items()},
             "not_done": list(self.not_done),

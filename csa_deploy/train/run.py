@@ -13,16 +13,17 @@ from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
+from csa_deploy.train.average import averaged, first_share, warmed
 from csa_deploy.train.devices import determinism, launched, part, workers_for
 from csa_deploy.train.evaluation import accuracy_of
 from csa_deploy.train.faults import StopRequest, faults_of_others, load_state, save_tensors
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
 from csa_deploy.train.loop import Clock, Progress, Training, Watch
-from csa_deploy.train.network import averaged, parameter_groups, synchronised, trainable
+from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.pictures import Pictures, Split, open_split
 from csa_deploy.train.plan import plan_for
-from csa_deploy.train.result import Accuracy, TrainResult
+from csa_deploy.train.result import Accuracy, Average, TrainResult
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -100,10 +101,11 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         network = synchronised(network, fabric.device)
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe.weight_decay), lr=recipe.lr, fused=True)
     wrapped, optimizer = fabric.setup(network, optimizer)
+    warmup = warmed(recipe.ema_decay, plan.schedule.total, recipe.ema_warmup)
     settings = {
         "network": entry.name,
         "size": list(size),
-        "recipe": recipe.to_json(),
+        "recipe": {**recipe.to_json(), "ema_warmup": warmup},
         "seed": options.seed,
         "images": _fingerprint(split.train),
         "batch_size": plan.per_device,
@@ -117,7 +119,7 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         network=network,
         wrapped=wrapped,
         optimizer=optimizer,
-        ema=averaged(network, recipe.ema_decay) if recipe.ema_decay else None,
+        ema=averaged(network, recipe.ema_decay, warmup=warmup) if recipe.ema_decay else None,
         augment=Augment(recipe, entry.preprocessing, classes).to(fabric.device),
         schedule=plan.schedule,
         accumulate=plan.accumulate,
@@ -156,6 +158,7 @@ def _resume(training: Training, options: TrainOptions) -> None:
         return
     state = load_state(path)
     stored, asked = state["settings"], training.settings
+    stored = {**stored, "recipe": {"ema_warmup": False, **stored.get("recipe", {})}}  # what older versions did
     changed = [key for key in asked if stored.get(key) != asked[key]]
     fatal = [key for key in changed if key in ("network", "size", "recipe", "seed", "images")]
     if _global_batch(stored) != _global_batch(asked):  # the number of the update would mean another place
@@ -208,6 +211,15 @@ def _check_labels(split: Split, classes: int, data: str) -> None:
         )
 
 
+def _average(training: Training) -> Average | None:
+    """What the average of the weights is, so far."""
+    if training.ema is None:
+        return None
+    recipe = training.settings["recipe"]
+    decay, warmup = recipe["ema_decay"], recipe["ema_warmup"]
+    return Average(decay, warmup, first_share(decay, training.update, warmup=warmup))
+
+
 def _fingerprint(pictures: Pictures) -> str:
     """SHA-256 over the names and labels of the images; their content would take as long as an epoch."""
     digest = hashlib.sha256(pictures.labels.tobytes())
@@ -250,6 +262,7 @@ def _result(
         total=schedule.total,
         warmup=schedule.warmup,
         accuracy=accuracy,
+        average=_average(training),
         unreadable=training.unreadable,
         weights=weights,
         not_done=tuple(not_done),

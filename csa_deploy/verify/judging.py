@@ -12,7 +12,9 @@ from csa_deploy import units
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
+from csa_deploy.verify.summary import BOUNDED
 
+QUIET = 0.01  # part of the median energy below which an output is nearly zero
 Bounds = Callable[[str], Mapping[str, float]]
 Asked = Callable[[str], Collection[str]]
 
@@ -110,6 +112,7 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
     if accuracy and accuracy.verdict != "pass":
         expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
         notes.append(accuracy.statement + expected)
+    notes += _quiet(results, candidates) + _maps(results, candidates)
     undecided: dict[str, list[str]] = {}
     for candidate in candidates:
         for check in candidate["checks"]:
@@ -123,6 +126,38 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
             "one wins says little; the errors of the outputs say what the graphs lose"
         )
     return notes
+
+
+def _quiet(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+    """A note where a cosine fails on a sample whose reference output is nearly zero: the angle of noise is noise."""
+    broken = {(c["label"], x["output"]) for c in candidates for x in c["checks"] if _fails(x, "cosine")}
+    notes = []
+    for candidate in results.candidates:
+        for output in candidate.outputs:
+            if (candidate.label, output.name) not in broken:
+                continue
+            worst, signal = int(np.argmin(output.columns["cosine"])), output.columns["signal"]
+            part = float(signal[worst] / np.median(signal)) if np.median(signal) > 0 else 1.0
+            if part < QUIET:
+                notes.append(
+                    f"{candidate.label}: the cosine of '{output.name}' is lowest on sample {results.ids[worst]}, whose "
+                    f"reference output is nearly zero ({100 * part:.2g} % of the usual energy): snr_db says more there"
+                )
+    return notes
+
+
+def _fails(check: dict[str, Any], metric: str) -> bool:
+    return check["metric"] == metric and check["state"] == "fail"
+
+
+def _maps(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+    """A note where outputs are maps and no bound speaks of their strongest channels: whether it should is not known."""
+    names = dict.fromkeys(o.name for c in results.candidates for o in c.outputs if "mean_iou" in o.columns)
+    bounded = any(check["metric"] in BOUNDED for c in candidates for check in c["checks"])
+    if not names or bounded:
+        return []
+    listed = ", ".join(f"'{name}'" for name in names)
+    return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget int8.mean_iou=0.9"]
 
 
 def wanted_samples(candidates: list[dict[str, Any]]) -> int:
@@ -162,4 +197,4 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
 
 
 def _bound(check: dict[str, Any]) -> str:
-    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.metric(check['bound'], check['metric'])}"
+    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.bound(check['bound'], check['metric'])}"

@@ -76,13 +76,13 @@ class OutputMetrics:
         found = {name: np.array(column) for name, column in self.table.items()}
         return {n: c if len(c) == len(self.ids) else c.reshape(len(self.ids), -1) for n, c in found.items()}
 
-    def estimates(self) -> dict[str, Estimate]:
+    def estimates(self, *, intervals: bool = True) -> dict[str, Estimate]:
         """Every metric that is defined for this output, by name, with its interval."""
-        return summarise(self.columns)
+        return summarise(self.columns, intervals=intervals)
 
     def values(self) -> dict[str, float]:
         """The metrics without their intervals; shares in 0..1."""
-        return {name: estimate.value for name, estimate in self.estimates().items()}
+        return {name: estimate.value for name, estimate in self.estimates(intervals=False).items()}
 
     def worst(self, count: int = 5) -> list[dict[str, Any]]:
         """The samples with the largest error, worst first; disagreeing samples come before agreeing ones."""

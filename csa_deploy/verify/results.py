@@ -22,6 +22,7 @@ import numpy as np
 from csa_deploy.errors import UsageError
 from csa_deploy.verify.gate import Check, applicable, judge, verdict
 from csa_deploy.verify.metrics import worst
+from csa_deploy.verify.overall import deciding, worst_metrics
 from csa_deploy.verify.summary import Estimate, summarise
 
 SCHEMA_VERSION = 3
@@ -82,11 +83,14 @@ class CandidateColumns:
         checks = applicable(checks)
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
+        outputs, held = [o.to_json(ids) for o in self.outputs], [c.to_json() for c in checks]
         return {
             "label": self.label,
             "precision": self.precision,
-            "outputs": [o.to_json(ids) for o in self.outputs],
-            "checks": [c.to_json() for c in checks],
+            "metrics": worst_metrics(outputs),
+            "decided_by": deciding(held, len(outputs)),
+            "outputs": outputs,
+            "checks": held,
             "non_finite": non_finite,
             "reference_non_finite": reference,
             "verdict": verdict(checks, bool(non_finite)),

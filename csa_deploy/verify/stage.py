@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csa_deploy import units
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from csa_deploy.runners.base import Runner
 
 logger = logging.getLogger(__name__)
+UNLIKE_DB = 3.0  # twice the noise on other images than those of the calibration is no chance
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -128,13 +130,16 @@ def compare(
     arbitrations, reason = _arbitrate(context, stream, candidates, data, reference)
     if reason:
         not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
-    blamed = [c for c, j in zip(candidates, judged, strict=True) if context.config.localize or _unexplained(j)]
+    wanted = context.config.localize
+    blamed = [c for c, j in zip(candidates, judged, strict=True) if wanted or (wanted is None and _unexplained(j))]
     broken = {j["label"]: [check["metric"] for check in j["checks"] if check["state"] == "fail"] for j in judged}
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
+    notes = [*judgement.notes, *unlike_calibration(judged, context)]
     record = {
         **judgement.to_json(),
+        "notes": notes,
         "summary": _summary(judged, len(data)),
         "reference": reference.describe(),
         "data": {
@@ -215,16 +220,36 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
     return arbitrate(reference, same, feeds, graph)
 
 
+def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[str]:
+    """A note where INT8 is much worse on these data than it was on the images of the calibration."""
+    if not context.workspace.stage("precision"):
+        return []
+    found = (context.workspace.record("precision").get("int8") or {}).get("search", {})
+    points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
+    then = points.get(len(found.get("returned", [])), {}).get("snr_db")
+    now = next((c["metrics"].get("snr_db") for c in judged if c["label"] == "int8"), None)
+    if then is None or now is None or not float(then) - float(now) > UNLIKE_DB:
+        return []
+    return [
+        f"int8: {units.decibel(then)} on images of the calibration, {units.decibel(now)} on these data: calibrate on "
+        "images like these"
+    ]
+
+
 def _summary(judged: list[dict[str, Any]], samples: int) -> str:
-    parts = []
-    for result in judged:
-        metrics = result["outputs"][0]["metrics"]
-        shown = f"{metrics['snr_db']:.0f} dB"
-        if "top1" in metrics:
-            shown = f"top-1 {100 * metrics['top1']:.1f} %"
-        elif "top1_agreement" in metrics:
-            shown = f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
-        parts.append(f"{result['label']} {result['verdict']} ({shown})")
-    said = f"{samples} samples: " + ", ".join(parts)
+    said = f"{samples} samples: " + ", ".join(f"{c['label']} {c['verdict']} ({_figure(c)})" for c in judged)
     wanted = wanted_samples(judged)
-    return f"{said}; {wanted} samples would decide, give them with --data" if wanted else said
+    return f"{said}; {wanted:,} samples would decide, give them with --data" if wanted else said
+
+
+def _figure(result: dict[str, Any]) -> str:
+    """What the verdict rests on; of a pass the worst output's accuracy, agreement or noise."""
+    metrics = result["metrics"]
+    if result["decided_by"]:
+        return str(result["decided_by"])
+    if "top1" in metrics:
+        return f"top-1 {100 * metrics['top1']:.1f} %"
+    if "top1_agreement" in metrics:
+        return f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
+    shown = units.decibel(metrics["snr_db"])
+    return f"{shown}, mIoU {units.percent(metrics['mean_iou'])}" if "mean_iou" in metrics else shown

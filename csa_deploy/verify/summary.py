@@ -68,11 +68,11 @@ class Estimate:
         return asdict(self)
 
 
-def summarise(columns: Columns) -> dict[str, Estimate]:
-    """Every metric that the columns define, by name; shares in 0..1."""
+def summarise(columns: Columns, *, intervals: bool = True) -> dict[str, Estimate]:
+    """Every metric that the columns define, by name; shares in 0..1. Without intervals no bootstrap is made."""
     if not columns:
         return {}
-    found = {**_extremes(columns), **_averages(columns)}
+    found = {**_extremes(columns), **_averages(columns, intervals)}
     for name, column in SHARES.items():
         if column in columns:
             hits = columns[column]
@@ -94,23 +94,23 @@ def _extremes(columns: Columns) -> dict[str, Estimate]:
     }
 
 
-def _averages(columns: Columns) -> dict[str, Estimate]:
+def _averages(columns: Columns, sure: bool) -> dict[str, Estimate]:
     """Means over samples, and ratios of such means; spoilt samples leave no interval."""
-    found = {"mean_abs_error": _mean(columns["mean_abs_error"])}
+    found = {"mean_abs_error": _mean(columns["mean_abs_error"], sure)}
     if columns["finite"].all():
-        found["mean_rel_error"] = _relative(columns["mean_abs_error"], columns["mean_abs_reference"])
-        found["snr_db"] = _signal_to_noise(columns["signal"], columns["noise"])
+        found["mean_rel_error"] = _relative(columns["mean_abs_error"], columns["mean_abs_reference"], sure)
+        found["snr_db"] = _signal_to_noise(columns["signal"], columns["noise"], sure)
     else:
         found["mean_rel_error"] = Estimate(math.inf, None, BOOTSTRAP)
         found["snr_db"] = Estimate(-math.inf, None, BOOTSTRAP)
-    found.update({name: _mean(columns[name], bounded=name in BOUNDED) for name in MEANS if name in columns})
+    found.update({name: _mean(columns[name], sure, bounded=name in BOUNDED) for name in MEANS if name in columns})
     return found
 
 
-def _relative(errors: np.ndarray, reference: np.ndarray) -> Estimate:
+def _relative(errors: np.ndarray, reference: np.ndarray, sure: bool) -> Estimate:
     top, bottom = float(errors.sum()), float(reference.sum())
     value = top / bottom if bottom > 0 else (0.0 if top == 0 else math.inf)
-    ends = log_ratio_interval([errors], [reference])
+    ends = log_ratio_interval([errors], [reference]) if sure else None
     return Estimate(value, (math.exp(ends[0]), _exp(ends[1])) if ends else _certain(value, 0.0, len(errors)), BOOTSTRAP)
 
 
@@ -118,9 +118,9 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _signal_to_noise(signal: np.ndarray, noise: np.ndarray) -> Estimate:
+def _signal_to_noise(signal: np.ndarray, noise: np.ndarray, sure: bool) -> Estimate:
     total = snr(float(signal.sum()), float(noise.sum()))
-    ends = log_ratio_interval([signal], [noise])
+    ends = log_ratio_interval([signal], [noise]) if sure else None
     interval = (DECIBEL * ends[0], DECIBEL * ends[1]) if ends else _certain(total, math.inf, len(signal))
     return Estimate(total, interval, BOOTSTRAP)
 
@@ -130,9 +130,9 @@ def _certain(value: float, identical: float, samples: int) -> Interval | None:
     return (value, value) if value == identical and samples >= FEWEST else None
 
 
-def _mean(values: np.ndarray, *, bounded: bool = False) -> Estimate:
+def _mean(values: np.ndarray, sure: bool, *, bounded: bool = False) -> Estimate:
     value = mean(values)
-    if not np.isfinite(values).all():
+    if not sure or not np.isfinite(values).all():
         return Estimate(value, None, BOOTSTRAP)
     if bounded and (few := mostly_one(values)):
         return Estimate(value, few, MOSTLY_ONE)

@@ -62,7 +62,8 @@ def test_verdict_and_exit_code(
 ) -> None:
     done = check(csa, folder, name, "--scope", scope)
     assert done.returncode == code
-    assert done.stdout.startswith(f"{scope}: {verdict} (evidence: ")
+    assert f"\n\n{scope}: {verdict} (evidence: " in done.stdout
+    assert done.stdout.splitlines()[1].split()[:2] == [scope, verdict]
     errors = [line for line in done.stderr.splitlines() if line.startswith("csa-deploy: error: ")]
     assert len(errors) == (code != 0)
     assert check(csa, folder, name, "--scope", scope, "--strict", "-q").returncode == strict
@@ -87,7 +88,7 @@ def test_a_finding_says_all_that_a_reviewer_asks(csa: Any, folder: Path) -> None
 def test_fix_shows_the_difference_and_saves_what_is_allowed(csa: Any, folder: Path, tmp_path: Path) -> None:
     fixed = tmp_path / "new" / "fixed.onnx"
     done = check(csa, folder, "denied", "--scope", "drive-os-6", "--fix", "--fixed", str(fixed))
-    assert done.returncode == 0 and done.stdout.startswith("drive-os-6: allowed")
+    assert done.returncode == 0 and "\n\ndrive-os-6: allowed" in done.stdout
     for words in ("global_pool_to_pool", "AveragePool 0 -> 1", "GlobalAveragePool 1 -> 0", "denied -> allowed"):
         assert words in done.stderr
     assert [node.op_type for node in onnx.load(fixed).graph.node] == ["Relu", "AveragePool"]

@@ -137,7 +137,17 @@ def test_an_error_in_the_json_log_is_json(lab: Path, csa: Any) -> None:
     assert done.returncode == 2
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [e["event"] for e in events][-2:] == ["finished", "error"] and events[-2]["state"] == "failed"
+    assert events[-1]["exit_code"] == 2 and events[-1]["time"] >= events[-2]["time"]
     assert "nowhere: no such data set" in events[-1]["message"] and events[-1]["fix"]
+
+
+def test_the_last_event_of_a_gate_is_its_verdict(lab: Path, csa: Any) -> None:
+    done = csa(lab, "profile", "tiny.onnx", "--iterations", 40, "--limit", "fp32.weights_mib=1e-9", "--log-json")
+    assert done.returncode == 7
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [e["event"] for e in events][-2:] == ["verdict", "error"] and events[-1]["exit_code"] == 7
+    (gate,) = events[-2]["gates"]
+    assert (events[-2]["state"], gate["state"], gate["name"]) == ("fail", "fail", "latency and memory")
 
 
 def test_quiet_says_nothing_and_works(lab: Path, csa: Any) -> None:

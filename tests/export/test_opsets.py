@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
-from csa_deploy.export.opsets import Wish, convert, opset_of, wish_for
+from csa_deploy.export.opsets import Wish, convert, exported_opset, opset_of, wish_for
 
 Build = Callable[..., onnx.ModelProto]
 DOUBLE = np.asarray([1, 1, 2, 2], "f4")
@@ -96,3 +97,20 @@ def test_a_conversion_that_onnx_does_not_have_is_refused(build: Build) -> None:
 def test_when_a_file_is_converted(opset: int, settings: dict[str, Any], to: int | None) -> None:
     wish = wish_for(opset, make_config(settings))
     assert (wish.opset if wish else None) == to
+
+
+@pytest.mark.parametrize(("stated", "opset"), [("8.6.12", 17), ("8.6", 17), ("10.10.10", 18), ("11.3.1", 18)])
+def test_the_target_decides_the_opset(stated: str, opset: int, tmp_path: Path) -> None:
+    target = tmp_path / "target.yaml"
+    target.write_text(f'host: nowhere.invalid\ntensorrt: "{stated}"\n')
+    assert exported_opset(make_config({"target": str(target)})) == opset
+    assert exported_opset(make_config({"target": str(target), "opset": 15})) == 15
+    wish = wish_for(19, make_config({"target": str(target)}))
+    assert (wish.opset if wish else None) == (17 if opset == 17 else None)
+
+
+def test_a_target_that_states_no_version_decides_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "target.yaml"
+    target.write_text("host: nowhere.invalid\n")
+    assert exported_opset(make_config({"target": str(target), "tensorrt": "8.6"})) == 17
+    assert exported_opset(make_config({"target": str(target)})) == 18

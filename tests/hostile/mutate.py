@@ -207,15 +207,29 @@ def attribute(model: ModelProto, random: Random) -> None:
     """A node takes an attribute that one of the operators has, with a value of some type."""
     if nodes := _nodes(model):
         name = random.choice(_ATTRIBUTES)
-        value: Any = random.choice([0, -1, 2**40, 1.5, float("nan"), "a", [1], [2**40, 2], [0.5], ["a"], _tensor(random)])
+        value: Any = random.choice(
+            [0, -1, 2**40, 1.5, float("nan"), "a", [1], [2**40, 2], [0.5], ["a"], _tensor(random)]
+        )
         random.choice(nodes).attribute.append(helper.make_attribute(name, value))
 
 
-_ATTRIBUTES = (
-    "value value_int value_ints value_float value_floats value_string start end axis axes to num_outputs split body "
-    "then_branch kernel_shape pads strides dilations group perm num_scan_inputs scan_input_axes scan_output_axes "
-    "equation shape keepdims auto_pad block_size mode blocksize ceil_mode"
-).split()
+_ATTRIBUTES = [
+    *(
+        "value",
+        "value_int",
+        "value_ints",
+        "value_float",
+        "value_floats",
+        "value_string",
+        "start",
+        "end",
+        "axis",
+        "axes",
+    ),
+    *("to", "num_outputs", "split", "body", "then_branch", "kernel_shape", "pads", "strides", "dilations", "group"),
+    *("perm", "num_scan_inputs", "scan_input_axes", "scan_output_axes", "equation", "shape", "keepdims", "auto_pad"),
+    *("block_size", "mode", "blocksize", "ceil_mode"),
+]
 
 
 def operator(model: ModelProto, random: Random) -> None:
@@ -303,11 +317,14 @@ def function(model: ModelProto, random: Random) -> None:
     """A node calls a local function: one that calls itself, that is missing an input, or that calls the next twice."""
     if not model.graph.node:
         return
-    depth = random.choice([0, 1, 3, 14, 40])
+    depth = random.choice([0, 1, 3, 10, 14, 18, 30, 40])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     for level in range(depth + 1):
         called = "F0" if level == 0 and random.random() < 0.3 else f"F{level - 1}"
-        body = [helper.make_node(called, ["a"], ["t"], domain="local"), helper.make_node(called, ["t"], ["b"], domain="local")]
+        body = [
+            helper.make_node(called, ["a"], ["t"], domain="local"),
+            helper.make_node(called, ["t"], ["b"], domain="local"),
+        ]
         if level == 0 and called != "F0":
             body = [helper.make_node("Relu", ["a"], ["b"])]
         model.functions.append(helper.make_function("local", f"F{level}", ["a"], ["b"], body, imports))
@@ -325,7 +342,9 @@ def nest(model: ModelProto, random: Random) -> None:
     for _ in range(random.choice([1, 1, 2, 20])):
         outer = GraphProto(name="outer")
         outer.output.extend(graph.output)
-        outer.node.append(helper.make_node("If", ["c"], [o.name for o in graph.output], then_branch=graph, else_branch=graph))
+        outer.node.append(
+            helper.make_node("If", ["c"], [o.name for o in graph.output], then_branch=graph, else_branch=graph)
+        )
         if outer.ByteSize() > 1_000_000:
             break
         graph = outer
@@ -338,7 +357,7 @@ def lengthen(model: ModelProto, random: Random) -> None:
     if not graph.output:
         return
     name, op = graph.output[0].name, random.choice(["Relu", "Identity", "Unsqueeze", "Add", "Shape", "Cast"])
-    for number in range(random.choice([100, 1000, 3000])):
+    for number in range(random.choice([100, 300, 3000])):
         inputs = [name, name] if op == "Add" else [name]
         node = helper.make_node(op, inputs, [f"long{number}"])
         if op == "Unsqueeze":
@@ -374,7 +393,7 @@ _MUTATIONS: Sequence[Mutation] = (
     set_field, clear_field, repeat, graft, rewire, retype, attribute, operator, dimensions, initializer, metadata,
     function, nest, lengthen, surround,
 )  # fmt: skip
-_WEIGHTS = (20, 10, 10, 8, 10, 8, 8, 10, 10, 8, 3, 3, 2, 1, 4)
+_WEIGHTS = (20, 10, 10, 8, 10, 8, 8, 10, 10, 8, 3, 3, 2, 0.5, 4)
 
 
 def read(path: Path) -> ModelProto | None:

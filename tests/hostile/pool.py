@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-MOST_SECONDS = 60.0
+MOST_SECONDS = 60.0  # of processor time
+_PATIENCE = 5  # on a machine that does other work
 MOST_MEMORY = 4 * 2**30
 
 
@@ -25,7 +26,7 @@ class Outcome:
     Attributes:
         outcome: ``done``, a documented exit code, ``internal``, ``signal N`` or ``no answer``.
         detail: the error's line.
-        seconds: that it took.
+        seconds: processor time that it took.
         peak: most bytes that the reading process had so far.
     """
 
@@ -53,7 +54,9 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
 
     def read(self, verb: str, path: Path) -> Outcome:
@@ -62,7 +65,7 @@ class Reader:
         start = time.monotonic()
         process.stdin.write(f"{verb} {path}\n")
         process.stdin.flush()
-        if not select.select([process.stdout], [], [], MOST_SECONDS)[0]:
+        if not select.select([process.stdout], [], [], _PATIENCE * MOST_SECONDS)[0]:
             self._end()
             return Outcome("no answer", f"in {MOST_SECONDS:g} s", time.monotonic() - start)
         line = process.stdout.readline()

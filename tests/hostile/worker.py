@@ -1,16 +1,18 @@
 """A process that reads one damaged file after another as the command line does, and tells what came of it.
 
 One line in: verb and path. One line out: JSON with ``outcome`` (``done``, an exit code, or ``internal``), ``detail``,
-``seconds`` and ``peak`` (bytes, of this process and of any that it started for the file).
+``seconds`` (of processor
+time) and ``peak`` (bytes, of this process and of any that it started for the file).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
-import time
 import traceback
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,15 +24,16 @@ ADDRESS_SPACE = 12 * 2**30
 
 
 def check(path: Path) -> None:
+    """Judge it by two scopes and render one report; which ones depends on the file: all take three times as long."""
     from csa_deploy.restricted.check import check
     from csa_deploy.restricted.gate import GateResult, ScopeVerdict, rejection
     from csa_deploy.restricted.reporters.formats import FORMATS, render
+    from csa_deploy.restricted.schema import scopes
 
-    report = check(path)
+    names, forms, turn = sorted(scopes()), sorted(FORMATS), zlib.crc32(path.read_bytes())
+    report = check(path, [names[turn % len(names)], names[(turn + 3) % len(names)]])
     result = GateResult(report, tuple(ScopeVerdict(scope) for scope in report.scopes))
-    data = result.to_json()
-    for form in FORMATS:
-        render(data, form)
+    render(result.to_json(), forms[turn % len(forms)])
     rejection(result, True, path.name)
 
 
@@ -83,7 +86,7 @@ VERBS: dict[str, Callable[[Path], None]] = {
 
 
 def answer(verb: str, path: Path) -> dict[str, object]:
-    start = time.monotonic()
+    start = sum(os.times()[:4])
     outcome, detail = "done", ""
     try:
         VERBS[verb](path)
@@ -96,7 +99,7 @@ def answer(verb: str, path: Path) -> dict[str, object]:
         outcome = "internal"
         detail = f"{type(error).__name__}: {str(error)[:200]} in {Path(last.filename).name}:{last.lineno} {last.name}"
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    seconds = round(time.monotonic() - start, 2)
+    seconds = round(sum(os.times()[:4]) - start, 2)
     return {"outcome": outcome, "detail": detail, "seconds": seconds, "peak": max(peak_memory(), children)}
 
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision import calibration
 from csa_deploy.precision.calibration import calibrate, load_statistics, save_statistics, statistics_key
-from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration, refuse_overlap
+from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration
 from csa_deploy.precision.histogram import Histogram, Scratch
 from csa_deploy.precision.observer import CPU, CUDA, providers
 from csa_deploy.precision.placement import place
@@ -190,26 +189,6 @@ def test_nan_is_named_with_layer_and_image(build):
     data = open_calibration(RANDOM, None, {"x": (1, 1, 2, 2)}, samples=3)
     with pytest.raises(UsageError, match=r"'l', made by node n0 \(Log\), is NaN or infinite on image random-0-\d"):
         calibrate(model, data, place(model).tensors)
-
-
-def test_images_of_the_evaluation_set_are_refused(photos, tmp_path):
-    evaluation = tmp_path / "evaluation"
-    evaluation.mkdir()
-    shutil.copy(photos / "03.png", evaluation / "renamed.png")
-    dataset = open_dataset(evaluation, PREPROCESSING)
-    with pytest.raises(UsageError, match=r"1 of 14 .* the first is 03\.png"):
-        refuse_overlap(open_photos(photos), dataset)
-    (photos / "03.png").unlink()
-    refuse_overlap(open_photos(photos), dataset)
-
-
-def test_tensors_of_the_evaluation_set_are_refused(tmp_path):
-    arrays = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("f4")
-    np.savez(tmp_path / "a.npz", x=arrays)
-    np.savez(tmp_path / "b.npz", x=arrays[2:] * np.asarray([1, 2], "f4").reshape(2, 1, 1, 1))
-    data = open_calibration(str(tmp_path / "a.npz"), None, SHAPES)
-    with pytest.raises(UsageError, match="1 of 4 calibration images"):
-        refuse_overlap(data, open_dataset(tmp_path / "b.npz", None))
 
 
 def test_few_images_and_missing_classes_are_said(model, photos, caplog):

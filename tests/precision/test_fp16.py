@@ -104,8 +104,9 @@ def test_a_weight_beyond_the_range_keeps_its_node_in_fp32(build):
         mask=np.array([0, 0, 0, 0, -1e9, -1e9], "f4"),
     )
     result = checked(model)
-    (kept,) = result.kept
+    kept, back = result.kept
     assert (kept.name, kept.op) == ("n1", "Add")
+    assert (back.op, back.reason) == ("Softmax", "values beyond FP16's range come to it")
     assert kept.reason == "weight 'mask' holds 1e+09, beyond FP16's 65504"
     assert result.overflowing == 2
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
 from csa_deploy.precision.placement import place
-from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
+from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
 from csa_deploy.precision.weight_rounding import round_weights
 
 F = onnx.TensorProto.FLOAT
@@ -187,6 +187,53 @@ def test_equalization_through_a_gate_keeps_every_bit_and_every_shape(mapped, gat
     assert bool(groups.found) == (mapped >= gating)
     shapes = {tuple(t.dims) for t in changed.graph.initializer}
     assert shapes == {tuple(t.dims) for t in model.graph.initializer}
+
+
+def rounded(values: np.ndarray, scale: np.ndarray, lowest: int) -> np.ndarray:
+    """Values at the nearest of the levels, halves to even, in plain NumPy."""
+    return (np.clip(np.rint(values / scale), lowest, 127) * scale).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(convolutions(), products()), st.sampled_from([0.3, 2.0, 100.0]))
+def test_the_int8_graph_computes_the_operator_on_rounded_values(case, threshold):
+    """What the FP32 graph computes when it is fed rounded inputs and holds rounded weights.
+
+    Sums in FP32 may differ in their last bits; a level of the input is a thousand times as much.
+    """
+    model = case.model
+    (layer,) = place(model).layers
+    int8 = insert_qdq(model, place(model), {"x": threshold}).model
+    stated = {t.name: onnx.numpy_helper.to_array(t) for t in int8.graph.initializer}
+    literal = onnx.ModelProto()
+    literal.CopyFrom(model)
+    for tensor in literal.graph.initializer:
+        if tensor.name == "w":
+            weight = onnx.numpy_helper.to_array(tensor)
+            others = tuple(i for i in range(weight.ndim) if i != layer.axis)
+            scales = (np.abs(weight).max(axis=others, keepdims=True) / 127).astype(np.float32)
+            assert np.array_equal(scales.ravel(), stated["w_scale"])
+            assert stated["w_int8"].min() >= -127 and not stated["w_zero"].any()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rounded(weight, scales, -127), "w"))
+    scale = np.float32(threshold / 127)
+    assert stated["x_scale"] == scale
+    for feeds in case.samples[:2]:
+        expected = run(literal, {"x": rounded(feeds["x"], scale, -128)})
+        np.testing.assert_allclose(run(int8, feeds), expected, rtol=1e-5, atol=1e-5 * threshold)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(2.0**-40, 60000.0, width=32), st.booleans())
+def test_scales_in_fp16_are_the_next_that_it_has(largest, negative):
+    """Not the nearest: one below the largest value would clip it."""
+    weight = np.asarray([[largest, 0.0], [0.0, largest / 2]], np.float32) * (-1 if negative else 1)
+    found = quantize_weight(weight, 0, half_scales=True)
+    halves = np.arange(1, 0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)  # all that are finite, ascending
+    wanted = np.abs(weight).max(axis=1).astype(np.float64) / 127
+    expected = halves[np.searchsorted(halves, wanted)]
+    np.testing.assert_allclose(found.scales, expected, rtol=0)
+    assert np.abs(found.values).max() <= 127
+    assert (np.abs(found.dequantized() - weight) <= found.scales[:, None] * (0.5 + 1e-6)).all()
 
 
 def literal_obq(weight: np.ndarray, scales: np.ndarray, moments: np.ndarray) -> np.ndarray:

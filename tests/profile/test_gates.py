@@ -80,7 +80,7 @@ def test_noise_passes_the_baseline_and_five_percent_fails_it() -> None:
     slower = [baseline_gates({}, run(10, s), run(10.5, 1000 + s), 0.02) for s in range(40)]
     assert all(failure(gates) is None for gates in noisy)
     assert all(failure(gates) is not None for gates in slower)
-    assert "% against the baseline at p50" in str(failure(slower[0]))
+    assert "slower than the baseline at p50" in str(failure(slower[0]))
 
 
 def test_a_label_that_the_baseline_lacks_is_not_measured() -> None:

@@ -15,7 +15,9 @@ from csa_deploy.profile.bench import OTHER_INPUTS
 from csa_deploy.profile.gates import ANEW, STORED
 from csa_deploy.profile.sweep import parse_points
 
-QUICK = ("--iterations", 12, "--warmup", 1, "--threads", 1)
+QUICK = ("--iterations", 40, "--warmup", 1, "--threads", 1)
+# Neighbours are alike on a busy machine: forty inferences may be worth fewer than the eight that an interval needs.
+SURE = ("--iterations", 200, "--warmup", 1, "--threads", 1)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_keeps_every_sample_and_every_layer(digits: Any) -> None:
 
 
 def test_a_broken_limit_exits_with_seven_and_is_in_the_report(deployed: Path, csa: Any) -> None:
-    done = csa(deployed, "profile", "csa_digits", *QUICK, "--limit", "fp32.p50_ms=0.001")
+    done = csa(deployed, "profile", "csa_digits", *SURE, "--limit", "fp32.p50_ms=0.001")
     assert done.returncode == 7, done.stderr
     assert "fp32: p50_ms is" in done.stderr and "the limit is 0.001" in done.stderr
     assert [g["verdict"] for g in measured(deployed)["gates"]] == ["fail"]
@@ -65,7 +67,7 @@ def test_a_broken_limit_exits_with_seven_and_is_in_the_report(deployed: Path, cs
 
 def test_limits_that_hold_pass(deployed: Path, csa: Any) -> None:
     limits = ("--limit", "fp32.p50_ms=10000", "--limit", "fp32.weights_mib=50", "--limit", "fp32.max_ms=100000")
-    done = csa(deployed, "profile", "csa_digits", *QUICK, *limits)
+    done = csa(deployed, "profile", "csa_digits", *SURE, *limits)
     assert done.returncode == 0, done.stderr
     assert [g["verdict"] for g in measured(deployed)["gates"]] == ["pass"] * 3
 
@@ -94,10 +96,10 @@ def against(cwd: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_stored_samples_count_where_the_graphs_are_gone(deployed: Path, csa: Any, tmp_path: Path) -> None:
-    assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
+    assert csa(deployed, "profile", "csa_digits", *SURE).returncode == 0
     for name, factor, code in (("fast", 0.02, 7), ("slow", 50.0, 0)):
         root = baseline(deployed, tmp_path / name, factor=factor, graphs=False)
-        done = csa(deployed, "profile", "csa_digits", *QUICK, "--baseline", root)
+        done = csa(deployed, "profile", "csa_digits", *SURE, "--baseline", root)
         assert done.returncode == code, done.stderr
         assert "slower than the baseline" in done.stderr or code == 0
         assert {reason for _, reason in against(deployed).values()} == {STORED}
@@ -121,14 +123,14 @@ def test_a_graph_that_became_slower_fails_and_one_of_another_size_is_not_compare
 ) -> None:
     # In a copy, as a workspace keeps its baseline, and the others are not to be held against this one.
     here = shutil.copytree(deployed, tmp_path / "here")
-    assert csa(here, "profile", "csa_digits", *QUICK).returncode == 0
+    assert csa(here, "profile", "csa_digits", *SURE).returncode == 0
     root = baseline(here, tmp_path / "before")
     paths = {entry["label"]: root / entry["path"] for entry in recorded(root.parent, root.name)["measured"]}
     (spec,) = onnx.load(paths["fp32"]).graph.input
     shape = tuple(d.dim_value for d in spec.type.tensor_type.shape.dim)
     onnx.save(make_tiny(inputs=shape, name=spec.name), paths["fp32"])  # much less work than this run's graph
     onnx.save(make_tiny(inputs=(1, 3, 8, 8)), paths["fp16"])
-    done = csa(here, "profile", "csa_digits", *QUICK, "--baseline", root)
+    done = csa(here, "profile", "csa_digits", *SURE, "--baseline", root)
     assert done.returncode == 7, done.stderr
     assert "fp32" in done.stderr and "slower than the baseline" in done.stderr
     found = against(here)
@@ -155,7 +157,8 @@ def test_sweeps_grow_and_keep_the_reason_of_a_refusal(lab: Path, csa: Any) -> No
     assert [(r["kind"], r["batch"]) for r in rows] == [("batch", 1), ("batch", 4), ("side", 1), ("side", 1)]
     assert rows[1]["macs"] == 4 * rows[0]["macs"] > 0
     assert rows[2]["median_ms"] is None and rows[2]["reason"]  # its pool needs 16 pixels
-    assert rows[3]["interval_ms"][0] <= rows[3]["median_ms"] <= rows[3]["interval_ms"][1]
+    low, high = rows[3]["interval_ms"] or (0.0, float("inf"))  # none where a busy machine makes neighbours alike
+    assert low <= rows[3]["median_ms"] <= high
     assert {**rows[3], "kind": "batch"} == rows[0]  # where the two sweeps meet, one measurement
 
 

@@ -14,6 +14,7 @@ import pytest
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -74,6 +75,23 @@ def test_says_its_verdict_first(page: Any) -> None:
     assert visible_panels(page) == ["overview"]
     assert find(page, ".verdict .word").text in ("PASS", "INCOMPLETE")
     assert find(page, ".verdict").rect["y"] < 300
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_without_a_sign(page: Any, theme: str) -> None:
+    """The main table fits a desktop window; what scrolls in a narrow one shows a shadow where there is more."""
+    page.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
+    overflowing = (
+        "return [...document.querySelectorAll('.sheet, .chart-scroll')]"
+        ".filter(e => e.offsetParent && e.scrollWidth > e.clientWidth).map(e => getComputedStyle(e).backgroundImage)"
+    )
+    wait = WebDriverWait(page, 20)
+    page.set_window_size(1400, 1000)
+    wait.until(lambda p: p.execute_script("return innerWidth") == 1400)
+    assert page.execute_script(overflowing) == []
+    page.set_window_size(420, 1000)
+    found = wait.until(lambda p: p.execute_script(overflowing))
+    assert found and all(shadow.count("linear-gradient") == 4 for shadow in found)
 
 
 def test_tabs_by_mouse_and_by_keyboard(page: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from csa_deploy.engine.passport import read_passport
+from csa_deploy.engine.stage import _judged
+from csa_deploy.engine.trtexec_options import parse_version
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.gate import gate_scopes, inspect
 from csa_deploy.restricted.schema import load_pack, scopes
@@ -178,3 +181,39 @@ def test_nothing_runs_under_a_scope_of_another_tensorrt(csa: Callable[..., Any],
     errors = [line for line in done.stderr.splitlines() if "error" in line]
     assert len(errors) == 1 and "drive-os-7" in errors[0] and "8.6.12" in errors[0] and "drive-os-6.0.9" in errors[0]
     assert not list(tmp_path.glob("deploy/*/records/*"))
+
+
+class Files:
+    """A context that knows the graphs of each precision."""
+
+    def graphs(self) -> dict[str, str]:
+        return {"fp32": "net.optimized.onnx", "fp16": "net.fp16.onnx", "int8": "net.int8.onnx"}
+
+    def path(self, relative: str) -> Path:
+        return Path(relative)
+
+
+@pytest.mark.parametrize(
+    ("builder", "precision", "built", "scope", "judged"),
+    [
+        # TensorRT 8.6 builds FP16 of the FP32 graph, and INT8 of the Q/DQ graph: these are what its scopes judge.
+        ("8.6.12", "fp16", "net.optimized.onnx", "dla-orin", "net.optimized.onnx"),
+        ("8.6.12", "int8", "net.int8.onnx", "dla-orin", "net.int8.onnx"),
+        ("8.6.12", "int8", "net.optimized.onnx", "dla-orin", "net.optimized.onnx"),  # of a calibration cache
+        ("8.6.12", "fp16", "net.optimized.onnx", "drive-os-7", "net.fp16.onnx"),
+        # A builder of typed graphs stands in for 8.6.
+        ("10.3.0", "fp16", "net.fp16.onnx", "drive-os-6", "net.optimized.onnx"),
+        ("", "fp16", "net.fp16.onnx", "drive-os-6", "net.optimized.onnx"),
+        ("", "int8", "net.int8.onnx", "drive-os-6", "net.int8.onnx"),
+        ("", "int8", "net.int8.onnx", "dla-orin", "net.optimized.onnx"),
+        ("", "fp16", "net.fp16.onnx", "drive-os-7", "net.fp16.onnx"),
+        ("", "fp32", "net.optimized.onnx", "dla-orin", "net.optimized.onnx"),
+    ],
+)
+def test_which_graph_a_scope_judges(builder: str, precision: str, built: str, scope: str, judged: str) -> None:
+    machine = SimpleNamespace(version=parse_version(builder)) if builder else None
+    made = SimpleNamespace(machine=machine)
+    found, of = _judged(Files(), made, precision, Path(built), load_pack(scope))  # type: ignore[arg-type]
+    assert found == Path(judged)
+    assert (of == "") == (judged == built)
+    assert of == "" or (of.startswith("not the graph that was built: TensorRT ") and judged in of)

@@ -2,7 +2,7 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from restricted_networks import model, node, single
+from restricted_networks import MAP, model, node, single, value
 
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.check import check
@@ -48,6 +48,26 @@ def test_text_groups_findings_and_says_what_to_do():
     assert "repair: global_pool_to_pool (--fix)" in text
     assert "source: " in text
     assert "not done: validator" in text
+
+
+def test_text_begins_with_all_verdicts(data):
+    lines = render(data, "text").splitlines()
+    assert lines[0].split() == ["scope", "verdict", "evidence", "denied", "unknown", "repairable"]
+    assert lines[1].split() == ["drive-os-6", "denied", "static", "1", "1", "1"]
+    assert lines[2].split() == ["dla-orin", "denied", "static", "1", "0", "1"]
+    assert lines[3] == "" and lines[4].startswith("drive-os-6: denied")
+    for line, scope in zip(lines[1:], data["scopes"], strict=False):
+        counts = scope["counts"]
+        assert line.split()[3:5] == [str(counts["denied"]), str(counts["unknown"])]
+
+
+def test_a_cast_of_an_input_is_explained_under_dla():
+    cast = node("Cast", ["x"], ["h"], name="cast", to=10)
+    network = model([cast, node("Relu", ["h"], ["y"], name="relu")], outputs=[value("y", MAP, 10)])
+    for scope in ("dla-orin", "dla-xavier"):
+        found = [finding for finding in check(network, [scope]).scopes[0].findings if finding.rule == "dla.cast"]
+        assert len(found) == 1 and found[0].verdict == "denied"
+        assert "float32" in found[0].message and "FP32 inputs" in found[0].message and "--fp16-io" in found[0].instead
 
 
 def test_json_holds_the_whole_report(data):

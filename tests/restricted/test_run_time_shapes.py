@@ -160,15 +160,16 @@ def test_a_resize_may_differ_from_its_declaration_by_rounding_only() -> None:
         assert expected in {report.verdict, *(finding.rule for finding in report.findings)}
 
 
-_SHAPED = frozenset(
-    "Reshape Expand Resize Upsample Pad Tile Split TopK Range ConstantOfShape Slice Squeeze Unsqueeze OneHot NonZero "
-    "Compress Unique NonMaxSuppression Loop If Scan CenterCropPad AffineGrid CumSum Trilu MaxUnpool Col2Im".split()
-)  # noqa: SIM905
+_SHAPED = {
+    *("Reshape", "Expand", "Resize", "Upsample", "Pad", "Tile", "Split", "TopK", "Range", "ConstantOfShape", "Slice"),
+    *("Squeeze", "Unsqueeze", "OneHot", "NonZero", "Compress", "Unique", "NonMaxSuppression", "Loop", "If", "Scan"),
+    *("CenterCropPad", "AffineGrid", "CumSum", "Trilu", "MaxUnpool", "Col2Im"),
+}
 
 
 @pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
 def test_nvidia_skips_nothing_that_is_allowed() -> None:
-    """Every node test of onnx with such an operator; the values of its inputs, as the test gives them, are the profile."""
+    """Every node test of onnx with such an operator; the values that it gives to its inputs are the profile."""
     from onnx.backend.test.case.node import collect_testcases
 
     wrong, skipped = [], 0

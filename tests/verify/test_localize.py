@@ -91,6 +91,16 @@ def test_two_guilty_modules_are_both_named(make_tiny: Make) -> None:
     assert set(found.culprits) == {"conv", "head"}
 
 
+def test_when_the_time_is_spent_the_table_stays_and_what_was_cut_is_said(make_tiny: Make) -> None:
+    reference = make_tiny()
+    bad = doubled(to_fp16(reference).model, "first")
+    cut, whole = localize(case(bad, reference, until=0.0)), localize(case(bad, reference))
+    assert [(r.module, r.error_added) for r in cut.rows] == [(r.module, r.error_added) for r in whole.rows]
+    assert cut.culprits == () and "conv adds the largest error" in cut.statement and "in time" in cut.statement
+    assert any("cut short" in said and "--localize" in said for said in cut.not_done)
+    assert all(row.restored_snr_db is None for row in cut.rows)
+
+
 def test_an_error_in_both_is_not_blamed_on_a_module(make_tiny: Make) -> None:
     reference = make_tiny()
     found = localize(case(reference, reference))

@@ -6,6 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import rel_entr, softmax
+from scipy.stats import rankdata
 
 from csa_deploy.verify.metrics import OutputMetrics, cosine, snr
 
@@ -113,3 +118,54 @@ def test_zero_signals() -> None:
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match=r"reference \(1, 2\), candidate \(1, 3\)"):
         metrics(np.ones((1, 2)), np.ones((1, 3)))
+
+
+logits = st.integers(2, 9).flatmap(
+    lambda classes: st.tuples(*(arrays("f4", (3, classes), elements=st.integers(-4, 4).map(float)) for _ in range(2)))
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(logits)
+def test_divergence_is_scipys_relative_entropy(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    want, got = pair
+    expected = rel_entr(softmax(want.astype("f8"), axis=1), softmax(got.astype("f8"), axis=1)).sum(axis=1)
+    assert metrics(want, got).columns["kl_divergence"] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(logits, st.integers(0, 8))
+def test_ranking_is_scipys_with_ties_by_class(pair: tuple[np.ndarray, np.ndarray], label: int) -> None:
+    """Small whole numbers tie often: the class that comes first ranks first."""
+    want, got = pair
+    classes = want.shape[1]
+    label %= classes
+    ranks = [np.array([rankdata(-row, method="ordinal") for row in side]) for side in pair]
+    found = metrics(want, got, labels=[label] * 3).columns
+    first = ranks[0].argmin(axis=1)
+    assert found["agrees"].tolist() == (first == ranks[1].argmin(axis=1)).astype(float).tolist()
+    assert found["reference_top1"].tolist() == (ranks[0][:, label] == 1).astype(float).tolist()
+    assert found["top1"].tolist() == (ranks[1][:, label] == 1).astype(float).tolist()
+    assert ("top5" in found) == (classes > 5)
+    if classes > 5:
+        assert found["top5"].tolist() == (ranks[1][:, label] <= 5).astype(float).tolist()
+        assert found["agrees_top5"].tolist() == [float(ranks[1][i, c] <= 5) for i, c in enumerate(first)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*(arrays("f4", (2, 3, 3, 4), elements=st.integers(-2, 2).map(float)) for _ in range(2))))
+def test_overlap_of_maps_by_sets_of_positions(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    found = metrics(*pair).columns
+    for sample in range(2):
+        places: list[dict[int, set[tuple[int, int]]]] = []
+        for side in pair:
+            of: dict[int, set[tuple[int, int]]] = {}
+            for y in range(3):
+                for x in range(4):
+                    values = side[sample, :, y, x].tolist()
+                    of.setdefault(values.index(max(values)), set()).add((y, x))
+            places.append(of)
+        seen = set(places[0]) | set(places[1])
+        both = {c: (places[0].get(c, set()), places[1].get(c, set())) for c in seen}
+        assert found["mean_iou"][sample] == pytest.approx(np.mean([len(a & b) / len(a | b) for a, b in both.values()]))
+        assert found["pixel_agreement"][sample] == pytest.approx(sum(len(a & b) for a, b in both.values()) / 12)

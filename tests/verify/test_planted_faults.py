@@ -323,6 +323,11 @@ def test_a_clean_run(compare: Compare, graph_of: Callable[[str], Model], seed: i
     assert all(c["state"] != "fail" for found in output.record["candidates"] for c in found["checks"])
 
 
+def test_explanations_can_be_switched_off(compare: Compare) -> None:
+    output = compare(localize=False, budget=["fp16.snr_db=200"])
+    assert isinstance(output.failure, AccuracyGateError) and output.record["localization"] == []
+
+
 def test_a_clean_graph_has_no_culprit(compare: Compare) -> None:
     output = compare(localize=True)
     found = {e["candidate"]: e for e in output.record["localization"]}

@@ -20,7 +20,7 @@ from csa_deploy.restricted.mapping.recorder import (
 )
 from csa_deploy.restricted.patterns import decomposed_layer_norms
 
-for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "windows"):
+for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "signal", "windows"):
     import_module(f"csa_deploy.restricted.mapping.{_module}")
 
 _TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
@@ -81,9 +81,10 @@ def _import(net: Recorder) -> None:
     if function is None:
         if not defs.has(node.op):
             raise UnmappableError("unknown-op", "no such standard operator")
-        raise UnmappableError("not-imported", "a standard operator, but not one of the parser's")
+        raise UnmappableError("not-imported", "a standard operator, but the parser has no importer for it")
     if net.version < NOT_BEFORE.get(node.op, ()):
-        raise UnmappableError("not-imported", f"taken up in {'.'.join(map(str, NOT_BEFORE[node.op]))}")
+        since = ".".join(map(str, NOT_BEFORE[node.op]))
+        raise UnmappableError("not-imported", f"the parser has an importer for it from TensorRT {since} on")
     function(net)
 
 

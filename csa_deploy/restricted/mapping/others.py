@@ -16,6 +16,8 @@ def _quantize(net: Recorder) -> None:
     unsigned = "uint8" in (net.dtype(source), net.dtype(net.out))
     if unsigned or (zero and "uint8" in (source.dtype, net.out.dtype)):
         raise UnmappableError("not-imported", "unsigned 8-bit quantization")
+    if zero or zero is None:
+        net.refuse_from_10("a zero point other than 0" if zero else "a zero point that is known at run time only")
     block = net.attr("block_size", 0)
     granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"
     axis = None if granularity == "TENSOR" else net.axis(net.attr("axis", 1), source.rank)
@@ -32,9 +34,11 @@ def _quantize(net: Recorder) -> None:
     net.add(layer, [source, scale], net.out, **facts, to=net.dtype(net.out))
 
 
-@importer("DynamicQuantizeLinear", since=(99,))
-def _dynamic_quantize(net: Recorder) -> None:
-    raise UnmappableError("not-imported", "dynamic quantization")
+@importer("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+def _integer_arithmetic(net: Recorder) -> None:
+    raise UnmappableError(
+        "not-imported", "no importer; INT8 is QuantizeLinear and DequantizeLinear around Conv or MatMul"
+    )
 
 
 @importer("If")
@@ -65,6 +69,8 @@ def _loop(net: Recorder) -> None:
 @importer("RNN", "LSTM", "GRU")
 def _recurrent(net: Recorder) -> None:
     source = net.tensor(0)
+    if net.node.op != "LSTM" and net.dtype(source) != "float32":
+        net.refuse_from_10(f"a {net.node.op} of {net.dtype(source)}: its initial state is float32")
     output = next((value for value in net.node.outputs if value.name), net.out)
     weights = net.required(2).shape
     batch = None if source.shape is None else source.shape[net.attr("layout", 0) ^ 1]
@@ -94,6 +100,11 @@ def _non_zero(net: Recorder) -> None:
 
 @importer("GridSample")
 def _grid_sample(net: Recorder) -> None:
+    if net.required(0).rank not in (None, 4):
+        net.refuse_from_10(f"an input of rank {net.required(0).rank}; GridSample layers have rank 4")
+    kinds = [net.dtype(net.required(index)) for index in range(2)]
+    if kinds[0] != kinds[1]:
+        net.refuse_from_10(f"input and grid of different types, {kinds[0]} and {kinds[1]}")
     mode = {"bilinear": "LINEAR", "linear": "LINEAR", "nearest": "NEAREST", "bicubic": "CUBIC", "cubic": "CUBIC"}
     net.add("GRID_SAMPLE", [net.tensor(0), net.tensor(1)], net.out, mode=mode.get(net.attr("mode", "bilinear")))
 
@@ -122,8 +133,12 @@ def _deform_conv(net: Recorder) -> None:
 
 @importer("Hardmax", since=(10,))
 def _hardmax(net: Recorder) -> None:
+    if net.opset >= 13:  # as for Softmax
+        net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", -1), source.rank)
+    if net.opset >= 13:
+        net.refuse_far_axis(axis, source.rank)
     kept = None
     if source.shape is not None and axis is not None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])

@@ -122,6 +122,8 @@ def _clip(net: Recorder) -> None:
         finite = all(value is None or value == value for value in (low, high))
         net.activation("CLIP", source, net.out, alpha=low, beta=high, non_finite=not finite)
         return
+    if net.dtype(source) not in ("float32", "float16", "bfloat16", "int32", "int64"):
+        net.refuse_from_10(f"a Clip of {net.dtype(source)} whose bounds are no initializers")
     result = source
     for kind, bound in zip(("MAX", "MIN"), bounds, strict=True):
         limit = net.scalar(source.dtype, source.rank) if bound is None else net.as_tensor(bound)
@@ -143,7 +145,7 @@ def _hard_swish(net: Recorder) -> None:
     net.elementwise("PROD", source, gate, net.out)
 
 
-@importer("Swish", since=(10, 12))
+@importer("Swish", since=(11,))
 def _swish(net: Recorder) -> None:
     source = net.tensor(0)
     scaled = net.elementwise("PROD", source, net.scalar(source.dtype, source.rank))
@@ -168,6 +170,8 @@ def _mish(net: Recorder) -> None:
 @importer("Celu")
 def _celu(net: Recorder) -> None:
     source = net.tensor(0)
+    if net.dtype(source) != "float32":
+        net.refuse_from_10(f"a Celu of {net.dtype(source)}: its constants are float32")
     zero, one, alpha = (net.scalar(source.dtype, source.rank) for _ in range(3))
     raised = net.unary("EXP", net.elementwise("DIV", source, alpha), Value("", source.dtype, source.shape))
     positive = net.elementwise("MAX", source, zero)

@@ -149,6 +149,30 @@ class Recorder:
             raise UnmappableError("mapping-failed", f"axis {axis} is outside rank {rank}")
         return axis % rank if rank else 0
 
+    def refuse_from_10(self, why: str) -> None:
+        """Refuse what parsers from 10 on were seen to refuse; nothing is known of older ones.
+
+        Raises:
+            UnmappableError: this one is.
+        """
+        if self.version >= (10,):
+            raise UnmappableError("not-imported", why)
+
+    def refuse_vectors(self) -> None:
+        """Refuse an input without two dimensions, which layers that order or normalize an axis need."""
+        rank = self.required(0).rank
+        if rank is not None and rank < 2:
+            self.refuse_from_10(f"an input of rank {rank}; its layer needs two dimensions")
+
+    def refuse_far_axis(self, axis: int | None, rank: int | None) -> None:
+        """Refuse an axis that is none of the last four, the only ones that TopK layers take.
+
+        Raises:
+            UnmappableError: it is.
+        """
+        if axis is not None and rank is not None and axis < rank - 4:
+            self.refuse_from_10(f"axis {axis} of rank {rank}; TopK layers take the last four axes only")
+
     def require_opset_7(self) -> None:
         """Parsers from 10 on refuse the broadcasting of operator sets before 7.
 

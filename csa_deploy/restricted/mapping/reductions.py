@@ -32,12 +32,17 @@ def _composed_reduce(net: Recorder) -> None:
 
 def _add_reduce(net: Recorder, source: Value, kind: str) -> None:
     axes = net.ints(1, "axes")
+    given = net.node.input(1)
+    if given is not None and given.computed:
+        net.refuse_from_10("axes that a node computes, constant or not; the parser wants an initializer")
     if axes is None and net.node.input(1) is not None:
         raise UnmappableError("not-imported", "axes that are not constant")
     if not axes:
         if net.attr("noop_with_empty_axes", 0):
             net.add("IDENTITY", [source], net.out)
             return
+        if source.rank == 0:
+            net.refuse_from_10("an input without dimensions")
         axes = list(range(source.rank or 0))
     front = [net.axis(axis, source.rank) for axis in axes]
     net.add("REDUCE", [source], net.out, kind=kind, axes=front, keep_dims=bool(net.attr("keepdims", 1)))
@@ -45,8 +50,10 @@ def _add_reduce(net: Recorder, source: Value, kind: str) -> None:
 
 @importer("ArgMax", "ArgMin")
 def _arg(net: Recorder) -> None:
+    net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", 0), source.rank)
+    net.refuse_far_axis(axis, source.rank)
     kept = None
     if source.shape is not None and axis is not None:
         kept = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
@@ -73,6 +80,7 @@ def _arg(net: Recorder) -> None:
 def _topk(net: Recorder) -> None:
     source, count = net.tensor(0), net.ints(1, "k")
     axis = net.axis(net.attr("axis", -1), source.rank)
+    net.refuse_far_axis(axis, source.rank)
     kind = "MAX" if net.attr("largest", 1) else "MIN"
     k = count[0] if count else None
     more = [value for value in net.node.inputs[1:] if value is not None and not value.const]
@@ -88,6 +96,8 @@ def _topk(net: Recorder) -> None:
 
 @importer("Softmax", "LogSoftmax")
 def _softmax(net: Recorder) -> None:
+    if net.opset >= 13:  # older ones are flattened to two dimensions
+        net.refuse_vectors()
     source = net.tensor(0)
     axis = net.axis(net.attr("axis", -1 if net.opset >= 13 else 1), source.rank)
     if source.shape is None or axis is None:
@@ -124,6 +134,9 @@ def _flattened(shape: Shape, axis: int) -> Shape:
 def _gemm(net: Recorder) -> None:
     net.require_opset_7()
     a, b = net.tensor(0), net.tensor(1)
+    scaled = net.attr("alpha", 1.0) != 1.0 or (net.attr("beta", 1.0) != 1.0 and net.node.input(2) is not None)
+    if scaled and net.dtype(a) != "float32":
+        net.refuse_from_10(f"alpha or beta of a Gemm of {net.dtype(a)}: they become float32 constants")
     transpose = ["TRANSPOSE" if net.attr(name, 0) else "NONE" for name in ("transA", "transB")]
     product = Value("", net.out.dtype, net.out.shape)
     net.add("MATRIX_MULTIPLY", [a, b], product, transpose=transpose)
@@ -141,6 +154,8 @@ def _gemm(net: Recorder) -> None:
 @importer("MatMul")
 def _matmul(net: Recorder) -> None:
     a, b = net.tensor(0), net.tensor(1)
+    if a.rank == 1 and b.shape is not None and any(dim != 1 for dim in b.shape[:-2]):
+        net.refuse_from_10(f"a vector times a tensor of shape {list(b.shape)}: the result loses its first dimension")
     if a.rank is None or b.rank is None:
         raise UnmappableError("unknown-shape", "the ranks of its inputs are not known")
     squeeze = (a.rank == 1) != (b.rank == 1)
@@ -230,6 +245,8 @@ def _lrn(net: Recorder) -> None:
 @importer("LpNormalization")
 def _lp_norm(net: Recorder) -> None:
     source = net.tensor(0)
+    if source.rank == 0:
+        net.refuse_from_10("an input without dimensions")
     axis = net.axis(net.attr("axis", -1), source.rank)
     powered = Value("", source.dtype, source.shape)
     if net.attr("p", 2) == 2:

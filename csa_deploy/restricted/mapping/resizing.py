@@ -31,6 +31,8 @@ def _resize(net: Recorder) -> None:
         raise UnmappableError("not-imported", f"aspect-ratio policy {net.attr('keep_aspect_ratio_policy')}")
     if net.attr("axes") is not None and net.version < (10,):
         raise UnmappableError("not-imported", "axes of a Resize")
+    if net.attr("antialias", 0):
+        net.refuse_from_10("antialiasing")
     scales, sizes = _scales(net), _sizes(net)
     facts: dict[str, Any] = {
         "mode": mode,

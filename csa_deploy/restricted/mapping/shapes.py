@@ -177,6 +177,8 @@ def _scatter(net: Recorder) -> None:
 def _depth_space(net: Recorder) -> None:
     """Two Shuffles: split and transpose, then join."""
     source = net.tensor(0)
+    if net.dtype(source) in ("bool", "uint8"):
+        net.refuse_from_10(f"a {net.node.op} of {net.dtype(source)}")
     block = net.attr("blocksize", 1)
     moved = None
     order = [0, 3, 5, 1, 2, 4]

@@ -56,6 +56,8 @@ def _padding_of_output_shape(
     sides = (source.shape or ())[2:]
     if target is None and not same:
         return None
+    if count == 1 and not same and net.version >= (10,):  # refused for most sizes, by a check of an axis it has not
+        raise UnmappableError("mapping-failed", "the parser reads an output shape along one axis wrongly")
     if len(sides) != count or None in sides or None in window["kernel"]:
         raise UnmappableError("unknown-shape", "the padding of this ConvTranspose does not follow from its shapes")
     if target is None:
@@ -65,6 +67,8 @@ def _padding_of_output_shape(
         step, reach = window["stride"][axis], (window["kernel"][axis] - 1) * window["dilation"][axis] + 1
         total = step * ((side or 0) - 1) + extra[axis] + reach - size
         before = max(total, 0) // 2
+        if total < -1 and net.attr("auto_pad", "NOTSET") == "NOTSET":
+            net.refuse_from_10("an output shape that asks for negative padding in front")
         pre.append(before if net.attr("auto_pad") != "SAME_LOWER" else max(total, 0) - before)
         post.append(total - pre[-1])
     return pre, post
@@ -74,22 +78,39 @@ def _padding_of_output_shape(
 def _pool(net: Recorder) -> None:
     source = net.tensor(0)
     window = _window(net, source, None)
+    if source.rank == 5 and net.dtype(source) in ("int8", "uint8"):
+        net.refuse_from_10(f"3-D pooling of {net.dtype(source)}")
     if any(dilation != 1 for dilation in window["dilation"]):
         raise UnmappableError("not-imported", "a dilated pooling window")
     del window["dilation"]
     facts: dict[str, Any] = {"kind": "MAX" if net.node.op == "MaxPool" else "AVERAGE", **window}
     facts["count_include_pad"] = bool(net.attr("count_include_pad", 0))
     facts["ceil_mode"] = bool(net.attr("ceil_mode", 0))
-    facts["post_reach"] = _post_reach(source.shape, facts)
+    same = net.attr("auto_pad", "NOTSET").startswith("SAME")  # such windows end where the padding does
+    facts["post_reach"] = facts["post_padding"] if same else _post_reach(source.shape, facts)
+    sides = zip(facts["pre_padding"] + facts["post_reach"], facts["kernel"] * 2, strict=True)
+    if (
+        facts["kind"] == "AVERAGE"
+        and not facts["count_include_pad"]
+        and any(p is not None and p >= k for p, k in sides)
+    ):
+        net.refuse_from_10("average pooling that counts no padding and whose padding reaches the window")
     if len([output for output in net.node.outputs if output.name]) > 1:
         raise UnmappableError("not-imported", "the indices output of MaxPool")
     _windowed(net, "POOLING", source, facts, [])
 
 
-@importer("GlobalAveragePool", "GlobalMaxPool")
+@importer("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def _global_pool(net: Recorder) -> None:
     source = net.tensor(0)
     axes = None if source.rank is None else list(range(2, source.rank))
+    if axes == []:
+        net.refuse_from_10(f"an input of rank {source.rank}: no axis to reduce")
+    if net.node.op == "GlobalLpPool":
+        powered = net.elementwise("POW", source, net.scalar(source.dtype, source.rank))
+        reduced = net.add("REDUCE", [powered], net.out, kind="SUM", axes=axes, keep_dims=True)
+        net.elementwise("POW", reduced, net.scalar(source.dtype, source.rank), net.out)
+        return
     kind = "AVG" if net.node.op == "GlobalAveragePool" else "MAX"
     net.add("REDUCE", [source], net.out, kind=kind, axes=axes, keep_dims=True)
 
@@ -103,6 +124,8 @@ def _lp_pool(net: Recorder) -> None:
         raise UnmappableError("not-imported", f"p = {net.attr('p')}; the parser knows 1 and 2")
     window = _window(net, source, None)
     del window["dilation"]
+    if source.rank == 3:
+        net.refuse_from_10("an LpPool over one axis")
     squares = net.attr("p", 2) == 2
     source = net.elementwise("PROD", source, source) if squares else net.unary("ABS", source, net.required(0))
     facts = {**window, "count_include_pad": True, "ceil_mode": bool(net.attr("ceil_mode", 0))}
@@ -124,6 +147,8 @@ def _require_groups(groups: int, source: Shape | None, weights: Shape | None) ->
 def _windowed(net: Recorder, layer: str, source: Value, facts: dict[str, Any], more: list[Value]) -> None:
     """The layer itself; over one spatial axis it runs as two-dimensional between two Shuffles."""
     output = net.out
+    if output.shape is not None and any(dim is not None and dim < 1 for dim in output.shape):
+        raise UnmappableError("not-imported", f"its output {list(output.shape)} is empty")
     if source.rank != 3:
         net.add(layer, [source, *more], output, **facts, **_reach(source, facts))
         return
@@ -155,8 +180,6 @@ def _post_reach(shape: Shape | None, facts: dict[str, Any]) -> list[int | None]:
             found.append(None if size is None and facts["ceil_mode"] else after)
             continue
         steps = -(-(size + before + after - window) // step)
-        if steps * step >= size + before:  # a window that would begin in the padding behind is left out
-            steps -= 1
         found.append(after + max(steps * step + window - size - before - after, 0))
     return found
 

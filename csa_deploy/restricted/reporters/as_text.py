@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from csa_deploy.restricted.reporters.grouping import Group, grouped, parsed_line, since, some, validator_line
 
@@ -27,7 +28,10 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def show(data: Mapping[str, Any], console: Console) -> None:
-    """Write the report to a console, in its colours and width."""
+    """Write the report to a console, in its colours and width: all verdicts first, then the reasons."""
+    if data["scopes"]:
+        console.print(_overview(data["scopes"]))
+        console.print()
     for scope in data["scopes"]:
         _scope(scope, console)
     for line in data["not_done"]:
@@ -36,6 +40,20 @@ def show(data: Mapping[str, Any], console: Console) -> None:
         _line(f"contradiction: {note}", console, style="bold red")
     if parsed := parsed_line(data):
         _line(f"layer mapping against NVIDIA's parser: {parsed}", console)
+
+
+def _overview(scopes: Sequence[Mapping[str, Any]]) -> Table:
+    """One line per scope; repairable are the findings that name an exact repair."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("scope", "verdict", "evidence", "denied", "unknown", "repairable"):
+        table.add_column(heading, justify="left" if heading in ("scope", "verdict", "evidence") else "right")
+    for scope in scopes:
+        colour, counts = _COLOURS[scope["verdict"]], scope["counts"]
+        repairable = sum(bool(finding["repair"]) for finding in scope["findings"] if finding["verdict"] != "note")
+        numbers = [str(number) for number in (counts["denied"], counts["unknown"], repairable)]
+        verdict = f"[bold {colour}]{scope['verdict']}[/bold {colour}]"
+        table.add_row(_safe(scope["scope"]), verdict, scope["level"], *numbers)
+    return table
 
 
 def _line(text: str, console: Console, indent: int = 0, style: str = "") -> None:

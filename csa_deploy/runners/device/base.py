@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.installing import install_command
 
-INSTALL = "pip install 'csa-deploy[cuda]' (or PyCUDA, which compiles)"
+INSTALL = f"{install_command('cuda')} (or PyCUDA, which compiles)"
 
 
 class Device(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.installing import install_command
 
 
 class PyCuda:
@@ -93,7 +94,7 @@ class PyCuda:
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[], None]:
         """Not there."""
-        raise EnvironmentLacksError("PyCUDA has no CUDA graphs", fix="pip install 'csa-deploy[cuda]'")
+        raise EnvironmentLacksError("PyCUDA has no CUDA graphs", fix=install_command("cuda"))
 
     def close(self) -> None:
         """Leave the context; streams and events go with their Python objects."""

@@ -18,6 +18,8 @@ from csa_deploy.verify.metrics import OutputMetrics
 
 STEPS = 4  # of progress
 ZOOMS = 3  # modules that are taken apart after the memory cap left them whole
+RESTORING_FAILS = "restoring modules does not bring the budget back"
+UNLIMITED = "--localize takes the time that it needs"
 NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
 
 Progress = Callable[[int, int], None]
@@ -100,10 +102,16 @@ def localize(case: Case, progress: Progress | None = None) -> Localization:
     culprits = _fewest(case, modules, order) if failing else ()
     advance(3, STEPS)
     tried = list(dict.fromkeys([*culprits, *order]))[: case.tried]
-    gains = {module: _snr(case.outputs(restore(case.candidate, case.reference, modules, [module]))) for module in tried}
+    gains = {}
+    for module in tried:
+        if case.late:
+            break
+        gains[module] = _snr(case.outputs(restore(case.candidate, case.reference, modules, [module])))
     rows = tuple(replace(row, restored_snr_db=gains.get(row.module)) for row in rows)
     advance(4, STEPS)
-    if len(order) > len(tried):
+    if case.late:
+        case.not_done.append(f"cut short: restoring was tried on {len(gains)} modules alone; {UNLIMITED}")
+    elif len(order) > len(tried):
         case.not_done.append(f"restoring was tried on the {len(tried)} modules that add the largest errors")
     return Localization(
         case.label,
@@ -200,10 +208,13 @@ def _fewest(case: Case, modules: dict[str, str], order: Sequence[str]) -> tuple[
     def restores(count: int) -> bool:
         return not case.fails(case.outputs(restore(case.candidate, case.reference, modules, order[:count])))
 
-    if not order or not restores(len(order)):
+    if case.late or not order or not restores(len(order)):
         return ()
     low, high = 0, len(order)
     while high - low > 1:
+        if case.late:
+            case.not_done.append(f"cut short: fewer modules than the {high} that were restored may do; {UNLIMITED}")
+            break
         middle = (low + high) // 2
         low, high = (low, middle) if restores(middle) else (middle, high)
     return tuple(order[:high])
@@ -242,4 +253,5 @@ def _statement(case: Case, rows: Sequence[Row], culprits: Sequence[str], failing
             f"no module of {case.label} adds a relative error above {NEGLIGIBLE:g} to {case.compared_with} on {where}: "
             "the error is spread over them, or in what both have in common"
         )
-    return f"{rows[0].module} adds the largest error on {where}; restoring modules does not bring the budget back"
+    tried = "which modules to restore was not found out in time" if case.late else RESTORING_FAILS
+    return f"{rows[0].module} adds the largest error on {where}; {tried}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,6 +66,7 @@ class Case:
         open: what executes the candidate and its edited versions; ONNX Runtime if not given.
         tried: modules that are restored one at a time.
         broken: metrics that break the budget over all samples of the comparison.
+        until: when to begin nothing more, on the monotonic clock; None for however long it takes.
         not_done: what was left out, and why; grows.
     """
 
@@ -82,11 +84,17 @@ class Case:
     open: Open | None = None
     tried: int = TRIED
     broken: Sequence[str] = ()
+    until: float | None = None
     not_done: list[str] = field(default_factory=list)
 
     def executes(self) -> Open:
         """What executes the candidate and its edited versions."""
         return self.open or (lambda model: in_onnxruntime(model, self.threads))
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is spent."""
+        return self.until is not None and time.monotonic() >= self.until
 
     @cached_property
     def _views(self) -> tuple[ir.Model, ir.Model]:
@@ -144,7 +152,7 @@ class Case:
     def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
         """Whether the outputs break the budget on these samples; intervals do not matter here."""
         for name, metrics in outputs.items():
-            estimates = metrics.estimates()
+            estimates = metrics.estimates(intervals=False)
             checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
             if metrics.non_finite or any(check.state == "fail" for check in checks):
                 return True

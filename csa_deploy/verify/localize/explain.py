@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.candidates import Candidate
-from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, Localization, localize, rows_of, these
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, UNLIMITED, Localization, localize, rows_of, these
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
 from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
 SAMPLES = 4
+UNASKED_SECONDS = 60  # to explain failures where --localize was not given
 ENGINE = "engine "
 _WEAK = "TensorRT before 10 is weakly typed: a module restored in the graph may still run in another precision"
 
@@ -48,12 +50,17 @@ def explain(
         The explanations, and what was not explained with the reason.
     """
     found, not_done = [], []
+    until = None if context.config.localize else time.monotonic() + UNASKED_SECONDS
     total = len(data) + STEPS * len(candidates)
     for number, candidate in enumerate(candidates):
 
         def advance(done: int, of: int, before: int = len(data) + STEPS * number) -> None:
             context.progress(before + done, total)
 
+        if until is not None and time.monotonic() >= until:
+            reason = f"the {UNASKED_SECONDS} s for what was not asked for are spent; {UNLIMITED}"
+            not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
+            continue
         feeds, samples = _worst_feeds(reference, candidate, data)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
@@ -72,6 +79,7 @@ def explain(
                 candidate.precision,
                 context.config.bounds(candidate.precision),
                 context.config.threads,
+                until=until,
                 broken=tuple(dict.fromkeys(broken.get(candidate.label, ()))),
                 **engine,
             )

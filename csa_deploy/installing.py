@@ -1,0 +1,33 @@
+"""How this installation is extended: by the way it was itself installed, since the package is on no public index."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import metadata
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+NAME = "csa-deploy"
+
+
+@lru_cache
+def install_command(extra: str) -> str:
+    """The pip command that adds an extra of this package to this installation."""
+    try:
+        said = metadata.distribution(NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        said = None
+    return command_for(said, extra)
+
+
+def command_for(direct_url: str | None, extra: str) -> str:
+    """The command for an installation, by its ``direct_url.json`` (PEP 610; None where it came from an index)."""
+    origin = json.loads(direct_url) if direct_url else {}
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        return f"pip install '{NAME}[{extra}] @ {origin['vcs_info']['vcs']}+{url}'"
+    if url.startswith("file:"):
+        editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+        return f"pip install {editable}'{url2pathname(urlparse(url).path)}[{extra}]'"
+    return f"pip install '{NAME}[{extra}]'"
