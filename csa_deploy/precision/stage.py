@@ -44,13 +44,19 @@ def comparison(context: Context) -> dict[str, Any]:
     config = context.config
     if not needs_calibration(config):
         return {}
-    return {"evaluation": context.data_spec, "samples": config.samples, "seed": config.seed}
+    return {
+        "evaluation": context.data_spec,
+        "content": context.data_fingerprint(),
+        "samples": config.samples,
+        "seed": config.seed,
+    }
 
 
 def compare_again(context: Context) -> StageOutput:
     """Hold the calibration images against other data; the graphs do not change by it."""
-    check_overlap(context)
-    return StageOutput(context.workspace.record("precision"))
+    record, leaks = context.workspace.record("precision"), check_overlap(context)
+    notes = [note for note in record["notes"] if note not in record["calibration"]["leaks"]]
+    return StageOutput({**record, "notes": notes + leaks, "calibration": {**record["calibration"], "leaks": leaks}})
 
 
 def run(context: Context) -> StageOutput:
