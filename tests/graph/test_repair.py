@@ -77,8 +77,9 @@ REPAIRED = {
         ["MatMul", "BatchNormalization", *UNIT_STEP, "Mul"], 18,
     ),
     "HardSigmoid": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = HardSigmoid<alpha=0.3, beta=0.4>(t)",
-        {"w": (6, 6)}, ["MatMul", "BatchNormalization", *UNIT_STEP], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = HardSigmoid<alpha=0.3, beta=0.4>(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP], 18,
     ),
     "ReLU6": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
@@ -90,8 +91,8 @@ REPAIRED = {
         ["MatMul", "BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
     ),
     "Clip without upper bound, of opset 10": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip<min=-1.0>(t)", {"w": (6, 6)},
-        ["MatMul", "BatchNormalization", "Relu", "Add"], 10,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = Clip<min=-1.0>(t)", {"w": (6, 6)}, ["MatMul", "BatchNormalization", "Relu", "Add"], 10,
     ),
     "Clip that is a ReLU": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, ["Relu"], 18,
