@@ -417,3 +417,16 @@ def test_calibration_images_are_held_against_other_data_without_another_search(g
     assert (lab / "w/onnx/tiny.int8.onnx").stat().st_mtime_ns == made
     with pytest.raises(UsageError, match="in the evaluation set"):
         go("precision", **int8, data=str(lab / "calib.npz"))
+
+
+def test_data_unlike_those_of_the_calibration_are_named(go: Go, lab: Path) -> None:
+    """INT8 clips what calibration has not seen: the reader must learn that the images of the calibration are why."""
+    images = 0.1 * np.random.default_rng(4).standard_normal((24, 3, 16, 16))
+    for name, size in (("dark", 1), ("bright", 50), ("alike", 0.9)):
+        np.savez(lab / f"{name}.npz", x=(size * images).astype("f4"))
+    notes = {}
+    for name in ("bright", "alike"):
+        go("verify", precision="int8", calib=str(lab / "dark.npz"), data=str(lab / f"{name}.npz"), root=name)
+        notes[name] = [note for note in Workspace(lab / name).record("verify")["notes"] if "calibrate on" in note]
+    assert len(notes["bright"]) == 1 and "on images of the calibration" in notes["bright"][0]
+    assert notes["alike"] == []
