@@ -31,12 +31,12 @@ def _fits(proto: NodeProto, attribute: AttributeProto) -> bool:
     if attribute.type == AttributeProto.UNDEFINED or attribute.ref_attr_name:
         return False
     domain = "" if proto.domain == "ai.onnx" else proto.domain
-    declared = _declared().get((domain, proto.op_type, attribute.name))
+    declared = declared_types().get((domain, proto.op_type, attribute.name))
     return declared is None or attribute.type in declared
 
 
 @lru_cache(maxsize=1)
-def _declared() -> dict[tuple[str, str, str], set[int]]:
+def declared_types() -> dict[tuple[str, str, str], set[int]]:
     """(domain, operator, attribute) -> types that versions of the operator declare; takes about 30 ms."""
     found: dict[tuple[str, str, str], set[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():

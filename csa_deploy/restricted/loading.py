@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from csa_deploy.graph.attributes import ill_typed
+from csa_deploy.graph.attributes import declared_types, ill_typed
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
 from csa_deploy.restricted import folding, reading
@@ -48,6 +48,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
         UsageError: the file is missing, unreadable or no ONNX model.
     """
     if isinstance(model, Path):
+        declared_types()  # once, for the child as well
         return guarded_reading(lambda: _load(reading.read_model(model), model.parent), model)
     return _load(reading.strip_model(model), None)
 

