@@ -283,3 +283,30 @@ def test_a_quotient_by_a_constant_is_repaired(build):
     """The normalization of an image is no quotient that grows."""
     model = build(f"({IMAGE} x) => ({IMAGE} y)", "t = Div(x, h) y = HardSigmoid(t)", h=np.float32(3))
     assert "HardSigmoid" not in op_types(repair(model, ["hard_activation_to_relu"]).model)
+
+
+@pytest.mark.parametrize("taken", ["h_{}", "h_{}_1", "node_{}"])
+def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
+    """Exporters count names as the rules do: the second Clip of torch writes ``hardtanh_1``."""
+    names = ["h", *(taken.format(number) for number in range(6))]
+    lines, last = [], "x"
+    for number, name in enumerate(names):
+        lines += [f"c{number} = Mul(k, {last})", f"{name} = Clip(c{number}, low, high)"]
+        last = name
+    head = f'<ir_version: 8, opset_import: ["" : 18]> g ({IMAGE} x) => ({IMAGE} y)'
+    model = onnx.parser.parse_model("\n".join([head, "{", *lines, f"y = Relu({last})", "}"]))
+    values = {"k": np.full((1, 4, 1, 1), 1.5, "f4"), "low": np.float32(0), "high": np.float32(6)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items())
+    result = repair(model, ["hard_activation_to_relu"])
+    assert "Clip" not in op_types(result.model)
+    assert not result.reverted and all(not step.reason for step in result.steps)
+    made = [name for node in result.model.graph.node for name in node.output]
+    assert len(made) == len(set(made))
+    feed = np.random.default_rng(0).uniform(-9, 9, (1, 4, 6, 6)).astype("f4")
+    for name in names:  # what the network calls so is still called so
+        shown = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        got, want = (onnx.ModelProto() for _ in range(2))
+        for copy, source in ((got, result.model), (want, model)):
+            copy.CopyFrom(source)
+            copy.graph.output.append(shown)
+        np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
