@@ -149,6 +149,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     ),
     "judge": ("budget", "strict"),
     "report": (),
+    "prove": ("data", "samples", "seed"),
     "compare": ("iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }

@@ -132,7 +132,7 @@ def prove(
     b: Graph,
     data: Data = None,
     *,
-    samples: int = 32,
+    samples: int | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Proven:
@@ -144,7 +144,7 @@ def prove(
         a: the original.
         b: what is to be the same.
         data: samples to compare on beside the generated inputs.
-        samples: use so many of them.
+        samples: use so many of them; default: all.
         seed: of the generated inputs.
         tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
 
@@ -155,7 +155,8 @@ def prove(
 
     first, second = graph_of(a), graph_of(b)
     feeds = feeds_of(first, data, samples, seed)
-    return prove_equal(first, second, names=(name_of(a), name_of(b)), data=feeds, seed=seed, tolerance=tolerance)
+    names = [str(one) if isinstance(one, (str, Path)) else name_of(one) for one in (a, b)]
+    return prove_equal(first, second, names=(names[0], names[1]), data=feeds, seed=seed, tolerance=tolerance)
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:

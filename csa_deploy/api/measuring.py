@@ -271,12 +271,14 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
     return path
 
 
-def feeds_of(model: onnx.ModelProto, data: Data, samples: int, seed: int) -> list[tuple[str, dict[str, np.ndarray]]]:
+def feeds_of(
+    model: onnx.ModelProto, data: Data, samples: int | None, seed: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Samples of data as inputs of a graph, each inference with a name; of the last, incomplete batch nothing."""
     if data is None:
-        return []
+        return
     names = [spec.name for spec in interface_of(model)[0]]
-    sampling, found = graph_sampling(model), []
+    sampling, found = graph_sampling(model), 0
     with folder_of(None) as root:
         spec = data_spec(data, names, root, samples=samples)
         assert spec is not None
@@ -284,7 +286,7 @@ def feeds_of(model: onnx.ModelProto, data: Data, samples: int, seed: int) -> lis
         for batch in open_dataset(spec, read_preprocessing(model), limit=samples, seed=seed).batches(size):
             if len(batch) == size:
                 feed = {name: array for name, array in batch.feed(sampling.shapes).items() if name in names}
-                found.append((f"sample {batch.ids[0]}", sampling.network(feed)))
+                found += 1
+                yield f"sample {batch.ids[0]}", sampling.network(feed)
     if not found:
         raise UsageError(f"the data hold fewer than {size} samples, which one inference takes", fix="give more")
-    return found

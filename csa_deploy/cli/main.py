@@ -31,6 +31,7 @@ ORDER = (
     "evaluate",
     "compare",
     "diff",
+    "prove",
     "inspect",
     "bundle",
     "verify-bundle",
@@ -74,6 +75,7 @@ def register() -> None:
         evaluate,
         inspect,
         judge,
+        prove,
         quantize,
         stages,
         train,
@@ -90,6 +92,7 @@ def register() -> None:
     compare.register(app)
     watch.register(app)
     diff.register(app)
+    prove.register(app)
     inspect.register(app)
     bundle.register(app)
     train.register(app)

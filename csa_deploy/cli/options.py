@@ -37,7 +37,7 @@ def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
         verb: its name.
         workspace: whether it has one.
     """
-    names = (*BY_VERB.get(verb, ()), *EVERY_VERB) if workspace else ()
+    names = (*BY_VERB.get(verb, ()), *(EVERY_VERB if workspace else ()))
 
     def decorate(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)

@@ -168,6 +168,11 @@ class Runs:
             for name in expected
         }
 
+    def forget(self, family: str) -> None:
+        """Drop what is remembered of inputs that do not come again."""
+        self._answers.pop(family, None)
+        self._noises.pop(family, None)
+
 
 def _widest(found: list[Deviation]) -> Deviation:
     usable = [one for one in found if not one.reason]

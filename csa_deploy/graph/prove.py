@@ -8,7 +8,7 @@ inputs do not bring out shows. Where the outputs differ, tensors of the same nam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,6 +33,7 @@ from csa_deploy.graph.proof import (
 )
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
 from csa_deploy.results import Result
+from csa_deploy.units import counted
 
 FAMILIES = (*WHOLE, "corners")
 _AT_ONCE = 32
@@ -42,7 +43,7 @@ _NOT_REACHED = (
     "out, or the name stands for something else in {b}"
 )
 
-Feeds = Sequence[tuple[str, Arrays]]
+Feeds = Iterable[tuple[str, Arrays]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,10 +54,11 @@ class Proven(Result):
         a: name of the original.
         b: name of the other.
         verdict: ``equal``, ``different`` or ``not proved``.
-        error: largest difference of any output, relative to its range; None where nothing was compared, infinite where
+        difference: largest one of any output, relative to its range; None where nothing was compared, infinite where
             shapes, types or places of NaN differ.
         bound: bound of the channel that comes nearest to its own, relative to its range.
-        inputs: families of generated inputs, and samples, on which both ran.
+        inputs: families of generated inputs on which both ran.
+        samples: number of real inputs on which both ran.
         reason: how the graphs differ, or why it is not proved; empty where they are equal.
         output: the output that differs most; empty where none does.
         on: the input on which it does.
@@ -69,9 +71,10 @@ class Proven(Result):
     a: str
     b: str
     verdict: Literal["equal", "different", "not proved"]
-    error: float | None
+    difference: float | None
     bound: float | None
     inputs: tuple[str, ...]
+    samples: int = 0
     reason: str = ""
     output: str = ""
     on: str = ""
@@ -90,9 +93,24 @@ class Proven(Result):
             node = f", which {self.node} makes" if self.node else ""
             since = f"; from '{self.since}' on{node}" if self.since else ""
             return f"{pair}: different: {self.reason}{since}"
-        return (
-            f"{pair}: equal: within {self.error or 0.0:.1e} of the range on {len(self.inputs)} inputs; {self.by_parts}"
-        )
+        within = f"within {self.difference or 0.0:.1e} of the range on {self._compared}"
+        return f"{pair}: equal: {within}; {self.by_parts}"
+
+    @property
+    def _compared(self) -> str:
+        parts = [counted(len(self.inputs), "generated input")] if self.inputs else []
+        return " and ".join([*parts, *([counted(self.samples, "sample")] if self.samples else [])])
+
+
+@dataclass(frozen=True)
+class _Worst:
+    """The largest difference of an output beyond its bound, and the input on which it is."""
+
+    error: float
+    output: str
+    on: str
+    arrays: Arrays
+    words: str
 
 
 @dataclass
@@ -102,8 +120,7 @@ class _Seen:
     verdicts: dict[str, OutputVerdict] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     error: float | None = None
-    wrong: tuple[float, str, str, str] | None = None
-    """Difference, output, input and words of what is worst."""
+    wrong: _Worst | None = None
     unsure: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -142,18 +159,22 @@ def prove_equal(
         before, after = Runs(a, keep=False), Session(b)
     except CannotRunError as error:
         return replace(told, reason=f"ONNX Runtime does not load both: {error}")
-    feeds = dict([*_generated(before, seed), *data])
+    seen = _Seen()
     try:
-        seen = _run(comparison, before, after, feeds)
+        _run(seen, comparison, before, after, _generated(before, seed))
+        told = replace(told, inputs=tuple(seen.inputs))
+        _run(seen, comparison, before, after, data)
     except CannotFollowError as error:
         return replace(told, verdict="different", reason=f"{names[1]} does not run where {names[0]} does: {error}")
-    told = replace(told, error=seen.error, inputs=tuple(seen.inputs), notes=(*assumed, *seen.notes))
+    samples = len(seen.inputs) - len(told.inputs)
+    told = replace(told, difference=seen.error, samples=samples, notes=(*assumed, *seen.notes))
     nearest = max(seen.verdicts.values(), key=lambda one: one.ratio, default=None)
     told = replace(told, bound=None if nearest is None else nearest.bound or nearest.tolerance)
     if seen.wrong is not None:
-        _, output, on, words = seen.wrong
-        told = replace(told, verdict="different", output=output, on=on, reason=f"'{output}' {words}")
-        return _since(told, a, b, comparison, feeds[on])
+        worst = seen.wrong
+        said = f"'{worst.output}' {worst.words}"
+        told = replace(told, verdict="different", output=worst.output, on=worst.on, reason=said)
+        return _since(told, a, b, comparison, worst.arrays)
     return _judged(told, a, b, seen, tolerance)
 
 
@@ -165,14 +186,13 @@ def _generated(before: Runs, seed: int) -> Iterator[tuple[str, Arrays]]:
             return
 
 
-def _run(comparison: Comparison, before: Runs, after: Session, feeds: dict[str, Arrays]) -> _Seen:
+def _run(seen: _Seen, comparison: Comparison, before: Runs, after: Session, feeds: Feeds) -> None:
     """Both on all inputs.
 
     Raises:
         CannotFollowError: the second does not run where the first does.
     """
-    seen = _Seen()
-    for name, arrays in feeds.items():
+    for name, arrays in feeds:
         for verdict in seen.verdicts.values():
             verdict.wrong, verdict.error = "", None
         try:
@@ -185,7 +205,7 @@ def _run(comparison: Comparison, before: Runs, after: Session, feeds: dict[str, 
         seen.inputs.append(name)
         for output, verdict in seen.verdicts.items():
             _note(seen, before, output, name, arrays, verdict)
-    return seen
+        before.forget(name)
 
 
 def _note(seen: _Seen, before: Runs, output: str, name: str, arrays: Arrays, verdict: OutputVerdict) -> None:
@@ -197,9 +217,10 @@ def _note(seen: _Seen, before: Runs, output: str, name: str, arrays: Arrays, ver
     if math.isinf(verdict.error or 0.0) and _moved_by_noise(before, output, name, arrays):
         seen.unsure[output] = f"{verdict.wrong}, and so does the original by one unit of rounding"
         return
-    seen.error = max(seen.error or 0.0, verdict.error or 0.0)
-    if seen.wrong is None or (verdict.error or 0.0) > seen.wrong[0]:
-        seen.wrong = (verdict.error or 0.0, output, name, verdict.wrong)
+    error = verdict.error or 0.0
+    seen.error = max(seen.error or 0.0, error)
+    if seen.wrong is None or error > seen.wrong.error:
+        seen.wrong = _Worst(error, output, name, arrays, verdict.wrong)
 
 
 def _moved_by_noise(before: Runs, output: str, name: str, arrays: Arrays) -> bool:
