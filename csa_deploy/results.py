@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 SCHEMA_VERSION = 1
 NOT_JSON = {"json": False}

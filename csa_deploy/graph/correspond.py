@@ -26,17 +26,17 @@ def corresponding(
     Raises:
         UsageError: the graphs have other inputs or outputs, both sides listed.
     """
-    renamed, notes = dict[str, str](), []
+    moved, notes = dict[str, str](), []
     for what, ours, theirs in zip(("input", "output"), interface_of(a), interface_of(b), strict=True):
         pairs = _paired(what, ours, theirs, names)
         changed = {their: our for our, their in pairs if our != their}
         if changed:
             listed = ", ".join(f"'{their}' is '{our}'" for their, our in changed.items())
             notes.append(f"{what}s of {names[1]} have other names and were matched by position: {listed}")
-        if set(renamed) & set(changed):
+        if set(moved) & set(changed):
             raise UsageError(f"{names[1]}: an input that is an output as well has two names in {names[0]}", fix=_FIX)
-        renamed |= changed
-    return (_renamed(b, renamed) if renamed else b), tuple(notes)
+        moved |= changed
+    return (renamed(b, moved) if moved else b), tuple(notes)
 
 
 def _paired(
@@ -67,7 +67,7 @@ def _listed(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{s.name} {s.dtype} {[extent or '?' for extent in s.shape]}" for s in specs) or "none"
 
 
-def _renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
     """The model with values renamed; others that have these names already give way."""
     view = editable(model)
     values = {str(value.name): value for value in view.graph.inputs}

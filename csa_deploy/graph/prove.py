@@ -15,9 +15,10 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.errors import CsaDeployError, UsageError
-from csa_deploy.graph.correspond import corresponding
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.correspond import corresponding, renamed
 from csa_deploy.graph.inputs import WHOLE, Arrays
+from csa_deploy.graph.inside import inside
 from csa_deploy.graph.load import require_static
 from csa_deploy.graph.proof import (
     CannotFollowError,
@@ -31,13 +32,11 @@ from csa_deploy.graph.proof import (
     drawn,
     why_not,
 )
-from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
+from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.results import Result
 from csa_deploy.units import counted
 
 FAMILIES = (*WHOLE, "corners")
-_AT_ONCE = 32
-_BYTES_AT_ONCE = 2**28
 _NOT_REACHED = (
     "the outputs agree on all inputs, but {reason} when what it reads is free: a fault that these inputs do not bring "
     "out, or the name stands for something else in {b}"
@@ -121,6 +120,7 @@ class _Seen:
     inputs: list[str] = field(default_factory=list)
     error: float | None = None
     wrong: _Worst | None = None
+    first: tuple[str, Arrays] | None = None
     unsure: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -203,6 +203,7 @@ def _run(seen: _Seen, comparison: Comparison, before: Runs, after: Session, feed
             seen.notes.append(f"the original itself does not run on {name}: {error}")
             continue
         seen.inputs.append(name)
+        seen.first = seen.first or (name, arrays)
         for output, verdict in seen.verdicts.items():
             _note(seen, before, output, name, arrays, verdict)
         before.forget(name)
@@ -243,7 +244,7 @@ def _judged(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, seen: _Seen, t
     if silent:
         output, why = next(iter(silent.items()))
         return replace(told, output=output, reason=f"output '{output}' {why}")
-    parts = _by_parts(a, b, tolerance)
+    parts = _by_parts(a, b, seen, tolerance)
     if parts is None:
         return replace(told, verdict="equal", by_parts="the same nodes")
     if parts.status == "proved":
@@ -254,9 +255,24 @@ def _judged(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, seen: _Seen, t
     return replace(told, verdict="equal", by_parts=said)
 
 
-def _by_parts(a: onnx.ModelProto, b: onnx.ModelProto, tolerance: float) -> Proof | None:
+def _by_parts(a: onnx.ModelProto, b: onnx.ModelProto, seen: _Seen, tolerance: float) -> Proof | None:
+    """The differing nodes by themselves.
+
+    Some tools give a fused node the name of a value that was fused away. Such a name stands for something else in both
+    graphs: where the networks run, its values differ and the outputs do not. There the nodes are compared up to the
+    next value that both have.
+    """
     first, second = editable(a), editable(b)
     infer_shapes(first)
+    infer_shapes(second)
+    found = LocalProof(tolerance).prove(first, second)
+    if found is None or found.status != "wrong" or seen.first is None:
+        return found
+    groups = inside(a, b, Comparison(tolerance), *seen.first)
+    reused = [name for group in groups for name in group.wrong]
+    if not reused:
+        return found
+    second = editable(renamed(b, {name: f"{name} of the other graph" for name in reused}))
     infer_shapes(second)
     return LocalProof(tolerance).prove(first, second)
 
@@ -283,48 +299,16 @@ def _read_by(node: ir.Node) -> Iterator[ir.Value | None]:
 
 def _since(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, comparison: Comparison, arrays: Arrays) -> Proven:
     """With the first tensor of the same name that differs on these inputs, in the original's order."""
-    makers = {name: node for node in a.graph.node for name in node.output if name}
-    theirs = {name for node in b.graph.node for name in node.output}
-    common = [name for name in makers if name in theirs]
     equal = 0
-    for names in _some_at_a_time(a, common):
-        try:
-            before, after = Runs(_exposing(a, names), keep=False), Session(_exposing(b, names))
-            verdicts = comparison.run(before, after, [(told.on, arrays)])
-        except (CannotRunError, CsaDeployError, ValueError) as error:
-            note = f"{len(names)} tensors inside, the first is '{names[0]}', could not be compared: {error}"
-            told = replace(told, notes=(*told.notes, note))
+    for group in inside(a, b, comparison, told.on, arrays):
+        if group.problem:
+            told = replace(told, notes=(*told.notes, group.problem))
             continue
-        first = next((name for name in names if name in verdicts and verdicts[name].wrong), None)
+        first = next(iter(group.wrong), None)
         if first is not None:
-            equal += names.index(first)
-            node = makers[first]
-            made = f"{node.name or first} ({node.op_type})"
-            note = f"{equal} tensors of the same name before it agree"
-            return replace(told, since=first, node=made, notes=(*told.notes, note))
-        equal += len(names)
+            equal += group.names.index(first)
+            node = next(node for node in a.graph.node if first in node.output)
+            note = f"{counted(equal, 'tensor')} of the same name before it agree"
+            return replace(told, since=first, node=f"{node.name or first} ({node.op_type})", notes=(*told.notes, note))
+        equal += len(group.names)
     return told
-
-
-def _some_at_a_time(model: onnx.ModelProto, names: list[str]) -> Iterator[list[str]]:
-    """Tensors in groups that memory holds."""
-    view = inferred(model)
-    sizes = {str(v.name): 4 * math.prod(static_shape(v) or (0,)) for node in view.graph for v in node.outputs}
-    group, size = list[str](), 0
-    for name in names:
-        if group and (len(group) == _AT_ONCE or size + sizes.get(name, 0) > _BYTES_AT_ONCE):
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += sizes.get(name, 0)
-    if group:
-        yield group
-
-
-def _exposing(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The model with tensors inside as outputs; the runtime finds their types."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    known = {value.name for value in exposed.graph.output}
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return exposed
