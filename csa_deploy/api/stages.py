@@ -10,12 +10,13 @@ import onnx
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, name_of, origin_of
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized, Record
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
+from csa_deploy.config import Config
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.network import Preprocessing
 from csa_deploy.source import Source
 from csa_deploy.verify.candidates import precision_of
-from csa_deploy.workspace import StageOutput
+from csa_deploy.workspace import StageOutput, Workspace
 
 
 def export(network: Network, *, workspace: Place = None, **settings: Any) -> Exported:
@@ -83,7 +84,7 @@ def quantize(
             names = _inputs(graph, workspace, settings)
             calib = data_spec(calib, names, root / GIVEN, labels=labels, samples=samples)
         given = {**settings, "calib": calib, "budget": budget, "calib_samples": samples}
-        given.setdefault("precision", ["int8"] if workspace is None else ["fp32", "fp16", "int8"])
+        given.setdefault("precision", ["int8"] if workspace is None else _with("int8", root))
         with opened(root, network, given, workspace) as context:
             if workspace is not None:
                 run(["precision"], context)
@@ -111,6 +112,12 @@ def stand_in(graph: Graph) -> Source:
     origin = origin_of(graph)
     entry = origin.entry if origin else None
     return Source("onnx", f"{name_of(graph)}.onnx", name_of(graph), entry)
+
+
+def _with(precision: str, root: Path) -> list[str]:
+    """A precision, and those that the workspace works on already: they stay."""
+    stored = Workspace(root).manifest["config"].get("precision", [])
+    return list(dict.fromkeys([*(stored or Config().precision), precision]))
 
 
 def _report_of(graph: Graph) -> Record | None:
@@ -156,10 +163,11 @@ def build(
     """
     if workspace is not None:
         precision = precision or "fp32"
-        given = {**settings, "backend": backend, "precision": [precision]}
-        with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
-            run(["check", "build"], context)
-            return _built(context, precision, origin_of(graph))
+        with folder_of(workspace) as root:
+            given = {**settings, "backend": backend, "precision": _with(precision, root)}
+            with opened(root, graph, given, workspace) as context:
+                run(["check", "build"], context)
+                return _built(context, precision, origin_of(graph))
     model = graph_of(graph)
     precision = precision_of(model)
     given = {**settings, "backend": backend, "precision": [precision]}
