@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import importlib.util
 import inspect
@@ -200,6 +201,14 @@ def test_a_module_in_memory_stays_as_it_is(tmp_path: Path) -> None:
     assert again.graph == other.graph and again.report == other.report
 
 
+def test_what_decides_the_network_holds_for_its_reference_too(tmp_path: Path) -> None:
+    torch.save({"ema": Small().state_dict()}, tmp_path / "weights.pth")
+    made = csa.export(Small, size=(16, 24), batch=2, checkpoint=str(tmp_path / "weights.pth"), checkpoint_key="ema")
+    images = np.random.default_rng(2).standard_normal((4, 3, 16, 24)).astype("f4")
+    assert csa.compare(made, made, data=images).outputs[0].metrics["max_rel_error"] < 1e-5
+    assert csa.Exported.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
 def test_other_weights_or_strides_are_another_network() -> None:
     from csa_deploy.api.given import source_of
 
@@ -322,3 +331,13 @@ def test_saving(chain: Chain, tmp_path: Path) -> None:
         from csa_deploy.engine.passport import check_engine
 
         check_engine(tmp_path / "net.engine")
+
+
+def test_the_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(csa.__file__).parents[1] / "docs" / "api.md"
+    monkeypatch.chdir(tmp_path)
+    examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, "api.md", str(page), 0)
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=said.append)
+    assert len(examples.examples) > 20 and not said, "".join(said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deploy", "report.html", "small.onnx"]

@@ -72,6 +72,7 @@ def compare(
         exported = as_exported(reference)
         source = exported.source if exported.source and exported.source.kind != "onnx" else stand_in(exported)
         names = [spec.name for spec in interface_of(exported.graph)[0]]
+        given = {**exported.settings, **given} if source is exported.source else given
         given["data"] = data_spec(data, names, root / GIVEN, labels=labels, samples=samples)
         with opened(root, source, given) as context, context.workspace.scratch("verify") as scratch:
             preflight(context)

@@ -64,10 +64,12 @@ class Exported(GraphResult):
     Attributes:
         preprocessing: how an image becomes its input; None where it takes no image.
         report: the export's record: exporter, opset, inputs and outputs, statistics, differences from PyTorch, notes.
+        settings: with which it was made, by the names of flags, where they are not at their defaults.
     """
 
     preprocessing: Preprocessing | None = None
     report: Record = field(default_factory=dict)
+    settings: Record = field(default_factory=dict)
 
     @property
     def summary(self) -> str:

@@ -10,7 +10,7 @@ import onnx
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, name_of, origin_of
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized, Record
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
-from csa_deploy.config import Config
+from csa_deploy.config import Config, inherited
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.network import Preprocessing
@@ -41,11 +41,12 @@ def export(network: Network, *, workspace: Place = None, **settings: Any) -> Exp
 def exported_in(context: Given) -> Exported:
     """The export that a workspace holds."""
     record = context.workspace.record("export")
-    stated = record["preprocessing"]
+    stated, config = record["preprocessing"], context.config.to_json()
     return Exported(
         context.name,
         Preprocessing.from_json(stated) if stated else None,
         record,
+        _of_export(inherited(config, context.source.spec)),
         model=loaded(context, record["graph"]),
         source=context.source,
     )
