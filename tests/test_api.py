@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -197,6 +198,8 @@ def test_a_module_in_memory_stays_as_it_is(tmp_path: Path) -> None:
     assert result.report["reference"]["backend"] == "torch"
     other = csa.export(module, workspace=tmp_path / "small")
     assert csa.prove(net, other).verdict == "different"
+    page = csa.report(csa.Workspace(tmp_path / "small"), tmp_path / "page.html").read_text()
+    assert "Small (object)" in page
     again = csa.export(module, workspace=tmp_path / "small")
     assert again.graph == other.graph and again.report == other.report
 
@@ -326,6 +329,8 @@ def test_a_data_frame_needs_pandas(chain: Chain, monkeypatch: pytest.MonkeyPatch
 def test_saving(chain: Chain, tmp_path: Path) -> None:
     path = chain.small.save(tmp_path / "deep" / "small.onnx")
     assert onnx.load(path) == chain.small.graph
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == chain.small.sha256 != chain.net.sha256
+    assert csa.Half("a", 1, 0, (), model=chain.small.graph) != csa.Half("a", 1, 0, (), model=chain.net.graph)
     if chain.engine:
         chain.engine.save(tmp_path / "net.engine")
         from csa_deploy.engine.passport import check_engine

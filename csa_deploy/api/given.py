@@ -191,7 +191,7 @@ def data_spec(
     Raises:
         UsageError: it is none of these forms, arrays do not go together, or an iterable does not end.
     """
-    if data is None or isinstance(data, (str, Path)):
+    if is_named(data):
         if labels is not None:
             raise UsageError("labels go with arrays; a data set brings its own", fix="drop labels=, or give arrays")
         return None if data is None else str(data)
@@ -207,6 +207,11 @@ def data_spec(
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays)  # type: ignore[arg-type]
     return str(path)
+
+
+def is_named(data: Data) -> bool:
+    """Whether data are named, or none are given: no array is at hand."""
+    return data is None or isinstance(data, (str, Path))
 
 
 def _arrays(data: Data, inputs: list[str], samples: int | None) -> dict[str, np.ndarray]:

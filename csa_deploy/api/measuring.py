@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, name_of
+from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of
 from csa_deploy.api.reporting import page_of_results
 from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, Timing
 from csa_deploy.api.stages import as_exported, stand_in
@@ -23,7 +23,7 @@ from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.results import Result
 from csa_deploy.runners.engines import engine_runner
-from csa_deploy.source import slug_of
+from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.verify.candidates import Candidate, graph_candidate, precision_of
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
@@ -123,7 +123,7 @@ def _compared_there(
     for label, graph in _labelled(candidates).items():
         files.append(root / GIVEN / f"{slug_of(label)}.onnx")
         save_model(graph_of(graph), files[-1])
-    if data is not None and not isinstance(data, (str, Path)):
+    if not is_named(data):
         names = [value["name"] for value in as_exported(reference, workspace=workspace).report["inputs"]]
         data = data_spec(data, names, root / GIVEN, labels=labels, samples=given["samples"])
     given |= {"data": data, "candidate": [str(file) for file in files] or None}
@@ -261,7 +261,10 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
         network = results.manifest["config"].get("network")
         if not network:
             raise UsageError(f"{results.root}: nothing was made here yet", fix="csa_deploy.export(..., workspace=...)")
-        with opened(results.root, network, {}, results) as context:
+        source = Source("onnx", network, slug_of(network))  # the report reads what is there, whatever made it
+        with contextlib.suppress(UsageError):
+            source = load_source(network)
+        with opened(results.root, source, {}, results) as context:
             run(["report"], context)
             suffix = ".json" if path.suffix == ".json" else ".html"
             write_atomic(path, context.path(f"report{suffix}").read_bytes())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+from google.protobuf.message import EncodeError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import Step
@@ -32,11 +34,17 @@ class GraphResult(Result):
 
     Attributes:
         name: of the network.
+        sha256: of the graph, as :meth:`save` writes it; empty for one of more than 2 GB.
     """
 
     name: str
+    sha256: str = field(default="", kw_only=True)
     model: onnx.ModelProto | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
     source: Source | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            object.__setattr__(self, "sha256", _hash_of(self.model))
 
     @property
     def graph(self) -> onnx.ModelProto:
@@ -55,6 +63,13 @@ class GraphResult(Result):
 
         save_model(self.graph, Path(path))
         return Path(path)
+
+
+def _hash_of(model: onnx.ModelProto) -> str:
+    try:
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    except (ValueError, EncodeError):  # beyond what one message can hold
+        return ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, name_of, origin_of
+from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of, origin_of
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized, Record
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.config import Config, inherited
@@ -81,9 +81,8 @@ def quantize(
     """
     with folder_of(workspace) as root:
         network: Any = graph if workspace is not None else stand_in(graph)
-        if not isinstance(calib, str):
-            names = _inputs(graph, workspace, settings)
-            calib = data_spec(calib, names, root / GIVEN, labels=labels, samples=samples)
+        names = [] if is_named(calib) else _inputs(graph, workspace, settings)
+        calib = data_spec(calib, names, root / GIVEN, labels=labels, samples=samples)
         given = {**settings, "calib": calib, "budget": budget, "calib_samples": samples}
         given.setdefault("precision", ["int8"] if workspace is None else _with("int8", root))
         with opened(root, network, given, workspace) as context:
