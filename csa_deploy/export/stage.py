@@ -70,7 +70,8 @@ def key_parts(context: Context) -> dict[str, Any]:
 def comparison(context: Context) -> dict[str, Any]:
     """What the exported graph is compared on, and held to."""
     config = context.config
-    return {"data": context.data_spec, "seed": config.seed, "tolerance": config.export_tolerance}
+    samples = context.data_fingerprint(REAL_SAMPLES) if context.source.kind != "onnx" else None
+    return {"data": context.data_spec, "samples": samples, "seed": config.seed, "tolerance": config.export_tolerance}
 
 
 def _require_fitting_settings(context: Context) -> None:

@@ -73,25 +73,26 @@ REPAIRED = {
         ["Reshape", "Conv", "Reshape"], 18,
     ),
     "HardSwish": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSwish(x)", {},
-        ["BatchNormalization", *UNIT_STEP, "Mul"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = HardSwish(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP, "Mul"], 18,
     ),
     "HardSigmoid": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSigmoid<alpha=0.3, beta=0.4>(x)", {},
-        ["BatchNormalization", *UNIT_STEP], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = HardSigmoid<alpha=0.3, beta=0.4>(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP], 18,
     ),
     "ReLU6": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(0), "h": np.float32(6)}, UNIT_STEP, 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(0), "h": np.float32(6)}, ["MatMul", *UNIT_STEP], 18,
     ),
     "Clip from below 0 to above": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(-0.5), "h": np.float32(1.5)},
-        ["BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(-0.5), "h": np.float32(1.5)},
+        ["MatMul", "BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
     ),
     "Clip without upper bound, of opset 10": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip<min=-1.0>(x)", {},
-        ["BatchNormalization", "Relu", "Add"], 10,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = Clip<min=-1.0>(t)", {"w": (6, 6)}, ["MatMul", "BatchNormalization", "Relu", "Add"], 10,
     ),
     "Clip that is a ReLU": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, ["Relu"], 18,
@@ -280,3 +281,30 @@ def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
             copy.CopyFrom(source)
             copy.graph.output.append(shown)
         np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
+GROWING = {
+    "exponential": "t = Exp(x)",
+    "reciprocal": "t = Reciprocal(x)",
+    "quotient": "e = Tanh(x) t = Div(h, e)",
+    "moved exponential": "e = Exp(x) t = AveragePool<kernel_shape=[1, 1]>(e)",
+}
+
+
+@pytest.mark.parametrize("operator", ["y = Clip(t, l, h)", "y = Clip(t, , h)", "y = Clip(t, l)", "y = HardSigmoid(t)"])
+@pytest.mark.parametrize("source", list(GROWING))
+def test_what_may_be_infinite_is_clipped_as_before(build, operator, source):
+    """``t - relu(t - b)`` would be NaN; ``exp`` of 100 is infinite in FP32, and 1 / 0 is."""
+    body = f"{GROWING[source]} {operator}"
+    given = {key: value for key, value in {"l": np.float32(0.5), "h": np.float32(100)}.items() if f" {key}" in body}
+    given |= {"h": np.float32(100)} if "(h" in body else {}
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", body, **given)
+    found = repair(model)
+    x = np.resize(np.array([0, -0.0, 100, 1e-30, -1e-30, 1e30, 3, -3, 0.01], np.float32), (1, 4, 6, 6))
+    (expected,), (got,) = run(model, x=x), run(found.model, x=x)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert any("infinite" in note.reason for note in found.declined)
+
+
+def test_a_quotient_by_a_constant_is_repaired(build):
+    """The normalization of an image is no quotient that grows."""
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", "t = Div(x, h) y = HardSigmoid(t)", h=np.float32(3))
+    assert "HardSigmoid" not in op_types(repair(model, ["hard_activation_to_relu"]).model)
