@@ -57,6 +57,11 @@ OPTIONS: dict[str, Option] = {
         "trt-11; see csa-deploy rules.",
     ),
     "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
+    "max_fallback": Option(
+        list[str],
+        "Accept a scope of DLA although so much falls back to the GPU: nodes=3, subgraphs=2, bytes=1KiB (repeatable); "
+        "default: nothing may.",
+    ),
     "fix": Option(
         bool, "Repair exactly what the scopes need and can be; every later stage works on the repaired graph."
     ),
@@ -124,7 +129,7 @@ EXPORT = (
     *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
-CHECK = ("scope", "strict")
+CHECK = ("scope", "strict", "max_fallback")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
