@@ -76,6 +76,12 @@ OPTIONS: dict[str, Option] = {
     "strict": Option(
         bool, "Count unknown (restricted mode) and undecided (accuracy) as failed.", group="restricted mode"
     ),
+    "max_fallback": Option(
+        list[str],
+        "Accept a scope of DLA although so much falls back to the GPU: nodes=3, subgraphs=2, bytes=1KiB (repeatable); "
+        "default: nothing may.",
+        group="restricted mode",
+    ),
     "fix": Option(
         bool,
         "Repair exactly what the scopes need and can be; every later stage works on the repaired graph.",
@@ -193,7 +199,7 @@ EXPORT = (
     *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
-CHECK = ("scope", "strict")
+CHECK = ("scope", "strict", "max_fallback")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (

@@ -79,7 +79,7 @@ def _evidence(data: dict[str, Any]) -> Tile | None:
     if not scopes:
         return None
     verdicts = {scope["verdict"] for scope in scopes}
-    worst = next(v for v in ("denied", "unknown", "allowed") if v in verdicts)
+    worst = next(v for v in ("denied", "unknown", "with GPU fallback", "allowed") if v in verdicts)
     levels = ", ".join(sorted({f"{s['scope']}: {s['level']}" for s in scopes}))
     others = sorted({s["scope"] for s in scopes if s.get("of")})
     note = f"evidence {levels}" + (f"; {', '.join(others)}: not of the graphs that were built" if others else "")

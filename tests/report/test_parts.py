@@ -217,6 +217,18 @@ def test_layers_are_ordered_and_add_up(data: dict[str, Any]) -> None:
     assert sum(m["macs"] for m in modules(data, "fp32")) == sum(row["macs"] for row in rows)
 
 
+def test_what_one_layer_does_not_know_its_module_does_not_know(data: dict[str, Any]) -> None:
+    cost = data["records"]["profile"]["cost"]["fp32"]["nodes"]
+    heaviest = max(cost, key=lambda node: node["macs"])
+    known = heaviest["macs"]
+    heaviest["macs"] = None
+    found = {row["module"]: row["macs"] for row in modules(data, "fp32", depth=9)}
+    assert found[heaviest["module"]] is None and sum(macs is None for macs in found.values()) == 1
+    data["measurements"]["profile"]["layers"].pop("fp32")
+    assert slowest(data, "fp32")[-1]["name"] == heaviest["name"] and known > 0
+    assert all(row["time_us"] is None for row in modules(data, "fp32"))
+
+
 def test_the_graph_has_every_node_in_a_place_of_its_own(data: dict[str, Any]) -> None:
     rows = nodes(data, "fp16")
     places, width, height = layout(rows)
