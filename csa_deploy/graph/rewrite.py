@@ -8,7 +8,7 @@ body that the random inputs never enter could not be proved.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -146,11 +146,16 @@ def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) 
 
 
 def _name_after_outputs(model: ir.Model, known: set[ir.Node]) -> None:
-    """Give nodes that a rule left without a name of its own a name that does not depend on a counter."""
+    """Give nodes that a rule left without a name of its own, or with another node's, a name that is only theirs."""
     taken = {node.name for node in known}
+    seen = {node.name for node in model.graph if node in known}
     for node in model.graph:
-        if node not in known and (node.name or "node").startswith("node") and node.name not in taken:
+        if node in known:
+            continue
+        if (node.name or "node").startswith("node") and node.name not in taken:
             node.name = f"{node.op_type}_{node.outputs[0].name}"
+        node.name = _free(node.name or node.op_type, seen)
+        seen.add(node.name)
 
 
 def remove_unused(model: ir.Model) -> None:
@@ -177,9 +182,19 @@ def is_float(value: ir.Value | None) -> bool:
 
 
 def fresh_name(graph: ir.Graph, base: str) -> str:
-    """``base``, or ``base`` with a number, such that no value of the main graph has this name."""
-    taken = {value.name for node in graph for value in node.outputs}
+    """``base``, or ``base`` with a number, such that no value of the graph or of its branches has this name."""
+    taken = {value.name for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.outputs}
     taken.update(graph.initializers, (value.name for value in graph.inputs))
+    return _free(base, taken)
+
+
+def name_beside(node: ir.Node, suffix: str) -> str:
+    """A free name for a value on the way to what ``node`` makes: exporters number theirs in the same way."""
+    assert node.graph is not None
+    return fresh_name(node.graph, f"{node.outputs[0].name}_{suffix}")
+
+
+def _free(base: str, taken: Container[str | None]) -> str:
     name, number = base, 1
     while name in taken:
         name, number = f"{base}_{number}", number + 1
