@@ -19,7 +19,7 @@ def rank(label: str) -> tuple[bool, int, str]:
 
 
 def label_of(label: str) -> str:
-    """``fp32`` is the fp32 graph (optimized, and repaired where asked for); a label that has no other name is its own."""
+    """A label that has no name for people is its own; the ``fp32`` graph may be a repaired one."""
     return NAMES.get(label, label)
 
 

@@ -56,12 +56,22 @@ def test_what_is_given_goes_before_what_is_stated_and_assumed(make_tiny: Any) ->
     assert "as given" in said and preprocessing_of(model, make_config())[1] == ""
 
 
+def test_a_colour_keeps_its_numbers_in_another_order_of_channels(make_tiny: Any) -> None:
+    rgb, bgr = stated(make_tiny, (1, 3, 8, 9)), stated(make_tiny, (1, 3, 8, 9), channels="bgr")
+    assert rgb is not None and bgr is not None and bgr.mean == rgb.mean[::-1] != rgb.mean and bgr.std == rgb.std[::-1]
+
+
+def test_what_is_assumed_is_said_with_the_flags_that_state_it(make_tiny: Any) -> None:
+    assert "--mean, --std, --scale, --channels" in preprocessing_of(make_tiny(inputs=(1, 3, 8, 9)), make_config())[1]
+
+
 @pytest.mark.parametrize(
     ("shape", "settings", "said"),
     [
         ((1, 3, 8, 9), {"channels": "grey"}, "no image in L and NCHW"),
         ((1, 3, 8, 9), {"layout": "nhwc"}, "no image in RGB and NHWC"),
         ((1, 1, 8, 9), {"mean": "1,2,3"}, "not one number, or one for each of 1 channels"),
+        ((1, 3, 8, 9), {"mean": "104,117,123"}, "is scale 1 missing"),
         ((1, 4, 8, 9), {"mean": "0.5"}, "--mean: the network does not take one image"),
     ],
 )
