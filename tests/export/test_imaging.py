@@ -52,7 +52,8 @@ def test_what_is_given_goes_before_what_is_stated_and_assumed(make_tiny: Any) ->
     model = make_tiny(inputs=(1, 3, 8, 9))
     write_metadata(model, {}, Preprocessing((8, 9), std=(0.3,), classes=("a", "b")))
     made, said = preprocessing_of(model, make_config({"channels": "BGR", "interpolation": "nearest"}))
-    assert made == Preprocessing((8, 9), "BGR", std=(0.3,), interpolation="nearest", classes=("a", "b"))
+    mean = (0.406, 0.456, 0.485)  # a colour keeps its own
+    assert made == Preprocessing((8, 9), "BGR", mean, (0.3,), "nearest", classes=("a", "b"))
     assert "as given" in said and preprocessing_of(model, make_config())[1] == ""
 
 
@@ -157,7 +158,7 @@ def test_other_values_are_refused_when_it_is_made(broken: dict[str, Any]) -> Non
 
 def test_all_of_it_travels_in_the_file(make_tiny: Any) -> None:
     model = make_tiny()
-    how = Preprocessing((4, 5), "BGR", (1, 2, 3), (2,), "nearest", 0.5, ("a",), 1.0, "NHWC")
+    how = Preprocessing((4, 5), "BGR", (0.1, 0.2, 0.3), (2,), "nearest", 0.5, ("a",), 1.0, "NHWC")
     write_metadata(model, {}, how)
     assert read_preprocessing(model) == how
     entry = next(p for p in model.metadata_props if p.key == "csa_deploy.preprocessing")
