@@ -14,7 +14,12 @@ import onnx_ir as ir
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
 from csa_deploy.units import giga
 
-_COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WEIGHT = {"QLinearConv": 3, "QLinearMatMul": 3}  # second operand's place among the inputs, where it is not 1
+_CONVOLUTIONS = ("Conv", "ConvInteger", "QLinearConv", "DeformConv")
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_COUNTED = (*_CONVOLUTIONS, "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", *_RECURRENT)
+_UNCOUNTED = ("Conv", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Einsum")
+"""In the name of an operator that is not counted: it multiplies, nobody knows how often."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,9 @@ class GraphStatistics:
         ops: nodes of the main graph by operator, in alphabetical order.
         parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
             statistics of BatchNormalization are among them, so folding lowers the number.
-        macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul in the main graph, for the graph's batch;
-            None where the shapes of one could not be inferred.
-        macs_unknown: nodes of these kinds whose shapes could not be inferred.
+        macs: multiply-accumulates of convolutions, matrix products and recurrent layers in the main graph, for the
+            graph's batch; None where one of them is not known.
+        macs_unknown: nodes that multiply, whose shapes could not be inferred or whose operator is not ONNX's.
         weight_bytes: bytes of all initializers and constants of the main graph.
     """
 
@@ -72,9 +77,16 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
 
 def _macs(graph: ir.Graph) -> tuple[int, list[str]]:
     """Multiply-accumulates of the nodes of known shapes, and the names of the others."""
-    counts = {node: node_macs(node) for node in graph if node.op_type in _COUNTED and node.domain == ""}
+    counts = {node: node_macs(node) for node in graph if multiplies(node)}
     unknown = [node.name or node.op_type for node, count in counts.items() if count is None]
     return sum(count or 0 for count in counts.values()), unknown
+
+
+def multiplies(node: ir.Node) -> bool:
+    """Whether a node multiplies and accumulates, as far as its name tells."""
+    if node.domain in ("", "ai.onnx") and node.op_type in _COUNTED:
+        return True
+    return any(word in node.op_type for word in _UNCOUNTED)
 
 
 def _folded(model: onnx.ModelProto) -> ir.Graph:
@@ -92,14 +104,41 @@ def _is_parameter(dtype: ir.DataType) -> bool:
 
 
 def node_macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates of one node, or None where a shape is missing."""
-    data, weight = (static_shape(value) for value in node.inputs[:2])
-    out = static_shape(node.outputs[0])
-    if data is None or weight is None or out is None:
+    """Multiply-accumulates of one node, or None where a shape is missing or the operator is not known."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _COUNTED:
         return None
-    if node.op_type == "Conv":
+    if node.op_type == "Einsum":
+        return _einsum_macs(node)
+    second = _WEIGHT.get(node.op_type, 1)
+    data, weight = (static_shape(value) for value in (node.inputs[0], node.inputs[second]))
+    if data is None or weight is None:
+        return None
+    if node.op_type in _RECURRENT:
+        return _recurrent_macs(node, data, weight)
+    out = static_shape(node.outputs[0])
+    if out is None:
+        return None
+    if node.op_type in _CONVOLUTIONS:
         return math.prod(out) * math.prod(weight[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(data) * math.prod(weight[1:])
     transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transA", 0))
     return math.prod(out) * (data[0] if transposed else data[-1])
+
+
+def _recurrent_macs(node: ir.Node, data: tuple[int, ...], weight: tuple[int, ...]) -> int | None:
+    """Of input (T, B, I) or, with layout 1, (B, T, I): each step of each sequence multiplies all weights once."""
+    hidden = static_shape(node.inputs[2])
+    return None if hidden is None else data[0] * data[1] * (math.prod(weight) + math.prod(hidden))
+
+
+def _einsum_macs(node: ir.Node) -> int | None:
+    """The product of all letters' sizes; of more than two operands the order decides, and nobody knows it."""
+    terms = node.attributes.get_string("equation", "").replace(" ", "").partition("->")[0].split(",")
+    shapes = [static_shape(value) for value in node.inputs]
+    if len(terms) == 1:
+        return 0
+    if len(terms) != 2 or "." in "".join(terms) or None in shapes or len(shapes) != 2:
+        return None
+    letters, lengths = "".join(terms), [size for shape in shapes for size in shape or ()]
+    return math.prod(dict(zip(letters, lengths, strict=True)).values()) if len(letters) == len(lengths) else None

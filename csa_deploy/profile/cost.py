@@ -13,7 +13,7 @@ import onnx_ir as ir
 from csa_deploy.graph.load import load_model
 from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
-from csa_deploy.graph.stats import node_macs
+from csa_deploy.graph.stats import multiplies, node_macs
 
 # These move or rename data: no arithmetic.
 MOVES = {"Reshape", "Transpose", "Flatten", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity", "Cast"}
@@ -194,9 +194,7 @@ def _precision(node: ir.Node) -> str:
 
 
 def _macs(node: ir.Node) -> int | None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    return node_macs(node)
+    return node_macs(node) if multiplies(node) else 0
 
 
 def _operations(node: ir.Node) -> int | None:
