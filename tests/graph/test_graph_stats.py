@@ -25,7 +25,7 @@ from csa_deploy.graph.stats import graph_statistics
         ("(float[7,2,5] x) => (float[7,2,3] y)", 'y = Einsum<equation="abc,cd->abd">(x, w)', {"w": (5, 3)}, 210, 15),
         ("(float[2,3] x) => (float[3,2] y)", "y = Reshape(x, s)", {"s": np.array([3, 2])}, 0, 0),
     ],
-    ids=["conv", "transposed conv", "gemm", "matmul", "integer conv", "integer matmul", "lstm", "gru", "einsum", "reshape"],
+    ids=["conv", "conv back", "gemm", "matmul", "integer conv", "integer matmul", "lstm", "gru", "einsum", "reshape"],
 )  # fmt: skip
 def test_counts(build, signature, body, weights, macs, parameters):
     statistics = graph_statistics(build(signature, body, **weights))
