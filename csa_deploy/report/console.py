@@ -152,7 +152,7 @@ def restricted(data: dict[str, Any], console: Console) -> None:
     if "repair" in data["records"]:
         console.print(f"repaired: {escape(data['records']['repair']['summary'])}", soft_wrap=True)
     checked = data["records"].get("check", {})
-    graph = "repaired graph" if checked.get("repaired") else "exported graph"
+    graph = f"{checked.get('of', 'exported')} graph"
     for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
