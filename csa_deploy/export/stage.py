@@ -78,6 +78,12 @@ def _require_fitting_settings(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
     kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
     require_own_settings(kind, context.source.spec, context.config)
+    newest = onnx.defs.onnx_opset_version()
+    if (context.config.opset or 0) > newest:
+        raise UsageError(
+            f"--opset {context.config.opset}: ONNX {onnx.__version__} knows opsets up to {newest}",
+            fix="drop --opset: TensorRT decides it",
+        )
 
 
 def run(context: Context) -> StageOutput:

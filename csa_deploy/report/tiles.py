@@ -61,7 +61,7 @@ def _weights(rows: dict[str, Any]) -> Tile | None:
 
 
 def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
-    """An engine's median where one ran, else the optimized graph's, named as what it is."""
+    """An engine's median where one ran, else the FP32 graph's, named as what it is."""
     engines = [label for label in rows if label.startswith("engine") and rows[label]["latency_ms"]]
     label = engines[-1] if engines else "fp32"
     if label not in rows or not rows[label]["latency_ms"]:

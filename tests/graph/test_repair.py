@@ -162,6 +162,37 @@ def test_repairs_are_exact(build, case):
     assert model.SerializeToString() == original
 
 
+def _all_names(model: onnx.ModelProto) -> set[str]:
+    values = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
+    return values | {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("case", REPAIRED, ids=list(REPAIRED))
+def test_names_that_the_graph_has_already_are_not_taken_again(build, case):
+    """Exporters number their values (``hardtanh``, ``hardtanh_1``) as repairs do; nodes may have no names at all."""
+    name, signature, body, weights, expected, opset = REPAIRED[case]
+    model = build(signature, body, opset=opset, **weights)
+    for node in model.graph.node:
+        node.name = ""
+    made = _all_names(repair(model, [name]).model) - _all_names(model)
+    x = model.graph.input[0]
+    for number, taken in enumerate(sorted(made)):
+        model.graph.node.append(onnx.helper.make_node("Neg", [x.name], [taken]))
+        if number % 2:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(taken, 1, None))
+        else:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(f"{taken}_plus", 1, None))
+            model.graph.node.append(onnx.helper.make_node("Add", [taken, x.name], [f"{taken}_plus"]))
+    result = repair(model, [name])
+    assert op_types(result.model)[: len(expected)] == expected and not result.reverted
+    onnx.checker.check_model(result.model, full_check=True)
+    names = [node.name for node in result.model.graph.node if node.name]
+    assert len(set(names)) == len(names)
+    array = np.random.default_rng(5).standard_normal([d.dim_value for d in x.type.tensor_type.shape.dim]).astype("f4")
+    for want, got in zip(run(model, x=array), run(result.model, x=array), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(np.ptp(want), 1.0))
+
+
 KEPT = {
     "pooling with a window that has no small factors": (
         "(float[1,2,13,13] x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[13,13]>(x)", {}, 18,
@@ -346,6 +377,8 @@ def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
             copy.CopyFrom(source)
             copy.graph.output.append(shown)
         np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
+
+
 GROWING = {
     "exponential": "t = Exp(x)",
     "reciprocal": "t = Reciprocal(x)",

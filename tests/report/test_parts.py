@@ -179,7 +179,7 @@ def test_a_page_that_would_be_too_large_draws_one_graph(data: dict[str, Any], mo
     assert whole.count('class="network"') == 2 and "Not shown, to keep" not in whole
     monkeypatch.setattr(page_module, "MOST_BYTES", len(whole.encode()))
     small = page_of(data, {})
-    assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: optimized graph." in small
+    assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: fp32 graph." in small
 
 
 def test_ceilings_and_floor_where_a_gpu_was(data: dict[str, Any]) -> None:
