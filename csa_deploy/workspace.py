@@ -102,8 +102,8 @@ class Workspace:
         EnvironmentLacksError: the directory cannot be created or written.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> dict[str, Any]:

@@ -130,6 +130,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "restricted": (True, {"check", "build"}, set()),
     "scope": (["trt-11"], {"check", "build"}, set()),
     "strict": (True, {"check", "build", "verify"}, set()),
+    "max_fallback": (["nodes=1"], {"check", "build"}, set()),
     "fix": (True, set(), set()),  # the stage that it asks for has not run
     "precision": (["fp32"], {"precision", "build", "verify", "profile"}, set()),
     "fp16_io": (True, {"precision"}, set()),

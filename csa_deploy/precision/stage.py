@@ -105,7 +105,7 @@ def _summary(graphs: dict[str, Any]) -> str:
     parts = []
     for precision, graph in graphs.items():
         if precision == "fp32":
-            parts.append("fp32: the optimized graph")
+            parts.append(f"fp32: the {'repaired' if graph['graph'].endswith('.repaired.onnx') else 'optimized'} graph")
         elif precision == "fp16":
             parts.append(f"fp16: {graph['nodes']} nodes in FP16, {len(graph['kept'])} in FP32, {graph['casts']} casts")
         else:

@@ -7,9 +7,11 @@ import onnx
 import onnx.helper
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.repair import REPAIRS, repair
+from csa_deploy.graph.repairs import reshape_across
 from csa_deploy.graph.repairs.resize_scales import agreed_scale, rounded_sizes
 
 IMAGE = "float[1,4,6,6]"
@@ -71,6 +73,17 @@ REPAIRED = {
     "MatMul of rank 3": (
         "gemm_to_conv", "(float[2,4,3] x) => (float[2,4,5] y)", "y = MatMul(x, w)", {"w": (3, 5)},
         ["Reshape", "Conv", "Reshape"], 18,
+    ),
+    "Reshape, Relu and Reshape back": (
+        "reshape_across_elementwise", "(float[1,8,1,1] x) => (float[1,8,1,1] y)",
+        "a = Reshape(x, s) r = Relu(a) y = Reshape(r, t)",
+        {"s": np.array([1, 8]), "t": np.array([1, 8, 1, 1])}, ["Relu"], 18,
+    ),
+    "Reshapes with -1 and 0 around a chain, to another shape": (
+        "reshape_across_elementwise", "(float[2,4,2,2] x) => (float[2,2,8] y)",
+        "a = Reshape(x, s) l = LeakyRelu<alpha=0.3>(a) r = Clip(l, low, high) y = Reshape(r, t)",
+        {"s": np.array([0, -1]), "t": np.array([2, 2, -1]), "low": np.float32(-0.5), "high": np.float32(1)},
+        ["LeakyRelu", "Clip", "Reshape"], 18,
     ),
     "HardSwish": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = HardSwish(t)", {"w": (6, 6)},
@@ -149,6 +162,37 @@ def test_repairs_are_exact(build, case):
     assert model.SerializeToString() == original
 
 
+def _all_names(model: onnx.ModelProto) -> set[str]:
+    values = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
+    return values | {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("case", REPAIRED, ids=list(REPAIRED))
+def test_names_that_the_graph_has_already_are_not_taken_again(build, case):
+    """Exporters number their values (``hardtanh``, ``hardtanh_1``) as repairs do; nodes may have no names at all."""
+    name, signature, body, weights, expected, opset = REPAIRED[case]
+    model = build(signature, body, opset=opset, **weights)
+    for node in model.graph.node:
+        node.name = ""
+    made = _all_names(repair(model, [name]).model) - _all_names(model)
+    x = model.graph.input[0]
+    for number, taken in enumerate(sorted(made)):
+        model.graph.node.append(onnx.helper.make_node("Neg", [x.name], [taken]))
+        if number % 2:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(taken, 1, None))
+        else:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(f"{taken}_plus", 1, None))
+            model.graph.node.append(onnx.helper.make_node("Add", [taken, x.name], [f"{taken}_plus"]))
+    result = repair(model, [name])
+    assert op_types(result.model)[: len(expected)] == expected and not result.reverted
+    onnx.checker.check_model(result.model, full_check=True)
+    names = [node.name for node in result.model.graph.node if node.name]
+    assert len(set(names)) == len(names)
+    array = np.random.default_rng(5).standard_normal([d.dim_value for d in x.type.tensor_type.shape.dim]).astype("f4")
+    for want, got in zip(run(model, x=array), run(result.model, x=array), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(np.ptp(want), 1.0))
+
+
 KEPT = {
     "pooling with a window that has no small factors": (
         "(float[1,2,13,13] x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[13,13]>(x)", {}, 18,
@@ -180,6 +224,18 @@ KEPT = {
     ),
     "Clip with a computed bound": (f"({IMAGE} x, float l) => ({IMAGE} y)", "y = Clip(x, l)", {}, 18),
     "Gelu": (f"({IMAGE} x) => ({IMAGE} y)", "y = Gelu(x)", {}, 20),
+    **{
+        f"{what} between Reshapes": (
+            "(float[1,8,1,1] x) => (float[1,8,1,1] y)", f"a = Reshape(x, s) r = {call} y = Reshape(r, t)",
+            {"s": np.array([2, 4]), "t": np.array([1, 8, 1, 1]), **more}, 18,
+        )
+        for what, call, more in (
+            ("PRelu with a slope per channel", "PRelu(a, k)", {"k": (4,)}),
+            ("Softmax", "Softmax<axis=1>(a)", {}),
+            ("CumSum", "CumSum(a, k)", {"k": np.array(1)}),
+            ("LpNormalization", "LpNormalization<axis=1>(a)", {}),
+        )
+    },
     "reflecting Pad": (
         f"({IMAGE} x) => (float[1,2,6,6] y)", 'a = Pad<mode="reflect">(x, p) y = Conv(a, w)',
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "w": (2, 4, 3, 3)}, 18,
@@ -245,6 +301,46 @@ def test_a_head_becomes_convolution_alone(build):
     assert op_types(result.model) == ["AveragePool", "Conv", "Reshape"]
 
 
+def test_two_layers_become_convolutions_with_their_activation_between_in_four_dimensions(build):
+    model = build(
+        "(float[1,8,1,1] x) => (float[1,3] y)",
+        "f = Flatten(x) g = Gemm<transB=1>(f, w, b) r = Relu(g) h = Gemm<transB=1>(r, v) y = Sigmoid(h)",
+        w=(6, 8),
+        b=(6,),
+        v=(3, 6),
+    )
+    result = repair(model, ["squeeze_to_reshape", "gemm_to_conv", "reshape_across_elementwise"])
+    assert op_types(result.model) == ["Conv", "Relu", "Conv", "Reshape", "Sigmoid"] and not result.reverted
+
+
+@pytest.mark.parametrize("use", ["another reader", "an output"])
+def test_an_activation_that_is_read_elsewhere_keeps_its_shape(build, use):
+    extra, last = (", float[2,4] r", "") if use == "an output" else (", float[2,4] z", " z = Softmax(r)")
+    model = build(
+        f"(float[1,8,1,1] x) => (float[1,8,1,1] y{extra})",
+        f"a = Reshape(x, s) r = Relu(a) y = Reshape(r, t){last}",
+        s=np.array([2, 4]),
+        t=np.array([1, 8, 1, 1]),
+    )
+    result = repair(model, ["reshape_across_elementwise"])
+    assert op_types(result.model) == op_types(model)
+
+
+def test_every_operator_that_a_reshape_crosses_is_elementwise(build):
+    """By ONNX's own reference: permuting the elements of the input permutes those of the output."""
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (2, 6)).astype("f4")
+    order = np.random.default_rng(1).permutation(x.size)
+    for name in sorted(reshape_across._ELEMENTWISE):
+        shift = "x" if name != "Acosh" else "Add(x, one)"
+        body = f"h = {shift} y = {name}(h)" if name == "Acosh" else f"y = {name}(x)"
+        model = build("(float[2,6] x) => (float[2,6] y)", body, opset=20, one=np.float32(1))
+        (want,), (got,) = (
+            ReferenceEvaluator(model).run(None, {"x": a}) for a in (x, x.reshape(-1)[order].reshape(x.shape))
+        )
+        assert np.isfinite(want).all(), name
+        np.testing.assert_allclose(got.reshape(-1), want.reshape(-1)[order], rtol=1e-6, err_msg=name)
+
+
 def test_only_the_named_repairs_run(build):
     model = build(f"({IMAGE} x) => (float[1,4] y)", "a = GlobalAveragePool(x) y = Flatten(a)")
     assert op_types(repair(model, ["squeeze_to_reshape"]).model) == ["GlobalAveragePool", "Reshape"]
@@ -254,6 +350,33 @@ def test_only_the_named_repairs_run(build):
 
 def test_names_of_repairs_are_what_the_rules_say():
     assert all(name == rule.name and rule.summary for name, rule in REPAIRS.items())
+
+
+@pytest.mark.parametrize("taken", ["h_{}", "h_{}_1", "node_{}"])
+def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
+    """Exporters count names as the rules do: the second Clip of torch writes ``hardtanh_1``."""
+    names = ["h", *(taken.format(number) for number in range(6))]
+    lines, last = [], "x"
+    for number, name in enumerate(names):
+        lines += [f"c{number} = Mul(k, {last})", f"{name} = Clip(c{number}, low, high)"]
+        last = name
+    head = f'<ir_version: 8, opset_import: ["" : 18]> g ({IMAGE} x) => ({IMAGE} y)'
+    model = onnx.parser.parse_model("\n".join([head, "{", *lines, f"y = Relu({last})", "}"]))
+    values = {"k": np.full((1, 4, 1, 1), 1.5, "f4"), "low": np.float32(0), "high": np.float32(6)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items())
+    result = repair(model, ["hard_activation_to_relu"])
+    assert "Clip" not in op_types(result.model)
+    assert not result.reverted and all(not step.reason for step in result.steps)
+    made = [name for node in result.model.graph.node for name in node.output]
+    assert len(made) == len(set(made))
+    feed = np.random.default_rng(0).uniform(-9, 9, (1, 4, 6, 6)).astype("f4")
+    for name in names:  # what the network calls so is still called so
+        shown = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        got, want = (onnx.ModelProto() for _ in range(2))
+        for copy, source in ((got, result.model), (want, model)):
+            copy.CopyFrom(source)
+            copy.graph.output.append(shown)
+        np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
 
 
 GROWING = {
@@ -283,30 +406,3 @@ def test_a_quotient_by_a_constant_is_repaired(build):
     """The normalization of an image is no quotient that grows."""
     model = build(f"({IMAGE} x) => ({IMAGE} y)", "t = Div(x, h) y = HardSigmoid(t)", h=np.float32(3))
     assert "HardSigmoid" not in op_types(repair(model, ["hard_activation_to_relu"]).model)
-
-
-@pytest.mark.parametrize("taken", ["h_{}", "h_{}_1", "node_{}"])
-def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
-    """Exporters count names as the rules do: the second Clip of torch writes ``hardtanh_1``."""
-    names = ["h", *(taken.format(number) for number in range(6))]
-    lines, last = [], "x"
-    for number, name in enumerate(names):
-        lines += [f"c{number} = Mul(k, {last})", f"{name} = Clip(c{number}, low, high)"]
-        last = name
-    head = f'<ir_version: 8, opset_import: ["" : 18]> g ({IMAGE} x) => ({IMAGE} y)'
-    model = onnx.parser.parse_model("\n".join([head, "{", *lines, f"y = Relu({last})", "}"]))
-    values = {"k": np.full((1, 4, 1, 1), 1.5, "f4"), "low": np.float32(0), "high": np.float32(6)}
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items())
-    result = repair(model, ["hard_activation_to_relu"])
-    assert "Clip" not in op_types(result.model)
-    assert not result.reverted and all(not step.reason for step in result.steps)
-    made = [name for node in result.model.graph.node for name in node.output]
-    assert len(made) == len(set(made))
-    feed = np.random.default_rng(0).uniform(-9, 9, (1, 4, 6, 6)).astype("f4")
-    for name in names:  # what the network calls so is still called so
-        shown = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        got, want = (onnx.ModelProto() for _ in range(2))
-        for copy, source in ((got, result.model), (want, model)):
-            copy.CopyFrom(source)
-            copy.graph.output.append(shown)
-        np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)

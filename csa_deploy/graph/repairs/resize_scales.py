@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import constant, fresh_name, inherit, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _ULPS = 4
@@ -131,7 +131,8 @@ def resize_by_sizes(model: ir.Model, names: frozenset[str] | None = None) -> Non
         if target is None:
             continue
         sizes = [target[axis] for axis in scaled_axes(node, len(target))]
-        value = ir.Value(name=f"{node.name}.sizes_to_prove", const_value=ir.tensor(np.array(sizes, np.int64)))
+        name = fresh_name(model.graph, f"{node.name}.sizes_to_prove")
+        value = ir.Value(name=name, const_value=ir.tensor(np.array(sizes, np.int64)))
         value.shape, value.dtype = ir.Shape([len(sizes)]), ir.DataType.INT64
         model.graph.register_initializer(value)
         node.resize_inputs(_SIZES + 1)
@@ -156,7 +157,8 @@ def position_slack(before: ir.Model, after: ir.Model) -> dict[str, float]:
     """By output of each Resize, what moving positions may change, as a share of the largest number in its input.
 
     A scale that is off by a share ``d`` moves the furthest position by ``size * d``, and a linear Resize by at most
-    that many differences of neighbours, of which none is above twice the largest number.
+    that many differences of neighbours, of which none is above twice the largest number. A scale that is further off
+    than a nudge excuses no more than one: the proof has to see it.
     """
     moved = dict[str, float]()
     for model in (before, after):
@@ -182,7 +184,8 @@ def _shift(resize: ir.Node) -> float:
     shift = sum(big * single for big, _ in axes)
     if (scales := scales_of(resize)) is not None:
         for axis, scale in zip(scaled_axes(resize, len(source)), scales, strict=True):
-            shift += source[axis] * abs(float(scale) * source[axis] / target[axis] - 1)
+            off = abs(float(scale) * source[axis] / target[axis] - 1)
+            shift += source[axis] * min(off, (_ULPS + 1) * single)
     return shift
 
 
