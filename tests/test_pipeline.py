@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -396,7 +397,7 @@ def test_other_data_are_compared_with_pytorch_again_and_nothing_is_exported(
     again = json.loads((lab / "w/records/export.json").read_text())
     assert [d["inputs"] for d in again["differences"]] == ["random", "data/y.npz"]
     assert {k for k in again if again[k] != record.get(k)} <= {"differences", "summary", "notes"}
-    monkeypatch.setattr("csa_deploy.export.exporter.export_module", None)
+    monkeypatch.setattr(sys.modules["csa_deploy.export.exporter"], "export_module", None)
     images[1] = np.nan
     np.savez(lab / "data/z.npz", x=images, labels=np.arange(4))
     assert go("optimize", **network, data="data/z.npz")[0].ran == {"export"}
