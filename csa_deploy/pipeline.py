@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -227,7 +227,7 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         _keep_settings(stage, context)
         observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
         return None
-    start, started_at = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    start, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     with workspace.scratch(stage.name) as scratch:
         context.scratch = scratch
         context.progress = lambda *given: observer.progress(stage, *given)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from csa_deploy import registry
 from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry
+from csa_deploy.workspace import sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.instance import Network
@@ -193,14 +194,10 @@ def slug_of(spec: str) -> str:
 
 
 def _sha256(path: Path) -> str:
-    content = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                content.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", fix="check the file's permissions") from error
-    return content.hexdigest()
 
 
 def _existing(path: Path) -> Path:

@@ -59,9 +59,9 @@ def resize_scale(size: int, target: int) -> float:
 
     The output size of a Resize by scale is ``floor(size * scale)``, and three arithmetics are in use (float64,
     float32, and float32 scale times size in float64). The float32 just above ``target / size`` is right in all
-    three for sizes 1..512 against 7 and 14, also in TensorRT's parser. It moves the scale by up to 1.8e-7 of itself, and
-    values of unit noise by 1e-5 (27 to 14) to 2e-4 (441 to 14). A quotient that float32 holds exactly (0.5, 2, 4: the
-    only ones that DLA takes) needs no nudge.
+    three for sizes 1..512 against 7 and 14, also in TensorRT's parser. It moves the scale by up to 1.8e-7 of itself,
+    and values of unit noise by 1e-5 (27 to 14) to 2e-4 (441 to 14). A quotient that float32 holds exactly (0.5, 2,
+    4: the only ones that DLA takes) needs no nudge.
     """
     if float(np.float32(target / size)) * size == target:
         return target / size

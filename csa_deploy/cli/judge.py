@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,9 +47,9 @@ def judge(
     data, strict = judgement.to_json(), bool(settings.get("strict"))
     console.answer.add(data)
     if form == "junit":
-        sys.stdout.write(as_junit(data, strict=strict))
+        console.write(as_junit(data, strict=strict))
     elif form == "markdown":
-        sys.stdout.write(as_markdown(data, str(path)))
+        console.write(as_markdown(data, str(path)))
     else:
         _show(data, path, console)
     failure = judgement.failure(strict=strict)

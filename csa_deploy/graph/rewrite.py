@@ -8,7 +8,7 @@ body that the random inputs never enter could not be proved.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ class Note:
 
 
 _LEFT_ALONE: ContextVar[frozenset[str]] = ContextVar("left_alone", default=frozenset())
+_TAKEN: ContextVar[set[str]] = ContextVar("taken")
 _NOTES: ContextVar[list[tuple[str, str]] | None] = ContextVar("notes", default=None)
 
 
@@ -108,7 +109,10 @@ class _MainGraphRule(RewriteRule):
         if is_left_alone(node):
             return None
         try:
-            return super().try_rewrite(model, graph_or_function, node, **kwargs)
+            found = super().try_rewrite(model, graph_or_function, node, **kwargs)
+            if found is not None:
+                _name_apart(found)
+            return found
         except DeclinedError as reason:
             note(node, str(reason))
         except Exception as problem:
@@ -123,7 +127,11 @@ def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule], **extra:
 
     def apply(model: ir.Model) -> int:
         known = set(model.graph)
-        count = int(rule_set.apply_to_model(model))
+        token = _TAKEN.set(set(_names(model.graph)))
+        try:
+            count = int(rule_set.apply_to_model(model))
+        finally:
+            _TAKEN.reset(token)
         if count:
             _name_after_outputs(model, known)
             remove_unused(model)
@@ -148,14 +156,36 @@ def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) 
 def _name_after_outputs(model: ir.Model, known: set[ir.Node]) -> None:
     """Give nodes that a rule left without a name of its own, or with another node's, a name that is only theirs."""
     taken = {node.name for node in known}
-    seen = {node.name for node in model.graph if node in known}
+    seen = {str(node.name) for node in model.graph if node in known}
     for node in model.graph:
         if node in known:
             continue
         if (node.name or "node").startswith("node") and node.name not in taken:
             node.name = f"{node.op_type}_{node.outputs[0].name}"
-        node.name = _free(node.name or node.op_type, seen)
+        node.name = _fresh(seen, node.name or node.op_type)
         seen.add(node.name)
+
+
+def _name_apart(found: Any) -> None:
+    """Give what a rule makes on the way to its result a name of its own.
+
+    Rules name it after what they replace, ``x_1`` on the way to ``x``, and exporters count so, too. Of two values of
+    one name the rewriter renames the later one, which may be the network's.
+    """
+    taken = _TAKEN.get()
+    for value in (value for node in found.new_nodes for value in node.outputs):
+        if value in found.new_outputs or not value.name:
+            continue
+        value.name = _fresh(taken, value.name)
+        taken.add(value.name)
+
+
+def _names(graph: ir.Graph) -> Iterator[str]:
+    """Names of all values of a graph and of the bodies in it, as often as they are given."""
+    yield from (value.name for value in graph.inputs if value.name)
+    yield from (name for name, value in graph.initializers.items() if not value.is_graph_input())
+    for node in graph.all_nodes():
+        yield from (value.name for value in node.outputs if value.name)
 
 
 def remove_unused(model: ir.Model) -> None:
@@ -182,19 +212,11 @@ def is_float(value: ir.Value | None) -> bool:
 
 
 def fresh_name(graph: ir.Graph, base: str) -> str:
-    """``base``, or ``base`` with a number, such that no value of the graph or of its branches has this name."""
-    taken = {value.name for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.outputs}
-    taken.update(graph.initializers, (value.name for value in graph.inputs))
-    return _free(base, taken)
+    """``base``, or ``base`` with a number, such that no value of the graph, or of a body in it, has this name."""
+    return _fresh(set(_names(graph)), base)
 
 
-def name_beside(node: ir.Node, suffix: str) -> str:
-    """A free name for a value on the way to what ``node`` makes: exporters number theirs in the same way."""
-    assert node.graph is not None
-    return fresh_name(node.graph, f"{node.outputs[0].name}_{suffix}")
-
-
-def _free(base: str, taken: Container[str | None]) -> str:
+def _fresh(taken: set[str], base: str) -> str:
     name, number = base, 1
     while name in taken:
         name, number = f"{base}_{number}", number + 1

@@ -49,8 +49,11 @@ def comparison(context: Context) -> dict[str, Any]:
 
 def compare_again(context: Context) -> StageOutput:
     """Hold the calibration images against other data; the graphs do not change by it."""
-    check_overlap(context)
-    return StageOutput(context.workspace.record("precision"))
+    record = context.workspace.record("precision")
+    leaks = check_overlap(context)
+    stated = record["calibration"]
+    notes = [note for note in record["notes"] if note not in stated["leaks"]]
+    return StageOutput({**record, "calibration": {**stated, "leaks": leaks}, "notes": [*notes, *leaks]})
 
 
 def run(context: Context) -> StageOutput:

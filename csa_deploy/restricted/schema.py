@@ -6,7 +6,7 @@ A pack is one TOML file in ``packs/``; adding a TensorRT version means adding a 
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.vocabulary import EVIDENCE, LAYER_TYPES, PSEUDO_LAYERS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Verdict = Literal["allowed", "denied", "unknown", "note"]
 """Of a rule: a ``note`` is reported and never changes the verdict of the layer."""

@@ -317,8 +317,6 @@ def test_an_output_that_cannot_be_written(conv_fp32: Path, tmp_path: Path) -> No
 def test_modules_in_the_working_directory_are_not_imported(
     conv_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("PYTHONSAFEPATH came with Python 3.11")
     (tmp_path / "polygraphy.py").write_text("raise SystemExit('the wrong polygraphy')")
     monkeypatch.chdir(tmp_path)
     assert build(conv_fp32, Path("net.engine"), RTX).engine_bytes > 0

@@ -68,10 +68,8 @@ def source_tree() -> Iterator[None]:
 
 def write_metadata(folder: Path) -> None:
     """What an installation would add: the package ``csa_models``, and the names of its networks."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # before Python 3.11
-        import tomli as tomllib
+    import tomllib
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (folder / "csa_models").symlink_to(ROOT / "models", target_is_directory=True)
     info = folder / "csa_deploy-0.dist-info"

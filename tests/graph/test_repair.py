@@ -284,3 +284,30 @@ def test_only_the_named_repairs_run(build):
 
 def test_names_of_repairs_are_what_the_rules_say():
     assert all(name == rule.name and rule.summary for name, rule in REPAIRS.items())
+
+
+@pytest.mark.parametrize("taken", ["h_{}", "h_{}_1", "node_{}"])
+def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
+    """Exporters count names as the rules do: the second Clip of torch writes ``hardtanh_1``."""
+    names = ["h", *(taken.format(number) for number in range(6))]
+    lines, last = [], "x"
+    for number, name in enumerate(names):
+        lines += [f"c{number} = Mul(k, {last})", f"{name} = Clip(c{number}, low, high)"]
+        last = name
+    head = f'<ir_version: 8, opset_import: ["" : 18]> g ({IMAGE} x) => ({IMAGE} y)'
+    model = onnx.parser.parse_model("\n".join([head, "{", *lines, f"y = Relu({last})", "}"]))
+    values = {"k": np.full((1, 4, 1, 1), 1.5, "f4"), "low": np.float32(0), "high": np.float32(6)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items())
+    result = repair(model, ["hard_activation_to_relu"])
+    assert "Clip" not in op_types(result.model)
+    assert not result.reverted and all(not step.reason for step in result.steps)
+    made = [name for node in result.model.graph.node for name in node.output]
+    assert len(made) == len(set(made))
+    feed = np.random.default_rng(0).uniform(-9, 9, (1, 4, 6, 6)).astype("f4")
+    for name in names:  # what the network calls so is still called so
+        shown = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        got, want = (onnx.ModelProto() for _ in range(2))
+        for copy, source in ((got, result.model), (want, model)):
+            copy.CopyFrom(source)
+            copy.graph.output.append(shown)
+        np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)

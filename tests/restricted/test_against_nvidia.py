@@ -18,8 +18,8 @@ import pytest
 from random_networks import KINDS, draw, networks
 
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.probe.run import WORKER
 from csa_deploy.restricted.validator import ValidatorSession, interpret, validator_status
+from tools.probe.run import WORKER
 
 pytestmark = pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
 

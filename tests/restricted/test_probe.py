@@ -9,13 +9,13 @@ import pytest
 from csa_deploy.errors import OperationRejectedError, UsageError
 from csa_deploy.restricted.judge import Judge
 from csa_deploy.restricted.mapping.recorder import Layer
-from csa_deploy.restricted.probe import __main__ as program
-from csa_deploy.restricted.probe import evidence, pack, run
-from csa_deploy.restricted.probe.derive import DerivationError, derive, verdict_of
-from csa_deploy.restricted.probe.evidence import Evidence, Finding
-from csa_deploy.restricted.probe.probe import distinct, probe
 from csa_deploy.restricted.schema import load_pack
 from csa_deploy.restricted.validator import ValidatorSession, validator_status
+from tools.probe import __main__ as program
+from tools.probe import evidence, pack, run
+from tools.probe.derive import DerivationError, derive, verdict_of
+from tools.probe.evidence import Evidence, Finding
+from tools.probe.probe import distinct, probe
 
 needs_validator = pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from csa_deploy.restricted.probe.agreement import Agreement, Comparison, compare, node_tests
-from csa_deploy.restricted.probe.plan_onnx import build, probes
-from csa_deploy.restricted.probe.run import WORKER
 from csa_deploy.restricted.validator import ValidatorSession, validator_status
+from tools.probe.agreement import Agreement, Comparison, compare, node_tests
+from tools.probe.plan_onnx import build, probes
+from tools.probe.run import WORKER
 
 needs_validator = pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
 

@@ -7,7 +7,7 @@ import pytest
 
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.loading import load_graph
-from csa_deploy.restricted.probe.plan_onnx import build
+from tools.probe.plan_onnx import build
 
 
 def text(inputs: str, nodes: str, outputs: str = "float y", opset: int = 18) -> str:

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from restricted_networks import constant, model, node, value
 
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.probe.run import WORKER
 from csa_deploy.restricted.schema import scopes
 from csa_deploy.restricted.validator import ValidatorSession, interpret, validator_status
+from tools.probe.run import WORKER
 
 I64 = TensorProto.INT64
 X = value("x", [2, 3, 4, 4])

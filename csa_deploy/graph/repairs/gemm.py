@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, is_float, name_beside, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import constant, inherit, is_float, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.rules.channel_affine import weights_of
 from csa_deploy.graph.shapes import static_shape
 
@@ -55,11 +55,11 @@ def _conv(op: Any, node: ir.Node, weight: np.ndarray, bias: np.ndarray | None) -
     if bias is not None and bias.any():
         parameters.append(stored(bias, "bias"))
     rows_first = reshaped(x, (rows, inner, 1, 1), "in")
-    rows_first.name = name_beside(node, "in")
+    rows_first.name = f"{node.outputs[0].name}_in"
     result = op.Conv(
         rows_first, *parameters, _name=node.name, kernel_shape=[1, 1], strides=[1, 1], pads=[0, 0, 0, 0], group=1
     )
-    inherit(result, node, shape=(rows, outputs, 1, 1)).name = name_beside(node, "conv")
+    inherit(result, node, shape=(rows, outputs, 1, 1)).name = f"{node.outputs[0].name}_conv"
     return reshaped(result, out_shape, "out")
 
 

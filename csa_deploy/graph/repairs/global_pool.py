@@ -17,7 +17,6 @@ from csa_deploy.graph.rewrite import (
     constant,
     inherit,
     is_float,
-    name_beside,
     new_constant,
     node_rule,
     pattern_rule,
@@ -41,7 +40,7 @@ def _to_pool(op: Any, node: ir.Node) -> ir.Value | None:
     pooled = chain(op, node, _POOL[node.op_type], shape, _windows(shape[2], shape[3]))
     if out_shape == (*shape[:2], 1, 1):
         return pooled
-    pooled.name = name_beside(node, "pooled")
+    pooled.name = f"{node.outputs[0].name}_pooled"
     target = new_constant(op, node, np.array(out_shape, np.int64), "shape")
     return inherit(op.Reshape(pooled, target, _name=f"{node.name}_reshape"), node)
 

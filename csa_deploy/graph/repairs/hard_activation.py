@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from csa_deploy.graph.repairs.scale import scaled
-from csa_deploy.graph.rewrite import DeclinedError, constant, inherit, is_float, name_beside, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import DeclinedError, constant, inherit, is_float, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _LARGEST_BOUND = 1e4
@@ -58,7 +58,7 @@ class _Chain:
         return f"{self._node.name}_{what}{self._count}"
 
     def _named(self, value: ir.Value) -> ir.Value:
-        value.name = name_beside(self._node, str(self._count))
+        value.name = f"{self._node.outputs[0].name}_{self._count}"
         self._count += 1
         return value
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float, name_beside
+from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,6 @@ def chain(op: Any, node: ir.Node, kind: str, shape: Sequence[int], windows: list
             pads=[0, 0, 0, 0],
         )
         value = inherit(pooled, node, shape=(*shape[:2], height, width))
-        value.name = name_beside(node, f"{height}x{width}")
+        value.name = f"{node.outputs[0].name}_{height}x{width}"
     assert value is not None
     return value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from csa_deploy.restricted.probe.probe import Probe, layer, probe, tensor
+from tools.probe.probe import Probe, layer, probe, tensor
 
 _Words = dict[str, Any]
 
@@ -122,7 +122,7 @@ def _stride_against_kernel() -> Iterator[Probe]:
 
 
 def _random_convolutions(transposed: bool) -> Iterator[Probe]:
-    draw = random.Random(SEED)  # noqa: S311 - reproducible choice of probes
+    draw = random.Random(SEED)
     top = (10, 5, 2, 9) if transposed else (20, 10, 20, 19)
     for number in range(80):
         spatial = draw.choice((2, 2, 3))
@@ -174,7 +174,7 @@ def _padded_poolings(name: str, kind: str, spatial: int) -> Iterator[Probe]:
 
 
 def _random_poolings(kind: str) -> Iterator[Probe]:
-    draw = random.Random(SEED)  # noqa: S311
+    draw = random.Random(SEED)
     for number in range(40):
         spatial = draw.choice((2, 2, 3))
         window = [draw.randint(1, draw.choice((3, 8, 25))) for _ in range(spatial)]

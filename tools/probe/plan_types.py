@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from csa_deploy.restricted.probe.probe import (
+from tools.probe.probe import (
     COMMON,
     EVERY,
     FLOATS,

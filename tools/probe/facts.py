@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from csa_deploy.restricted.probe.networks import DTYPES
+from tools.probe.networks import DTYPES
 
 Facts = dict[str, Any]
 

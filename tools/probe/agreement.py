@@ -1,6 +1,6 @@
 """How well the static pack agrees with NVIDIA's validator, on any collection of models.
 
-``python -m csa_deploy.restricted.probe.agreement FOLDER`` compares every ``.onnx`` file below a folder; without a
+``python -m tools.probe.agreement FOLDER`` compares every ``.onnx`` file below a folder; without a
 folder, the node tests that the onnx package ships, none of which is a probe.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.probe.run import TIMEOUT, WORKER
 from csa_deploy.restricted.validator import ValidatorSession, interpret
+from tools.probe.run import TIMEOUT, WORKER
 
 SCOPE = "drive-os-7"
 

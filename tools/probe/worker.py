@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[3]))  # isolated mode leaves the project's folder out
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))  # isolated mode leaves the project's folder out
 
-from csa_deploy.restricted.probe.facts import layer_facts, network_facts
-from csa_deploy.restricted.probe.networks import NetworkFromProbe
 from csa_deploy.restricted.validator_child import Answer, Request, Validator, main, parser_errors
+from tools.probe.facts import layer_facts, network_facts
+from tools.probe.networks import NetworkFromProbe
 
 
 def answer_probe(validator: Validator, request: Request) -> Answer:

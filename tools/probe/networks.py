@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from csa_deploy.restricted.probe.layers import LAYERS
+from tools.probe.layers import LAYERS
 
 Statement = dict[str, Any]
 

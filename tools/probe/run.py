@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.restricted.probe import plan_attributes, plan_onnx, plan_ranks, plan_types, plan_windows
-from csa_deploy.restricted.probe.evidence import Evidence, Finding
-from csa_deploy.restricted.probe.probe import Probe, distinct
 from csa_deploy.restricted.validator import ValidatorSession, interpret
+from tools.probe import plan_attributes, plan_onnx, plan_ranks, plan_types, plan_windows
+from tools.probe.evidence import Evidence, Finding
+from tools.probe.probe import Probe, distinct
 
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT = 30.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.errors import UsageError
-from csa_deploy.restricted.probe.facts import Facts, with_ranks
+from tools.probe.facts import Facts, with_ranks
 
 EVIDENCE_FILE = Path(__file__).with_name("evidence.json")
 VERDICTS = ("accepted", "refused")
@@ -82,7 +82,7 @@ def load(path: Path = EVIDENCE_FILE) -> Evidence:
         return Evidence(data["version"], data["compute_capability"], findings)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UsageError(
-            f"no usable evidence of probes in {path.name}: {error}", fix="run python -m csa_deploy.restricted.probe"
+            f"no usable evidence of probes in {path.name}: {error}", fix="run python -m tools.probe"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""``python -m csa_deploy.restricted.probe``: probe NVIDIA's validator, write the evidence and the pack.
+"""``python -m tools.probe``: probe NVIDIA's validator, write the evidence and the pack.
 
 With ``--check`` nothing is written: the probes run again (all, or a sample of them) and must give the committed
 answers, and the committed pack must be the one that follows from the committed evidence.
@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError
-from csa_deploy.restricted.probe import evidence as kept_evidence
-from csa_deploy.restricted.probe import pack, run
-from csa_deploy.restricted.probe.derive import DerivationError, derive
-from csa_deploy.restricted.probe.evidence import Evidence
-from csa_deploy.restricted.probe.probe import Probe
 from csa_deploy.restricted.validator import ValidatorSession
+from tools.probe import evidence as kept_evidence
+from tools.probe import pack, run
+from tools.probe.derive import DerivationError, derive
+from tools.probe.evidence import Evidence
+from tools.probe.probe import Probe
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the probing program; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m csa_deploy.restricted.probe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.probe", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with what is committed instead of writing")
     parser.add_argument("--sample", type=int, default=0, help="with --check: number of probes (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="with --sample: choice of the probes (default: 0)")
@@ -65,17 +65,17 @@ def check(sample: int = 0, seed: int = 0) -> int:
     if pack_text(committed) != pack.PACK_FILE.read_text(encoding="utf-8"):
         raise OperationRejectedError(
             f"{pack.PACK_FILE.name} is not the pack that follows from the evidence",
-            fix="run python -m csa_deploy.restricted.probe",
+            fix="run python -m tools.probe",
         )
     probes = run.plan()
-    chosen = random.Random(seed).sample(probes, sample) if sample else probes  # noqa: S311 - a reproducible choice
+    chosen = random.Random(seed).sample(probes, sample) if sample else probes
     before = {finding.id: finding for finding in committed.findings}
     for now in _ask(chosen, None).findings:
         old = before.get(now.id)
         if old is None or (old.answer, old.refused) != (now.answer, now.refused):
             raise OperationRejectedError(
                 f"probe {now.id}: {now.answer} {now.refused or ''}, the evidence says {old and old.answer}",
-                fix="run python -m csa_deploy.restricted.probe and look at the difference",
+                fix="run python -m tools.probe and look at the difference",
             )
     return len(chosen)
 

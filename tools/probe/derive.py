@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from csa_deploy.restricted.conditions import evaluate, lookup
-from csa_deploy.restricted.probe.evidence import Evidence, Finding
-from csa_deploy.restricted.probe.facts import Facts
-from csa_deploy.restricted.probe.limits import CANDIDATES, DTYPE_LIMITS, IMPLIED, INSTEAD, Candidate
+from tools.probe.evidence import Evidence, Finding
+from tools.probe.facts import Facts
+from tools.probe.limits import CANDIDATES, DTYPE_LIMITS, IMPLIED, INSTEAD, Candidate
 
 SHOWN = 6
 """Probes named in a rule on each side; the evidence file has all of them."""

@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csa_deploy.restricted.probe.networks import NetworkFromProbe
+    from tools.probe.networks import NetworkFromProbe
 
 
 def _set(layer: Any, **attributes: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from csa_deploy.restricted.probe.probe import Probe, Statement, constant, integers, layer, probe, tensor
+from tools.probe.probe import Probe, Statement, constant, integers, layer, probe, tensor
 
 RANKS = range(9)
 _LETTERS = "abcdefgh"

@@ -6,17 +6,12 @@ The models are data (``onnx_models.toml``) in ONNX's textual form, so that each 
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from csa_deploy.restricted.probe.probe import Probe
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tools.probe.probe import Probe
 
 _MODELS = Path(__file__).with_name("onnx_models.toml")
 _OPSET = 18

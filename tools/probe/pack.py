@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.restricted.probe.derive import DerivedRule
-from csa_deploy.restricted.probe.evidence import Evidence
-from csa_deploy.restricted.probe.limits import REPAIRS
 from csa_deploy.restricted.schema import PACK_FOLDER
+from tools.probe.derive import DerivedRule
+from tools.probe.evidence import Evidence
+from tools.probe.limits import REPAIRS
 
 PACK_FILE = PACK_FOLDER / "drive_os_7.toml"
 _FIXED_RULES = Path(__file__).with_name("fixed_rules.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from csa_deploy.restricted.probe.probe import FLOATS, Probe, constant, integers, layer, probe, tensor
+from tools.probe.probe import FLOATS, Probe, constant, integers, layer, probe, tensor
 
 _SCALES = (0.1, 0.25, 0.3, 0.5, 0.9, 1.0, 1.1, 1.5, 2.0, 2.5, 3.0, 4.0, 8.0, 32.0, 33.0)
 _QUANTIZED = ("int8", "float8", "int4", "float4")

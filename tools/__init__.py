@@ -1,0 +1,1 @@
+"""Programs that make what the package holds; not part of the wheel."""
