@@ -43,6 +43,8 @@ METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
     "mean_iou": "min",
 }
 
+# What of a network that falls back from DLA to the GPU can be bounded.
+FALLBACK = ("nodes", "subgraphs", "bytes")
 # What a limit can bound: latency percentiles and memory.
 LIMITED = (
     *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"),
@@ -223,6 +225,22 @@ def _known(name: str, known: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
 
 
+def parse_max_fallback(value: Any) -> Any:
+    """``["nodes=3,bytes=1KiB"]`` or a mapping to {quantity: bound}; bytes may be in KiB or MiB."""
+    if isinstance(value, Mapping):
+        value = [f"{quantity}={bound}" for quantity, bound in value.items()]
+    if not isinstance(value, (str, list, tuple)):
+        return value
+    bounds: dict[str, int] = {}
+    for item in split_commas(value):
+        match = re.fullmatch(r"(\w+)=(\d+) *(KiB|MiB|)", str(item))
+        if not match or (match[3] and match[1] != "bytes"):
+            raise ValueError(f"'{item}' is not QUANTITY=NUMBER, such as nodes=3 or bytes=1KiB")
+        _known(match[1], dict.fromkeys(FALLBACK), "quantity")
+        bounds[match[1]] = int(match[2]) << {"": 0, "KiB": 10, "MiB": 20}[match[3]]
+    return bounds
+
+
 def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """``", did you mean 'x'?"`` or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -261,6 +279,7 @@ class Config(BaseModel):
     restricted: bool = False
     scope: Texts = ()
     strict: bool = False
+    max_fallback: Annotated[dict[str, int], BeforeValidator(parse_max_fallback)] = {}
     fix: bool = False
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
@@ -376,3 +395,18 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         key = ".".join(str(p) for p in first["loc"]) or "configuration"
         reason = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{key}: {reason} (got {first['input']!r})", fix=f"correct '{key}'") from None
+
+
+def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Of the settings that a workspace stores those that count for what is done next there: not those at their default.
+
+    Args:
+        stored: the workspace's.
+        network: what is worked on; of another network nothing is inherited.
+    """
+    if stored.get("network") != network:
+        return {}
+    defaults = Config(network=network).to_json()
+    if "precision" in stored:  # the stored budget is resolved: the defaults of these precisions are in it
+        defaults["budget"] = make_config({"precision": stored["precision"]}).to_json()["budget"]
+    return {k: v for k, v in stored.items() if k in Config.model_fields and v != defaults.get(k)}

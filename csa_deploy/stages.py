@@ -76,7 +76,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "check",
             "restricted-mode rules",
-            settings=("scope", "strict", "restricted"),
+            settings=("scope", "strict", "restricted", "max_fallback"),
             also=("fix",),
             needs=("export",),
             uses=("repair",),
@@ -104,8 +104,8 @@ STAGES: dict[str, Stage] = {
             "build",
             "TensorRT engines",
             settings=(
-                *("precision", "restricted", "scope", "strict", "backend", "compute_capability", "target"),
-                *("builder_option", "timing_cache", "builds", "reproducible"),
+                *("precision", "restricted", "scope", "strict", "max_fallback", "backend", "compute_capability"),
+                *("target", "builder_option", "timing_cache", "builds", "reproducible"),
             ),
             needs=("optimize", "precision"),
             packages=("tensorrt", "tensorrt-rtx", "polygraphy"),

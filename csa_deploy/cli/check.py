@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 from csa_deploy.cli.stages import Network
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
 
 
 @flags("check")
@@ -36,6 +39,7 @@ def check(
     scope denies the network. Without --scope, all scopes.
     """
     from csa_deploy.restricted.explain import explain as explain_rule
+    from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
 
     if explain is not None:
@@ -43,10 +47,13 @@ def check(
         console.answer.add({"rule": explain, "text": said})
         console.plain(said)
         return
-    graph, scopes, strict, exported = _graph(network, settings, console)
+    graph, config, exported = _graph(network, settings, console)
+    scopes, strict, bounds = config.scope, config.strict, config.max_fallback
+    require_dla(gate_scopes(scopes) if fix else scopes, bounds)
     result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
         result = _repair(graph, fixed, result, gate_scopes(scopes), console)
+    result = result.allowing(bounds)
     data = result.to_json()
     if fix:
         for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
@@ -57,10 +64,10 @@ def check(
         raise failure
 
 
-def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, tuple[str, ...], bool, bool]:
+def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, Config, bool]:
     """The graph to check: an ONNX file as it is, or the export of a network or of a file with other settings.
 
-    With it scopes, strictness, and whether it was exported.
+    With it the settings, and whether it was exported.
     """
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
@@ -68,10 +75,10 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
     config, root = resolve(network, settings, inherit=True)
     changed = config.input_shape or config.size or config.batch or config.opset
     if Path(config.network).suffix == ".onnx" and not changed:
-        return Path(config.network), config.scope, config.strict, False
+        return Path(config.network), config, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
-        return context.path(context.workspace.record("export")["graph"]), config.scope, config.strict, True
+        return context.path(context.workspace.record("export")["graph"]), config, True
 
 
 def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:

@@ -9,6 +9,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.units import counted
 
 
 @flags("inspect", workspace=False)
@@ -40,8 +41,10 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _macs(statistics: dict[str, Any]) -> str:
-    unknown = len(statistics["macs_unknown"])
-    return f"unknown: the shapes of {unknown} nodes are not known" if unknown else f"{statistics['macs']:,}"
+    unknown = statistics["macs_unknown"]
+    if not unknown:
+        return f"{statistics['macs']:,}"
+    return f"unknown for {counted(len(unknown), 'node')}: {', '.join(unknown[:3])}{', ...' if unknown[3:] else ''}"
 
 
 def _graph_rows(found: dict[str, Any]) -> list[tuple[str, str]]:

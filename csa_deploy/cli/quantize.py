@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,14 +58,20 @@ def _show(workspace: Workspace, console: Console) -> None:
     if not int8:
         return
     console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8['cache']))}")
-    estimates = ", ".join(f"{name} {value:.3f} ms" for name, value in int8["estimated_latency_ms"].items())
-    console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {estimates}")
+    console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {_estimates(int8)}")
     for name, found in int8["techniques"].items():
         console.show(f"{name.replace('_', ' ')}: {escape(_evidence(found))}")
     if points := int8["search"].get("pareto"):
         console.show(_pareto(points, int8["search"]))
         for metric, reason in int8["search"]["not_judged"].items():
             console.show(f"[yellow]not judged in the search[/yellow] {metric}: {escape(reason)}")
+
+
+def _estimates(int8: dict[str, Any]) -> str:
+    from csa_deploy.units import counted
+
+    known = [f"{name} {ms:.3f} ms" for name, ms in int8["estimated_latency_ms"].items() if ms is not None]
+    return ", ".join(known) or f"unknown for {counted(len(int8['cost_unknown']), 'node')}"
 
 
 def _evidence(found: dict[str, Any]) -> str:
@@ -84,18 +91,15 @@ def _diagnose(path: Path, console: Console) -> None:
     from csa_deploy.precision.why_slow import diagnose
 
     found = diagnose(load_model(path, full_check=False))
-    hazards = [
-        {"hazard": hazard, "nodes": count, "seconds": seconds, "mitigation": mitigation}
-        for hazard, (count, seconds, mitigation) in found.by_hazard().items()
-    ]
+    hazards = [{"hazard": hazard, **asdict(total)} for hazard, total in found.by_hazard().items()]
     layers = {"layers": found.layers, "int8_layers": found.int8_layers}
     console.answer.add({"file": str(path), "device": found.device, **layers, "hazards": hazards})
     title = f"{path.name}: {found.int8_layers} of {found.layers} layers with weights compute in INT8"
     table = Table(title=title, title_justify="left")
     for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):
         table.add_column(heading, overflow="fold")
-    for hazard, (count, seconds, mitigation) in found.by_hazard().items():
-        table.add_row(hazard, str(count), f"{1e6 * seconds:.1f} us", mitigation)
+    for hazard, total in found.by_hazard().items():
+        table.add_row(hazard, str(total.nodes), total.cost, total.mitigation)
     console.show(table, f"estimated by a cost model of {found.device}: operations and bytes, without fusions")
 
 
@@ -117,7 +121,7 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
         mark = " (chosen)" if point["returned"] == chosen else ""
         table.add_row(
             f"{point['returned']}{mark}",
-            f"{point['latency_ms']:.3f} ms",
+            "-" if point["latency_ms"] is None else f"{point['latency_ms']:.3f} ms",
             decibel(metrics["snr_db"]),
             agreement,
             *(f"{float(metrics[metric]):.4g}" for metric in more),

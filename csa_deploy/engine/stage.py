@@ -248,7 +248,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     found = []
     for scope in gates_of(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
-        result = inspect(judged, [scope], strict=strict)
+        result = inspect(judged, [scope], strict=strict).allowing(context.config.max_fallback)
         what = f"{judged.name} ({of})" if of else judged.name
         if rejected := rejection(result, strict, what, fixed=context.config.fix):
             raise rejected
@@ -259,6 +259,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
                 "graph": judged.name,
                 "of": of,
                 "verdict": verdict.verdict,
+                "said": verdict.combined.said,
                 "level": verdict.level,
                 "why_not_next": verdict.why_not_next,
             }

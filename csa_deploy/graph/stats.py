@@ -12,14 +12,17 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
-from csa_deploy.units import giga
+from csa_deploy.units import counted, giga
 
-_WEIGHT = {"QLinearConv": 3, "QLinearMatMul": 3}  # second operand's place among the inputs, where it is not 1
-_CONVOLUTIONS = ("Conv", "ConvInteger", "QLinearConv", "DeformConv")
-_RECURRENT = ("LSTM", "GRU", "RNN")
-_COUNTED = (*_CONVOLUTIONS, "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", *_RECURRENT)
-_UNCOUNTED = ("Conv", "MatMul", "Gemm", "LSTM", "GRU", "Attention", "Einsum")
-"""In the name of an operator that is not counted: it multiplies, nobody knows how often."""
+# Operator -> where its second operand stands among the inputs.
+_COUNTED = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "DeformConv", "Gemm", "MatMul", "MatMulInteger"), 1),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), 3),
+    "Einsum": 1,
+}
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_NOT_COUNTED = ("Attention", "DFT", "STFT")
+_CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class GraphStatistics:
         ops: nodes of the main graph by operator, in alphabetical order.
         parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
             statistics of BatchNormalization are among them, so folding lowers the number.
-        macs: multiply-accumulates of convolutions, matrix products and recurrent layers in the main graph, for the
-            graph's batch; None where one of them is not known.
-        macs_unknown: nodes that multiply, whose shapes could not be inferred or whose operator is not ONNX's.
+        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, those of integers included, in
+            the main graph, for the graph's batch; None where those of a node are not known.
+        macs_unknown: these nodes: shapes that could not be inferred, and what is not counted here (attention,
+            work in the body of an If or a Loop, operators of other domains).
         weight_bytes: bytes of all initializers and constants of the main graph.
     """
 
@@ -51,7 +55,8 @@ class GraphStatistics:
     def work(self) -> str:
         """The multiply-accumulates in words."""
         unknown = len(self.macs_unknown)
-        return f"{giga(self.macs)} multiply-accumulates" + (f" (unknown for {unknown} nodes)" if unknown else "")
+        said = f" (unknown for {counted(unknown, 'node')})" if unknown else ""
+        return f"{giga(self.macs)} multiply-accumulates{said}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the number of nodes."""
@@ -76,17 +81,10 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
 
 
 def _macs(graph: ir.Graph) -> tuple[int, list[str]]:
-    """Multiply-accumulates of the nodes of known shapes, and the names of the others."""
-    counts = {node: node_macs(node) for node in graph if multiplies(node)}
+    """Multiply-accumulates of the nodes where they are known, and the names of the others."""
+    counts = {node: node_macs(node) for node in graph}
     unknown = [node.name or node.op_type for node, count in counts.items() if count is None]
-    return sum(count or 0 for count in counts.values()), unknown
-
-
-def multiplies(node: ir.Node) -> bool:
-    """Whether a node multiplies and accumulates, as far as its name tells."""
-    if node.domain in ("", "ai.onnx") and node.op_type in _COUNTED:
-        return True
-    return any(word in node.op_type for word in _UNCOUNTED)
+    return sum(count for count in counts.values() if count is not None), unknown
 
 
 def _folded(model: onnx.ModelProto) -> ir.Graph:
@@ -104,41 +102,57 @@ def _is_parameter(dtype: ir.DataType) -> bool:
 
 
 def node_macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates of one node, or None where a shape is missing or the operator is not known."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _COUNTED:
-        return None
-    if node.op_type == "Einsum":
-        return _einsum_macs(node)
-    second = _WEIGHT.get(node.op_type, 1)
-    data, weight = (static_shape(value) for value in (node.inputs[0], node.inputs[second]))
-    if data is None or weight is None:
-        return None
+    """Multiply-accumulates of one node: 0 for what does not multiply operands, None where they are not known."""
+    if node.domain not in ("", "ai.onnx"):
+        return 0 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
+    if node.op_type in _COUNTED:
+        return _counted(node)
     if node.op_type in _RECURRENT:
-        return _recurrent_macs(node, data, weight)
+        return _recurrent(node)
+    if node.op_type in _CONTROL:
+        return 0 if all(node_macs(inner) == 0 for body in _bodies(node) for inner in body) else None
+    return None if node.op_type in _NOT_COUNTED else 0
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+
+
+def _counted(node: ir.Node) -> int | None:
+    place = _COUNTED[node.op_type]
+    operands = [static_shape(value) for value in (node.inputs[0], *node.inputs[place : place + 1])]
     out = static_shape(node.outputs[0])
-    if out is None:
+    if node.op_type == "Einsum":
+        return _einsum(node, [static_shape(value) for value in node.inputs])
+    if len(operands) < 2 or operands[0] is None or operands[1] is None or out is None:
         return None
-    if node.op_type in _CONVOLUTIONS:
-        return math.prod(out) * math.prod(weight[1:])
+    data, weight = operands[0], operands[1]
     if node.op_type == "ConvTranspose":
         return math.prod(data) * math.prod(weight[1:])
+    if "Conv" in node.op_type:
+        return math.prod(out) * math.prod(weight[1:])
     transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transA", 0))
     return math.prod(out) * (data[0] if transposed else data[-1])
 
 
-def _recurrent_macs(node: ir.Node, data: tuple[int, ...], weight: tuple[int, ...]) -> int | None:
-    """Of input (T, B, I) or, with layout 1, (B, T, I): each step of each sequence multiplies all weights once."""
-    hidden = static_shape(node.inputs[2])
-    return None if hidden is None else data[0] * data[1] * (math.prod(weight) + math.prod(hidden))
-
-
-def _einsum_macs(node: ir.Node) -> int | None:
-    """The product of all letters' sizes; of more than two operands the order decides, and nobody knows it."""
-    terms = node.attributes.get_string("equation", "").replace(" ", "").partition("->")[0].split(",")
-    shapes = [static_shape(value) for value in node.inputs]
-    if len(terms) == 1:
+def _einsum(node: ir.Node, shapes: list[tuple[int, ...] | None]) -> int | None:
+    """Of two operands: one product for each combination of the indices; of one: none. Of more the order decides."""
+    if len(shapes) == 1:
         return 0
-    if len(terms) != 2 or "." in "".join(terms) or None in shapes or len(shapes) != 2:
+    equation = (node.attributes.get_string("equation") or "").replace(" ", "")
+    terms = equation.split("->")[0].split(",")
+    if "." in equation or len(shapes) != 2 or None in shapes:
         return None
-    letters, lengths = "".join(terms), [size for shape in shapes for size in shape or ()]
-    return math.prod(dict(zip(letters, lengths, strict=True)).values()) if len(letters) == len(lengths) else None
+    extents: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for index, extent in zip(term, shape or (), strict=True):
+            extents[index] = max(extent, extents.get(index, 1))
+    return math.prod(extents.values())
+
+
+def _recurrent(node: ir.Node) -> int | None:
+    """Of input (T, B, I) or, with layout 1, (B, T, I): each step of each sequence multiplies all weights once."""
+    data, weight, hidden = (static_shape(value) for value in node.inputs[:3])
+    if data is None or weight is None or hidden is None:
+        return None
+    return data[0] * data[1] * (math.prod(weight) + math.prod(hidden))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import onnx
 from csa_deploy.data.base import choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
-from csa_deploy.precision.cost import latency, node_costs
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.recall import Recall
@@ -46,14 +46,16 @@ class Choice:
         kept: layers that go back to floating point, with the reason.
         search: the search's result; None where it was switched off.
         techniques: what was found about each.
-        latency_ms: estimate by the cost model, for this graph and for FP16 throughout.
+        latency_ms: estimate by the cost model, for this graph and for FP16 throughout; None where a cost is not known.
+        cost_unknown: nodes whose cost is not known.
     """
 
     plan: Plan
     kept: dict[str, str]
     search: SearchResult | None
     techniques: dict[str, Finding]
-    latency_ms: dict[str, float]
+    latency_ms: dict[str, float | None]
+    cost_unknown: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """What the accuracy gate has to judge alone."""
@@ -66,6 +68,7 @@ class Choice:
             "search": self.search.to_json() if self.search else {"not_done": "switched off with --no-search"},
             "techniques": {name: finding.to_json() for name, finding in self.techniques.items()},
             "estimated_latency_ms": self.latency_ms,
+            "cost_unknown": self.cost_unknown,
         }
 
 
@@ -134,7 +137,7 @@ def choose_layers(
                 layer.op,
                 measured[layer.name],
                 estimated.get(layer.name),
-                costs[layer.name].seconds(rest) - costs[layer.name].seconds("int8"),
+                costs[layer.name].saved(rest),
             )
             for layer in network.layers
         ]
@@ -158,8 +161,10 @@ def choose_layers(
         found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
-    estimates = {"int8": 1000 * latency(costs, int8, rest), rest: 1000 * latency(costs, frozenset(), rest)}
-    return Choice(plan, kept, found, findings, estimates)
+    estimates = {
+        name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
+    }
+    return Choice(plan, kept, found, findings, estimates, unknown(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:

@@ -7,6 +7,7 @@ It exists to rank layers by what INT8 saves; where a GPU is, latencies are measu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -15,7 +16,6 @@ import onnx_ir as ir
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
 
-_COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVES_NOTHING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant")
 
 
@@ -38,30 +38,68 @@ _BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
 
 @dataclass(frozen=True)
 class NodeCost:
-    """Operations of a node and the values that it reads and writes."""
+    """Operations of a node and the values that it reads and writes; None where they are not known."""
 
-    macs: int
-    values: int
+    macs: int | None
+    values: int | None
 
-    def seconds(self, precision: str, device: Device = ORIN) -> float:
-        """Estimated time in a precision."""
+    def seconds(self, precision: str, device: Device = ORIN) -> float | None:
+        """Estimated time in a precision; None where operations or values are not known."""
+        if self.macs is None or self.values is None:
+            return None
         peak: float = getattr(device, precision)
         return max(self.macs / peak, self.values * _BYTES[precision] / device.bandwidth)
 
+    def saved(self, rest: str, device: Device = ORIN) -> float | None:
+        """Seconds that INT8 saves against another precision, estimated; None likewise."""
+        slow, fast = self.seconds(rest, device), self.seconds("int8", device)
+        return None if slow is None or fast is None else slow - fast
+
+
+def elements(value: ir.Value) -> int | None:
+    """Number of elements of a value, None where its shape is not known."""
+    shape = static_shape(value)
+    return None if shape is None else math.prod(shape)
+
+
+def moved(values: Iterable[ir.Value | None]) -> int | None:
+    """Elements of floating-point values together; None where one's type or shape is not known."""
+    total = 0
+    for value in values:
+        if value is None or not value.name or not (value.dtype is None or value.dtype.is_floating_point()):
+            continue
+        count = elements(value) if value.dtype is not None else None
+        if count is None:
+            return None
+        total += count
+    return total
+
 
 def node_costs(model: onnx.ModelProto) -> dict[str, NodeCost]:
-    """Cost of every node by name; nodes of unknown shape cost nothing."""
-    found = {}
-    for node in inferred(model).graph:
-        if node.op_type in _MOVES_NOTHING or not node.name:
-            continue
-        values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.dtype == ir.DataType.FLOAT]
-        moved = sum(math.prod(static_shape(v) or (0,)) for v in values)
-        macs = node_macs(node) if node.op_type in _COMPUTE else 0
-        found[node.name] = NodeCost(macs or 0, moved)
-    return found
+    """Cost of every node by name, or by its first output where it has none."""
+    return {
+        node.name or str(node.outputs[0].name): NodeCost(node_macs(node), moved((*node.inputs, *node.outputs)))
+        for node in inferred(model).graph
+        if node.op_type not in _MOVES_NOTHING
+    }
 
 
-def latency(costs: dict[str, NodeCost], int8: frozenset[str], rest: str = "fp16") -> float:
-    """Estimated seconds with the named nodes in INT8 and the others in ``rest``."""
-    return sum(cost.seconds("int8" if name in int8 else rest) for name, cost in costs.items())
+def unknown(costs: Mapping[str, NodeCost]) -> list[str]:
+    """Nodes whose cost is not known."""
+    return [name for name, cost in costs.items() if cost.macs is None or cost.values is None]
+
+
+def latency(costs: Mapping[str, NodeCost], int8: frozenset[str], rest: str = "fp16") -> float | None:
+    """Estimated seconds with the named nodes in INT8 and the others in ``rest``; None where a cost is not known."""
+    total = 0.0
+    for name, cost in costs.items():
+        seconds = cost.seconds("int8" if name in int8 else rest)
+        if seconds is None:
+            return None
+        total += seconds
+    return total
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """The same in milliseconds."""
+    return None if seconds is None else 1000 * seconds

@@ -1,9 +1,9 @@
 """Mixed precision: returns layers to floating point until the accuracy budget holds.
 
-Layers go back in the order of accuracy lost per time saved, so the choice is one number: how many. It is doubled until
-the budget holds, then bisected. The budget is the accuracy gate's, on every output. Everything is measured on
-calibration images, never on those that accuracy is reported on, and no step depends on the clock or on chance: the same
-inputs give the same graph.
+Layers go back in the order of accuracy lost per time saved (of accuracy lost alone where the time is not known), so the
+choice is one number: how many. It is doubled until the budget holds, then bisected. The budget is the accuracy gate's,
+on every output. Everything is measured on calibration images, never on those that accuracy is reported on, and no step
+depends on the clock or on chance: the same inputs give the same graph.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
-from csa_deploy.precision.cost import ORIN, NodeCost, latency
+from csa_deploy.precision.cost import ORIN, NodeCost, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged, worst_of
 from csa_deploy.precision.recall import Recall
-from csa_deploy.precision.sensitivity import Sensitivity, rank_correlation
+from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
 from csa_deploy.precision.switch import Switchable
 
 
@@ -30,13 +30,13 @@ class Point:
         returned: number of layers in floating point.
         metrics: measured on the search images against FP32; of several outputs the worst.
         broken: bounds that do not hold there, in words.
-        latency_ms: estimated by the cost model.
+        latency_ms: estimated by the cost model; None where the cost of a node is not known.
     """
 
     returned: int
     metrics: dict[str, float]
     broken: tuple[str, ...]
-    latency_ms: float
+    latency_ms: float | None
 
     @property
     def holds(self) -> bool:
@@ -139,9 +139,9 @@ def search(
                 f"without {','.join(sorted(gone))}",
                 lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], labels),
             )
-            seconds = latency(dict(costs), frozenset(int8), rest)
+            seconds = latency(costs, frozenset(int8), rest)
             found = worst_of(metrics)
-            points[count] = Point(count, found, broken(metrics, budget, images), 1000 * seconds)
+            points[count] = Point(count, found, broken(metrics, budget, images), milliseconds(seconds))
             left.update(unjudged(metrics, budget, images, asked))
             if ranked:  # the first choice only says whether there is anything to search
                 progress(len(points), 2 * len(names).bit_length() + 2)
@@ -149,7 +149,7 @@ def search(
 
     chosen = 0
     if not measured(0).holds:
-        ranked = sorted(order(), key=lambda s: (-s.rank, s.name))
+        ranked = in_order(order())
         chosen = _fewest(lambda count: measured(count).holds, len(names))
         measured(len(names))
     return SearchResult(

@@ -24,23 +24,29 @@ class Sensitivity:
         measured: energy of the error with only this layer in INT8, relative to the energy of the output; of several
             outputs that of the one that suffers most.
         estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`. None where there is no estimate.
-        saved: seconds that INT8 saves, estimated.
+        saved: seconds that INT8 saves, estimated; None where the layer's cost is not known.
     """
 
     name: str
     op: str
     measured: float
     estimated: float | None
-    saved: float
+    saved: float | None
 
     @property
-    def rank(self) -> float:
-        """Accuracy lost per time saved: the higher, the earlier the layer goes back."""
-        return self.measured / max(self.saved, 1e-9)
+    def rank(self) -> float | None:
+        """Accuracy lost per time saved: the higher, the earlier the layer goes back; None where that is not known."""
+        return None if self.saved is None else self.measured / max(self.saved, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
         return {**asdict(self), "rank": self.rank}
+
+
+def in_order(layers: Sequence[Sensitivity]) -> list[Sensitivity]:
+    """The layers in the order in which they go back: by the loss alone where the time saved by one is not known."""
+    known = all(layer.rank is not None for layer in layers)
+    return sorted(layers, key=lambda s: (-(s.rank if known and s.rank is not None else s.measured), s.name))
 
 
 def measure(

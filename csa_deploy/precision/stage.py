@@ -44,7 +44,12 @@ def comparison(context: Context) -> dict[str, Any]:
     config = context.config
     if not needs_calibration(config):
         return {}
-    return {"evaluation": context.data_spec, "samples": config.samples, "seed": config.seed}
+    return {
+        "evaluation": context.data_spec,
+        "content": context.data_fingerprint(),
+        "samples": config.samples,
+        "seed": config.seed,
+    }
 
 
 def compare_again(context: Context) -> StageOutput:

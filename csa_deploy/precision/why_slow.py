@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
@@ -17,8 +17,9 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
-from csa_deploy.precision.cost import ORIN, Device, NodeCost
+from csa_deploy.precision.cost import ORIN, Device, NodeCost, elements, moved
 from csa_deploy.precision.placement import GATES, POOLS
+from csa_deploy.units import counted
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FUSES = (*_WEIGHTED, *POOLS, "Add", "MaxPool", "Reshape", "Transpose", "Flatten", "Concat")
@@ -33,14 +34,38 @@ class Finding:
     Attributes:
         hazard: what is there.
         node: name of the node.
-        seconds: estimated cost.
+        seconds: estimated cost; None where a shape is not known.
         mitigation: what to do.
     """
 
     hazard: str
     node: str
-    seconds: float
+    seconds: float | None
     mitigation: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """All findings of one hazard.
+
+    Attributes:
+        nodes: how many there are.
+        seconds: estimated cost of those where it is known.
+        unknown: nodes of which it is not.
+        mitigation: what to do.
+    """
+
+    nodes: int
+    seconds: float
+    unknown: int
+    mitigation: str
+
+    @property
+    def cost(self) -> str:
+        """The cost in words."""
+        said = [f"unknown for {counted(self.unknown, 'node')}"] if self.unknown else []
+        known = [f"{1e6 * self.seconds:.1f} us"] if self.nodes > self.unknown else []
+        return ", ".join(known + said)
 
 
 @dataclass(frozen=True)
@@ -52,13 +77,17 @@ class Diagnosis:
     int8_layers: int
     device: str
 
-    def by_hazard(self) -> dict[str, tuple[int, float, str]]:
-        """Hazard -> number of nodes, seconds, mitigation; the most expensive first."""
-        totals: dict[str, tuple[int, float, str]] = {}
+    def by_hazard(self) -> dict[str, Total]:
+        """Hazard -> its findings together; the most expensive first."""
+        totals: dict[str, Total] = {}
         for finding in self.findings:
-            count, seconds, _ = totals.get(finding.hazard, (0, 0.0, ""))
-            totals[finding.hazard] = (count + 1, seconds + finding.seconds, finding.mitigation)
-        return dict(sorted(totals.items(), key=lambda item: -item[1][1]))
+            old = totals.get(finding.hazard, Total(0, 0.0, 0, finding.mitigation))
+            known = finding.seconds is not None
+            seconds = old.seconds + (finding.seconds or 0.0)
+            totals[finding.hazard] = replace(
+                old, nodes=old.nodes + 1, seconds=seconds, unknown=old.unknown + (not known)
+            )
+        return dict(sorted(totals.items(), key=lambda item: -item[1].seconds))
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
@@ -96,7 +125,7 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
             found += _gate(node, device)
         elif node.op_type == "Add":
             found += _float_skip(node, device)
-    return Diagnosis(tuple(sorted(found, key=lambda f: (-f.seconds, f.node))), layers, int8, device.name)
+    return Diagnosis(tuple(sorted(found, key=lambda f: (-(f.seconds or 0.0), f.node))), layers, int8, device.name)
 
 
 def _float_inputs(node: ir.Node) -> list[str]:
@@ -114,7 +143,7 @@ def _island(node: ir.Node, missing: list[str], device: Device) -> Iterator[Findi
     yield Finding(
         "float island: a layer with weights that computes in floating point",
         str(node.name),
-        cost.seconds("fp16", device) - cost.seconds("int8", device),
+        cost.saved("fp16", device),
         f"quantize its inputs (here {missing[0]}), or see why the search returned it",
     )
 
@@ -124,19 +153,27 @@ def _channels(node: ir.Node, device: Device) -> Iterator[Finding]:
     weight = static_shape(node.inputs[1])
     if weight is None or node.op_type != "Conv":
         return
-    cost = _cost(node)
     groups: int = node.attributes.get_int("group", 1) or 1
     outputs, inputs = weight[0], weight[1]
     if groups > 1 and inputs < _TILE:
-        slower = NodeCost(cost.macs * _TILE // inputs, cost.values)
+        more = (_TILE / inputs, 1.0)
         hazard, help_ = "grouped convolution without tensor cores", "none in INT8; wider groups would use them"
     elif outputs % _TILE or (inputs * groups) % _TILE:
         padded = math.ceil(outputs / _TILE) * math.ceil(inputs / _TILE) * _TILE**2 / (outputs * inputs)
-        slower = NodeCost(int(cost.macs * padded), int(cost.values * padded**0.5))
+        more = (padded, padded**0.5)
         hazard, help_ = "channels no multiple of 16", f"{inputs * groups} -> {outputs}: use multiples of 16 or 32"
     else:
         return
-    yield Finding(hazard, str(node.name), slower.seconds("int8", device) - cost.seconds("int8", device), help_)
+    yield Finding(hazard, str(node.name), _lost(_cost(node), more, device), help_)
+
+
+def _lost(cost: NodeCost, more: tuple[float, float], device: Device) -> float | None:
+    """Seconds that so many times the operations and values cost in INT8."""
+    if cost.macs is None or cost.values is None:
+        return None
+    slower = NodeCost(int(cost.macs * more[0]), int(cost.values * more[1]))
+    seconds, least = slower.seconds("int8", device), cost.seconds("int8", device)
+    return None if seconds is None or least is None else seconds - least
 
 
 def _unfused(node: ir.Node, device: Device) -> Iterator[Finding]:
@@ -147,7 +184,7 @@ def _unfused(node: ir.Node, device: Device) -> Iterator[Finding]:
     yield Finding(
         "unfused Q/DQ: rounding without a layer that computes in INT8",
         str(node.name),
-        3 * _values(node.outputs[0]) / device.bandwidth,
+        _passes(3, node.outputs[0], device),
         "remove the pair: its reader has no INT8 form in TensorRT",
     )
 
@@ -161,7 +198,7 @@ def _border(node: ir.Node, device: Device) -> Iterator[Finding]:
     yield Finding(
         f"reformat border: {maker.op_type} in floating point before an INT8 layer",
         str(node.name),
-        3 * _values(value) / device.bandwidth,
+        _passes(3, value, device),
         "unavoidable behind a gate; elsewhere quantize the operator before it as well",
     )
 
@@ -170,7 +207,7 @@ def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
     yield Finding(
         f"gate in floating point: {node.op_type}",
         str(node.name),
-        4 * _values(node.outputs[0]) / device.bandwidth,
+        _passes(4, node.outputs[0], device),
         "TensorRT has no INT8 form of it; a ReLU would fuse with the layer before it",
     )
 
@@ -186,16 +223,18 @@ def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
             yield Finding(
                 "addition behind an INT8 layer with its skip branch in floating point",
                 str(node.name),
-                _values(skip) / device.bandwidth,  # a byte more of each value than INT8 has
+                _passes(1, skip, device),  # a byte more of each value than INT8 has
                 "quantize the skip branch alone; a pair on what the layer makes would round for nothing",
             )
             return
 
 
-def _values(value: ir.Value) -> int:
-    return math.prod(static_shape(value) or (0,))
+def _passes(number: int, value: ir.Value, device: Device) -> float | None:
+    """Seconds to move so many bytes for each element of a value."""
+    count = elements(value)
+    return None if count is None else number * count / device.bandwidth
 
 
 def _cost(node: ir.Node) -> NodeCost:
     values = [v for v in (*node.inputs, *node.outputs) if v is not None]
-    return NodeCost(node_macs(node) or 0, sum(_values(v) for v in values))
+    return NodeCost(node_macs(node), moved(values))

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from csa_deploy.graph.load import load_model
 from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
-from csa_deploy.graph.stats import multiplies, node_macs
+from csa_deploy.graph.stats import node_macs
 
 # These move or rename data: no arithmetic.
 MOVES = {"Reshape", "Transpose", "Flatten", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity", "Cast"}
@@ -30,7 +30,7 @@ class NodeCost:
         module: PyTorch module that it came from; empty when the graph does not say.
         precision: ``int8`` where the node reads two dequantized tensors, as an engine then computes in INT8; else the
             element type of its first output.
-        macs: multiply-accumulates of a convolution or matrix product, else 0; None when a shape is unknown.
+        macs: multiply-accumulates as :func:`csa_deploy.graph.stats.node_macs` counts them; None when not known.
         operations: arithmetic operations: two per multiply-accumulate, else one per element of the output (of the
             input for pooling), none for nodes that move data; None when a shape is unknown.
         bytes: read and written, weights included, as if nothing were fused or cached; None when a shape is unknown.
@@ -95,7 +95,8 @@ class FusedCost:
         operations: sum over the nodes; None when a shape is unknown or there are no nodes.
         bytes: of tensors from outside (weights included) and of those that are used outside; quantized tensors count
             as they are stored; None likewise.
-        precision: of the node with most operations; empty without nodes.
+        precision: of the node with most operations; empty without nodes, or where those of one are not known and the
+            nodes differ.
     """
 
     operations: int | None
@@ -131,12 +132,20 @@ def _fused(nodes: list[ir.Node]) -> FusedCost:
     inside = set(nodes)
     read = {v for node in nodes for v in node.inputs if v is not None and v.name and v.producer() not in inside}
     written = {v for node in nodes for v in node.outputs if v.is_graph_output() or {u.node for u in v.uses()} - inside}
-    heaviest = max(nodes, key=lambda node: _operations(node) or 0)
     return FusedCost(
         operations=_sum(_operations(node) for node in nodes),
         bytes=_sum([*(_stored_before(v) for v in read), *(_stored_after(v) for v in written)]),
-        precision=_precision(heaviest),
+        precision=_of_heaviest(nodes),
     )
+
+
+def _of_heaviest(nodes: list[ir.Node]) -> str:
+    work = {node: _operations(node) for node in nodes}
+    known = {node: count for node, count in work.items() if count is not None}
+    if len(known) < len(work):
+        kinds = {_precision(node) for node in nodes if node.op_type not in MOVES}
+        return kinds.pop() if len(kinds) == 1 else ""
+    return _precision(max(known, key=lambda node: known[node]))
 
 
 def _stored_before(value: ir.Value) -> int | None:
@@ -176,7 +185,7 @@ def _cost(node: ir.Node) -> NodeCost:
         op=node.op_type,
         module=_module(node),
         precision=_precision(node),
-        macs=_macs(node),
+        macs=node_macs(node),
         operations=_operations(node),
         bytes=_sum(_bytes(v) for v in (*node.inputs, *node.outputs) if v is not None and v.name),
         shape=static_shape(out),
@@ -193,14 +202,10 @@ def _precision(node: ir.Node) -> str:
     return {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(dtype, dtype)
 
 
-def _macs(node: ir.Node) -> int | None:
-    return node_macs(node) if multiplies(node) else 0
-
-
 def _operations(node: ir.Node) -> int | None:
     if node.op_type in MOVES:
         return 0
-    macs = _macs(node)
+    macs = node_macs(node)
     if macs is None or macs > 0:
         return None if macs is None else 2 * macs
     counted = node.inputs[0] if "Pool" in node.op_type else node.outputs[0]

@@ -156,7 +156,7 @@ def restricted(data: dict[str, Any], console: Console) -> None:
     for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(
-            f"{graph} in {scope['scope']}: [{colour}]{scope['verdict']}[/{colour}] (evidence: {scope['level']}"
+            f"{graph} in {scope['scope']}: [{colour}]{escape(scope['said'])}[/{colour}] (evidence: {scope['level']}"
             f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )

@@ -44,7 +44,7 @@ def _accuracy(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
 def _work(rows: dict[str, Any]) -> Tile | None:
     if "fp32" not in rows or not rows["fp32"]["macs"]:
         return None
-    before = rows["exported"]["macs"]
+    before = rows["exported"]["macs"] if "exported" in rows else None
     return {
         "name": "multiply-accumulates",
         "value": units.giga(rows["fp32"]["macs"]),
@@ -54,13 +54,10 @@ def _work(rows: dict[str, Any]) -> Tile | None:
 
 def _weights(rows: dict[str, Any]) -> Tile | None:
     label = _lowest(rows) or ("fp32" if "fp32" in rows else None)
-    if label is None:
+    if label is None or rows[label]["bytes"] is None:
         return None
-    return {
-        "name": f"weights, {label_of(label)}",
-        "value": units.size(rows[label]["bytes"]),
-        "note": f"{units.size(rows['exported']['bytes'])} as exported",
-    }
+    before = f"{units.size(rows['exported']['bytes'])} as exported" if "exported" in rows else ""
+    return {"name": f"weights, {label_of(label)}", "value": units.size(rows[label]["bytes"]), "note": before}
 
 
 def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
@@ -82,7 +79,7 @@ def _evidence(data: dict[str, Any]) -> Tile | None:
     if not scopes:
         return None
     verdicts = {scope["verdict"] for scope in scopes}
-    worst = next(v for v in ("denied", "unknown", "allowed") if v in verdicts)
+    worst = next(v for v in ("denied", "unknown", "with GPU fallback", "allowed") if v in verdicts)
     levels = ", ".join(sorted({f"{s['scope']}: {s['level']}" for s in scopes}))
     others = sorted({s["scope"] for s in scopes if s.get("of")})
     note = f"evidence {levels}" + (f"; {', '.join(others)}: not of the graphs that were built" if others else "")

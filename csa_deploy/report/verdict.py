@@ -47,20 +47,21 @@ def _accuracy(records: dict[str, Any]) -> list[dict[str, str]]:
 
 def _built(engines: dict[str, Any]) -> list[dict[str, str]]:
     """One gate per scope, verdict and level, with all graphs that it holds for."""
-    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
     for precision, engine in engines.items():
         for scope in engine.get("scopes", []):
-            said = (scope["scope"], scope["verdict"], scope["level"], scope.get("of", ""))
+            words = scope.get("said", scope["verdict"])
+            said = (scope["scope"], scope["verdict"], words, scope["level"], scope.get("of", ""))
             alike.setdefault(said, []).append(precision)
     return [
         {
             "name": "restricted mode",
-            "state": {"allowed": "pass", "denied": "fail"}.get(said, "undecided"),
+            "state": {"allowed": "pass", "with GPU fallback": "pass", "denied": "fail"}.get(verdict, "undecided"),
             "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} {f'({of})' if of else 'as built'}: "
-            f"{scope} {said} (evidence: {level})",
+            f"{scope} {words} (evidence: {level})",
             "evidence": level,
         }
-        for (scope, said, level, of), precisions in alike.items()
+        for (scope, verdict, words, level, of), precisions in alike.items()
     ]
 
 

@@ -46,21 +46,25 @@ def nodes(data: Row, label: str) -> list[Row]:
 
 
 def slowest(data: Row, label: str) -> list[Row]:
-    """The same by time, then by multiply-accumulates."""
-    return sorted(nodes(data, label), key=lambda n: (-(n["time_us"] or 0.0), -(n["macs"] or 0)))
+    """The same by time, then by multiply-accumulates; each that is not known after those that are."""
+    return sorted(nodes(data, label), key=lambda n: (_descending(n["time_us"]), _descending(n["macs"])))
+
+
+def _descending(value: float | None) -> tuple[bool, float]:
+    return (True, 0.0) if value is None else (False, -value)
 
 
 def modules(data: Row, label: str, depth: int = 2) -> list[Row]:
-    """Time and multiply-accumulates by PyTorch module, cut at ``depth`` path elements."""
+    """Time and multiply-accumulates by PyTorch module, cut at ``depth`` path elements; None where one's are unknown."""
     found: dict[str, Row] = defaultdict(lambda: {"nodes": 0, "macs": 0, "time_us": 0.0, "share": 0.0})
     for node in nodes(data, label):
         row = found[".".join(node["module"].split(".")[:depth]) or "(no module)"]
         row["nodes"] += 1
-        row["macs"] += node["macs"] or 0
-        row["time_us"] += node["time_us"] or 0.0
+        for key in ("macs", "time_us"):
+            row[key] = None if row[key] is None or node[key] is None else row[key] + node[key]
         row["share"] += node["share"]
     rows = [{"module": name, **row} for name, row in found.items()]
-    return sorted(rows, key=lambda row: (-row["time_us"], -row["macs"]))
+    return sorted(rows, key=lambda row: (_descending(row["time_us"]), _descending(row["macs"])))
 
 
 def engine_layers(engine: Row) -> list[Row]:

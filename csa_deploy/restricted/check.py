@@ -67,7 +67,12 @@ def judge_scope(graph: Graph, layers: Sequence[Layer], pack: Pack) -> ScopeRepor
     network = layers[-1]
     if placement is not None:
         network = replace(network, facts={**network.facts, "loadables": placement.subgraphs})
-    findings = _findings([*judgements, judge.judge(network)])
+    whole = judge.judge(network)
+    if placement is not None:
+        nowhere = [whole, *(found for found in judgements if found.layer.node is None)]
+        rules = (f.rule for found in nowhere for f in found.findings if f.verdict != "note")
+        placement = replace(placement, whole=tuple(dict.fromkeys(rules)))
+    findings = _findings([*judgements, whole])
     return ScopeReport(
         scope=pack.scope,
         title=pack.title,

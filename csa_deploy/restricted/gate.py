@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
@@ -120,6 +121,13 @@ class GateResult:
         """The same result for some of the scopes."""
         return GateResult(self.report, tuple(s for s in self.scopes if s.report.scope in names), self.parsed)
 
+    def allowing(self, bounds: Mapping[str, int]) -> GateResult:
+        """The same result where so much may fall back from DLA to the GPU; see :func:`.fallback.within`."""
+        report = replace(self.report, scopes=tuple(within(scope, bounds) for scope in self.report.scopes))
+        return replace(
+            self, report=report, scopes=tuple(replace(s, report=within(s.report, bounds)) for s in self.scopes)
+        )
+
     def rejected(self, strict: bool) -> list[ScopeVerdict]:
         """Scopes that deny the network; with ``strict`` also those that are unknown."""
         return [s for s in self.scopes if s.verdict == "denied" or (strict and s.verdict == "unknown")]
@@ -206,6 +214,7 @@ def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = Fals
         fix.append("add --fix, which repairs exactly what can be")
     elif not fixed:
         fix.append("`csa-deploy check` shows all")
+    more += f"; {scope.report.fallback}" if scope.report.fallback else ""
     place = first.module or first.node or "the network"
     return OperationRejectedError(
         f"{what}: {scope.verdict} in {where}: {first.rule}: {place}: {first.message}{more}", fix="; ".join(fix)

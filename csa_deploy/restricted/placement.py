@@ -28,7 +28,7 @@ def place(graph: Graph, judgements: Sequence[Judgement]) -> Placement:
             reason = next(finding for finding in judgement.findings if finding.verdict != "note")
             blamed[id(node)] = Fallback(node.name, node.op, reason.rule, reason.message)
     on_dla = {id(node) for node in graph.nodes if id(node) not in blamed}
-    tensors, size = _crossing(graph.nodes, on_dla)
+    tensors, size, unknown = _crossing(graph.nodes, on_dla)
     return Placement(
         dla=tuple(node.name for node in graph.nodes if id(node) in on_dla),
         fallbacks=tuple(blamed.values()),
@@ -37,6 +37,7 @@ def place(graph: Graph, judgements: Sequence[Judgement]) -> Placement:
         tensors_crossing=tensors,
         bytes_crossing=size,
         method=_METHOD,
+        crossing_unknown=unknown,
     )
 
 
@@ -78,8 +79,8 @@ def _components(members: Sequence[tuple[int, Node]]) -> int:
     return sum(root(index) == index for index in range(len(members)))
 
 
-def _crossing(nodes: Sequence[Node], on_dla: set[int]) -> tuple[int, int]:
-    """Tensors that one device writes and the other reads, and their bytes as FP16."""
+def _crossing(nodes: Sequence[Node], on_dla: set[int]) -> tuple[int, int | None, int]:
+    """Tensors that one device writes and the other reads, their bytes as FP16, and of how many these are not known."""
     written: dict[str, tuple[Value, bool]] = {}
     readers: defaultdict[str, set[bool]] = defaultdict(set)
     for node in nodes:
@@ -90,4 +91,6 @@ def _crossing(nodes: Sequence[Node], on_dla: set[int]) -> tuple[int, int]:
         for output in node.outputs:
             written[output.name] = (output, here)
     crossing = [value for name, (value, here) in written.items() if (not here) in readers[name]]
-    return len(crossing), sum((value.elements or 0) * _FP16_BYTES for value in crossing)
+    known = [value.elements * _FP16_BYTES for value in crossing if value.elements is not None]
+    unknown = len(crossing) - len(known)
+    return len(crossing), None if unknown else sum(known), unknown

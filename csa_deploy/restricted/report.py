@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Verdict = Literal["allowed", "denied", "unknown"]
+Verdict = Literal["allowed", "with GPU fallback", "denied", "unknown"]
 
-_WORST: tuple[Verdict, ...] = ("denied", "unknown", "allowed")
+_WORST: tuple[Verdict, ...] = ("denied", "unknown", "with GPU fallback", "allowed")
 
 
 def worst(verdicts: set[Verdict]) -> Verdict:
@@ -69,7 +69,9 @@ class Placement:
         subgraphs: DLA subgraphs that the network is cut into; each is one loadable.
         limit: loadables that the scope takes.
         tensors_crossing: tensors handed over between DLA and GPU.
-        bytes_crossing: their size in bytes, as FP16.
+        bytes_crossing: their size in bytes, as FP16; None where that of one is not known.
+        crossing_unknown: number of these.
+        whole: rules with a finding that is about no node, which no fallback cures.
         method: how the subgraphs were counted.
     """
 
@@ -78,8 +80,10 @@ class Placement:
     subgraphs: int
     limit: int
     tensors_crossing: int
-    bytes_crossing: int
+    bytes_crossing: int | None
     method: str
+    crossing_unknown: int = 0
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class ScopeReport:
         findings: reasons, worst first and then in graph order.
         placement: for a DLA scope, where the nodes run.
         level: level of evidence of the verdict.
+        accepted: what falls back to the GPU is within ``--max-fallback``; see :mod:`csa_deploy.restricted.fallback`.
+        fallback: what runs where in that case, or why it is not within it; empty where nothing was bounded.
     """
 
     scope: str
@@ -107,11 +113,19 @@ class ScopeReport:
     findings: tuple[Finding, ...]
     placement: Placement | None = None
     level: str = "static"
+    accepted: bool = False
+    fallback: str = ""
 
     @property
     def verdict(self) -> Verdict:
-        """The worst finding."""
-        return worst({finding.verdict for finding in self.findings if finding.verdict != "note"})
+        """The worst finding; where there is none because the GPU may take some nodes, that is said."""
+        found: set[Verdict] = {finding.verdict for finding in self.findings if finding.verdict != "note"}
+        return worst(found | ({"with GPU fallback"} if self.accepted else set()))
+
+    @property
+    def said(self) -> str:
+        """The verdict in words."""
+        return f"{self.verdict}: {self.fallback}" if self.accepted else self.verdict
 
     @property
     def counts(self) -> dict[str, int]:
@@ -126,7 +140,7 @@ class ScopeReport:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, verdict and counts included."""
-        return {**asdict(self), "verdict": self.verdict, "counts": self.counts}
+        return {**asdict(self), "verdict": self.verdict, "said": self.said, "counts": self.counts}
 
 
 @dataclass(frozen=True)

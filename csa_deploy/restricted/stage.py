@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.gate import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
 from csa_deploy.restricted.scopes import gates_of
@@ -20,7 +21,8 @@ def preflight(context: Context) -> None:
     """Refuse scopes that nobody knows, or that say nothing about the target, before anything runs."""
     for scope in context.config.scope:
         load_pack(scope)
-    gates_of(context.config)
+    gates = gates_of(context.config)
+    require_dla(gates.scopes if context.config.restricted else context.config.scope, context.config.max_fallback)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def run(context: Context) -> StageOutput:
     repaired = config.fix and source != workspace.record("optimize")["graph"]
     graph = context.path(source)
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
+    result = result.allowing(config.max_fallback)
     gates = gates_of(config)
     record = {
         "summary": _summary(result, gates if config.restricted else None),
@@ -55,7 +58,7 @@ def run(context: Context) -> StageOutput:
 
 def _summary(result: GateResult, gates: Gates | None) -> str:
     """The verdicts, those that decide first, in one line with the reason why they do."""
-    said = {s.report.scope: f"{s.report.scope} {s.verdict} ({s.level})" for s in result.scopes}
+    said = {s.report.scope: f"{s.report.scope} {s.combined.said} ({s.level})" for s in result.scopes}
     if gates is None:
         return f"{', '.join(said.values())}; none decides without --restricted"
     deciding = [said.pop(name) for name in gates.scopes if name in said]

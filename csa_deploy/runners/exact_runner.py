@@ -38,7 +38,7 @@ class ExactRunner:
         model = onnx.load(path)
         macs = graph_statistics(model).macs
         if macs is None:
-            raise UsageError("shapes in the graph are not known, and so not how long ONNX's reference would take")
+            raise UsageError("the work of some nodes is not known, and so not how long ONNX's reference would take")
         if macs > MOST_MACS:
             raise UsageError(f"{macs / 1e9:.0f} G multiply-accumulates would take ONNX's reference minutes in FP64")
         if reason := _inexact(model.graph):

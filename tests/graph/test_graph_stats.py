@@ -1,5 +1,7 @@
 """Counts against numbers worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,61 @@ def test_counts(build, signature, body, weights, macs, parameters):
     assert statistics.nodes == 1 and statistics.to_json()["nodes"] == 1
 
 
+INTEGER = {"s": np.float32(0.1), "z": np.uint8(3)}
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "weights"),
+    [
+        ("(uint8[2,4,6,6] x) => (int32[2,6,4,4] y)", "y = ConvInteger<group=2>(x, w)",
+         {"w": np.ones((6, 2, 3, 3), np.uint8)}),
+        ("(uint8[1,3,6,6] x) => (uint8[1,5,3,3] y)",
+         "y = QLinearConv<strides=[2,2], pads=[1,1,1,1]>(x, s, z, w, s, z, s, z)",
+         {"w": np.ones((5, 3, 3, 3), np.uint8), **INTEGER}),
+        ("(uint8[3,2,4] x) => (int32[3,2,5] y)", "y = MatMulInteger(x, w)", {"w": np.ones((4, 5), np.uint8)}),
+        ("(uint8[2,4] x) => (uint8[2,5] y)", "y = QLinearMatMul(x, s, z, w, s, z, s, z)",
+         {"w": np.ones((4, 5), np.uint8), **INTEGER}),
+        ("(float[2,3,4] x) => (float[2,5,3] y)", 'y = Einsum<equation="bij,jk->bki">(x, w)', {"w": (4, 5)}),
+    ],
+    ids=["ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul", "Einsum"],
+)  # fmt: skip
+def test_products_are_counted_as_they_would_be_one_by_one(build, signature, body, weights):
+    """Every product that a loop over all indices forms once, padded ones included."""
+    model = build(signature, body, **weights)
+    weight, out = weights["w"], [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
+    shape = weight.shape if isinstance(weight, np.ndarray) else weight
+    inner = shape[1:] if "Conv" in body else (shape[0],)  # what is summed over for one element of the output
+    one_by_one = sum(1 for _ in itertools.product(*map(range, (*out, *inner))))
+    assert graph_statistics(model).macs == one_by_one
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "weights", "named"),
+    [
+        ("(float[2,3] x, bool c) => (float[2,3] y)",
+         "y = If (c) <then_branch = g () => (float[2,3] p) { p = MatMul(x, w) },"
+         " else_branch = h () => (float[2,3] q) { q = Identity(x) }>", {"w": (3, 3)}, "If"),
+        ("(float[2,3] a, float[3,4] b, float[4,2] c) => (float[2,2] y)",
+         'y = Einsum<equation="ij,jk,kl->il">(a, b, c)', {}, "Einsum"),
+        ("(float[2,3] x) => (float[2,4] y)", "y = com.microsoft.DynamicQuantizeMatMul(x, w, s)",
+         {"w": np.ones((3, 4), np.uint8), "s": np.ones(1, "f4")}, "DynamicQuantizeMatMul"),
+    ],
+    ids=["body", "Einsum of three", "of another domain"],
+)  # fmt: skip
+def test_what_is_not_counted_is_unknown_and_not_zero(build, signature, body, weights, named):
+    statistics = graph_statistics(build(signature, body, domains=', "com.microsoft" : 1', **weights))
+    assert statistics.macs is None and len(statistics.macs_unknown) == 1
+    assert "unknown for 1 node" in statistics.work and named in statistics.ops
+
+
+def test_a_body_without_products_is_no_work(build):
+    body = (
+        "y = If (c) <then_branch = g () => (float[2,3] p) { p = Relu(x) },"
+        " else_branch = h () => (float[2,3] q) { q = Identity(x) }>"
+    )
+    assert graph_statistics(build("(float[2,3] x, bool c) => (float[2,3] y)", body)).macs == 0
+
+
 def test_unknown_shapes_are_named_not_guessed(build):
     model = build(
         "(float[1,3,4,4] x) => (float[1,8,4,4] y)",
@@ -41,8 +98,8 @@ def test_unknown_shapes_are_named_not_guessed(build):
         w=(8, 3, 1, 1),
     )
     statistics = graph_statistics(model)
-    assert (statistics.macs, statistics.macs_unknown) == (None, ("n1",))
-    assert statistics.work == "- multiply-accumulates (unknown for 1 nodes)"
+    assert (statistics.macs, statistics.macs_unknown) == (None, ("n0", "n1"))
+    assert statistics.work == "- multiply-accumulates (unknown for 2 nodes)"
     assert statistics.weight_bytes == 8 * 3 * 4
 
 

@@ -7,9 +7,11 @@ import onnx
 import onnx.helper
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.repair import REPAIRS, repair
+from csa_deploy.graph.repairs import reshape_across
 from csa_deploy.graph.repairs.resize_scales import agreed_scale, rounded_sizes
 
 IMAGE = "float[1,4,6,6]"
@@ -72,26 +74,38 @@ REPAIRED = {
         "gemm_to_conv", "(float[2,4,3] x) => (float[2,4,5] y)", "y = MatMul(x, w)", {"w": (3, 5)},
         ["Reshape", "Conv", "Reshape"], 18,
     ),
+    "Reshape, Relu and Reshape back": (
+        "reshape_across_elementwise", "(float[1,8,1,1] x) => (float[1,8,1,1] y)",
+        "a = Reshape(x, s) r = Relu(a) y = Reshape(r, t)",
+        {"s": np.array([1, 8]), "t": np.array([1, 8, 1, 1])}, ["Relu"], 18,
+    ),
+    "Reshapes with -1 and 0 around a chain, to another shape": (
+        "reshape_across_elementwise", "(float[2,4,2,2] x) => (float[2,2,8] y)",
+        "a = Reshape(x, s) l = LeakyRelu<alpha=0.3>(a) r = Clip(l, low, high) y = Reshape(r, t)",
+        {"s": np.array([0, -1]), "t": np.array([2, 2, -1]), "low": np.float32(-0.5), "high": np.float32(1)},
+        ["LeakyRelu", "Clip", "Reshape"], 18,
+    ),
     "HardSwish": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSwish(x)", {},
-        ["BatchNormalization", *UNIT_STEP, "Mul"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = HardSwish(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP, "Mul"], 18,
     ),
     "HardSigmoid": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSigmoid<alpha=0.3, beta=0.4>(x)", {},
-        ["BatchNormalization", *UNIT_STEP], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = HardSigmoid<alpha=0.3, beta=0.4>(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP], 18,
     ),
     "ReLU6": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(0), "h": np.float32(6)}, UNIT_STEP, 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(0), "h": np.float32(6)}, ["MatMul", *UNIT_STEP], 18,
     ),
     "Clip from below 0 to above": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(-0.5), "h": np.float32(1.5)},
-        ["BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(-0.5), "h": np.float32(1.5)},
+        ["MatMul", "BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
     ),
     "Clip without upper bound, of opset 10": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip<min=-1.0>(x)", {},
-        ["BatchNormalization", "Relu", "Add"], 10,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = Clip<min=-1.0>(t)", {"w": (6, 6)}, ["MatMul", "BatchNormalization", "Relu", "Add"], 10,
     ),
     "Clip that is a ReLU": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, ["Relu"], 18,
@@ -210,6 +224,18 @@ KEPT = {
     ),
     "Clip with a computed bound": (f"({IMAGE} x, float l) => ({IMAGE} y)", "y = Clip(x, l)", {}, 18),
     "Gelu": (f"({IMAGE} x) => ({IMAGE} y)", "y = Gelu(x)", {}, 20),
+    **{
+        f"{what} between Reshapes": (
+            "(float[1,8,1,1] x) => (float[1,8,1,1] y)", f"a = Reshape(x, s) r = {call} y = Reshape(r, t)",
+            {"s": np.array([2, 4]), "t": np.array([1, 8, 1, 1]), **more}, 18,
+        )
+        for what, call, more in (
+            ("PRelu with a slope per channel", "PRelu(a, k)", {"k": (4,)}),
+            ("Softmax", "Softmax<axis=1>(a)", {}),
+            ("CumSum", "CumSum(a, k)", {"k": np.array(1)}),
+            ("LpNormalization", "LpNormalization<axis=1>(a)", {}),
+        )
+    },
     "reflecting Pad": (
         f"({IMAGE} x) => (float[1,2,6,6] y)", 'a = Pad<mode="reflect">(x, p) y = Conv(a, w)',
         {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "w": (2, 4, 3, 3)}, 18,
@@ -275,6 +301,46 @@ def test_a_head_becomes_convolution_alone(build):
     assert op_types(result.model) == ["AveragePool", "Conv", "Reshape"]
 
 
+def test_two_layers_become_convolutions_with_their_activation_between_in_four_dimensions(build):
+    model = build(
+        "(float[1,8,1,1] x) => (float[1,3] y)",
+        "f = Flatten(x) g = Gemm<transB=1>(f, w, b) r = Relu(g) h = Gemm<transB=1>(r, v) y = Sigmoid(h)",
+        w=(6, 8),
+        b=(6,),
+        v=(3, 6),
+    )
+    result = repair(model, ["squeeze_to_reshape", "gemm_to_conv", "reshape_across_elementwise"])
+    assert op_types(result.model) == ["Conv", "Relu", "Conv", "Reshape", "Sigmoid"] and not result.reverted
+
+
+@pytest.mark.parametrize("use", ["another reader", "an output"])
+def test_an_activation_that_is_read_elsewhere_keeps_its_shape(build, use):
+    extra, last = (", float[2,4] r", "") if use == "an output" else (", float[2,4] z", " z = Softmax(r)")
+    model = build(
+        f"(float[1,8,1,1] x) => (float[1,8,1,1] y{extra})",
+        f"a = Reshape(x, s) r = Relu(a) y = Reshape(r, t){last}",
+        s=np.array([2, 4]),
+        t=np.array([1, 8, 1, 1]),
+    )
+    result = repair(model, ["reshape_across_elementwise"])
+    assert op_types(result.model) == op_types(model)
+
+
+def test_every_operator_that_a_reshape_crosses_is_elementwise(build):
+    """By ONNX's own reference: permuting the elements of the input permutes those of the output."""
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (2, 6)).astype("f4")
+    order = np.random.default_rng(1).permutation(x.size)
+    for name in sorted(reshape_across._ELEMENTWISE):
+        shift = "x" if name != "Acosh" else "Add(x, one)"
+        body = f"h = {shift} y = {name}(h)" if name == "Acosh" else f"y = {name}(x)"
+        model = build("(float[2,6] x) => (float[2,6] y)", body, opset=20, one=np.float32(1))
+        (want,), (got,) = (
+            ReferenceEvaluator(model).run(None, {"x": a}) for a in (x, x.reshape(-1)[order].reshape(x.shape))
+        )
+        assert np.isfinite(want).all(), name
+        np.testing.assert_allclose(got.reshape(-1), want.reshape(-1)[order], rtol=1e-6, err_msg=name)
+
+
 def test_only_the_named_repairs_run(build):
     model = build(f"({IMAGE} x) => (float[1,4] y)", "a = GlobalAveragePool(x) y = Flatten(a)")
     assert op_types(repair(model, ["squeeze_to_reshape"]).model) == ["GlobalAveragePool", "Reshape"]
@@ -311,3 +377,32 @@ def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
             copy.CopyFrom(source)
             copy.graph.output.append(shown)
         np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
+
+
+GROWING = {
+    "exponential": "t = Exp(x)",
+    "reciprocal": "t = Reciprocal(x)",
+    "quotient": "e = Tanh(x) t = Div(h, e)",
+    "moved exponential": "e = Exp(x) t = AveragePool<kernel_shape=[1, 1]>(e)",
+}
+
+
+@pytest.mark.parametrize("operator", ["y = Clip(t, l, h)", "y = Clip(t, , h)", "y = Clip(t, l)", "y = HardSigmoid(t)"])
+@pytest.mark.parametrize("source", list(GROWING))
+def test_what_may_be_infinite_is_clipped_as_before(build, operator, source):
+    """``t - relu(t - b)`` would be NaN; ``exp`` of 100 is infinite in FP32, and 1 / 0 is."""
+    body = f"{GROWING[source]} {operator}"
+    given = {key: value for key, value in {"l": np.float32(0.5), "h": np.float32(100)}.items() if f" {key}" in body}
+    given |= {"h": np.float32(100)} if "(h" in body else {}
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", body, **given)
+    found = repair(model)
+    x = np.resize(np.array([0, -0.0, 100, 1e-30, -1e-30, 1e30, 3, -3, 0.01], np.float32), (1, 4, 6, 6))
+    (expected,), (got,) = run(model, x=x), run(found.model, x=x)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert any("infinite" in note.reason for note in found.declined)
+
+
+def test_a_quotient_by_a_constant_is_repaired(build):
+    """The normalization of an image is no quotient that grows."""
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", "t = Div(x, h) y = HardSigmoid(t)", h=np.float32(3))
+    assert "HardSigmoid" not in op_types(repair(model, ["hard_activation_to_relu"]).model)

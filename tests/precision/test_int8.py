@@ -14,14 +14,14 @@ from csa_deploy.errors import UsageError
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
-from csa_deploy.precision.cost import latency, node_costs
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.judging import compare
 from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
 from csa_deploy.precision.search import search
-from csa_deploy.precision.sensitivity import Sensitivity, measure, rank_correlation
+from csa_deploy.precision.sensitivity import Sensitivity, in_order, measure, rank_correlation
 from csa_deploy.precision.switch import Switchable
 from csa_deploy.precision.why_slow import diagnose
 from csa_deploy.restricted.check import check
@@ -230,7 +230,7 @@ def sensitivities(model, network, statistics) -> list[Sensitivity]:
             layer.op,
             measured[layer.name],
             estimated[layer.name],
-            costs[layer.name].seconds("fp16") - costs[layer.name].seconds("int8"),
+            costs[layer.name].saved("fp16"),
         )
         for layer in network.layers
     ]
@@ -278,6 +278,32 @@ def test_int8_saves_time_in_the_cost_model(model, placement):
     assert costs["n0"].macs == 16 * 8 * 8 * 27
 
 
+UNKNOWN = ("(float[1,3,4,4] x) => (float[1,8,4,4] y)", "h = own.Thing(x) c = Conv(h, w) y = Relu(c)")
+
+
+def test_the_cost_of_unknown_shapes_is_unknown_and_not_zero(build):
+    model = build(*UNKNOWN, domains=', "own" : 1', w=(8, 3, 1, 1))
+    costs = node_costs(model)
+    assert unknown(costs) == ["n0", "n1", "n2"][: len(unknown(costs))] and "n1" in unknown(costs)
+    assert costs["n1"].seconds("fp16") is None and costs["n1"].saved("fp16") is None
+    assert latency(costs, frozenset()) is None and milliseconds(None) is None
+
+
+def test_nodes_without_a_name_cost_as_much_as_with_one(build):
+    model = build("(float[1,3,4,4] x) => (float[1,8,4,4] y)", "y = Conv(x, w)", w=(8, 3, 1, 1))
+    named = latency(node_costs(model), frozenset())
+    model.graph.node[0].name = ""
+    assert latency(node_costs(model), frozenset()) == named > 0
+
+
+def test_layers_go_back_by_their_loss_where_the_time_of_one_is_unknown():
+    one, two = Sensitivity("one", "Conv", 0.1, None, 1e-6), Sensitivity("two", "Conv", 0.2, None, 1e-3)
+    assert [s.name for s in in_order([two, one])] == ["one", "two"]  # by loss per time
+    lost = Sensitivity("three", "Conv", 0.15, None, None)
+    assert [s.name for s in in_order([one, lost, two])] == ["two", "three", "one"]
+    assert lost.to_json()["rank"] is None
+
+
 def test_bias_correction_takes_out_the_mean_error(build):
     """Weights whose rounding errors all point one way, and an input that is never negative."""
     row = np.full(32, 0.4 / 127)
@@ -302,7 +328,7 @@ def test_the_doctor_names_islands_gates_borders_and_channels(model, placement, s
     told = " ".join(hazards)
     for word in ("float island", "gate in floating point: Sigmoid", "channels no multiple of 16"):
         assert word in told
-    assert all(seconds >= 0 for _, seconds, _ in hazards.values())
+    assert all(total.seconds >= 0 and not total.unknown for total in hazards.values())
     with pytest.raises(UsageError, match="not quantized"):
         diagnose(model)
 

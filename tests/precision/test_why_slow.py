@@ -71,3 +71,16 @@ def test_a_depthwise_convolution_is_none_for_tensor_cores(found):
 def test_a_graph_without_q_and_dq_is_refused(found):
     with pytest.raises(UsageError, match="not quantized"):
         found("y = Conv (x, w)")
+
+
+def test_a_cost_of_unknown_shape_is_unknown_and_not_zero(build):
+    """The Conv's input has no known shape; the Sigmoid behind it neither."""
+    body = (
+        "t = own.Thing(x) i = QuantizeLinear (t, s, z) d = DequantizeLinear (i, s, z) c = Conv (d, w) y = Sigmoid (c)"
+    )
+    model = build(f"({IMAGE} x) => (float[1,N,H,M] y)", body, 17, domains=', "own" : 1', **W)
+    totals = diagnose(model).by_hazard()
+    assert totals and all(total.unknown == total.nodes == 1 for total in totals.values())
+    assert {total.cost for total in totals.values()} == {"unknown for 1 node"}
+    known = diagnose(build(f"({IMAGE} x) => (float[1,N,H,M] y)", HAZARDS["float island"], 17, **W)).by_hazard()
+    assert [(t.unknown, t.cost.endswith(" us")) for t in known.values()] == [(0, True)]

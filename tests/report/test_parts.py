@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
@@ -176,7 +177,7 @@ def test_graphs_with_a_culprit_come_first(data: dict[str, Any]) -> None:
 def test_a_page_that_would_be_too_large_draws_one_graph(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = page_of(data, {})
     assert whole.count('class="network"') == 2 and "Not shown, to keep" not in whole
-    monkeypatch.setattr("csa_deploy.report.page.MOST_BYTES", len(whole.encode()))
+    monkeypatch.setattr(page_module, "MOST_BYTES", len(whole.encode()))
     small = page_of(data, {})
     assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: fp32 graph." in small
 
@@ -214,6 +215,18 @@ def test_layers_are_ordered_and_add_up(data: dict[str, Any]) -> None:
     assert times == sorted(times, reverse=True)
     assert sum(row["share"] for row in rows) == pytest.approx(1.0)
     assert sum(m["macs"] for m in modules(data, "fp32")) == sum(row["macs"] for row in rows)
+
+
+def test_what_one_layer_does_not_know_its_module_does_not_know(data: dict[str, Any]) -> None:
+    cost = data["records"]["profile"]["cost"]["fp32"]["nodes"]
+    heaviest = max(cost, key=lambda node: node["macs"])
+    known = heaviest["macs"]
+    heaviest["macs"] = None
+    found = {row["module"]: row["macs"] for row in modules(data, "fp32", depth=9)}
+    assert found[heaviest["module"]] is None and sum(macs is None for macs in found.values()) == 1
+    data["measurements"]["profile"]["layers"].pop("fp32")
+    assert slowest(data, "fp32")[-1]["name"] == heaviest["name"] and known > 0
+    assert all(row["time_us"] is None for row in modules(data, "fp32"))
 
 
 def test_the_graph_has_every_node_in_a_place_of_its_own(data: dict[str, Any]) -> None:

@@ -45,7 +45,8 @@ def choices(points: Sequence[Mapping[str, Any]], chosen: int, bound: float | Non
         chosen: number of returned layers of the choice that was taken.
         bound: least ratio in dB that the budget allows, where it says so.
     """
-    found = [p for p in points if math.isfinite(float(p["metrics"].get("snr_db", math.inf)))]
+    timed = [p for p in points if p["latency_ms"] is not None]
+    found = [p for p in timed if math.isfinite(float(p["metrics"].get("snr_db", math.inf)))]
     if len(found) < 2:
         return ""
     times, ratios = [p["latency_ms"] for p in found], [float(p["metrics"]["snr_db"]) for p in found]

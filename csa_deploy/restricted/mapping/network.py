@@ -151,10 +151,16 @@ def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...], signed
             "layer_norms": decomposed_layer_norms(graph),
             "local_functions": graph.local_functions,
             "plugins": sorted(set(plugins)),
-            "max_batch": max((value.shape[0] or 0 for value in graph.inputs if value.shape), default=None),
+            "max_batch": _max_batch(graph),
             "layer_types": sorted({layer.type for layer in layers}),
         }
     )
+
+
+def _max_batch(graph: Graph) -> int | None:
+    batches = [value.shape[0] for value in graph.inputs if value.shape]
+    known = [batch for batch in batches if batch is not None]
+    return max(known) if known and len(known) == len(batches) else None
 
 
 def _io_dtype(value: Value, version: tuple[int, ...], signed: frozenset[str]) -> str | None:

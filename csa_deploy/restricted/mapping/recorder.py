@@ -201,7 +201,7 @@ class Recorder:
 
     def scalar(self, dtype: str | None, rank: int | None) -> Value:
         """A constant of one element that the parser makes itself."""
-        value = Value("", dtype, (1,) * (rank or 0), True)
+        value = Value("", dtype, None if rank is None else (1,) * rank, True)
         return self.as_tensor(value)
 
     def same_rank(self, *values: Value) -> list[Value]:
@@ -232,7 +232,7 @@ class Recorder:
     def _one_dims(self, layer: str, source: Value, output: Value) -> Value:
         if self.version < (10, 7):
             return self.shuffle(source, output)
-        count = abs((source.rank or 0) - (output.rank or 0))
+        count = None if source.rank is None or output.rank is None else abs(source.rank - output.rank)
         return self.add(layer, [source, self.as_tensor(Value("", "int64", (count,), True))], output)
 
     def index(self, value: Value) -> Value:

@@ -43,8 +43,8 @@ def _add_reduce(net: Recorder, source: Value, kind: str) -> None:
             return
         if source.rank == 0:
             net.refuse_from_10("an input without dimensions")
-        axes = list(range(source.rank or 0))
-    front = [net.axis(axis, source.rank) for axis in axes]
+        axes = None if source.rank is None else list(range(source.rank))
+    front = None if axes is None else [net.axis(axis, source.rank) for axis in axes]
     net.add("REDUCE", [source], net.out, kind=kind, axes=front, keep_dims=bool(net.attr("keepdims", 1)))
 
 
@@ -61,7 +61,9 @@ def _arg(net: Recorder) -> None:
     kind = "MAX" if net.node.op == "ArgMax" else "MIN"
     last = bool(net.attr("select_last_index", 0))
     if last:  # the first of the reversed axis
-        stride = [-1 if index == axis else 1 for index in range(source.rank or 0)]
+        if source.rank is None:
+            raise UnmappableError("unknown-shape", "the rank of its input is not known")
+        stride = [-1 if index == axis else 1 for index in range(source.rank)]
         facts = {"mode": "STRICT_BOUNDS", "stride": stride, "axes": [], "shape_const": True}
         source = net.add("SLICE", [source], Value("", source.dtype, source.shape), **facts)
     net.add("TOPK", [source], [values, indices], kind=kind, k=1, axes=None if axis is None else [axis])
@@ -197,7 +199,9 @@ def _batch_norm(net: Recorder) -> None:
 
 
 def _unfolded_batch_norm(net: Recorder, source: Value, parameters: list[Value]) -> None:
-    rank = source.rank or 1
+    if source.rank is None:
+        raise UnmappableError("unknown-shape", "the rank of its input is not known")
+    rank = max(source.rank, 1)
     scale, bias, mean, variance = (
         net.unsqueeze(net.as_tensor(value), (1, *(value.shape or (None,)), *(1,) * (rank - 2))) for value in parameters
     )

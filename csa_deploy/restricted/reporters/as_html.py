@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csa_deploy import __version__
-from csa_deploy.restricted.reporters.grouping import grouped, parsed_line, since, some, validator_line
+from csa_deploy.restricted.reporters.grouping import crossing_line, grouped, parsed_line, since, some, validator_line
 
 _PLACES = 8
 
@@ -26,6 +26,7 @@ def render(data: Mapping[str, Any]) -> str:
         groups=groups,
         where=lambda places: some(places, _PLACES),
         since=since,
+        crossing=crossing_line,
         validator=validator_line,
         parsed=parsed_line(data),
         version=__version__,

@@ -30,7 +30,7 @@ def render(data: Mapping[str, Any]) -> str:
 def _suite(root: Element, scope: Mapping[str, Any], strict: bool) -> None:
     suite = SubElement(root, "testsuite", name=_clean(scope["scope"]), errors="0")
     properties = SubElement(suite, "properties")
-    words = {key: str(scope[key]) for key in ("verdict", "level", "tensorrt", "limits")}
+    words = {key: str(scope[key]) for key in ("verdict", "level", "tensorrt", "limits", "fallback")}
     words |= {"validator": validator_line(scope), "differs": scope.get("differs", "")}
     for key, value in words.items():
         if value:
@@ -38,7 +38,7 @@ def _suite(root: Element, scope: Mapping[str, Any], strict: bool) -> None:
     findings = [finding for finding in scope["findings"] if finding["verdict"] != "note"]
     outcomes = [_case(suite, scope, finding, strict) for finding in findings]
     if not findings:
-        name = f"{scope['layers']} layers {scope['verdict']} (evidence: {scope['level']})"
+        name = f"{scope['layers']} layers {scope['said']} (evidence: {scope['level']})"
         SubElement(suite, "testcase", classname=_clean(scope["scope"]), name=name)
     suite.set("tests", str(len(findings) or 1))
     suite.set("failures", str(outcomes.count("failure")))

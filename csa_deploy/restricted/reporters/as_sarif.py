@@ -29,7 +29,7 @@ def render(data: Mapping[str, Any]) -> str:
                 rules.append(_rule(name, finding))
             results.append(_result(name, index, finding, scope, data["model"]))
     driver = {"name": "csa-deploy", "version": __version__, "rules": rules}
-    verdicts = {scope["scope"]: f"{scope['verdict']} (evidence: {scope['level']})" for scope in data["scopes"]}
+    verdicts = {scope["scope"]: f"{scope['said']} (evidence: {scope['level']})" for scope in data["scopes"]}
     run = {
         "tool": {"driver": driver},
         "artifacts": [{"location": {"uri": quote(data["model"])}}],

@@ -11,9 +11,17 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from csa_deploy.restricted.reporters.grouping import Group, grouped, parsed_line, since, some, validator_line
+from csa_deploy.restricted.reporters.grouping import (
+    Group,
+    crossing_line,
+    grouped,
+    parsed_line,
+    since,
+    some,
+    validator_line,
+)
 
-_COLOURS = {"allowed": "green", "denied": "red", "unknown": "yellow", "note": "blue"}
+_COLOURS = {"allowed": "green", "with GPU fallback": "cyan", "denied": "red", "unknown": "yellow", "note": "blue"}
 _PLACES = 3
 _MESSAGES = 6
 _FALLBACKS = 5
@@ -66,8 +74,8 @@ def _safe(text: str) -> str:
 
 
 def _scope(scope: Mapping[str, Any], console: Console) -> None:
-    verdict, colour = scope["verdict"], _COLOURS[scope["verdict"]]
-    heading = f"[bold]{_safe(scope['scope'])}[/bold]: [bold {colour}]{verdict}[/bold {colour}]"
+    colour = _COLOURS[scope["verdict"]]
+    heading = f"[bold]{_safe(scope['scope'])}[/bold]: [bold {colour}]{_safe(scope['said'])}[/bold {colour}]"
     console.print(f"{heading} (evidence: {scope['level']}) - {_safe(scope['title'])}")
     counts = scope["counts"]
     console.print(
@@ -82,6 +90,8 @@ def _scope(scope: Mapping[str, Any], console: Console) -> None:
         _line(f"why no higher evidence: {scope['why_not_next']}", console, 2)
     for group in grouped(scope["findings"]):
         _group(group, scope["tensorrt"], console)
+    if scope["fallback"] and not scope["accepted"]:
+        _line(scope["fallback"], console, 2, "yellow")
     if scope["placement"]:
         _placement(scope["placement"], console)
     if scope["limits"]:
@@ -111,7 +121,7 @@ def _placement(placement: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"  placement: {len(placement['dla'])} nodes on DLA in {placement['subgraphs']} subgraphs "
         f"(at most {placement['limit']}), {len(fallbacks)} fall back to the GPU; "
-        f"{placement['tensors_crossing']} tensors cross, {placement['bytes_crossing']:,} bytes as FP16"
+        f"{crossing_line(placement)}"
     )
     for fallback in fallbacks[:_FALLBACKS]:
         _line(f"GPU: {fallback['node']} ({fallback['op']}): {fallback['rule']}", console, 6)

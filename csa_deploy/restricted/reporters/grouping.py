@@ -85,3 +85,10 @@ def parsed_line(data: Mapping[str, Any]) -> str:
         return ""
     built = f"TensorRT-RTX {parsed['version']} parsed {parsed['layers']} layers"
     return f"{parsed['answer']} ({' '.join(parsed['reason'].split()) or built})"
+
+
+def crossing_line(placement: Mapping[str, Any]) -> str:
+    """What DLA and GPU hand over to each other."""
+    size, tensors = placement["bytes_crossing"], placement["tensors_crossing"]
+    told = f"bytes unknown for {placement['crossing_unknown']}" if size is None else f"{size:,} bytes as FP16"
+    return f"{tensors} tensors cross, {told}"
