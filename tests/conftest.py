@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ Csa = Callable[..., "subprocess.CompletedProcess[str]"]
 # A shell that starts the tests in the background makes them ignore SIGINT, and so their child processes, in which the
 # tests look for what an interrupt does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_loggers() -> Iterator[None]:
+    """A command that runs in this process sets how much is logged; the next test starts from what it was."""
+    names = (None, "csa_deploy")
+    levels = [logging.getLogger(name).level for name in names]
+    yield
+    for name, level in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+
 
 NETS = """
 import torch

@@ -139,7 +139,7 @@ def test_a_cut_connection_is_taken_up_again(
     """The connection breaks while the job runs; the job goes on, its result comes, and it ran once."""
     caplog.set_level(logging.INFO, logger="csa_deploy")
     count = tmp_path / "count"
-    job = Job(["sh", "-c", f"echo run >> {count}; sleep 2; echo done > out"], {}, ("out",))
+    job = Job(["sh", "-c", f"echo run >> {count}; sleep 4; echo done > out"], {}, ("out",))
 
     def cut_when_running() -> None:
         while not count.exists():
