@@ -30,6 +30,19 @@ Csa = Callable[..., "subprocess.CompletedProcess[str]"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+PROCESSES = frozenset(
+    ("csa", "digits", "sshd", "trtexec", "trtexec_folder", "workspace", "bundle", "deployed", "browser")
+)
+"""Fixtures that start the command, a server, a browser or a builder."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever starts such processes is no part of the fast tier."""
+    for item in items:
+        if PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _levels_of_loggers() -> Iterator[None]:
     """A command that runs in this process sets how much is logged; the next test starts from what it was."""
