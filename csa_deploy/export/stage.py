@@ -43,14 +43,19 @@ STEPS = 5
 def preflight(context: Context) -> None:
     """Refuse a factory or a checkpoint that is not there, and settings that this kind of network does not have."""
     _require_fitting_settings(context)
+    _require_checkpoint(context)
+    context.source.require_factory()
+
+
+def _require_checkpoint(context: Context) -> None:
     if context.checkpoint and not context.checkpoint.is_file():
         raise UsageError(f"{context.checkpoint}: no such checkpoint file", fix="check --checkpoint")
-    context.source.require_factory()
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the export besides settings and versions."""
     config = context.config
+    _require_checkpoint(context)
     return {
         "source": context.source.fingerprint(),
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.stages import STAGES
+from csa_deploy.stages import with_needs
 
 COMMAND = Path(sys.executable).with_name("csa-deploy")
 RUN = ("run", "csa_digits", "--samples", "50", "--iterations", "20", "--log-json")
@@ -20,6 +20,9 @@ needs_rtx = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import tensorrt_rtx"], capture_output=True).returncode != 0,
     reason="TensorRT-RTX is not installed",
 )
+
+
+STAGES = [stage.name for stage in with_needs(("check", "build", "verify", "profile", "report"))]
 
 
 def stop_in(stage: str, number: int, cwd: Path) -> tuple[int, list[dict[str, Any]]]:
@@ -49,7 +52,7 @@ def test_killed_in_each_stage_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
     for place in (calm, killed):
         place.mkdir()
     assert subprocess.run([COMMAND, *RUN], cwd=calm, capture_output=True).returncode == 0
-    order = list(STAGES)
+    order = STAGES
     for index, stage in enumerate(order):
         status, said = stop_in(stage, signal.SIGKILL, killed)
         assert status == -signal.SIGKILL

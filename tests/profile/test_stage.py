@@ -109,7 +109,7 @@ def test_a_baseline_of_another_machine_is_timed_anew_here(deployed: Path, csa: A
     """Its stored samples, fifty times as fast, fail nothing; without its graphs it is not compared at all."""
     assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0
     root = baseline(deployed, tmp_path / "other", factor=0.02, cpu="another")
-    done = csa(deployed, "profile", "csa_digits", *QUICK, "--max-slowdown", 3, "--baseline", root)
+    done = csa(deployed, "profile", "csa_digits", *SURE, "--max-slowdown", 3, "--baseline", root)
     assert done.returncode == 0, done.stderr
     assert against(deployed) == dict.fromkeys(measured(deployed)["latency"], ("pass", ANEW))
     bare = baseline(deployed, tmp_path / "bare", factor=0.02, cpu="another", graphs=False)
