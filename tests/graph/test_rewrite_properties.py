@@ -351,10 +351,7 @@ GENERATORS: dict[str, tuple[Any, set[str]]] = {
     "resizes": (resizes, {"resize_down_to_conv", "conv_across_resize", "resize_sizes_to_scales"}),
     "affines": (affines, {"fold_affine_after", "fold_affine_before", "constant_to_scale", "drop_identities"}),
     "gemms": (gemms, {"gemm_to_conv", "fold_affine_before"}),
-    "captures": (
-        captures,
-        {"fold_affine_after", "fold_affine_before", "fold_pad", "drop_identities", "merge_reshapes"},
-    ),
+    "captures": (captures, {"fold_affine_after", "fold_affine_before", "fold_pad", "merge_reshapes"}),
 }
 
 
