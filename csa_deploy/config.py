@@ -395,3 +395,18 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         key = ".".join(str(p) for p in first["loc"]) or "configuration"
         reason = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{key}: {reason} (got {first['input']!r})", fix=f"correct '{key}'") from None
+
+
+def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Of the settings that a workspace stores those that count for what is done next there: not those at their default.
+
+    Args:
+        stored: the workspace's.
+        network: what is worked on; of another network nothing is inherited.
+    """
+    if stored.get("network") != network:
+        return {}
+    defaults = Config(network=network).to_json()
+    if "precision" in stored:  # the stored budget is resolved: the defaults of these precisions are in it
+        defaults["budget"] = make_config({"precision": stored["precision"]}).to_json()["budget"]
+    return {k: v for k, v in stored.items() if k in Config.model_fields and v != defaults.get(k)}

@@ -43,6 +43,12 @@ class EnvironmentLacksError(CsaDeployError):
     exit_code = 3
 
 
+class NotProvedError(CsaDeployError):
+    """Nothing shows whether two graphs compute the same: what the proof needs is missing (exit 3)."""
+
+    exit_code = 3
+
+
 class OperationRejectedError(CsaDeployError):
     """An operation is not allowed in the requested safety scope (exit 4)."""
 

@@ -105,7 +105,8 @@ def make_network(
         weights = f"{checkpoint.name} ({load_checkpoint(module, checkpoint, key=checkpoint_key)})"
     preprocessing = _preprocessing(module, declared, where, input_size)
     assumed = preprocessing is not None and getattr(module, "preprocessing", declared) is None
-    notes = (f"the network states no preprocessing; assumed {preprocessing}",) if assumed else ()
+    said = f"the network states no preprocessing; assumed {preprocessing}: give the module an attribute preprocessing"
+    notes = (said,) if assumed else ()
     inputs = _inputs(module, preprocessing, where, batch)
     outputs = _outputs(module, inputs, where)
     network = Network(module, inputs, outputs, preprocessing, weights, notes)

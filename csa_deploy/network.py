@@ -68,6 +68,12 @@ class Preprocessing:
                 raise ValueError(f"{name} {values} is not one number, or one for each of {self.channels} channels")
         if 0.0 in self.std:
             raise ValueError(f"std {self.std} has a zero")
+        white = 255 * (1 / 255 if self.scale is None else self.scale)
+        if max(self.mean) > 2 * white:
+            raise ValueError(
+                f"mean {self.mean} is far above {white:g}, which pixel * scale is at most; is scale 1 missing, for "
+                "a mean of pixels from 0 to 255?"
+            )
 
     @property
     def channels(self) -> int:

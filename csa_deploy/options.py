@@ -17,18 +17,27 @@ class Option:
     Attributes:
         type: Python type of the flag; ``list[str]`` flags repeat or take comma-separated values.
         help: one sentence for ``--help``.
+        group: of :data:`GROUPS`, where the help page shows it.
         shorthand: the flag sets another key (``--fp16`` adds to ``precision``); shorthands are keys as well.
         short: one-letter flag.
+        first: whether people need it first, so that also a short help page explains it.
     """
 
     type: Any
     help: str
+    group: str = "network"
     shorthand: bool = False
     short: str | None = None
+    first: bool = False
 
+
+GROUPS = ("network", "restricted mode", "precision", "engine and target", "data and accuracy", "latency", "output")
+"""Groups of settings, in the order of the help page."""
 
 OPTIONS: dict[str, Option] = {
-    "workspace": Option(str, "Directory of artifacts and results; default ./deploy/<network>.", short="-w"),
+    "workspace": Option(
+        str, "Directory of artifacts and results; default ./deploy/<network>.", short="-w", group="output", first=True
+    ),
     "checkpoint": Option(str, "Weights to load into the network (.safetensors, .pth, .pt)."),
     "checkpoint_key": Option(str, "Entry of the checkpoint file that holds the weights, such as model_ema."),
     "size": Option(str, "Input size in pixels: one side, or HEIGHTxWIDTH; default: the network's own."),
@@ -49,79 +58,140 @@ OPTIONS: dict[str, Option] = {
     "crop": Option(float, "Of an ONNX file: share of the resized image that the centre crop keeps, above 0 up to 1."),
     "interpolation": Option(str, "Of an ONNX file: nearest, bilinear or bicubic, how images are resized."),
     "exporter": Option(str, "auto, dynamo or torchscript; auto falls back to torchscript and says so."),
-    "export_tolerance": Option(float, "Largest export error, relative to the output's range; default 1e-4."),
-    "restricted": Option(bool, "Gate on the restricted-mode check and set the builder's flag where it acts."),
+    "export_tolerance": Option(
+        float, "Largest export error, relative to the output's range; default 1e-4.", group="data and accuracy"
+    ),
+    "restricted": Option(
+        bool,
+        "Gate on the restricted-mode check and set the builder's flag where it acts.",
+        group="restricted mode",
+    ),
     "scope": Option(
         list[str],
         "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-7, dla-orin, dla-orin-8.6.12, dla-xavier, "
         "trt-11; see csa-deploy rules.",
+        group="restricted mode",
+        first=True,
     ),
-    "strict": Option(bool, "Count unknown (restricted mode) and undecided (accuracy) as failed."),
+    "strict": Option(
+        bool, "Count unknown (restricted mode) and undecided (accuracy) as failed.", group="restricted mode"
+    ),
     "max_fallback": Option(
         list[str],
         "Accept a scope of DLA although so much falls back to the GPU: nodes=3, subgraphs=2, bytes=1KiB (repeatable); "
         "default: nothing may.",
+        group="restricted mode",
     ),
     "fix": Option(
-        bool, "Repair exactly what the scopes need and can be; every later stage works on the repaired graph."
+        bool,
+        "Repair exactly what the scopes need and can be; every later stage works on the repaired graph.",
+        group="restricted mode",
     ),
-    "precision": Option(list[str], "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16."),
-    "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True),
-    "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True),
-    "int8": Option(bool, "Shorthand: build INT8, calibrated on --calib.", shorthand=True),
-    "fp16_io": Option(bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32."),
-    "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable)."),
+    "precision": Option(
+        list[str],
+        "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16.",
+        group="precision",
+        first=True,
+    ),
+    "fp32": Option(bool, "Shorthand: build FP32.", shorthand=True, group="precision"),
+    "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True, group="precision"),
+    "int8": Option(bool, "Shorthand: build INT8, calibrated on --calib.", shorthand=True, group="precision"),
+    "fp16_io": Option(
+        bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32.", group="precision"
+    ),
+    "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
     "calib": Option(
         str,
         "Images to calibrate INT8 on: a folder, an .npz, a named set (digits, animals, photos, imagenet-samples), or "
         "random; default: the network's training set.",
+        group="precision",
+        first=True,
     ),
-    "calib_method": Option(str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published."),
-    "calib_samples": Option(int, "Calibrate on at most this many images; default 512."),
-    "search": Option(bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes."),
+    "calib_method": Option(
+        str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published.", group="precision"
+    ),
+    "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
+    "search": Option(
+        bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes.", group="precision"
+    ),
     "techniques": Option(
         list[str],
         "Ways to better INT8 that are tried, and kept where they pay: equalization, weight-rounding, bias-correction; "
         "auto (default) tries all, none none.",
+        group="precision",
     ),
-    "backend": Option(str, "auto, tensorrt, tensorrt-rtx or trtexec; auto takes TensorRT when a GPU is there."),
-    "target": Option(str, "YAML file of a target: build and run engines there, over ssh, with its own trtexec."),
-    "builder_option": Option(list[str], "Option for trtexec NAME=VALUE, such as dla_core=0 (repeatable)."),
-    "timing_cache": Option(str, "File of TensorRT's timings to read and update; one per version and GPU."),
-    "builds": Option(int, "Build so many times and report how engines, tactics, outputs and latency spread."),
-    "reproducible": Option(bool, "Build at least twice and fail unless the engines are the same bytes."),
+    "backend": Option(
+        str,
+        "auto, tensorrt, tensorrt-rtx or trtexec; auto takes TensorRT when a GPU is there.",
+        group="engine and target",
+    ),
+    "target": Option(
+        str,
+        "YAML file of a target: build and run engines there, over ssh, with its own trtexec.",
+        group="engine and target",
+    ),
+    "builder_option": Option(
+        list[str], "Option for trtexec NAME=VALUE, such as dla_core=0 (repeatable).", group="engine and target"
+    ),
+    "timing_cache": Option(
+        str, "File of TensorRT's timings to read and update; one per version and GPU.", group="engine and target"
+    ),
+    "builds": Option(
+        int,
+        "Build so many times and report how engines, tactics, outputs and latency spread.",
+        group="engine and target",
+    ),
+    "reproducible": Option(
+        bool, "Build at least twice and fail unless the engines are the same bytes.", group="engine and target"
+    ),
     "compute_capability": Option(
-        list[str], "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5)."
+        list[str],
+        "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5).",
+        group="engine and target",
     ),
     "data": Option(
         str,
         "Images to compare on: a folder by class, an .npz, or a named set (digits, animals, photos, imagenet-samples).",
+        group="data and accuracy",
+        first=True,
     ),
-    "samples": Option(int, "Use at most this many samples; default: all."),
+    "samples": Option(int, "Use at most this many samples; default: all.", group="data and accuracy"),
     "localize": Option(
         bool,
         "Explain the error of every graph, module by module, however long it takes; --no-localize explains none; "
         "default: graphs that fail, for about a minute.",
+        group="data and accuracy",
     ),
-    "candidate": Option(list[str], "ONNX graph to compare beside the workspace's own (repeatable)."),
-    "seed": Option(int, "Seed of every random choice; default 0."),
+    "candidate": Option(
+        list[str], "ONNX graph to compare beside the workspace's own (repeatable).", group="data and accuracy"
+    ),
+    "seed": Option(int, "Seed of every random choice; default 0.", group="data and accuracy"),
     "budget": Option(
         list[str],
         "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
         "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
+        group="data and accuracy",
     ),
     "iterations": Option(
-        int, "Timed inferences per graph; default 100. To pass, a limit on p95 needs 104, on p99 528."
+        int, "Timed inferences per graph; default 100. To pass, a limit on p95 needs 104, on p99 528.", group="latency"
     ),
-    "seconds": Option(float, "Time each graph for so many seconds instead of --iterations."),
-    "warmup": Option(int, "Inferences before timing starts; default 5."),
+    "seconds": Option(float, "Time each graph for so many seconds instead of --iterations.", group="latency"),
+    "warmup": Option(int, "Inferences before timing starts; default 5.", group="latency"),
     "limit": Option(
-        list[str], "Latency or memory limit LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5 (repeatable)."
+        list[str],
+        "Latency or memory limit LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5 (repeatable).",
+        group="latency",
     ),
-    "baseline": Option(str, "Workspace of an earlier run: exit 7 when this one is slower by more than noise."),
-    "max_slowdown": Option(float, "Smallest change between two runs that counts, as a share; default 0.02."),
-    "provider": Option(str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu."),
-    "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores."),
+    "baseline": Option(
+        str, "Workspace of an earlier run: exit 7 when this one is slower by more than noise.", group="latency"
+    ),
+    "max_slowdown": Option(
+        float, "Smallest change between two runs that counts, as a share; default 0.02.", group="latency"
+    ),
+    "provider": Option(
+        str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu.", group="data and accuracy"
+    ),
+    "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
 }
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation")
@@ -154,6 +224,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     ),
     "judge": ("budget", "strict"),
     "report": (),
+    "prove": ("data", "samples", "seed"),
     "compare": ("iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }

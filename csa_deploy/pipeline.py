@@ -143,6 +143,20 @@ class Context:
             return None
         return open_dataset(self.data_spec, preprocessing, limit=limit or self.config.samples, seed=self.config.seed)
 
+    def data_fingerprint(self, limit: int | None = None) -> str | None:
+        """Hash of the samples of :meth:`dataset`: files may change under the same name.
+
+        None before the export, which says how they are read, and where they cannot be opened: whoever needs them says
+        why.
+        """
+        if self.data_spec is None or not self.workspace.stage("export"):
+            return None
+        try:
+            dataset = self.dataset(self.preprocessing, limit)
+            return dataset.fingerprint() if dataset else None
+        except (CsaDeployError, OSError):
+            return None
+
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Installed versions of distributions; None for one that is not installed."""
@@ -243,7 +257,8 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         if current:
             workspace.amend(stage.name, output, compared)
         else:
-            changed = workspace.commit(stage.name, key, output, compared)
+            # Once it is there: the export says how the data are read that it is compared on.
+            changed = workspace.commit(stage.name, key, output, lambda: comparison_key(stage, context))
         # The same artifacts come with new measurements, which the report shows.
         gone = dependents(stage.name) if changed else {"report"} - {stage.name}
         workspace.forget(gone | {name for name in stage.uses if not wants(STAGES[name], context.config)})

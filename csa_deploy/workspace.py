@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,8 +102,8 @@ class Workspace:
         EnvironmentLacksError: the directory cannot be created or written.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -207,14 +207,14 @@ class Workspace:
             for path, stated in entry["artifacts"].items()
         )
 
-    def commit(self, name: str, key: str, output: StageOutput, compared: str = "") -> bool:
+    def commit(self, name: str, key: str, output: StageOutput, compared: Callable[[], str] = str) -> bool:
         """Move a stage's files into place, then state them in the manifest.
 
         Args:
             name: of the stage.
             key: what decides what it writes.
             output: what it made.
-            compared: what decides no more than its measurements.
+            compared: tells, once the record is there, what decides no more than its measurements.
 
         Returns:
             Whether what later stages rest on is another than before.
@@ -239,10 +239,11 @@ class Workspace:
                 for relative in [*artifacts, record]
             },
             "unhashed": sorted([*output.unhashed, measured]),
-            "compared": compared,
+            "compared": "",
         }
         entry["outcome"] = _outcome(entry["artifacts"], record, output)
         self.manifest["stages"][name] = entry
+        entry["compared"] = compared()
         self.save()
         return previous is None or previous.get("outcome") != entry["outcome"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,27 @@ def test_a_setting_changes_the_keys_of_the_stages_that_it_decides(
     assert {stage.name for stage, before, after in changed if before[1] != after[1]} == compares
 
 
+def test_other_samples_under_the_same_name_are_compared_again(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibration images are held against what accuracy is measured on now, not against what was there once."""
+    monkeypatch.chdir(lab)
+    workspace = _exported(lab)
+    given = {"network": "tiny.onnx", "data": "y.npz", "calib": "x.npz", "precision": "int8,fp16", "fix": True}
+    given |= {"scope": ["drive-os-6"]}
+
+    def keys(name: str, **settings: Any) -> tuple[str, str]:
+        context = Context(make_config({**given, **settings}), load_source("tiny.onnx"), workspace)
+        return stage_key(STAGES[name], context), comparison_key(STAGES[name], context)
+
+    np.savez(lab / "y.npz", x=np.ones((5, 3, 16, 16), "f4"), labels=np.arange(5))
+    before = {name: keys(name) for name in ("precision", "repair")}
+    assert before == {name: keys(name) for name in before}
+    np.savez(lab / "y.npz", x=np.zeros((5, 3, 16, 16), "f4"), labels=np.arange(5))
+    for name, (key, compared) in before.items():
+        assert keys(name)[0] == key
+        assert keys(name)[1] != compared
+    assert keys("repair", strict=True)[0] != before["repair"][0], "the record states verdicts, which --strict decides"
+
+
 def _exported(lab: Path) -> Workspace:
     """A workspace with what the keys read."""
     workspace = Workspace(lab / "keys")
@@ -375,7 +397,7 @@ def test_other_data_are_compared_with_pytorch_again_and_nothing_is_exported(
     again = json.loads((lab / "w/records/export.json").read_text())
     assert [d["inputs"] for d in again["differences"]] == ["random", "data/y.npz"]
     assert {k for k in again if again[k] != record.get(k)} <= {"differences", "summary", "notes"}
-    monkeypatch.setattr("csa_deploy.export.exporter.export_module", None)
+    monkeypatch.setattr(sys.modules["csa_deploy.export.exporter"], "export_module", None)
     images[1] = np.nan
     np.savez(lab / "data/z.npz", x=images, labels=np.arange(4))
     assert go("optimize", **network, data="data/z.npz")[0].ran == {"export"}
@@ -397,3 +419,16 @@ def test_calibration_images_are_held_against_other_data_without_another_search(g
     assert (lab / "w/onnx/tiny.int8.onnx").stat().st_mtime_ns == made
     with pytest.raises(UsageError, match="in the evaluation set"):
         go("precision", **int8, data=str(lab / "calib.npz"))
+
+
+def test_data_unlike_those_of_the_calibration_are_named(go: Go, lab: Path) -> None:
+    """INT8 clips what calibration has not seen: the reader must learn that the images of the calibration are why."""
+    images = 0.1 * np.random.default_rng(4).standard_normal((24, 3, 16, 16))
+    for name, size in (("dark", 1), ("bright", 50), ("alike", 0.9)):
+        np.savez(lab / f"{name}.npz", x=(size * images).astype("f4"))
+    notes = {}
+    for name in ("bright", "alike"):
+        go("verify", precision="int8", calib=str(lab / "dark.npz"), data=str(lab / f"{name}.npz"), root=name)
+        notes[name] = [note for note in Workspace(lab / name).record("verify")["notes"] if "calibrate on" in note]
+    assert len(notes["bright"]) == 1 and "on images of the calibration" in notes["bright"][0]
+    assert notes["alike"] == []

@@ -11,6 +11,7 @@ import typer
 from csa_deploy import __version__
 from csa_deploy.cli.answer import answer_parser_error, answer_to_nobody
 from csa_deploy.cli.failures import INTERRUPTED, failure_of
+from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
 HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
@@ -31,6 +32,7 @@ ORDER = (
     "evaluate",
     "compare",
     "diff",
+    "prove",
     "inspect",
     "bundle",
     "verify-bundle",
@@ -74,6 +76,7 @@ def register() -> None:
         evaluate,
         inspect,
         judge,
+        prove,
         quantize,
         stages,
         train,
@@ -90,10 +93,13 @@ def register() -> None:
     compare.register(app)
     watch.register(app)
     diff.register(app)
+    prove.register(app)
     inspect.register(app)
     bundle.register(app)
     train.register(app)
     environment.register(app)
+    for command in app.registered_commands:
+        command.cls = command.cls if command.cls and issubclass(command.cls, GroupedCommand) else GroupedCommand
     app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
 
 

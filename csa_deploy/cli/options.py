@@ -10,10 +10,11 @@ import typer
 
 from csa_deploy.cli.answer import JSON, TEXT, Answer, forms
 from csa_deploy.cli.console import Console
+from csa_deploy.cli.helping import show_all
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
 Verb = Callable[..., Any]
-OUTPUT = "Output"
+OUTPUT = "output"
 _GIVEN = ("settings", "console", "form", "as_json")
 SHOWING = {
     "verbose": Annotated[
@@ -22,6 +23,16 @@ SHOWING = {
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)],
     "log_json": Annotated[
         bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=OUTPUT)
+    ],
+    "help_all": Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            help="Show every option with its explanation and exit.",
+            rich_help_panel=OUTPUT,
+            is_eager=True,
+            callback=show_all,
+        ),
     ],
 }
 
@@ -37,7 +48,7 @@ def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
         verb: its name.
         workspace: whether it has one.
     """
-    names = (*BY_VERB.get(verb, ()), *EVERY_VERB) if workspace else ()
+    names = (*BY_VERB.get(verb, ()), *(EVERY_VERB if workspace else ()))
 
     def decorate(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)
@@ -47,7 +58,7 @@ def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
             settings = {name: value for name in names if (value := values.pop(name)) not in (None, [])}
             form, short = values.pop("form"), values.pop("as_json")
             answer = Answer(JSON if short else form)
-            verbose, quiet, log_json = (values.pop(name) for name in SHOWING)
+            verbose, quiet, log_json, _ = (values.pop(name) for name in SHOWING)
             console = Console(verbose, quiet, log_json, answer)
             with answer.given():
                 _check_form(verb, form, short)
@@ -96,6 +107,6 @@ def _parameter(name: str) -> inspect.Parameter:
     spelled = [f"{flag}/--no-{flag[2:]}" if option.type is bool and not option.shorthand else flag]
     spelled += [option.short] if option.short else []
     metavar = "TEXT" if option.type == list[str] else None
-    info = typer.Option(*spelled, help=option.help, show_default=False, metavar=metavar)
+    info = typer.Option(*spelled, help=option.help, show_default=False, metavar=metavar, rich_help_panel=option.group)
     annotation = Annotated[option.type | None, info]  # type: ignore[name-defined]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

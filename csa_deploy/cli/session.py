@@ -45,17 +45,10 @@ def default_root(network: str) -> Path:
 
 def stored_settings(root: Path, network: str) -> dict[str, Any]:
     """Settings that an earlier verb stored in the workspace, without those that are at their default."""
-    from csa_deploy.config import Config, make_config
+    from csa_deploy.config import inherited
     from csa_deploy.workspace import Workspace
 
-    config = Workspace(root).manifest["config"]
-    if config.get("network") != network:
-        return {}
-    defaults = Config(network=network).to_json()
-    if "precision" in config:  # the stored budget is resolved: the defaults of these precisions are in it
-        defaults["budget"] = make_config({"precision": config["precision"]}).to_json()["budget"]
-    kept = {k: v for k, v in config.items() if k in Config.model_fields and v != defaults.get(k)}
-    return kept
+    return inherited(Workspace(root).manifest["config"], network)
 
 
 def remembered(root: Path, config: Config, given: Mapping[str, Any], names: Sequence[str]) -> str:

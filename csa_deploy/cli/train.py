@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from csa_deploy.cli.console import Console
+from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _split(argument: str) -> list[str]:
     return [name, value] if equals and (name in OLD_VALUES or name in OLD_SWITCHES or name == "--model") else [argument]
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(GroupedCommand):
     """Understands the published command lines."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

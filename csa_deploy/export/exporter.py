@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -178,12 +179,25 @@ def _quiet() -> Iterator[None]:
     for quiet, _ in before:
         quiet.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _native_output_dropped():
             warnings.simplefilter("ignore")
             yield
     finally:
         for quiet, level in before:
             quiet.setLevel(level)
+
+
+@contextlib.contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """TorchScript's exporter prints the graph it failed at in C++, into a result that may be asked for as JSON."""
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _one_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MODES: dict[str, Literal["RGB", "BGR", "L"]] = {"rgb": "RGB", "bgr": "BGR", "grey": "L"}
 _NORMALISATION = ("mean", "std", "scale")
+_STATE_IT = "where that is wrong, so is every accuracy; state it by --mean, --std, --scale, --channels, --crop"
 
 
 def preprocessing_of(model: onnx.ModelProto, config: Config) -> tuple[Preprocessing | None, str]:
@@ -44,7 +45,7 @@ def preprocessing_of(model: onnx.ModelProto, config: Config) -> tuple[Preprocess
         )
     if given:
         return made, f"preprocessing as given: {made}"
-    return made, "" if stated is not None else f"the file states no preprocessing; assumed {made}"
+    return made, "" if stated is not None else f"the file states no preprocessing; assumed {made}: {_STATE_IT}"
 
 
 def _image_shape(model: onnx.ModelProto) -> tuple[int, ...] | None:
@@ -81,6 +82,8 @@ def _with(base: Preprocessing, shape: tuple[int, ...], given: dict[str, Any]) ->
         changes["mode"] = _MODES[given["channels"]]
         if (changes["mode"] == "L") != (base.mode == "L"):  # numbers for other channels
             changes = {"mean": (0.0,), "std": (1.0,), **changes}
+        elif changes["mode"] != base.mode:  # a colour keeps its numbers
+            changes = {"mean": base.mean[::-1], "std": base.std[::-1], **changes}
     layout = given["layout"].upper() if "layout" in given else base.layout
     changes["layout"] = layout
     changes["size"] = (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])

@@ -70,13 +70,20 @@ def key_parts(context: Context) -> dict[str, Any]:
 def comparison(context: Context) -> dict[str, Any]:
     """What the exported graph is compared on, and held to."""
     config = context.config
-    return {"data": context.data_spec, "seed": config.seed, "tolerance": config.export_tolerance}
+    samples = context.data_fingerprint(REAL_SAMPLES) if context.source.kind != "onnx" else None
+    return {"data": context.data_spec, "samples": samples, "seed": config.seed, "tolerance": config.export_tolerance}
 
 
 def _require_fitting_settings(context: Context) -> None:
     """Raise for settings that this kind of network does not have."""
     kind: Literal["module", "ONNX file"] = "ONNX file" if context.source.kind == "onnx" else "module"
     require_own_settings(kind, context.source.spec, context.config)
+    newest = onnx.defs.onnx_opset_version()
+    if (context.config.opset or 0) > newest:
+        raise UsageError(
+            f"--opset {context.config.opset}: ONNX {onnx.__version__} knows opsets up to {newest}",
+            fix="drop --opset: TensorRT decides it",
+        )
 
 
 def run(context: Context) -> StageOutput:
@@ -104,7 +111,7 @@ def run(context: Context) -> StageOutput:
     differences = _differences(context, network, path, real)
     progress(5, STEPS)
     notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
-    return _output(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
+    return output_of(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
 
 def compare_again(context: Context) -> StageOutput:
@@ -193,7 +200,7 @@ def _take_in(context: Context) -> StageOutput:
         _real_feeds(context, preprocessing, sampling)
     write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
     target = _check_and_save(context, model)
-    return _output(context, model, target, preprocessing, [], exporter="none", notes=notes)
+    return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
 
 
 def _try(path: Path) -> None:
@@ -236,7 +243,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _output(
+def output_of(
     context: Context,
     model: onnx.ModelProto,
     path: Path,
@@ -246,6 +253,7 @@ def _output(
     exporter: str,
     notes: list[str],
 ) -> StageOutput:
+    """The record of a graph that was exported or taken in, and whether it agrees with what it was made of."""
     inputs, outputs = interface_of(model)
     sampling = sampling_of(inputs, outputs)
     relative = f"onnx/{path.name}"

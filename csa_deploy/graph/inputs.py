@@ -26,10 +26,10 @@ def _corner(first: int) -> Draw:
     """Maps with their largest number in one corner and their smallest in the opposite one; the next map, the next."""
 
     def draw(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        values = generator.standard_normal(shape) * 0.5
-        maps = values.reshape(-1, shape[-1]) if len(shape) < 3 else values.reshape(-1, *shape[-2:])
-        if not maps.size:
+        values = np.asarray(generator.standard_normal(shape) * 0.5)
+        if not shape or not values.size:
             return values
+        maps = values.reshape(-1, shape[-1]) if len(shape) < 3 else values.reshape(-1, *shape[-2:])
         for number, one in enumerate(maps):
             corner = (first + number) % _CORNERS
             at = (-(corner // 2), -(corner % 2))[-one.ndim :]

@@ -32,7 +32,20 @@ from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
 from csa_deploy.graph.region import CannotCutError, Digests, Region, changed_region
 from csa_deploy.graph.stats import graph_statistics
 
-__all__ = ["Arrays", "CannotRunError", "LocalProof", "Proof", "Prover", "Session"]
+__all__ = [
+    "Arrays",
+    "CannotFollowError",
+    "CannotRunError",
+    "Comparison",
+    "LocalProof",
+    "OutputVerdict",
+    "Proof",
+    "Prover",
+    "Runs",
+    "Session",
+    "drawn",
+    "why_not",
+]
 
 _SILENT = 4
 
@@ -48,6 +61,10 @@ _HEAVY_MACS = 5e6
 
 class CannotRunError(Exception):
     """ONNX Runtime cannot load or run a graph; the message says why, in one line."""
+
+
+class CannotFollowError(CannotRunError):
+    """The second graph does not run on inputs on which the first does."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ class Proof:
 
 
 @dataclass
-class _Verdict:
+class OutputVerdict:
     """Comparisons of one output, collected over the families."""
 
     tolerance: float
@@ -123,7 +140,7 @@ class _Verdict:
             self.ratio, self.bound = float(ratios[worst]), float(relative[worst])
 
 
-class _Runs:
+class Runs:
     """A graph, what it answers, and how far one unit of noise moves it."""
 
     def __init__(self, model: onnx.ModelProto, keep: bool) -> None:
@@ -151,6 +168,11 @@ class _Runs:
             for name in expected
         }
 
+    def forget(self, family: str) -> None:
+        """Drop what is remembered of inputs that do not come again."""
+        self._answers.pop(family, None)
+        self._noises.pop(family, None)
+
 
 def _widest(found: list[Deviation]) -> Deviation:
     usable = [one for one in found if not one.reason]
@@ -160,7 +182,7 @@ def _widest(found: list[Deviation]) -> Deviation:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """How two graphs are compared.
 
     Attributes:
@@ -175,13 +197,20 @@ class _Comparison:
     slack: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     terms: Mapping[str, int] = field(default_factory=dict)
 
-    def run(self, before: _Runs, after: Session, feeds: Iterable[tuple[str, Arrays]]) -> dict[str, _Verdict]:
-        """Verdicts by output.
+    def run(
+        self,
+        before: Runs,
+        after: Session,
+        feeds: Iterable[tuple[str, Arrays]],
+        verdicts: dict[str, OutputVerdict] | None = None,
+    ) -> dict[str, OutputVerdict]:
+        """Verdicts by output, added to those of earlier inputs where there are any.
 
         Raises:
-            CannotRunError: the second graph does not run where the first does, or the first never does.
+            CannotFollowError: the second graph does not run where the first does.
+            CannotRunError: the first never does.
         """
-        verdicts, problem, runs = dict[str, _Verdict](), None, 0
+        verdicts, problem, runs = {} if verdicts is None else verdicts, None, 0
         for family, arrays in feeds:
             try:
                 expected = before.answer(family, arrays)
@@ -189,23 +218,27 @@ class _Comparison:
                 problem = error
                 continue
             runs += 1
-            self._compare(before, family, arrays, expected, after.run(arrays), verdicts)
+            try:
+                got = after.run(arrays)
+            except CannotRunError as error:
+                raise CannotFollowError(str(error)) from None
+            self._compare(before, family, arrays, expected, got, verdicts)
         if not runs and problem is not None:
             raise problem
         return verdicts
 
     def _compare(
         self,
-        before: _Runs,
+        before: Runs,
         family: str,
         arrays: Arrays,
         expected: Arrays,
         got: Arrays,
-        verdicts: dict[str, _Verdict],
+        verdicts: dict[str, OutputVerdict],
     ) -> None:
         for name, want in expected.items():
             tolerance = tolerance_of(want.dtype, self.tolerance) if want.dtype.kind == "f" else 0.0
-            verdict = verdicts.setdefault(name, _Verdict(tolerance))
+            verdict = verdicts.setdefault(name, OutputVerdict(tolerance))
             verdict.see(family, want)
             found = deviation(want, got.get(name))
             rounding = found.units * max(1.0, self.terms.get(name, 1) ** 0.5 / 4)
@@ -254,15 +287,15 @@ class LocalProof:
         }
         macs = graph_statistics(region.before).macs
         heavy = macs is None or macs > _HEAVY_MACS
-        feeds = ((family, _feed(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
-        before = _Runs(region.before, keep=False)
-        verdicts = _Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
-        failing = {key: reason for key, one in verdicts.items() if (reason := _why(one, key in region.varying))}
+        feeds = ((family, drawn(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
+        before = Runs(region.before, keep=False)
+        verdicts = Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
+        failing = {key: reason for key, one in verdicts.items() if (reason := why_not(one, key in region.varying))}
         proof = _summed(verdicts, failing, region.outputs)
         return replace(proof, where=frozenset(name for key in failing for name in region.origins[key]))
 
 
-def _why(verdict: _Verdict, has_to_vary: bool) -> str:
+def why_not(verdict: OutputVerdict, has_to_vary: bool) -> str:
     """Why an output proves nothing; empty where it does."""
     if verdict.wrong:
         return verdict.wrong
@@ -273,7 +306,7 @@ def _why(verdict: _Verdict, has_to_vary: bool) -> str:
     return "is the same on all inputs" if has_to_vary and not verdict.varies else ""
 
 
-def _summed(verdicts: dict[str, _Verdict], failing: dict[str, str], names: Mapping[str, str]) -> Proof:
+def _summed(verdicts: dict[str, OutputVerdict], failing: dict[str, str], names: Mapping[str, str]) -> Proof:
     """One proof out of the verdicts of all outputs."""
     errors = [one.error for one in verdicts.values() if one.error is not None and one.on]
     nearest = max(verdicts.values(), key=lambda one: one.ratio, default=None)
@@ -301,18 +334,18 @@ class Prover:
     """
 
     def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float, seed: int = 0) -> None:
-        self._seed, self._runs, self._comparison = seed, _Runs(model, keep=True), _Comparison(tolerance)
+        self._seed, self._runs, self._comparison = seed, Runs(model, keep=True), Comparison(tolerance)
         self._feeds = self._shown(proofs)
         self.contradiction = self._contradiction(model)
         """Which output has another shape than the model declares, in words; empty where none has."""
 
     def _shown(self, proofs: int) -> dict[str, Arrays]:
         """Inputs on which every output is finite and varies, as far as there are such."""
-        chosen, seen, problem = dict[str, Arrays](), dict[str, _Verdict](), None
+        chosen, seen, problem = dict[str, Arrays](), dict[str, OutputVerdict](), None
         for family in WHOLE:
             if len(chosen) >= proofs and all(one.on and one.varies for one in seen.values()):
                 break
-            arrays = _feed(family, self._runs.inputs, self._seed)
+            arrays = drawn(family, self._runs.inputs, self._seed)
             try:
                 answer = self._runs.answer(family, arrays)
             except CannotRunError as error:
@@ -320,7 +353,7 @@ class Prover:
                 continue
             chosen[family] = arrays
             for name, array in answer.items():
-                seen.setdefault(name, _Verdict(0.0)).see(family, array)
+                seen.setdefault(name, OutputVerdict(0.0)).see(family, array)
         if not chosen and problem is not None:
             raise problem
         return chosen
@@ -348,9 +381,9 @@ class Prover:
         Raises:
             CannotRunError: the rewritten graph does not run.
         """
-        comparison = self._comparison if tolerance is None else _Comparison(tolerance)
+        comparison = self._comparison if tolerance is None else Comparison(tolerance)
         verdicts = comparison.run(self._runs, Session(model), self._feeds.items())
-        shown = {name: one for name, one in verdicts.items() if one.wrong or not _why(one, has_to_vary=True)}
+        shown = {name: one for name, one in verdicts.items() if one.wrong or not why_not(one, has_to_vary=True)}
         return _summed(shown, {name: one.wrong for name, one in shown.items() if one.wrong}, {})
 
 
@@ -385,7 +418,8 @@ def _element(kind: str) -> str:
     return {"float": "float32", "double": "float64"}.get(element, element)
 
 
-def _feed(family: str, specs: Specs, seed: int = 0) -> Arrays:
+def drawn(family: str, specs: Specs, seed: int = 0) -> Arrays:
+    """Inputs of a family; raises CannotRunError where no numbers are known for the type of one."""
     try:
         return feed(family, specs, seed=seed)
     except (ValueError, TypeError) as error:

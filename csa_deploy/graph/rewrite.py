@@ -8,7 +8,7 @@ body that the random inputs never enter could not be proved.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -154,11 +154,16 @@ def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) 
 
 
 def _name_after_outputs(model: ir.Model, known: set[ir.Node]) -> None:
-    """Give nodes that a rule left without a name of its own a name that does not depend on a counter."""
+    """Give nodes that a rule left without a name of its own, or with another node's, a name that is only theirs."""
     taken = {node.name for node in known}
+    seen = {node.name for node in model.graph if node in known}
     for node in model.graph:
-        if node not in known and (node.name or "node").startswith("node") and node.name not in taken:
+        if node in known:
+            continue
+        if (node.name or "node").startswith("node") and node.name not in taken:
             node.name = f"{node.op_type}_{node.outputs[0].name}"
+        node.name = _free(node.name or node.op_type, seen)
+        seen.add(node.name)
 
 
 def _name_apart(found: Any) -> None:
@@ -171,7 +176,7 @@ def _name_apart(found: Any) -> None:
     for value in (value for node in found.new_nodes for value in node.outputs):
         if value in found.new_outputs or not value.name:
             continue
-        value.name = _fresh(taken, value.name)
+        value.name = _free(value.name, taken)
         taken.add(value.name)
 
 
@@ -208,10 +213,10 @@ def is_float(value: ir.Value | None) -> bool:
 
 def fresh_name(graph: ir.Graph, base: str) -> str:
     """``base``, or ``base`` with a number, such that no value of the graph, or of a body in it, has this name."""
-    return _fresh(set(_names(graph)), base)
+    return _free(base, set(_names(graph)))
 
 
-def _fresh(taken: set[str], base: str) -> str:
+def _free(base: str, taken: Container[str | None]) -> str:
     name, number = base, 1
     while name in taken:
         name, number = f"{base}_{number}", number + 1

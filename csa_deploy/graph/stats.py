@@ -20,7 +20,8 @@ _COUNTED = {
     **dict.fromkeys(("QLinearConv", "QLinearMatMul"), 3),
     "Einsum": 1,
 }
-_NOT_COUNTED = ("Attention", "DFT", "GRU", "LSTM", "RNN", "STFT")
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_NOT_COUNTED = ("Attention", "DFT", "STFT")
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -32,10 +33,10 @@ class GraphStatistics:
         ops: nodes of the main graph by operator, in alphabetical order.
         parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
             statistics of BatchNormalization are among them, so folding lowers the number.
-        macs: multiply-accumulates of convolutions and matrix products, those of integers included, in the main graph,
-            for the graph's batch; None where those of a node are not known.
-        macs_unknown: these nodes: shapes that could not be inferred, and what is not counted here (recurrent layers,
-            attention, work in the body of an If or a Loop, operators of other domains).
+        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, those of integers included, in
+            the main graph, for the graph's batch; None where those of a node are not known.
+        macs_unknown: these nodes: shapes that could not be inferred, and what is not counted here (attention,
+            work in the body of an If or a Loop, operators of other domains).
         weight_bytes: bytes of all initializers and constants of the main graph.
     """
 
@@ -106,6 +107,8 @@ def node_macs(node: ir.Node) -> int | None:
         return 0 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
     if node.op_type in _COUNTED:
         return _counted(node)
+    if node.op_type in _RECURRENT:
+        return _recurrent(node)
     if node.op_type in _CONTROL:
         return 0 if all(node_macs(inner) == 0 for body in _bodies(node) for inner in body) else None
     return None if node.op_type in _NOT_COUNTED else 0
@@ -145,3 +148,11 @@ def _einsum(node: ir.Node, shapes: list[tuple[int, ...] | None]) -> int | None:
         for index, extent in zip(term, shape or (), strict=True):
             extents[index] = max(extent, extents.get(index, 1))
     return math.prod(extents.values())
+
+
+def _recurrent(node: ir.Node) -> int | None:
+    """Of input (T, B, I) or, with layout 1, (B, T, I): each step of each sequence multiplies all weights once."""
+    data, weight, hidden = (static_shape(value) for value in node.inputs[:3])
+    if data is None or weight is None or hidden is None:
+        return None
+    return data[0] * data[1] * (math.prod(weight) + math.prod(hidden))

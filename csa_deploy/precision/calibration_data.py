@@ -75,9 +75,14 @@ class CalibrationData(ABC):
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
         """Identity, label and arrays without batch axis of the samples at ascending indices."""
 
+    @abstractmethod
+    def labels(self) -> list[int | None]:
+        """Class of every sample; empty where none has one."""
+
     def fingerprint(self) -> str:
-        """SHA-256 over identities and contents."""
-        return hashlib.sha256("".join(f"{i}\0{h}\0" for i, h in self.hashes().items()).encode()).hexdigest()
+        """SHA-256 over identities, contents and labels, which a search for layers may be held to."""
+        contents = "".join(f"{i}\0{h}\0" for i, h in self.hashes().items())
+        return hashlib.sha256(f"{contents}{self.labels()}".encode()).hexdigest()
 
     def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[CalibrationBatch]:
         """Batches of up to ``size`` readable samples, all of them or those at ascending indices.
@@ -162,6 +167,10 @@ class Images(CalibrationData):
             self._hashes = {s.id: digest_of(s) for s in self._images}
         return self._hashes
 
+    def labels(self) -> list[int | None]:
+        """Of the folders or the table."""
+        return [sample.label for sample in self._images]
+
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
         chosen = [self._images[i] for i in indices]
         for sample, array in zip(chosen, ahead(self._read, chosen, 2 * WORKERS), strict=True):
@@ -193,6 +202,10 @@ class Tensors(CalibrationData):
         """Hash of each sample's bytes."""
         return tensor_hashes(self._dataset)
 
+    def labels(self) -> list[int | None]:
+        """Of the file, where it holds any."""
+        return [] if self._dataset.labels is None else [int(label) for label in self._dataset.labels]
+
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
         wanted = set(indices)
         for number, batch in enumerate(self._dataset.batches(1)):
@@ -214,6 +227,10 @@ class RandomNumbers(CalibrationData):
     def hashes(self) -> dict[str, str]:
         """The seed and the number stand for the contents."""
         return {f"random-{self._seed}-{i}": "standard normal" for i in range(self._number)}
+
+    def labels(self) -> list[int | None]:
+        """None: nobody knows what random numbers show."""
+        return []
 
     def _samples(self, indices: Sequence[int]) -> Iterator[_Read]:
         for number in indices:
@@ -274,11 +291,15 @@ def missing_classes(labels: Mapping[str, int], classes: Sequence[str]) -> list[s
 
 
 def tensor_hashes(dataset: Dataset) -> dict[str, str]:
-    """SHA-256 of every sample's tensors by identity."""
-    return {
-        batch.ids[0]: hashlib.sha256(b"".join(batch.inputs[n].tobytes() for n in sorted(batch.inputs))).hexdigest()
-        for batch in dataset.batches(1)
-    }
+    """SHA-256 of every sample's tensors, with their names, types and shapes, by identity."""
+    return {batch.ids[0]: _digest(batch.inputs) for batch in dataset.batches(1)}
+
+
+def _digest(inputs: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def digest_of(sample: Sample) -> str:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.graph.shapes import infer_shapes
+from csa_deploy.precision.names import Names
 
 # Outputs of these are copies of their inputs, which are rounded already.
 _MOVES = {
@@ -35,21 +36,22 @@ def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     rounded = ir.from_proto(model)
     if any(value.dtype is None for node in rounded.graph for value in node.outputs):
         infer_shapes(rounded)  # a value of unknown type would not be rounded
+    names = Names(rounded.graph)
     for node in list(rounded.graph):
         if node.op_type in _MOVES and not node.domain:
             continue
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT16 and value.uses():  # an output may have readers as well
-                _pin(rounded.graph, node, value)
+                _pin(rounded.graph, node, value, names)
     return ir.to_proto(rounded)
 
 
-def _pin(graph: ir.Graph, maker: ir.Node, value: ir.Value) -> None:
+def _pin(graph: ir.Graph, maker: ir.Node, value: ir.Value, names: Names) -> None:
     """Put two Identity nodes between a value and its readers."""
     readers = tuple(value.uses())
     source, after = value, maker
     for number in (1, 2):
-        output = ir.Value(name=f"{value.name}_rounded{number}", shape=value.shape, type=value.type)
+        output = ir.Value(name=names.unused(f"{value.name}_rounded{number}"), shape=value.shape, type=value.type)
         node = ir.node("Identity", [source], name=output.name, outputs=[output], metadata_props=maker.metadata_props)
         graph.insert_after(after, node)
         source, after = output, node

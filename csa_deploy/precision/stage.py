@@ -44,7 +44,12 @@ def comparison(context: Context) -> dict[str, Any]:
     config = context.config
     if not needs_calibration(config):
         return {}
-    return {"evaluation": context.data_spec, "samples": config.samples, "seed": config.seed}
+    return {
+        "evaluation": context.data_spec,
+        "content": context.data_fingerprint(),
+        "samples": config.samples,
+        "seed": config.seed,
+    }
 
 
 def compare_again(context: Context) -> StageOutput:
@@ -100,7 +105,7 @@ def _summary(graphs: dict[str, Any]) -> str:
     parts = []
     for precision, graph in graphs.items():
         if precision == "fp32":
-            parts.append("fp32: the optimized graph")
+            parts.append(f"fp32: the {'repaired' if graph['graph'].endswith('.repaired.onnx') else 'optimized'} graph")
         elif precision == "fp16":
             parts.append(f"fp16: {graph['nodes']} nodes in FP16, {len(graph['kept'])} in FP32, {graph['casts']} casts")
         else:

@@ -30,7 +30,7 @@ COSTS = "costs"
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The scopes that are repaired for, their rules, and whether the validator can be asked."""
-    return {"scopes": _scopes(context), **rules_and_validator(context)}
+    return {"scopes": _scopes(context), "strict": context.config.strict, **rules_and_validator(context)}
 
 
 def _scopes(context: Context) -> list[str]:
@@ -40,7 +40,10 @@ def _scopes(context: Context) -> list[str]:
 def comparison(context: Context) -> dict[str, Any]:
     """What the cost in FP16 is measured on."""
     config = context.config
-    return {"fp16": "fp16" in config.precision, "data": context.data_spec, "seed": config.seed}
+    if "fp16" not in config.precision:
+        return {}
+    samples = context.data_fingerprint(_REAL * (context.sampling.batch or 1))
+    return {"data": context.data_spec, "samples": samples, "seed": config.seed}
 
 
 def run(context: Context) -> StageOutput:

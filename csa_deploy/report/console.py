@@ -40,6 +40,7 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     for gate in data["verdict"]["gates"] if verb == "build" else []:
         console.print(escape(gate), soft_wrap=True)
     if verb == "report":
+        _notes(data["records"].get("export", {}), console)
         verdict(data, console)
     elif verb in data["records"]:
         _end(workspace, data["records"][verb], console)
@@ -55,14 +56,18 @@ def missing(data: dict[str, Any], console: Console) -> None:
 
 
 def _end(workspace: Workspace, record: dict[str, Any], console: Console) -> None:
-    from rich.markup import escape
-
-    for note in record.get("notes", []):
-        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+    _notes(record, console)
     graph = record.get("graph")
     console.print(
         str(workspace.root / graph) if graph else f"results in {workspace.root}", markup=False, soft_wrap=True
     )
+
+
+def _notes(record: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
+
+    for note in record.get("notes", []):
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
 
 
 def explanation(found: dict[str, Any], console: Console) -> None:
@@ -147,7 +152,7 @@ def restricted(data: dict[str, Any], console: Console) -> None:
     if "repair" in data["records"]:
         console.print(f"repaired: {escape(data['records']['repair']['summary'])}", soft_wrap=True)
     checked = data["records"].get("check", {})
-    graph = "repaired graph" if checked.get("repaired") else "exported graph"
+    graph = f"{checked.get('of', 'exported')} graph"
     for scope in checked.get("scopes", []):
         colour = {"allowed": "green", "denied": "red"}.get(scope["verdict"], "yellow")
         console.print(

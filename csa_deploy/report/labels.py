@@ -6,7 +6,7 @@ from typing import Any
 
 from csa_deploy import units
 
-NAMES = {"exported": "exported graph", "fp32": "optimized graph", "fp16": "fp16 graph", "int8": "int8 graph"}
+NAMES = {"exported": "exported graph", "fp32": "fp32 graph", "fp16": "fp16 graph", "int8": "int8 graph"}
 SIZE = "size of weights"  # heading of the column that size_of fills
 
 ORDER = ("exported", "fp32", "fp16", "int8")
@@ -19,7 +19,7 @@ def rank(label: str) -> tuple[bool, int, str]:
 
 
 def label_of(label: str) -> str:
-    """``fp32`` is the optimized graph; a label that has no other name is its own."""
+    """A label that has no name for people is its own; the ``fp32`` graph may be a repaired one."""
     return NAMES.get(label, label)
 
 

@@ -44,7 +44,7 @@ def _accuracy(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
 def _work(rows: dict[str, Any]) -> Tile | None:
     if "fp32" not in rows or not rows["fp32"]["macs"]:
         return None
-    before = rows["exported"]["macs"]
+    before = rows["exported"]["macs"] if "exported" in rows else None
     return {
         "name": "multiply-accumulates",
         "value": units.giga(rows["fp32"]["macs"]),
@@ -54,17 +54,14 @@ def _work(rows: dict[str, Any]) -> Tile | None:
 
 def _weights(rows: dict[str, Any]) -> Tile | None:
     label = _lowest(rows) or ("fp32" if "fp32" in rows else None)
-    if label is None:
+    if label is None or rows[label]["bytes"] is None:
         return None
-    return {
-        "name": f"weights, {label_of(label)}",
-        "value": units.size(rows[label]["bytes"]),
-        "note": f"{units.size(rows['exported']['bytes'])} as exported",
-    }
+    before = f"{units.size(rows['exported']['bytes'])} as exported" if "exported" in rows else ""
+    return {"name": f"weights, {label_of(label)}", "value": units.size(rows[label]["bytes"]), "note": before}
 
 
 def _latency(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
-    """An engine's median where one ran, else the optimized graph's, named as what it is."""
+    """An engine's median where one ran, else the FP32 graph's, named as what it is."""
     engines = [label for label in rows if label.startswith("engine") and rows[label]["latency_ms"]]
     label = engines[-1] if engines else "fp32"
     if label not in rows or not rows[label]["latency_ms"]:

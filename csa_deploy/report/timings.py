@@ -45,7 +45,7 @@ def timings(data: dict[str, Any], console: Console) -> None:
 
 
 def _gate(gate: dict[str, Any]) -> str:
-    """``optimized graph p50 against baseline +10.9 % (99 % interval -1.0 to +20.0 %), allowed 2 %: both timed now``."""
+    """``fp32 graph p50 against baseline +10.9 % (99 % interval -1.0 to +20.0 %), allowed 2 %: both timed now``."""
     said = f"{label_of(gate['label'])} {gate['quantity']}"
     if "baseline" in gate["quantity"]:
         said += f" {against_baseline(gate)}"

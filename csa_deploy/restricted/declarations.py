@@ -22,6 +22,9 @@ def forget_shapes(model: ModelProto) -> None:
 def _forget(graph: GraphProto, outer: frozenset[str], inputs: int | None = None) -> None:
     """Forget in a graph and its bodies; ``inputs`` is the first input of a body that is forgotten (None: none is)."""
     constants = outer | _constants(graph, outer)
+    stored = {tensor.name for tensor in graph.initializer}  # an entry without shape would hide that of the tensor
+    for place in reversed([i for i, info in enumerate(graph.value_info) if info.name in stored]):
+        del graph.value_info[place]
     kept = {name for node in graph.node if _is_believed(node, constants) for name in node.output}
     forgotten: list[ValueInfoProto] = [info for info in (*graph.value_info, *graph.output) if info.name not in kept]
     for info in [*forgotten, *(graph.input[inputs:] if inputs is not None else ())]:

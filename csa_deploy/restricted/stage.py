@@ -35,7 +35,10 @@ def key_parts(context: Context) -> dict[str, Any]:
 def run(context: Context) -> StageOutput:
     """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
-    graph = context.path((context.floating() if config.fix else context.workspace.record("export"))["graph"])
+    workspace = context.workspace
+    source = (context.floating() if config.fix else workspace.record("export"))["graph"]
+    repaired = config.fix and source != workspace.record("optimize")["graph"]
+    graph = context.path(source)
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
     result = result.allowing(config.max_fallback)
     gates = gates_of(config)
@@ -44,7 +47,7 @@ def run(context: Context) -> StageOutput:
         "gate": list(gates.scopes) if config.restricted else [],
         "gate_why": gates.why if config.restricted else "",
         "judged": result.report.model,
-        "repaired": config.fix,
+        "of": ("repaired" if repaired else "optimized") if config.fix else "exported",
         **result.to_json(),
     }
     failure = None

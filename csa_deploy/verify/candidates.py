@@ -109,7 +109,7 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
         if label == "exported" and context.source.kind == "onnx":
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
-        found.append(_graph(context.path(graph), label, precision, graph, config))
+        found.append(graph_candidate(context.path(graph), label, precision, graph, config))
     build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
     for precision, engine in build.items():
         path, label = context.path(engine["path"]), f"engine {precision}"
@@ -136,10 +136,11 @@ def _named(given: str, config: Config) -> Candidate:
             f"{given}: only ONNX graphs can be compared beside the workspace's own graphs and engines",
             fix="name a .onnx file; engines are compared when `csa-deploy build` made them",
         )
-    return _graph(path, path.name, None, given, config)
+    return graph_candidate(path, path.name, None, given, config)
 
 
-def _graph(path: Path, label: str, precision: str | None, shown: str, config: Config) -> Candidate:
+def graph_candidate(path: Path, label: str, precision: str | None, shown: str, config: Config) -> Candidate:
+    """A graph in ONNX Runtime; without a precision the one that its types state."""
     model = load_model(path, full_check=False)
     precision = precision or precision_of(model)
     runner = graph_runner(path, model, precision, config, name=label)

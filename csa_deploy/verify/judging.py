@@ -14,6 +14,7 @@ from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
 from csa_deploy.verify.summary import BOUNDED
 
+FAINT = 1e-5  # magnitude up to which FP32 rounding of numbers around one is a visible part of an output
 QUIET = 0.01  # part of the median energy below which an output is nearly zero
 Bounds = Callable[[str], Mapping[str, float]]
 Asked = Callable[[str], Collection[str]]
@@ -113,7 +114,7 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
     if accuracy and accuracy.verdict != "pass":
         expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
         notes.append(accuracy.statement + expected)
-    notes += _quiet(results, candidates) + _maps(results, candidates)
+    notes += _quiet(results, candidates) + _faint(results, candidates) + _maps(results, candidates)
     undecided: dict[str, list[str]] = {}
     for candidate in candidates:
         for check in candidate["checks"]:
@@ -145,6 +146,23 @@ def _quiet(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
                     f"reference output is nearly zero ({100 * part:.2g} % of the usual energy): snr_db says more there"
                 )
     return notes
+
+
+def _faint(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+    """A note where an output fails whose reference is of the size of rounding on all samples."""
+    failing = {(c["label"], check["output"]) for c in candidates for check in c["checks"] if check["state"] == "fail"}
+    largest = {
+        output.name: float(max(np.abs(output.columns["low"]).max(), np.abs(output.columns["high"]).max()))
+        for candidate in results.candidates
+        for output in candidate.outputs
+        if (candidate.label, output.name) in failing and {"low", "high"} <= set(output.columns)
+    }
+    return [
+        f"the reference's '{name}' is {value:.1e} at most on all of these samples, so its errors are rounding: compare "
+        "on samples on which the network finds something"
+        for name, value in largest.items()
+        if value < FAINT
+    ]
 
 
 def _fails(check: dict[str, Any], metric: str) -> bool:

@@ -226,7 +226,7 @@ def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[s
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
     if not context.workspace.stage("precision"):
         return []
-    found = (context.workspace.record("precision").get("int8") or {}).get("search", {})
+    found = context.workspace.record("precision")["precisions"].get("int8", {}).get("search", {})
     points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
     then = points.get(len(found.get("returned", [])), {}).get("snr_db")
     now = next((c["metrics"].get("snr_db") for c in judged if c["label"] == "int8"), None)

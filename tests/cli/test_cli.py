@@ -26,7 +26,7 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import csa_deploy",
+        "import csa_deploy; dir(csa_deploy); csa_deploy.__all__",
         "import csa_deploy.cli.main",
         "from csa_deploy.cli.main import app\ntry: app(['--help'])\nexcept SystemExit as end: assert end.code == 0",
         "from csa_deploy.cli.main import app\ntry: app(['--version'])\nexcept SystemExit as end: assert end.code == 0",

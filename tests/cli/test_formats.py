@@ -34,6 +34,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("report", (NET,), (0,), {"verdict", "history"}),
     ("compare", ("deploy/tiny", "deploy/tiny"), (0,), {"a", "b", "accuracy"}),
     ("diff", (f"{GRAPHS}.optimized.onnx", f"{GRAPHS}.fp16.onnx"), (0,), {"modules"}),
+    ("prove", (NET, f"{GRAPHS}.optimized.onnx", *DATA), (0,), {"verdict", "samples", "since"}),
     ("inspect", (NET,), (0,), {"kind", "statistics"}),
     ("bundle", (NET, "-o", "net.tar", "--despite-failure"), (0,), {"path", "sha256", "verdict"}),
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
@@ -103,7 +104,7 @@ def test_a_result_about_this_machine_is_one_object(
 
 FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "verify", "run"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
-FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing"))
+FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
 FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules"), ("missing",))
 
 

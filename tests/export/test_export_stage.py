@@ -238,3 +238,32 @@ def test_weights_of_a_graph_are_not_touched(digits: Any) -> None:
     own = network.module.state_dict()
     held = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in own}
     assert len(held) > 40 and all(np.array_equal(a, own[n].numpy()) for n, a in held.items())
+
+
+UNKNOWN_OPERATOR = """
+import torch
+from torch import nn
+
+class Bessel(nn.Module):
+    example_inputs = {"x": torch.zeros(1, 3, 8, 8)}
+
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+def bessel():
+    return Bessel()
+"""
+
+
+def test_what_an_exporter_prints_in_native_code_stays_off_stdout(lab: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A result may be asked for as JSON there."""
+    (lab / "bessel.py").write_text(UNKNOWN_OPERATOR)
+    with pytest.raises(UsageError, match="bessel_j0"):
+        export_once(lab, f"{lab / 'bessel.py'}:bessel")
+    assert capfd.readouterr().out == ""
+
+
+def test_an_opset_that_does_not_exist_is_known_before_the_export(lab: Path) -> None:
+    (lab / "bessel.py").write_text(UNKNOWN_OPERATOR)
+    with pytest.raises(UsageError, match=f"--opset 99: .* up to {onnx.defs.onnx_opset_version()}"):
+        export_once(lab, f"{lab / 'bessel.py'}:bessel", opset=99)

@@ -52,8 +52,18 @@ def test_what_is_given_goes_before_what_is_stated_and_assumed(make_tiny: Any) ->
     model = make_tiny(inputs=(1, 3, 8, 9))
     write_metadata(model, {}, Preprocessing((8, 9), std=(0.3,), classes=("a", "b")))
     made, said = preprocessing_of(model, make_config({"channels": "BGR", "interpolation": "nearest"}))
-    assert made == Preprocessing((8, 9), "BGR", std=(0.3,), interpolation="nearest", classes=("a", "b"))
+    mean = (0.406, 0.456, 0.485)  # a colour keeps its own
+    assert made == Preprocessing((8, 9), "BGR", mean, (0.3,), "nearest", classes=("a", "b"))
     assert "as given" in said and preprocessing_of(model, make_config())[1] == ""
+
+
+def test_a_colour_keeps_its_numbers_in_another_order_of_channels(make_tiny: Any) -> None:
+    rgb, bgr = stated(make_tiny, (1, 3, 8, 9)), stated(make_tiny, (1, 3, 8, 9), channels="bgr")
+    assert rgb is not None and bgr is not None and bgr.mean == rgb.mean[::-1] != rgb.mean and bgr.std == rgb.std[::-1]
+
+
+def test_what_is_assumed_is_said_with_the_flags_that_state_it(make_tiny: Any) -> None:
+    assert "--mean, --std, --scale, --channels" in preprocessing_of(make_tiny(inputs=(1, 3, 8, 9)), make_config())[1]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,7 @@ def test_what_is_given_goes_before_what_is_stated_and_assumed(make_tiny: Any) ->
         ((1, 3, 8, 9), {"channels": "grey"}, "no image in L and NCHW"),
         ((1, 3, 8, 9), {"layout": "nhwc"}, "no image in RGB and NHWC"),
         ((1, 1, 8, 9), {"mean": "1,2,3"}, "not one number, or one for each of 1 channels"),
+        ((1, 3, 8, 9), {"mean": "104,117,123"}, "is scale 1 missing"),
         ((1, 4, 8, 9), {"mean": "0.5"}, "--mean: the network does not take one image"),
     ],
 )
@@ -147,7 +158,7 @@ def test_other_values_are_refused_when_it_is_made(broken: dict[str, Any]) -> Non
 
 def test_all_of_it_travels_in_the_file(make_tiny: Any) -> None:
     model = make_tiny()
-    how = Preprocessing((4, 5), "BGR", (1, 2, 3), (2,), "nearest", 0.5, ("a",), 1.0, "NHWC")
+    how = Preprocessing((4, 5), "BGR", (0.1, 0.2, 0.3), (2,), "nearest", 0.5, ("a",), 1.0, "NHWC")
     write_metadata(model, {}, how)
     assert read_preprocessing(model) == how
     entry = next(p for p in model.metadata_props if p.key == "csa_deploy.preprocessing")

@@ -86,25 +86,26 @@ REPAIRED = {
         ["LeakyRelu", "Clip", "Reshape"], 18,
     ),
     "HardSwish": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSwish(x)", {},
-        ["BatchNormalization", *UNIT_STEP, "Mul"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = HardSwish(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP, "Mul"], 18,
     ),
     "HardSigmoid": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = HardSigmoid<alpha=0.3, beta=0.4>(x)", {},
-        ["BatchNormalization", *UNIT_STEP], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = HardSigmoid<alpha=0.3, beta=0.4>(t)", {"w": (6, 6)},
+        ["MatMul", "BatchNormalization", *UNIT_STEP], 18,
     ),
     "ReLU6": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(0), "h": np.float32(6)}, UNIT_STEP, 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(0), "h": np.float32(6)}, ["MatMul", *UNIT_STEP], 18,
     ),
     "Clip from below 0 to above": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l, h)",
-        {"l": np.float32(-0.5), "h": np.float32(1.5)},
-        ["BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "t = MatMul(x, w) y = Clip(t, l, h)",
+        {"w": (6, 6), "l": np.float32(-0.5), "h": np.float32(1.5)},
+        ["MatMul", "BatchNormalization", "Relu", "BatchNormalization", "Add", "BatchNormalization", "Relu", "Add"], 18,
     ),
     "Clip without upper bound, of opset 10": (
-        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip<min=-1.0>(x)", {},
-        ["BatchNormalization", "Relu", "Add"], 10,
+        "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)",
+        "t = MatMul(x, w) y = Clip<min=-1.0>(t)", {"w": (6, 6)}, ["MatMul", "BatchNormalization", "Relu", "Add"], 10,
     ),
     "Clip that is a ReLU": (
         "hard_activation_to_relu", f"({IMAGE} x) => ({IMAGE} y)", "y = Clip(x, l)", {"l": np.float32(0)}, ["Relu"], 18,
@@ -159,6 +160,37 @@ def test_repairs_are_exact(build, case):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.ptp(want))
     del model.graph.node[-1].metadata_props[:]
     assert model.SerializeToString() == original
+
+
+def _all_names(model: onnx.ModelProto) -> set[str]:
+    values = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
+    return values | {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("case", REPAIRED, ids=list(REPAIRED))
+def test_names_that_the_graph_has_already_are_not_taken_again(build, case):
+    """Exporters number their values (``hardtanh``, ``hardtanh_1``) as repairs do; nodes may have no names at all."""
+    name, signature, body, weights, expected, opset = REPAIRED[case]
+    model = build(signature, body, opset=opset, **weights)
+    for node in model.graph.node:
+        node.name = ""
+    made = _all_names(repair(model, [name]).model) - _all_names(model)
+    x = model.graph.input[0]
+    for number, taken in enumerate(sorted(made)):
+        model.graph.node.append(onnx.helper.make_node("Neg", [x.name], [taken]))
+        if number % 2:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(taken, 1, None))
+        else:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(f"{taken}_plus", 1, None))
+            model.graph.node.append(onnx.helper.make_node("Add", [taken, x.name], [f"{taken}_plus"]))
+    result = repair(model, [name])
+    assert op_types(result.model)[: len(expected)] == expected and not result.reverted
+    onnx.checker.check_model(result.model, full_check=True)
+    names = [node.name for node in result.model.graph.node if node.name]
+    assert len(set(names)) == len(names)
+    array = np.random.default_rng(5).standard_normal([d.dim_value for d in x.type.tensor_type.shape.dim]).astype("f4")
+    for want, got in zip(run(model, x=array), run(result.model, x=array), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(np.ptp(want), 1.0))
 
 
 KEPT = {
@@ -345,3 +377,32 @@ def test_names_that_a_repair_would_give_may_be_taken(taken: str) -> None:
             copy.CopyFrom(source)
             copy.graph.output.append(shown)
         np.testing.assert_allclose(run(got, x=feed)[1], run(want, x=feed)[1], atol=1e-5)
+
+
+GROWING = {
+    "exponential": "t = Exp(x)",
+    "reciprocal": "t = Reciprocal(x)",
+    "quotient": "e = Tanh(x) t = Div(h, e)",
+    "moved exponential": "e = Exp(x) t = AveragePool<kernel_shape=[1, 1]>(e)",
+}
+
+
+@pytest.mark.parametrize("operator", ["y = Clip(t, l, h)", "y = Clip(t, , h)", "y = Clip(t, l)", "y = HardSigmoid(t)"])
+@pytest.mark.parametrize("source", list(GROWING))
+def test_what_may_be_infinite_is_clipped_as_before(build, operator, source):
+    """``t - relu(t - b)`` would be NaN; ``exp`` of 100 is infinite in FP32, and 1 / 0 is."""
+    body = f"{GROWING[source]} {operator}"
+    given = {key: value for key, value in {"l": np.float32(0.5), "h": np.float32(100)}.items() if f" {key}" in body}
+    given |= {"h": np.float32(100)} if "(h" in body else {}
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", body, **given)
+    found = repair(model)
+    x = np.resize(np.array([0, -0.0, 100, 1e-30, -1e-30, 1e30, 3, -3, 0.01], np.float32), (1, 4, 6, 6))
+    (expected,), (got,) = run(model, x=x), run(found.model, x=x)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert any("infinite" in note.reason for note in found.declined)
+
+
+def test_a_quotient_by_a_constant_is_repaired(build):
+    """The normalization of an image is no quotient that grows."""
+    model = build(f"({IMAGE} x) => ({IMAGE} y)", "t = Div(x, h) y = HardSigmoid(t)", h=np.float32(3))
+    assert "HardSigmoid" not in op_types(repair(model, ["hard_activation_to_relu"]).model)

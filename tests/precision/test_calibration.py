@@ -201,3 +201,22 @@ def test_few_images_and_missing_classes_are_said(model, photos, caplog):
 def test_cuda_is_taken_before_the_cpu_and_computes_in_full_fp32():
     assert providers(["TensorrtExecutionProvider", CUDA, CPU]) == [(CUDA, {"use_tf32": "0"}), (CPU, {})]
     assert providers(["AzureExecutionProvider", CPU]) == [(CPU, {})]
+
+
+def test_labels_types_and_shapes_count_beside_the_bytes(tmp_path):
+    """A search is held to the labels: with others, what it found is of other data."""
+    arrays = np.arange(24, dtype="f4").reshape(2, 3, 4)
+    found = []
+    for inputs, labels in (
+        ({"x": arrays}, [0, 1]),
+        ({"x": arrays}, [1, 0]),
+        ({"x": arrays}, None),
+        ({"x": arrays.reshape(2, 4, 3)}, [0, 1]),
+        ({"x": arrays.view("i4")}, [0, 1]),
+        ({"z": arrays}, [0, 1]),
+    ):
+        given = inputs if labels is None else {**inputs, "labels": np.array(labels)}
+        np.savez(tmp_path / "x.npz", **given)
+        shapes = {name: (1, *array.shape[1:]) for name, array in inputs.items()}
+        found.append(open_calibration(str(tmp_path / "x.npz"), None, shapes).fingerprint())
+    assert len(set(found)) == len(found)

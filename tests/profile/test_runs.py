@@ -72,7 +72,7 @@ def test_the_command_in_three_forms(tmp_path: Path, csa: Any) -> None:
     assert "slower" in csa(tmp_path, "compare", "a", "b").stdout
     assert outcomes(json.loads(csa(tmp_path, "compare", "a", "b", "--format", "json").stdout))["fp32", 50] == "slower"
     markdown = csa(tmp_path, "compare", "a", "b", "--format", "markdown").stdout
-    assert "| optimized graph | p50 |" in markdown
+    assert "| fp32 graph | p50 |" in markdown
     assert csa(tmp_path, "compare", "a", "missing").returncode == 2
 
 

@@ -140,7 +140,7 @@ def test_copies_and_saves_what_it_shows(page: Any, digits: Any) -> None:
     find(page, "[aria-label='Copy: graphs and engines']").click()
     copied = page.execute_async_script("const done = arguments[0]; navigator.clipboard.readText().then(done, done)")
     assert copied.splitlines()[0].startswith("graph or engine\tsize")
-    assert "optimized graph" in copied
+    assert "fp32 graph" in copied
     find(page, "#json").click()
     saved = wait_for(page.downloads / "report.json")
     assert json.loads(saved) == json.loads((digits.root / "report.json").read_text())
@@ -227,7 +227,7 @@ def test_another_graph_is_chosen_under_layers_and_under_graph_alike(page: Any) -
     labels = [o.get_attribute("value") for o in page.find_elements("css selector", "#layers-panel .which option")]
     assert labels[:2] == ["fp16", "fp32"]
     find(page, "#layers-panel .which option[value=fp32]").click()
-    assert "optimized graph" in find(page, "#layers-fp32").text
+    assert "fp32 graph" in find(page, "#layers-fp32").text
     assert not find(page, "#layers-fp16").is_displayed()
     open_tab(page, "graph")
     assert find(page, ".network[data-graph=fp32]").is_displayed()

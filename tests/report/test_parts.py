@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
@@ -176,9 +177,9 @@ def test_graphs_with_a_culprit_come_first(data: dict[str, Any]) -> None:
 def test_a_page_that_would_be_too_large_draws_one_graph(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = page_of(data, {})
     assert whole.count('class="network"') == 2 and "Not shown, to keep" not in whole
-    monkeypatch.setattr("csa_deploy.report.page.MOST_BYTES", len(whole.encode()))
+    monkeypatch.setattr(page_module, "MOST_BYTES", len(whole.encode()))
     small = page_of(data, {})
-    assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: optimized graph." in small
+    assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: fp32 graph." in small
 
 
 def test_ceilings_and_floor_where_a_gpu_was(data: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def test_each_sample_has_the_reference_and_every_graph(compared: Any) -> None:
     assert found["output"] == "y"
     assert [s["id"] for s in found["samples"]] == ["c", "a", "b"]  # another class first, then the worst of each graph
     for sample in found["samples"]:
-        assert [b["name"] for b in sample["backends"]] == ["PyTorch", "optimized graph", "int8 graph"]
+        assert [b["name"] for b in sample["backends"]] == ["PyTorch", "fp32 graph", "int8 graph"]
     sample = found["samples"][0]
     assert sample["disagrees"] and sample["label"] == "dog"
     assert [b["agrees"] for b in sample["backends"]] == [True, True, False]
@@ -57,7 +57,7 @@ def test_an_output_that_is_no_classification_has_errors_alone(compared: Any) -> 
         kept = {n: stored[n] for n in stored.files if n == "id" or n.endswith("max_abs_error")}
     np.savez(path, **kept)
     (found,) = worst_samples(workspace, verified)
-    assert [b["name"] for b in found["samples"][0]["backends"]] == ["optimized graph", "int8 graph"]
+    assert [b["name"] for b in found["samples"][0]["backends"]] == ["fp32 graph", "int8 graph"]
     assert not any(s["disagrees"] or s["label"] for s in found["samples"])
 
 

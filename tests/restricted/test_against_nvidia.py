@@ -7,6 +7,7 @@ skipped, not parsed, crashed: each is an error. CSA_DEPLOY_FUZZ_SEED draws other
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import warnings
 from collections import Counter
@@ -14,6 +15,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
+import onnx.helper
+import onnx.numpy_helper
 import pytest
 from random_networks import KINDS, draw, networks
 
@@ -109,3 +112,41 @@ def _values(data: object) -> list[int]:
     if isinstance(data, np.ndarray) and data.dtype.kind in "iu" and data.size <= 64:
         return [int(item) for item in data.reshape(-1)]
     return []
+
+
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn")
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+def resizes() -> Iterable[tuple[str, onnx.ModelProto, dict[str, list[int]]]]:
+    """Every combination of a Resize's attributes, by scales and by sizes."""
+    kinds = [("linear", {})] + [("nearest", {"nearest_mode": rounding}) for rounding in ROUNDINGS]
+    floats, whole = onnx.TensorProto.FLOAT, np.array([1, 2, 12, 4])
+    tensors = {"e": np.zeros(0, "f4"), "k": np.array([1, 1, 1.5, 0.5], "f4"), "s": whole}
+    ways = itertools.product((11, 13, 19), COORDINATES, kinds, ("scales", "sizes"))
+    for opset, coordinates, (mode, extra), by in ways:
+        if opset > 11 and coordinates == "tf_half_pixel_for_nn":
+            continue
+        made = onnx.helper.make_node(
+            "Resize",
+            ["x", "e", *(["k"] if by == "scales" else ["e", "s"])],
+            ["y"],
+            mode=mode,
+            coordinate_transformation_mode=coordinates,
+            **extra,
+        )
+        graph = onnx.helper.make_graph(
+            [made],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", floats, [1, 2, 8, 8])],
+            [onnx.helper.make_tensor_value_info("y", floats, whole.tolist())],
+            [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()],
+        )
+        full = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+        yield f"{opset} {mode} {coordinates} {extra} by {by}", full, {}
+
+
+def test_every_kind_of_resize() -> None:
+    table, wrong = compare(resizes())
+    assert wrong == [], "\n".join(wrong)
+    assert table["denied", "not-parsed"] == 8  # TensorFlow's half pixels by sizes, or rounded in other ways

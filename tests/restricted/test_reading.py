@@ -141,3 +141,15 @@ def test_functions_of_the_model_are_inlined():
     graph = load_graph(full)
     assert [entry.op for entry in graph.nodes] == ["Relu"]
     assert graph.local_functions == 1
+
+
+@pytest.mark.parametrize("axis", [-1, 3])
+def test_constants_that_are_described_twice_keep_their_shape(axis):
+    """What the optimizer writes describes its initializers; a Slice by such was inferred as empty."""
+    constants = [constant("back", [axis], np.int64), constant("end", [-(2**31)], np.int64)]
+    constants += [constant("step", [-1], np.int64), constant("start", [-1], np.int64)]
+    flipped = model(
+        [node("Slice", ["x", "start", "end", "back", "step"], ["y"])], [value("x", [1, 1, 6, 6])], constants=constants
+    )
+    flipped.graph.value_info.extend(value(entry.name, [1], TensorProto.INT64) for entry in constants)
+    assert load_graph(flipped).nodes[0].outputs[0].shape == (1, 1, 6, 6)

@@ -107,6 +107,19 @@ def test_a_cosine_of_an_output_that_is_nearly_zero_is_explained() -> None:
     assert not [n for n in judged(results({"map": 0.9})).notes if "nearly zero" in n]  # bad everywhere
 
 
+@pytest.mark.parametrize(("size", "said"), [(1e-7, 1), (1e-3, 0)])
+def test_an_output_of_the_size_of_rounding_is_explained_where_it_fails(size: float, said: int) -> None:
+    """A detector's map where no sample holds an object: 9e-8 of error is 10 dB."""
+    draw = np.random.default_rng(0)
+    metrics, ids = OutputMetrics("map"), [f"s{number}" for number in range(30)]
+    want = size * draw.random((30, 1, 4, 4)).astype("f4")
+    metrics.update(want, want * (1 + 0.5 * draw.standard_normal(want.shape)).astype("f4"), ids, None)
+    columns = (OutputColumns("map", metrics.classes, metrics.columns),)
+    judgement = judged(Results(tuple(ids), None, (CandidateColumns("fp32", "fp32", columns),), {"total": 30}))
+    assert judgement.candidates[0]["verdict"] == "fail"
+    assert len([n for n in judgement.notes if "its errors are rounding" in n]) == said
+
+
 def test_maps_without_a_budget_say_so() -> None:
     def asks(*budget: str) -> bool:
         return any("no budget bounds the classes" in n for n in judged(results({"map": 1e-3}), *budget).notes)

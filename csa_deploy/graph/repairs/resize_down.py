@@ -64,6 +64,8 @@ def _half_pixel_linear(resize: ir.Node, after: tuple[int, ...]) -> bool:
     centres = attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if centres == "pytorch_half_pixel" and 1 in after[2:]:
         return False  # a single output position is position 0 there, not the centre
+    if attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return False  # one scale for all axes, whose sizes are then rounded
     return (
         centres in ("half_pixel", "pytorch_half_pixel")
         and attributes.get_string("mode", "nearest") == "linear"

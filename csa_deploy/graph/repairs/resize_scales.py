@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import constant, fresh_name, inherit, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _ULPS = 4
@@ -131,7 +131,8 @@ def resize_by_sizes(model: ir.Model, names: frozenset[str] | None = None) -> Non
         if target is None:
             continue
         sizes = [target[axis] for axis in scaled_axes(node, len(target))]
-        value = ir.Value(name=f"{node.name}.sizes_to_prove", const_value=ir.tensor(np.array(sizes, np.int64)))
+        name = fresh_name(model.graph, f"{node.name}.sizes_to_prove")
+        value = ir.Value(name=name, const_value=ir.tensor(np.array(sizes, np.int64)))
         value.shape, value.dtype = ir.Shape([len(sizes)]), ir.DataType.INT64
         model.graph.register_initializer(value)
         node.resize_inputs(_SIZES + 1)

@@ -42,7 +42,7 @@ def _conv_first(op: Any, x: ir.Value, first: ir.Value, out: ir.Value) -> ir.Valu
     resize, conv = first.producer(), out.producer()
     small, large = static_shape(x), static_shape(out)
     assert resize is not None and conv is not None and small is not None and large is not None
-    names = [_name_at(out, small)]
+    names = [_name_at(conv, small)]
     moved = op.Conv(x, *conv.inputs[1:], _name=conv.name, _outputs=names, **conv.attributes)
     inherit(moved, conv, shape=(small[0], large[1], *small[2:]))
     return _resized(op, resize, moved, large)
@@ -53,13 +53,13 @@ def _resize_first(op: Any, x: ir.Value, first: ir.Value, out: ir.Value) -> ir.Va
     before, after = static_shape(x), static_shape(out)
     assert resize is not None and conv is not None and before is not None and after is not None
     moved = _resized(op, resize, x, (*before[:2], *after[2:]))
-    moved.name = _name_at(first, after)
+    moved.name = _name_at(conv, after)
     return inherit(op.Conv(moved, *conv.inputs[1:], _name=conv.name, **conv.attributes), conv, shape=after)
 
 
-def _name_at(value: ir.Value, shape: tuple[int, ...]) -> str:
-    """A name for what ``value`` holds, at another resolution."""
-    return f"{value.name}_at_{'x'.join(str(size) for size in shape[2:])}"
+def _name_at(maker: ir.Node, shape: tuple[int, ...]) -> str:
+    """A name for what ``maker`` makes, at another resolution."""
+    return f"{maker.outputs[0].name}_at_{'x'.join(str(size) for size in shape[2:])}"
 
 
 def _commute(*, conv: ir.Value, resize: ir.Value) -> bool:

@@ -34,6 +34,7 @@ def _resize(net: Recorder) -> None:
     if net.attr("antialias", 0):
         net.refuse_from_10("antialiasing")
     scales, sizes = _scales(net), _sizes(net)
+    _require_scales_of_tf(net, scales)
     facts: dict[str, Any] = {
         "mode": mode,
         "coordinate": coordinate,
@@ -48,6 +49,17 @@ def _resize(net: Recorder) -> None:
     if net.version < (10,) and sizes is not None and sizes.const:
         more.append(net.as_tensor(sizes))
     net.add("RESIZE", [source, *more], net.out, **facts)
+
+
+def _require_scales_of_tf(net: Recorder, scales: Value | None) -> None:
+    """The coordinates of TensorFlow's half pixels are taken with scales alone, and one rounding (validator)."""
+    if _coordinate(net) != "tf_half_pixel_for_nn":
+        return
+    if scales is None:
+        net.refuse_from_10("tf_half_pixel_for_nn by sizes")
+    rounding = net.attr("nearest_mode", "round_prefer_floor")
+    if net.attr("mode", "nearest") == "nearest" and rounding != "round_prefer_floor":
+        net.refuse_from_10(f"tf_half_pixel_for_nn with {rounding}")
 
 
 def _coordinate(net: Recorder) -> str:

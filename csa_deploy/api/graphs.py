@@ -1,0 +1,213 @@
+"""Functions of the API that work on a graph in memory: check, repair, optimize, to_fp16 and prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import onnx
+
+from csa_deploy.api.given import Data, Graph, Network, graph_of, name_of, origin_of
+from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired, RewriteProof, ScopeResult
+from csa_deploy.api.staging import Place, folder_of, loaded, opened, run
+from csa_deploy.graph.load import save_model
+from csa_deploy.graph.optimize import TOLERANCE, Step
+from csa_deploy.graph.optimize import optimize as rewrite
+from csa_deploy.graph.prove import Proven, prove_equal
+from csa_deploy.graph.stats import GraphStatistics
+from csa_deploy.precision.fp16 import to_fp16 as typed_in_half
+from csa_deploy.restricted.gate import gate_scopes, inspect
+from csa_deploy.restricted.repairing import repair_for_scopes
+from csa_deploy.restricted.report import Finding
+from csa_deploy.results import plain
+
+
+def check(
+    graph: Graph | Network,
+    scopes: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    workspace: Place = None,
+    **settings: Any,
+) -> CheckReport:
+    """Judge the operations of a graph by the rules of safety scopes, and by NVIDIA's validator where it is installed.
+
+    Args:
+        graph: a graph, a path, or a result that holds one; with a workspace a network.
+        scopes: names such as ``drive-os-6``; none: all.
+        strict: count unknown as denied.
+        workspace: run the stage there.
+        settings: of the export in that workspace, by the names of flags.
+
+    Returns:
+        The verdicts; a denied network raises nothing.
+
+    Raises:
+        UsageError: no such scope, or no readable graph.
+    """
+    if workspace is not None:
+        given = {**settings, "scope": list(scopes) or None, "strict": strict or None}
+        with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
+            run(["check"], context)
+            return _checked(context.workspace.record("check"))
+    _refuse(settings)
+    with _on_disk(graph) as path:
+        # Of an export the arithmetic about weights and shapes is folded first, as the command does.
+        found = inspect(path, list(scopes), strict=strict, folded=isinstance(graph, Exported))
+        return _checked(found.to_json())
+
+
+def repair(graph: Graph, scopes: Sequence[str] = (), *, strict: bool = False) -> Repaired:
+    """Rewrite exactly what scopes deny and a repair is known for; every step is proved, and no scope gets worse.
+
+    It is what ``csa-deploy check --fix`` does. The argument is not changed.
+
+    Args:
+        graph: a graph of fixed shape, a path, or a result that holds one.
+        scopes: scopes to repair for; none: those that decide by default.
+        strict: count unknown as denied.
+
+    Raises:
+        UsageError: no such scope, or no readable graph.
+    """
+    model, name = graph_of(graph), name_of(graph)
+    with _on_disk(graph) as path:
+        before = inspect(path, list(scopes), strict=strict, folded=isinstance(graph, Exported))
+        found = repair_for_scopes(path, gate_scopes(list(scopes)), before=before, strict=strict)
+    return Repaired(
+        name,
+        found.steps,
+        found.left,
+        _checked(before.to_json()),
+        _checked(found.after.to_json()),
+        found.model is not None,
+        model=model if found.model is None else found.model,
+        source=origin_of(graph),
+    )
+
+
+def optimize(graph: Graph | Network, *, workspace: Place = None, **settings: Any) -> Optimized:
+    """Rewrite a graph to do the same with less; every rewrite is proved before it is kept.
+
+    Args:
+        graph: a graph of fixed shape, a path, or a result that holds one; with a workspace a network. It is not
+            changed.
+        workspace: run the stage there.
+        settings: of the export in that workspace, by the names of flags.
+
+    Raises:
+        UsageError: an input has no fixed shape, or no readable graph.
+    """
+    if workspace is not None:
+        with folder_of(workspace) as root, opened(root, graph, settings, workspace) as context:
+            run(["optimize"], context)
+            record = context.workspace.record("optimize")
+            return _optimized(context.name, loaded(context, record["graph"]), record, context.source)
+    _refuse(settings)
+    found = rewrite(graph_of(graph))
+    return _optimized(name_of(graph), found.model, found.to_json(), origin_of(graph))
+
+
+def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Sequence[str] = ()) -> Half:
+    """Type a graph in FP16, with FP32 where FP16 cannot hold the numbers.
+
+    Args:
+        graph: a graph of known shapes, a path, or a result that holds one. It is not changed.
+        io: type of the network's inputs and outputs.
+        keep_fp32: names of nodes that stay in FP32.
+
+    Raises:
+        UsageError: ``keep_fp32`` names a node that is not there, or no readable graph.
+    """
+    found = typed_in_half(graph_of(graph), io=io, keep_fp32=keep_fp32)
+    said = (name_of(graph), found.nodes, found.casts, found.kept)
+    return Half(*said, plain(found.to_json()), model=found.model, source=origin_of(graph))
+
+
+def prove(
+    a: Graph,
+    b: Graph,
+    data: Data = None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> Proven:
+    """Whether two graphs compute the same: equal, different (how far, from which node on), or not proved (why).
+
+    Made for graphs that a slimmer, a simplifier or another exporter wrote. See docs/optimize.md for what it rests on.
+
+    Args:
+        a: the original.
+        b: what is to be the same.
+        data: samples to compare on beside the generated inputs.
+        samples: use so many of them; default: all.
+        seed: of the generated inputs.
+        tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
+
+    Raises:
+        UsageError: inputs or outputs do not correspond, have no fixed shape, or no readable graph.
+    """
+    from csa_deploy.api.measuring import feeds_of
+
+    first, second = graph_of(a), graph_of(b)
+    feeds = feeds_of(first, data, samples, seed)
+    names = [str(one) if isinstance(one, (str, Path)) else name_of(one) for one in (a, b)]
+    return prove_equal(first, second, names=(names[0], names[1]), data=feeds, seed=seed, tolerance=tolerance)
+
+
+def _refuse(settings: Mapping[str, Any]) -> None:
+    """Settings are those of a network's export; a graph has been made already."""
+    if settings:
+        raise TypeError(f"{', '.join(settings)}: only with a workspace, where the network is exported")
+
+
+@contextmanager
+def _on_disk(graph: Graph) -> Iterator[Path]:
+    """The graph as a file, which NVIDIA's parser and validator read."""
+    if isinstance(graph, (str, Path)) and Path(graph).suffix == ".onnx":
+        graph_of(graph)
+        yield Path(graph)
+        return
+    model: onnx.ModelProto = graph_of(graph)
+    with TemporaryDirectory(prefix="csa-deploy-") as scratch:
+        path = Path(scratch) / f"{name_of(graph)}.onnx"
+        save_model(model, path)
+        yield path
+
+
+def _checked(data: Mapping[str, Any]) -> CheckReport:
+    scopes = tuple(
+        ScopeResult(
+            scope["scope"],
+            scope["verdict"],
+            scope["level"],
+            scope["why_not_next"],
+            scope["tensorrt"],
+            tuple(Finding(**finding) for finding in scope["findings"]),
+        )
+        for scope in data["scopes"]
+    )
+    said = (data["model"], data["verdict"], data["rejected"], scopes)
+    return CheckReport(*said, tuple(data["notes"]), tuple(data["not_done"]), plain(data))
+
+
+def _optimized(name: str, model: onnx.ModelProto, record: Mapping[str, Any], source: Any) -> Optimized:
+    before, after = (_statistics(record[side]) for side in ("before", "after"))
+    proof = RewriteProof(
+        record["error"], record["tolerance"], record["proofs"], record["reference"], record["not_proved"]
+    )
+    steps = tuple(Step(**step) for step in record["steps"])
+    report = plain({"summary": "", "graph": f"onnx/{name}.optimized.onnx", **record})
+    found = Optimized(name, steps, proof, before, after, report, model=model, source=source)
+    report["summary"] = report["summary"] or found.summary
+    return found
+
+
+def _statistics(data: Mapping[str, Any]) -> GraphStatistics:
+    return GraphStatistics(
+        data["ops"], data["parameters"], data["macs"], tuple(data["macs_unknown"]), data["weight_bytes"]
+    )

@@ -1,0 +1,296 @@
+"""Functions of the API that measure: compare and profile; and the report of what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of
+from csa_deploy.api.reporting import page_of_results
+from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, Timing
+from csa_deploy.api.stages import as_exported, stand_in
+from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, opened, run, run_alone
+from csa_deploy.data.dataset import open_dataset
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
+from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.graph.interface import graph_sampling, interface_of
+from csa_deploy.graph.load import save_model
+from csa_deploy.profile.comparison import compare_samples
+from csa_deploy.results import Result
+from csa_deploy.runners.engines import engine_runner
+from csa_deploy.source import Source, load_source, slug_of
+from csa_deploy.verify.candidates import Candidate, graph_candidate, precision_of
+from csa_deploy.verify.reference import open_reference
+from csa_deploy.verify.results import SAMPLES, Results, read_results
+from csa_deploy.verify.stage import compare as compared
+from csa_deploy.verify.stage import preflight
+from csa_deploy.workspace import Workspace, dump_json, write_atomic
+
+Candidates = Iterable[Graph] | Mapping[str, Graph] | Graph
+"""Graphs and engines, by label or in order; one alone needs no list."""
+
+
+def compare(
+    reference: Network | Graph,
+    candidates: Candidates = (),
+    *,
+    data: Data = None,
+    budget: Any = None,
+    labels: Any = None,
+    samples: int | None = None,
+    workspace: Place = None,
+    **settings: Any,
+) -> Comparison:
+    """Compare graphs and engines with a reference on the same samples, and hold them against an accuracy budget.
+
+    Args:
+        reference: a network, whose PyTorch module is the reference; or a graph, which is it itself.
+        candidates: graphs and engines; with a workspace those beside the workspace's own.
+        data: samples: an array of the only input, a mapping of arrays by input, an iterable of batches, or the name or
+            path of a data set; default: the network's own data set. Not those that INT8 was calibrated on.
+        budget: bounds, such as ``{"fp16": {"snr_db": 40}}`` or ``["fp16.snr_db=40"]``; default: those of the commands.
+        labels: class indices of the samples, where ``data`` are arrays.
+        samples: use so many of the data.
+        workspace: run the stages there.
+        settings: by the names of flags, such as ``provider``, ``threads``, ``seed``, ``localize``.
+
+    Returns:
+        The comparison with its verdict; a broken budget raises nothing.
+
+    Raises:
+        UsageError: no data, or inputs and outputs that differ from the reference's.
+    """
+    given = {"localize": False, **settings, "budget": budget, "samples": samples}
+    with folder_of(workspace) as root:
+        if workspace is not None:
+            return _compared_there(reference, candidates, data, labels, given, root, workspace)
+        exported = as_exported(reference)
+        source = exported.source if exported.source and exported.source.kind != "onnx" else stand_in(exported)
+        names = [spec.name for spec in interface_of(exported.graph)[0]]
+        given = {**exported.settings, **given} if source is exported.source else given
+        given["data"] = data_spec(data, names, root / GIVEN, labels=labels, samples=samples)
+        with opened(root, source, given) as context, context.workspace.scratch("verify") as scratch:
+            preflight(context)
+            adopt(context, exported.graph, exported.report or None)
+            context.scratch = scratch
+            output = _compare(context, _labelled(candidates))
+            return _comparison(context, commit("verify", context, output))
+
+
+def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
+    if not candidates:
+        raise UsageError("nothing to compare with the reference", fix="give at least one graph or engine")
+    not_measured: list[dict[str, str]] = []
+    with contextlib.ExitStack() as stack:
+        reference, preprocessing = open_reference(context)
+        stack.enter_context(reference)
+        opened_ones = [
+            candidate
+            for label, graph in candidates.items()
+            if (candidate := _candidate(context, label, graph, not_measured)) is not None
+        ]
+        for candidate in opened_ones:
+            stack.enter_context(candidate.runner)
+        return compared(context, reference, preprocessing, opened_ones, not_measured)
+
+
+def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict[str, str]]) -> Candidate | None:
+    """What is compared; None for an engine that does not run here, which is noted."""
+    path = context.path(GIVEN) / slug_of(label)
+    if not isinstance(graph, Built):
+        path = path.with_name(f"{path.name}.onnx")
+        save_model(graph_of(graph), path)
+        return graph_candidate(path, label, None, label, context.config)
+    path = graph.save(path.with_name(f"{path.name}.engine"))
+    try:
+        runner = engine_runner(path, graph.report, context.config.target, name=label)
+    except EnvironmentLacksError as error:
+        not_measured.append({"what": label, "reason": error.message})
+        return None
+    return Candidate(label, graph.precision, label, runner)
+
+
+def _compared_there(
+    reference: Any, candidates: Any, data: Data, labels: Any, given: dict[str, Any], root: Path, workspace: Place
+) -> Comparison:
+    """In the caller's workspace: its own graphs and engines, and the candidates beside them."""
+    files = []
+    for label, graph in _labelled(candidates).items():
+        files.append(root / GIVEN / f"{slug_of(label)}.onnx")
+        save_model(graph_of(graph), files[-1])
+    if not is_named(data):
+        names = [value["name"] for value in as_exported(reference, workspace=workspace).report["inputs"]]
+        data = data_spec(data, names, root / GIVEN, labels=labels, samples=given["samples"])
+    given |= {"data": data, "candidate": [str(file) for file in files] or None}
+    with opened(root, reference, given, workspace) as context:
+        return _comparison(context, run(["verify"], context))
+
+
+def _labelled(candidates: Candidates) -> dict[str, Graph]:
+    """By label; without one the precision says what it is, with a number from the second on."""
+    if isinstance(candidates, Mapping):
+        return dict(candidates)
+    if isinstance(candidates, (onnx.ModelProto, Result, str, Path)):
+        candidates = [candidates]
+    found: dict[str, Graph] = {}
+    for graph in candidates:
+        label, number = _label(graph), 1
+        while label in found:
+            number += 1
+            label = f"{_label(graph)} {number}"
+        found[label] = graph
+    return found
+
+
+def _label(graph: Graph) -> str:
+    if isinstance(graph, Built):
+        return f"engine {graph.precision}"
+    return name_of(graph) if isinstance(graph, (str, Path)) else precision_of(graph_of(graph))
+
+
+def _comparison(context: Given, failure: CsaDeployError | None) -> Comparison:
+    record = context.workspace.record("verify")
+    results = read_results(context.path(SAMPLES))
+    outputs = tuple(
+        OutputComparison(
+            candidate["label"],
+            candidate["precision"],
+            candidate["verdict"],
+            output["name"],
+            {name: float(value) for name, value in output["metrics"].items()},
+            tuple(sample["id"] for sample in output["worst"]),
+        )
+        for candidate in record["candidates"]
+        for output in candidate["outputs"]
+    )
+    return Comparison(
+        record["verdict"],
+        str(failure) if failure else "",
+        outputs,
+        tuple(_sample_rows(results)),
+        tuple(record["notes"]),
+        tuple(record["not_measured"]),
+        record,
+        stored=results.to_bytes(),
+    )
+
+
+def _sample_rows(results: Results) -> Iterator[dict[str, Any]]:
+    for candidate in results.candidates:
+        for output in candidate.outputs:
+            columns = {name: column.tolist() for name, column in output.columns.items() if column.ndim == 1}
+            for place, identity in enumerate(results.ids):
+                values = {name: column[place] for name, column in columns.items()}
+                yield {"candidate": candidate.label, "output": output.name, "id": identity, **values}
+
+
+def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> Timing:
+    """Time graphs side by side, in turns, on this machine; each is held against the first.
+
+    The latency of this machine's CPU says nothing about a target's. Engines are timed in a workspace only.
+
+    Args:
+        graphs: graphs, by label or in order; with a workspace the network, whose graphs and engines are timed.
+        workspace: run the stages there.
+        settings: by the names of flags, such as ``iterations``, ``seconds``, ``warmup``, ``threads``.
+
+    Raises:
+        UsageError: no graph, or one that does not load.
+        PerformanceGateError: in a workspace, a ``limit`` or a ``baseline`` is broken.
+    """
+    with folder_of(workspace) as root:
+        if workspace is not None:
+            with opened(root, graphs, settings, workspace) as context:
+                return _timing(context, run(["profile"], context), [])
+        given = _labelled(graphs)
+        engines = [label for label, graph in given.items() if isinstance(graph, Built)]
+        timed = {label: graph_of(graph) for label, graph in given.items() if label not in engines}
+        if not timed:
+            raise UsageError("no graph to time", fix="give at least one graph; engines are timed in a workspace")
+        first = next(iter(timed))
+        with opened(root, stand_in(given[first]), settings) as context:
+            adopt(context, timed[first])
+            context.labelled = {label: f"onnx/timed-{slug_of(label)}.onnx" for label in timed}
+            for label, model in timed.items():
+                save_model(model, context.path(context.labelled[label]))
+            return _timing(context, run_alone("profile", context), engines)
+
+
+def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) -> Timing:
+    if failure is not None:
+        raise failure
+    record, measured = context.workspace.record("profile"), context.workspace.measured("profile")
+    evidence = {entry["label"]: entry["evidence"] for entry in record["measured"]}
+    found: list[Latency] = []
+    first: list[float] = []
+    for label, latency in measured["latency"].items():
+        percentiles = {name: float(value) for name, value in latency["percentiles_ms"].items() if value is not None}
+        ratio = compare_samples(first, latency["samples_ms"]) if first else None
+        found.append(
+            Latency(
+                label,
+                percentiles,
+                ratio.ratio if ratio else None,
+                (ratio.low, ratio.high) if ratio else None,
+                ratio.outcome if ratio else "",
+                evidence.get(label, ""),
+            )
+        )
+        first = first or latency["samples_ms"]
+    missing = [{"what": label, "reason": "engines are timed in a workspace"} for label in engines]
+    return Timing(tuple(found), (*record["not_measured"], *missing), record, measured)
+
+
+def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> Path:
+    """Write the report of results, or of a workspace, as one HTML file that needs nothing else; ``.json`` for data.
+
+    Args:
+        results: one of each kind at most; their order does not matter.
+        path: of the file.
+
+    Raises:
+        UsageError: two results of a kind, or one that a report does not show.
+    """
+    path = Path(path)
+    if isinstance(results, Workspace):
+        network = results.manifest["config"].get("network")
+        if not network:
+            raise UsageError(f"{results.root}: nothing was made here yet", fix="csa_deploy.export(..., workspace=...)")
+        source = Source("onnx", network, slug_of(network))  # the report reads what is there, whatever made it
+        with contextlib.suppress(UsageError):
+            source = load_source(network)
+        with opened(results.root, source, {}, results) as context:
+            run(["report"], context)
+            suffix = ".json" if path.suffix == ".json" else ".html"
+            write_atomic(path, context.path(f"report{suffix}").read_bytes())
+        return path
+    with folder_of(None) as root:
+        data, page = page_of_results([results] if isinstance(results, Result) else list(results), Workspace(root))
+    write_atomic(path, dump_json(data) if path.suffix == ".json" else page)
+    return path
+
+
+def feeds_of(
+    model: onnx.ModelProto, data: Data, samples: int | None, seed: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Samples of data as inputs of a graph, each inference with a name; of the last, incomplete batch nothing."""
+    if data is None:
+        return
+    names = [spec.name for spec in interface_of(model)[0]]
+    sampling, found = graph_sampling(model), 0
+    with folder_of(None) as root:
+        spec = data_spec(data, names, root, samples=samples)
+        assert spec is not None
+        size = sampling.batch or 1
+        for batch in open_dataset(spec, read_preprocessing(model), limit=samples, seed=seed).batches(size):
+            if len(batch) == size:
+                feed = {name: array for name, array in batch.feed(sampling.shapes).items() if name in names}
+                found += 1
+                yield f"sample {batch.ids[0]}", sampling.network(feed)
+    if not found:
+        raise UsageError(f"the data hold fewer than {size} samples, which one inference takes", fix="give more")

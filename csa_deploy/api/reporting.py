@@ -1,0 +1,113 @@
+"""The report of results that no workspace holds: their records, put where the report looks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from csa_deploy.api.results import (
+    Built,
+    CheckReport,
+    Comparison,
+    Exported,
+    GraphResult,
+    Half,
+    Optimized,
+    Quantized,
+    Timing,
+)
+from csa_deploy.api.staging import GIVEN
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.results import Result
+from csa_deploy.verify.results import SAMPLES
+from csa_deploy.workspace import StageOutput, Workspace
+
+STAGE_OF: dict[type[Result], str] = {
+    Exported: "export",
+    CheckReport: "check",
+    Optimized: "optimize",
+    Half: "precision",
+    Quantized: "precision",
+    Built: "build",
+    Comparison: "verify",
+    Timing: "profile",
+}
+
+
+def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[dict[str, Any], str]:
+    """The data object and the page of results.
+
+    Args:
+        results: at most one of a kind; engines and typed graphs at most one per precision.
+        workspace: an empty one.
+
+    Raises:
+        UsageError: two of a kind, none, or one that has no place in a report.
+    """
+    from csa_deploy.report.data import collect
+    from csa_deploy.report.page import page_of
+
+    outputs: dict[str, StageOutput] = {}
+    for result in results:
+        if type(result) not in STAGE_OF:
+            known = ", ".join(kind.__name__ for kind in STAGE_OF)
+            raise UsageError(f"a {type(result).__name__} has no place in a report", fix=f"give {known}")
+        _add(result, outputs, workspace)
+    if not outputs:
+        raise UsageError("a report of nothing", fix="give at least one result")
+    names = [result.name for result in results if isinstance(result, GraphResult)]
+    workspace.manifest["config"] = {"network": names[0] if names else "graphs"}
+    for stage, output in outputs.items():
+        output.measured.update({"seconds": 0.0, "started_at": "", **output.measured})
+        workspace.commit(stage, GIVEN, output)
+    data = {**collect(workspace), "workspace": "results in memory"}
+    return data, page_of(data, {})
+
+
+def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) -> None:
+    stage, record = STAGE_OF[type(result)], dict(getattr(result, "report", {}))
+    if isinstance(result, (Half, Quantized)):
+        known = outputs.setdefault(stage, StageOutput({"precisions": {}, "notes": [], "not_measured": []}))
+        precision, entry = _typed(result)
+        _once(precision, known.record["precisions"], "typed graphs")
+        known.record["precisions"][precision] = entry
+        known.record["notes"] += result.notes if isinstance(result, Quantized) else []
+        _tell(known.record, result)
+    elif isinstance(result, Built):
+        known = outputs.setdefault(stage, StageOutput({"engines": {}}))
+        _once(result.precision, known.record["engines"], "engines")
+        known.record["engines"][result.precision] = record
+        _tell(known.record, result)
+    else:
+        if isinstance(result, CheckReport):  # what the check stage says beside its verdicts: no scope decides here
+            record |= {"summary": result.summary, "gate": [], "gate_why": "", "judged": result.model, "repaired": False}
+        _once(stage, outputs, "results")
+        outputs[stage] = StageOutput(record)
+        _measured(result, outputs[stage], workspace)
+
+
+def _measured(result: Result, output: StageOutput, workspace: Workspace) -> None:
+    """What is no part of a record: the metrics of the samples, and latencies."""
+    if isinstance(result, Comparison) and result.stored is not None:
+        output.artifacts[SAMPLES] = workspace.root / "samples"
+        output.artifacts[SAMPLES].write_bytes(result.stored)
+    if isinstance(result, Timing):
+        output.measured.update(result.measured)
+
+
+def _tell(record: dict[str, Any], result: Result) -> None:
+    record["summary"] = "; ".join([*filter(None, [record.get("summary")]), result.summary])
+
+
+def _typed(result: Half | Quantized) -> tuple[str, dict[str, Any]]:
+    if isinstance(result, Quantized):
+        return "int8", dict(result.report["precisions"]["int8"])
+    statistics = graph_statistics(result.graph).to_json()
+    kept = [{"name": node.name, "op": node.op, "reason": node.reason} for node in result.kept]
+    return "fp16", {**result.report, "graph": "onnx/fp16.onnx", "statistics": statistics, "kept": kept}
+
+
+def _once(name: str, known: dict[str, Any], what: str) -> None:
+    if name in known:
+        raise UsageError(f"two {what} of the kind {name} in one report", fix="write a report of each")

@@ -1,0 +1,459 @@
+"""What the functions of the API return: frozen, with JSON form, one line of text and a table; see the base class."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from google.protobuf.message import EncodeError
+
+from csa_deploy.errors import UsageError
+from csa_deploy.graph.optimize import Step
+from csa_deploy.graph.stats import GraphStatistics
+from csa_deploy.network import Preprocessing
+from csa_deploy.precision.fp16 import KeptNode
+from csa_deploy.restricted.repairing import Left
+from csa_deploy.restricted.report import Finding, Verdict
+from csa_deploy.results import NOT_JSON, Result
+from csa_deploy.source import Source
+from csa_deploy.units import milliseconds
+from csa_deploy.workspace import write_atomic
+
+Record = dict[str, Any]
+"""A stage's record, as it stands in a workspace; its keys are not part of the stable API."""
+
+AccuracyVerdict = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True, repr=False)
+class GraphResult(Result):
+    """A result that holds a graph.
+
+    Attributes:
+        name: of the network.
+        sha256: of the graph, as :meth:`save` writes it; empty for one of more than 2 GB.
+    """
+
+    name: str
+    sha256: str = field(default="", kw_only=True)
+    model: onnx.ModelProto | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+    source: Source | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            object.__setattr__(self, "sha256", _hash_of(self.model))
+
+    @property
+    def graph(self) -> onnx.ModelProto:
+        """The graph.
+
+        Raises:
+            UsageError: the result was read from JSON, which holds no graph.
+        """
+        if self.model is None:
+            raise UsageError(f"{self.name}: read from JSON, without its graph", fix="make the result again")
+        return self.model
+
+    def save(self, path: str | Path) -> Path:
+        """Write the graph as an ONNX file; equal graphs give equal bytes."""
+        from csa_deploy.graph.load import save_model
+
+        save_model(self.graph, Path(path))
+        return Path(path)
+
+
+def _hash_of(model: onnx.ModelProto) -> str:
+    try:
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    except (ValueError, EncodeError):  # beyond what one message can hold
+        return ""
+
+
+@dataclass(frozen=True, repr=False)
+class Exported(GraphResult):
+    """A network as an ONNX graph.
+
+    Attributes:
+        preprocessing: how an image becomes its input; None where it takes no image.
+        report: the export's record: exporter, opset, inputs and outputs, statistics, differences from PyTorch, notes.
+        settings: with which it was made, by the names of flags, where they are not at their defaults.
+    """
+
+    preprocessing: Preprocessing | None = None
+    report: Record = field(default_factory=dict)
+    settings: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """Size and agreement with PyTorch."""
+        return f"{self.name}: {self.report.get('summary', '')}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per comparison with PyTorch."""
+        return list(self.report.get("differences", []))
+
+
+@dataclass(frozen=True)
+class ScopeResult:
+    """What is said of one safety scope.
+
+    Attributes:
+        scope: its name.
+        verdict: allowed, denied or unknown.
+        level: level of evidence.
+        why_not_next: why the evidence is not of the next level.
+        tensorrt: version of TensorRT that its rules are for.
+        findings: reasons, worst first.
+    """
+
+    scope: str
+    verdict: Verdict
+    level: str
+    why_not_next: str
+    tensorrt: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class CheckReport(Result):
+    """Verdicts of safety scopes on a graph.
+
+    Attributes:
+        model: name of the graph.
+        verdict: the worst of all scopes.
+        rejected: whether a scope denies it, or with ``strict`` does not know.
+        scopes: one per scope.
+        notes: contradictions between sources of evidence.
+        not_done: what was not done, and why.
+        report: the check's record.
+    """
+
+    model: str
+    verdict: Verdict
+    rejected: bool
+    scopes: tuple[ScopeResult, ...]
+    notes: tuple[str, ...] = ()
+    not_done: tuple[str, ...] = ()
+    report: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """Verdict of each scope."""
+        return f"{self.model}: " + ", ".join(f"{scope.scope} {scope.verdict} ({scope.level})" for scope in self.scopes)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per finding."""
+        keys = ("verdict", "rule", "node", "op", "module", "message", "instead", "repair")
+        return [
+            {"scope": scope.scope, **{key: getattr(finding, key) for key in keys}}
+            for scope in self.scopes
+            for finding in scope.findings
+        ]
+
+
+@dataclass(frozen=True)
+class RewriteProof:
+    """What the steps of a rewrite were proved by.
+
+    Attributes:
+        error: difference of the result's outputs from the original's, relative to their range; None: not measured.
+        tolerance: largest difference that counts as rounding in FP32.
+        inputs: on how many inputs the whole network was compared, at least.
+        reference: what it was compared with.
+        not_proved: why nothing could be proved, and so nothing was rewritten; empty otherwise.
+    """
+
+    error: float | None
+    tolerance: float
+    inputs: int
+    reference: str
+    not_proved: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Optimized(GraphResult):
+    """A graph that does the same with less.
+
+    Attributes:
+        steps: every rewrite that was tried and found something.
+        proof: what they were proved by.
+        before: statistics of the graph as it came.
+        after: statistics of the result.
+        report: the record of the rewrites.
+    """
+
+    steps: tuple[Step, ...]
+    proof: RewriteProof
+    before: GraphStatistics
+    after: GraphStatistics
+    report: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """What became smaller, and what it cost in accuracy."""
+        error = "not measured" if self.proof.error is None else f"{self.proof.error:.1e} of the range"
+        said = self.proof.not_proved or f"largest change {error}"
+        return f"{self.name}: {self.before.nodes} -> {self.after.nodes} nodes, {self.after.work}, {said}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per step."""
+        return [_step(step) for step in self.steps]
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "rule": step.rule,
+        "rewrites": step.rewrites,
+        "kept": step.kept,
+        "error": step.error,
+        "what": step.summary,
+        "reason": step.reason,
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class Repaired(GraphResult):
+    """A graph repaired for safety scopes; the graph as it came where nothing was repaired.
+
+    Attributes:
+        steps: every application of a repair.
+        left: what was left as it is, because an asked scope would have been worse off.
+        before: the scopes of the graph as it came.
+        report: the scopes of the result.
+        changed: whether anything was repaired.
+    """
+
+    steps: tuple[Step, ...]
+    left: tuple[Left, ...]
+    before: CheckReport
+    report: CheckReport
+    changed: bool
+
+    @property
+    def summary(self) -> str:
+        """Verdicts before and after."""
+        pairs = zip(self.before.scopes, self.report.scopes, strict=True)
+        said = ", ".join(f"{old.scope} {old.verdict} -> {new.verdict}" for old, new in pairs)
+        return f"{self.name}: {'repaired' if self.changed else 'nothing repaired'}: {said}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per step, and one per node or repair that was left."""
+        return [_step(step) for step in self.steps] + [
+            {"rule": item.what, "rewrites": 0, "kept": False, "error": None, "what": "", "reason": item.reason}
+            for item in self.left
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class Half(GraphResult):
+    """A graph in FP16.
+
+    Attributes:
+        nodes: nodes that compute in FP16.
+        casts: Cast nodes in between.
+        kept: nodes that stay in FP32, with the reason.
+        report: all that typing counted.
+    """
+
+    nodes: int
+    casts: int
+    kept: tuple[KeptNode, ...]
+    report: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """Nodes by precision."""
+        return f"{self.name}: {self.nodes} nodes in FP16, {len(self.kept)} in FP32, {self.casts} casts"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per node that stays in FP32."""
+        return [{"node": node.name, "op": node.op, "reason": node.reason} for node in self.kept]
+
+
+@dataclass(frozen=True, repr=False)
+class Quantized(GraphResult):
+    """A graph in INT8.
+
+    Attributes:
+        int8: layers that compute in INT8.
+        kept: why, by node that could be INT8 and is not.
+        notes: what a user must know of the calibration.
+        report: the precision stage's record, with calibration, search and techniques.
+    """
+
+    int8: tuple[str, ...]
+    kept: dict[str, str]
+    notes: tuple[str, ...]
+    report: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """Layers by precision."""
+        said = f"{self.name}: {len(self.int8)} layers in INT8, {len(self.kept)} kept in floating point"
+        return f"{said}; {len(self.notes)} notes" if self.notes else said
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per layer."""
+        rows = [{"layer": name, "precision": "int8", "reason": ""} for name in self.int8]
+        return rows + [{"layer": n, "precision": "floating point", "reason": why} for n, why in self.kept.items()]
+
+
+@dataclass(frozen=True, repr=False)
+class Built(GraphResult):
+    """An engine.
+
+    Attributes:
+        precision: fp32, fp16 or int8.
+        backend: tensorrt, tensorrt-rtx or trtexec.
+        passport: what it is made of, how and by what, with a seal.
+        report: the build's entry of this engine.
+        engine: its bytes.
+    """
+
+    precision: str
+    backend: str
+    passport: Record
+    report: Record = field(default_factory=dict)
+    engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+
+    @property
+    def summary(self) -> str:
+        """What was built, by what."""
+        stated = self.passport["engine"]
+        return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the engine, and its passport beside it.
+
+        Raises:
+            UsageError: the result was read from JSON, which holds no engine.
+        """
+        from csa_deploy.engine.passport import passport_of
+        from csa_deploy.workspace import dump_json
+
+        if self.engine is None:
+            raise UsageError(f"{self.name}: read from JSON, without its engine", fix="make the result again")
+        write_atomic(Path(path), self.engine)
+        write_atomic(passport_of(Path(path)), dump_json(self.passport))
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One output of one candidate, held against the reference's.
+
+    Attributes:
+        candidate: label.
+        precision: whose budget it is held against.
+        verdict: of the candidate.
+        output: name.
+        metrics: of all samples.
+        worst: identities of the worst samples.
+    """
+
+    candidate: str
+    precision: str
+    verdict: AccuracyVerdict
+    output: str
+    metrics: dict[str, float]
+    worst: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
+    """Candidates against a reference, on the same samples.
+
+    Attributes:
+        verdict: the worst of all candidates'; undecided where the samples are too few to say.
+        failure: the first broken budget, in one line; empty where none is.
+        outputs: one per candidate and output.
+        samples: one mapping per candidate, output and sample: its identity and metrics.
+        notes: what a reader must know.
+        not_measured: what was not compared, and why.
+        report: the comparison's record.
+        stored: the metrics of every sample, as ``csa-deploy judge`` reads them from a file.
+    """
+
+    verdict: AccuracyVerdict
+    failure: str
+    outputs: tuple[OutputComparison, ...]
+    samples: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+    not_measured: tuple[dict[str, str], ...] = ()
+    report: Record = field(default_factory=dict)
+    stored: bytes | None = field(default=None, compare=False, metadata=NOT_JSON)
+
+    @property
+    def summary(self) -> str:
+        """Verdict, and what it rests on."""
+        missing = f"; {len(self.not_measured)} not compared" if self.not_measured else ""
+        return f"{self.verdict}: {self.report.get('summary', '')}{missing}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per candidate and output, a column per metric."""
+        names = dict.fromkeys(name for one in self.outputs for name in one.metrics)
+        return [
+            {"candidate": one.candidate, "output": one.output, "verdict": one.verdict}
+            | {name: one.metrics.get(name) for name in names}
+            for one in self.outputs
+        ]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One graph's or engine's latency on this machine.
+
+    Attributes:
+        label: of the graph.
+        percentiles_ms: by percentile, as far as the samples show it.
+        ratio: its median over the first graph's; None for the first.
+        interval: 99 % interval of the ratio; None where the samples give none.
+        outcome: faster, slower or no difference shown; empty for the first.
+        evidence: what it was measured on, and what that says.
+    """
+
+    label: str
+    percentiles_ms: dict[str, float]
+    ratio: float | None
+    interval: tuple[float | None, float | None] | None
+    outcome: str
+    evidence: str
+
+
+@dataclass(frozen=True, repr=False)
+class Timing(Result):
+    """Graphs timed side by side in turns, on this machine; the latency of a CPU is never the target's.
+
+    Attributes:
+        latencies: one per graph.
+        not_measured: what was not measured, and why.
+        report: the profile's record.
+        measured: its measurements: samples, layers, telemetry, host.
+    """
+
+    latencies: tuple[Latency, ...]
+    not_measured: tuple[dict[str, str], ...] = ()
+    report: Record = field(default_factory=dict)
+    measured: Record = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """Median of each graph, and whether it is faster than the first."""
+        said = [
+            f"{one.label} {milliseconds(one.percentiles_ms.get('50'))}" + (f" ({one.outcome})" if one.outcome else "")
+            for one in self.latencies
+        ]
+        return f"median {', '.join(said)}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per graph."""
+        names = dict.fromkeys(name for one in self.latencies for name in one.percentiles_ms)
+        return [
+            {"label": one.label}
+            | {f"p{name}_ms": one.percentiles_ms.get(name) for name in names}
+            | {"ratio": one.ratio, "outcome": one.outcome}
+            for one in self.latencies
+        ]

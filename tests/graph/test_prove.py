@@ -1,0 +1,277 @@
+"""``prove`` on rewritten graphs and planted faults; ONNX's own reference says which are which."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import pytest
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from csa_deploy.cli.main import app
+from csa_deploy.errors import AccuracyGateError, NotProvedError, UsageError
+from csa_deploy.graph.optimize import optimize
+from csa_deploy.graph.prove import Proven, prove_equal
+
+Change = Callable[[onnx.ModelProto], None]
+SIGNATURE = "(float[1,3,12,12] x) => (float[1,6] y, float[1,8,6,6] features)"
+BODY = """
+    c = Conv <pads = [1,1,1,1]> (x, w1, b1)
+    n = BatchNormalization <epsilon = 1e-5> (c, scale, shift, mean, variance)
+    r = Relu (n)
+    features = MaxPool <kernel_shape = [2,2], strides = [2,2]> (r)
+    m = ReduceMean <keepdims = 0> (features, axes)
+    f = Flatten (m)
+    g = Gemm <transB = 1> (f, w2, b2)
+    y = Softmax <axis = 1> (g)
+"""
+
+
+@pytest.fixture(scope="module")
+def net(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    draw = np.random.default_rng(3)
+    weights: dict[str, Any] = {
+        "w1": draw.standard_normal((8, 3, 3, 3)).astype("f4"),
+        "b1": draw.standard_normal(8).astype("f4"),
+        "scale": (8,),
+        "shift": draw.standard_normal(8).astype("f4"),
+        "mean": draw.standard_normal(8).astype("f4"),
+        "variance": (8,),
+        "axes": np.asarray([2], "i8"),
+        "w2": draw.standard_normal((6, 48)).astype("f4") * 0.1,
+        "b2": draw.standard_normal(6).astype("f4"),
+    }
+    return build(SIGNATURE, BODY, **weights)
+
+
+def weight(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = next(item for item in model.graph.initializer if item.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+
+
+def attribute(model: onnx.ModelProto, op: str, name: str, value: Any) -> None:
+    node = next(item for item in model.graph.node if item.op_type == op)
+    kept = [item for item in node.attribute if item.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def one(array: np.ndarray, change: Callable[[float], float]) -> np.ndarray:
+    array.flat[5] = change(float(array.flat[5]))
+    return array
+
+
+def operator(model: onnx.ModelProto, old: str, new: str, **attributes: Any) -> None:
+    node = next(item for item in model.graph.node if item.op_type == old)
+    node.op_type = new
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+
+
+def folded(model: onnx.ModelProto) -> None:
+    """The normalisation worked into the convolution, in double precision."""
+    arrays = {item.name: numpy_helper.to_array(item).astype("f8") for item in model.graph.initializer}
+    gain = arrays["scale"] / np.sqrt(arrays["variance"] + 1e-5)
+    weight(model, "w1", lambda w: (w * gain[:, None, None, None]).astype("f4"))
+    weight(model, "b1", lambda b: ((b - arrays["mean"]) * gain + arrays["shift"]).astype("f4"))
+    model.graph.node[0].output[0] = "n"
+    del model.graph.node[1]
+
+
+def folded_under_the_name_of_the_convolution(model: onnx.ModelProto) -> None:
+    """As onnxsim does it: a name of the original then stands for something else."""
+    folded(model)
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = "c"
+
+
+def unfused(model: onnx.ModelProto) -> None:
+    nodes = list(model.graph.node)
+    weight(model, "w2", lambda w: np.ascontiguousarray(w.T))
+    nodes[6:7] = [helper.make_node("MatMul", ["f", "w2"], ["p"]), helper.make_node("Add", ["p", "b2"], ["g"])]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+# What a fault changes, and the first tensor that it can change.
+FAULTS: dict[str, tuple[Change, str]] = {
+    "wrong axis of a softmax": (lambda m: attribute(m, "Softmax", "axis", 0), "y"),
+    "wrong axis of a mean": (lambda m: weight(m, "axes", lambda a: a + 1), "m"),
+    "pads off by one": (lambda m: attribute(m, "Conv", "pads", [0, 0, 2, 2]), "c"),
+    "a weight's sign": (lambda m: weight(m, "w1", lambda w: one(w, lambda v: -v)), "c"),
+    "a weight by a thousandth of itself": (lambda m: weight(m, "w1", lambda w: one(w, lambda v: 1.001 * v)), "c"),
+    "two channels exchanged": (lambda m: weight(m, "w1", lambda w: w[[1, 0, *range(2, 8)]]), "c"),
+    "epsilon": (lambda m: attribute(m, "BatchNormalization", "epsilon", 1e-3), "n"),
+    "another activation": (lambda m: operator(m, "Relu", "LeakyRelu", alpha=0.01), "r"),
+    "another pooling": (lambda m: operator(m, "MaxPool", "AveragePool"), "features"),
+    "a bias of the last layer": (lambda m: weight(m, "b2", lambda b: one(b, lambda v: v + 0.01)), "g"),
+}
+REWRITES: dict[str, Change] = {
+    "the same": lambda m: None,
+    "folded": folded,
+    "folded under the name of the convolution": folded_under_the_name_of_the_convolution,
+    "unfused": unfused,
+    "weights in another order": lambda m: m.graph.initializer.sort(key=lambda tensor: tensor.name),
+}
+
+
+def changed(net: onnx.ModelProto, change: Change) -> onnx.ModelProto:
+    other = copy.deepcopy(net)
+    change(other)
+    return other
+
+
+def apart(a: onnx.ModelProto, b: onnx.ModelProto) -> float:
+    """By ONNX's own reference, on inputs of its own: the largest difference of an output relative to its range."""
+    draw, found = np.random.default_rng(17), 0.0
+    for scale in (1.0, 20.0):
+        feeds = {"x": (scale * draw.standard_normal((1, 3, 12, 12))).astype("f4")}
+        for want, got in zip(
+            ReferenceEvaluator(a).run(None, feeds), ReferenceEvaluator(b).run(None, feeds), strict=True
+        ):
+            found = max(found, float(np.abs(want - got).max() / np.ptp(want)))
+    return found
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_different_from_its_node_on(net: onnx.ModelProto, name: str) -> None:
+    change, first = FAULTS[name]
+    faulty = changed(net, change)
+    found = prove_equal(net, faulty)
+    assert apart(net, faulty) > 1e-5, "no fault at all"
+    assert found.verdict == "different" and found.since == first, found
+    assert found.output in ("y", "features") and found.on in found.inputs and (found.difference or 0) > 1e-5
+    maker = next(node for node in net.graph.node if first in node.output)
+    assert found.node == f"{maker.name} ({maker.op_type})"
+    assert Proven.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_a_right_rewrite_is_equal(net: onnx.ModelProto, name: str) -> None:
+    other = changed(net, REWRITES[name])
+    assert apart(net, other) < 1e-5
+    found = prove_equal(net, other)
+    assert found.verdict == "equal" and found.since == "" and (found.difference or 0) < 1e-5, found
+
+
+def test_what_optimizers_write_is_equal(net: onnx.ModelProto) -> None:
+    for other in (onnxscript.optimizer.optimize(copy.deepcopy(net)), optimize(net).model):
+        assert len(other.graph.node) < len(net.graph.node) or other.graph.initializer != net.graph.initializer
+        found = prove_equal(net, other)
+        assert found.verdict == "equal", found
+
+
+def test_what_holds_by_the_range_of_a_value_alone_is_not_proved(build: Callable[..., onnx.ModelProto]) -> None:
+    body = "s = Sigmoid (x) r = {} (s) y = Mul (r, r)"
+    signature = "(float[1,4,6,6] x) => (float[1,4,6,6] y)"
+    a, b = (build(signature, body.format(op)) for op in ("Relu", "Identity"))
+    found = prove_equal(a, b)
+    assert found.verdict == "not proved" and "when what it reads is free" in found.reason, found
+
+
+def test_an_output_that_shows_nothing_is_not_proved(build: Callable[..., onnx.ModelProto]) -> None:
+    model = build("(float[1,4] x) => (bool[1,4] y)", "y = Greater (x, limit)", limit=np.asarray(1e9, "f4"))
+    found = prove_equal(model, copy.deepcopy(model))
+    assert found.verdict == "not proved" and "the same on all inputs" in found.reason
+    real = [("a", {"x": np.full((1, 4), 2e9, "f4")}), ("b", {"x": np.zeros((1, 4), "f4")})]
+    assert prove_equal(model, copy.deepcopy(model), data=real).verdict == "equal"
+
+
+def test_an_output_that_no_input_reaches_need_not_vary(build: Callable[..., onnx.ModelProto]) -> None:
+    body = "y = Relu (x) anchors = Identity (grid)"
+    model = build("(float[1,4] x) => (float[1,4] y, float[4] anchors)", body, grid=np.arange(4, dtype="f4"))
+    assert prove_equal(model, copy.deepcopy(model)).verdict == "equal"
+    moved = changed(model, lambda m: weight(m, "grid", lambda g: g + 1))
+    assert prove_equal(model, moved).output == "anchors"
+
+
+def test_real_data_show_what_generated_inputs_do_not(build: Callable[..., onnx.ModelProto]) -> None:
+    """Beyond all generated numbers a Clip acts."""
+    body = "c = Clip (x, low, high) y = Mul (c, c)"
+    edges = {"low": np.asarray(-1e4, "f4"), "high": np.asarray(1e4, "f4")}
+    model = build("(float[1,8] x) => (float[1,8] y)", body, **edges)
+    other = changed(model, lambda m: weight(m, "high", lambda a: a * 2))
+    assert prove_equal(model, other).verdict != "different"
+    real = {"x": np.linspace(0, 3e4, 8, dtype="f4").reshape(1, 8)}
+    found = prove_equal(model, other, data=[("sample 0", real)])
+    assert (found.verdict, found.on, found.since) == ("different", "sample 0", "c")
+
+
+def test_other_names_are_matched_by_position_and_said(net: onnx.ModelProto) -> None:
+    def rename(model: onnx.ModelProto) -> None:
+        names = {
+            "x": "image",
+            "y": "n",
+            "n": "y",
+        }  # the output takes the name of a value inside, and the other way round
+        for node in model.graph.node:
+            for field in (node.input, node.output):
+                field[:] = [names.get(name, name) for name in field]
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = names.get(value.name, value.name)
+
+    other = changed(net, rename)
+    found = prove_equal(net, other)
+    assert found.verdict == "equal", found
+    assert "'image' is 'x'" in found.notes[0] and "'n' is 'y'" in found.notes[1]
+    weight(other, "w1", lambda w: -w)
+    assert prove_equal(net, other).verdict == "different"
+
+
+def test_graphs_of_other_interfaces_are_refused(net: onnx.ModelProto, build: Callable[..., onnx.ModelProto]) -> None:
+    for signature, body in (
+        ("(float[1,3,8,8] x) => (float[1,3,8,8] y)", "y = Relu (x)"),
+        ("(float[1,3,12,12] x) => (float[1,3,12,12] y)", "y = Relu (x)"),
+        ("(float[1,3,N,12] x) => (float[1,3,N,12] y)", "y = Relu (x)"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            prove_equal(net, build(signature, body), names=("a.onnx", "b.onnx"))
+        assert "b.onnx" in caught.value.message and "\n" not in str(caught.value)
+
+
+def test_what_does_not_run_is_told(net: onnx.ModelProto, build: Callable[..., onnx.ModelProto]) -> None:
+    broken = changed(net, lambda m: operator(m, "Relu", "NoSuchOperator"))
+    found = prove_equal(net, broken)
+    assert found.verdict == "not proved" and "does not load" in found.reason
+    gather = "i = Cast <to = 7> (x) y = Gather (table, i)"
+    signature = "(float[2] x) => (float[2] y)"
+    long = build(signature, gather, table=np.arange(512, dtype="f4"))
+    short = build(signature, gather, table=np.arange(4, dtype="f4"))
+    found = prove_equal(long, short, data=[("sample 0", {"x": np.asarray([300, 2], "f4")})])
+    assert found.verdict == "different" and "does not run where" in found.reason
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("equal", 0), ("different", 6), ("not proved", 3)])
+def test_the_exit_code_of_the_verb(
+    net: onnx.ModelProto,
+    build: Callable[..., onnx.ModelProto],
+    verdict: str,
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    constant = build("(float[1,3,12,12] x) => (bool[1,3,12,12] y)", "y = Greater (x, most)", most=np.asarray(1e9, "f4"))
+    pairs = {
+        "equal": (net, changed(net, folded)),
+        "different": (net, changed(net, FAULTS["pads off by one"][0])),
+        "not proved": (constant, constant),
+    }
+    paths = [str(tmp_path / name) for name in ("a.onnx", "b.onnx")]
+    for model, path in zip(pairs[verdict], paths, strict=True):
+        onnx.save(model, path)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).standard_normal((3, 3, 12, 12)).astype("f4"))
+    words = ["prove", *paths, "--data", str(tmp_path / "d.npz"), "--json"]
+    if code == 0:
+        assert not app(words, standalone_mode=False)
+    else:
+        with pytest.raises((AccuracyGateError, NotProvedError)) as caught:
+            app(words, standalone_mode=False)
+        assert caught.value.exit_code == code and caught.value.fix, caught.value
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == verdict and told["samples"] == 3
+    assert told.get("error", {"exit_code": 0})["exit_code"] == code
