@@ -90,7 +90,7 @@ def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str]
     from csa_deploy.restricted.repairing import repair_for_scopes
 
     repaired = repair_for_scopes(graph, scopes, before=before, strict=before.report.strict)
-    if repaired.steps or repaired.left:
+    if repaired.steps or repaired.left or repaired.declined:
         console.notice(_steps(repaired, graph.name))
     if repaired.model is None:
         console.notice(f"nothing to repair in {graph.name} for {', '.join(scopes)}")
@@ -120,7 +120,20 @@ def _steps(repaired: Any, name: str) -> Any:
         table.add_row(step.rule, str(step.rewrites), error, escape(f"{said}: {step.reason}" if step.reason else said))
     for item in repaired.left:
         table.add_row(escape(item.what), "-", "-", escape(f"left as it is: {item.reason}"))
+    for rule, nodes, reason in _declined(repaired.declined):
+        table.add_row(rule, "-", "-", escape(f"left as it is: {nodes}: {reason}"))
     return table
+
+
+def _declined(notes: Sequence[Any]) -> list[tuple[str, str, str]]:
+    """Rule, nodes and reason of what repairs left be, a reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        found.setdefault((note.rule, note.reason), []).append(note.node)
+    return [
+        (rule, f"{nodes[0]} and {len(nodes) - 1} more" if nodes[1:] else nodes[0], reason)
+        for (rule, reason), nodes in found.items()
+    ]
 
 
 def _difference(before: Any, repaired: Any) -> Iterator[str]:

@@ -204,7 +204,7 @@ def rewritten(
         proofs,
         tolerance,
         reference=against,
-        declined=tuple(sorted(driver.declined, key=lambda note: (note.rule, note.node))),
+        declined=driver.still_declined(),
     )
 
 
@@ -270,6 +270,11 @@ class _Driver:
                     progress(number, len(rules))
             if not changed:
                 return
+
+    def still_declined(self) -> tuple[Note, ...]:
+        """What rules left be, of the nodes that are still there: another round may have changed some."""
+        there = {node.name or node.op_type for node in self.current.graph}
+        return tuple(sorted((n for n in self.declined if n.node in there), key=lambda n: (n.rule, n.node, n.reason)))
 
     def _try(self, rule: Rule) -> Step | None:
         """Apply one rule, without the nodes at which it is not proved; None where it found nothing."""

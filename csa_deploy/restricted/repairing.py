@@ -20,7 +20,7 @@ from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.optimize import OptimizeResult, Step
 from csa_deploy.graph.repair import repair
 from csa_deploy.graph.repairs.pooling import Limits
-from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.graph.rewrite import LEFT_ALONE, Note
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.gate import GateResult, inspect
 from csa_deploy.restricted.report import Finding, ScopeReport
@@ -54,7 +54,8 @@ class Repaired:
     Attributes:
         model: the repaired network; None where nothing was repaired.
         steps: every application of a repair.
-        left: what was left as it is.
+        left: what was left as it is, for the scopes' sake.
+        declined: nodes that a repair left be, though a finding named it, with the reason.
         before: all scopes of the network as it came.
         after: the same of the repaired one; ``before`` itself where nothing was repaired.
         scopes: the scopes that were repaired for.
@@ -66,6 +67,7 @@ class Repaired:
     before: GateResult
     after: GateResult
     scopes: tuple[str, ...]
+    declined: tuple[Note, ...] = ()
 
     @property
     def verdicts(self) -> list[dict[str, Any]]:
@@ -81,11 +83,12 @@ class Repaired:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: steps, what was left, and verdicts and findings of each scope before and after."""
+        """Plain data: steps, what was left and why, and verdicts and findings of each scope before and after."""
         return {
             "scopes": list(self.scopes),
             "steps": [asdict(step) for step in self.steps],
             "left": [asdict(item) for item in self.left],
+            "declined": [asdict(note) for note in self.declined],
             "verdicts": self.verdicts,
         }
 
@@ -139,12 +142,13 @@ def _repaired(
     result, reports = search.attempt(progress)
     for _ in range(_ATTEMPTS):
         if not search.kept(result) or not _better(search.before, reports):
-            return replace(nothing, steps=result.steps, left=tuple(search.left))
+            return replace(nothing, steps=result.steps, left=tuple(search.left), declined=search.declined(result))
         if not search.leave_worse(result, reports):
             after = _inspect(result.model, path.name, every, strict)
             found = [scope.combined for scope in after.only(scopes).scopes]
             if not search.drop_worse(result, [scope.combined for scope in asked], found):
-                return Repaired(result.model, result.steps, tuple(search.left), before, after, tuple(scopes))
+                left, declined = tuple(search.left), search.declined(result)
+                return Repaired(result.model, result.steps, left, before, after, tuple(scopes), declined)
         result, reports = search.attempt(progress)
     return replace(nothing, left=tuple(search.left))
 
@@ -190,6 +194,10 @@ class _Search:
     def kept(self, result: OptimizeResult) -> list[str]:
         """Repairs that were kept, in order; constants that were folded on the way are none."""
         return [step.rule for step in result.steps if step.kept and step.rule in self._names]
+
+    def declined(self, result: OptimizeResult) -> tuple[Note, ...]:
+        """What the repairs that findings name left be."""
+        return tuple(note for note in result.declined if note.rule in self._names)
 
     def leave_worse(self, result: OptimizeResult, after: Sequence[ScopeReport]) -> bool:
         """Leave rewritten nodes alone for which the rules of a scope say worse than before; whether there are any."""

@@ -96,7 +96,7 @@ def hold(made: onnx.ModelProto | None, run: Any, shape: tuple[int, ...]) -> set[
     return {step.rule for result in results for step in result.steps if step.kept}
 
 
-opsets = st.sampled_from([7, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21])
+opsets = st.sampled_from([7, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21, 22, 23])
 pads4 = st.lists(st.integers(0, 2), min_size=4, max_size=4)
 
 
@@ -163,7 +163,7 @@ def activations(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
 @st.composite
 def resizes(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
     height, width = draw(st.sampled_from([(8, 8), (12, 6), (9, 15), (7, 7), (6, 1)]))
-    shape, opset = (1, 3, height, width), draw(st.sampled_from([10, 11, 13, 18, 19]))
+    shape, opset = (1, 3, height, width), draw(st.sampled_from([10, 11, 13, 18, 19, 22, 23]))
     target = [1, 3, *(draw(st.sampled_from([1, 2, 3, size // 2 or 1, size, 2 * size, 7])) for size in shape[2:])]
     mode = draw(st.sampled_from(["linear", "linear", "nearest", "cubic"]))
     attributes: dict[str, Any] = {"mode": mode}
@@ -262,6 +262,87 @@ def gemms(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
     return model(nodes, shape, weights, opset), shape
 
 
+def body(name: str, nodes: list[onnx.NodeProto], inputs: list[Any], outputs: list[Any]) -> onnx.GraphProto:
+    return helper.make_graph(nodes, name, inputs, outputs)
+
+
+def control_flow(kind: str, captured: str, also: str) -> list[onnx.NodeProto]:
+    """An If on the input, or a Loop, whose bodies read two values of the network around them; it makes ``m``."""
+    scalar, switch = (helper.make_tensor_value_info(name, code, []) for name, code in (("o", 1), ("on", 9)))
+    if kind == "If":
+        sides = []
+        for side, op in (("then", "Neg"), ("else", "Relu")):
+            out = helper.make_tensor_value_info(f"{side}_out", TensorProto.FLOAT, [])
+            nodes = [
+                helper.make_node(op, [captured], [f"{side}_a"]),
+                helper.make_node("ReduceMax", [f"{side}_a"], [f"{side}_b"], keepdims=0),
+                helper.make_node("ReduceMax", [also], [f"{side}_c"], keepdims=0),
+                helper.make_node("Add", [f"{side}_b", f"{side}_c"], [f"{side}_out"]),
+            ]
+            sides.append(body(side, nodes, [], [out]))
+        return [
+            helper.make_node("ReduceMin", ["x"], ["least"], keepdims=0),
+            helper.make_node("Greater", ["least", "minus_one"], ["condition"]),
+            helper.make_node("If", ["condition"], ["m"], then_branch=sides[0], else_branch=sides[1]),
+        ]
+    number = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    carried = helper.make_tensor_value_info("acc", TensorProto.FLOAT, [])
+    nodes = [
+        helper.make_node("Identity", ["on"], ["still"]),
+        helper.make_node("ReduceMax", [captured], ["most"], keepdims=0),
+        helper.make_node("ReduceMin", [also], ["fewest"], keepdims=0),
+        helper.make_node("Sub", ["most", "fewest"], ["step"]),
+        helper.make_node("Add", ["acc", "step"], ["o"]),
+    ]
+    still = helper.make_tensor_value_info("still", TensorProto.BOOL, [])
+    loop = body("turn", nodes, [number, switch, carried], [still, scalar])
+    return [helper.make_node("Loop", ["twice", "", "minus_one"], ["m"], body=loop)]
+
+
+PIECES = {
+    "layer": ["Conv w", "BatchNormalization g b mean v"],
+    "constant before": ["Mul k", "Conv w"],
+    "padded": ["Pad p", "Conv w5"],
+    "nothing": ["Identity", "Relu"],
+    "turned": ["Transpose", "Transpose"],
+    "flat": ["Reshape flat", "Relu", "Reshape full"],
+    "bounded": ["Clip low high"],
+    "constant": ["Add k"],
+}
+
+
+@st.composite
+def captures(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
+    """Chains that every rule knows, any value or weight of which the body of an If or a Loop reads as well."""
+    shape, opset, seed = (1, 4, 6, 6), draw(st.sampled_from([11, 13, 17, 18, 21, 22, 23])), np.random.default_rng(5)
+    weights: dict[str, Any] = {
+        "w": seed.standard_normal((4, 4, 1, 1)).astype("f4"),
+        "w5": seed.standard_normal((4, 4, 3, 3)).astype("f4"),
+        "k": seed.uniform(0.5, 2, (1, 4, 1, 1)).astype("f4"),
+        "p": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "flat": np.array([1, -1]),
+        "full": np.array(shape),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "minus_one": np.float32(-1),
+        "twice": np.array(2),
+        "one": np.array([1]),
+        **{key: seed.uniform(0.5, 2, 4).astype("f4") for key in ("g", "b", "mean", "v")},
+    }
+    nodes, values = [], ["x"]
+    for piece in draw(st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=3)):
+        for number, text in enumerate(PIECES[piece]):
+            op, *operands = text.split()
+            more = {"perm": [[0, 2, 3, 1], [0, 3, 1, 2]][number]} if op == "Transpose" else {}
+            nodes.append(helper.make_node(op, [values[-1], *operands], [f"h{len(values)}"], **more))
+            values.append(f"h{len(values)}")
+    captured, also = draw(st.sampled_from(values)), draw(st.sampled_from([*values, "w", "k", "g"]))
+    nodes += control_flow(draw(st.sampled_from(["If", "Loop"])), captured, also)
+    nodes.append(helper.make_node("Reshape", ["m", "one"], ["scalar"]))  # a Loop's result has no known shape
+    nodes.append(helper.make_node("Add", [values[-1], "scalar"], ["y"]))
+    return model(nodes, shape, weights, opset), shape
+
+
 # With what each generator has to make fire: one that never does tests nothing.
 GENERATORS: dict[str, tuple[Any, set[str]]] = {
     "poolings": (poolings, {"pool_to_chain", "pool_stride_to_one"}),
@@ -270,6 +351,7 @@ GENERATORS: dict[str, tuple[Any, set[str]]] = {
     "resizes": (resizes, {"resize_down_to_conv", "conv_across_resize", "resize_sizes_to_scales"}),
     "affines": (affines, {"fold_affine_after", "fold_affine_before", "constant_to_scale", "drop_identities"}),
     "gemms": (gemms, {"gemm_to_conv", "fold_affine_before"}),
+    "captures": (captures, {"fold_affine_after", "fold_affine_before", "fold_pad", "merge_reshapes"}),
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from rich.console import Console
 
-from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.cli.check import _steps
+from csa_deploy.graph.rewrite import LEFT_ALONE, Note
 from csa_deploy.restricted import check as checking
 from csa_deploy.restricted import crosscheck as crosschecking
 from csa_deploy.restricted import gate, loading, repairing
@@ -190,3 +194,33 @@ def test_a_validator_that_refuses_the_repaired_graph_is_heard(
     assert repaired.model is None
     assert [item.what for item in repaired.left] == ["global_pool_to_pool"]
     assert "drive-os-7 would be denied" in repaired.left[0].reason
+
+
+def test_what_a_repair_left_be_is_said_with_its_reason(build: Build, tmp_path: Path) -> None:
+    """Of two poolings over a map, one has no factors that the scopes' windows can take."""
+    model = build(
+        "(float[1,2,23,23] x, float[1,2,8,8] z) => (float[1,2,1,1] y, float[1,2,1,1] w)",
+        "y = GlobalAveragePool(x) w = GlobalAveragePool(z)",
+    )
+    repaired = repair_for_scopes(saved(model, tmp_path), ["dla-orin"])
+    assert [(note.rule, note.node) for note in repaired.declined] == [("global_pool_to_pool", "n0")]
+    assert "23 has no factors" in repaired.to_json()["declined"][0]["reason"]
+    text = shown(repaired)
+    assert "left as it is: n0: 23 has no factors" in text
+
+
+def test_a_repair_that_is_kept_in_part_says_where_it_is_not(build: Build, tmp_path: Path) -> None:
+    model = build("(float[1,2,8,8] x) => (float[1,2,1,1] y)", "y = GlobalAveragePool(x)")
+    repaired = repair_for_scopes(saved(model, tmp_path), ["dla-orin"])
+    step = replace(repaired.steps[0], reason="left alone where 'y' differs by 1.0e+00 of its range")
+    notes = tuple(Note("global_pool_to_pool", name, "not floating point") for name in ("one", "two", "three"))
+    text = shown(replace(repaired, steps=(step,), declined=notes))
+    assert "kept: left alone where 'y' differs by 1.0e+00" in text
+    assert "left as it is: one and 2 more: not floating point" in text
+
+
+def shown(repaired: Repaired) -> str:
+    """The table on the console, on one line."""
+    console = Console(width=400, file=StringIO(), color_system=None)
+    console.print(_steps(repaired, "net"))
+    return " ".join(console.file.getvalue().split())
