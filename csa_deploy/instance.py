@@ -105,7 +105,7 @@ def make_network(
         weights = f"{checkpoint.name} ({load_checkpoint(module, checkpoint, key=checkpoint_key)})"
     preprocessing = _preprocessing(module, declared, where, input_size)
     assumed = preprocessing is not None and getattr(module, "preprocessing", declared) is None
-    said = f"the network states no preprocessing; assumed {preprocessing}: give the module an attribute preprocessing"
+    said = f"the network states no preprocessing; assumed {preprocessing}: write preprocessing beside the factory"
     notes = (said,) if assumed else ()
     inputs = _inputs(module, preprocessing, where, batch)
     outputs = _outputs(module, inputs, where)

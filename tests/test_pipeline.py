@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.export import exporter
 from csa_deploy.pipeline import Context, comparison_key, run_stages, stage_key
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES, Stage, dependents, with_needs
@@ -397,7 +397,7 @@ def test_other_data_are_compared_with_pytorch_again_and_nothing_is_exported(
     again = json.loads((lab / "w/records/export.json").read_text())
     assert [d["inputs"] for d in again["differences"]] == ["random", "data/y.npz"]
     assert {k for k in again if again[k] != record.get(k)} <= {"differences", "summary", "notes"}
-    monkeypatch.setattr(exporter, "export_module", None)
+    monkeypatch.setattr(sys.modules["csa_deploy.export.exporter"], "export_module", None)
     images[1] = np.nan
     np.savez(lab / "data/z.npz", x=images, labels=np.arange(4))
     assert go("optimize", **network, data="data/z.npz")[0].ran == {"export"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 
 from csa_deploy.cli.main import app
 from csa_deploy.errors import OperationRejectedError
-from csa_deploy.repair import cost as cost_module
 from csa_deploy.repair.cost import half_cost
 
 NET = """
@@ -119,7 +119,9 @@ def test_a_repair_that_costs_accuracy_in_fp16_is_named(build: Any, monkeypatch: 
         "(float[1,4,8,8] x) => (float[1,4,8,8] y)", "a = Relu(x)\n b = Add(a, c)\n y = Sub(b, c)", c=np.float32([2000])
     )
     feeds = [{"x": np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype("f4")}]
-    monkeypatch.setattr(cost_module, "repair", lambda model, names: type("R", (), {"model": before}))
+    monkeypatch.setattr(
+        sys.modules["csa_deploy.repair.cost"], "repair", lambda model, names: type("R", (), {"model": before})
+    )
     cost = half_cost(before, after, ["costly"], feeds, "one random input")
     exact = np.maximum(feeds[0]["x"], 0).astype(np.float64)
     half = (np.maximum(feeds[0]["x"], 0).astype("f2") + np.float16(2000)) - np.float16(2000)
