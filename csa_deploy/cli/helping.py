@@ -18,6 +18,7 @@ MOST_LINES = 55
 
 _FEW = 8
 _COLUMN = 21
+_FORM = ("form", "as_json")  # of the result: each verb has others
 _WHOLE = "csa_deploy.help_all"
 
 
@@ -65,7 +66,7 @@ def _short(formatter: Any, grouped: dict[str, list[tuple[Any, Any]]], verb: str)
         record
         for group, found in grouped.items()
         for param, record in found
-        if (not group and len(found) <= _FEW) or (param.name in OPTIONS and OPTIONS[param.name].first)
+        if (not group and len(found) <= _FEW) or param.name in _FORM or _is_first(param.name)
     ]
     _section(formatter, "Options", first)
     names = {
@@ -76,6 +77,10 @@ def _short(formatter: Any, grouped: dict[str, list[tuple[Any, Any]]], verb: str)
         for group, said in names.items():
             for number, line in enumerate(textwrap.wrap(said, formatter.width - _COLUMN, break_on_hyphens=False)):
                 formatter.write(f"  {_title(group).lower() if not number else '':<{_COLUMN - 2}}{line}\n")
+
+
+def _is_first(name: str) -> bool:
+    return name in OPTIONS and OPTIONS[name].first
 
 
 def _title(group: str) -> str:
