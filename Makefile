@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
+PARALLEL := -n auto --maxprocesses 8
 
 .PHONY: help demo test test-fast gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
@@ -12,6 +13,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo    install, then take a trained network through the whole pipeline on 1,000 real digits"
 	@echo "make test    install, then lint, type-check and test"
+	@echo "make test-fast  install, then the tests that start no process"
 	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
 	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
@@ -51,11 +53,11 @@ test: install bindings networks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
-# Below 90 seconds on two cores: without what is marked slow, on every core.
+# Without what is marked slow, and nothing that starts the command, a server or a browser.
 test-fast: install
-	$(BIN)/pytest -m 'not slow' -n auto
+	$(BIN)/pytest -m 'not slow' $(PARALLEL)
 
 # On a machine with a GPU and no network: with the packages that Python has there, no environment is made, nothing is
 # installed. Exit 3 when every test was skipped.
