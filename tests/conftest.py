@@ -36,10 +36,21 @@ PROCESSES = frozenset(
 """Fixtures that start the command, a server, a browser or a builder."""
 
 
+LONG = frozenset(
+    (
+        *("test_api", "test_pipeline", "test_doctor", "test_checkpoint", "test_run_fix"),
+        *("test_hostile_models", "test_damaged_files", "test_readers", "test_planted_faults", "test_foreign_networks"),
+        *("test_exporter", "test_train_verb", "test_user_errors", "test_repairing", "test_sharing", "test_bindings"),
+        *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script"),
+    )
+)
+"""Modules that take more than about five seconds each on two idle cores."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever starts such processes is no part of the fast tier."""
+    """What takes long, or starts such processes, is no part of the fast tier."""
     for item in items:
-        if PROCESSES & set(getattr(item, "fixturenames", ())):
+        if item.path.stem in LONG or PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
