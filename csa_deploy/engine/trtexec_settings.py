@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import UsageError
 
 
@@ -49,13 +50,32 @@ class TrtexecOptions:
             raise UsageError(f"unknown sparsity {self.sparsity!r}", fix="use disable, enable or force")
         if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
             raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
-        if self.gpu_fallback and self.dla_standalone:
+        if self.gpu_fallback and self.loadable:
             raise UsageError("a DLA loadable has no GPU part to fall back to", fix="drop gpu_fallback")
-        if self.dla_standalone and not (self.input_formats and self.output_formats):
+        if self.loadable and not (self.input_formats and self.output_formats):
             raise UsageError(
                 "a DLA loadable needs the formats of its inputs and outputs",
                 fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
             )
+
+    @property
+    def loadable(self) -> bool:
+        """Whether the build is a DLA loadable: trtexec takes ``--safe`` with a DLA core for one as well."""
+        return self.dla_core is not None and (self.dla_standalone or self.safe)
+
+    @property
+    def inspectable(self) -> bool:
+        """Whether trtexec can tell the engine's layers: of no loadable (8.6 crashes on it) and no safe engine."""
+        return not (self.loadable or self.safe)
+
+    def weakly_typed(self, version: Version) -> bool:
+        """Whether TensorRT makes the precision itself, of an FP32 graph and by flags.
+
+        8.6 always; 10 for DLA, whose builds set the FP16 flag that a strongly typed network refuses, and for a
+        calibration cache.
+        """
+        asked = self.dla_core is not None or self.calibration_cache is not None
+        return not version.strongly_typed or (version.weakly_typed and asked)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; the cache by its name."""

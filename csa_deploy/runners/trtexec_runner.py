@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, run_command
+from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, require_runnable, run_command
 from csa_deploy.engine.trtexec_messages import explain
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
@@ -65,6 +65,7 @@ class TrtexecRunner:
 
     Raises:
         UsageError: no such engine, or names that trtexec cannot keep apart.
+        EnvironmentLacksError: a DLA loadable, which trtexec cannot run.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class TrtexecRunner:
     ) -> None:
         if not engine.is_file():
             raise UsageError(f"no such engine: {engine}", fix="run `csa-deploy build` first")
+        require_runnable(options or TrtexecOptions(), engine.name)
         self.name = name
         self._engine, self._opening, self._options = engine, machine, options
         self._reached: Machine | None = None

@@ -122,6 +122,83 @@ def test_dla_is_refused_what_it_does_not_compute() -> None:
     assert {"--useDLACore=0", "--int8", "--calib=c.cache"} <= set(words(int8, "8.6", options, calibration="c.cache"))
 
 
+@pytest.mark.parametrize("text", ["8.6", "10.0", "10.7"])
+def test_dla_is_built_weakly_typed(text: str) -> None:
+    """trtexec sets the FP16 flag for DLA by itself, which a strongly typed network refuses."""
+    options = TrtexecOptions(dla_core=0)
+    assert options.weakly_typed(version(text))
+    passed = words(HALF, text, options)
+    assert "--fp16" in passed and "--stronglyTyped" not in passed
+    int8 = replace(PLAN, precision="int8")
+    passed = words(int8, text, options, calibration="c.cache")
+    assert {"--fp16", "--int8", "--calib=c.cache"} <= set(passed) and "--stronglyTyped" not in passed
+    with pytest.raises(UsageError, match="not from Q/DQ"):
+        words(int8, text, options)
+
+
+def test_who_makes_the_precision() -> None:
+    cache, dla = TrtexecOptions(calibration_cache=Path("c")), TrtexecOptions(dla_core=0)
+    weak = {
+        (text, name): options.weakly_typed(version(text))
+        for text in ("8.6", "10.0", "10.16", "11.0")
+        for name, options in (("plain", TrtexecOptions()), ("cache", cache), ("dla", dla))
+    }
+    assert [key for key, value in weak.items() if value] == [
+        *(("8.6", name) for name in ("plain", "cache", "dla")),
+        *((text, name) for text in ("10.0", "10.16") for name in ("cache", "dla")),
+    ]
+
+
+FORMATS = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
+LOADABLES = [
+    TrtexecOptions(dla_core=0, dla_standalone=True, **FORMATS),
+    TrtexecOptions(dla_core=0, safe=True, **FORMATS),
+]
+
+
+@pytest.mark.parametrize("options", [*LOADABLES, TrtexecOptions(safe=True)])
+@pytest.mark.parametrize("text", ["8.6", "10.0", "10.7"])
+def test_no_layers_are_asked_of_what_cannot_tell_them(text: str, options: TrtexecOptions) -> None:
+    passed = {word.partition("=")[0] for word in words(HALF, text, options)}
+    assert not passed & {"--exportLayerInfo", "--profilingVerbosity"}
+    other = {word.partition("=")[0] for word in words(HALF, text, TrtexecOptions(dla_core=0))}
+    assert {"--exportLayerInfo", "--profilingVerbosity"} <= other
+
+
+@pytest.mark.parametrize("options", LOADABLES)
+@pytest.mark.parametrize("text", READ)
+def test_a_loadable_is_run_by_no_trtexec(text: str, options: TrtexecOptions) -> None:
+    with pytest.raises(EnvironmentLacksError, match="is a DLA loadable, which trtexec cannot run") as caught:
+        run_command("e", version(text), {}, None, options=options)
+    assert "dla_safety_runtime" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_run_repeats_how_the_engine_is_loaded(text: str) -> None:
+    passed = run_command("e", version(text), {}, None, options=TrtexecOptions(version_compatible=True))
+    assert "--versionCompatible" in passed
+    assert "--versionCompatible" not in run_command("e", version(text), {}, None, options=TrtexecOptions())
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_safe_engine_has_no_profile(text: str) -> None:
+    def timed(options: TrtexecOptions) -> set[str]:
+        passed = run_command("e", version(text), {}, Timing(), options=options, layers=True)
+        return {word.partition("=")[0] for word in passed}
+
+    assert "--exportProfile" in timed(TrtexecOptions())
+    assert not timed(TrtexecOptions(safe=True)) & {"--exportProfile", "--separateProfileRun"}
+    assert {"--safe", "--exportTimes"} <= timed(TrtexecOptions(safe=True))
+
+
+def test_a_safe_build_for_dla_is_a_loadable() -> None:
+    with pytest.raises(UsageError, match="formats"):
+        TrtexecOptions(dla_core=0, safe=True)
+    with pytest.raises(UsageError, match="fall back"):
+        TrtexecOptions(dla_core=0, safe=True, gpu_fallback=True, **FORMATS)
+    assert TrtexecOptions(safe=True).loadable is TrtexecOptions(dla_core=0).loadable is False
+
+
 def test_a_dla_loadable_needs_its_formats() -> None:
     with pytest.raises(UsageError, match="formats"):
         TrtexecOptions(dla_core=0, dla_standalone=True)

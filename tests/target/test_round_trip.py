@@ -238,6 +238,51 @@ def test_dla_and_safety_builds_pass_what_they_are_asked_for(
         trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
 
 
+@pytest.mark.parametrize("version", ["8.6.13", "10.7.0"])
+def test_dla_is_built_of_the_fp32_graph(
+    here: Callable[[str], Any], graph: Path, graph_fp16: Path, tmp_path: Path, version: str
+) -> None:
+    plan, options = BuildPlan(backend="trtexec", precision="fp16"), TrtexecOptions(dla_core=0)
+    with here(version) as machine:
+        result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
+        assert "--fp16" in result.command and "--stronglyTyped" not in result.command
+        assert any(f"TensorRT {version} builds this weakly typed" in said for said in result.not_done)
+    if version.startswith("10"):
+        with here(version) as machine, pytest.raises(UsageError, match="makes the precision itself"):
+            trtexec_build(machine, graph_fp16, tmp_path / "e", plan, options)
+
+
+def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    safe = TrtexecOptions(safe=True)
+    with here("10.3.0") as machine:
+        result = trtexec_build(machine, graph, tmp_path / "s", BuildPlan(backend="trtexec"), safe)
+        assert result.inspection is None
+        assert any("tells none of a safe engine" in said for said in result.not_done)
+        with TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=safe) as runner:
+            measured = runner.measure({"x": np.zeros((1, 4), np.float32)}, Timing(iterations=3))
+        assert (len(measured["samples_ms"]), measured["layers"]) == (3, [])
+        formats = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
+        loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
+        with pytest.raises(EnvironmentLacksError, match="s is a DLA loadable"):
+            TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=loadable)
+
+
+def test_a_version_compatible_engine_is_loaded_with_its_runtime(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    options, feeds = TrtexecOptions(version_compatible=True), {"x": np.zeros((1, 4), np.float32)}
+    with here("10.3.0") as machine:
+        trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs, options=options) as runner:
+            assert runner.run(feeds)["y"].shape == (1, 3)
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as without, pytest.raises(UsageError):
+            without.run(feeds)
+
+
 def test_clocks_that_change_are_told(
     here: Callable[[str], Any], graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import sys
 import time
@@ -48,6 +49,26 @@ def parse(arguments: list[str], known: set[str]) -> dict[str, str]:
     return options
 
 
+def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
+    """Combinations that the real one refuses, or on which it or TensorRT fails later."""
+    typed = version >= (10,) and ("--stronglyTyped" in options or version >= (11,) or "--safe" in options)
+    dla = "--useDLACore" in options
+    loadable = dla and ("--buildDLAStandalone" in options or "--safe" in options)
+    if dla and version < (11,) and typed and version >= (10,) and "--safe" not in options:
+        # trtexec's DLA branch sets FP16 by itself; TensorRT's words of NVIDIA/TensorRT issue 4228.
+        raise FailedError(
+            "Error[3]: API Usage Error (Parameter check failed, condition: !config.getFlag(BuilderFlag::kFP16).)"
+        )
+    if loadable and "--allowGPUFallback" in options:
+        raise FailedError("GPU fallback (--allowGPUFallback) not allowed for DLA standalone mode")
+    if loadable and not {"--inputIOFormats", "--outputIOFormats"} <= options.keys():
+        raise FailedError("I/O formats for safe DLA capability are restricted to fp16:chw16, int8:chw32")
+    if "--safe" in options and "--exportProfile" in options:
+        raise FailedError("Safe runtime does not support --dumpProfile or --exportProfile=<file>.")
+    if "--loadEngine" in options and "--safe" in options and dla:
+        raise FailedError("Safe DLA capability is detected. Please save DLA loadable and use dla_safety_runtime.")
+
+
 def session(model: bytes):
     import onnxruntime
 
@@ -57,8 +78,27 @@ def session(model: bytes):
     return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
+HOST_CODE = b"\1"  # the lean runtime that a version-compatible engine brings
 KERNELS = bytes(4096)
 """A real plan holds kernels beside the weights: no network is so small that its plan is."""
+
+
+def export_layers(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    if "--exportLayerInfo" in options and "--buildDLAStandalone" in options and version < (10,):
+        os.kill(os.getpid(), signal.SIGSEGV)  # 8.6.1 trtexec.cpp:444
+    if "--exportLayerInfo" in options and not {"--safe", "--buildDLAStandalone"} & options.keys():
+        half = "--fp16" in options or any(t.data_type == 10 for t in model.graph.initializer)
+        layers = [
+            {
+                "Name": node.name,
+                "LayerType": node.op_type,
+                "Outputs": [{"Name": out, "Format/Datatype": "Half" if half else "Float"} for out in node.output],
+                "TacticName": f"standin_{node.op_type.lower()}",
+                "Metadata": f"[ONNX Layer: {node.name}]",
+            }
+            for node in model.graph.node
+        ]
+        Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
 
 
 def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
@@ -79,29 +119,19 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
     if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
         raise FailedError("Calibration failure occurred with no scaling factors detected.")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
+    if "--versionCompatible" in options:
+        header = header[:-1] + HOST_CODE
     engine = header + struct.pack("<Q", len(content)) + content + KERNELS
     if "--saveEngine" in options:
         Path(options["--saveEngine"]).write_bytes(engine)
     log("I", "Engine built in 1.25 sec.")
-    if "--exportLayerInfo" in options:
-        half = "--fp16" in options or any(t.data_type == 10 for t in model.graph.initializer)
-        layers = [
-            {
-                "Name": node.name,
-                "LayerType": node.op_type,
-                "Outputs": [{"Name": out, "Format/Datatype": "Half" if half else "Float"} for out in node.output],
-                "TacticName": f"standin_{node.op_type.lower()}",
-                "Metadata": f"[ONNX Layer: {node.name}]",
-            }
-            for node in model.graph.node
-        ]
-        Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
+    export_layers(model, options, version)
     if "--timingCacheFile" in options:
         Path(options["--timingCacheFile"]).write_bytes(b"timing cache of the stand-in")
     return engine.removesuffix(KERNELS)
 
 
-def load(path: str, version: tuple[int, ...]) -> bytes:
+def load(path: str, version: tuple[int, ...], *, host_code: bool) -> bytes:
     engine = Path(path).read_bytes()
     if engine[:4] != b"ftrt":
         log(
@@ -116,6 +146,8 @@ def load(path: str, version: tuple[int, ...]) -> bytes:
             "[TRT] IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion "
             "stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match.)",
         )
+        raise FailedError("Engine deserialization failed")
+    if engine[27:28] == HOST_CODE and not host_code:
         raise FailedError("Engine deserialization failed")
     end = 36 + struct.unpack("<Q", engine[28:36])[0]
     if len(engine) != end + len(KERNELS):
@@ -204,7 +236,12 @@ def main() -> int:
             raise FailedError(os.environ["STANDIN_SAY"])
         if "--onnx" not in options and "--loadEngine" not in options:
             raise FailedError("Model missing or format not recognized")
-        engine = load(options["--loadEngine"], version) if "--loadEngine" in options else build(options, version)
+        require_sound(options, version)
+        engine = (
+            load(options["--loadEngine"], version, host_code="--versionCompatible" in options)
+            if "--loadEngine" in options
+            else build(options, version)
+        )
         if "--skipInference" not in options:
             infer(engine, options)
     except FailedError as error:
