@@ -305,11 +305,7 @@ def _not_done(
 ) -> tuple[str, ...]:
     found = ["the network as parsed: not recorded: trtexec does not tell it", "memory of the build: not measured there"]
     if inspection is None:
-        why = (
-            "trtexec wrote none"
-            if options.inspectable
-            else "trtexec cannot tell those of a safe engine or DLA loadable"
-        )
+        why = "trtexec wrote none" if options.inspectable else "trtexec tells none of a safe engine or DLA loadable"
         found.append(f"layers of the engine after fusion: not measured: {why}")
     if without := {match[1] for match in _WITHOUT_RANGE.finditer(log)}:
         first = ", ".join(sorted(without)[:3])
