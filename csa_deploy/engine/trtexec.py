@@ -17,6 +17,7 @@ from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, build_command
+from csa_deploy.engine.trtexec_formats import with_formats
 from csa_deploy.engine.trtexec_messages import explain, plain
 from csa_deploy.engine.trtexec_options import LAST_OPSET_OF_8, Version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
@@ -136,7 +137,7 @@ def planned_job(machine: Machine, model_path: Path, plan: BuildPlan, options: Tr
 def check_graph(
     model_path: Path, plan: BuildPlan, options: TrtexecOptions, version: Version
 ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Inputs and outputs of a graph that holds what the plan says.
+    """Inputs and outputs of a graph that holds what the plan says, as the engine will have them.
 
     trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges. Where it is weakly
     typed (8.6, and DLA up to 10.7), FP16 is its own choice, made on an FP32 graph.
@@ -179,7 +180,11 @@ def check_graph(
             fix="build the graph that the precision stage made for this precision",
         )
     weights = {tensor.name for tensor in model.graph.initializer}
-    return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
+    inputs = _infos(v for v in model.graph.input if v.name not in weights)
+    return (
+        with_formats(inputs, options.input_formats, "input_formats", version, weak=weak),
+        with_formats(_infos(model.graph.output), options.output_formats, "output_formats", version, weak=weak),
+    )
 
 
 def require_opset(opset: int, name: str, version: Version) -> None:

@@ -27,7 +27,7 @@ class TrtexecOptions:
         refit: an engine whose weights can be replaced.
         memory_pools: limits in MiB by trtexec's pool names (``dlaSRAM``), beside the plan's workspace.
         calibration_cache: TensorRT's calibration cache, for implicit INT8 (up to 10.16).
-        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``).
+        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``; from 11.0 ``chw16``).
         output_formats: of all outputs.
     """
 

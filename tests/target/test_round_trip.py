@@ -228,9 +228,9 @@ def test_dla_and_safety_builds_pass_what_they_are_asked_for(
             assert runner.run({"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 3)
             assert "--useDLACore=1" in runner._command("engine.plan", {}, None)
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
-        assert {"--buildDLAStandalone", "--inputIOFormats=fp16:chw16"} <= set(
-            trtexec_build(machine, graph, tmp_path / "l", plan, loadable).command
-        )
+        built = trtexec_build(machine, graph, tmp_path / "l", plan, loadable)
+        assert {"--buildDLAStandalone", "--inputIOFormats=fp16:chw16"} <= set(built.command)
+        assert (built.inputs[0].dtype, built.outputs[0].dtype) == ("HALF", "HALF")  # of the formats, not of the graph
         safe = trtexec_build(machine, graph, tmp_path / "s", plan, TrtexecOptions(safe=True))
         assert "--safe" in safe.command
         assert safe.restricted.evidence == "safety-build"
@@ -268,6 +268,20 @@ def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
         with pytest.raises(EnvironmentLacksError, match="s is a DLA loadable"):
             TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=loadable)
+
+
+@pytest.mark.parametrize(("version", "right", "wrong"), [("10.16.1", "fp32:chw", "chw"), ("11.0.0", "chw", "fp32:chw")])
+def test_formats_in_the_grammar_of_the_version(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path, version: str, right: str, wrong: str
+) -> None:
+    with here(version) as machine:
+        options = TrtexecOptions(input_formats=right, output_formats=right)
+        result = trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
+        assert f"--inputIOFormats={right}" in result.command
+        with pytest.raises(UsageError, match="formats"):
+            trtexec_build(
+                machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), TrtexecOptions(input_formats=wrong)
+            )
 
 
 def test_a_version_compatible_engine_is_loaded_with_its_runtime(

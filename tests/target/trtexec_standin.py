@@ -49,8 +49,36 @@ def parse(arguments: list[str], known: set[str]) -> dict[str, str]:
     return options
 
 
+def require_formats(value: str, version: tuple[int, ...]) -> None:
+    """The grammar of I/O formats, as the parser of each version refuses it."""
+    for item in value.split(","):
+        if version < (11,) and ":" not in item:
+            raise FailedError(f"Invalid IOFormat {item}")
+        layouts = item if version >= (11,) else item.split(":", 1)[1]
+        for layout in layouts.split("+"):
+            if not re.fullmatch(r"chw(2|4|16|32)?|d?hwc8?|hwc16|cdhw32|dla_(linear|hwc4)", layout):
+                raise FailedError(f"Invalid TensorFormat {layout}")
+
+
+def require_types(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    """The type check of strongly typed builds from 10.15."""
+    if not (10, 15) <= version < (11,) or "--stronglyTyped" not in options:
+        return
+    for option, tensors in (("--inputIOFormats", model.graph.input), ("--outputIOFormats", model.graph.output)):
+        for value, item in zip(tensors, options.get(option, "").split(","), strict=False):
+            inferred = {1: "fp32", 10: "fp16"}[value.type.tensor_type.elem_type]
+            if item and item.split(":")[0] != inferred:
+                raise FailedError(
+                    f'Input tensor "{value.name}": Requested input type {item.split(":")[0]} via {option} does not '
+                    f"match the inferred type {inferred} for a strongly typed network. Failing build."
+                )
+
+
 def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
     """Combinations that the real one refuses, or on which it or TensorRT fails later."""
+    for option in ("--inputIOFormats", "--outputIOFormats"):
+        if option in options:
+            require_formats(options[option], version)
     typed = version >= (10,) and ("--stronglyTyped" in options or version >= (11,) or "--safe" in options)
     dla = "--useDLACore" in options
     loadable = dla and ("--buildDLAStandalone" in options or "--safe" in options)
@@ -112,6 +140,7 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
         raise FailedError(f"Could not open file {options['--onnx']}") from None
     except Exception:
         raise FailedError("Failed to parse onnx file") from None
+    require_types(model, options, version)
     if "--restricted" in options and version < (10, 16):
         for node in model.graph.node:
             if node.op_type == "LRN":
