@@ -96,7 +96,7 @@ _MESSAGES = (
         "use a TensorRT release that serves it",
     ),
     _known(
-        # By number, or trtexec's own "Cuda failure: TEXT" of 8.6 and "Cuda failure at FILE:LINE: TEXT" of later versions.
+        # By number, or trtexec's own "Cuda failure: TEXT" of 8.6 and "Cuda failure at FILE:LINE: TEXT" since.
         r"CUDA initialization failure with error: (35|222|803)\b|Cuda failure: (35|222|803)\b"
         r"|Cuda failure(?: at \S+)?: (CUDA driver version is insufficient|unsupported display driver)",
         EnvironmentLacksError,

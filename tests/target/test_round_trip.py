@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import lrn_graph
+from engine_graphs import lrn_graph, save_graph
+from onnx import TensorProto, helper
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.trtexec import trtexec_build
@@ -268,6 +269,47 @@ def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
         with pytest.raises(EnvironmentLacksError, match="s is a DLA loadable"):
             TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=loadable)
+
+
+def _two_outputs(path: Path, first: str, second: str) -> Path:
+    nodes = [helper.make_node("Relu", ["x"], [first], name="/a"), helper.make_node("Neg", ["x"], [second], name="/b")]
+    spec = (TensorProto.FLOAT, [1, 4])
+    return save_graph(path, nodes, {"x": spec}, {first: spec, second: spec}, opset=17)
+
+
+LONG = "features/" + "block/" * 20
+NAMES = [("größe/é", "y"), (f"{LONG}1", f"{LONG}2"), *((("a" * n), "b" * n) for n in (119, 124, 130))]
+
+
+@pytest.mark.parametrize("version", ["8.6.13", "10.12.0", "10.13.0", "11.1.0"])
+@pytest.mark.parametrize(("first", "second"), NAMES)
+def test_outputs_are_found_under_the_names_that_trtexec_makes(
+    here: Callable[[str], Any], tmp_path: Path, version: str, first: str, second: str
+) -> None:
+    model = _two_outputs(tmp_path / "m.onnx", first, second)
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec(name, (1, 4), "float32") for name in (first, second)]
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    with here(version) as machine:
+        trtexec_build(machine, model, tmp_path / "e", BuildPlan(backend="trtexec"))
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+            found = runner.run({"x": x})
+    assert np.array_equal(found[first], np.maximum(x, 0)) and np.array_equal(found[second], -x)
+
+
+def test_outputs_that_cutting_makes_alike_are_refused(here: Callable[[str], Any], tmp_path: Path) -> None:
+    names = ["block/" * 15 + middle + "/block" * 15 for middle in "12"]
+    model = _two_outputs(tmp_path / "m.onnx", *names)
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec(name, (1, 4), "float32") for name in names]
+    feeds = {"x": np.zeros((1, 4), np.float32)}
+    for version in ("10.12.0", "10.13.0"):
+        with here(version) as machine:
+            trtexec_build(machine, model, tmp_path / "e", BuildPlan(backend="trtexec"))
+            with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+                if version == "10.12.0":
+                    assert set(runner.run(feeds)) == set(names)
+                else:
+                    with pytest.raises(UsageError, match="two outputs to one file"):
+                        runner.run(feeds)
 
 
 @pytest.mark.parametrize(("version", "right", "wrong"), [("10.16.1", "fp32:chw", "chw"), ("11.0.0", "chw", "fp32:chw")])

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import signal
+import string
 import struct
 import sys
 import time
@@ -207,10 +208,19 @@ def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 def safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._,-]", "_", name)
+    allowed = string.ascii_letters + string.digits + "._-,"
+    return "".join(chr(byte) if chr(byte) in allowed else "_" for byte in name.encode())
 
 
-def infer(engine: bytes, options: dict[str, str]) -> None:
+def raw_name(name: str, rest: str, version: tuple[int, ...]) -> str:
+    """Up to 10.12 the tensor's name is made safe; from 10.13 the whole file name, and it is cut."""
+    if version < (10, 13):
+        return safe(name) + rest
+    whole = safe(name + rest)
+    return whole if len(whole) <= 150 else whole[:73] + "..." + whole[-73:]
+
+
+def infer(engine: bytes, options: dict[str, str], version: tuple[int, ...]) -> None:
     net = session(engine[36:])
     feeds = inputs_of(net, options)
     times = []
@@ -223,7 +233,8 @@ def infer(engine: bytes, options: dict[str, str]) -> None:
         for kind, tensors in (("input", feeds), ("output", outputs)):
             for name, array in tensors.items():
                 dims = ".".join(map(str, array.shape))
-                Path(f"{safe(name)}.{kind}.{dims}.{TYPES[array.dtype.name]}.raw").write_bytes(array.tobytes())
+                file = raw_name(name, f".{kind}.{dims}.{TYPES[array.dtype.name]}.raw", version)
+                Path(file).write_bytes(array.tobytes())
     if "--exportOutput" in options:
         items = [
             f'{{ "name" : "{name}"\n  , "dimensions" : "({", ".join(map(str, array.shape))})"\n'
@@ -272,7 +283,7 @@ def main() -> int:
             else build(options, version)
         )
         if "--skipInference" not in options:
-            infer(engine, options)
+            infer(engine, options, version)
     except FailedError as error:
         log("E", str(error))
         print(f"&&&& FAILED {banner}")
