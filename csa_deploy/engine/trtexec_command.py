@@ -18,6 +18,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 # Names of the files of one run, in its directory.
 ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
+WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ def _precision(command: _Command, plan: BuildPlan, options: TrtexecOptions, cali
             )
         if plan.precision != "int8":
             raise UsageError("a calibration cache is for INT8", fix="build --int8, or leave the cache out")
+        if options.safe and version.safe_is_typed:
+            raise UsageError(
+                f"TensorRT {version} types a safe build by the graph and takes no calibration cache for it",
+                fix="quantize the graph, or leave safe out",
+            )
     if calibration is None and not options.weakly_typed(version):
         if command.has("--stronglyTyped"):
             command.add("--stronglyTyped")
@@ -136,7 +142,7 @@ def _require_dla(version: Version, plan: BuildPlan, options: TrtexecOptions, cal
         return
     if not version.has_dla:
         raise UsageError(
-            f"TensorRT {version} builds for no DLA (up to 10.7, and from 11.4 on AGX Orin)",
+            f"TensorRT {version} builds for no DLA (up to 10.7, and from 11.4.1 on Jetson AGX Orin)",
             fix="build for the GPU, or use a version that has DLA",
         )
     if plan.precision == "fp32":
@@ -164,6 +170,12 @@ def _placement(command: _Command, options: TrtexecOptions) -> None:
 
 
 def _portability(command: _Command, options: TrtexecOptions) -> None:
+    levels = command.version.hardware_levels
+    if options.hardware_compatibility and options.hardware_compatibility not in levels:
+        raise UsageError(
+            f"TensorRT {command.version} has no hardware compatibility {options.hardware_compatibility!r}",
+            fix=f"use {', '.join(levels)}",
+        )
     for value, option in (
         (options.sparsity, "--sparsity"),
         (options.hardware_compatibility, "--hardwareCompatibilityLevel"),

@@ -37,6 +37,10 @@ def with_formats(
         UsageError: not in this version's form, not one for all or one for each, or of another type than the graph's.
     """
     if formats is None:
+        if option == "input_formats" and version.major < 10 and any(t.dtype == "INT8" for t in tensors):
+            raise UsageError(
+                f"trtexec of TensorRT {version} turns INT8 inputs into FP32", fix="add input_formats=int8:chw"
+            )
         return tuple(tensors)
     said = f"{option}={formats}"
     kinds = [_kind(item, said, version) for item in formats.split(",")]

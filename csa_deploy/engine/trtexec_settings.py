@@ -10,6 +10,8 @@ from typing import Any
 from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import UsageError
 
+_POOLS = ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM")
+
 
 @dataclass(frozen=True)
 class TrtexecOptions:
@@ -48,6 +50,11 @@ class TrtexecOptions:
     def __post_init__(self) -> None:
         if self.sparsity not in (None, "disable", "enable", "force"):
             raise UsageError(f"unknown sparsity {self.sparsity!r}", fix="use disable, enable or force")
+        if unknown := [name for name in self.memory_pools if name not in _POOLS]:
+            raise UsageError(
+                f"memory_pools.{unknown[0]} cannot be set",
+                fix=f"use {', '.join(_POOLS)}, in MiB (tacticSharedMem is tens of KiB and is left to TensorRT)",
+            )
         if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
             raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
         if self.gpu_fallback and self.loadable:

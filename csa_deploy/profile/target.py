@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.engine.trtexec_command import WARMUP_MS, Timing
 from csa_deploy.engine.trtexec_settings import parse_options
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
@@ -21,7 +21,6 @@ from csa_deploy.runners.trtexec_runner import TrtexecRunner
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
-WARMUP_MS = 200
 NOT_THERE = {
     GRAPH: "not asked of the target's trtexec",
     MEMORY: "trtexec's files do not state it",
@@ -29,7 +28,10 @@ NOT_THERE = {
 }
 NOT_OF_SAFE = "the safe runtime times no layers"
 LAYERS_METHOD = "trtexec's profile on the target, in a run of its own; average over the inferences"
-EVIDENCE = "the target, timed by its own trtexec: copies to and from the device and the computation between them"
+EVIDENCE = (
+    "the target, timed by its own trtexec: copies to and from the device and the computation between them; two "
+    "inferences are in flight, so the copies of one overlap the computation of the other"
+)
 
 
 @dataclass

@@ -224,7 +224,7 @@ def test_unknown_versions_are_refused_with_the_reason(text: str, reason: str) ->
 
 
 def test_a_later_minor_version_is_taken_by_its_own_help_page() -> None:
-    later = version("11.4")
+    later = version("11.4.1")
     with pytest.raises(EnvironmentLacksError):
         require_known(later)
     listed = frozenset(READ["11.1"])
@@ -264,3 +264,35 @@ def test_a_name_with_a_colon_is_quoted_and_one_with_a_comma_refused() -> None:
 def test_pools_are_one_option() -> None:
     options = TrtexecOptions(dla_core=0, memory_pools={"dlaSRAM": 1})
     assert "--memPoolSize=dlaSRAM:1,workspace:64" in words(replace(HALF, workspace_mib=64), "8.6", options)
+
+
+def test_dla_comes_back_with_11_4_1() -> None:
+    has_dla = {text: version(text).has_dla for text in ("10.7", "10.8", "11.4.0", "11.4.1", "11.5.0")}
+    assert has_dla == {"10.7": True, "10.8": False, "11.4.0": False, "11.4.1": True, "11.5.0": True}
+
+
+def test_same_compute_capability_is_a_level_from_10_9() -> None:
+    options = TrtexecOptions(hardware_compatibility="sameComputeCapability")
+    for text in ("8.6", "10.8"):
+        with pytest.raises(UsageError, match="has no hardware compatibility 'sameComputeCapability'"):
+            words(PLAN, text, options)
+    for text in ("10.9", "11.1"):
+        assert "--hardwareCompatibilityLevel=sameComputeCapability" in words(PLAN, text, options)
+    for text in ("8.6", "10.8", "10.9"):
+        ampere = TrtexecOptions(hardware_compatibility="ampere+")
+        assert "--hardwareCompatibilityLevel=ampere+" in words(PLAN, text, ampere)
+
+
+def test_a_safe_build_takes_a_cache_up_to_10_13() -> None:
+    int8, safe = replace(PLAN, precision="int8"), TrtexecOptions(safe=True)
+    assert {"--safe", "--calib=c.cache"} <= set(words(int8, "10.13", safe, "c.cache"))
+    for text in ("10.14", "10.16"):
+        with pytest.raises(UsageError, match="takes no calibration cache for it"):
+            words(int8, text, safe, "c.cache")
+        assert "--calib=c.cache" in words(int8, text, None, "c.cache")
+
+
+@pytest.mark.parametrize("name", ["tacticSharedMem", "dlaSram"])
+def test_a_pool_that_trtexec_has_not_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"memory_pools.{name} cannot be set"):
+        TrtexecOptions(memory_pools={name: 1})

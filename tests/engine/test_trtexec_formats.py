@@ -58,3 +58,10 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(UsageError, match="unknown format 'hwc16'"):
         given("fp32:chw+hwc16", "8.6")
     assert given("fp32:chw+hwc16", "10.3") == ["FLOAT"]
+
+
+def test_8_6_keeps_an_int8_input_only_where_its_format_says_so() -> None:
+    x = TensorInfo("x", "INT8", (1, 3))
+    with pytest.raises(UsageError, match="turns INT8 inputs into FP32"):
+        given(None, "8.6", x, weak=True)
+    assert given("int8:chw", "8.6", x, weak=True) == given(None, "10.0", x) == ["INT8"]

@@ -34,6 +34,7 @@ def log(severity: str, text: str) -> None:
 
 
 def known_options(version: tuple[int, ...]) -> set[str]:
+    version = max(version, (10, 3)) if version >= (10,) else version  # 10.0 - 10.2 are nearer to 10.3 than to 8.6
     table = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())
     at_most = [key for key in table if key != "common" and tuple(map(int, key.split("."))) <= version[:2]]
     newest = max(at_most, key=lambda key: tuple(map(int, key.split("."))))
@@ -75,11 +76,23 @@ def require_types(model, options: dict[str, str], version: tuple[int, ...]) -> N
                 )
 
 
-def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
-    """Combinations that the real one refuses, or on which it or TensorRT fails later."""
+def require_values(options: dict[str, str], version: tuple[int, ...]) -> None:
+    """Values that its parser refuses."""
     for option in ("--inputIOFormats", "--outputIOFormats"):
         if option in options:
             require_formats(options[option], version)
+    level = options.get("--hardwareCompatibilityLevel", "none")
+    if level not in ("none", "ampere+") and (level != "sameComputeCapability" or version < (10, 9)):
+        raise FailedError(f"Unknown hardwareCompatibilityLevel option: {level}")
+    if "--calib" in options and "--safe" in options and version >= (10, 14):
+        raise FailedError("Error[3]: API Usage Error (a strongly typed network takes no precision flags)")
+    for pool in filter(None, options.get("--memPoolSize", "").split(",")):
+        if pool.split(":")[0] not in ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM", "tacticSharedMem"):
+            raise FailedError(f"Unknown memory pool: {pool.split(':')[0]}")
+
+
+def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
+    """Combinations that the real one refuses, or on which it or TensorRT fails later."""
     typed = version >= (10,) and ("--stronglyTyped" in options or version >= (11,) or "--safe" in options)
     dla = "--useDLACore" in options
     loadable = dla and ("--buildDLAStandalone" in options or "--safe" in options)
@@ -276,6 +289,7 @@ def main() -> int:
             raise FailedError(os.environ["STANDIN_SAY"])
         if "--onnx" not in options and "--loadEngine" not in options:
             raise FailedError("Model missing or format not recognized")
+        require_values(options, version)
         require_sound(options, version)
         engine = (
             load(options["--loadEngine"], version, host_code="--versionCompatible" in options)
