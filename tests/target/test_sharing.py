@@ -72,11 +72,14 @@ def test_the_same_job_from_several_at_once(
 def test_waiting_does_not_count_towards_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("csa_deploy.target.job._ROUNDS", 1)
     workdir, log = tmp_path / "w", tmp_path / "log"
-    other = threading.Thread(target=run_job, args=(LocalTransport(), str(workdir), watched(log, 3), tmp_path))
+    here, beside = tmp_path / "here", tmp_path / "beside"  # as two runs have it: what each fetches is its own
+    here.mkdir()
+    beside.mkdir()
+    other = threading.Thread(target=run_job, args=(LocalTransport(), str(workdir), watched(log, 3), beside))
     other.start()
     while not log.exists():
         time.sleep(0.05)
-    assert run_job(LocalTransport(), str(workdir), Job(["true"], {}), tmp_path, limit_s=1.5).status == 0
+    assert run_job(LocalTransport(), str(workdir), Job(["true"], {}), here, limit_s=1.5).status == 0
     other.join()
 
 
