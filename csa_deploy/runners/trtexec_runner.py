@@ -276,6 +276,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if re.search(r":\s*-?nan\b", text):  # an average over nothing
+            raise UsageError(f"trtexec's {path.name}: nothing was timed", fix="ask for more iterations") from None
         raise UsageError(f"trtexec's {path.name} is no JSON: {error}", fix="run the command again") from None
 
 
