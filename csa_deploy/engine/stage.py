@@ -96,10 +96,11 @@ def plan_for(context: Context, precision: Any) -> BuildPlan:
 def graph_for(context: Context, builder: Builder, precision: str) -> Path:
     """The graph that is built.
 
-    That is the FP32 graph where TensorRT makes the precision itself: FP16 in version 8, INT8 of a calibration cache.
+    That is the FP32 graph where TensorRT makes the precision itself: FP16 in version 8 and on DLA up to 10.7, INT8 of
+    a calibration cache.
     """
     machine = builder.machine
-    makes_fp16 = precision == "fp16" and machine is not None and not machine.version.strongly_typed
+    makes_fp16 = precision == "fp16" and machine is not None and builder.options.weakly_typed(machine.version)
     makes_int8 = precision == "int8" and builder.options.calibration_cache is not None
     return context.path(context.graphs()["fp32" if makes_fp16 or makes_int8 else precision])
 

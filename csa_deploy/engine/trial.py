@@ -12,7 +12,7 @@ import numpy as np
 from csa_deploy.engine.builders import Builder
 from csa_deploy.engine.repeat import Ran, median_ms
 from csa_deploy.engine.result import BuildResult
-from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.engine.trtexec_command import WARMUP_MS, Timing
 from csa_deploy.errors import EnvironmentLacksError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _run(runner: Runner, config: Config) -> Ran:
     feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
     outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
     if isinstance(runner, TrtexecRunner):
-        timing = Timing(iterations=config.iterations)
+        timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
         return Ran(outputs, median_ms(runner.measure(feeds, timing, layers=False)["samples_ms"]))
     samples = []
     for _ in range(config.iterations):

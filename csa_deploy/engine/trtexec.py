@@ -17,6 +17,7 @@ from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, build_command
+from csa_deploy.engine.trtexec_formats import with_formats
 from csa_deploy.engine.trtexec_messages import explain, plain
 from csa_deploy.engine.trtexec_options import LAST_OPSET_OF_8, Version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
@@ -136,10 +137,10 @@ def planned_job(machine: Machine, model_path: Path, plan: BuildPlan, options: Tr
 def check_graph(
     model_path: Path, plan: BuildPlan, options: TrtexecOptions, version: Version
 ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Inputs and outputs of a graph that holds what the plan says.
+    """Inputs and outputs of a graph that holds what the plan says, as the engine will have them.
 
     trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges. Where it is weakly
-    typed (8.6), FP16 is its own choice, made on an FP32 graph.
+    typed (8.6, and DLA up to 10.7), FP16 is its own choice, made on an FP32 graph.
 
     Raises:
         UsageError: it does not, or an axis is dynamic.
@@ -159,9 +160,15 @@ def check_graph(
             f"{model_path.name} holds Q/DQ nodes, with which TensorRT ignores a calibration cache",
             fix="build the FP32 graph with the cache, or this one without",
         )
+    weak = options.weakly_typed(version)
+    if weak and version.strongly_typed and halves:
+        raise UsageError(
+            f"{model_path.name} holds FP16 tensors, and for DLA TensorRT {version} makes the precision itself",
+            fix="build the FP32 graph",
+        )
     fits = {
         "fp32": not halves and not quantized,
-        "fp16": halves or not version.strongly_typed,
+        "fp16": halves or weak,
         "int8": quantized or calibrated,
     }
     if not fits[plan.precision]:
@@ -173,7 +180,11 @@ def check_graph(
             fix="build the graph that the precision stage made for this precision",
         )
     weights = {tensor.name for tensor in model.graph.initializer}
-    return _infos(v for v in model.graph.input if v.name not in weights), _infos(model.graph.output)
+    inputs = _infos(v for v in model.graph.input if v.name not in weights)
+    return (
+        with_formats(inputs, options.input_formats, "input_formats", version, weak=weak),
+        with_formats(_infos(model.graph.output), options.output_formats, "output_formats", version, weak=weak),
+    )
 
 
 def require_opset(opset: int, name: str, version: Version) -> None:
@@ -214,7 +225,7 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     arguments = build_command(
         plan, options, machine.version, _MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
-    outputs = [ENGINE, LAYERS, *([CACHE] if plan.timing_cache else [])]
+    outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
 
 
@@ -282,7 +293,7 @@ def _result(
         parse_seconds=None,
         build_seconds=float(built[1]) if built else None,
         peak_memory_bytes=None,
-        not_done=_not_done(machine, plan, inspection, text),
+        not_done=_not_done(machine, plan, options, inspection, text),
         command=("trtexec", *job.argv[1:]),
         machine=stated,
     )
@@ -294,16 +305,20 @@ def _restricted_acts(machine: Machine) -> bool:
     return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
 
 
-def _not_done(machine: Machine, plan: BuildPlan, inspection: Path | None, log: str) -> tuple[str, ...]:
+def _not_done(
+    machine: Machine, plan: BuildPlan, options: TrtexecOptions, inspection: Path | None, log: str
+) -> tuple[str, ...]:
     found = ["the network as parsed: not recorded: trtexec does not tell it", "memory of the build: not measured there"]
     if inspection is None:
-        found.append("layers of the engine after fusion: not measured: trtexec wrote none (a safety or DLA build)")
+        why = "trtexec wrote none" if options.inspectable else "trtexec tells none of a safe engine or DLA loadable"
+        found.append(f"layers of the engine after fusion: not measured: {why}")
     if without := {match[1] for match in _WITHOUT_RANGE.finditer(log)}:
         first = ", ".join(sorted(without)[:3])
         found.append(f"INT8 of {len(without)} tensors: not done: the calibration cache has no range for {first}")
-    if not machine.version.strongly_typed and plan.precision != "fp32":
+    if options.weakly_typed(machine.version) and plan.precision != "fp32":
+        said = "; the layers of the engine say what was chosen" if inspection else ""
         found.append(
-            "types of the graph: not binding: TensorRT 8.6 is weakly typed and may run any layer in FP16; the layers "
-            "of the engine say what was chosen"
+            f"types of the graph: not binding: TensorRT {machine.version} builds this weakly typed and may run any "
+            f"layer in FP16{said}"
         )
     return tuple(found)

@@ -13,11 +13,12 @@ from typing import Any
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.trtexec_options import Version, has, require_known
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 # Names of the files of one run, in its directory.
 ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
+WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,10 @@ def build_command(
     command.add("--saveEngine", ENGINE)
     command.add("--skipInference")
     command.add("--noTF32")  # on by default in every version; an FP32 engine computes in FP32
-    command.add("--profilingVerbosity", "detailed")
-    command.add("--exportLayerInfo", LAYERS)
-    _precision(command, plan, calibration)
+    if options.inspectable:
+        command.add("--profilingVerbosity", "detailed")
+        command.add("--exportLayerInfo", LAYERS)
+    _precision(command, plan, options, calibration)
     if plan.restricted and command.has("--restricted"):
         command.add("--restricted")
     pools = ({"workspace": plan.workspace_mib} if plan.workspace_mib else {}) | dict(options.memory_pools)
@@ -108,7 +110,7 @@ def build_command(
     return command.words
 
 
-def _precision(command: _Command, plan: BuildPlan, calibration: str | None) -> None:
+def _precision(command: _Command, plan: BuildPlan, options: TrtexecOptions, calibration: str | None) -> None:
     version = command.version
     if calibration is not None:
         if not version.weakly_typed:
@@ -117,7 +119,12 @@ def _precision(command: _Command, plan: BuildPlan, calibration: str | None) -> N
             )
         if plan.precision != "int8":
             raise UsageError("a calibration cache is for INT8", fix="build --int8, or leave the cache out")
-    if version.strongly_typed and calibration is None:
+        if options.safe and version.safe_is_typed:
+            raise UsageError(
+                f"TensorRT {version} types a safe build by the graph and takes no calibration cache for it",
+                fix="quantize the graph, or leave safe out",
+            )
+    if calibration is None and not options.weakly_typed(version):
         if command.has("--stronglyTyped"):
             command.add("--stronglyTyped")
         return
@@ -135,12 +142,12 @@ def _require_dla(version: Version, plan: BuildPlan, options: TrtexecOptions, cal
         return
     if not version.has_dla:
         raise UsageError(
-            f"TensorRT {version} builds for no DLA (up to 10.7, and from 11.4 on AGX Orin)",
+            f"TensorRT {version} builds for no DLA (up to 10.7, and from 11.4.1 on Jetson AGX Orin)",
             fix="build for the GPU, or use a version that has DLA",
         )
     if plan.precision == "fp32":
         raise UsageError("DLA computes in FP16 or INT8, and this build is FP32", fix="build --fp16 or --int8")
-    if plan.precision == "int8" and version.major == 8 and calibration is None:
+    if plan.precision == "int8" and version.weakly_typed and calibration is None:
         raise UsageError(
             f"DLA of TensorRT {version} takes INT8 from a calibration cache, not from Q/DQ nodes",
             fix="add --builder-option calibration_cache=FILE, which `csa-deploy quantize` writes",
@@ -163,6 +170,12 @@ def _placement(command: _Command, options: TrtexecOptions) -> None:
 
 
 def _portability(command: _Command, options: TrtexecOptions) -> None:
+    levels = command.version.hardware_levels
+    if options.hardware_compatibility and options.hardware_compatibility not in levels:
+        raise UsageError(
+            f"TensorRT {command.version} has no hardware compatibility {options.hardware_compatibility!r}",
+            fix=f"use {', '.join(levels)}",
+        )
     for value, option in (
         (options.sparsity, "--sparsity"),
         (options.hardware_compatibility, "--hardwareCompatibilityLevel"),
@@ -196,21 +209,24 @@ def run_command(
         version: trtexec's version.
         inputs: raw files by input name; an input without one is filled with random values by trtexec.
         timing: the conditions of a measurement; None runs once and measures nothing.
-        options: the build's; where the engine runs (DLA, safety) is repeated.
+        options: the build's; where and how the engine is loaded (DLA, safety, version compatible) is repeated.
         outputs: write the outputs as raw files; trtexec's JSON holds six digits only.
-        layers: also time each layer, in a second run.
+        layers: also time each layer, in a second run, where the engine can be asked.
         listed: options of its own help page, where known.
 
     Raises:
         UsageError: a name or path that trtexec cannot be given.
-        EnvironmentLacksError: an unknown version.
+        EnvironmentLacksError: an unknown version, or an engine that trtexec runs in none.
     """
     command = _Command(version, listed)
+    options = options or TrtexecOptions()
+    require_runnable(options, engine)
     command.add("--loadEngine", engine)
-    if options is not None and options.dla_core is not None:
+    if options.dla_core is not None:
         command.add("--useDLACore", options.dla_core)
-    if options is not None and options.safe:
-        command.add("--safe")
+    for wanted, option in ((options.safe, "--safe"), (options.version_compatible, "--versionCompatible")):
+        if wanted:  # without the latter, TensorRT refuses the lean runtime that the engine brings
+            command.add(option)
     if inputs:
         command.add("--loadInputs", ",".join(_named_file(name, path) for name, path in sorted(inputs.items())))
     conditions = timing or Timing()
@@ -223,11 +239,24 @@ def run_command(
         command.add("--exportTimes", TIMES)
     if outputs:
         command.add("--dumpRawBindingsToFile")
-    if layers:
+    if layers and options.inspectable:  # the safe runtime times no layers
         command.add("--exportProfile", PROFILE)
         if command.has("--separateProfileRun"):
             command.add("--separateProfileRun")  # so that per-layer events do not slow the timed run
     return command.words
+
+
+def require_runnable(options: TrtexecOptions, engine: str) -> None:
+    """Refuse a DLA loadable, which trtexec of no version can run.
+
+    Raises:
+        EnvironmentLacksError: with what runs it.
+    """
+    if options.loadable:
+        raise EnvironmentLacksError(
+            f"{engine} is a DLA loadable, which trtexec cannot run",
+            fix="run it with cuDLA, or on DRIVE OS with dla_safety_runtime, and compare its outputs there",
+        )
 
 
 def _conditions(version: Version, timing: Timing) -> Sequence[str]:

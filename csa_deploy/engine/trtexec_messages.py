@@ -25,17 +25,22 @@ class _Known:
     kind: type[CsaDeployError]
     cause: str
     cure: str
+    anywhere: bool
 
 
-def _known(pattern: str, kind: type[CsaDeployError], cause: str, cure: str) -> _Known:
-    return _Known(re.compile(pattern, re.IGNORECASE | re.MULTILINE), kind, cause, cure)
+def _known(pattern: str, kind: type[CsaDeployError], cause: str, cure: str, *, anywhere: bool = False) -> _Known:
+    return _Known(re.compile(pattern, re.IGNORECASE | re.MULTILINE), kind, cause, cure, anywhere)
 
 
+# Lines that are no errors, with their further lines: a build that passes has warnings too.
+_NO_ERROR = re.compile(r"^\[[WIV]\] .*(?:\n {4}.*)*\n?", re.MULTILINE)
 _REBUILD = "build the engine on this target, with its own TensorRT"
-# In order: the telling messages before those that only follow from them. {} is what the pattern's groups found.
+# In order: the telling messages before those that only follow from them. {} is what the pattern's groups found. Those
+# that trtexec says as a warning or for information, and ends, are looked for anywhere; the others among errors alone.
 _MESSAGES = (
     _known(
-        r"error while loading shared libraries: (\S+?):",
+        # The loader's words of what trtexec is linked to, and trtexec's of what it opens itself.
+        r"error while loading shared libraries: (\S+?):|Could not load library (\S+?):|Unable to open library: (\S+)",
         EnvironmentLacksError,
         "trtexec does not start: {} is not found",
         "set LD_LIBRARY_PATH under environment: in the target's file, or install TensorRT's libraries",
@@ -47,10 +52,30 @@ _MESSAGES = (
         "state tensorrt: in the target's file as `trtexec --help` shows it in its first line",
     ),
     _known(
-        r"Safety is not supported because safety runtime library is unavailable",
+        r"Safety is not supported because safety runtime library is unavailable"
+        r"|--safe flag is enabled but application is not compatible with safety",
         EnvironmentLacksError,
         "this TensorRT has no safety runtime",
         "build with safe=true on DRIVE OS with the safety packages, or use --restricted",
+        anywhere=True,
+    ),
+    _known(
+        r"Safe runtime does not support (.+?)\.?$",
+        UsageError,
+        "the safe runtime does not support {}",
+        "leave it out, or build without safe=true",
+    ),
+    _known(
+        r"Invalid (?:IOFormat|TensorFormat) (\S+)",
+        UsageError,
+        "this trtexec does not take {} as a format",
+        "write fp16:chw16 for a TensorRT up to 10.16, chw16 from 11.0",
+    ),
+    _known(
+        r"(\w+ tensor \S+: Requested \w+ type .+?) for a strongly typed network",
+        UsageError,
+        "{}, which counts in this build",
+        "state the graph's own type in input_formats and output_formats",
     ),
     _known(
         r"Cannot create DLA engine, (-?\d+) not available",
@@ -71,22 +96,34 @@ _MESSAGES = (
         "use a TensorRT release that serves it",
     ),
     _known(
-        r"CUDA initialization failure with error: (35|222|803)\b|Cuda failure: (35|222|803)\b",
+        # By number, or trtexec's own "Cuda failure: TEXT" of 8.6 and "Cuda failure at FILE:LINE: TEXT" since.
+        r"CUDA initialization failure with error: (35|222|803)\b|Cuda failure: (35|222|803)\b"
+        r"|Cuda failure(?: at \S+)?: (CUDA driver version is insufficient|unsupported display driver)",
         EnvironmentLacksError,
-        "the target's driver is too old for its CUDA (CUDA error {})",
+        "the target's driver is too old for its CUDA (it says: {})",
         "update the driver, or use the TensorRT that came with it",
+        anywhere=True,
     ),
     _known(
-        r"CUDA initialization failure with error: \d+|no CUDA-capable device|Cuda failure: (?:100|999|no )",
+        r"CUDA initialization failure with error: \d+|no CUDA-capable device|Cuda failure: (?:100|999|no )"
+        r"|Cuda failure(?: at \S+)?: (?:unknown error|initialization error|OS call failed)"
+        r"|Cannot find any available devices \(GPUs\)",
         EnvironmentLacksError,
         "CUDA does not start on the target",
         "check that its driver is loaded, and that the user may open the GPU (groups video, render)",
+        anywhere=True,
     ),
     _known(
         r"No space left on device",
         EnvironmentLacksError,
         "the target's disk is full",
         "free space under its workdir, or set another workdir",
+    ),
+    _known(
+        r"Saving engine to file failed",
+        EnvironmentLacksError,
+        "trtexec cannot write the engine: the disk is full, or its workdir is not writable",
+        "free space under the target's workdir, or set another workdir",
     ),
     _known(
         # Before the kernels that are missing for that reason; "insuficient" is TensorRT 8's own spelling.
@@ -150,13 +187,13 @@ _MESSAGES = (
         "look at it with `csa-deploy inspect`, or export it again",
     ),
     _known(
-        r"Could(?: not|n't) find any implementation for node (.+?)\.?$",
+        r"Could(?: not|n't) find any implementation for node (.+?)(?:\.\)?)?$",
         BuildFailedError,
         "TensorRT has no kernel for {} on this target",
         "look at that layer's precision and size, or raise the workspace limit",
     ),
     _known(
-        r"Could not open file (\S+)",
+        r"Error opening engine file: (\S+)|Could not open file (\S+)|Cannot open file (\S+?)!?$",
         UsageError,
         "trtexec cannot open {}",
         "check that the file is there and may be read",
@@ -188,8 +225,9 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
         )
     if status in (137, 9, -9):
         return BuildFailedError(f"{what}: trtexec was killed, perhaps for lack of memory", fix=f"see {see}")
+    errors = _NO_ERROR.sub("", text)
     for known in _MESSAGES:
-        match = known.pattern.search(text)
+        match = known.pattern.search(text if known.anywhere else errors)
         if match:
             group = ": ".join(found for found in match.groups() if found)
             return known.kind(f"{what}: {known.cause.replace('{}', group)}", fix=known.cure)

@@ -72,8 +72,18 @@ class Version:
 
     @property
     def has_dla(self) -> bool:
-        """Whether DLA can be built for: up to 10.7, and again from 11.4 on Jetson AGX Orin."""
-        return self.pair <= (10, 7) or self.pair >= (11, 4)
+        """Whether DLA can be built for: up to 10.7, and again from 11.4.1 on Jetson AGX Orin."""
+        return self.pair <= (10, 7) or self >= Version(11, 4, 1)
+
+    @property
+    def safe_is_typed(self) -> bool:
+        """Whether trtexec makes safe builds strongly typed by itself (from 10.14)."""
+        return self.pair >= (10, 14)
+
+    @property
+    def hardware_levels(self) -> tuple[str, ...]:
+        """What ``--hardwareCompatibilityLevel`` takes."""
+        return ("none", "ampere+", *(["sameComputeCapability"] if self.pair >= (10, 9) else []))
 
 
 def parse_version(text: str) -> Version:

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import UsageError
+
+_POOLS = ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class TrtexecOptions:
         refit: an engine whose weights can be replaced.
         memory_pools: limits in MiB by trtexec's pool names (``dlaSRAM``), beside the plan's workspace.
         calibration_cache: TensorRT's calibration cache, for implicit INT8 (up to 10.16).
-        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``).
+        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``; from 11.0 ``chw16``).
         output_formats: of all outputs.
     """
 
@@ -47,15 +50,39 @@ class TrtexecOptions:
     def __post_init__(self) -> None:
         if self.sparsity not in (None, "disable", "enable", "force"):
             raise UsageError(f"unknown sparsity {self.sparsity!r}", fix="use disable, enable or force")
+        if unknown := [name for name in self.memory_pools if name not in _POOLS]:
+            raise UsageError(
+                f"memory_pools.{unknown[0]} cannot be set",
+                fix=f"use {', '.join(_POOLS)}, in MiB (tacticSharedMem is tens of KiB and is left to TensorRT)",
+            )
         if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
             raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
-        if self.gpu_fallback and self.dla_standalone:
+        if self.gpu_fallback and self.loadable:
             raise UsageError("a DLA loadable has no GPU part to fall back to", fix="drop gpu_fallback")
-        if self.dla_standalone and not (self.input_formats and self.output_formats):
+        if self.loadable and not (self.input_formats and self.output_formats):
             raise UsageError(
                 "a DLA loadable needs the formats of its inputs and outputs",
                 fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
             )
+
+    @property
+    def loadable(self) -> bool:
+        """Whether the build is a DLA loadable: trtexec takes ``--safe`` with a DLA core for one as well."""
+        return self.dla_core is not None and (self.dla_standalone or self.safe)
+
+    @property
+    def inspectable(self) -> bool:
+        """Whether trtexec can tell the engine's layers: of no loadable (8.6 crashes on it) and no safe engine."""
+        return not (self.loadable or self.safe)
+
+    def weakly_typed(self, version: Version) -> bool:
+        """Whether TensorRT makes the precision itself, of an FP32 graph and by flags.
+
+        8.6 always; 10 for DLA, whose builds set the FP16 flag that a strongly typed network refuses, and for a
+        calibration cache.
+        """
+        asked = self.dla_core is not None or self.calibration_cache is not None
+        return not version.strongly_typed or (version.weakly_typed and asked)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; the cache by its name."""

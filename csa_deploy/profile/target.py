@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.trtexec_command import Timing
+from csa_deploy.engine.trtexec_command import WARMUP_MS, Timing
+from csa_deploy.engine.trtexec_settings import parse_options
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.profile.device import DEVICE, GRAPH, MEMORY, lacking, nothing_of
+from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
@@ -20,14 +21,17 @@ from csa_deploy.runners.trtexec_runner import TrtexecRunner
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
 
-WARMUP_MS = 200
 NOT_THERE = {
     GRAPH: "not asked of the target's trtexec",
     MEMORY: "trtexec's files do not state it",
     "power and energy": "the target's rails are not read over ssh",
 }
+NOT_OF_SAFE = "the safe runtime times no layers"
 LAYERS_METHOD = "trtexec's profile on the target, in a run of its own; average over the inferences"
-EVIDENCE = "the target, timed by its own trtexec: copies to and from the device and the computation between them"
+EVIDENCE = (
+    "the target, timed by its own trtexec: copies to and from the device and the computation between them; two "
+    "inferences are in flight, so the copies of one overlap the computation of the other"
+)
 
 
 @dataclass
@@ -72,8 +76,12 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         batch = batch_of(feeds)
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        layers = _mapped(context, engine["path"], graphs, result.pop("layers"))
-        found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
+        rows = result.pop("layers")
+        if parse_options(engine["builder_option"]).inspectable:
+            layers = _mapped(context, engine["path"], graphs, rows)
+            found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
+        else:
+            found.not_measured.append(lacking(label, LAYERS, NOT_OF_SAFE))
         found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(

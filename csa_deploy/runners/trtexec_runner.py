@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, run_command
+from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, require_runnable, run_command
 from csa_deploy.engine.trtexec_messages import explain
+from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
@@ -26,11 +27,16 @@ from csa_deploy.target.job import Job, run_job
 from csa_deploy.target.machine import Machine
 
 _ENGINE = "engine.plan"
-# Runs trtexec once per sample. Arguments: samples, then "name bytes" per input up to "--", name prefixes of the outputs
-# up to "--", then the command. The file in.K holds all samples of input K, out.K gets all of output K.
-_LOOP = """samples=$1; shift
+# From this version trtexec keeps the first and the last characters of a file name that is too long.
+_CUTS_NAMES, _LONGEST_NAME, _KEPT = (10, 13), 150, 73
+_MOST_OF_TYPE = len("Unknown_.raw")  # at least as long as any TYPE.raw
+# Runs trtexec once per sample. Arguments: samples, then bytes per input up to "--", one file pattern per output up to
+# "--", then the command. A pattern that fits no file or several ends it. The file in.K holds all samples of input K,
+# out.K gets all of output K.
+_LOOP = """one() { [ $# = 1 ] && cat "$1"; }
+samples=$1; shift
 sizes=; while [ "$1" != -- ]; do sizes="$sizes $1"; shift; done; shift
-prefixes=; while [ "$1" != -- ]; do prefixes="$prefixes $1"; shift; done; shift
+patterns=; while [ "$1" != -- ]; do patterns="$patterns $1"; shift; done; shift
 i=0
 while [ "$i" -lt "$samples" ]; do
   mkdir run || exit 70
@@ -41,8 +47,8 @@ while [ "$i" -lt "$samples" ]; do
   done
   (cd run && "$@") || exit $?
   k=0
-  for prefix in $prefixes; do
-    cat run/"$prefix".* >> out.$k || exit 72
+  for pattern in $patterns; do
+    one run/$pattern >> out.$k || exit 72
     k=$((k + 1))
   done
   rm -rf run
@@ -65,6 +71,7 @@ class TrtexecRunner:
 
     Raises:
         UsageError: no such engine, or names that trtexec cannot keep apart.
+        EnvironmentLacksError: a DLA loadable, which trtexec cannot run.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class TrtexecRunner:
     ) -> None:
         if not engine.is_file():
             raise UsageError(f"no such engine: {engine}", fix="run `csa-deploy build` first")
+        require_runnable(options or TrtexecOptions(), engine.name)
         self.name = name
         self._engine, self._opening, self._options = engine, machine, options
         self._reached: Machine | None = None
@@ -211,9 +219,13 @@ class TrtexecRunner:
         loop.write_text(_LOOP, encoding="utf-8")
         named = {spec.name: f"in.{k}" for k, spec in enumerate(self._inputs)}
         sizes = [str(files[f"in.{k}"].stat().st_size // len(samples)) for k in range(len(self._inputs))]
-        stems = [f"{_file_stem(spec.name)}.output" for spec in self._outputs]
+        patterns = [file_pattern(spec, self._machine.version) for spec in self._outputs]
+        if len(set(patterns)) != len(patterns):
+            raise UsageError(
+                f"{self.name}: trtexec writes two outputs to one file", fix="export them under other names"
+            )
         command = self._command(f"../{_ENGINE}", named, None, outputs=True)
-        argv = ["sh", "./loop.sh", str(len(samples)), *sizes, "--", *stems, "--", *command]
+        argv = ["sh", "./loop.sh", str(len(samples)), *sizes, "--", *patterns, "--", *command]
         outputs = [f"out.{k}" for k in range(len(self._outputs))]
         return Job(argv, {**files, "loop.sh": loop}, outputs, self._machine.environment)
 
@@ -242,15 +254,31 @@ class TrtexecRunner:
         return [{name: column[i] for name, column in columns.items()} for i in range(samples)]
 
 
+def file_pattern(spec: TensorSpec, version: Version) -> str:
+    """A shell pattern of the one file that trtexec writes an output to: ``NAME.output.DIMS.TYPE.raw``.
+
+    From 10.13 a file name of more than 150 characters is cut in its middle. Where exactly depends on the type's
+    spelling, so the pattern holds what stays in any case.
+    """
+    stem, dims = _file_stem(spec.name), ".".join(str(int(extent or 1)) for extent in spec.shape)
+    head = f"{stem}.output.{dims}."
+    if version.pair < _CUTS_NAMES or len(head) + _MOST_OF_TYPE <= _LONGEST_NAME:
+        return f"{stem}.output.*"
+    return f"{head[:_KEPT]}*{head[_MOST_OF_TYPE - _KEPT :]}*"
+
+
 def _file_stem(name: str) -> str:
-    """What trtexec makes of a tensor's name in a file's name."""
-    return re.sub(r"[^A-Za-z0-9._,-]", "_", name)
+    """What trtexec makes of a tensor's name in a file's name, byte by byte."""
+    return re.sub(rb"[^A-Za-z0-9._,-]", b"_", name.encode()).decode()
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if re.search(r":\s*-?nan\b", text):  # an average over nothing
+            raise UsageError(f"trtexec's {path.name}: nothing was timed", fix="ask for more iterations") from None
         raise UsageError(f"trtexec's {path.name} is no JSON: {error}", fix="run the command again") from None
 
 

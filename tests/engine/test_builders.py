@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from csa_deploy.config import make_config
 from csa_deploy.engine.builders import check_settings, opened_builder, uses_trtexec
 from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.engine.stage import graph_for
+from csa_deploy.engine.trtexec_options import parse_version
 from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 
@@ -55,3 +59,26 @@ def test_the_python_builders_have_no_command(conv_fp32: Path) -> None:
         pytest.raises(UsageError, match="dry-run"),
     ):
         builder.job(conv_fp32, BuildPlan())
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "fp16", "int8"),
+    [
+        ("8.6.1", {}, "fp32", "int8"),
+        ("8.6.1", {"dla_core": 0, "calibration_cache": Path("c")}, "fp32", "fp32"),
+        ("10.7.0", {}, "fp16", "int8"),
+        ("10.7.0", {"dla_core": 0}, "fp32", "int8"),
+        ("10.7.0", {"dla_core": 0, "calibration_cache": Path("c")}, "fp32", "fp32"),
+        ("11.4.1", {"dla_core": 0}, "fp16", "int8"),
+    ],
+)
+def test_the_fp32_graph_is_built_where_tensorrt_makes_the_precision(
+    version: str, options: dict[str, Any], fp16: str, int8: str
+) -> None:
+    builder = SimpleNamespace(
+        machine=SimpleNamespace(version=parse_version(version)), options=TrtexecOptions(**options)
+    )
+    graphs = {name: name for name in ("fp32", "fp16", "int8")}
+    context = SimpleNamespace(graphs=lambda: graphs, path=Path)
+    made = [str(graph_for(context, builder, precision)) for precision in ("fp32", "fp16", "int8")]  # type: ignore[arg-type]
+    assert made == ["fp32", fp16, int8]

@@ -122,6 +122,83 @@ def test_dla_is_refused_what_it_does_not_compute() -> None:
     assert {"--useDLACore=0", "--int8", "--calib=c.cache"} <= set(words(int8, "8.6", options, calibration="c.cache"))
 
 
+@pytest.mark.parametrize("text", ["8.6", "10.0", "10.7"])
+def test_dla_is_built_weakly_typed(text: str) -> None:
+    """trtexec sets the FP16 flag for DLA by itself, which a strongly typed network refuses."""
+    options = TrtexecOptions(dla_core=0)
+    assert options.weakly_typed(version(text))
+    passed = words(HALF, text, options)
+    assert "--fp16" in passed and "--stronglyTyped" not in passed
+    int8 = replace(PLAN, precision="int8")
+    passed = words(int8, text, options, calibration="c.cache")
+    assert {"--fp16", "--int8", "--calib=c.cache"} <= set(passed) and "--stronglyTyped" not in passed
+    with pytest.raises(UsageError, match="not from Q/DQ"):
+        words(int8, text, options)
+
+
+def test_who_makes_the_precision() -> None:
+    cache, dla = TrtexecOptions(calibration_cache=Path("c")), TrtexecOptions(dla_core=0)
+    weak = {
+        (text, name): options.weakly_typed(version(text))
+        for text in ("8.6", "10.0", "10.16", "11.0")
+        for name, options in (("plain", TrtexecOptions()), ("cache", cache), ("dla", dla))
+    }
+    assert [key for key, value in weak.items() if value] == [
+        *(("8.6", name) for name in ("plain", "cache", "dla")),
+        *((text, name) for text in ("10.0", "10.16") for name in ("cache", "dla")),
+    ]
+
+
+FORMATS = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
+LOADABLES = [
+    TrtexecOptions(dla_core=0, dla_standalone=True, **FORMATS),
+    TrtexecOptions(dla_core=0, safe=True, **FORMATS),
+]
+
+
+@pytest.mark.parametrize("options", [*LOADABLES, TrtexecOptions(safe=True)])
+@pytest.mark.parametrize("text", ["8.6", "10.0", "10.7"])
+def test_no_layers_are_asked_of_what_cannot_tell_them(text: str, options: TrtexecOptions) -> None:
+    passed = {word.partition("=")[0] for word in words(HALF, text, options)}
+    assert not passed & {"--exportLayerInfo", "--profilingVerbosity"}
+    other = {word.partition("=")[0] for word in words(HALF, text, TrtexecOptions(dla_core=0))}
+    assert {"--exportLayerInfo", "--profilingVerbosity"} <= other
+
+
+@pytest.mark.parametrize("options", LOADABLES)
+@pytest.mark.parametrize("text", READ)
+def test_a_loadable_is_run_by_no_trtexec(text: str, options: TrtexecOptions) -> None:
+    with pytest.raises(EnvironmentLacksError, match="is a DLA loadable, which trtexec cannot run") as caught:
+        run_command("e", version(text), {}, None, options=options)
+    assert "dla_safety_runtime" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_run_repeats_how_the_engine_is_loaded(text: str) -> None:
+    passed = run_command("e", version(text), {}, None, options=TrtexecOptions(version_compatible=True))
+    assert "--versionCompatible" in passed
+    assert "--versionCompatible" not in run_command("e", version(text), {}, None, options=TrtexecOptions())
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_safe_engine_has_no_profile(text: str) -> None:
+    def timed(options: TrtexecOptions) -> set[str]:
+        passed = run_command("e", version(text), {}, Timing(), options=options, layers=True)
+        return {word.partition("=")[0] for word in passed}
+
+    assert "--exportProfile" in timed(TrtexecOptions())
+    assert not timed(TrtexecOptions(safe=True)) & {"--exportProfile", "--separateProfileRun"}
+    assert {"--safe", "--exportTimes"} <= timed(TrtexecOptions(safe=True))
+
+
+def test_a_safe_build_for_dla_is_a_loadable() -> None:
+    with pytest.raises(UsageError, match="formats"):
+        TrtexecOptions(dla_core=0, safe=True)
+    with pytest.raises(UsageError, match="fall back"):
+        TrtexecOptions(dla_core=0, safe=True, gpu_fallback=True, **FORMATS)
+    assert TrtexecOptions(safe=True).loadable is TrtexecOptions(dla_core=0).loadable is False
+
+
 def test_a_dla_loadable_needs_its_formats() -> None:
     with pytest.raises(UsageError, match="formats"):
         TrtexecOptions(dla_core=0, dla_standalone=True)
@@ -147,7 +224,7 @@ def test_unknown_versions_are_refused_with_the_reason(text: str, reason: str) ->
 
 
 def test_a_later_minor_version_is_taken_by_its_own_help_page() -> None:
-    later = version("11.4")
+    later = version("11.4.1")
     with pytest.raises(EnvironmentLacksError):
         require_known(later)
     listed = frozenset(READ["11.1"])
@@ -187,3 +264,35 @@ def test_a_name_with_a_colon_is_quoted_and_one_with_a_comma_refused() -> None:
 def test_pools_are_one_option() -> None:
     options = TrtexecOptions(dla_core=0, memory_pools={"dlaSRAM": 1})
     assert "--memPoolSize=dlaSRAM:1,workspace:64" in words(replace(HALF, workspace_mib=64), "8.6", options)
+
+
+def test_dla_comes_back_with_11_4_1() -> None:
+    has_dla = {text: version(text).has_dla for text in ("10.7", "10.8", "11.4.0", "11.4.1", "11.5.0")}
+    assert has_dla == {"10.7": True, "10.8": False, "11.4.0": False, "11.4.1": True, "11.5.0": True}
+
+
+def test_same_compute_capability_is_a_level_from_10_9() -> None:
+    options = TrtexecOptions(hardware_compatibility="sameComputeCapability")
+    for text in ("8.6", "10.8"):
+        with pytest.raises(UsageError, match="has no hardware compatibility 'sameComputeCapability'"):
+            words(PLAN, text, options)
+    for text in ("10.9", "11.1"):
+        assert "--hardwareCompatibilityLevel=sameComputeCapability" in words(PLAN, text, options)
+    for text in ("8.6", "10.8", "10.9"):
+        ampere = TrtexecOptions(hardware_compatibility="ampere+")
+        assert "--hardwareCompatibilityLevel=ampere+" in words(PLAN, text, ampere)
+
+
+def test_a_safe_build_takes_a_cache_up_to_10_13() -> None:
+    int8, safe = replace(PLAN, precision="int8"), TrtexecOptions(safe=True)
+    assert {"--safe", "--calib=c.cache"} <= set(words(int8, "10.13", safe, "c.cache"))
+    for text in ("10.14", "10.16"):
+        with pytest.raises(UsageError, match="takes no calibration cache for it"):
+            words(int8, text, safe, "c.cache")
+        assert "--calib=c.cache" in words(int8, text, None, "c.cache")
+
+
+@pytest.mark.parametrize("name", ["tacticSharedMem", "dlaSram"])
+def test_a_pool_that_trtexec_has_not_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"memory_pools.{name} cannot be set"):
+        TrtexecOptions(memory_pools={name: 1})

@@ -72,7 +72,66 @@ SAID: list[tuple[str, type[CsaDeployError], str]] = [
         + STAMP
         + "[E] Error[10]: Error Code 10: Internal Error (Could not find any implementation for node /net/conv.)",
         BuildFailedError,
+        "no kernel for /net/conv on this target",  # such warnings stand in builds that pass
+    ),
+    (
+        "[W] [TRT] UNSUPPORTED_STATE: Skipping tactic 0 due to insufficient memory on requested size of 12845056\n"
+        + STAMP
+        + "[E] Saving engine to file failed.",
+        EnvironmentLacksError,
+        "cannot write the engine",
+    ),
+    (
+        "[W] [TRT] UNSUPPORTED_STATE: Skipping tactic 0 due to insufficient memory on requested size of 12845056\n"
+        + STAMP
+        + "[E] [TRT] 10: Error Code 10: insufficient memory to build",
+        BuildFailedError,
         "ran out of memory",
+    ),
+    *(
+        (f"Cuda failure{where}: {text}", EnvironmentLacksError, cause)
+        for where in ("", " at /samples/common/common.h:312")
+        for text, cause in (
+            ("CUDA driver version is insufficient for CUDA runtime version", "driver is too old"),
+            ("unsupported display driver / cuda driver combination", "driver is too old"),
+            ("unknown error", "CUDA does not start"),
+            ("no CUDA-capable device is detected", "CUDA does not start"),
+        )
+    ),
+    ("Cuda failure at /samples/common/common.h:312: out of memory", BuildFailedError, "ran out of memory"),
+    (
+        "Could not load library libnvinfer.so.10: Unable to open library: libnvinfer.so.10 due to libnvinfer.so.10: "
+        "cannot open shared object file: No such file or directory",
+        EnvironmentLacksError,
+        "trtexec does not start: libnvinfer.so.10 is not found",
+    ),
+    (
+        "Uncaught exception detected: Unable to open library: libnvinfer_plugin.so.10 due to libnvinfer_plugin.so.10: "
+        "cannot open shared object file",
+        EnvironmentLacksError,
+        "trtexec does not start: libnvinfer_plugin.so.10 is not found",
+    ),
+    ("[I] Cannot find any available devices (GPUs)!", EnvironmentLacksError, "CUDA does not start"),
+    (
+        "[I] --safe flag is enabled but application is not compatible with safety.",
+        EnvironmentLacksError,
+        "no safety runtime",
+    ),
+    ("[E] Saving engine to file failed.", EnvironmentLacksError, "disk is full, or its workdir is not writable"),
+    ("[E] Error opening engine file: engine.plan", UsageError, "cannot open engine.plan"),
+    ("[E] Cannot open file in.0!", UsageError, "cannot open in.0"),
+    (
+        "[E] Safe runtime does not support --dumpProfile or --exportProfile=<file>.",
+        UsageError,
+        "does not support --dumpProfile or --exportProfile=<file>",
+    ),
+    ("[E] Invalid IOFormat chw16", UsageError, "does not take chw16 as a format"),
+    ("[E] Invalid TensorFormat fp16:chw16", UsageError, "does not take fp16:chw16 as a format"),
+    (
+        '[E] Input tensor "x": Requested input type fp16 via --inputIOFormats does not match the inferred type fp32 '
+        "for a strongly typed network. Failing build.",
+        UsageError,
+        "does not match the inferred type fp32, which counts",
     ),
     (
         "[E] Error[1]: [stdArchiveReader.cpp] (Serialization assertion safeVersionRead == safeSerializationVersion "
@@ -139,3 +198,24 @@ def test_a_crashed_trtexec() -> None:
 
 def test_a_killed_trtexec() -> None:
     assert "killed" in explain("", 137, "building", "n.log").message
+
+
+def test_a_node_is_named_without_the_bracket_around_the_message() -> None:
+    said = "[E] Error[10]: Error Code 10: Internal Error (Could not find any implementation for node /conv{}.)"
+    for node in ("", "(a)"):
+        message = explain(STAMP + said.format(node), 1, "building", "n.log").message
+        assert message == f"building: TensorRT has no kernel for /conv{node} on this target"
+
+
+@pytest.mark.parametrize("letter", ["W", "I", "V"])
+def test_what_is_no_error_is_no_cause(letter: str) -> None:
+    """Whatever an error is translated from, the same words in a warning are not what failed."""
+    for words, quiet in (
+        ("OutOfMemory", "ran out of memory"),
+        ("Could not find any implementation for node a.", "no kernel"),
+        ("No space left on device", "disk is full"),
+        ("Permission denied", "denies access"),
+    ):
+        log = f"{STAMP}[{letter}] {words}\n    {words}\n{STAMP}[E] Something else"
+        assert quiet not in explain(log, 1, "building", "n.log").message
+        assert quiet in explain(f"{STAMP}[E] {words}", 1, "building", "n.log").message

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import lrn_graph
+from engine_graphs import lrn_graph, save_graph
+from onnx import TensorProto, helper
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.trtexec import trtexec_build
@@ -228,14 +229,114 @@ def test_dla_and_safety_builds_pass_what_they_are_asked_for(
             assert runner.run({"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 3)
             assert "--useDLACore=1" in runner._command("engine.plan", {}, None)
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
-        assert {"--buildDLAStandalone", "--inputIOFormats=fp16:chw16"} <= set(
-            trtexec_build(machine, graph, tmp_path / "l", plan, loadable).command
-        )
+        built = trtexec_build(machine, graph, tmp_path / "l", plan, loadable)
+        assert {"--buildDLAStandalone", "--inputIOFormats=fp16:chw16"} <= set(built.command)
+        assert (built.inputs[0].dtype, built.outputs[0].dtype) == ("HALF", "HALF")  # of the formats, not of the graph
         safe = trtexec_build(machine, graph, tmp_path / "s", plan, TrtexecOptions(safe=True))
         assert "--safe" in safe.command
         assert safe.restricted.evidence == "safety-build"
     with here("11.1.0") as machine, pytest.raises(UsageError, match="builds for no DLA"):
         trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
+
+
+@pytest.mark.parametrize("version", ["8.6.13", "10.7.0"])
+def test_dla_is_built_of_the_fp32_graph(
+    here: Callable[[str], Any], graph: Path, graph_fp16: Path, tmp_path: Path, version: str
+) -> None:
+    plan, options = BuildPlan(backend="trtexec", precision="fp16"), TrtexecOptions(dla_core=0)
+    with here(version) as machine:
+        result = trtexec_build(machine, graph, tmp_path / "e", plan, options)
+        assert "--fp16" in result.command and "--stronglyTyped" not in result.command
+        assert any(f"TensorRT {version} builds this weakly typed" in said for said in result.not_done)
+    if version.startswith("10"):
+        with here(version) as machine, pytest.raises(UsageError, match="makes the precision itself"):
+            trtexec_build(machine, graph_fp16, tmp_path / "e", plan, options)
+
+
+def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    safe = TrtexecOptions(safe=True)
+    with here("10.3.0") as machine:
+        result = trtexec_build(machine, graph, tmp_path / "s", BuildPlan(backend="trtexec"), safe)
+        assert result.inspection is None
+        assert any("tells none of a safe engine" in said for said in result.not_done)
+        with TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=safe) as runner:
+            measured = runner.measure({"x": np.zeros((1, 4), np.float32)}, Timing(iterations=3))
+        assert (len(measured["samples_ms"]), measured["layers"]) == (3, [])
+        formats = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
+        loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
+        with pytest.raises(EnvironmentLacksError, match="s is a DLA loadable"):
+            TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=loadable)
+
+
+def _two_outputs(path: Path, first: str, second: str) -> Path:
+    nodes = [helper.make_node("Relu", ["x"], [first], name="/a"), helper.make_node("Neg", ["x"], [second], name="/b")]
+    spec = (TensorProto.FLOAT, [1, 4])
+    return save_graph(path, nodes, {"x": spec}, {first: spec, second: spec}, opset=17)
+
+
+LONG = "features/" + "block/" * 20
+NAMES = [("größe/é", "y"), (f"{LONG}1", f"{LONG}2"), *((("a" * n), "b" * n) for n in (119, 124, 130))]
+
+
+@pytest.mark.parametrize("version", ["8.6.13", "10.12.0", "10.13.0", "11.1.0"])
+@pytest.mark.parametrize(("first", "second"), NAMES)
+def test_outputs_are_found_under_the_names_that_trtexec_makes(
+    here: Callable[[str], Any], tmp_path: Path, version: str, first: str, second: str
+) -> None:
+    model = _two_outputs(tmp_path / "m.onnx", first, second)
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec(name, (1, 4), "float32") for name in (first, second)]
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    with here(version) as machine:
+        trtexec_build(machine, model, tmp_path / "e", BuildPlan(backend="trtexec"))
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+            found = runner.run({"x": x})
+    assert np.array_equal(found[first], np.maximum(x, 0)) and np.array_equal(found[second], -x)
+
+
+def test_outputs_that_cutting_makes_alike_are_refused(here: Callable[[str], Any], tmp_path: Path) -> None:
+    names = ["block/" * 15 + middle + "/block" * 15 for middle in "12"]
+    model = _two_outputs(tmp_path / "m.onnx", *names)
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec(name, (1, 4), "float32") for name in names]
+    feeds = {"x": np.zeros((1, 4), np.float32)}
+    for version in ("10.12.0", "10.13.0"):
+        with here(version) as machine:
+            trtexec_build(machine, model, tmp_path / "e", BuildPlan(backend="trtexec"))
+            with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
+                if version == "10.12.0":
+                    assert set(runner.run(feeds)) == set(names)
+                else:
+                    with pytest.raises(UsageError, match="two outputs to one file"):
+                        runner.run(feeds)
+
+
+@pytest.mark.parametrize(("version", "right", "wrong"), [("10.16.1", "fp32:chw", "chw"), ("11.0.0", "chw", "fp32:chw")])
+def test_formats_in_the_grammar_of_the_version(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path, version: str, right: str, wrong: str
+) -> None:
+    with here(version) as machine:
+        options = TrtexecOptions(input_formats=right, output_formats=right)
+        result = trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
+        assert f"--inputIOFormats={right}" in result.command
+        with pytest.raises(UsageError, match="formats"):
+            trtexec_build(
+                machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), TrtexecOptions(input_formats=wrong)
+            )
+
+
+def test_a_version_compatible_engine_is_loaded_with_its_runtime(
+    here: Callable[[str], Any], graph: Path, tmp_path: Path
+) -> None:
+    specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]
+    options, feeds = TrtexecOptions(version_compatible=True), {"x": np.zeros((1, 4), np.float32)}
+    with here("10.3.0") as machine:
+        trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"), options)
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs, options=options) as runner:
+            assert runner.run(feeds)["y"].shape == (1, 3)
+        with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as without, pytest.raises(UsageError):
+            without.run(feeds)
 
 
 def test_clocks_that_change_are_told(

@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import string
 import struct
 import sys
 import time
@@ -32,6 +34,7 @@ def log(severity: str, text: str) -> None:
 
 
 def known_options(version: tuple[int, ...]) -> set[str]:
+    version = max(version, (10, 3)) if version >= (10,) else version  # 10.0 - 10.2 are nearer to 10.3 than to 8.6
     table = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())
     at_most = [key for key in table if key != "common" and tuple(map(int, key.split("."))) <= version[:2]]
     newest = max(at_most, key=lambda key: tuple(map(int, key.split("."))))
@@ -48,6 +51,66 @@ def parse(arguments: list[str], known: set[str]) -> dict[str, str]:
     return options
 
 
+def require_formats(value: str, version: tuple[int, ...]) -> None:
+    """The grammar of I/O formats, as the parser of each version refuses it."""
+    for item in value.split(","):
+        if version < (11,) and ":" not in item:
+            raise FailedError(f"Invalid IOFormat {item}")
+        layouts = item if version >= (11,) else item.split(":", 1)[1]
+        for layout in layouts.split("+"):
+            if not re.fullmatch(r"chw(2|4|16|32)?|d?hwc8?|hwc16|cdhw32|dla_(linear|hwc4)", layout):
+                raise FailedError(f"Invalid TensorFormat {layout}")
+
+
+def require_types(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    """The type check of strongly typed builds from 10.15."""
+    if not (10, 15) <= version < (11,) or "--stronglyTyped" not in options:
+        return
+    for option, tensors in (("--inputIOFormats", model.graph.input), ("--outputIOFormats", model.graph.output)):
+        for value, item in zip(tensors, options.get(option, "").split(","), strict=False):
+            inferred = {1: "fp32", 10: "fp16"}[value.type.tensor_type.elem_type]
+            if item and item.split(":")[0] != inferred:
+                raise FailedError(
+                    f'Input tensor "{value.name}": Requested input type {item.split(":")[0]} via {option} does not '
+                    f"match the inferred type {inferred} for a strongly typed network. Failing build."
+                )
+
+
+def require_values(options: dict[str, str], version: tuple[int, ...]) -> None:
+    """Values that its parser refuses."""
+    for option in ("--inputIOFormats", "--outputIOFormats"):
+        if option in options:
+            require_formats(options[option], version)
+    level = options.get("--hardwareCompatibilityLevel", "none")
+    if level not in ("none", "ampere+") and (level != "sameComputeCapability" or version < (10, 9)):
+        raise FailedError(f"Unknown hardwareCompatibilityLevel option: {level}")
+    if "--calib" in options and "--safe" in options and version >= (10, 14):
+        raise FailedError("Error[3]: API Usage Error (a strongly typed network takes no precision flags)")
+    for pool in filter(None, options.get("--memPoolSize", "").split(",")):
+        if pool.split(":")[0] not in ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM", "tacticSharedMem"):
+            raise FailedError(f"Unknown memory pool: {pool.split(':')[0]}")
+
+
+def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
+    """Combinations that the real one refuses, or on which it or TensorRT fails later."""
+    typed = version >= (10,) and ("--stronglyTyped" in options or version >= (11,) or "--safe" in options)
+    dla = "--useDLACore" in options
+    loadable = dla and ("--buildDLAStandalone" in options or "--safe" in options)
+    if dla and version < (11,) and typed and version >= (10,) and "--safe" not in options:
+        # trtexec's DLA branch sets FP16 by itself; TensorRT's words of NVIDIA/TensorRT issue 4228.
+        raise FailedError(
+            "Error[3]: API Usage Error (Parameter check failed, condition: !config.getFlag(BuilderFlag::kFP16).)"
+        )
+    if loadable and "--allowGPUFallback" in options:
+        raise FailedError("GPU fallback (--allowGPUFallback) not allowed for DLA standalone mode")
+    if loadable and not {"--inputIOFormats", "--outputIOFormats"} <= options.keys():
+        raise FailedError("I/O formats for safe DLA capability are restricted to fp16:chw16, int8:chw32")
+    if "--safe" in options and "--exportProfile" in options:
+        raise FailedError("Safe runtime does not support --dumpProfile or --exportProfile=<file>.")
+    if "--loadEngine" in options and "--safe" in options and dla:
+        raise FailedError("Safe DLA capability is detected. Please save DLA loadable and use dla_safety_runtime.")
+
+
 def session(model: bytes):
     import onnxruntime
 
@@ -57,8 +120,27 @@ def session(model: bytes):
     return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
+HOST_CODE = b"\1"  # the lean runtime that a version-compatible engine brings
 KERNELS = bytes(4096)
 """A real plan holds kernels beside the weights: no network is so small that its plan is."""
+
+
+def export_layers(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    if "--exportLayerInfo" in options and "--buildDLAStandalone" in options and version < (10,):
+        os.kill(os.getpid(), signal.SIGSEGV)  # 8.6.1 trtexec.cpp:444
+    if "--exportLayerInfo" in options and not {"--safe", "--buildDLAStandalone"} & options.keys():
+        half = "--fp16" in options or any(t.data_type == 10 for t in model.graph.initializer)
+        layers = [
+            {
+                "Name": node.name,
+                "LayerType": node.op_type,
+                "Outputs": [{"Name": out, "Format/Datatype": "Half" if half else "Float"} for out in node.output],
+                "TacticName": f"standin_{node.op_type.lower()}",
+                "Metadata": f"[ONNX Layer: {node.name}]",
+            }
+            for node in model.graph.node
+        ]
+        Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
 
 
 def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
@@ -72,6 +154,7 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
         raise FailedError(f"Could not open file {options['--onnx']}") from None
     except Exception:
         raise FailedError("Failed to parse onnx file") from None
+    require_types(model, options, version)
     if "--restricted" in options and version < (10, 16):
         for node in model.graph.node:
             if node.op_type == "LRN":
@@ -79,29 +162,19 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
     if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
         raise FailedError("Calibration failure occurred with no scaling factors detected.")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
+    if "--versionCompatible" in options:
+        header = header[:-1] + HOST_CODE
     engine = header + struct.pack("<Q", len(content)) + content + KERNELS
     if "--saveEngine" in options:
         Path(options["--saveEngine"]).write_bytes(engine)
     log("I", "Engine built in 1.25 sec.")
-    if "--exportLayerInfo" in options:
-        half = "--fp16" in options or any(t.data_type == 10 for t in model.graph.initializer)
-        layers = [
-            {
-                "Name": node.name,
-                "LayerType": node.op_type,
-                "Outputs": [{"Name": out, "Format/Datatype": "Half" if half else "Float"} for out in node.output],
-                "TacticName": f"standin_{node.op_type.lower()}",
-                "Metadata": f"[ONNX Layer: {node.name}]",
-            }
-            for node in model.graph.node
-        ]
-        Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
+    export_layers(model, options, version)
     if "--timingCacheFile" in options:
         Path(options["--timingCacheFile"]).write_bytes(b"timing cache of the stand-in")
     return engine.removesuffix(KERNELS)
 
 
-def load(path: str, version: tuple[int, ...]) -> bytes:
+def load(path: str, version: tuple[int, ...], *, host_code: bool) -> bytes:
     engine = Path(path).read_bytes()
     if engine[:4] != b"ftrt":
         log(
@@ -116,6 +189,8 @@ def load(path: str, version: tuple[int, ...]) -> bytes:
             "[TRT] IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion "
             "stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match.)",
         )
+        raise FailedError("Engine deserialization failed")
+    if engine[27:28] == HOST_CODE and not host_code:
         raise FailedError("Engine deserialization failed")
     end = 36 + struct.unpack("<Q", engine[28:36])[0]
     if len(engine) != end + len(KERNELS):
@@ -146,10 +221,19 @@ def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 def safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._,-]", "_", name)
+    allowed = string.ascii_letters + string.digits + "._-,"
+    return "".join(chr(byte) if chr(byte) in allowed else "_" for byte in name.encode())
 
 
-def infer(engine: bytes, options: dict[str, str]) -> None:
+def raw_name(name: str, rest: str, version: tuple[int, ...]) -> str:
+    """Up to 10.12 the tensor's name is made safe; from 10.13 the whole file name, and it is cut."""
+    if version < (10, 13):
+        return safe(name) + rest
+    whole = safe(name + rest)
+    return whole if len(whole) <= 150 else whole[:73] + "..." + whole[-73:]
+
+
+def infer(engine: bytes, options: dict[str, str], version: tuple[int, ...]) -> None:
     net = session(engine[36:])
     feeds = inputs_of(net, options)
     times = []
@@ -162,7 +246,8 @@ def infer(engine: bytes, options: dict[str, str]) -> None:
         for kind, tensors in (("input", feeds), ("output", outputs)):
             for name, array in tensors.items():
                 dims = ".".join(map(str, array.shape))
-                Path(f"{safe(name)}.{kind}.{dims}.{TYPES[array.dtype.name]}.raw").write_bytes(array.tobytes())
+                file = raw_name(name, f".{kind}.{dims}.{TYPES[array.dtype.name]}.raw", version)
+                Path(file).write_bytes(array.tobytes())
     if "--exportOutput" in options:
         items = [
             f'{{ "name" : "{name}"\n  , "dimensions" : "({", ".join(map(str, array.shape))})"\n'
@@ -204,9 +289,15 @@ def main() -> int:
             raise FailedError(os.environ["STANDIN_SAY"])
         if "--onnx" not in options and "--loadEngine" not in options:
             raise FailedError("Model missing or format not recognized")
-        engine = load(options["--loadEngine"], version) if "--loadEngine" in options else build(options, version)
+        require_values(options, version)
+        require_sound(options, version)
+        engine = (
+            load(options["--loadEngine"], version, host_code="--versionCompatible" in options)
+            if "--loadEngine" in options
+            else build(options, version)
+        )
         if "--skipInference" not in options:
-            infer(engine, options)
+            infer(engine, options, version)
     except FailedError as error:
         log("E", str(error))
         print(f"&&&& FAILED {banner}")

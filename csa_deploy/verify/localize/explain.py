@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from csa_deploy.engine.trtexec_options import parse_version
+from csa_deploy.engine.trtexec_settings import parse_options
 from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 SAMPLES = 4
 UNASKED_SECONDS = 60  # to explain failures where --localize was not given
 ENGINE = "engine "
-_WEAK = "TensorRT before 10 is weakly typed: a module restored in the graph may still run in another precision"
+_WEAK = "TensorRT built this weakly typed: a module restored in the graph may still run in another precision"
 
 
 def explain(
@@ -96,6 +98,10 @@ def _engine_settings(context: Context, candidate: Candidate) -> dict[str, Any] |
     """How an engine is cut and run, or the reason why it is not."""
     record = context.workspace.record("build")["engines"][candidate.precision]
     if record["backend"] != "tensorrt-rtx" and int(record["version"].split(".")[0]) < STRONGLY_TYPED:
+        return _WEAK
+    if record["backend"] == "trtexec" and parse_options(record["builder_option"]).weakly_typed(
+        parse_version(record["version"])
+    ):
         return _WEAK
     survivors = surviving(context.path(record["path"]))
     if survivors is None:
