@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
-PARALLEL := -n auto --maxprocesses 8
 
 .PHONY: help demo test test-fast gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
@@ -53,11 +52,11 @@ test: install bindings networks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest
 
 # Without what is marked slow, and nothing that starts the command, a server or a browser.
 test-fast: install
-	$(BIN)/pytest -m 'not slow' $(PARALLEL)
+	$(BIN)/pytest -m 'not slow' -n auto --maxprocesses 8 --dist loadfile
 
 # On a machine with a GPU and no network: with the packages that Python has there, no environment is made, nothing is
 # installed. Exit 3 when every test was skipped.
