@@ -128,8 +128,8 @@ def ours(graph: Path, images: int) -> None:
 
     from csa_deploy.precision.calibration import calibrate
     from csa_deploy.precision.calibration_data import open_calibration
-    from csa_deploy.precision.placement import place
     from csa_deploy.precision.qdq import insert_qdq
+    from csa_deploy.precision.qdq_placement import place
 
     model = onnx.load(str(graph))
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}

@@ -29,11 +29,11 @@ from csa_deploy.network import Preprocessing
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.calibration_data import CalibrationData, open_calibration
-from csa_deploy.precision.choice import FITTED_IMAGES, HELD_IMAGES, read_samples, split
 from csa_deploy.precision.int8 import rest_of
 from csa_deploy.precision.judging import compare, worst_of
-from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.qdq_placement import place
+from csa_deploy.precision.selection import FITTED_IMAGES, HELD_IMAGES, read_samples, split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.techniques import TECHNIQUES, Plan, Workshop, try_techniques
 

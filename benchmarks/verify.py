@@ -23,9 +23,9 @@ from csa_deploy.data.named import PHOTOGRAPHS
 from csa_deploy.pipeline import Context
 from csa_deploy.runners.base import run_padded
 from csa_deploy.source import load_source
+from csa_deploy.stages.verify import compare
 from csa_deploy.verify.candidates import collect
 from csa_deploy.verify.reference import open_reference
-from csa_deploy.verify.stage import compare
 from csa_deploy.workspace import Workspace
 
 THREADS = 2

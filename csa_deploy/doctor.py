@@ -24,9 +24,9 @@ from csa_deploy.engine.backend import Backend, installed
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
-from csa_deploy.engine.trtexec_options import options_of_help, require_known, version_of_help
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.installing import install_command
+from csa_deploy.trtexec.versions import options_of_help, require_known, version_of_help
 
 State = Literal["ok", "limited", "missing"]
 

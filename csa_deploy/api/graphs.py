@@ -19,7 +19,7 @@ from csa_deploy.graph.optimize import optimize as rewrite
 from csa_deploy.graph.prove import Proven, prove_equal
 from csa_deploy.graph.stats import GraphStatistics
 from csa_deploy.precision.fp16 import to_fp16 as typed_in_half
-from csa_deploy.restricted.gate import gate_scopes, inspect
+from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.report import Finding
 from csa_deploy.results import plain

@@ -24,11 +24,11 @@ from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.results import Result
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.source import Source, load_source, slug_of
+from csa_deploy.stages.verify import compare as compared
+from csa_deploy.stages.verify import preflight
 from csa_deploy.verify.candidates import Candidate, graph_candidate, precision_of
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
-from csa_deploy.verify.stage import compare as compared
-from csa_deploy.verify.stage import preflight
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
 Candidates = Iterable[Graph] | Mapping[str, Graph] | Graph

@@ -17,12 +17,12 @@ from csa_deploy.api.results import Record
 from csa_deploy.config import inherited, make_config, normalise
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.export.imaging import preprocessing_of
-from csa_deploy.export.stage import output_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import Source
 from csa_deploy.stages import STAGES
+from csa_deploy.stages.export import output_of
 from csa_deploy.workspace import StageOutput, Workspace
 
 Place = Workspace | str | Path | None

@@ -40,7 +40,7 @@ def check(
     """
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
-    from csa_deploy.restricted.gate import gate_scopes, inspect, rejection
+    from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
 
     if explain is not None:
         said = explain_rule(explain)

@@ -43,8 +43,8 @@ def compare(
 def _compared(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """Latency and accuracy, each as far as both runs hold it."""
     from csa_deploy.errors import UsageError
-    from csa_deploy.verify.across import compare_results
     from csa_deploy.verify.results import read_results, stored_results
+    from csa_deploy.verify.run_comparison import compare_results
 
     for run in (run_a, run_b):
         if not (run / "manifest.json").is_file():
@@ -157,7 +157,7 @@ def _styled(outcome: str) -> str:
 def _limits(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
 
-    from csa_deploy.report.missing import by_reason
+    from csa_deploy.report.not_measured import by_reason
 
     for caveat in data.get("caveats", []):
         console.out.print(f"[yellow]not alike[/yellow] {escape(caveat)}", soft_wrap=True)

@@ -16,8 +16,8 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     """
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.engine.builders import wording_builder
-    from csa_deploy.engine.stage import graph_for, plan_for, scopes_for
     from csa_deploy.pipeline import run_stages
+    from csa_deploy.stages.build import graph_for, plan_for, scopes_for
 
     config, root = resolve(network, settings, inherit=True)
     with opened(config, root) as context, wording_builder(config) as builder:

@@ -99,8 +99,8 @@ def _mib(size: int) -> str:
 
 
 def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progress | None) -> BuildResult:
-    from csa_deploy.engine.trtexec import trtexec_build
-    from csa_deploy.target.machine import open_machine
+    from csa_deploy.trtexec.builder import trtexec_build
+    from csa_deploy.trtexec.machine import open_machine
 
     with open_machine(None) as machine:
         return trtexec_build(machine, model, out, plan, progress=progress)

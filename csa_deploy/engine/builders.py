@@ -15,16 +15,16 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
-from csa_deploy.engine.trtexec import planned_job, trtexec_build
-from csa_deploy.engine.trtexec_options import Version, parse_version
-from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
 from csa_deploy.pipeline import versions
+from csa_deploy.trtexec.builder import planned_job, trtexec_build
+from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
+from csa_deploy.trtexec.versions import Version, parse_version
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
-    from csa_deploy.target.job import Job
-    from csa_deploy.target.machine import Machine
+    from csa_deploy.trtexec.job import Job
+    from csa_deploy.trtexec.machine import Machine
 
 Progress = Callable[[int, int], None]
 _LOG = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def check_settings(config: Config) -> None:
     Raises:
         UsageError: named.
     """
-    from csa_deploy.target.config import load_target
+    from csa_deploy.trtexec.config import load_target
 
     parse_options(config.builder_option)
     if config.builder_option and not uses_trtexec(config):
@@ -90,7 +90,7 @@ def check_settings(config: Config) -> None:
 
 def stated_version(config: Config) -> Version | None:
     """The TensorRT of a target, as far as its file states it; nothing is reached."""
-    from csa_deploy.target.config import load_target
+    from csa_deploy.trtexec.config import load_target
 
     stated = load_target(Path(config.target)).tensorrt if config.target else None
     return parse_version(stated) if stated else None
@@ -109,8 +109,8 @@ def opened_builder(config: Config) -> Iterator[Builder]:
     if not uses_trtexec(config):
         yield Builder(None, options)
         return
-    from csa_deploy.target.config import load_target
-    from csa_deploy.target.machine import open_machine
+    from csa_deploy.trtexec.config import load_target
+    from csa_deploy.trtexec.machine import open_machine
 
     with ExitStack() as stack:
         target = load_target(Path(config.target)) if config.target else None
@@ -123,8 +123,8 @@ def wording_builder(config: Config) -> Iterator[Builder]:
 
     Raises: as :func:`opened_builder`.
     """
-    from csa_deploy.target.config import load_target
-    from csa_deploy.target.machine import stated_machine
+    from csa_deploy.trtexec.config import load_target
+    from csa_deploy.trtexec.machine import stated_machine
 
     check_settings(config)
     machine = stated_machine(load_target(Path(config.target))) if config.target else None

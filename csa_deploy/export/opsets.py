@@ -37,7 +37,7 @@ def meant_for(config: Config) -> str:
     """The TensorRT that the graph is meant for, as ``--tensorrt`` names it: the target's, where its file states one."""
     if not config.target:
         return config.tensorrt
-    from csa_deploy.target.config import load_target
+    from csa_deploy.trtexec.config import load_target
 
     stated = load_target(Path(config.target)).tensorrt
     if stated is None:

@@ -18,8 +18,8 @@ import onnx_ir as ir
 
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, open_session
-from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.qdq_placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 
 _PREFIX = "csa_deploy_bias_correction"

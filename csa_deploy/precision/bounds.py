@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.graph.shapes import inferred, static_shape
-from csa_deploy.precision.placement import GATES
+from csa_deploy.precision.qdq_placement import GATES
 
 # Outputs of these are no larger than their inputs (a linear Resize interpolates), or lie in [-1, 1].
 _BOUNDED = {

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
-from csa_deploy.precision.placement import GATES
+from csa_deploy.precision.qdq_placement import GATES
 
 _HOMOGENEOUS = (
     *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"),

@@ -23,7 +23,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-from csa_deploy.precision.placement import GATES
+from csa_deploy.precision.qdq_placement import GATES
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 
 from csa_deploy.precision.fp16 import KeptNode, to_fp16
-from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
+from csa_deploy.precision.qdq_placement import Layer, Placement
 
 # Opset 19 is the first whose QuantizeLinear takes FP16. What it changes over 18 is additions only, so that a graph of
 # opset 18 is one of opset 19; older graphs (TensorRT 8.6) keep FP32 between their INT8 layers, which TensorRT's weak

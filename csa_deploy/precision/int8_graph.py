@@ -12,8 +12,8 @@ from csa_deploy import __version__
 from csa_deploy.graph.load import save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.bounds import complete
-from csa_deploy.precision.choice import budget_of, choose_layers
 from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
+from csa_deploy.precision.selection import budget_of, choose_layers
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.precision.trt_cache import cache_text
 from csa_deploy.workspace import key_of, sha256_of

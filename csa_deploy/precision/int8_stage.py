@@ -17,11 +17,11 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
-from csa_deploy.precision.choice import UNFINISHED as UNFINISHED_SEARCH
-from csa_deploy.precision.choice import UNFINISHED_EQUALIZED
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
-from csa_deploy.precision.placement import Placement, place
+from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.precision.selection import UNFINISHED as UNFINISHED_SEARCH
+from csa_deploy.precision.selection import UNFINISHED_EQUALIZED
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from csa_deploy.graph.load import EXTERNAL_DATA_FROM, weight_bytes
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
-from csa_deploy.precision.lane import Lane, Observed
+from csa_deploy.precision.worker import Lane, Observed
 from csa_deploy.runners.base import TensorSpec, sampling_of
 
 CUDA = "CUDAExecutionProvider"

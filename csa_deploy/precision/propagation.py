@@ -24,8 +24,8 @@ from onnx import helper, numpy_helper
 
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, open_session
-from csa_deploy.precision.placement import Layer
 from csa_deploy.precision.qdq import quantize_weight
+from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 
 _PREFIX = "error_energy"

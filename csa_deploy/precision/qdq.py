@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.names import Names
-from csa_deploy.precision.placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 
 _ZERO = "int8_zero"

@@ -17,9 +17,9 @@ import numpy as np
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, NodeCost, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged, worst_of
-from csa_deploy.precision.recall import Recall
+from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.toggled_graph import Switchable
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
-from csa_deploy.precision.recall import Recall
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.toggled_graph import Switchable
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
-from csa_deploy.precision.placement import Placement, place
 from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.qdq_placement import Placement, place
 from csa_deploy.precision.sensitivity import floating
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
 from csa_deploy.verify.summary import snr
 
@@ -122,7 +122,7 @@ class _Errors:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class EvaluationContext:
     """What the techniques work with.
 
     Attributes:
@@ -146,7 +146,7 @@ class Workshop:
     progress: Callable[[str], Progress | None] = lambda technique: None
 
 
-def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tuple[Plan, dict[str, Finding]]:
+def try_techniques(plan: Plan, wanted: Sequence[str], evaluation: EvaluationContext) -> tuple[Plan, dict[str, Finding]]:
     """Try the wanted techniques one after the other, each on top of those that were kept.
 
     Returns:
@@ -155,11 +155,11 @@ def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tup
     findings = dict.fromkeys(TECHNIQUES, Finding(False, "not asked for: left out of --techniques"))
     if not plan.placement.layers:
         return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
-    without = _errors(plan, workshop)
+    without = _errors(plan, evaluation)
     for name in (name for name in TECHNIQUES if name in wanted):
         try:
-            candidate, reason = TECHNIQUES[name](plan, workshop)
-            with_ = _errors(candidate, workshop) if candidate else without
+            candidate, reason = TECHNIQUES[name](plan, evaluation)
+            with_ = _errors(candidate, evaluation) if candidate else without
         except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
             findings[name] = Finding(False, f"it failed: {type(error).__name__}: {error}")
             _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
@@ -171,12 +171,12 @@ def try_techniques(plan: Plan, wanted: Sequence[str], workshop: Workshop) -> tup
     return plan, findings
 
 
-def _errors(plan: Plan, workshop: Workshop) -> _Errors:
+def _errors(plan: Plan, evaluation: EvaluationContext) -> _Errors:
     """Of all layers in INT8, on the images that nothing was fitted to."""
-    network = plan.switchable(workshop.threads)
+    network = plan.switchable(evaluation.threads)
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
-    for feeds in workshop.held:
+    for feeds in evaluation.held:
         exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
         signal.append([_energies(array) for array in exact.values()])
         noise.append([_energies(got[name] - array) for name, array in exact.items()])
@@ -196,14 +196,14 @@ def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:
     return Finding(used, reason, without.snr_db, with_.snr_db, mean, error, len(gains))
 
 
-def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
+def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
     groups = find_groups(plan.model, plan.thresholds)
     if not groups.found:
         return None, groups.describe()
-    largest = largest_by_channel(plan.model, groups, workshop.fitted, threads=workshop.threads)
+    largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
     model = equalize(plan.model, groups, largest, plan.thresholds)
     changed = {name for group in groups.found for name in group.tensors}
-    statistics = workshop.recalibrate(model, tuple(renamed(n) for n in plan.thresholds if n in changed))
+    statistics = evaluation.recalibrate(model, tuple(renamed(n) for n in plan.thresholds if n in changed))
     kept = {layer.name for layer in plan.placement.layers}
     placement = place(model)
     return (
@@ -211,7 +211,7 @@ def _equalization(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
             plan,
             model=model,
             placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
-            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(workshop.method),
+            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(evaluation.method),
             largest=_without(plan.largest, changed) | statistics.largest,
         ),
         groups.describe(),
@@ -222,16 +222,16 @@ def _without(values: Mapping[str, float], names: Container[str]) -> dict[str, fl
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
+def _weight_rounding(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
     weights = round_weights(
         plan.model,
         plan.placement,
         plan.thresholds,
-        workshop.fitted,
-        half_scales=workshop.half_scales,
-        seed=workshop.seed,
-        threads=workshop.threads,
-        progress=workshop.progress("weight rounding"),
+        evaluation.fitted,
+        half_scales=evaluation.half_scales,
+        seed=evaluation.seed,
+        threads=evaluation.threads,
+        progress=evaluation.progress("weight rounding"),
     )
     every = {(layer.weight, layer.axis) for layer in plan.placement.layers if layer.weight}
     if not weights:
@@ -241,16 +241,16 @@ def _weight_rounding(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
     ), f"{len(weights)} of {len(every)} weights"
 
 
-def _bias_correction(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
-    samples = workshop.fitted
-    progress = workshop.progress("bias correction")
+def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    samples = evaluation.fitted
+    progress = evaluation.progress("bias correction")
     biases = corrected_biases(
         plan.model,
         plan.placement,
         plan.thresholds,
         samples,
         adjustments=plan.adjustments,
-        threads=workshop.threads,
+        threads=evaluation.threads,
         progress=(lambda done: progress(done, len(samples))) if progress else None,
     )
     if not biases:
@@ -258,7 +258,7 @@ def _bias_correction(plan: Plan, workshop: Workshop) -> tuple[Plan | None, str]:
     return replace(plan, adjustments=replace(plan.adjustments, biases=biases)), f"{len(biases)} biases"
 
 
-TECHNIQUES: Mapping[str, Callable[[Plan, Workshop], tuple[Plan | None, str]]] = {
+TECHNIQUES: Mapping[str, Callable[[Plan, EvaluationContext], tuple[Plan | None, str]]] = {
     "equalization": _equalization,
     "weight_rounding": _weight_rounding,
     "bias_correction": _bias_correction,

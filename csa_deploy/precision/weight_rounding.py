@@ -18,8 +18,8 @@ import onnx
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, activations
 from csa_deploy.precision.patches import Window, window_of
-from csa_deploy.precision.placement import Placement
 from csa_deploy.precision.qdq import QuantizedWeight, quantize_weight
+from csa_deploy.precision.qdq_placement import Placement
 from csa_deploy.precision.thresholds import LEVELS
 
 _POSITIONS = 64  # output positions per image and layer that are taken into account

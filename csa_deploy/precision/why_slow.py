@@ -18,7 +18,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
 from csa_deploy.precision.cost import ORIN, Device, NodeCost, elements, moved
-from csa_deploy.precision.placement import GATES, POOLS
+from csa_deploy.precision.qdq_placement import GATES, POOLS
 from csa_deploy.units import counted
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

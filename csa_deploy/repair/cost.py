@@ -12,7 +12,7 @@ from csa_deploy.graph.precision_cost import precision_cost
 from csa_deploy.graph.proof import Arrays, CannotRunError
 from csa_deploy.graph.repair import repair
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.rounding import keep_rounding
+from csa_deploy.precision.fp16_rounding import keep_rounding
 
 NOTABLE_DB = 1.0  # what a change in the order of rounding may cost
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy import units
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
-from csa_deploy.report.missing import by_reason
+from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.timings import timings
 from csa_deploy.report.views import accuracy_columns
 from csa_deploy.workspace import Workspace

@@ -7,9 +7,9 @@ from typing import Any
 
 from csa_deploy import __version__
 from csa_deploy.report import views
-from csa_deploy.report.extras import calibration, error_histograms, history, passports, sweep
 from csa_deploy.report.labels import rank
-from csa_deploy.report.missing import not_measured
+from csa_deploy.report.not_measured import not_measured
+from csa_deploy.report.side_files import calibration, error_histograms, history, passports, sweep
 from csa_deploy.report.verdict import verdict
 from csa_deploy.report.worst import worst_samples
 from csa_deploy.workspace import Workspace
@@ -25,7 +25,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         ``schema_version``, ``network``, ``verdict`` (see :mod:`csa_deploy.report.verdict`), ``stages`` (state,
         seconds and artifacts of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage,
         ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``passports``,
-        ``sweep`` and ``history`` of :mod:`csa_deploy.report.extras`.
+        ``sweep`` and ``history`` of :mod:`csa_deploy.report.side_files`.
     """
     order = [*ORDER[:2], "repair", *ORDER[2:]] if workspace.stage("repair") else list(ORDER)
     done = [name for name in order if workspace.stage(name)]

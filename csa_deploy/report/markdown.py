@@ -7,7 +7,7 @@ from typing import Any
 
 from csa_deploy import units
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
-from csa_deploy.report.missing import by_reason
+from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.views import accuracy_columns
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
@@ -37,7 +37,7 @@ def summary(data: dict[str, Any]) -> str:
 
 def comparison(data: dict[str, Any]) -> str:
     """Two runs: the result of :func:`csa_deploy.profile.runs.compare_runs`, and under ``accuracy`` that of
-    :func:`csa_deploy.verify.across.compare_results`, each as far as there is one.
+    :func:`csa_deploy.verify.run_comparison.compare_results`, each as far as there is one.
     """
     lines = [f"### B `{data['b']}` against A `{data['a']}`"]
     lines += _latency(data) if "rows" in data else []

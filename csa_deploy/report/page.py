@@ -13,7 +13,7 @@ from csa_deploy.report import views
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import network
 from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
-from csa_deploy.report.missing import by_reason
+from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.tiles import tiles
 from csa_deploy.report.verdict import word_of
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.report.extras import SAMPLES
 from csa_deploy.report.labels import label_of, reference_of
+from csa_deploy.report.side_files import SAMPLES
 from csa_deploy.workspace import Workspace
 
 Row = dict[str, Any]

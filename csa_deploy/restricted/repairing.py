@@ -22,7 +22,7 @@ from csa_deploy.graph.repair import repair
 from csa_deploy.graph.repairs.pooling import Limits
 from csa_deploy.graph.rewrite import LEFT_ALONE, Note
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.gate import GateResult, inspect
+from csa_deploy.restricted.inspection import GateResult, inspect
 from csa_deploy.restricted.report import Finding, ScopeReport
 
 _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it came; every rewrite hands it on
@@ -109,7 +109,7 @@ def repair_for_scopes(
     Args:
         path: ONNX file of static shape; not changed.
         scopes: scopes to repair for; none of them gets a worse verdict or more findings.
-        before: what :func:`csa_deploy.restricted.gate.inspect` said of the file, these scopes among others.
+        before: what :func:`csa_deploy.restricted.inspection.inspect` said of the file, these scopes among others.
         strict: see there.
         progress: called with (repairs tried, repairs) again and again.
     """

@@ -141,7 +141,7 @@ def platform_of(config: Config) -> Platform | None:
     """
     if not config.target:
         return None
-    from csa_deploy.target.config import load_target
+    from csa_deploy.trtexec.config import load_target
 
     target = load_target(Path(config.target))
     dla = any(option.replace("-", "_").startswith("dla_core") for option in config.builder_option)

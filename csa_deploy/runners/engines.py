@@ -11,8 +11,8 @@ from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.runners.base import Runner, TensorSpec
 
 if TYPE_CHECKING:
-    from csa_deploy.runners.trtexec_runner import TrtexecRunner
-    from csa_deploy.target.machine import Machine
+    from csa_deploy.trtexec.machine import Machine
+    from csa_deploy.trtexec.runner import TrtexecRunner
 
 # TensorRT's names of element types -> NumPy's.
 _DTYPES = {
@@ -38,8 +38,8 @@ def engine_runner(path: Path, record: Mapping[str, Any], target: str | None, *, 
         from csa_deploy.runners.engine_runner import EngineRunner
 
         return EngineRunner(path, backend=record["backend"], name=name)
-    from csa_deploy.target.config import load_target
-    from csa_deploy.target.machine import open_machine
+    from csa_deploy.trtexec.config import load_target
+    from csa_deploy.trtexec.machine import open_machine
 
     if target is None and record["machine"]["platform"] != "this machine":
         raise EnvironmentLacksError(f"{path.name} was built on a target", fix="give --target to run it there")
@@ -55,8 +55,8 @@ def on_machine(
         UsageError: it is not the engine that its passport describes.
     """
     from csa_deploy.engine.passport import check_engine
-    from csa_deploy.engine.trtexec_settings import parse_options
-    from csa_deploy.runners.trtexec_runner import TrtexecRunner
+    from csa_deploy.trtexec.runner import TrtexecRunner
+    from csa_deploy.trtexec.settings import parse_options
 
     check_engine(path)
     return TrtexecRunner(

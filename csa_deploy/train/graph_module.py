@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.placement import Layer
+from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
 

@@ -14,7 +14,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.network import NetworkEntry
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.workspace import Workspace

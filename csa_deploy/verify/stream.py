@@ -12,7 +12,7 @@ import numpy as np
 
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
-from csa_deploy.runners.trtexec_runner import TrtexecRunner
+from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.verify.candidates import Candidate, require_same_interface
 
 if TYPE_CHECKING:

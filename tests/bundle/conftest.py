@@ -20,7 +20,7 @@ from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
 
-STANDIN = Path(__file__).parents[1] / "target" / "trtexec_standin.py"
+STANDIN = Path(__file__).parents[1] / "trtexec" / "trtexec_standin.py"
 
 
 @pytest.fixture(scope="session")

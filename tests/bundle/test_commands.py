@@ -13,7 +13,7 @@ import pytest
 from csa_deploy.bundle.make import Made
 from csa_deploy.workspace import Workspace
 
-STANDIN = Path(__file__).parents[1] / "target" / "trtexec_standin.py"
+STANDIN = Path(__file__).parents[1] / "trtexec" / "trtexec_standin.py"
 PROGRAM = Path(sys.executable).with_name("csa-deploy")
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="csa-deploy is not installed beside this Python")
 

@@ -11,10 +11,10 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.engine.builders import check_settings, opened_builder, uses_trtexec
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.stage import graph_for
-from csa_deploy.engine.trtexec_options import parse_version
-from csa_deploy.engine.trtexec_settings import TrtexecOptions, parse_options
 from csa_deploy.errors import UsageError
+from csa_deploy.stages.build import graph_for
+from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
+from csa_deploy.trtexec.versions import parse_version
 
 
 @pytest.mark.parametrize(

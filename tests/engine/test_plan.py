@@ -14,8 +14,8 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import RestrictedFlag
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
-from csa_deploy.engine.trtexec import implausible
 from csa_deploy.errors import UsageError
+from csa_deploy.trtexec.builder import implausible
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from csa_deploy.config import make_config
-from csa_deploy.engine.stage import rebuild_command
 from csa_deploy.options import BY_VERB
+from csa_deploy.stages.build import rebuild_command
 
 
 def rebuilt(built: str, **settings: Any) -> list[str]:

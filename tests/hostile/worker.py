@@ -26,7 +26,7 @@ ADDRESS_SPACE = 12 * 2**30
 def check(path: Path) -> None:
     """Judge it by two scopes and render one report; which ones depends on the file: all take three times as long."""
     from csa_deploy.restricted.check import check
-    from csa_deploy.restricted.gate import GateResult, ScopeVerdict, rejection
+    from csa_deploy.restricted.inspection import GateResult, ScopeVerdict, rejection
     from csa_deploy.restricted.reporters.formats import FORMATS, render
     from csa_deploy.restricted.schema import scopes
 

@@ -15,7 +15,7 @@ from csa_deploy.precision.calibration import calibrate, load_statistics, save_st
 from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration
 from csa_deploy.precision.histogram import Histogram, Scratch
 from csa_deploy.precision.observer import CPU, CUDA, providers
-from csa_deploy.precision.placement import place
+from csa_deploy.precision.qdq_placement import place
 
 PREPROCESSING = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
 SHAPES = {"x": (1, 3, 16, 16)}

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
-from csa_deploy.precision.placement import place
+from csa_deploy.precision.qdq_placement import place
 
 SIGNATURE = "(float[1,3,6,6] x) => (float[1,4,3,3] y)"
 PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"

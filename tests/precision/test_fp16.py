@@ -11,9 +11,9 @@ import pytest
 
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.fp16 import to_fp16
+from csa_deploy.precision.fp16_rounding import keep_rounding
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.placement import place
-from csa_deploy.precision.rounding import keep_rounding
+from csa_deploy.precision.qdq_placement import place
 
 IMAGE = "float[1,4,6,6]"
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16

@@ -17,12 +17,12 @@ from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.judging import compare
-from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.search import search
 from csa_deploy.precision.sensitivity import Sensitivity, in_order, measure, rank_correlation
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.why_slow import diagnose
 from csa_deploy.restricted.check import check
 

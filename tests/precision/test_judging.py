@@ -10,12 +10,12 @@ from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.cost import node_costs
 from csa_deploy.precision.judging import broken, compare, unjudged, worst_of
-from csa_deploy.precision.placement import place
 from csa_deploy.precision.propagation import propagated
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.search import search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
-from csa_deploy.precision.switch import Switchable
-from csa_deploy.precision.techniques import TECHNIQUES, Plan, Workshop, try_techniques
+from csa_deploy.precision.techniques import TECHNIQUES, EvaluationContext, Plan, try_techniques
+from csa_deploy.precision.toggled_graph import Switchable
 
 SHAPES = {"x": (1, 3, 8, 8)}
 
@@ -125,8 +125,8 @@ def test_techniques_look_at_all_outputs(plan):
     def recalibrate(changed, tensors):
         return calibrate(changed, open_calibration("random", None, SHAPES), tensors, threads=1)
 
-    workshop = Workshop(images(6), images(6), recalibrate, "minmax", half_scales=False, threads=1)
-    _, findings = try_techniques(plan, tuple(TECHNIQUES), workshop)
+    evaluation = EvaluationContext(images(6), images(6), recalibrate, "minmax", half_scales=False, threads=1)
+    _, findings = try_techniques(plan, tuple(TECHNIQUES), evaluation)
     assert findings["equalization"].used
     assert findings["equalization"].snr_db_without < 15 < findings["equalization"].snr_db_with
 

@@ -13,7 +13,7 @@ from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.precision import calibration, int8_graph, int8_stage, techniques
 from csa_deploy.precision.observer import Observer
 from csa_deploy.precision.phases import STEPS
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
 

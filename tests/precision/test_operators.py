@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
-from csa_deploy.precision.placement import place
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.weight_rounding import round_weights
 
 F = onnx.TensorProto.FLOAT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csa_deploy.precision.recall import Recall
+from csa_deploy.precision.measurement_cache import Recall
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):

@@ -10,13 +10,13 @@ from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
-from csa_deploy.precision.choice import split
-from csa_deploy.precision.placement import Placement, place
+from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.propagation import propagated
-from csa_deploy.precision.recall import Recall
+from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.precision.selection import split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
-from csa_deploy.precision.switch import Switchable
-from csa_deploy.precision.techniques import BETTER, TECHNIQUES, Plan, Workshop, try_techniques
+from csa_deploy.precision.techniques import BETTER, TECHNIQUES, EvaluationContext, Plan, try_techniques
+from csa_deploy.precision.toggled_graph import Switchable
 
 SHAPES = {"x": (1, 3, 12, 12)}
 PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
@@ -72,16 +72,16 @@ def recalibrate(model, tensors):
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Workshop:
-    return Workshop(images(16), images(8, seed=8), recalibrate, "mse", half_scales=False, threads=1)
+def evaluation() -> EvaluationContext:
+    return EvaluationContext(images(16), images(8, seed=8), recalibrate, "mse", half_scales=False, threads=1)
 
 
 @pytest.fixture(scope="module")
-def tried(plan, workshop):
-    return try_techniques(plan, tuple(TECHNIQUES), workshop)
+def tried(plan, evaluation):
+    return try_techniques(plan, tuple(TECHNIQUES), evaluation)
 
 
-def test_each_is_kept_exactly_where_it_is_better(plan, tried, workshop):
+def test_each_is_kept_exactly_where_it_is_better(plan, tried, evaluation):
     better, findings = tried
     assert list(findings) == list(TECHNIQUES)
     for name, found in findings.items():
@@ -105,21 +105,21 @@ def test_ranges_of_equalized_tensors_are_taken_anew(plan, tried):
     assert [layer.name for layer in better.placement.layers] == [layer.name for layer in plan.placement.layers]
 
 
-def test_it_is_deterministic(plan, tried, workshop):
+def test_it_is_deterministic(plan, tried, evaluation):
     better, findings = tried
-    again, same = try_techniques(plan, tuple(TECHNIQUES), workshop)
+    again, same = try_techniques(plan, tuple(TECHNIQUES), evaluation)
     assert same == findings
     assert again.model.SerializeToString(deterministic=True) == better.model.SerializeToString(deterministic=True)
     for name, bias in better.adjustments.biases.items():
         np.testing.assert_array_equal(again.adjustments.biases[name], bias)
 
 
-def test_only_what_is_wanted_is_tried(plan, workshop):
-    better, findings = try_techniques(plan, ("bias_correction",), workshop)
+def test_only_what_is_wanted_is_tried(plan, evaluation):
+    better, findings = try_techniques(plan, ("bias_correction",), evaluation)
     assert better.model is plan.model and not better.adjustments.weights
     assert "not asked for" in findings["equalization"].reason
     assert findings["equalization"].to_json() == {"used": False, "reason": findings["equalization"].reason, "images": 0}
-    _, none = try_techniques(replace(plan, placement=Placement(())), tuple(TECHNIQUES), workshop)
+    _, none = try_techniques(replace(plan, placement=Placement(())), tuple(TECHNIQUES), evaluation)
     assert none["weight_rounding"].reason == "no layer is INT8"
 
 
@@ -137,9 +137,9 @@ def test_the_estimate_from_one_run_ranks_layers_as_measuring_each_does(build):
     assert estimated[last] == pytest.approx(measured[last], rel=0.05)
 
 
-def test_a_gain_that_may_be_chance_is_none(plan, workshop):
+def test_a_gain_that_may_be_chance_is_none(plan, evaluation):
     """One image gains nothing certain, however much it gains."""
-    _, findings = try_techniques(plan, ("equalization",), replace(workshop, held=workshop.held[:1]))
+    _, findings = try_techniques(plan, ("equalization",), replace(evaluation, held=evaluation.held[:1]))
     found = findings["equalization"]
     assert found.gain_db > 10 * BETTER and found.gain_error_db is None
     assert not found.used

@@ -9,7 +9,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import RANDOM, open_calibration
-from csa_deploy.precision.placement import place
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.trt_cache import cache_text, read_cache
 
 GATED = """

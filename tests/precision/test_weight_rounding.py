@@ -8,8 +8,8 @@ import pytest
 
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.patches import window_of
-from csa_deploy.precision.placement import place
 from csa_deploy.precision.qdq import Adjustments, QuantizedWeight, insert_qdq, quantize_weight
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.weight_rounding import round_weights
 
 CASES = {

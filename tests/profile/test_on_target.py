@@ -13,7 +13,7 @@ import pytest
 
 from csa_deploy.profile.cost import graph_cost
 
-STANDIN = Path(__file__).parents[1] / "target" / "trtexec_standin.py"
+STANDIN = Path(__file__).parents[1] / "trtexec" / "trtexec_standin.py"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csa_deploy.report.markdown import comparison
-from csa_deploy.report.missing import by_reason, not_measured
+from csa_deploy.report.not_measured import by_reason, not_measured
 
 LAYERS = "layers of the engine after fusion: not measured: no CUDA device"
 

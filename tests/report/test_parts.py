@@ -16,8 +16,8 @@ from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
-from csa_deploy.report.extras import history, remember
 from csa_deploy.report.page import page_of, render
+from csa_deploy.report.side_files import history, remember
 from csa_deploy.report.views import blame, by_rule, drawn, modules, nodes, profiled, slowest, techniques
 from csa_deploy.workspace import StageOutput, Workspace
 

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from csa_deploy.config import make_config
 from csa_deploy.engine.passport import read_passport
-from csa_deploy.engine.stage import _judged
-from csa_deploy.engine.trtexec_options import parse_version
 from csa_deploy.errors import UsageError
-from csa_deploy.restricted.gate import gate_scopes, inspect
+from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.schema import load_pack, scopes
 from csa_deploy.restricted.scopes import GATE_SCOPES, Platform, choose_gates, fitting, gates_of, require_fit
+from csa_deploy.stages.build import _judged
+from csa_deploy.trtexec.versions import parse_version
 from csa_deploy.workspace import sha256_of
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")

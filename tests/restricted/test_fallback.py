@@ -12,7 +12,7 @@ from csa_deploy.config import make_config
 from csa_deploy.errors import OperationRejectedError, UsageError
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.fallback import require_dla, within
-from csa_deploy.restricted.gate import inspect, rejection
+from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.placement import _crossing
 from csa_deploy.restricted.report import CheckReport

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from restricted_networks import constant, model, node, value
 
 from csa_deploy.restricted.folded import fold_file
-from csa_deploy.restricted.gate import inspect
+from csa_deploy.restricted.inspection import inspect
 from csa_deploy.restricted.validator import validator_status
 
 

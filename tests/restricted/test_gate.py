@@ -9,7 +9,7 @@ from restricted_networks import single
 
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.explain import explain
-from csa_deploy.restricted.gate import GateResult, ScopeVerdict, rejection
+from csa_deploy.restricted.inspection import GateResult, ScopeVerdict, rejection
 from csa_deploy.restricted.reporters.formats import FORMATS, render
 from csa_deploy.restricted.validator import RefusedLayer, ValidatorVerdict
 

@@ -19,7 +19,7 @@ from csa_deploy.cli.check import _steps
 from csa_deploy.graph.rewrite import LEFT_ALONE, Note
 from csa_deploy.restricted import check as checking
 from csa_deploy.restricted import crosscheck as crosschecking
-from csa_deploy.restricted import gate, loading, repairing
+from csa_deploy.restricted import inspection, loading, repairing
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.repairing import Repaired, repair_for_scopes
 
@@ -166,15 +166,15 @@ def test_a_graph_is_read_once_and_nvidia_is_asked_once_per_graph(
     reads = Counted(
         monkeypatch,
         loading.load_graph,
-        *((module, "load_graph") for module in (checking, crosschecking, gate)),
+        *((module, "load_graph") for module in (checking, crosschecking, inspection)),
     )
-    parsers = Counted(monkeypatch, crosschecking.crosscheck, (gate, "crosscheck"))
-    validators = Counted(monkeypatch, gate.validate, (gate, "validate"))
+    parsers = Counted(monkeypatch, crosschecking.crosscheck, (inspection, "crosscheck"))
+    validators = Counted(monkeypatch, inspection.validate, (inspection, "validate"))
     path = saved(build("(float[1,4,6,6] x) => (float[1,4,6,6] y)", "y = Relu(x)"), tmp_path)
     assert repair_for_scopes(path, BOTH).model is None
     assert (reads.calls, parsers.calls, validators.calls) == (1, 1, 1)
     path = saved(build("(float[1,4,6,6] x) => (float[1,4,1,1] y)", "y = GlobalAveragePool(x)"), tmp_path)
-    before = gate.inspect(path, BOTH)
+    before = inspection.inspect(path, BOTH)
     assert repair_for_scopes(path, BOTH, before=before).model is not None
     assert (parsers.calls, validators.calls) == (3, 3)  # this graph and the repaired one
 
@@ -185,11 +185,13 @@ def test_a_validator_that_refuses_the_repaired_graph_is_heard(
     """The rules allow a pooling; were NVIDIA's validator to refuse it, the repair is not kept."""
     path = saved(build("(float[1,4,6,6] x) => (float[1,4,1,1] y)", "y = GlobalAveragePool(x)"), tmp_path)
 
-    def validate(model: Path) -> gate.ValidatorVerdict:
+    def validate(model: Path) -> inspection.ValidatorVerdict:
         pooled = "AveragePool" in ops(onnx.load(model))
-        return gate.ValidatorVerdict("refused" if pooled else "accepted", reason="no pooling today" if pooled else "")
+        return inspection.ValidatorVerdict(
+            "refused" if pooled else "accepted", reason="no pooling today" if pooled else ""
+        )
 
-    monkeypatch.setattr(gate, "validate", validate)
+    monkeypatch.setattr(inspection, "validate", validate)
     repaired = repairing.repair_for_scopes(path, BOTH)
     assert repaired.model is None
     assert [item.what for item in repaired.left] == ["global_pool_to_pool"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import UsageError
-from csa_deploy.runners.trtexec_runner import _json
+from csa_deploy.trtexec.runner import _json
 
 
 @pytest.mark.parametrize(

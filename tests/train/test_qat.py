@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import save_model
-from csa_deploy.precision.placement import place
+from csa_deploy.precision.qdq_placement import place
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.train.qat import Quantized, quantized, write_graphs
 from csa_deploy.workspace import Workspace

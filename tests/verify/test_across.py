@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csa_deploy.verify.across import compare_results
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results
+from csa_deploy.verify.run_comparison import compare_results
 
 
 def results(noise: float = 1e-3, wrong: range = range(0), count: int = 400, seed: int = 0, **meta: Any) -> Results:

@@ -16,14 +16,14 @@ import pytest
 from onnx import numpy_helper
 
 from csa_deploy.config import make_config
-from csa_deploy.engine import stage as build
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
-from csa_deploy.verify import stage as verify
+from csa_deploy.stages import build as build
+from csa_deploy.stages import verify as verify
 from csa_deploy.verify.localize.engines import surviving
 from csa_deploy.workspace import Workspace
 
-STANDIN = Path(__file__).parents[1] / "target" / "trtexec_standin.py"
+STANDIN = Path(__file__).parents[1] / "trtexec" / "trtexec_standin.py"
 
 
 @pytest.fixture()

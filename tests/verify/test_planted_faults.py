@@ -19,7 +19,7 @@ from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.pipeline import Context, run_stages
 from csa_deploy.source import load_source
-from csa_deploy.verify import stage as verify
+from csa_deploy.stages import verify as verify
 from csa_deploy.verify.localize.blame import localize
 from csa_deploy.verify.localize.boundaries import boundaries, modules_of, view_of
 from csa_deploy.verify.localize.case import Case

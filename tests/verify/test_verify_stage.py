@@ -21,7 +21,7 @@ from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.pipeline import Context, run_stages, stage_key
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
-from csa_deploy.verify import stage as verify
+from csa_deploy.stages import verify as verify
 from csa_deploy.workspace import StageOutput, Workspace
 
 SAMPLES = 6

@@ -13,8 +13,8 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.pipeline import Context, run_stages
-from csa_deploy.precision.placement import place
-from csa_deploy.precision.switch import Switchable
+from csa_deploy.precision.qdq_placement import place
+from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.runners.base import run_padded
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.source import load_source

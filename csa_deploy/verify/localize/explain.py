@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from csa_deploy.engine.trtexec_options import parse_version
-from csa_deploy.engine.trtexec_settings import parse_options
 from csa_deploy.graph.load import load_model
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.trtexec.settings import parse_options
+from csa_deploy.trtexec.versions import parse_version
 from csa_deploy.verify.candidates import Candidate
 from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, UNLIMITED, Localization, localize, rows_of, these
 from csa_deploy.verify.localize.boundaries import values_of, view_of

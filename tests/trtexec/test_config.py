@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.target.config import TargetConfig, load_target
-from csa_deploy.target.machine import open_machine
+from csa_deploy.trtexec.config import TargetConfig, load_target
+from csa_deploy.trtexec.machine import open_machine
 
 
 def written(tmp_path: Path, text: str) -> Path:

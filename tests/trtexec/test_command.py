@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.trtexec_command import Timing, build_command, run_command
-from csa_deploy.engine.trtexec_options import (
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.trtexec.command import Timing, build_command, run_command
+from csa_deploy.trtexec.settings import TrtexecOptions
+from csa_deploy.trtexec.versions import (
     OPTIONS,
     Version,
     has,
@@ -20,10 +22,8 @@ from csa_deploy.engine.trtexec_options import (
     require_known,
     version_of_help,
 )
-from csa_deploy.engine.trtexec_settings import TrtexecOptions
-from csa_deploy.errors import EnvironmentLacksError, UsageError
 
-TABLE = json.loads((Path(__file__).parents[1] / "target" / "trtexec_options.json").read_text())
+TABLE = json.loads((Path(__file__).parents[1] / "trtexec" / "trtexec_options.json").read_text())
 READ = {key: {*TABLE["common"], *names} for key, names in TABLE.items() if key != "common"}
 # 11 still parses these, warns, and does the opposite by default: never passed.
 NO_OPS_IN_11 = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--separateProfileRun", "--stronglyTyped"}

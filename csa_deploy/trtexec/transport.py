@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Protocol
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.target.config import TargetConfig
+from csa_deploy.trtexec.config import TargetConfig
 
 _logger = logging.getLogger(__name__)
 _SSH_FAILED = 255

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.target.transport import ConnectionLostError, Transport, run_script, unasked
+from csa_deploy.trtexec.transport import ConnectionLostError, Transport, run_script, unasked
 from csa_deploy.workspace import sha256_of
 
 _logger = logging.getLogger(__name__)

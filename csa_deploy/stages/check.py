@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.restricted.fallback import require_dla
-from csa_deploy.restricted.gate import inspect, rejection
+from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
 from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.restricted.validator import validator_status
@@ -13,7 +13,7 @@ from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
-    from csa_deploy.restricted.gate import GateResult
+    from csa_deploy.restricted.inspection import GateResult
     from csa_deploy.restricted.scopes import Gates
 
 

@@ -49,10 +49,8 @@ class Stage:
         ``preflight(context)`` raises before any stage runs; ``stale(context) -> bool`` says that a result of the same
         key can be bettered on this machine.
         """
-        return f"csa_deploy.{PACKAGE_OF.get(self.name, self.name)}.stage"
+        return f"csa_deploy.stages.{self.name}"
 
-
-PACKAGE_OF = {"check": "restricted", "repair": "repair", "optimize": "graph", "build": "engine"}
 
 STAGES: dict[str, Stage] = {
     stage.name: stage

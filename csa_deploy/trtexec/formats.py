@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from csa_deploy.engine.result import TensorInfo
-from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import UsageError
+from csa_deploy.trtexec.versions import Version
 
 _TYPES = {
     **{"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8", "uint8": "UINT8"},

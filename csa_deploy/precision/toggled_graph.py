@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 
 from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.precision.activations import open_session
-from csa_deploy.precision.placement import Layer, Placement
 from csa_deploy.precision.qdq import NOTHING, Adjustments
+from csa_deploy.precision.qdq_placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
 
 _SWITCHES = "int8_switches"

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
-from csa_deploy.target.files import Progress, get, listing, make_folder, persistently, put
-from csa_deploy.target.job_scripts import ALIVE, LOCK, LOG, PID, START, STATE, STATUS, STOP
-from csa_deploy.target.transport import Transport, UnreachableError, run_script
+from csa_deploy.trtexec.files import Progress, get, listing, make_folder, persistently, put
+from csa_deploy.trtexec.job_scripts import ALIVE, LOCK, LOG, PID, START, STATE, STATUS, STOP
+from csa_deploy.trtexec.transport import Transport, UnreachableError, run_script
 from csa_deploy.workspace import key_of, sha256_of
 
 _logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))  # for engine_graphs, whatever pytest's import mode
 from engine_graphs import save_graph
 
-from csa_deploy.target.config import TargetConfig
+from csa_deploy.trtexec.config import TargetConfig
 
 STANDIN = Path(__file__).with_name("trtexec_standin.py")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from csa_deploy.engine.trtexec_messages import explain
 from csa_deploy.errors import (
     BuildFailedError,
     CsaDeployError,
@@ -12,6 +11,7 @@ from csa_deploy.errors import (
     OperationRejectedError,
     UsageError,
 )
+from csa_deploy.trtexec.messages import explain
 
 STAMP = "[11/23/2026-04:00:00] "
 SAID: list[tuple[str, type[CsaDeployError], str]] = [

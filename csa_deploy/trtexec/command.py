@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.trtexec_options import Version, has, require_known
-from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.trtexec.settings import TrtexecOptions
+from csa_deploy.trtexec.versions import Version, has, require_known
 
 # Names of the files of one run, in its directory.
 ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"

@@ -12,8 +12,8 @@ import numpy as np
 from csa_deploy.engine.builders import Builder
 from csa_deploy.engine.repeat import Ran, median_ms
 from csa_deploy.engine.result import BuildResult
-from csa_deploy.engine.trtexec_command import WARMUP_MS, Timing
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.trtexec.command import WARMUP_MS, Timing
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -42,7 +42,7 @@ def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -
 
 def _run(runner: Runner, config: Config) -> Ran:
     from csa_deploy.runners.feeds import random_feeds
-    from csa_deploy.runners.trtexec_runner import TrtexecRunner
+    from csa_deploy.trtexec.runner import TrtexecRunner
 
     shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
     feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)

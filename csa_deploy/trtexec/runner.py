@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from csa_deploy.engine.trtexec_command import PROFILE, TIMES, Timing, require_runnable, run_command
-from csa_deploy.engine.trtexec_messages import explain
-from csa_deploy.engine.trtexec_options import Version
-from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
-from csa_deploy.target.job import Job, run_job
-from csa_deploy.target.machine import Machine
+from csa_deploy.trtexec.command import PROFILE, TIMES, Timing, require_runnable, run_command
+from csa_deploy.trtexec.job import Job, run_job
+from csa_deploy.trtexec.machine import Machine
+from csa_deploy.trtexec.messages import explain
+from csa_deploy.trtexec.settings import TrtexecOptions
+from csa_deploy.trtexec.versions import Version
 
 _ENGINE = "engine.plan"
 # From this version trtexec keeps the first and the last characters of a file name that is too long.

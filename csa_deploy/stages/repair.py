@@ -14,9 +14,9 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.repair.cost import half_cost
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.scopes import gates_of
-from csa_deploy.restricted.stage import key_parts as rules_and_validator
-from csa_deploy.restricted.stage import preflight as preflight
 from csa_deploy.runners.feeds import random_feeds
+from csa_deploy.stages.check import key_parts as rules_and_validator
+from csa_deploy.stages.check import preflight as preflight
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:

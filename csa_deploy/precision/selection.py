@@ -14,13 +14,13 @@ from csa_deploy.data.base import choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
+from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
-from csa_deploy.precision.recall import Recall
 from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
-from csa_deploy.precision.switch import Switchable
-from csa_deploy.precision.techniques import Finding, Plan, Workshop, try_techniques
+from csa_deploy.precision.techniques import EvaluationContext, Finding, Plan, try_techniques
+from csa_deploy.precision.toggled_graph import Switchable
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
@@ -107,7 +107,7 @@ def choose_layers(
             progress=phases.of("equalization"),
         )
 
-    workshop = Workshop(
+    evaluation = EvaluationContext(
         fitted=samples.only(fitted).feeds,
         held=samples.only(held).feeds,
         recalibrate=recalibrate,
@@ -119,7 +119,7 @@ def choose_layers(
     )
     placement = calibration.placement.without(config.keep_fp32)
     plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
-    plan, findings = try_techniques(plan, config.techniques, workshop)
+    plan, findings = try_techniques(plan, config.techniques, evaluation)
     costs = node_costs(model)
     network = plan.switchable(config.threads)
     # Those that nothing was fitted to come first; with few images the others make up the number.

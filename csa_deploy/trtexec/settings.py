@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.engine.trtexec_options import Version
 from csa_deploy.errors import UsageError
+from csa_deploy.trtexec.versions import Version
 
 _POOLS = ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.target.files import Remote, get, put
-from csa_deploy.target.job import Finished, Job, run_job
-from csa_deploy.target.transport import ConnectionLostError, LocalTransport, Transport, open_transport, run_script
+from csa_deploy.trtexec.files import Remote, get, put
+from csa_deploy.trtexec.job import Finished, Job, run_job
+from csa_deploy.trtexec.transport import ConnectionLostError, LocalTransport, Transport, open_transport, run_script
 from csa_deploy.workspace import sha256_of
 
 
@@ -70,7 +70,7 @@ def test_the_same_job_from_several_at_once(
 
 
 def test_waiting_does_not_count_towards_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csa_deploy.target.job._ROUNDS", 1)
+    monkeypatch.setattr("csa_deploy.trtexec.job._ROUNDS", 1)
     workdir, log = tmp_path / "w", tmp_path / "log"
     here, beside = tmp_path / "here", tmp_path / "beside"  # as two runs have it: what each fetches is its own
     here.mkdir()

@@ -16,15 +16,15 @@ from onnx import TensorProto
 from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
-from csa_deploy.engine.trtexec_command import CACHE, ENGINE, LAYERS, build_command
-from csa_deploy.engine.trtexec_formats import with_formats
-from csa_deploy.engine.trtexec_messages import explain, plain
-from csa_deploy.engine.trtexec_options import LAST_OPSET_OF_8, Version
-from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.load import all_tensors, external_files, load_model, require_static
-from csa_deploy.target.job import Finished, Job, run_job
-from csa_deploy.target.machine import Machine
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, build_command
+from csa_deploy.trtexec.formats import with_formats
+from csa_deploy.trtexec.job import Finished, Job, run_job
+from csa_deploy.trtexec.machine import Machine
+from csa_deploy.trtexec.messages import explain, plain
+from csa_deploy.trtexec.settings import TrtexecOptions
+from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
 from csa_deploy.workspace import sha256_of, write_atomic
 
 _logger = logging.getLogger(__name__)

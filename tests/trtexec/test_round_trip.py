@@ -16,14 +16,14 @@ from engine_graphs import lrn_graph, save_graph
 from onnx import TensorProto, helper
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.trtexec import trtexec_build
-from csa_deploy.engine.trtexec_command import Timing
-from csa_deploy.engine.trtexec_settings import TrtexecOptions
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
 from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.runners.trtexec_runner import TrtexecRunner
-from csa_deploy.target.machine import open_machine
+from csa_deploy.trtexec.builder import trtexec_build
+from csa_deploy.trtexec.command import Timing
+from csa_deploy.trtexec.machine import open_machine
+from csa_deploy.trtexec.runner import TrtexecRunner
+from csa_deploy.trtexec.settings import TrtexecOptions
 
 VERSIONS = ("8.6.13", "10.3.0", "11.1.0")
 

@@ -13,21 +13,21 @@ from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
-from csa_deploy.engine.trial import run_each
-from csa_deploy.engine.trtexec import require_opset
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.pipeline import versions
-from csa_deploy.restricted.gate import inspect, rejection
+from csa_deploy.profile.trial import run_each
+from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
+from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
-    from csa_deploy.engine.trtexec_options import Version
     from csa_deploy.pipeline import Context
     from csa_deploy.restricted.schema import Pack
+    from csa_deploy.trtexec.versions import Version
 
 FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 

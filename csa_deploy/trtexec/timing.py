@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.trtexec_command import WARMUP_MS, Timing
-from csa_deploy.engine.trtexec_settings import parse_options
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
 from csa_deploy.profile.engine_layers import built_of, map_layers
@@ -16,7 +14,9 @@ from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
-from csa_deploy.runners.trtexec_runner import TrtexecRunner
+from csa_deploy.trtexec.command import WARMUP_MS, Timing
+from csa_deploy.trtexec.runner import TrtexecRunner
+from csa_deploy.trtexec.settings import parse_options
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Context

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.target.files import get, listing, make_folder, put
-from csa_deploy.target.job import Job, run_job
-from csa_deploy.target.transport import (
+from csa_deploy.trtexec.files import get, listing, make_folder, put
+from csa_deploy.trtexec.job import Job, run_job
+from csa_deploy.trtexec.transport import (
     ConnectionLostError,
     LocalTransport,
     SshTransport,
@@ -158,7 +158,7 @@ def test_a_cut_connection_is_taken_up_again(
 def test_a_lost_target_is_reported_and_the_next_command_takes_the_job_up(
     sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("csa_deploy.target.files._PAUSE_S", 0.05)
+    monkeypatch.setattr("csa_deploy.trtexec.files._PAUSE_S", 0.05)
     count, workdir = tmp_path / "count", str(tmp_path / "w")
     job = Job(["sh", "-c", f"echo run >> {count}; sleep 1; echo done > out"], {}, ("out",))
 
@@ -187,7 +187,7 @@ def test_a_killed_job_is_reported(there: Transport, tmp_path: Path) -> None:
 
 
 def test_a_job_that_takes_too_long_is_ended(there: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csa_deploy.target.job._ROUNDS", 1)
+    monkeypatch.setattr("csa_deploy.trtexec.job._ROUNDS", 1)
     with pytest.raises(EnvironmentLacksError, match="not done within"):
         run_job(there, str(tmp_path / "w"), Job(["sleep", "60"], {}), tmp_path, limit_s=0.1)
 

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.engine.trtexec_options import (
+from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.trtexec.config import TargetConfig
+from csa_deploy.trtexec.files import persistently
+from csa_deploy.trtexec.transport import Transport, open_transport, run_script
+from csa_deploy.trtexec.versions import (
     OPTIONS,
     Version,
     options_of_help,
@@ -18,10 +22,6 @@ from csa_deploy.engine.trtexec_options import (
     require_known,
     version_of_help,
 )
-from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.target.config import TargetConfig
-from csa_deploy.target.files import persistently
-from csa_deploy.target.transport import Transport, open_transport, run_script
 
 _SCRIPT = Path(__file__).with_name("detect.sh.j2")  # plain sh; the suffix is the one that packages carry
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csa_deploy.report.data import collect
-from csa_deploy.report.extras import remember
 from csa_deploy.report.page import page_of
+from csa_deploy.report.side_files import remember
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:

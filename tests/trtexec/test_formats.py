@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from csa_deploy.engine.result import TensorInfo
-from csa_deploy.engine.trtexec_formats import with_formats
-from csa_deploy.engine.trtexec_options import parse_version
 from csa_deploy.errors import UsageError
+from csa_deploy.trtexec.formats import with_formats
+from csa_deploy.trtexec.versions import parse_version
 
 FLOAT, HALF = TensorInfo("x", "FLOAT", (1, 3)), TensorInfo("h", "HALF", (1, 3))
 
