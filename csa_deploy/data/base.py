@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,11 +33,19 @@ class Batch:
         inputs: arrays of shape (n, ...) by input name; image sets have the one name ``"image"``.
         labels: class indices, int64 of shape (n,); None in an unlabelled set.
         ids: one identity per sample, unique in the set.
+        targets: what the set says of each sample where that is more than a class: a mask, boxes, any object; None
+            where labels are all it says.
     """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
     ids: tuple[str, ...]
+    targets: Sequence[Any] | None = None
+
+    @property
+    def truth(self) -> Sequence[Any] | None:
+        """What metrics hold outputs against, one object per sample: the targets, else the labels."""
+        return list(self.labels) if self.targets is None and self.labels is not None else self.targets
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -46,9 +46,9 @@ class CalibrationBatch(Batch):
         """One inference's inputs, the last sample repeated up to the network's batch size."""
         return how.network(filled(self.feed(how.shapes), how.batch or 1))
 
-    def filled_labels(self, size: int) -> np.ndarray | None:
-        """The labels to :meth:`filled`."""
-        return None if self.labels is None else filled({"": self.labels}, size)[""]
+    def filled_truth(self, size: int) -> list[Any] | None:
+        """What the data say of the samples of :meth:`filled`."""
+        return None if self.truth is None else [*self.truth, *[self.truth[-1]] * (size - len(self))]
 
 
 class CalibrationData(ABC):
@@ -146,7 +146,7 @@ def _batch(samples: Sequence[tuple[str, int | None, dict[str, np.ndarray]]], con
         {name: np.stack([arrays[name] for _, _, arrays in samples]) for name in samples[0][2]},
         np.asarray(labels, np.int64) if labels else None,
         tuple(identity for identity, _, _ in samples),
-        consumed,
+        consumed=consumed,
     )
 
 

@@ -92,6 +92,7 @@ STAGES: dict[str, Stage] = {
                 "data",
                 "samples",
                 "seed",
+                "metric",
                 "budget",
                 "fix",
             ),
@@ -114,6 +115,7 @@ STAGES: dict[str, Stage] = {
             settings=(
                 *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
             ),
+            also=("metric",),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),
