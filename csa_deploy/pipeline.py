@@ -26,8 +26,8 @@ from csa_deploy.workspace import StageOutput, Workspace, key_of
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
-    from csa_deploy.runners.base import Sampling
     from csa_deploy.source import Source
+    from csa_deploy.spec import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Context:
     @property
     def sampling(self) -> Sampling:
         """How samples go through the exported graph."""
-        from csa_deploy.runners.base import TensorSpec, sampling_of
+        from csa_deploy.spec import TensorSpec, sampling_of
 
         record = self.workspace.record("export")
         inputs, outputs = (

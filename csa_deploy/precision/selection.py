@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from csa_deploy.pipeline import Context
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
-    from csa_deploy.runners.base import Sampling
+    from csa_deploy.spec import Sampling
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"

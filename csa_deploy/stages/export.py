@@ -25,10 +25,10 @@ from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import GraphStatistics, graph_statistics
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -142,9 +142,7 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
         TorchRunner(network.module, specs, network.output_names) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
-        dtypes = {s.name: s.dtype for s in specs}
-        feeds = (random_feeds(shapes, dtypes, context.config.seed + i) for i in range(RANDOM_BATCHES))
+        feeds = (random_feeds(specs, context.config.seed + i) for i in range(RANDOM_BATCHES))
         batch = network.sampling.batch
         differences = compare("random", reference, candidate, feeds, batch=batch)
         context.progress(4, STEPS)

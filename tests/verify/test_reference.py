@@ -15,9 +15,9 @@ from torch import nn
 
 from csa_deploy.errors import UsageError
 from csa_deploy.runners import exact_runner
-from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.spec import TensorSpec
 from csa_deploy.verify.candidates import Candidate, precision_of, require_same_interface
 from csa_deploy.verify.intervals import share
 from csa_deploy.verify.metrics import OutputMetrics
