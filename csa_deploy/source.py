@@ -310,7 +310,7 @@ def _onnx_files(path: Path) -> Iterator[tuple[str, Path]]:
     from google.protobuf.message import DecodeError
 
     from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external
-    from csa_deploy.graph.load import all_tensors
+    from csa_deploy.graph.facts import all_tensors
 
     yield "onnx", path
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import ONNX_DOMAINS, QUANTIZERS, constants_of
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
 from csa_deploy.units import counted, giga
 
@@ -69,8 +70,7 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     macs, unknown = _macs(graph)
     if unknown:
         macs, unknown = _macs(_folded(model))
-    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
-    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
+    tensors = constants_of(graph)
     return GraphStatistics(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
         parameters=sum(t.size for t in tensors if _is_parameter(t.dtype)),
@@ -103,8 +103,8 @@ def _is_parameter(dtype: ir.DataType) -> bool:
 
 def node_macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node: 0 for what does not multiply operands, None where they are not known."""
-    if node.domain not in ("", "ai.onnx"):
-        return 0 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
+    if node.domain not in ONNX_DOMAINS:
+        return 0 if node.op_type in QUANTIZERS else None
     if node.op_type in _COUNTED:
         return _counted(node)
     if node.op_type in _RECURRENT:

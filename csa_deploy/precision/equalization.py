@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import ONNX_DOMAINS, add_initializer, weight_array
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
 from csa_deploy.precision.qdq_placement import GATES
@@ -165,7 +166,7 @@ def _constant(value: ir.Value) -> bool:
 
 def _scalable(node: ir.Node) -> bool:
     """Whether a node is a convolution whose weight and bias may be rewritten."""
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+    if node.op_type != "Conv" or node.domain not in ONNX_DOMAINS or node.inputs[0] is None:
         return False
     constants = [v for v in node.inputs[1:] if v is not None]
     return not _constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
@@ -206,7 +207,7 @@ def equalize(
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
         for name in group.makers:
             node = nodes[name]
-            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (_array(node, 1).ndim - 1)))
+            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (weight_array(node.inputs[1]).ndim - 1)))
             if len(node.inputs) > 2 and node.inputs[2] is not None:
                 _rescale(view.graph, node, 2, 1 / factors)
         for node in readers:
@@ -229,7 +230,7 @@ def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
     dense = [node for node in readers if _groups(node) == 1]  # a depthwise weight has a scale per channel anyway
     weights = np.zeros_like(channels)
     for node in dense:
-        weight = np.abs(_array(node, 1))
+        weight = np.abs(weight_array(node.inputs[1]))
         weights = np.maximum(weights, weight.max(axis=(0, *range(2, weight.ndim))) / (weight.max() or 1.0))
     share = _ACTIVATION_SHARE if dense else 1.0
     wanted = channels**share / np.maximum(weights, _SMALLEST_WEIGHT) ** (1 - share)
@@ -240,7 +241,7 @@ def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
 
 def _for_inputs(node: ir.Node, factors: np.ndarray) -> np.ndarray:
     """Factors of the input channels, in a shape that multiplies the weight."""
-    outputs, per_group, *kernel = _array(node, 1).shape
+    outputs, per_group, *kernel = weight_array(node.inputs[1]).shape
     groups = _groups(node)
     shared = np.repeat(factors.reshape(groups, per_group), outputs // groups, axis=0)
     return shared.reshape(outputs, per_group, *[1] * len(kernel))
@@ -250,20 +251,11 @@ def _groups(node: ir.Node) -> int:
     return int(node.attributes.get_int("group", 1) or 1)
 
 
-def _array(node: ir.Node, index: int) -> np.ndarray:
-    value = node.inputs[index]
-    assert value is not None and value.const_value is not None
-    return value.const_value.numpy()
-
-
 def _rescale(graph: ir.Graph, node: ir.Node, index: int, factors: np.ndarray) -> None:
     """Give a node a rescaled constant of its own: others may read the one it had."""
-    array = np.asarray(_array(node, index) * factors, np.float32)
+    array = np.asarray(weight_array(node.inputs[index]) * factors, np.float32)
     name = f"{node.name}_equalized_{('', 'weight', 'bias')[index]}"
     if name in graph.initializers:
         graph.initializers[name].const_value = ir.tensor(array, name=name)
         return
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    node.replace_input_with(index, add_initializer(graph, name, array))

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constants_of
 from csa_deploy.graph.load import load_model
 from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
@@ -108,12 +109,10 @@ def graph_cost(path: Path) -> GraphCost:
     """Cost of the graph in a file; see :class:`GraphCost`."""
     graph = inferred(load_model(path, full_check=False)).graph
     nodes = [node for node in graph if node.op_type not in HIDDEN]
-    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
-    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
     ends = [v for v in graph.inputs if v.name not in graph.initializers] + list(graph.outputs)
     return GraphCost(
         tuple(_cost(node) for node in nodes),
-        sum(map(stored_bytes, tensors)),
+        sum(map(stored_bytes, constants_of(graph))),
         _alive(graph, nodes),
         _sum(map(_bytes, ends)),
     )

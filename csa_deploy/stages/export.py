@@ -17,9 +17,10 @@ from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.facts import ONNX_DOMAINS, opset_of
 from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
@@ -102,7 +103,7 @@ class GraphModule(nn.Module):
 def _one_image(model: onnx.ModelProto, constants: set[str]) -> tuple[str, tuple[int, ...]]:
     """Name and shape of the one input of a graph that fine-tuning takes."""
     graph = model.graph
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset not in OPSETS:
         raise UsageError(
             f"fine-tuning knows opsets {OPSETS[0]} to {OPSETS[-1]}, this graph has {opset}",
@@ -111,7 +112,7 @@ def _one_image(model: onnx.ModelProto, constants: set[str]) -> tuple[str, tuple[
     inputs = [i for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UsageError("fine-tuning takes graphs with one input and one output")
-    unknown = sorted({n.op_type for n in graph.node if n.op_type not in OPERATORS or n.domain not in ("", "ai.onnx")})
+    unknown = sorted({n.op_type for n in graph.node if n.op_type not in OPERATORS or n.domain not in ONNX_DOMAINS})
     if unknown:
         raise UsageError(
             f"fine-tuning does not know the operator {', '.join(unknown)}", fix=f"it knows {', '.join(OPERATORS)}"

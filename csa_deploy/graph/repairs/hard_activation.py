@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constant
 from csa_deploy.graph.repairs.scale import scaled
-from csa_deploy.graph.rewrite import DeclinedError, constant, inherit, is_float, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _LARGEST_BOUND = 1e4
