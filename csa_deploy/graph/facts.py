@@ -10,12 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-QUANTIZED = (*QUANTIZERS, "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
-"""Operators that only a quantized graph has."""
-
-ONNX_DOMAINS = ("", "ai.onnx")
-"""Both names of ONNX's own operators."""
+from csa_deploy.graph.operators import ONNX_DOMAINS, QUANTIZED
 
 
 def opset_of(model: onnx.ModelProto) -> int:

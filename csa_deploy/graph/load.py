@@ -16,8 +16,9 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external, stated_location
-from csa_deploy.graph.facts import ONNX_DOMAINS, all_tensors
+from csa_deploy.graph.facts import all_tensors
 from csa_deploy.graph.limits import MOST_ELEMENTS, require_bounded
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.graph.shapes import stored_bytes
 
 PROTOBUF_LIMIT = 2**31 - 1

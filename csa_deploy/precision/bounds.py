@@ -9,15 +9,11 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.graph.facts import is_constant
+from csa_deploy.graph.operators import GATES, Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
-from csa_deploy.precision.qdq_placement import GATES
 
-# Outputs of these are no larger than their inputs (a linear Resize interpolates), or lie in [-1, 1].
-_BOUNDED = {
-    *("AveragePool", "Concat", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity"),
-    *("MaxPool", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    *GATES,
-}
+# A linear Resize, which is told by its mode, interpolates.
+_BOUNDED = having(Trait.MOVES | Trait.SELECTS | Trait.AVERAGES | Trait.GATE)
 _ANY = 1.0
 """Stands for the size of what was zero throughout: every scale represents it."""
 

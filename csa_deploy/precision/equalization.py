@@ -19,14 +19,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.graph.facts import ONNX_DOMAINS, add_initializer, weight_array
+from csa_deploy.graph.facts import add_initializer, is_constant, weight_array
+from csa_deploy.graph.operators import GATES, ONNX_DOMAINS, Trait, having
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
-from csa_deploy.precision.qdq_placement import GATES
 
-_HOMOGENEOUS = (
-    *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"),
-)
+_HOMOGENEOUS = having(Trait.HOMOGENEOUS)
 _SUMS = ("Add", "Sub")
 _ACTIVATION_SHARE = 0.75  # of the exponent: the rest goes to the weights; 0.5 to 1 measured within 0.1 dB
 _SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
@@ -123,7 +121,7 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
 
 def _constrain(node: ir.Node, classes: _Classes) -> None:
     """Say which values of a node share their factors and which can have none."""
-    values = [v for v in node.inputs if v is not None and not _constant(v)]
+    values = [v for v in node.inputs if v is not None and not is_constant(v)]
     gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
     if _scalable(node):
         classes.root(node.outputs[0])
@@ -159,17 +157,12 @@ def _captured(attribute: Any) -> Iterable[ir.Value]:
     return [v for node in inner for v in node.inputs if v is not None]
 
 
-def _constant(value: ir.Value) -> bool:
-    maker = value.producer()
-    return value.is_initializer() or (maker is not None and maker.op_type == "Constant")
-
-
 def _scalable(node: ir.Node) -> bool:
     """Whether a node is a convolution whose weight and bias may be rewritten."""
     if node.op_type != "Conv" or node.domain not in ONNX_DOMAINS or node.inputs[0] is None:
         return False
     constants = [v for v in node.inputs[1:] if v is not None]
-    return not _constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
+    return not is_constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
 
 
 def largest_by_channel(

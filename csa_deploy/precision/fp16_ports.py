@@ -9,7 +9,7 @@ import onnx
 import onnx.defs
 import onnx_ir as ir
 
-from csa_deploy.graph.facts import ONNX_DOMAINS
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.precision.half_chains import POSITIONS
 
 _FLOAT, _HALF = "tensor(float)", "tensor(float16)"

@@ -8,7 +8,8 @@ from typing import Any
 
 import onnx
 
-from csa_deploy.graph.facts import ONNX_DOMAINS, opset_of
+from csa_deploy.graph.facts import opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.precision.fp16 import KeptNode, to_fp16
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
 from csa_deploy.precision.qdq_placement import Layer, Placement

@@ -18,13 +18,12 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.facts import ONNX_DOMAINS, QUANTIZED, is_constant, opset_of
+from csa_deploy.graph.facts import is_constant, opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS, POOLS, QUANTIZED, WEIGHTED
 from csa_deploy.graph.shapes import inferred
 
 # Operator -> axis of the output channels in its weight; Gemm's depends on transB.
-WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
-GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
-POOLS = ("AveragePool", "GlobalAveragePool")
+_OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 OLDEST_OPSET = 13
 
 
@@ -138,7 +137,7 @@ def _weighted(node: ir.Node) -> Layer | str:
     if weight.dtype != ir.DataType.FLOAT:
         return f"its weight is {weight.dtype}, not FP32"
     transposed: int = node.attributes.get_int("transB", 0) or 0
-    axis = 0 if transposed else WEIGHTED[node.op_type]
+    axis = 0 if transposed else _OUTPUTS[node.op_type]
     if node.op_type == "MatMul" and (weight.shape is None or len(weight.shape) != 2):
         return "its weight is no matrix"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:

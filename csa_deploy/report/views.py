@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from csa_deploy.graph.facts import QUANTIZERS
+from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, defs
 
-from csa_deploy.graph.facts import ONNX_DOMAINS
+from csa_deploy.graph.operators import ONNX_DOMAINS
 
 _CONSTANT = frozenset({"Constant", "Shape", "Size"})
 _RANDOM = frozenset({"RandomNormal", "RandomUniform"})

@@ -11,9 +11,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.graph.attributes import declared_types, ill_typed
-from csa_deploy.graph.facts import ONNX_DOMAINS, opset_of
+from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.declarations import forget_shapes
 from csa_deploy.restricted.graph import (

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.facts import ONNX_DOMAINS, opset_of
+from csa_deploy.graph.facts import opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS, WEIGHTED
 from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
@@ -43,7 +44,7 @@ class GraphModule(nn.Module):
         self.output = graph.output[0].name
         self.layers = {layer.name: layer for layer in layers}
         self.scales = dict(scales)
-        trained = [name for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") for name in n.input[1:3]]
+        trained = [name for n in graph.node if n.op_type in WEIGHTED for name in n.input[1:3]]
         self.names = [name for name in dict.fromkeys(trained) if name in values]
         if other := [name for name in self.names if values[name].dtype != np.float32]:
             raise UsageError(f"fine-tuning takes FP32 graphs; the weight {other[0]} is {values[other[0]].dtype}")
