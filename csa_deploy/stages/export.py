@@ -32,8 +32,8 @@ from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.instance import Network
-    from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
