@@ -16,7 +16,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.errors import UsageError
-from csa_deploy.pipeline import versions
+from csa_deploy.installing import versions
 from csa_deploy.trtexec.builder import planned_job, trtexec_build
 from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
 from csa_deploy.trtexec.versions import Version, parse_version

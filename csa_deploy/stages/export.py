@@ -33,8 +33,8 @@ from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.instance import Network
-    from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
