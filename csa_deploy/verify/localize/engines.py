@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto
 
+from csa_deploy.builders import opened_builder
 from csa_deploy.config import Precision
-from csa_deploy.engine.builders import opened_builder
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.graph.load import all_tensors, save_model
 from csa_deploy.runners.engines import engine_runner, on_machine
