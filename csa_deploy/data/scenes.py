@@ -27,8 +27,10 @@ DEGREES = 30
 """Digits are turned by at most so many degrees, so that 6 and 9 stay what they are."""
 MOST_HIDDEN = (1, 3)
 """At most this share (a fraction) of a digit's pixels is hidden by later ones."""
-_INK = 128  # a pixel belongs to a digit from this coverage (of 255) on
-_CONTRAST = 80  # least difference in luma between a digit and the mean behind it
+INK = 128
+"""A pixel belongs to a digit from this coverage (of 255) on."""
+CONTRAST = 80
+"""Least difference in luma (of 255) between a digit's colour and the mean of what lies behind it."""
 _PLACES, _COLOURS = 10, 16  # attempts
 _WORD = (1 << 64) - 1
 
@@ -66,6 +68,7 @@ class Scene:
         boxes: int64 (n, 4): x0, y0, x1, y1 in pixel edges (x1 and y1 lie behind the last pixel), tight around the
             digit's visible pixels.
         labels: int64 (n,): 0 to 9.
+        visible: int64 (n,): the digit's pixels that no later digit hides.
         occlusion: float64 (n,): share of the digit's pixels that later digits hide.
         layers: what was drawn.
     """
@@ -74,6 +77,7 @@ class Scene:
     mask: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    visible: np.ndarray
     occlusion: np.ndarray
     layers: tuple[Layer, ...]
 
@@ -121,26 +125,14 @@ class Scenes:
             EnvironmentLacksError: a package that holds the images is not installed.
         """
         stream = Stream(seed, index, int(self.train))
-        image = self._background(stream)
-        grey = not (image[..., 0] != image[..., 1]).any() and not (image[..., 0] != image[..., 2]).any()
+        canvas = _Canvas(*self._background(stream))
         pixels, labels = self._digits
-        owner = np.zeros(image.shape[:2], dtype=np.int64)  # 1 + index of the uppermost digit
-        layers: list[Layer] = []
-        areas: list[int] = []
-        drawn: list[int] = []
         for _ in range(stream.between(*DIGITS)):
             chosen = stream.below(len(labels))
             coverage = drawn_digit(pixels[chosen], stream.between(*SCALES), stream.between(-DEGREES, DEGREES))
-            place = _place(owner, coverage >= _INK, areas, stream)
-            if place is None:
-                continue
-            layer = _coloured(image, coverage, place, grey, stream)
-            _paint(image, layer)
-            layers.append(layer)
-            areas.append(int((coverage >= _INK).sum()))
-            drawn.append(int(labels[chosen]))
-            owner[layer.box][coverage >= _INK] = len(layers)
-        return _scene(image, owner, drawn, areas, tuple(layers))
+            if (place := canvas.place(coverage, stream)) is not None:
+                canvas.draw(coverage, place, int(labels[chosen]), stream)
+        return canvas.scene()
 
     @cached_property
     def _digits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -152,20 +144,90 @@ class Scenes:
     def _photographs(self) -> list[np.ndarray]:
         return [_photograph(name) for name in photographs(train=self.train)]
 
-    def _background(self, stream: Stream) -> np.ndarray:
-        """A crop of a photograph at full, half or a third of its size, mirrored or not, one of four in grey."""
+    def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
+        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: made grey, as a fourth is."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
-        crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int64)
+        crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
         if step > 1:
-            sums = crop.reshape(SIDE, step, SIDE, step, 3).sum(axis=(1, 3))
-            crop = (sums + step * step // 2) // (step * step)
+            rows = sum(crop[i::step] for i in range(step))
+            crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
         if stream.below(2):
             crop = crop[:, ::-1]
-        if stream.below(4) == 0:
-            crop = np.repeat(_luma(crop)[..., None], 3, axis=2)
-        return np.ascontiguousarray(crop)
+        grey = stream.below(4) == 0
+        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+
+
+class _Canvas:
+    """A scene while it is drawn: int32 pixels, and for each pixel 1 + index of the uppermost digit (0: none)."""
+
+    def __init__(self, pixels: np.ndarray, grey: bool) -> None:
+        self.pixels, self.grey = pixels, grey
+        self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)
+        self.layers: list[Layer] = []
+        self.labels: list[int] = []
+        self.areas: list[int] = []  # pixels of each digit
+        self.visible: list[int] = []  # of them not hidden
+
+    def place(self, coverage: np.ndarray, stream: Stream) -> tuple[int, int] | None:
+        """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
+        (height, width), covered = coverage.shape, coverage >= INK
+        share, whole = MOST_HIDDEN
+        for _ in range(_PLACES):
+            x, y = stream.below(SIDE - width + 1), stream.below(SIDE - height + 1)
+            lost = self._hidden_by(x, y, covered)
+            left = (visible - less for visible, less in zip(self.visible, lost, strict=True))
+            if all((area - kept) * whole <= area * share for area, kept in zip(self.areas, left, strict=True)):
+                return x, y
+        return None
+
+    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: Stream) -> None:
+        """Put a digit on top."""
+        covered = coverage >= INK
+        lost = self._hidden_by(*place, covered)
+        layer = Layer(*place, self._colour(coverage, place, stream), coverage)
+        alpha = coverage.astype(np.int32)[..., None]
+        self.pixels[layer.box] = (self.pixels[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
+        self.layers.append(layer)
+        self.labels.append(label)
+        self.areas.append(int(covered.sum()))
+        self.visible = [*(before - less for before, less in zip(self.visible, lost, strict=True)), self.areas[-1]]
+        self.owner[layer.box][covered] = len(self.layers)
+
+    def scene(self) -> Scene:
+        """The scene as it stands."""
+        boxes = []
+        for index in range(len(self.layers)):
+            seen = self.owner == index + 1
+            rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        return Scene(
+            image=self.pixels.astype(np.uint8),
+            mask=np.asarray([0, *(label + 1 for label in self.labels)], dtype=np.uint8)[self.owner],
+            boxes=np.asarray(boxes, dtype=np.int64).reshape(-1, 4),
+            labels=np.asarray(self.labels, dtype=np.int64),
+            visible=np.asarray(self.visible, dtype=np.int64),
+            occlusion=1 - np.asarray(self.visible) / np.asarray(self.areas),
+            layers=tuple(self.layers),
+        )
+
+    def _hidden_by(self, x: int, y: int, covered: np.ndarray) -> list[int]:
+        """How many pixels of each digit would be hidden."""
+        below = self.owner[y : y + covered.shape[0], x : x + covered.shape[1]][covered]
+        return np.bincount(below, minlength=len(self.layers) + 1)[1:].tolist()
+
+    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: Stream) -> np.ndarray:
+        """A colour that stands out from the mean of what lies behind; black or white where none was found."""
+        (height, width), (x, y) = coverage.shape, place
+        behind = _luma(self.pixels[y : y + height, x : x + width])
+        mean = int(behind.sum()) // behind.size
+        for _ in range(_COLOURS):
+            levels = [stream.below(256)] * 3 if self.grey else [stream.below(256) for _ in range(3)]
+            colour = np.asarray(levels, dtype=np.int32)
+            if abs(int(_luma(colour)) - mean) >= CONTRAST:
+                return colour
+        return np.full(3, 255 if mean < 128 else 0, dtype=np.int32)
 
 
 def photographs(*, train: bool) -> tuple[str, ...]:
@@ -185,27 +247,26 @@ def drawn_digit(pixels: np.ndarray, length: int, degrees: int) -> np.ndarray:
         length: of the longer side of the ink's box, in pixels of the scene, before the digit is turned.
         degrees: whole ones, clockwise on the screen.
     """
-    rows, columns = (np.flatnonzero((pixels >= _INK).any(axis=axis)) for axis in (1, 0))
-    sides = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
-    longer = max(sides)
+    rows, columns = (np.flatnonzero((pixels >= INK).any(axis=axis)) for axis in (1, 0))
+    longer = max(int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1))
     cosine, sine = (round(f(math.radians(degrees)) * 65536) for f in (math.cos, math.sin))
-    radius = length // 2 + length // 4 + 2  # half of the diagonal of a square is 0.71 of its side
+    radius = length * 3 // 4 + 2  # half of a square's diagonal is 0.71 of its side
     # Places of the sample points around the centre, in quarters of a pixel: -3, -1, 1, 3, ...
-    quarters = 2 * np.arange(-2 * radius, 2 * radius, dtype=np.int64) + 1
+    quarters = 2 * np.arange(-2 * radius, 2 * radius, dtype=np.int32) + 1
     y, x = quarters[:, None], quarters[None, :]
-    # In the raster, 16 bits behind the point; its centre is the box's, half a pixel from the pixels' corners.
-    middle_y, middle_x = (int(edge[0] + edge[-1]) << 15 for edge in (rows, columns))
+    # In the raster with an edge of one pixel around it, in 65536ths of a pixel.
+    middle_y, middle_x = ((int(edge[0] + edge[-1]) << 15) + 65536 for edge in (rows, columns))
     v = middle_y + (cosine * y - sine * x) * longer // (4 * length)
     u = middle_x + (cosine * x + sine * y) * longer // (4 * length)
-    ink = _bilinear(np.pad(pixels.astype(np.int64), 1), v + 65536, u + 65536)
-    coverage = (ink.reshape(2 * radius, 2, 2 * radius, 2).sum(axis=(1, 3)) + 2) >> 2
-    rows, columns = (np.flatnonzero((coverage >= _INK).any(axis=axis)) for axis in (1, 0))
+    ink = _bilinear(np.pad(pixels, 1).astype(np.int32), v, u)
+    coverage = (ink[::2, ::2] + ink[::2, 1::2] + ink[1::2, ::2] + ink[1::2, 1::2] + 2) >> 2
+    rows, columns = (np.flatnonzero((coverage >= INK).any(axis=axis)) for axis in (1, 0))
     tight = coverage[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
     return tight.astype(np.uint8)
 
 
 def _bilinear(image: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Values at (v, u), 16 bits behind the point; outside lies the edge, which is 0 here."""
+    """Values at (v, u), in 65536ths of a pixel; outside lie the values of the edge, which are 0 here."""
     height, width = image.shape
     v, u = np.clip(v, 0, (height - 1) << 16), np.clip(u, 0, (width - 1) << 16)
     row, column = np.minimum(v >> 16, height - 2), np.minimum(u >> 16, width - 2)
@@ -217,60 +278,9 @@ def _bilinear(image: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
     return (upper * (256 - fy) + lower * fy + 32768) >> 16
 
 
-def _place(owner: np.ndarray, covered: np.ndarray, areas: list[int], stream: Stream) -> tuple[int, int] | None:
-    """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
-    height, width = covered.shape
-    share, whole = MOST_HIDDEN
-    for _ in range(_PLACES):
-        x, y = stream.below(owner.shape[1] - width + 1), stream.below(owner.shape[0] - height + 1)
-        after = owner.copy()
-        after[y : y + height, x : x + width][covered] = 0
-        visible = np.bincount(after.ravel(), minlength=len(areas) + 1)[1:]
-        if all((area - int(left)) * whole <= area * share for area, left in zip(areas, visible, strict=True)):
-            return x, y
-    return None
-
-
-def _coloured(image: np.ndarray, coverage: np.ndarray, place: tuple[int, int], grey: bool, stream: Stream) -> Layer:
-    """The layer in a colour that stands out from the mean of what lies behind it."""
-    height, width = coverage.shape
-    x, y = place
-    behind = _luma(image[y : y + height, x : x + width])
-    mean = int(behind.sum()) // behind.size
-    colour = np.full(3, 255 if mean < 128 else 0, dtype=np.int64)
-    for _ in range(_COLOURS):
-        levels = [stream.below(256)] * 3 if grey else [stream.below(256) for _ in range(3)]
-        drawn = np.asarray(levels, dtype=np.int64)
-        if abs(int(_luma(drawn)) - mean) >= _CONTRAST:
-            colour = drawn
-            break
-    return Layer(x, y, colour, coverage)
-
-
-def _paint(image: np.ndarray, layer: Layer) -> None:
-    alpha = layer.coverage.astype(np.int64)[..., None]
-    image[layer.box] = (image[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
-
-
-def _scene(
-    image: np.ndarray, owner: np.ndarray, drawn: list[int], areas: list[int], layers: tuple[Layer, ...]
-) -> Scene:
-    boxes, occlusion = [], []
-    for index, area in enumerate(areas):
-        visible = owner == index + 1
-        rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-        occlusion.append((area - int(visible.sum())) / area)
-    labels = np.asarray(drawn, dtype=np.int64)
-    mask = np.concatenate([[0], labels + 1])[owner].astype(np.uint8)
-    return Scene(
-        image.astype(np.uint8), mask, np.asarray(boxes, dtype=np.int64), labels, np.asarray(occlusion), layers
-    )
-
-
 def _luma(pixels: np.ndarray) -> np.ndarray:
     """Luma of RGB (..., 3), 0 to 255."""
-    return (pixels @ np.asarray((77, 150, 29), dtype=np.int64) + 128) >> 8
+    return (pixels @ np.asarray((77, 150, 29), dtype=np.int32) + 128) >> 8
 
 
 @lru_cache(maxsize=64)
