@@ -5,14 +5,15 @@ Boxes are (left, top, right, bottom) in pixels of the network's input, counted f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 Activation = Literal["sigmoid", "none"]
-Unit = Literal["pixel", "stride", "log-stride"]
+Reach = Literal["none", "exp", "softplus"]
+Unit = Literal["pixel", "stride"]
 CANDIDATES = 1000
 """Boxes of a sample, the strongest first, that non-maximum suppression looks at."""
 
@@ -91,7 +92,8 @@ class Postprocessing:
         distances: output with the distances, by level.
         strides: pixels of the input per cell, by level.
         activation: ``"sigmoid"`` where the scores are logits, ``"none"`` where the graph has applied it.
-        unit: of the distances: ``"pixel"``, ``"stride"``, or ``"log-stride"`` for the logarithm of strides.
+        reach: what the raw distances still need: ``"softplus"``, ``"exp"`` or ``"none"``.
+        unit: of the distances then: ``"stride"`` or ``"pixel"``.
         score_threshold: boxes with a lower score are dropped.
         nms_iou: overlap above which the weaker box is dropped.
         class_agnostic: suppress across classes; each cell then gives its strongest class only.
@@ -105,6 +107,7 @@ class Postprocessing:
     distances: tuple[str, ...]
     strides: tuple[int, ...]
     activation: Activation = "sigmoid"
+    reach: Reach = "none"
     unit: Unit = "stride"
     score_threshold: float = 0.05
     nms_iou: float = 0.6
@@ -117,7 +120,7 @@ class Postprocessing:
                 f"{len(self.scores)} outputs of scores and {len(self.distances)} of distances do not fit "
                 f"{len(self.strides)} strides: one of each per level"
             )
-        for name, kind in (("activation", Activation), ("unit", Unit)):
+        for name, kind in (("activation", Activation), ("reach", Reach), ("unit", Unit)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} '{getattr(self, name)}' is not one of {', '.join(get_args(kind))}")
         for name in ("score_threshold", "nms_iou"):
@@ -160,9 +163,7 @@ class Postprocessing:
         height, width = outputs[scored].shape[2:]
         rows, columns = np.divmod(np.arange(height * width), width)
         centres = (np.stack([columns, rows], axis=1) + 0.5) * stride
-        if self.unit == "log-stride":
-            distances = np.exp(np.minimum(distances, 50.0))  # a box of e50 strides is as far off as an infinite one
-        sides = distances * (1.0 if self.unit == "pixel" else stride)
+        sides = _REACHES[self.reach](distances) * (stride if self.unit == "stride" else 1)
         boxes = np.concatenate([centres - sides[..., :2], centres + sides[..., 2:]], axis=2)
         return (sigmoid(scores) if self.activation == "sigmoid" else scores), boxes
 
@@ -187,6 +188,13 @@ class Postprocessing:
         """Inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on foreign data."""
         lists = ("scores", "distances", "strides")
         return cls(**{**data, **{name: tuple(data[name]) for name in lists}})
+
+
+_REACHES: dict[Reach, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda raw: raw,
+    "exp": lambda raw: np.exp(np.minimum(raw, 50.0)),  # e50 strides are as far off as infinitely many
+    "softplus": lambda raw: np.logaddexp(0.0, raw),
+}
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Overlap, suppression and decoding against ONNX Runtime, onnx.reference, and loops over single boxes."""
 
+import math
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -101,14 +103,14 @@ def test_an_overlap_of_just_the_threshold_stays_and_one_above_goes() -> None:
     assert len(suppress(pair, np.nextafter(1 / 3, 0))) == 1
 
 
-@pytest.mark.parametrize("unit", ["pixel", "stride", "log-stride"])
-@pytest.mark.parametrize("activation", ["sigmoid", "none"])
-def test_decoding_cell_by_cell(unit: str, activation: str) -> None:
+@pytest.mark.parametrize("reach", ["none", "exp", "softplus"])
+@pytest.mark.parametrize(("activation", "unit"), [("sigmoid", "stride"), ("none", "pixel")])
+def test_decoding_cell_by_cell(reach: str, activation: str, unit: str) -> None:
     rng = np.random.default_rng(3)
     outputs = {
         name: rng.random((2, channels, side, side + 1)) for side in (4, 2) for name, channels in _of(side).items()
     }
-    how = Postprocessing(("s4", "s2"), ("d4", "d2"), (8, 16), activation, unit, score_threshold=0.0, nms_iou=1.0)  # type: ignore[arg-type]
+    how = Postprocessing(("s4", "s2"), ("d4", "d2"), (8, 16), activation, reach, unit, score_threshold=0.0, nms_iou=1.0)  # type: ignore[arg-type]
     found = how(outputs)
     for sample in range(2):
         wanted = set()
@@ -116,7 +118,7 @@ def test_decoding_cell_by_cell(unit: str, activation: str) -> None:
             for row in range(side):
                 for column in range(side + 1):
                     sides = outputs[f"d{side}"][sample, :, row, column]
-                    left, top, right, bottom = (np.exp(v) if unit == "log-stride" else v for v in sides)
+                    left, top, right, bottom = (_reached(reach, float(v)) for v in sides)
                     factor = 1 if unit == "pixel" else stride
                     x, y = (column + 0.5) * stride, (row + 0.5) * stride
                     box = (x - left * factor, y - top * factor, x + right * factor, y + bottom * factor)
@@ -129,6 +131,10 @@ def test_decoding_cell_by_cell(unit: str, activation: str) -> None:
             for c, s, box in zip(found[sample].classes, found[sample].scores, found[sample].xyxy, strict=True)
         }
         assert got == wanted
+
+
+def _reached(reach: str, raw: float) -> float:
+    return {"none": raw, "exp": math.exp(raw), "softplus": math.log1p(math.exp(raw))}[reach]
 
 
 def _of(side: int) -> dict[str, int]:
@@ -162,7 +168,8 @@ def test_travels_as_json() -> None:
     [
         ({"strides": ()}, "one of each per level"),
         ({"activation": "softmax"}, "sigmoid, none"),
-        ({"unit": "metre"}, "pixel, stride, log-stride"),
+        ({"unit": "metre"}, "pixel, stride"),
+        ({"reach": "relu"}, "none, exp, softplus"),
         ({"nms_iou": 1.5}, "nms_iou 1.5"),
         ({"score_threshold": -0.1}, "score_threshold -0.1"),
         ({"most": 0}, "at least 1"),
