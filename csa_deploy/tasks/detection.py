@@ -106,7 +106,7 @@ def _evaluation(objects: Objects, found: Detections, kind: int) -> Any:
 
 def _xywh(box: np.ndarray) -> list[float]:
     left, top, right, bottom = box.tolist()
-    return [left, top, right - left, bottom - top]
+    return [left, top, max(right - left, 0.0), max(bottom - top, 0.0)]  # an inverted box matches nothing
 
 
 @dataclass(frozen=True, eq=False)

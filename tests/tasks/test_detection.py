@@ -131,6 +131,14 @@ def test_without_any_object_there_is_no_precision() -> None:
     assert np.isnan(ours.mean()[0]) and ours.classes == () and (ours.curve(0) == 0).all()
 
 
+def test_an_inverted_box_matches_nothing() -> None:
+    box = np.asarray([[10.0, 10.0, 30.0, 30.0]])
+    truth = Objects(box, np.zeros(1, int), np.zeros(1, bool), np.zeros(1, bool), np.asarray([400.0]))
+    for found, wanted in ((box, 1.0), (box[:, [2, 3, 0, 1]], 0.0), (box[:, [2, 1, 0, 3]], 0.0)):
+        row = match(truth, Detections(found, np.ones(1), np.zeros(1, int)))
+        assert Precision([row]).mean()[0] == pytest.approx(wanted, abs=1e-9)
+
+
 def test_the_thresholds_are_those_of_coco() -> None:
     assert np.array_equal(IOUS, cocoeval.Params(iouType="bbox").iouThrs)
     assert np.array_equal(RECALLS, cocoeval.Params(iouType="bbox").recThrs)
