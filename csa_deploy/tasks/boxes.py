@@ -39,6 +39,10 @@ class Detections:
         """Those of the rows, in their order."""
         return Detections(self.xyxy[rows], self.scores[rows], self.classes[rows])
 
+    def strongest(self, count: int) -> Detections:
+        """So many at most."""
+        return self.of(np.arange(min(count, len(self))))
+
 
 NONE = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 
