@@ -14,10 +14,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import verify as verify
 from csa_deploy.verify.localize.blame import localize
@@ -266,7 +267,7 @@ def test_under_a_memory_cap_the_guilty_module_is_named_all_the_same(
     whole = sum(b.bytes for b in boundaries(view_of(reference), modules_of(reference), view_of(bad)))
     budget = make_config({}).bounds("fp32")
     case = Case(
-        "bad", bad, reference, "fp32", feeds, ("a", "b"), "fp32", budget, 1, cap=int(3 * share * whole), tried=1
+        "bad", bad, reference, "fp32", feeds, ("a", "b"), budget, 1, cap=int(3 * share * whole), tried=1
     )
     found = localize(case)
     assert found.culprits == (module,), found.statement
