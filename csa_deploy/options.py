@@ -228,8 +228,8 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
-        *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
-        *("input_shape", *IMAGE_INPUT),
+        *("data", "samples", "metric", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
+        *("target", "input_shape", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
     "report": (),

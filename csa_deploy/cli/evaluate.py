@@ -28,7 +28,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure top-1 and top-5 accuracy.
+    """Measure top-1 and top-5 accuracy, and the metrics of the task.
 
     Of a PyTorch network, an ONNX graph or an engine, with the same preprocessing and the same count for each. Without
     --checkpoint it takes the weights that the network's workspace remembers; exit 6 where there are none and the
@@ -54,7 +54,7 @@ def evaluate(
     with runner, console.watching() as watcher:
         watcher.started(stage)
         batch = sampling(runner).batch or config.batch or 1
-        found = measure(runner, data, batch, lambda done, total: watcher.progress(stage, done, total))
+        found = measure(runner, data, batch, lambda done, total: watcher.progress(stage, done, total), config.tasks())
         described = runner.describe()
     result = {
         "schema_version": 1,
@@ -68,7 +68,7 @@ def evaluate(
     }
     console.answer.add(result)
     _show(result, console)
-    if untrained and found.interval(1)[0] <= 1 / found.classes:
+    if untrained and found.hits and found.interval(1)[0] <= 1 / found.classes:
         raise AccuracyGateError(
             f"{config.network}: {untrained}; {percent(found.share(1))} right is not shown to be better than "
             f"guessing ({percent(1 / found.classes)})",
@@ -99,13 +99,17 @@ def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | N
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from csa_deploy.units import percent
+    from csa_deploy.units import metric, percent
 
     for k in (1, 5):
         if top := result.get(f"top{k}"):
             low, high = top["interval"]
             said = f"top-{k} {percent(top['value'])}  (95 % interval {percent(low)} to {percent(high)})"
             console.out.print(said, highlight=False)
+    for name, found in result.get("metrics", {}).items():
+        ends = found["interval"]
+        between = f"  (95 % interval {' to '.join(metric(end, name) for end in ends)})" if ends else ""
+        console.out.print(f"{name} {metric(found['value'], name)}{between}", highlight=False)
     runner = result["runner"]
     console.out.print(
         f"{result['network']} on {result['samples']} samples of {result['data']['name']}, "

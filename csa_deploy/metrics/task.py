@@ -136,8 +136,8 @@ class Task:
 
     def lost(self, reference: np.ndarray, candidate: np.ndarray) -> float:
         """By how much the candidate is worse than the reference."""
-        change = self.reduce(candidate) - self.reduce(reference)
-        return change if self.better == "lower" else -change
+        first, second = self.reduce(reference), self.reduce(candidate)
+        return second - first if self.better == "lower" else first - second
 
     def sure(self, value: float, rows: np.ndarray) -> Sure:
         """Of the value."""
