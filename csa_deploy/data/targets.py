@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Task = Literal["classification", "segmentation", "detection"]
+from csa_deploy.network import Task as Task
+
 IGNORE = 255
 """Class index of pixels that count neither as right nor as wrong, unless a data set names another."""
 
@@ -102,6 +103,22 @@ class Boxes:
 
 Target = int | Mask | Boxes
 """A class index, a mask, or boxes."""
+
+
+class TargetReader(ABC):
+    """Reads a mask or boxes when it is their turn."""
+
+    @abstractmethod
+    def check(self, size: tuple[int, int]) -> None:
+        """Find early what a glance finds; raises UsageError when the target is not of an image of (height, width)."""
+
+    @abstractmethod
+    def read(self, size: tuple[int, int]) -> Mask | Boxes:
+        """The target of an image of (height, width) pixels; raises UsageError with file and line or entry."""
+
+    @abstractmethod
+    def digest(self) -> bytes:
+        """SHA-256 of all that decides it."""
 
 
 def _bytes(array: np.ndarray, kind: type) -> bytes:

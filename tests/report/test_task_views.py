@@ -152,4 +152,3 @@ def test_everything_is_seen_in_a_browser(
     )
     assert len(shown) >= 3 and all(w > 40 and h > 20 and complete for w, h, complete in shown)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    browser.save_screenshot(f"/tmp/tasks_{task.__name__}_{width}_{theme}.png")
