@@ -7,7 +7,10 @@ cannot drift apart. A key ``compute_capability`` is the flag ``--compute-capabil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+CalibrationMethod = Literal["mse", "minmax", "percentile", "entropy", "entropy-published"]
+"""How INT8 ranges are made; each has its function in :mod:`csa_deploy.precision.thresholds`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ OPTIONS: dict[str, Option] = {
         first=True,
     ),
     "calib_method": Option(
-        str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published.", group="precision"
+        str, f"INT8 ranges: {', '.join(get_args(CalibrationMethod))}; default mse.", group="precision"
     ),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
     "search": Option(
@@ -168,8 +171,14 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(int, "Seed of every random choice; default 0.", group="data and accuracy"),
     "budget": Option(
         list[str],
-        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
-        "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
+        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40, or PRECISION.OUTPUT.METRIC=VALUE "
+        "(repeatable); METRIC=VALUE bounds FP16 and INT8, with top1-drop in percentage points; with a precision, "
+        "shares and drops are from 0 to 1.",
+        group="data and accuracy",
+    ),
+    "metric": Option(
+        list[str],
+        "Metric of the task beside those of the outputs: file.py:Name (repeatable); its name is that of budgets.",
         group="data and accuracy",
     ),
     "iterations": Option(
@@ -206,7 +215,7 @@ BUILD = (
     *("restricted", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
 )
-VERIFY = ("data", "samples", "budget")
+VERIFY = ("data", "samples", "metric", "budget")
 PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
@@ -215,17 +224,17 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "budget"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "metric", "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
         *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
         *("input_shape", *IMAGE_INPUT),
     ),
-    "judge": ("budget", "strict"),
+    "judge": ("metric", "budget", "strict"),
     "report": (),
     "prove": ("data", "samples", "seed"),
-    "compare": ("iterations", "threads", "max_slowdown"),
+    "compare": ("metric", "iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }
 

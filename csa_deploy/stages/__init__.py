@@ -205,6 +205,7 @@ STAGES: dict[str, Stage] = {
                 "data",
                 "samples",
                 "seed",
+                "metric",
                 "budget",
                 "fix",
             ),
@@ -229,6 +230,7 @@ STAGES: dict[str, Stage] = {
             settings=(
                 *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
             ),
+            also=("metric",),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),

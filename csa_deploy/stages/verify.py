@@ -16,6 +16,8 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
+from csa_deploy.metrics.plugins import fingerprints
+from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
@@ -38,7 +40,9 @@ UNLIKE_DB = 3.0  # twice the noise on other images than those of the calibration
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the comparison besides settings and versions."""
+    metrics = fingerprints(context.config.metric)
     return {
+        **({"metrics": metrics} if metrics else {}),
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -104,6 +108,9 @@ def compare(
     not_measured: list[dict[str, str]],
 ) -> StageOutput:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
+    tasks = context.config.tasks()
+    for candidate in candidates:
+        candidate.tasks = tasks
     data = open_data(context, preprocessing)
     stream = Stream(
         lambda p: data if p == preprocessing else open_data(context, p),
@@ -187,8 +194,8 @@ def _trained(context: Context) -> bool:
 
 def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The candidate's part of the record: its verdict, what ran, and the classes of the worst samples by name."""
-    for output, metrics in zip(judged["outputs"], candidate.outputs.values(), strict=True):
-        output["worst_channels"] = metrics.worst_channels()
+    for output in judged["outputs"]:
+        output["worst_channels"] = t.worst_channels() if (t := candidate.tensors.get(output["name"])) else []
         for shown in (c for w in output["worst"] for c in (*w.get("reference_classes", ()), *w.get("classes", ()))):
             shown["name"] = names[shown["class"]] if shown["class"] < len(names) else ""
     return {
@@ -215,7 +222,7 @@ def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> di
 def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], data: Dataset, reference: Runner) -> Any:
     """FP64 on the worst sample of each FP32 candidate that got the reference's tensors."""
     same = [c for c in candidates if c.precision == "fp32" and stream.given(c) == stream.preprocessing]
-    worst = {m.worst(1)[0]["id"] for c in same for m in c.outputs.values()}
+    worst = {m.worst(1)[0]["id"] for c in same for m in c.tensors.values()}
     shapes = sampling(reference).shapes
     feeds = {batch.ids[0]: batch.feed(shapes) for batch in data.only(sorted(worst)).batches(1)}
     graph = context.path(context.graphs()["exported"]) if context.source.kind == "onnx" else None
@@ -249,9 +256,6 @@ def _figure(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
     if result["decided_by"]:
         return str(result["decided_by"])
-    if "top1" in metrics:
-        return f"top-1 {100 * metrics['top1']:.1f} %"
-    if "top1_agreement" in metrics:
-        return f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
-    shown = units.decibel(metrics["snr_db"])
-    return f"{shown}, mIoU {units.percent(metrics['mean_iou'])}" if "mean_iou" in metrics else shown
+    told = [metric for metric in ordered() if metric.said and metric.name in metrics]
+    told = told[::-1] if told[0].of == "map" else told[:1]  # what the classes of a map are worth is not known
+    return ", ".join(m.said.format(m.shown(metrics[m.name], -1 if m.unit == "share" else 0)) for m in told)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
+from csa_deploy.metrics.intervals import share
+from csa_deploy.metrics.metric import Interval
 from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
-from csa_deploy.verify.intervals import Interval, share
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Batch, Dataset

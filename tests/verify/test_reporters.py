@@ -11,9 +11,9 @@ import pytest
 
 from csa_deploy import units
 from csa_deploy.config import make_config
+from csa_deploy.metrics.stream import OutputMetrics
+from csa_deploy.metrics.table import worst_values
 from csa_deploy.verify.judging import Judgement, judge_results
-from csa_deploy.verify.metrics import OutputMetrics
-from csa_deploy.verify.overall import worst_metrics
 from csa_deploy.verify.reporters import as_junit, as_markdown
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results
 
@@ -55,11 +55,11 @@ def test_the_worst_output_stands_beside_the_verdict() -> None:
 
 
 def test_the_worst_of_nothing_and_of_what_is_no_number() -> None:
-    assert worst_metrics([]) == {}
-    spoilt = worst_metrics([{"metrics": {"cosine": 0.5}}, {"metrics": {"cosine": float("nan")}}])
+    assert worst_values([]) == {}
+    spoilt = worst_values([{"cosine": 0.5}, {"cosine": float("nan")}])
     assert np.isnan(spoilt["cosine"])
-    heads = [{"metrics": {"top1": t, "reference_top1": r}} for t, r in ((0.9, 0.95), (0.4, 0.5))]
-    assert worst_metrics(heads) == {"top1": 0.4, "reference_top1": 0.5}
+    heads = [{"top1": t, "reference_top1": r} for t, r in ((0.9, 0.95), (0.4, 0.5))]
+    assert worst_values(heads) == {"top1": 0.4, "reference_top1": 0.5}
 
 
 @pytest.mark.parametrize(

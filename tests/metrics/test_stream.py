@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import rel_entr, softmax
 from scipy.stats import rankdata
 
-from csa_deploy.verify.metrics import OutputMetrics, cosine, snr
+from csa_deploy.metrics.distance import cosine, snr
+from csa_deploy.metrics.stream import OutputMetrics
 
 
 def metrics(want: object, got: object, labels: object = None, batches: int = 1) -> OutputMetrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.metrics.stream import OutputMetrics
 
 
 def metrics(want: np.ndarray, got: np.ndarray) -> OutputMetrics:
