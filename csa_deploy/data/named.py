@@ -69,9 +69,17 @@ def animals(preprocessing: Preprocessing, *, train: bool = False) -> ImageDatase
 
 def photos(preprocessing: Preprocessing) -> ImageDataset:
     """Photographs of scikit-image and foolbox, unlabelled."""
-    paths = [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
-    samples = [Sample(path.name, None, path) for path in paths]
+    samples = [Sample(path.name, None, path) for path in photograph_files()]
     return ImageDataset("photos", samples, preprocessing.classes, preprocessing)
+
+
+def photograph_files() -> list[Path]:
+    """The photographs of scikit-image and foolbox.
+
+    Raises:
+        EnvironmentLacksError: one of the two is not installed.
+    """
+    return [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
 
 
 def imagenet_samples(preprocessing: Preprocessing) -> ImageDataset:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from csa_deploy.errors import UsageError
 from csa_deploy.network import Task as Task
 
 IGNORE = 255
@@ -123,3 +125,17 @@ class TargetReader(ABC):
 
 def _bytes(array: np.ndarray, kind: type) -> bytes:
     return np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<")).tobytes()
+
+
+def require_inside(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
+    """Refuse a box (left, top, right, bottom) that is inverted or leaves its image by more than a pixel.
+
+    A pixel, because data sets round coordinates, and some count them from 1.
+    """
+    left, top, right, bottom = box
+    height, width = size
+    text = f"({', '.join(f'{value:g}' for value in box)})"
+    if right < left or bottom < top:
+        raise UsageError(f"{where}: the box {text} is inverted", fix="left and top come first")
+    if min(left, top) < -1 or right > width + 1 or bottom > height + 1:
+        raise UsageError(f"{where}: the box {text} leaves its image of {width}x{height}", fix="correct the box")

@@ -21,11 +21,12 @@ from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
 from csa_deploy.precision.techniques import EvaluationContext, Finding, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
-from csa_deploy.runners.base import Sampling, filled
+from csa_deploy.runners.base import filled
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
+    from csa_deploy.spec import Sampling
 
 
 _LOG = logging.getLogger(__name__)
