@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
+from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
 
 if TYPE_CHECKING:
-    from csa_deploy.metrics.task import Task
+    from csa_deploy.metrics.task import Task as Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -110,6 +111,14 @@ def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     return check_numbers(values)
 
 
+def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """As :func:`check_numbers`, and refuse what is no pixel."""
+    if values is not None and not all(value in range(256) for value in values):
+        raise ValueError("a pixel is from 0 to 255")
+    check_numbers(values)
+    return values
+
+
 def split_commas(value: Any) -> Any:
     """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
     if isinstance(value, str):
@@ -158,6 +167,7 @@ def parse_budget(value: Any) -> Any:
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown precisions and metrics by name, and shares that are none."""
+    import csa_deploy.tasks.stock  # noqa: F401 (whose metrics bounds may name)
     from csa_deploy.metrics.table import bounded
 
     for precision, bounds in budget.items():
@@ -252,6 +262,9 @@ class Config(BaseModel):
     layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
+    fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
+    fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
+    anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
     tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -277,6 +290,10 @@ class Config(BaseModel):
     reproducible: bool = False
     compute_capability: Texts = ()
     data: str | None = None
+    task: Annotated[Task | None, BeforeValidator(_lower)] = None
+    decode: str | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    nms_iou: Annotated[float, Field(ge=0, le=1)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool | None = None
@@ -302,11 +319,18 @@ class Config(BaseModel):
         """Keys of the budget that were asked for, whether or not their bounds are the defaults."""
         return tuple(self.budget.get(precision, {}))
 
-    def tasks(self) -> list[Task]:
-        """The task metrics to measure: those of ``metric``, and those that a bound was asked for."""
+    def tasks(self) -> list[Measured]:
+        """The task metrics to measure: those of the task and of ``metric``, and those that a bound was asked for."""
         from csa_deploy.metrics.plugins import tasks_of
+        from csa_deploy.tasks.stock import names_of
 
-        return tasks_of(self.metric, (key for bounds in self.budget.values() for key in bounds))
+        bounds = (key for bounds in self.budget.values() for key in bounds)
+        return tasks_of([*names_of(self.task), *self.metric], bounds)
+
+    @property
+    def code(self) -> list[str]:
+        """Metrics and functions of the user that decide what is measured."""
+        return [*self.metric, *filter(None, [self.decode])]
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with defaults filled in, but for the budget: what was asked for counts more than a default."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from csa_deploy.errors import UsageError
 from csa_deploy.network import Task as Task
 
 IGNORE = 255
@@ -123,3 +126,19 @@ class TargetReader(ABC):
 
 def _bytes(array: np.ndarray, kind: type) -> bytes:
     return np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<")).tobytes()
+
+
+def require_inside(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
+    """Refuse a box (left, top, right, bottom) that is inverted or leaves its image by more than a pixel.
+
+    A pixel, because data sets round coordinates, and some count them from 1.
+    """
+    left, top, right, bottom = box
+    height, width = size
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"{where}: the box {tuple(box)} is not finite", fix="correct the box")
+    text = f"({', '.join(f'{value:g}' for value in box)})"
+    if right < left or bottom < top:
+        raise UsageError(f"{where}: the box {text} is inverted", fix="left and top come first")
+    if min(left, top) < -1 or right > width + 1 or bottom > height + 1:
+        raise UsageError(f"{where}: the box {text} leaves its image of {width}x{height}", fix="correct the box")

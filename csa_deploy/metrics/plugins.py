@@ -56,5 +56,5 @@ def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Task]:
 
 
 def fingerprints(specs: Iterable[str]) -> dict[str, str]:
-    """By metric what its values depend on: the code beside it, or of one that came from Python its class's name."""
+    """By metric or function what it depends on: the code beside it; of one that came from Python its class's name."""
     return {s: load_source(s).fingerprint() if ":" in s else repr(type(TASKS[s].given)) for s in specs}

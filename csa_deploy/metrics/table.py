@@ -104,7 +104,7 @@ _ENTRIES = [
         default_bounds={"fp32": 0.99999, "fp16": 0.999, "int8": 0.95},
     ),
     Metric(
-        "mean_iou",
+        "mean_iou_agreement",
         "higher",
         "map",
         positions,

@@ -11,7 +11,6 @@ from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
     RECOMMENDED,
@@ -132,9 +131,8 @@ def int8_key(context: Context) -> dict[str, Any]:
     """What decides calibration: settings that matter to nothing else, and the data."""
     config = context.config
     data = _open(context)
-    metrics = fingerprints(config.metric)
     return {
-        **({"metrics": metrics} if metrics else {}),
+        **context.measured_by,
         "data": data.fingerprint(),
         "preprocessing": data.preprocessing and data.preprocessing.to_json(),
         "method": config.calib_method,

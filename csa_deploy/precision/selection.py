@@ -125,7 +125,7 @@ def choose_layers(
     # Those that nothing was fitted to come first; with few images the others make up the number.
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
-    key = [plan.fingerprint(searched.feeds), *fingerprints(config.metric).values()]
+    key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
     recall = Recall(context.path(UNFINISHED), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
@@ -157,7 +157,7 @@ def choose_layers(
             recall=recall,
             progress=phases.of(SEARCHING),
             asked=config.asked("int8"),
-            tasks=config.tasks(),
+            tasks=context.tasks(),
         )
         found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")

@@ -192,6 +192,7 @@ def _passport(
         device=device,
         calibration=_calibration(context) if result.plan.precision == "int8" else None,
         scopes=scopes,
+        postprocessing=context.decoding,
     )
 
 
@@ -207,7 +208,13 @@ def _calibration(context: Context) -> dict[str, Any] | None:
 
 # Said in another way, or with no part in what one engine becomes.
 _NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
-_OF_INT8 = (*INT8, "budget", "data")  # calibration, and the search for layers that stay in floating point
+_OF_INT8 = (
+    *INT8,
+    "budget",
+    "data",
+    "task",
+    "metric",
+)  # calibration, and the search for layers that stay in floating point
 
 
 def rebuild_command(context: Context, precision: str) -> list[str]:

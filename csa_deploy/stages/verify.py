@@ -16,7 +16,6 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import sampling
@@ -40,9 +39,8 @@ UNLIKE_DB = 3.0  # twice the noise on other images than those of the calibration
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the comparison besides settings and versions."""
-    metrics = fingerprints(context.config.metric)
     return {
-        **({"metrics": metrics} if metrics else {}),
+        **context.measured_by,
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -108,7 +106,7 @@ def compare(
     not_measured: list[dict[str, str]],
 ) -> StageOutput:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
-    tasks = context.config.tasks()
+    tasks = context.tasks()
     for candidate in candidates:
         candidate.tasks = tasks
     data = open_data(context, preprocessing)
