@@ -10,7 +10,7 @@ based on paired data", J. Educ. Behav. Stat. 37 (2012); McNemar, Psychometrika 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -109,18 +109,23 @@ def log_ratio_interval(above: Sequence[np.ndarray], below: Sequence[np.ndarray])
         return _studentised(centre, error, logs @ signs, errors)
 
 
-def _resampled(table: np.ndarray) -> np.ndarray:
-    """Sums of the columns over samples drawn with replacement, (resamples, columns)."""
+def drawn(count: int) -> np.ndarray:
+    """How often each sample is taken when drawn with replacement, (resamples, samples)."""
+    return np.concatenate(list(_draws(count)))
+
+
+def _draws(count: int) -> Iterator[np.ndarray]:
     draw = np.random.RandomState(0)  # its streams never change, so equal data give equal intervals
-    count = len(table)
     step = max(1, _AT_ONCE // count)
-    parts = []
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        drawn = draw.randint(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        parts.append(times @ table)
-    return np.concatenate(parts)
+        taken = draw.randint(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(taken.ravel(), minlength=rows * count).reshape(rows, count)
+
+
+def _resampled(table: np.ndarray) -> np.ndarray:
+    """Sums of the columns over samples drawn with replacement, (resamples, columns)."""
+    return np.concatenate([times @ table for times in _draws(len(table))])
 
 
 def _studentised(centre: float, error: float, moved: np.ndarray, errors: np.ndarray) -> Interval:
@@ -143,8 +148,8 @@ def resampled(rows: np.ndarray, statistic: Callable[[np.ndarray], float], *, add
     """
     if additive:
         return np.asarray([statistic(sums[None]) for sums in _resampled(rows)])
-    draw, count = np.random.RandomState(0), len(rows)
-    return np.asarray([statistic(rows[draw.randint(0, count, count)]) for _ in range(RESAMPLES)])
+    every = np.arange(len(rows))
+    return np.asarray([statistic(rows[np.repeat(every, t)]) for times in _draws(len(rows)) for t in times])
 
 
 def unusual(rows: np.ndarray) -> int:

@@ -141,10 +141,6 @@ class Metric:
         """Whether it counts how many samples are lost."""
         return self.counted and self.better == "lower"
 
-    def defined(self, columns: Columns) -> bool:
-        """Whether the columns hold what it is made of."""
-        return all(name in columns for name in self.columns)
-
     def estimate(self, columns: Columns, *, intervals: bool = True) -> Estimate:
         """The value over all samples, with its interval if wanted: a bootstrap takes its time."""
         taken = [columns[name] for name in self.columns]

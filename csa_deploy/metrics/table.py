@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics import estimates as by
@@ -187,9 +187,9 @@ def named(name: str) -> Metric:
     return METRICS.get(name, FINITE if name == FINITE.name else PLAIN)
 
 
-def ordered() -> list[Metric]:
+def ordered(metrics: Iterable[Metric] = METRICS.values()) -> list[Metric]:
     """As tables show them: what rests on labels first, then by how much a metric asks of an output."""
-    return sorted(METRICS.values(), key=lambda metric: (not metric.labels, KINDS.index(metric.of)))
+    return sorted(metrics, key=lambda metric: (not metric.labels, KINDS.index(metric.of)))
 
 
 def bounded() -> dict[str, Metric]:
@@ -203,9 +203,15 @@ def default_budget(precision: str, tasks: Collection[str] = ()) -> dict[str, flo
     return {name: m.default_bounds[precision] for name, m in there.items() if precision in m.default_bounds}
 
 
+def defined_by(columns: Columns) -> list[Metric]:
+    """The metrics that the columns of an output, or of all outputs together, hold what they are made of."""
+    whole = "finite" not in columns
+    return [m for m in METRICS.values() if (m.of == "whole") == whole and all(name in columns for name in m.columns)]
+
+
 def estimates_of(columns: Columns, *, intervals: bool = True) -> dict[str, Estimate]:
     """Every metric that the columns define, by name; shares in 0..1. Without intervals no bootstrap is made."""
-    return {name: m.estimate(columns, intervals=intervals) for name, m in METRICS.items() if m.defined(columns)}
+    return {metric.name: metric.estimate(columns, intervals=intervals) for metric in defined_by(columns)}
 
 
 def worst_values(metrics: Collection[dict[str, float]]) -> dict[str, float]:

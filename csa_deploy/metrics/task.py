@@ -39,7 +39,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.intervals import percentiles, resampled, unusual
+from csa_deploy.metrics.intervals import RESAMPLES, drawn, percentiles, resampled, unusual
 from csa_deploy.metrics.metric import Metric, Pair, Row, Sure
 from csa_deploy.metrics.table import METRICS, register
 
@@ -53,9 +53,10 @@ class TaskMetric(Protocol):
     """What a task metric must have. What it may have beside, with the default:
 
     ``name`` (the class's), ``better`` (``"higher"``), ``unit`` (``""``; ``"share"`` or ``"dB"``), ``heading`` (the
-    name; of its column in tables), ``against`` (``"target"``), ``additive`` (False), ``minimum_effect`` (0; smallest
-    change between two runs that counts), ``default_bounds`` (``{}``; bounds of the drop, or of an agreement, by
-    precision).
+    name; of its column in tables, with ``{}`` for the reference's name), ``against`` (``"target"``), ``additive``
+    (False), ``minimum_effect`` (0; smallest change between two runs that counts), ``default_bounds`` (``{}``; bounds of
+    the drop, or of an agreement, by precision), ``resample(rows, times) -> values`` (instead of many calls of
+    ``reduce``: the values of samples that are each taken so many times, ``times`` (resamples, samples)).
     """
 
     def update(self, outputs: Mapping[str, np.ndarray], target: Any) -> Sequence[float] | np.ndarray | float:
@@ -111,13 +112,13 @@ class Task:
         try:
             row = np.atleast_1d(np.asarray(self.given.update(outputs, target), np.float64))
         except Exception as error:  # other people's code
-            raise self._wrong(f"update() raised {_said(error)} on sample {sample}") from error
+            raise self.wrong(f"update() raised {_said(error)} on sample {sample}") from error
         if row.ndim != 1 or not len(row):
-            raise self._wrong(
+            raise self.wrong(
                 f"update() gave an array of shape {row.shape} on sample {sample}", "give one row of numbers"
             )
         if not np.isfinite(row).all():
-            raise self._wrong(f"update() gave {row[~np.isfinite(row)][0]} on sample {sample}", "give finite numbers")
+            raise self.wrong(f"update() gave {row[~np.isfinite(row)][0]} on sample {sample}", "give finite numbers")
         return row
 
     def reduce(self, rows: np.ndarray) -> float:
@@ -127,9 +128,9 @@ class Task:
         try:
             value = np.asarray(self.given.reduce(_table(rows)), np.float64)
         except Exception as error:
-            raise self._wrong(f"reduce() raised {_said(error)} on {len(rows)} rows") from error
+            raise self.wrong(f"reduce() raised {_said(error)} on {len(rows)} rows") from error
         if value.ndim or not np.isfinite(value):
-            raise self._wrong(f"reduce() gave {value} on {len(rows)} rows", "give one finite number for any samples")
+            raise self.wrong(f"reduce() gave {value} on {len(rows)} rows", "give one finite number for any samples")
         return float(value)
 
     def lost(self, reference: np.ndarray, candidate: np.ndarray) -> float:
@@ -173,8 +174,8 @@ class Task:
             reduce=self.reduce,
             sure=self.sure,
             change=self.change,
-            heading=self.heading if self.labelled else f"{self.heading} with {{}}",
-            said=f"{self.heading} {{}}",
+            heading=self.heading,
+            said=f"{self.heading.format('the reference')} {{}}",
             minimum_effect=self.minimum_effect,
             beside=own if self.labelled else "",
             default_bounds={} if self.labelled else self.default_bounds,
@@ -194,7 +195,8 @@ class Task:
         reference = replace(value, name=own, columns=(own,), heading="", said="", budget=False, change=None, beside="")
         return [reference, value, lost]
 
-    def _wrong(self, said: str, fix: str = "correct the metric") -> UsageError:
+    def wrong(self, said: str, fix: str = "correct the metric") -> UsageError:
+        """An error that names it."""
         return UsageError(f"metric {self.name}: {said}", fix=fix)
 
 
@@ -202,7 +204,13 @@ class Task:
 def _drawn(task: Task, content: bytes, shape: tuple[int, int]) -> np.ndarray:
     """Kept, as the reference's rows are the same for every candidate and precision."""
     rows = np.frombuffer(content).reshape(shape)
-    return resampled(rows, task.reduce, additive=task.additive)
+    vectorised = getattr(task.given, "resample", None)
+    if vectorised is None:
+        return resampled(rows, task.reduce, additive=task.additive)
+    values = np.asarray(vectorised(rows, drawn(len(rows))), np.float64)
+    if values.shape != (RESAMPLES,) or not np.isfinite(values).all():
+        raise task.wrong(f"resample() gave no {RESAMPLES} finite numbers but an array of shape {values.shape}")
+    return values
 
 
 def _table(rows: np.ndarray) -> np.ndarray:

@@ -171,15 +171,12 @@ def _fails(check: dict[str, Any], metric: str) -> bool:
 
 def _maps(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
     """A note where outputs are maps and no bound speaks of their strongest channels: whether it should is not known."""
-    own = [metric for metric in METRICS.values() if metric.of == "map"]
-    names = dict.fromkeys(
-        o.name for c in results.candidates for o in c.outputs if any(m.defined(o.columns) for m in own)
-    )
+    names = dict.fromkeys(o.name for c in results.candidates for o in c.outputs if "map" in o.kinds)
     bounded = any(METRICS[check["metric"]].of in ("map", "whole") for c in candidates for check in c["checks"])
     if not names or bounded:
         return []
-    listed = ", ".join(f"'{name}'" for name in names)
-    return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget int8.mean_iou=0.9"]
+    listed, one = ", ".join(f"'{name}'" for name in names), "int8.mean_iou_agreement=0.9"
+    return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget {one}"]
 
 
 def wanted_samples(candidates: list[dict[str, Any]]) -> int:

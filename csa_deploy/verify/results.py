@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.metric import Estimate
+from csa_deploy.metrics.metric import Estimate, Kind
 from csa_deploy.metrics.stream import worst
-from csa_deploy.metrics.table import estimates_of, worst_values
+from csa_deploy.metrics.table import defined_by, estimates_of, worst_values
 from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, verdict
 
 SCHEMA_VERSION = 3
@@ -43,6 +43,11 @@ class OutputColumns:
     def estimates(self) -> dict[str, Estimate]:
         """Metrics of the whole set, with their intervals."""
         return estimates_of(self.columns)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """What the output is, by the metrics that it has."""
+        return {metric.of for metric in defined_by(self.columns)}
 
     def non_finite(self, ids: Sequence[str], column: str = "finite") -> list[str]:
         """Identities of the samples with values that are not finite, in either or (``reference_finite``) in one."""

@@ -16,7 +16,7 @@ import numpy as np
 from csa_deploy.metrics.estimates import lost_and_gained
 from csa_deploy.metrics.intervals import FEWEST
 from csa_deploy.metrics.metric import Interval, Metric
-from csa_deploy.metrics.table import FINITE, METRICS, named, ordered
+from csa_deploy.metrics.table import FINITE, METRICS, defined_by, named, ordered
 from csa_deploy.verify.results import OutputColumns, Results
 
 _NAMED = 5  # samples named per direction
@@ -123,13 +123,13 @@ def _unlike(a: OutputColumns, b: OutputColumns) -> str:
     """Why two outputs of one name are not the same kind of output; empty when they are."""
     if a.classes != b.classes:
         return f"{a.classes} classes in A, {b.classes} in B"
-    kinds = [{m.of for m in _defined(side).values()} for side in (a, b)]
-    return "" if ("map" in kinds[0]) == ("map" in kinds[1]) else "a map in one run, none in the other"
+    return "" if ("map" in a.kinds) == ("map" in b.kinds) else "a map in one run, none in the other"
 
 
 def _defined(output: OutputColumns) -> dict[str, Metric]:
     """The metrics by which two runs can be compared, as far as an output has them."""
-    return {m.name: m for m in (FINITE, *ordered()) if m.change and m.defined(output.columns)}
+    first = [FINITE] if "finite" in output.columns else []
+    return {m.name: m for m in (*first, *ordered(defined_by(output.columns))) if m.change}
 
 
 def _outputs(results: Results, ids: list[str]) -> dict[tuple[str, str], OutputColumns]:

@@ -127,7 +127,7 @@ def test_points_are_decimals() -> None:
         ("pixel_agreement", 1.0, True),
         ("top1_drop", 0.0, True),
         ("top1_drop", 0.001, False),
-        ("mean_iou", 0.0, False),
+        ("mean_iou_agreement", 0.0, False),
     ],
 )
 def test_what_no_number_of_samples_shows_is_counted_and_says_so(metric: str, bound: float, held: bool) -> None:
@@ -170,26 +170,26 @@ def test_what_does_not_apply_is_listed_only_where_it_was_asked_for_and_no_output
         judge(
             name,
             estimates,
-            {"mean_iou": 0.8, "top1_agreement": 0.95, "cosine": 0.9},
+            {"mean_iou_agreement": 0.8, "top1_agreement": 0.95, "cosine": 0.9},
             asked=asked,
         )
         for name, estimates, asked in (
             (
                 "image",
-                {"mean_iou": Estimate(0.9, (0.85, 0.95), BOOTSTRAP), "cosine": Estimate(1, None, EXTREME)},
-                ["mean_iou"],
+                {"mean_iou_agreement": Estimate(0.9, (0.85, 0.95), BOOTSTRAP), "cosine": Estimate(1, None, EXTREME)},
+                ["mean_iou_agreement"],
             ),
-            ("boxes", {"cosine": Estimate(1, None, EXTREME)}, ["mean_iou"]),
+            ("boxes", {"cosine": Estimate(1, None, EXTREME)}, ["mean_iou_agreement"]),
         )
     )
     assert [(c.output, c.metric) for c in applicable([*image, *boxes])] == [
-        ("image", "mean_iou"),
+        ("image", "mean_iou_agreement"),
         ("image", "cosine"),
         ("boxes", "cosine"),
     ]
     assert verdict(applicable([*image, *boxes])) == "pass"
     alone = applicable([*boxes, *boxes])
-    assert [c.metric for c in alone].count("mean_iou") == 1 and verdict(alone) == "undecided"
+    assert [c.metric for c in alone].count("mean_iou_agreement") == 1 and verdict(alone) == "undecided"
     unlabelled = judge("y", AGREES, {"top1_drop": 0.005})
     assert applicable(unlabelled) == unlabelled
 
@@ -208,5 +208,5 @@ def test_equal_values_of_a_map_meet_the_bound_that_they_are() -> None:
         "high": ones,
         "mean_iou": 0.003 * ones,
     }
-    (check,) = judge("y", estimates_of(columns), {"mean_iou": 0.003}, samples=30)
+    (check,) = judge("y", estimates_of(columns), {"mean_iou_agreement": 0.003}, samples=30)
     assert check.state == "pass"

@@ -49,7 +49,7 @@ def test_the_worst_output_stands_beside_the_verdict() -> None:
         candidate["metrics"]["snr_db"] == by_output["box32"]["snr_db"] == min(m["snr_db"] for m in by_output.values())
     )
     assert candidate["metrics"]["max_abs_error"] == max(m["max_abs_error"] for m in by_output.values())
-    assert candidate["metrics"]["mean_iou"] == by_output["map8"]["mean_iou"]
+    assert candidate["metrics"]["mean_iou_agreement"] == by_output["map8"]["mean_iou_agreement"]
     error = judgement.failure(strict=False)
     assert error is not None and error.message.endswith("; 4 bounds are broken")
 
@@ -124,7 +124,7 @@ def test_maps_without_a_budget_say_so() -> None:
     def asks(*budget: str) -> bool:
         return any("no budget bounds the classes" in n for n in judged(results({"map": 1e-3}), *budget).notes)
 
-    assert asks() and not asks("int8.mean_iou=0.5")
+    assert asks() and not asks("int8.mean_iou_agreement=0.5")
     assert not any("classes" in n for n in judged(results({"box": 1e-3})).notes)
 
 
@@ -133,7 +133,7 @@ def junit(judgement: Judgement, strict: bool = False) -> Any:
 
 
 def test_junit_has_a_case_per_bound() -> None:
-    judgement = judged(results({"map": 1e-3, "box": 0.5}), "int8.mean_iou=0.9999")
+    judgement = judged(results({"map": 1e-3, "box": 0.5}), "int8.mean_iou_agreement=0.9999")
     root = junit(judgement)
     checks = judgement.candidates[0]["checks"]
     states = [c["state"] for c in checks]
