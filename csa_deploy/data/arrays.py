@@ -73,9 +73,7 @@ class ArrayDataset(Dataset):
     @cached_property
     def _fingerprint(self) -> str:
         with self.path.open("rb") as file:
-            digest = hashlib.sha256()
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
         digest.update(repr(self.indices).encode())
         return digest.hexdigest()
 

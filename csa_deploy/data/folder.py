@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from csa_deploy.data.base import Chooser, ImageDataset, Sample
 from csa_deploy.data.images import SUFFIXES, check_image
 from csa_deploy.data.shards import read_shard
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 CLASS_MAP = "class_map.txt"
@@ -46,7 +46,7 @@ def training_classes(root: Path, named: Sequence[str], class_map: Path | None = 
     if not foreign:
         return tuple(named)
     if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
-        near = difflib.get_close_matches(foreign[0], named, n=1)
+        near = nearest(foreign[0], named)
         raise UsageError(
             f"{root / 'train' / foreign[0]}: none of the network's {len(named)} classes",
             fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
@@ -140,7 +140,7 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 def _label(folder_name: str, classes: Sequence[str], folder: Path) -> int:
     if folder_name in classes:
         return list(classes).index(folder_name)
-    near = difflib.get_close_matches(folder_name, classes, n=1)
+    near = nearest(folder_name, classes)
     raise UsageError(
         f"{folder / folder_name}: '{folder_name}' is none of the network's {len(classes)} classes",
         fix=f"name the sub-folders as the classes; nearest: {near[0]}"

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from csa_deploy.config import nearest
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import unknown
+from csa_deploy.validation import invalid, read_mapping
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")  # never a leading dash: ssh would take it for an option
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -107,28 +108,15 @@ def load_target(path: Path) -> TargetConfig:
     Raises:
         UsageError: missing, no YAML, an unknown key or a value that is not valid, named.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", fix="give the target's YAML file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a target is a mapping of keys", fix="write lines such as 'host: orin.local'")
+    data = read_mapping(path, "target", example="write lines such as 'host: orin.local'", missing="give its YAML file")
     known = list(TargetConfig.model_fields)
     for key in data:
         if key not in known:
-            raise UsageError(f"{path}: unknown key '{key}'{nearest(str(key), known)}", fix=f"known: {', '.join(known)}")
+            raise UsageError(f"{path}: {unknown('key', key, known)}", fix=f"known: {', '.join(known)}")
     try:
         config = TargetConfig(**data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        given = f" (got {first['input']!r})" if key in data else ""
-        raise UsageError(f"{path}: {key}: {reason}{given}", fix=f"correct '{key}'") from None
+        raise invalid(error, str(path)) from None
     if config.ssh_config is not None and not config.ssh_config.is_absolute():
         config = config.model_copy(update={"ssh_config": path.parent / config.ssh_config})
     return config
