@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
-def read_mapping(path: Path, what: str, *, example: str, missing: str = "check the path") -> dict[str, Any]:
+def read_mapping(
+    path: Path, what: str, *, example: str, missing: str = "check the path", shown: Callable[[str], str] = str
+) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty one.
 
     Args:
@@ -19,6 +22,7 @@ def read_mapping(path: Path, what: str, *, example: str, missing: str = "check t
         what: it is, in words (``"configuration"``).
         example: how to write one.
         missing: what to do where there is no such file.
+        shown: how a piece of the file is shown.
 
     Raises:
         UsageError: the file is missing or not readable, no YAML, or no mapping.
@@ -32,22 +36,26 @@ def read_mapping(path: Path, what: str, *, example: str, missing: str = "check t
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
+        said = shown(" ".join(str(error).split()))
+        raise UsageError(f"{path}: not valid YAML ({said})", fix="correct that line") from None
     if data is not None and not isinstance(data, dict):
         raise UsageError(f"{path}: a {what} is a mapping of keys", fix=example)
     return {str(key): value for key, value in (data or {}).items()}
 
 
-def invalid(error: ValidationError, where: str = "", *, fix: str | None = None) -> UsageError:
+def invalid(
+    error: ValidationError, where: str = "", *, fix: str | None = None, shown: Callable[[Any], str] = repr
+) -> UsageError:
     """The first thing that pydantic found: ``WHERE: KEY: reason (got VALUE)``, the value where one was given.
 
     Args:
         error: of a model.
         where: what was read.
         fix: what to do; the default names the key.
+        shown: how the value is shown.
     """
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
-    given = f" (got {first['input']!r})" if key and first["type"] != "missing" else ""
+    given = f" (got {shown(first['input'])})" if key and first["type"] != "missing" else ""
     said = [part for part in (where, key, f"{first['msg'].removeprefix('Value error, ')}{given}") if part]
     return UsageError(": ".join(said), fix=fix or f"correct '{key}'")

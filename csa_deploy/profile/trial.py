@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from csa_deploy.engine.builders import Builder
+from csa_deploy.builders import Builder
 from csa_deploy.engine.repeat import Ran, median_ms
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import EnvironmentLacksError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import GraphStatistics, graph_statistics
+from csa_deploy.installing import versions
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -33,8 +33,8 @@ from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.instance import Network
-    from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
@@ -216,7 +216,7 @@ def _provenance(context: Context, exporter: str) -> dict[str, Any]:
         "source": f"{context.source.kind}:{Path(context.source.spec).name}",
         "source_sha256": context.source.fingerprint(),
         "exporter": exporter,
-        "torch": importlib.metadata.version("torch"),
+        **(versions(["torch"]) if context.source.kind != "onnx" else {}),
         "onnx": onnx.__version__,
     }
 

@@ -20,8 +20,8 @@ from csa_deploy.stages.check import preflight as preflight
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.graph.proof import Arrays
-    from csa_deploy.pipeline import Context
 
 _LOG = logging.getLogger(__name__)
 _RANDOM, _REAL = 2, 4  # inputs that FP16 is compared on

@@ -24,6 +24,7 @@ from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
+from csa_deploy.trtexec.safe.secrets import masked, masked_words
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
 from csa_deploy.workspace import sha256_of, write_atomic
@@ -92,6 +93,7 @@ def trtexec_build(
         finished = run_job(
             machine.transport, machine.workdir, job, Path(folder), progress=progress, limit_s=plan.time_limit_s
         )
+        finished = replace(finished, log=masked(finished.log))
         write_atomic(log, finished.log)
         if finished.status:
             raise explain(finished.log, finished.status, f"building {model_path.name} on {machine.name}", str(log))
@@ -258,6 +260,7 @@ def _result(
     outputs: tuple[TensorInfo, ...],
 ) -> BuildResult:
     text = plain(finished.log)
+    words = masked_words(job.argv[1:])
     built = _BUILT.search(text)
     told = {key: match[1] for key, pattern in _DEVICE.items() if (match := pattern.search(text))}
     stated = {**machine.to_json(), **told}
@@ -274,7 +277,7 @@ def _result(
         log=log,
         inspection=inspection,
         compute_capabilities=(capability,) if capability else (),
-        flags=tuple(word for word in job.argv[1:] if not word.startswith(("--onnx", "--saveEngine", "--export"))),
+        flags=tuple(word for word in words if not word.startswith(("--onnx", "--saveEngine", "--export"))),
         inputs=inputs,
         outputs=outputs,
         layers=(),
@@ -291,7 +294,7 @@ def _result(
         build_seconds=float(built[1]) if built else None,
         peak_memory_bytes=None,
         not_done=_not_done(machine, plan, options, inspection, text),
-        command=("trtexec", *job.argv[1:]),
+        command=("trtexec", *words),
         machine=stated,
     )
 

@@ -19,7 +19,7 @@ from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import parse_options
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 NOT_THERE = {
     GRAPH: "not asked of the target's trtexec",

@@ -26,7 +26,7 @@ from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
 

@@ -19,8 +19,8 @@ from csa_deploy.verify.intervals import share
 from csa_deploy.verify.results import OutputColumns
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.network import Preprocessing
-    from csa_deploy.pipeline import Context
     from csa_deploy.verify.candidates import Candidate
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right

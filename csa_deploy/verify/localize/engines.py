@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from csa_deploy.engine.builders import opened_builder
+from csa_deploy.builders import opened_builder
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import save_model
