@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
     from csa_deploy.network import Preprocessing
-    from csa_deploy.runners.base import Sampling
     from csa_deploy.source import Source
+    from csa_deploy.spec import Sampling
     from csa_deploy.workspace import Workspace
 
 Progress = Callable[..., None]
@@ -59,13 +59,10 @@ class Context:
     @property
     def sampling(self) -> Sampling:
         """How samples go through the exported graph."""
-        from csa_deploy.runners.base import TensorSpec, sampling_of
+        from csa_deploy.spec import sampling_of
 
-        inputs, outputs = (
-            [TensorSpec(value.name, value.shape, value.dtype) for value in side]
-            for side in (self.export.inputs, self.export.outputs)
-        )
-        return sampling_of(inputs, outputs)
+        export = self.export
+        return sampling_of(export.inputs, export.outputs)
 
     @property
     def export(self) -> ExportRecord:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from urllib.parse import urlparse
 from urllib.request import url2pathname
+
+from csa_deploy.errors import EnvironmentLacksError
 
 NAME = "csa-deploy"
 
@@ -20,6 +23,25 @@ def install_command(extra: str) -> str:
     except metadata.PackageNotFoundError:
         said = None
     return command_for(said, extra)
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it; a folder of type stubs alone is none."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def require_torch(spec: str) -> None:
+    """Refuse a network that is code where PyTorch is not installed; all that an ONNX file needs runs without it.
+
+    Raises:
+        EnvironmentLacksError: PyTorch is not installed; says how to add it.
+    """
+    if not installed("torch"):
+        raise EnvironmentLacksError(
+            f"{spec}: PyTorch is not installed, and only ONNX files are deployed without it",
+            fix=install_command("torch"),
+        )
 
 
 def command_for(direct_url: str | None, extra: str) -> str:

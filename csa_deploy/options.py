@@ -102,7 +102,7 @@ OPTIONS: dict[str, Option] = {
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
     "calib": Option(
         str,
-        "Images to calibrate INT8 on: a folder, an .npz, a named set (digits, animals, photos, imagenet-samples), or "
+        "Images to calibrate INT8 on: a folder, tar shards, a .csv, an .npz, a named set (csa-deploy models), or "
         "random; default: the network's training set.",
         group="precision",
         first=True,

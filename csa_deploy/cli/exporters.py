@@ -35,10 +35,9 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
             checkpoint=context.checkpoint,
             checkpoint_key=config.checkpoint_key,
         )
-        how, dtypes = made.sampling, {s.name: s.dtype for s in made.input_specs}
-        shapes = {name: tuple(int(e or 1) for e in shape) for name, shape in how.inputs.items()}
+        how = made.sampling
         data = context.dataset(made.preprocessing, limit=settings.get("samples", SAMPLES))
-        feeds = [random_feeds(shapes, dtypes, config.seed)]
+        feeds = [random_feeds(how.inputs, config.seed)]
         size = how.batch or 1
         parts = data.batches(size) if data else ()
         feeds += [how.network(filled(part.feed(how.shapes), size)) for part in parts]

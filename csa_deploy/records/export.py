@@ -8,15 +8,7 @@ from typing import ClassVar
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import StageRecord, Stored
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output: its name, its extents (0 for one that is open), and NumPy's name of its type."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
+from csa_deploy.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class ExportRecord(StageRecord):
         opset: of ONNX.
         batch: samples that one inference takes.
         sample: what a sample is.
-        inputs: of the graph.
+        inputs: of the graph; an extent that is open is 0.
         outputs: likewise.
         preprocessing: how an image becomes its input; None where it takes no image.
         statistics: of the graph.
@@ -69,8 +61,8 @@ class ExportRecord(StageRecord):
     opset: int
     batch: int
     sample: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
     statistics: GraphStatistics
     tolerance: float

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import choose_backend
-from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder, stated_version
+from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan

@@ -110,9 +110,7 @@ def _feeds(context: Context) -> tuple[list[Arrays], str]:
             feeds = [sampling.network(b.feed(sampling.shapes)) for b in dataset.batches(batch) if len(b) == batch]
             if feeds:
                 return feeds, f"{len(feeds) * batch} samples of {dataset.name}"
-    inputs = context.export.inputs
-    shapes, dtypes = {value.name: value.shape for value in inputs}, {value.name: value.dtype for value in inputs}
-    feeds = [random_feeds(shapes, dtypes, context.config.seed + number) for number in range(_RANDOM)]
+    feeds = [random_feeds(sampling.inputs, context.config.seed + number) for number in range(_RANDOM)]
     return feeds, "random inputs"
 
 

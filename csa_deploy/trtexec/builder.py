@@ -17,12 +17,14 @@ from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
-from csa_deploy.graph.load import all_tensors, external_files, load_model, require_static
+from csa_deploy.graph.facts import opset_of, stated_types
+from csa_deploy.graph.load import external_files, load_model, require_static
 from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
+from csa_deploy.trtexec.safe.secrets import masked, masked_words
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
 from csa_deploy.workspace import sha256_of, write_atomic
@@ -91,6 +93,7 @@ def trtexec_build(
         finished = run_job(
             machine.transport, machine.workdir, job, Path(folder), progress=progress, limit_s=plan.time_limit_s
         )
+        finished = replace(finished, log=masked(finished.log))
         write_atomic(log, finished.log)
         if finished.status:
             raise explain(finished.log, finished.status, f"building {model_path.name} on {machine.name}", str(log))
@@ -147,13 +150,9 @@ def check_graph(
     """
     model = load_model(model_path, full_check=False)
     require_static(model)
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
-    require_opset(opset, model_path.name, version)
-    halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
-        value.type.tensor_type.elem_type == TensorProto.FLOAT16
-        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    )
-    quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+    require_opset(opset_of(model), model_path.name, version)
+    stated = stated_types(model)
+    halves, quantized = stated.half, stated.quantized
     calibrated = options.calibration_cache is not None
     if calibrated and quantized:
         raise UsageError(
@@ -261,6 +260,7 @@ def _result(
     outputs: tuple[TensorInfo, ...],
 ) -> BuildResult:
     text = plain(finished.log)
+    words = masked_words(job.argv[1:])
     built = _BUILT.search(text)
     told = {key: match[1] for key, pattern in _DEVICE.items() if (match := pattern.search(text))}
     stated = {**machine.to_json(), **told}
@@ -277,7 +277,7 @@ def _result(
         log=log,
         inspection=inspection,
         compute_capabilities=(capability,) if capability else (),
-        flags=tuple(word for word in job.argv[1:] if not word.startswith(("--onnx", "--saveEngine", "--export"))),
+        flags=tuple(word for word in words if not word.startswith(("--onnx", "--saveEngine", "--export"))),
         inputs=inputs,
         outputs=outputs,
         layers=(),
@@ -294,7 +294,7 @@ def _result(
         build_seconds=float(built[1]) if built else None,
         peak_memory_bytes=None,
         not_done=_not_done(machine, plan, options, inspection, text),
-        command=("trtexec", *job.argv[1:]),
+        command=("trtexec", *words),
         machine=stated,
     )
 

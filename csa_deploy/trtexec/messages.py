@@ -14,6 +14,7 @@ from csa_deploy.errors import (
     OperationRejectedError,
     UsageError,
 )
+from csa_deploy.trtexec.safe.secrets import masked
 
 _STAMP = re.compile(r"^\[\d{2}/\d{2}/\d{4}-\d{2}:\d{2}:\d{2}\] ", re.MULTILINE)
 _PRODUCT = re.compile(r"^(\[[EWIV]\] )(?:\[TRT\] )?(?:Error\[(\d+)\]: )?", re.MULTILINE)
@@ -216,7 +217,7 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
         what: what it was doing, such as ``"building net.onnx on orin"``.
         see: where the whole log is.
     """
-    text = plain(log)
+    text = plain(masked(log))
     refusals = build_log.scope_refusals(text)
     if refusals:
         return OperationRejectedError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import choose_backend
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.build import build
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
