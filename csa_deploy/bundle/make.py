@@ -23,6 +23,7 @@ from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
+from csa_deploy.records.export import ExportRecord
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -78,7 +79,7 @@ def make_bundle(
     if engine is not None:
         files |= _engine_files(workspace, engine)
     files |= _evidence(workspace)
-    reference = workspace.root / workspace.record("export")["graph"]
+    reference = workspace.root / workspace.read(ExportRecord).graph
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
     files[SCRIPT] = _script(engine, samples).encode()
@@ -148,7 +149,7 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
             found[stage] = {"result": "not run"}
         else:
             result = "passed" if entry["passed"] else "failed"
-            found[stage] = {"result": result, "summary": workspace.record(stage)["summary"]}
+            found[stage] = {"result": result, "summary": workspace.summary(stage)}
     return found
 
 
