@@ -23,6 +23,8 @@ from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
+from csa_deploy.trtexec.safe.build import build_on_host
+from csa_deploy.trtexec.safe.commands import host_build_command
 from csa_deploy.trtexec.safe.secrets import masked, masked_words
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
@@ -89,10 +91,7 @@ def trtexec_build(
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_name(out.name + ".log")
     with tempfile.TemporaryDirectory(prefix=".trtexec-", dir=out.parent) as folder:
-        finished = run_job(
-            machine.transport, machine.workdir, job, Path(folder), progress=progress, limit_s=plan.time_limit_s
-        )
-        finished = replace(finished, log=masked(finished.log))
+        finished = _finished(machine, job, Path(folder), plan, progress)
         write_atomic(log, finished.log)
         if finished.status:
             raise explain(finished.log, finished.status, f"building {model_path.name} on {machine.name}", str(log))
@@ -112,6 +111,13 @@ def trtexec_build(
         finished.files[ENGINE].replace(out)
     _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
     return _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
+
+
+def _finished(machine: Machine, job: Job, folder: Path, plan: BuildPlan, progress: Progress | None) -> Finished:
+    if machine.host is not None:
+        return build_on_host(machine, job, folder, plan, progress)
+    finished = run_job(machine.transport, machine.workdir, job, folder, progress=progress, limit_s=plan.time_limit_s)
+    return replace(finished, log=masked(finished.log))
 
 
 def implausible(engine: Path, model: Path, *, stripped: bool) -> str:
@@ -224,6 +230,8 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
         files[_CALIBRATION] = cache
     if plan.timing_cache is not None and plan.timing_cache.is_file():
         files[CACHE] = plan.timing_cache
+    if machine.host is not None:
+        return Job([machine.host.trtexec, *host_build_command(plan, options, machine.host, _MODEL)], files)
     arguments = build_command(
         plan, options, machine.version, _MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )

@@ -228,7 +228,7 @@ def run_command(
         if wanted:  # without the latter, TensorRT refuses the lean runtime that the engine brings
             command.add(option)
     if inputs:
-        command.add("--loadInputs", ",".join(_named_file(name, path) for name, path in sorted(inputs.items())))
+        command.add("--loadInputs", named_files(inputs))
     conditions = timing or Timing()
     command.add("--iterations", conditions.iterations)
     command.add("--duration", 0)  # else trtexec runs for three seconds more
@@ -274,6 +274,11 @@ def _conditions(version: Version, timing: Timing) -> Sequence[str]:
             (timing.spin_wait, "--useSpinWait"),
         )
     return [option for wanted, option in table if wanted]
+
+
+def named_files(inputs: Mapping[str, str]) -> str:
+    """Raw files by input name, as trtexec and trtexec_safe take them; raises UsageError for a name that they cannot."""
+    return ",".join(_named_file(name, path) for name, path in sorted(inputs.items()))
 
 
 def _named_file(name: str, path: str) -> str:
