@@ -20,7 +20,7 @@ help:
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing (torch, ONNX Runtime, TensorRT-RTX: some minutes the first time)"
-	$(PIP) install $(CONSTRAINTS) --editable '.[rtx,dev]'
+	$(PIP) install $(CONSTRAINTS) --editable '.[torch,rtx,dev]'
 	$(PIP) install --no-deps -r requirements/data.txt
 	@touch $@
 

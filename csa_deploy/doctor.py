@@ -20,12 +20,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from csa_deploy.engine.backend import Backend, installed
+from csa_deploy.engine.backend import Backend
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.installing import install_command
+from csa_deploy.installing import install_command, installed
 from csa_deploy.trtexec.versions import options_of_help, require_known, version_of_help
 
 State = Literal["ok", "limited", "missing"]
@@ -176,9 +176,11 @@ def _python() -> Probe:
 
 
 def _torch(load: _Load) -> Probe:
-    enables = "networks, export, the FP32 reference"
+    enables = "networks that are code: their export and FP32 reference"
     detail = f"built for CUDA {load.fact}" if load.fact else "CPU build, which is all that is needed"
-    return _absent("torch", load, enables, "pip install torch") or Probe("torch", "ok", load.version, detail, enables)
+    return _absent("torch", load, enables, install_command("torch")) or Probe(
+        "torch", "ok", load.version, detail, enables
+    )
 
 
 def _onnx(load: _Load) -> Probe:

@@ -1,12 +1,16 @@
-"""How this installation is extended: by the way it was itself installed, since the package is on no public index."""
+"""What is installed, and how this installation is extended: the way it was itself installed, as no index has it."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from urllib.parse import urlparse
 from urllib.request import url2pathname
+
+from csa_deploy.errors import EnvironmentLacksError
 
 NAME = "csa-deploy"
 
@@ -21,6 +25,25 @@ def install_command(extra: str) -> str:
     return command_for(said, extra)
 
 
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it; a folder of type stubs alone is none."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def require_torch(spec: str) -> None:
+    """Refuse a network that is code where PyTorch is not installed; all that an ONNX file needs runs without it.
+
+    Raises:
+        EnvironmentLacksError: PyTorch is not installed; says how to add it.
+    """
+    if not installed("torch"):
+        raise EnvironmentLacksError(
+            f"{spec}: PyTorch is not installed, and only ONNX files are deployed without it",
+            fix=install_command("torch"),
+        )
+
+
 def command_for(direct_url: str | None, extra: str) -> str:
     """The command for an installation, by its ``direct_url.json`` (PEP 610; None where it came from an index)."""
     origin = json.loads(direct_url) if direct_url else {}
@@ -31,3 +54,14 @@ def command_for(direct_url: str | None, extra: str) -> str:
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
         return f"pip install {editable}'{url2pathname(urlparse(url).path)}[{extra}]'"
     return f"pip install '{NAME}[{extra}]'"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Installed versions of distributions; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

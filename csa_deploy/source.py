@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from csa_deploy import registry
 from csa_deploy.errors import UsageError
+from csa_deploy.installing import require_torch
 from csa_deploy.network import NetworkEntry
 from csa_deploy.workspace import sha256_of
 
@@ -82,6 +83,7 @@ class Source:
 
         Raises:
             UsageError: the code cannot be imported, the factory fails, or the checkpoint does not fit.
+            EnvironmentLacksError: PyTorch is not installed.
         """
         from csa_deploy.instance import make_network
 
@@ -97,7 +99,9 @@ class Source:
             )
 
     def require_factory(self) -> None:
-        """Raise UsageError where the code has no such factory; it is run only where reading it does not tell."""
+        """Raise where PyTorch or the factory is not there; code is run only where reading it does not tell."""
+        if self.kind != "onnx":
+            require_torch(self.spec)
         if self.factory is None:
             return
         found = importlib.util.find_spec(self.module) if self.module else None
@@ -112,7 +116,10 @@ class Source:
 
         Raises:
             UsageError: the code cannot be imported, or has no such factory.
+            EnvironmentLacksError: PyTorch is not installed.
         """
+        if self.kind != "onnx":
+            require_torch(self.spec)
         with _importable(self.path.parent if self.path else Path.cwd()):
             if self.entry is not None:
                 yield self.entry, None
@@ -310,7 +317,7 @@ def _onnx_files(path: Path) -> Iterator[tuple[str, Path]]:
     from google.protobuf.message import DecodeError
 
     from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external
-    from csa_deploy.graph.load import all_tensors
+    from csa_deploy.graph.facts import all_tensors
 
     yield "onnx", path
     try:

@@ -11,7 +11,7 @@ WORKDIR /opt/csa-deploy
 COPY . .
 # PyTorch's own index has a build without CUDA, a tenth of the size; the second command leaves it alone.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu -c requirements/constraints.txt torch \
-    && pip install --no-cache-dir -c requirements/constraints.txt ".[rtx]"
+    && pip install --no-cache-dir -c requirements/constraints.txt ".[torch,rtx]"
 
 RUN useradd --create-home --uid 1000 user
 USER 1000

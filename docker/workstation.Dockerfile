@@ -13,7 +13,7 @@ RUN apt-get update \
 
 WORKDIR /opt/csa-deploy
 COPY . .
-RUN pip install --no-cache-dir -c requirements/constraints.txt ".[cuda]" \
+RUN pip install --no-cache-dir -c requirements/constraints.txt ".[torch,cuda]" \
     && pip install --no-cache-dir "${PACKAGE}==${VERSION}"
 
 RUN useradd --create-home --uid 1000 user

@@ -159,7 +159,7 @@ def test_the_names_are_public_documented_and_typed() -> None:
     assert set(csa.__all__) <= set(dir(csa))
     assert {*FUNCTIONS, "to_fp16"} == {name for name in csa.__all__ if inspect.isfunction(getattr(csa, name))}
     for name in ("export", "profile", "report", "repair"):  # sub-packages of the same names
-        importlib.import_module(f"csa_deploy.{name}.stage")
+        importlib.import_module(f"csa_deploy.{name}")
     for name in (*FUNCTIONS, "to_fp16"):
         function = getattr(csa, name)
         assert inspect.isfunction(function) and inspect.getdoc(function), name

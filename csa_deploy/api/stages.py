@@ -12,10 +12,10 @@ from csa_deploy.api.results import Built, Exported, GraphResult, Quantized, Reco
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.config import Config, inherited
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
+from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.network import Preprocessing
 from csa_deploy.source import Source
-from csa_deploy.verify.candidates import precision_of
 from csa_deploy.workspace import StageOutput, Workspace
 
 
@@ -169,7 +169,7 @@ def build(
                 run(["check", "build"], context)
                 return _built(context, precision, origin_of(graph))
     model = graph_of(graph)
-    precision = precision_of(model)
+    precision = stated_types(model).precision
     given = {**settings, "backend": backend, "precision": [precision]}
     with folder_of(None) as root, opened(root, stand_in(graph), given) as context:
         adopt(context, model, _report_of(graph))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +14,12 @@ import onnx
 from csa_deploy.api.given import source_of
 from csa_deploy.api.results import Record
 from csa_deploy.config import inherited, make_config, normalise
+from csa_deploy.context import Context
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import Source
 from csa_deploy.stages import STAGES
 from csa_deploy.stages.export import output_of
@@ -94,11 +94,11 @@ def run(names: list[str], context: Context) -> CsaDeployError | None:
 
 def run_alone(name: str, context: Context) -> CsaDeployError | None:
     """Run one stage on what :func:`adopt` put there."""
-    module = importlib.import_module(STAGES[name].module)
-    getattr(module, "preflight", lambda context: None)(context)
+    functions = STAGES[name].functions()
+    functions.preflight(context)
     with context.workspace.scratch(name) as scratch:
         context.scratch = scratch
-        return commit(name, context, module.run(context))
+        return commit(name, context, functions.run(context))
 
 
 def commit(name: str, context: Context, output: StageOutput) -> CsaDeployError | None:

@@ -14,8 +14,8 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     What the scopes say and what is copied are comments, so that the output is a shell script. A scope that denies a
     graph ends it as it would end the build.
     """
+    from csa_deploy.builders import wording_builder
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.engine.builders import wording_builder
     from csa_deploy.pipeline import run_stages
     from csa_deploy.stages.build import graph_for, plan_for, scopes_for
 

@@ -159,7 +159,7 @@ def train(
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
-    from csa_deploy.stages import Stage
+    from csa_deploy.stages import Task
     from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 
@@ -212,7 +212,7 @@ def train(
     if dry_run:
         _show_plan(plan(options, entry.preprocessing, images), console)
         return
-    stage = Stage("train", f"training of {entry.name}")
+    stage = Task("train", f"training of {entry.name}")
     with console.watching() as watcher:
         watcher.started(stage)
         result = run_training(

@@ -69,10 +69,17 @@ def animals(preprocessing: Preprocessing, choose: Chooser, *, train: bool = Fals
 
 def photos(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
     """Photographs of scikit-image and foolbox, unlabelled."""
-    paths = [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
-    return ImageDataset(
-        "photos", _samples([(path, None) for path in paths], choose), preprocessing.classes, preprocessing
-    )
+    files = [(path, None) for path in photograph_files()]
+    return ImageDataset("photos", _samples(files, choose), preprocessing.classes, preprocessing)
+
+
+def photograph_files() -> list[Path]:
+    """The photographs of scikit-image and foolbox.
+
+    Raises:
+        EnvironmentLacksError: one of the two is not installed.
+    """
+    return [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
 
 
 def imagenet_samples(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:

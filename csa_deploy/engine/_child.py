@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import Backend, choose_backend
+from csa_deploy.engine.backend import Backend
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.monitor import progress_monitor
 from csa_deploy.engine.network import check_network, network_inputs, network_outputs, read_layers

@@ -1,12 +1,10 @@
-"""The small interface of an engine builder, and the choice between the two."""
+"""The small interface of an engine builder, and what both have in common."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Literal, Protocol
 
-from csa_deploy.engine.plan import BackendChoice, BuildPlan
-from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.engine.plan import BuildPlan
 
 
 class Backend(Protocol):
@@ -39,12 +37,6 @@ class Backend(Protocol):
         """Polygraphy loader of the builder configuration (called with builder and network)."""
 
 
-def installed(module: str) -> bool:
-    """Whether a module can be imported, without importing it; a folder of type stubs alone is none."""
-    spec = importlib.util.find_spec(module)
-    return spec is not None and spec.origin is not None
-
-
 def version_pair(version: str) -> tuple[int, int]:
     """Major and minor of a version (``"10.15.1.29"`` -> ``(10, 15)``)."""
     major, minor = version.split(".")[:2]
@@ -61,21 +53,3 @@ def common_options(trt: Any, plan: BuildPlan, monitor: Any) -> dict[str, Any]:
         "builder_optimization_level": plan.optimization_level,
         "progress_monitor": monitor,
     }
-
-
-def choose_backend(choice: BackendChoice) -> Backend:
-    """The builder to use.
-
-    Raises:
-        EnvironmentLacksError: the one asked for (or, for ``"auto"``, either) cannot build here.
-    """
-    from csa_deploy.engine.tensorrt import TensorRT
-    from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
-
-    candidates: list[Backend] = [TensorRT(), TensorRTRTX()]  # "auto" prefers the target's own builder
-    asked = [backend for backend in candidates if choice in ("auto", backend.name)]
-    for backend in asked:
-        if not backend.missing():
-            return backend
-    reasons = "; ".join(f"{backend.title}: {backend.missing()}" for backend in asked)
-    raise EnvironmentLacksError(f"no engine builder can run here ({reasons})", fix=asked[-1].install)

@@ -19,7 +19,8 @@ from typing import Any, TextIO
 
 from csa_deploy import errors
 from csa_deploy.engine import log as build_log
-from csa_deploy.engine.backend import Backend, choose_backend, version_pair
+from csa_deploy.engine.backend import Backend, version_pair
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.monitor import STEPS
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, ParsedLayer, RestrictedFlag, TensorInfo
@@ -44,7 +45,7 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
     Args:
         model_path: static-shape ONNX graph; its tensor types decide the engine's precision.
         out: path of the engine; its folder is made when missing.
-        plan: what to build.
+        plan: what to build; for trtexec see :mod:`csa_deploy.builders`.
         progress: called with (done, total) as the builder advances.
 
     Returns:
@@ -58,8 +59,6 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
     """
     if not model_path.is_file():
         raise UsageError(f"no such file: {model_path}", fix="check the path")
-    if plan.backend == "trtexec":
-        return _with_local_trtexec(model_path, out, plan, progress)
     backend = choose_backend(plan.backend)
     log = out.with_name(out.name + ".log")
     partial = out.with_name(f".{out.name}.partial")
@@ -96,14 +95,6 @@ def _why_large(result: BuildResult, model: Path) -> str:
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
-
-
-def _with_local_trtexec(model: Path, out: Path, plan: BuildPlan, progress: Progress | None) -> BuildResult:
-    from csa_deploy.trtexec.builder import trtexec_build
-    from csa_deploy.trtexec.machine import open_machine
-
-    with open_machine(None) as machine:
-        return trtexec_build(machine, model, out, plan, progress=progress)
 
 
 class _CapabilityError(BuildFailedError):

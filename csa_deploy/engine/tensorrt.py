@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from csa_deploy.engine.backend import common_options, installed, version_pair
+from csa_deploy.engine.backend import common_options, version_pair
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.installing import install_command
+from csa_deploy.installing import install_command, installed
 
 _FIRST_STRONGLY_TYPED = (10, 0)
 _FIRST_IGNORING = (10, 16)  # from 10.16 on SAFETY_SCOPE is accepted and ignored

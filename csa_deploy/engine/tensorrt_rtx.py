@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from csa_deploy.engine.backend import common_options, installed, version_pair
+from csa_deploy.engine.backend import common_options, version_pair
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.installing import install_command
+from csa_deploy.installing import install_command, installed
 
 if TYPE_CHECKING:
     import tensorrt  # its configuration is TensorRT's

@@ -8,17 +8,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.scopes import SCOPES, modules_around
-
-
-def module_paths(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Per node name the paths of the modules around it, outermost first, the node's own name left out."""
-    found = {}
-    for node in model.graph.node:
-        for entry in node.metadata_props:
-            if entry.key == SCOPES:
-                found[node.name] = modules_around(entry.value)
-    return found
+from csa_deploy.graph.scopes import module_paths
 
 
 def extract(model: onnx.ModelProto, module: str) -> onnx.ModelProto:

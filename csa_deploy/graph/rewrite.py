@@ -193,19 +193,6 @@ def remove_unused(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The value of a constant, or None. An initializer that is also a graph input can be overridden: no constant."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
-def opset_of(node: ir.Node) -> int:
-    """Version of ONNX's operators that a node is of."""
-    graph = node.graph
-    return graph.opset_imports.get("", 1) if isinstance(graph, ir.Graph) else 1
-
-
 def is_float(value: ir.Value | None) -> bool:
     """Whether a value is known to hold floating-point numbers."""
     return value is not None and value.dtype is not None and value.dtype.is_floating_point()

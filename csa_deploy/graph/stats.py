@@ -11,15 +11,13 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constants_of
+from csa_deploy.graph.operators import ONNX_DOMAINS, QUANTIZERS, Trait, having
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
 from csa_deploy.units import counted, giga
 
-# Operator -> where its second operand stands among the inputs.
-_COUNTED = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "DeformConv", "Gemm", "MatMul", "MatMulInteger"), 1),
-    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), 3),
-    "Einsum": 1,
-}
+_MULTIPLIES = having(Trait.MULTIPLIES)
+_SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}  # where the second operand stands among the inputs, if not at 1
 _RECURRENT = ("GRU", "LSTM", "RNN")
 _NOT_COUNTED = ("Attention", "DFT", "STFT")
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
@@ -69,8 +67,7 @@ def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:
     macs, unknown = _macs(graph)
     if unknown:
         macs, unknown = _macs(_folded(model))
-    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
-    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
+    tensors = constants_of(graph)
     return GraphStatistics(
         ops=dict(sorted(Counter(node.op_type for node in graph).items())),
         parameters=sum(t.size for t in tensors if _is_parameter(t.dtype)),
@@ -103,9 +100,9 @@ def _is_parameter(dtype: ir.DataType) -> bool:
 
 def node_macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node: 0 for what does not multiply operands, None where they are not known."""
-    if node.domain not in ("", "ai.onnx"):
-        return 0 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-    if node.op_type in _COUNTED:
+    if node.domain not in ONNX_DOMAINS:
+        return 0 if node.op_type in QUANTIZERS else None
+    if node.op_type in _MULTIPLIES:
         return _counted(node)
     if node.op_type in _RECURRENT:
         return _recurrent(node)
@@ -119,7 +116,7 @@ def _bodies(node: ir.Node) -> list[ir.Graph]:
 
 
 def _counted(node: ir.Node) -> int | None:
-    place = _COUNTED[node.op_type]
+    place = _SECOND.get(node.op_type, 1)
     operands = [static_shape(value) for value in (node.inputs[0], *node.inputs[place : place + 1])]
     out = static_shape(node.outputs[0])
     if node.op_type == "Einsum":

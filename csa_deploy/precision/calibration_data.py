@@ -19,7 +19,8 @@ from csa_deploy.data.named import NAMED
 from csa_deploy.data.prefetch import WORKERS, ahead
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Sampling, filled
+from csa_deploy.runners.base import filled
+from csa_deploy.spec import Sampling
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
 
-_MOVES_NOTHING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant")
+_FREE = having(Trait.VIEWS) | {"Constant"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def node_costs(model: onnx.ModelProto) -> dict[str, NodeCost]:
     return {
         node.name or str(node.outputs[0].name): NodeCost(node_macs(node), moved((*node.inputs, *node.outputs)))
         for node in inferred(model).graph
-        if node.op_type not in _MOVES_NOTHING
+        if node.op_type not in _FREE
     }
 
 

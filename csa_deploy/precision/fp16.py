@@ -20,10 +20,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.operators import GATES
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-from csa_deploy.precision.qdq_placement import GATES
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
     from csa_deploy.config import Config
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 _LOG = logging.getLogger(__name__)
 STATISTICS = "calibration/statistics.npz"

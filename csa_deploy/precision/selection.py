@@ -23,10 +23,10 @@ from csa_deploy.precision.techniques import EvaluationContext, Finding, Plan, tr
 from csa_deploy.precision.toggled_graph import Switchable
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.precision.calibration_data import CalibrationData
     from csa_deploy.precision.int8_stage import Calibrated
-    from csa_deploy.runners.base import Sampling
+    from csa_deploy.spec import Sampling
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"

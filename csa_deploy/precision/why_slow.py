@@ -15,14 +15,13 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.operators import GATES, WEIGHTED, Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.graph.stats import node_macs
 from csa_deploy.precision.cost import ORIN, Device, NodeCost, elements, moved
-from csa_deploy.precision.qdq_placement import GATES, POOLS
 from csa_deploy.units import counted
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FUSES = (*_WEIGHTED, *POOLS, "Add", "MaxPool", "Reshape", "Transpose", "Flatten", "Concat")
+_FUSES = having(Trait.INT8)
 _TILE = 16
 """Channels that INT8 tensor cores take at a time."""
 
@@ -112,7 +111,7 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
     found: list[Finding] = []
     layers = int8 = 0
     for node in nodes:
-        if node.op_type in _WEIGHTED:
+        if node.op_type in WEIGHTED:
             missing = _float_inputs(node)
             layers += 1
             int8 += not missing
@@ -219,7 +218,7 @@ def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
         return
     for branch, skip in (branches, branches[::-1]):
         maker = branch.producer()
-        if maker is not None and maker.op_type in _WEIGHTED and not _float_inputs(maker) and len(branch.uses()) == 1:
+        if maker is not None and maker.op_type in WEIGHTED and not _float_inputs(maker) and len(branch.uses()) == 1:
             yield Finding(
                 "addition behind an INT8 layer with its skip branch in floating point",
                 str(node.name),

@@ -45,8 +45,10 @@ def measure_ceilings() -> Ceilings | str:
 
     if not cuda_state().devices:
         return str(cuda_state().reason)
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "measured with PyTorch, which is not installed"
     if not torch.cuda.is_available():
         return "this PyTorch has no CUDA"
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from csa_deploy.engine.builders import Builder
+from csa_deploy.builders import Builder
 from csa_deploy.engine.repeat import Ran, median_ms
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import EnvironmentLacksError
@@ -44,8 +44,7 @@ def _run(runner: Runner, config: Config) -> Ran:
     from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.trtexec.runner import TrtexecRunner
 
-    shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
-    feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+    feeds = random_feeds(runner.input_specs, config.seed)
     outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
     if isinstance(runner, TrtexecRunner):
         timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.runners.base import Runner, TensorSpec
+from csa_deploy.runners.base import Runner
+from csa_deploy.spec import TensorSpec
 
 if TYPE_CHECKING:
     from csa_deploy.trtexec.machine import Machine

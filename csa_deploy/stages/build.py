@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import choose_backend
-from csa_deploy.engine.builders import Builder, builder_key, check_settings, opened_builder, stated_version
+from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
@@ -15,8 +15,8 @@ from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
+from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
-from csa_deploy.pipeline import versions
 from csa_deploy.profile.trial import run_each
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -25,7 +25,7 @@ from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.restricted.schema import Pack
     from csa_deploy.trtexec.versions import Version
 

@@ -12,7 +12,7 @@ from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.restricted.inspection import GateResult
     from csa_deploy.restricted.scopes import Gates
 

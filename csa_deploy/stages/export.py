@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,23 +16,25 @@ from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.metadata import write_metadata
-from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, opset_of, wish_for
+from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import GraphStatistics, graph_statistics
+from csa_deploy.installing import versions
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.instance import Network
-    from csa_deploy.pipeline import Context
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
@@ -142,9 +143,7 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
         TorchRunner(network.module, specs, network.output_names) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in specs}
-        dtypes = {s.name: s.dtype for s in specs}
-        feeds = (random_feeds(shapes, dtypes, context.config.seed + i) for i in range(RANDOM_BATCHES))
+        feeds = (random_feeds(specs, context.config.seed + i) for i in range(RANDOM_BATCHES))
         batch = network.sampling.batch
         differences = compare("random", reference, candidate, feeds, batch=batch)
         context.progress(4, STEPS)
@@ -217,7 +216,7 @@ def _provenance(context: Context, exporter: str) -> dict[str, Any]:
         "source": f"{context.source.kind}:{Path(context.source.spec).name}",
         "source_sha256": context.source.fingerprint(),
         "exporter": exporter,
-        "torch": importlib.metadata.version("torch"),
+        **(versions(["torch"]) if context.source.kind != "onnx" else {}),
         "onnx": onnx.__version__,
     }
 

@@ -23,7 +23,7 @@ from csa_deploy.workspace import StageOutput
 if TYPE_CHECKING:
     import onnx
 
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 NOT_MEASURED = "ranges of the activations in FP16"
 

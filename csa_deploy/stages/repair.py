@@ -20,8 +20,8 @@ from csa_deploy.stages.check import preflight as preflight
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.graph.proof import Arrays
-    from csa_deploy.pipeline import Context
 
 _LOG = logging.getLogger(__name__)
 _RANDOM, _REAL = 2, 4  # inputs that FP16 is compared on
@@ -99,9 +99,7 @@ def _feeds(context: Context) -> tuple[list[Arrays], str]:
             feeds = [sampling.network(b.feed(sampling.shapes)) for b in dataset.batches(batch) if len(b) == batch]
             if feeds:
                 return feeds, f"{len(feeds) * batch} samples of {dataset.name}"
-    inputs = context.workspace.record("export")["inputs"]
-    shapes, dtypes = {v["name"]: tuple(v["shape"]) for v in inputs}, {v["name"]: v["dtype"] for v in inputs}
-    feeds = [random_feeds(shapes, dtypes, context.config.seed + number) for number in range(_RANDOM)]
+    feeds = [random_feeds(sampling.inputs, context.config.seed + number) for number in range(_RANDOM)]
     return feeds, "random inputs"
 
 

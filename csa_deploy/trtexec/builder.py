@@ -17,7 +17,8 @@ from csa_deploy.engine import log as build_log
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
-from csa_deploy.graph.load import all_tensors, external_files, load_model, require_static
+from csa_deploy.graph.facts import opset_of, stated_types
+from csa_deploy.graph.load import external_files, load_model, require_static
 from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
@@ -155,13 +156,9 @@ def check_graph(
     """
     model = load_model(model_path, full_check=False)
     require_static(model)
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
-    require_opset(opset, model_path.name, version)
-    halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in all_tensors(model)) or any(
-        value.type.tensor_type.elem_type == TensorProto.FLOAT16
-        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    )
-    quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+    require_opset(opset_of(model), model_path.name, version)
+    stated = stated_types(model)
+    halves, quantized = stated.half, stated.quantized
     calibrated = options.calibration_cache is not None
     if calibrated and quantized:
         raise UsageError(

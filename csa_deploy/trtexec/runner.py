@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.base import check_feeds
+from csa_deploy.spec import Arrays, TensorSpec
 from csa_deploy.trtexec.command import PROFILE, TIMES, Timing, require_runnable, run_command
 from csa_deploy.trtexec.job import Job, run_job
 from csa_deploy.trtexec.machine import Machine
@@ -243,7 +244,7 @@ class TrtexecRunner:
     def _read(self, into: Path, samples: int) -> list[Arrays]:
         columns = {}
         for k, spec in enumerate(self._outputs):
-            shape = [int(extent or 1) for extent in spec.shape]
+            shape = list(spec.static_shape)
             data = np.fromfile(into / f"out.{k}", dtype=spec.dtype)
             if data.size != samples * int(np.prod(shape)):
                 raise UsageError(
@@ -260,7 +261,7 @@ def file_pattern(spec: TensorSpec, version: Version) -> str:
     From 10.13 a file name of more than 150 characters is cut in its middle. Where exactly depends on the type's
     spelling, so the pattern holds what stays in any case.
     """
-    stem, dims = _file_stem(spec.name), ".".join(str(int(extent or 1)) for extent in spec.shape)
+    stem, dims = _file_stem(spec.name), ".".join(str(extent) for extent in spec.static_shape)
     head = f"{stem}.output.{dims}."
     if version.pair < _CUTS_NAMES or len(head) + _MOST_OF_TYPE <= _LONGEST_NAME:
         return f"{stem}.output.*"

@@ -19,7 +19,7 @@ from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import parse_options
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 NOT_THERE = {
     GRAPH: "not asked of the target's trtexec",
@@ -69,8 +69,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         assert isinstance(runner, TrtexecRunner)
         timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
         with runner:
-            shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
-            feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+            feeds = random_feeds(runner.input_specs, config.seed)
             result = runner.measure(feeds, timing)
             description = runner.describe()
         batch = batch_of(feeds)

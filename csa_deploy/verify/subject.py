@@ -10,13 +10,14 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import leaves_open, make_static, wanted_by
+from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.source import load_source
-from csa_deploy.verify.candidates import graph_runner, precision_of
+from csa_deploy.verify.candidates import graph_runner
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _graph(path: Path, config: Config) -> tuple[Runner, Preprocessing | None]:
         for note in make_static(model, wanted_by(config)):
             logger.warning("%s: %s", path.name, note)
         source = model.SerializeToString()
-    runner = graph_runner(source, model, precision_of(model), config, name=path.name)
+    runner = graph_runner(source, model, stated_types(model).precision, config, name=path.name)
     preprocessing, said = preprocessing_of(model, config)
     if said:
         logger.warning("%s: %s", path.name, said)

@@ -22,7 +22,7 @@ from engine_graphs import conv_graph, lrn_graph, save_graph
 from onnx import TensorProto, helper
 
 from csa_deploy.engine import build as building
-from csa_deploy.engine.backend import choose_backend
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.build import build
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan

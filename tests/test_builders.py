@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from csa_deploy.builders import check_settings, opened_builder, uses_trtexec
 from csa_deploy.config import make_config
-from csa_deploy.engine.builders import check_settings, opened_builder, uses_trtexec
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import UsageError
 from csa_deploy.stages.build import graph_for
@@ -53,12 +53,12 @@ def test_a_target_means_trtexec() -> None:
     assert not uses_trtexec(make_config({}))
 
 
-def test_the_python_builders_have_no_command(conv_fp32: Path) -> None:
+def test_the_python_builders_have_no_command(tmp_path: Path) -> None:
     with (
         opened_builder(make_config({"backend": "tensorrt-rtx"})) as builder,
         pytest.raises(UsageError, match="dry-run"),
     ):
-        builder.job(conv_fp32, BuildPlan())
+        builder.job(tmp_path / "unread.onnx", BuildPlan())
 
 
 @pytest.mark.parametrize(

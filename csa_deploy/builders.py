@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.backend import choose_backend
+from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.build import build
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.errors import UsageError
-from csa_deploy.pipeline import versions
+from csa_deploy.installing import versions
 from csa_deploy.trtexec.builder import planned_job, trtexec_build
 from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
 from csa_deploy.trtexec.versions import Version, parse_version
