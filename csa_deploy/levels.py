@@ -13,6 +13,12 @@ LEVELS: dict[str, str] = {
 """Level -> what it means."""
 
 
+def is_at_least(level: str, other: str) -> bool:
+    """Whether a level is as strong as another."""
+    names = list(LEVELS)
+    return names.index(level) >= names.index(other)
+
+
 def next_level(level: str) -> str | None:
     """The level above; None above the strongest."""
     names = list(LEVELS)

@@ -14,6 +14,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.trtexec.config import TargetConfig
 from csa_deploy.trtexec.files import persistently
 from csa_deploy.trtexec.safe.host import Host, find_host, stated_host
+from csa_deploy.trtexec.safe.options import NAMES
 from csa_deploy.trtexec.safe.tuning import require_target
 from csa_deploy.trtexec.transport import Transport, open_transport, run_script
 from csa_deploy.trtexec.versions import (
@@ -82,7 +83,7 @@ class Machine:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form for records: what it is, not how it is reached."""
-        built = {"build": "host", "cpu_only": self.host.cpu_only} if self.host else {}
+        built = self.host.to_json() if self.host else {}
         return {"platform": self.platform, "tensorrt": str(self.version), **built, **self.facts.to_json()}
 
 
@@ -133,7 +134,7 @@ def _machine(
         workdir=config.workdir if config else f"{tempfile.gettempdir()}/csa-deploy-{os.getuid()}",
         environment=config.environment if config else {},
         facts=Facts(values, facts.clocks),
-        trtexec=facts.values.get("trtexec", ""),
+        trtexec=(config.trtexec or "") if config and config.build == "host" else facts.values.get("trtexec", ""),
         version=version,
         listed=listed,
         host=host,
@@ -174,7 +175,7 @@ def stated_machine(config: TargetConfig) -> Machine | None:
         require_known(version)
     return replace(
         # No help page was read: the table alone says what the version has.
-        _machine(config, open_transport(config), Facts(), version, frozenset(OPTIONS), host),
+        _machine(config, open_transport(config), Facts(), version, NAMES.union(OPTIONS), host),
         name=config.name,
         trtexec=config.trtexec or "trtexec",
     )

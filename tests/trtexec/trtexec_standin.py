@@ -91,33 +91,46 @@ def export_layers(model, options: dict[str, str], version: tuple[int, ...]) -> N
         Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
 
 
-def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
+def read_model(options: dict[str, str]):
     import onnx
 
     try:
         model = onnx.load(options["--onnx"])  # with the weights that lie beside it
         onnx.checker.check_model(model)
-        content = model.SerializeToString()
     except OSError:
         raise FailedError(f"Could not open file {options['--onnx']}") from None
     except Exception:
         raise FailedError("Failed to parse onnx file") from None
+    for option in ("--inputIOFormats", "--outputIOFormats"):
+        if option in options:
+            model.metadata_props.add(key=option, value=options[option])
+    return model
+
+
+def refuse(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    """What the builder refuses of a model."""
     require_types(model, options, version)
     if "--restricted" in options and version < (10, 16):
         for node in model.graph.node:
             if node.op_type == "LRN":
                 raise FailedError(f'Layer {{LRN}} "{node.name}" failed safety scope validation')
+    if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
+        raise FailedError("Calibration failure occurred with no scaling factors detected.")
+
+
+def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
+    model = read_model(options)
+    content = model.SerializeToString()
+    refuse(model, options, version)
     log("I", "Start parsing network model.")
     log("I", "Finished parsing network model. Parse time: 0.1")
     standin_remote.tune(options, "tune")
-    if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
-        raise FailedError("Calibration failure occurred with no scaling factors detected.")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
     if "--versionCompatible" in options:
         header = header[:-1] + HOST_CODE
     engine = header + struct.pack("<Q", len(content)) + content + KERNELS
     standin_remote.after_build(options, engine, version)
-    if "--saveEngine" in options:
+    if "--saveEngine" in options and not os.environ.get("STANDIN_NO_ENGINE"):
         Path(options["--saveEngine"]).write_bytes(engine)
     log("I", "Engine built in 1.25 sec.")
     export_layers(model, options, version)

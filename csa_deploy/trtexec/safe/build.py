@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from csa_deploy.engine.parts import Role
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
-from csa_deploy.trtexec.command import ENGINE
+from csa_deploy.trtexec.command import CACHE, ENGINE
 from csa_deploy.trtexec.files import Progress
 from csa_deploy.trtexec.job import Finished, Job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.safe.commands import BLOB, reference_command
+from csa_deploy.trtexec.safe.evidence import REFERENCE_PASSED, REFERENCE_REFUSED
 from csa_deploy.trtexec.safe.hold import Hold, held
 from csa_deploy.trtexec.safe.host import Host
 from csa_deploy.trtexec.safe.options import why_no_reference
@@ -32,8 +34,6 @@ _STEPS = (
     "Engine built in",
     "&&&& PASSED",
 )
-REFERENCE_PASSED = "csa-deploy: the reference checker passed"
-REFERENCE_REFUSED = "NVIDIA's reference checker refuses the engine"
 
 
 def build_on_host(machine: Machine, job: Job, folder: Path, plan: BuildPlan, progress: Progress | None) -> Finished:
@@ -88,6 +88,22 @@ class _Told:
                 self._done = place
                 if self._progress:
                     self._progress(place, len(_STEPS))
+
+
+def parts_of(host: Host, files: Mapping[str, Path]) -> Iterator[tuple[Role, Path, str]]:
+    """What a build left besides its engine and log, and the plugin libraries of the engine.
+
+    The name of the companion library is not documented: whatever is a shared library is one.
+    """
+    for name, path in files.items():
+        if name in (ENGINE, CACHE):
+            continue
+        role: Role = "checker-blob" if name == BLOB else "companion" if ".so" in name else "other"
+        yield role, path, ""
+    for plugin in host.plugins:
+        yield "plugin-run", plugin.run, plugin.names
+        if plugin.build.name != plugin.run.name:
+            yield "plugin-build", plugin.build, plugin.names
 
 
 def _reference(machine: Machine, host: Host, folder: Path, hold: Hold, limit_s: float) -> tuple[int, str]:

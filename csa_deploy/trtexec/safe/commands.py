@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from csa_deploy.engine.parts import Part
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.trtexec.command import ENGINE, Timing, build_command, named_files
 from csa_deploy.trtexec.safe.host import Host
 from csa_deploy.trtexec.safe.options import FIRST_RUNNER, remote_option, safe_option
-from csa_deploy.trtexec.safe.plugins import SafetyPlugin
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version
 
@@ -76,9 +76,10 @@ def runner_command(
     version: Version,
     inputs: Mapping[str, str],
     timing: Timing,
-    plugins: Sequence[SafetyPlugin] = (),
+    parts: Sequence[Part] = (),
     *,
     dump: bool = False,
+    above: bool = False,
 ) -> list[str]:
     """The arguments of trtexec_safe, without the program.
 
@@ -89,8 +90,9 @@ def runner_command(
         version: of trtexec_safe.
         inputs: raw files in the engine's physical layout by input name; without one an input is zeros.
         timing: the conditions.
-        plugins: with their libraries beside the engine.
+        parts: of the engine, whose plugin libraries lie beside it.
         dump: write the outputs; 11.0 alone can.
+        above: the engine lies in the folder above.
 
     Raises:
         EnvironmentLacksError: a version whose options were never public.
@@ -101,8 +103,9 @@ def runner_command(
             f"trtexec_safe of TensorRT {version}: its options are not known (10.15 and later were read)",
             fix="give trtexec: in the target's file, which runs safety engines through the proxy runtime",
         )
+    folder = ".." if above else "."
     words = [
-        f"--loadEngine={ENGINE}",
+        f"--loadEngine={folder}/{ENGINE}" if above else f"--loadEngine={ENGINE}",
         f"--iterations={odd(timing.iterations)}",
         "--avgRuns=1",
         "--duration=0",
@@ -115,7 +118,7 @@ def runner_command(
         words.append("--useCudaGraph" if timing.cuda_graph else "--noCudaGraph")
     if inputs:
         words.append(f"--loadInputs={named_files(inputs)}")
-    words += [f"--safetyPlugins={plugin.of_run()}" for plugin in plugins]
+    words += [f"--safetyPlugins={folder}/{p.file}[{p.names}]" for p in parts if p.role == "plugin-run"]
     if dump:
         assert dumps_outputs(version)
         words.append(f"--dumpOutputDir={DUMPED}")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, UsageError
@@ -46,6 +46,10 @@ class Host:
     cpu_only: bool
     plugins: tuple[SafetyPlugin, ...]
     limit_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides an engine, and where its libraries lie on the target."""
+        return {"build": "host", "cpu_only": self.cpu_only, "lib_path": self.remote.lib_path}
 
     @property
     def checks_consistency(self) -> bool:

@@ -30,6 +30,10 @@ _OPTIONS: dict[str, tuple[tuple[Pair, Pair], ...]] = {
 _NEW_NAMES = {_REMOTE: _REMOTE_LATER, "--dumpKernelText": "--dumpCheckerBlob"}  # from 11.3; the old ones are aliases
 
 
+NAMES = frozenset(_OPTIONS)
+"""All of them, by their older names."""
+
+
 def safe_option(option: str, version: Version, listed: frozenset[str] | None) -> str | None:
     """How this version spells an option of the safety flow; None where it has none.
 
