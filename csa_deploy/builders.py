@@ -114,7 +114,7 @@ def opened_builder(config: Config) -> Iterator[Builder]:
 
     with ExitStack() as stack:
         target = load_target(Path(config.target)) if config.target else None
-        yield Builder(stack.enter_context(open_machine(target)), options)
+        yield Builder(stack.enter_context(open_machine(target, to_build=True)), options)
 
 
 @contextmanager
