@@ -6,7 +6,6 @@ by name, with the nearest known one. The resolved configuration is stored with e
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -17,9 +16,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import unknown
 from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS
 from csa_deploy.units import SHARES
+from csa_deploy.validation import invalid, read_mapping
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -231,7 +232,7 @@ def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
 
 def _known(name: str, known: Mapping[str, Any], what: str) -> None:
     if name not in known:
-        raise ValueError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}")
 
 
 def parse_max_fallback(value: Any) -> Any:
@@ -248,12 +249,6 @@ def parse_max_fallback(value: Any) -> Any:
         _known(match[1], dict.fromkeys(FALLBACK), "quantity")
         bounds[match[1]] = int(match[2]) << {"": 0, "KiB": 10, "MiB": 20}[match[3]]
     return bounds
-
-
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """``", did you mean 'x'?"`` or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def _lower(value: Any) -> Any:
@@ -349,9 +344,7 @@ def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in raw.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(
-                f"{where}: unknown key '{key}'{nearest(name, known)}", fix=f"known keys: {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"{where}: {unknown('key', name, known)}", fix=f"known keys: {', '.join(sorted(known))}")
         if name in values:
             raise UsageError(f"{where}: key '{name}' is given twice", fix="keep one of them")
         if name in OPTIONS and OPTIONS[name].shorthand:
@@ -372,22 +365,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, no YAML, or not a mapping; unknown keys.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such configuration file", fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UsageError(
-            f"{path}: a configuration is a mapping of keys", fix="write lines such as 'network: csa_digits'"
-        )
+    data = read_mapping(path, "configuration", example="write lines such as 'network: csa_digits'")
     return normalise(data, str(path))
 
 
@@ -404,10 +382,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"]) or "configuration"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{key}: {reason} (got {first['input']!r})", fix=f"correct '{key}'") from None
+        raise invalid(error) from None
 
 
 def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:
