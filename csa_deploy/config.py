@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import unknown
+from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS
 from csa_deploy.units import SHARES
 from csa_deploy.validation import invalid, read_mapping
@@ -133,6 +134,14 @@ def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if values is not None and 0.0 in values:
         raise ValueError("a standard deviation is not 0")
     return check_numbers(values)
+
+
+def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """As :func:`check_numbers`, and refuse what is no pixel."""
+    if values is not None and not all(value in range(256) for value in values):
+        raise ValueError("a pixel is from 0 to 255")
+    check_numbers(values)
+    return values
 
 
 def split_commas(value: Any) -> Any:
@@ -270,6 +279,9 @@ class Config(BaseModel):
     layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
+    fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
+    fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
+    anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
     tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -295,6 +307,7 @@ class Config(BaseModel):
     reproducible: bool = False
     compute_capability: Texts = ()
     data: str | None = None
+    task: Annotated[Task | None, BeforeValidator(_lower)] = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool | None = None
