@@ -209,13 +209,8 @@ def _calibration(context: Context) -> dict[str, Any] | None:
 
 
 # Said in another way, or with no part in what one engine becomes.
-<<<<<<< HEAD
 _NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "safe", "builds")
-_OF_INT8 = (*INT8, "budget", "data")  # calibration, and the search for layers that stay in floating point
-=======
-_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
 _OF_INT8 = (*INT8, "budget", "data", "task")  # calibration, and the search for layers that stay in floating point
->>>>>>> w-readers
 
 
 def rebuild_command(context: Context, precision: str) -> list[str]:
