@@ -20,7 +20,7 @@ from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import external_files, load_model, require_static
-from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, build_command
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _LEAST_BYTES = 512
 _WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
-_MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
+_CALIBRATION = "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
 # What trtexec says of the device that it uses; a Jetson of JetPack 5 and DRIVE have no nvidia-smi to ask.
 _DEVICE = {
@@ -223,7 +223,7 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions, attempt: int) -> Job:
-    files = {_MODEL: model, **_weights(model)}
+    files = {MODEL: model, **_weights(model)}
     cache = options.calibration_cache
     if cache is not None:
         if not cache.is_file():
@@ -232,9 +232,9 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     if plan.timing_cache is not None and plan.timing_cache.is_file():
         files[CACHE] = plan.timing_cache
     if machine.host is not None:
-        return Job([machine.host.trtexec, *host_build_command(plan, options, machine.host, _MODEL)], files)
+        return Job([machine.host.trtexec, *host_build_command(plan, options, machine.host, MODEL)], files)
     arguments = build_command(
-        plan, options, machine.version, _MODEL, _CALIBRATION if cache else None, listed=machine.listed
+        plan, options, machine.version, MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
     outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
@@ -244,7 +244,7 @@ def _weights(model: Path) -> dict[str, Path]:
     """Files that hold the weights of a large graph; they lie beside it on the target as they do here."""
     found = external_files(model)
     for name in found:
-        if "/" in name or name in (_MODEL, _CALIBRATION, CACHE):
+        if "/" in name or name in (MODEL, _CALIBRATION, CACHE):
             raise UsageError(
                 f"{model.name}: its external data {name!r} cannot be sent under that name",
                 fix="save it again with one data file beside it (onnx.save_model(..., save_as_external_data=True))",

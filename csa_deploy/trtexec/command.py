@@ -12,12 +12,12 @@ from typing import Any
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.safe.options import why_no_consistency
+from csa_deploy.trtexec.safe.options import STATED, why_no_consistency
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
 
 # Names of the files of one run, in its directory.
-ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"
+MODEL, ENGINE, LAYERS, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
 WARMUP_MS = 200  # trtexec's own default
 
@@ -166,7 +166,7 @@ def _placement(command: _Command, options: TrtexecOptions) -> None:
         if wanted:
             command.add(option)
     if options.consistency:
-        if why := why_no_consistency(command.version, command.listed):
+        if why := why_no_consistency(command.version, STATED if command.listed is None else command.listed):
             raise UsageError(why, fix="leave out consistency=true")
         command.words.append("--consistency")
     for formats, option in ((options.input_formats, "--inputIOFormats"), (options.output_formats, "--outputIOFormats")):

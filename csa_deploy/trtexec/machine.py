@@ -14,7 +14,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.trtexec.config import TargetConfig
 from csa_deploy.trtexec.files import persistently
 from csa_deploy.trtexec.safe.host import Host, find_host, stated_host
-from csa_deploy.trtexec.safe.options import NAMES
+from csa_deploy.trtexec.safe.options import STATED
 from csa_deploy.trtexec.safe.tuning import require_target
 from csa_deploy.trtexec.transport import Transport, open_transport, run_script
 from csa_deploy.trtexec.versions import (
@@ -174,10 +174,9 @@ def stated_machine(config: TargetConfig) -> Machine | None:
     if host is None:
         require_known(version)
     return replace(
-        # No help page was read: the table alone says what the version has.
-        _machine(config, open_transport(config), Facts(), version, NAMES.union(OPTIONS), host),
+        _machine(config, open_transport(config), Facts(), version, STATED, host),
         name=config.name,
-        trtexec=config.trtexec or "trtexec",
+        trtexec=config.trtexec or ("" if host else "trtexec"),
     )
 
 

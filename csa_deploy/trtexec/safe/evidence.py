@@ -10,13 +10,13 @@ REFERENCE_REFUSED = "NVIDIA's reference checker refuses the engine"
 _CONSISTENT = "Consistency validation passed."
 
 
-def evidence_of(log: str, version: Version, listed: frozenset[str] | None, *, on_host: bool) -> tuple[str, str]:
+def evidence_of(log: str, version: Version, listed: frozenset[str], *, on_host: bool) -> tuple[str, str]:
     """The level that a safety build reached, and why not the next.
 
     Args:
         log: of the build, and of the checker after it.
         version: of trtexec.
-        listed: options of its help page, where one was read.
+        listed: options of its help page.
         on_host: whether a host built, which asks every checker that there is.
     """
     if _CONSISTENT not in log:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.trtexec.safe.libraries import require_libraries
-from csa_deploy.trtexec.safe.options import remote_option, require_cpu_only, why_no_consistency
+from csa_deploy.trtexec.safe.options import STATED, remote_option, require_cpu_only, why_no_consistency
 from csa_deploy.trtexec.safe.plugins import SafetyPlugin
 from csa_deploy.trtexec.safe.remote_config import RemoteConfig
 from csa_deploy.trtexec.versions import Version, options_of_help, parse_version, version_of_help
@@ -30,7 +30,7 @@ class Host:
     Attributes:
         trtexec: its path.
         version: TensorRT's version, as trtexec states it.
-        listed: options of its help page; None where none was read.
+        listed: options of its help page.
         environment: variables for it.
         remote: the target that times kernels.
         cpu_only: without a GPU here.
@@ -40,7 +40,7 @@ class Host:
 
     trtexec: str
     version: Version
-    listed: frozenset[str] | None
+    listed: frozenset[str]
     environment: Mapping[str, str]
     remote: RemoteConfig
     cpu_only: bool
@@ -109,10 +109,10 @@ def stated_host(config: TargetConfig) -> Host:
     Raises: as :func:`find_host`.
     """
     assert config.tensorrt is not None
-    return _host(config, str(config.host_trtexec or "trtexec"), parse_version(config.tensorrt), None)
+    return _host(config, str(config.host_trtexec or "trtexec"), parse_version(config.tensorrt), STATED)
 
 
-def _host(config: TargetConfig, path: str, version: Version, listed: frozenset[str] | None) -> Host:
+def _host(config: TargetConfig, path: str, version: Version, listed: frozenset[str]) -> Host:
     remote_option(version, listed)
     cpu_only = config.cpu_only
     if cpu_only is None:

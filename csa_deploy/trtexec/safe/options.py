@@ -7,7 +7,7 @@ newer sample files, and a help page that lists it decides.
 from __future__ import annotations
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.versions import Version, require_known
+from csa_deploy.trtexec.versions import OPTIONS, Version, require_known
 
 Pair = tuple[int, int]
 _ONWARDS: Pair = (99, 0)
@@ -17,7 +17,6 @@ FIRST_CPU_ONLY: Pair = (10, 15)
 FIRST_RUNNER: Pair = (10, 15)  # first public source of trtexec_safe
 FIRST_PAIR: Pair = (11, 3)  # a safe engine may come with a companion library, and there is a reference checker
 _REMOTE, _REMOTE_LATER = "--remoteAutoTuningConfig", "--remoteConfig"
-_CPU_ONLY_OPEN: Pair = (11, 3)
 
 # Option -> the ranges of versions that have it.
 _OPTIONS: dict[str, tuple[tuple[Pair, Pair], ...]] = {
@@ -30,33 +29,33 @@ _OPTIONS: dict[str, tuple[tuple[Pair, Pair], ...]] = {
 _NEW_NAMES = {_REMOTE: _REMOTE_LATER, "--dumpKernelText": "--dumpCheckerBlob"}  # from 11.3; the old ones are aliases
 
 
-NAMES = frozenset(_OPTIONS)
-"""All of them, by their older names."""
+STATED = frozenset([*_OPTIONS, *OPTIONS, "--cpuOnly"])
+"""Stands in for a help page that was not read: the tables alone say what a version has."""
 
 
-def safe_option(option: str, version: Version, listed: frozenset[str] | None) -> str | None:
+def safe_option(option: str, version: Version, listed: frozenset[str]) -> str | None:
     """How this version spells an option of the safety flow; None where it has none.
 
     Args:
         option: by its older name.
         version: of trtexec.
-        listed: options of its help page, where one was read.
+        listed: options of its help page.
     """
     if not any(first <= version.pair <= last for first, last in _OPTIONS[option]):
         return None
-    if listed is None or option in listed:
+    if option in listed:
         return option
     later = _NEW_NAMES.get(option)
     return later if later in listed else None
 
 
-def remote_option(version: Version, listed: frozenset[str] | None) -> str:
+def remote_option(version: Version, listed: frozenset[str]) -> str:
     """The option that takes the text of remote tuning.
 
     Raises:
         UsageError: this version builds on the target itself.
     """
-    require_known(version, listed or frozenset([_REMOTE]))
+    require_known(version, listed)
     found = safe_option(_REMOTE, version, listed)
     if found is None:
         raise UsageError(
@@ -66,7 +65,7 @@ def remote_option(version: Version, listed: frozenset[str] | None) -> str:
     return found
 
 
-def require_cpu_only(version: Version, listed: frozenset[str] | None) -> None:
+def require_cpu_only(version: Version, listed: frozenset[str]) -> None:
     """Refuse a build without a GPU in the host where trtexec has none.
 
     10.15 takes ``--cpuOnly`` without listing it. What becomes of it after 11.3 is open, so the help page decides there.
@@ -80,7 +79,7 @@ def require_cpu_only(version: Version, listed: frozenset[str] | None) -> None:
             "machine has none",
             fix="build on a host with a GPU, or with a TensorRT from 10.15 on host and target",
         )
-    if version.pair >= _CPU_ONLY_OPEN and listed is not None and "--cpuOnly" not in listed:
+    if version.pair >= FIRST_PAIR and "--cpuOnly" not in listed:
         raise EnvironmentLacksError(
             f"trtexec of TensorRT {version} lists no --cpuOnly, and this machine has no GPU (what became of that "
             "option after 11.3 is not public)",
@@ -88,7 +87,7 @@ def require_cpu_only(version: Version, listed: frozenset[str] | None) -> None:
         )
 
 
-def why_no_consistency(version: Version, listed: frozenset[str] | None) -> str:
+def why_no_consistency(version: Version, listed: frozenset[str]) -> str:
     """Why a build cannot ask NVIDIA's consistency checker; empty where it can."""
     if safe_option("--consistency", version, listed) is None:
         return f"trtexec of TensorRT {version} has no --consistency"
@@ -97,7 +96,7 @@ def why_no_consistency(version: Version, listed: frozenset[str] | None) -> str:
     return ""
 
 
-def why_no_reference(version: Version, listed: frozenset[str] | None) -> str:
+def why_no_reference(version: Version, listed: frozenset[str]) -> str:
     """Why the reference checker cannot be asked; empty where it can."""
     if safe_option("--reference", version, listed) is None:
         return f"trtexec of TensorRT {version} has no reference checker (from 11.3, as documented)"

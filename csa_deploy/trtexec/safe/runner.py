@@ -48,9 +48,14 @@ class Tools(Protocol):
         """Path of trtexec_safe there."""
 
 
+def dumps_by_runner(tools: Tools, version: Version) -> bool:
+    """Whether values come from trtexec_safe; else they come through the proxy runtime, where there is one."""
+    return not tools.trtexec and bool(tools.trtexec_safe) and dumps_outputs(version)
+
+
 def why_no_values(tools: Tools, version: Version) -> EnvironmentLacksError | None:
     """Why the values of a safety engine cannot be compared; None where they can."""
-    if tools.trtexec or (tools.trtexec_safe and dumps_outputs(version)):
+    if tools.trtexec or dumps_by_runner(tools, version):
         return None
     return EnvironmentLacksError(
         f"not compared: trtexec_safe of TensorRT {version} gives no outputs back (11.0 alone does)",
