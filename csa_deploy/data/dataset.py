@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from csa_deploy.data.layouts import layout_of
 from csa_deploy.data.named import NAMED
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import did_you_mean
 from csa_deploy.network import Preprocessing, Task
 
 logger = logging.getLogger(__name__)
@@ -169,8 +169,5 @@ def _is_imagenet(folder: Path, preprocessing: Preprocessing) -> bool:
 def _unknown(spec: str | Path, path: Path) -> UsageError:
     if path.is_file():
         return UsageError(f"{spec}: neither a folder of images, a .csv table, a COCO .json nor an .npz file")
-    near = difflib.get_close_matches(str(spec), NAMED, n=1)
-    return UsageError(
-        f"{spec}: no such data set, folder or .npz file",
-        fix=f"did you mean {near[0]}?" if near else f"named data sets: {', '.join(NAMED)}",
-    )
+    named = did_you_mean(str(spec), NAMED, f"named data sets: {', '.join(NAMED)}")
+    return UsageError(f"{spec}: no such data set, folder or .npz file", fix=named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from csa_deploy.data.images import SUFFIXES
 from csa_deploy.data.samples import LabelledFiles
 from csa_deploy.data.shards import read_shard, shards_in
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 CLASS_MAP = "class_map.txt"
@@ -49,7 +49,7 @@ def training_classes(root: Path, named: Sequence[str], class_map: Path | None = 
     if not foreign:
         return tuple(named)
     if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
-        near = difflib.get_close_matches(foreign[0], named, n=1)
+        near = nearest(foreign[0], named)
         raise UsageError(
             f"{root / 'train' / foreign[0]}: none of the network's {len(named)} classes",
             fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
@@ -154,7 +154,7 @@ def _by_class(
 def _label(folder_name: str, classes: Sequence[str], folder: Path) -> int:
     if folder_name in classes:
         return list(classes).index(folder_name)
-    near = difflib.get_close_matches(folder_name, classes, n=1)
+    near = nearest(folder_name, classes)
     raise UsageError(
         f"{folder / folder_name}: none of the {len(classes)} classes",
         fix=f"name the sub-folders as the classes, or correct the class map; nearest: {near[0]}"

@@ -13,7 +13,7 @@ from csa_deploy.data.base import Dataset, choose
 from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
-from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
@@ -165,7 +165,7 @@ def choose_layers(
     estimates = {
         name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
     }
-    return Choice(plan, kept, found, findings, estimates, unknown(costs))
+    return Choice(plan, kept, found, findings, estimates, not_known(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:

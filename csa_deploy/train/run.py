@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from csa_deploy.accuracy import Accuracy
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.dataset import Split, open_split
 from csa_deploy.errors import EnvironmentLacksError, UsageError
@@ -25,7 +26,7 @@ from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.plan import plan_for
-from csa_deploy.train.result import Accuracy, Average, TrainResult
+from csa_deploy.train.result import Average, TrainResult
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)

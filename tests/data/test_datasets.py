@@ -98,7 +98,7 @@ def test_bad_places(tmp_path: Path, make: object, message: str) -> None:
 
 
 def test_names_are_suggested() -> None:
-    with pytest.raises(UsageError, match=r"did you mean digits\?"):
+    with pytest.raises(UsageError, match=r"did you mean 'digits'\?"):
         open_dataset("digit", SMALL)
     with pytest.raises(UsageError, match="named data sets: digits"):
         open_dataset("random", SMALL)
