@@ -1,9 +1,10 @@
-"""What is installed, and how to extend it: by the way this package came here, as no public index has it."""
+"""What is installed, and how this installation is extended: the way it was itself installed, as no index has it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from urllib.parse import urlparse
@@ -53,3 +54,14 @@ def command_for(direct_url: str | None, extra: str) -> str:
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
         return f"pip install {editable}'{url2pathname(urlparse(url).path)}[{extra}]'"
     return f"pip install '{NAME}[{extra}]'"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Installed versions of distributions; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

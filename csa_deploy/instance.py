@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.network import NetworkEntry, Preprocessing
-from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
+from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

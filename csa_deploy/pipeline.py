@@ -7,166 +7,45 @@ changed, it compares again and keeps its files. Anything else means that it runs
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError
-from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Stage, dependents, wants, with_needs
-from csa_deploy.workspace import StageOutput, Workspace, key_of
+from csa_deploy.installing import versions
+from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Stage, Task, dependents, wants, with_needs
+from csa_deploy.workspace import key_of
 
 if TYPE_CHECKING:
-    from csa_deploy.config import Config
-    from csa_deploy.data.base import Dataset
-    from csa_deploy.runners.base import Sampling
-    from csa_deploy.source import Source
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[..., None]
-"""Called with (done, total), and with the part that is under way where a stage has several."""
+    from csa_deploy.context import Context
 
 
 class Observer(Protocol):
     """Whoever watches a run: the console, a JSON log, a test."""
 
-    def started(self, stage: Stage) -> None:
+    def started(self, stage: Task) -> None:
         """A stage begins."""
 
-    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
         """A stage advances, in a part of it where it has several."""
 
-    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
         """A stage ended as ``done``, ``kept`` or ``failed``; the summary is one line."""
 
 
 class Silent:
     """An observer that shows nothing."""
 
-    def started(self, stage: Stage) -> None:
+    def started(self, stage: Task) -> None:
         """Show nothing."""
 
-    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
         """Show nothing."""
 
-    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
         """Show nothing."""
-
-
-@dataclass
-class Context:
-    """What a stage may read: configuration, source, workspace, a scratch directory and a way to show progress."""
-
-    config: Config
-    source: Source
-    workspace: Workspace
-    scratch: Path = Path()
-    progress: Progress = lambda done, total, part="": None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """File stem of the network's artifacts."""
-        return self.source.name
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """Checkpoint file, if one was asked for."""
-        return Path(self.config.checkpoint) if self.config.checkpoint else None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Input size asked for, (height, width)."""
-        return self.config.size
-
-    @property
-    def batch(self) -> int:
-        """Samples that one inference of the exported graph takes."""
-        return self.sampling.batch or 1
-
-    @property
-    def sampling(self) -> Sampling:
-        """How samples go through the exported graph."""
-        from csa_deploy.runners.base import TensorSpec, sampling_of
-
-        record = self.workspace.record("export")
-        inputs, outputs = (
-            [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in record[side]]
-            for side in ("inputs", "outputs")
-        )
-        return sampling_of(inputs, outputs)
-
-    def path(self, relative: str) -> Path:
-        """A file of the workspace."""
-        return self.workspace.root / relative
-
-    def floating(self) -> dict[str, Any]:
-        """The record of the FP32 graph that precisions and engines are made of: its ``graph``, and ``after`` its
-        statistics. That is the optimized graph, or with ``fix`` the repaired one.
-        """
-        repaired = self.config.fix and self.workspace.stage("repair")
-        return self.workspace.record("repair" if repaired else "optimize")
-
-    def graphs(self) -> dict[str, str]:
-        """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
-        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.floating()["graph"]}
-        if self.workspace.stage("precision"):
-            found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
-        return found
-
-    @cached_property
-    def preprocessing(self) -> Any:
-        """Preprocessing that travels in the exported graph's metadata, or None when the graph is no image network."""
-        from csa_deploy.network import Preprocessing
-
-        stored = self.workspace.record("export")["preprocessing"]
-        return Preprocessing.from_json(stored) if stored else None
-
-    @property
-    def data_spec(self) -> str | None:
-        """Data set asked for, or the one that belongs to the network."""
-        return self.config.data or (self.source.entry.dataset if self.source.entry else None)
-
-    def dataset(self, preprocessing: Any, limit: int | None = None) -> Dataset | None:
-        """Open the data set with ``limit`` samples, or as many as are configured; None when there is no data set."""
-        from csa_deploy.data.dataset import open_dataset
-
-        if self.data_spec is None:
-            return None
-        return open_dataset(self.data_spec, preprocessing, limit=limit or self.config.samples, seed=self.config.seed)
-
-    def data_fingerprint(self, limit: int | None = None) -> str | None:
-        """Hash of the samples of :meth:`dataset`: files may change under the same name.
-
-        None before the export, which says how they are read, and where they cannot be opened: whoever needs them says
-        why.
-        """
-        if self.data_spec is None or not self.workspace.stage("export"):
-            return None
-        try:
-            dataset = self.dataset(self.preprocessing, limit)
-            return dataset.fingerprint() if dataset else None
-        except (CsaDeployError, OSError):
-            return None
-
-
-def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Installed versions of distributions; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def stage_key(stage: Stage, context: Context) -> str:
@@ -177,8 +56,6 @@ def stage_key(stage: Stage, context: Context) -> str:
         entry = context.workspace.stage(name)
         if entry and wants(STAGES[name], context.config):
             inputs[name] = entry.get("outcome", "")
-    module = importlib.import_module(stage.module)
-    extra = module.key_parts(context) if hasattr(module, "key_parts") else {}
     return key_of(
         {
             "stage": stage.name,
@@ -186,14 +63,14 @@ def stage_key(stage: Stage, context: Context) -> str:
             "settings": {key: config[key] for key in stage.settings},
             "inputs": inputs,
             "versions": versions(stage.packages),
-            "extra": extra,
+            "extra": stage.functions().key_parts(context),
         }
     )
 
 
 def comparison_key(stage: Stage, context: Context) -> str:
     """Hash of what decides the stage's measurements and checks alone; empty for a stage that has none of these."""
-    comparison = getattr(importlib.import_module(stage.module), "comparison", None)
+    comparison = stage.functions().comparison
     return key_of(comparison(context)) if comparison else ""
 
 
@@ -211,7 +88,7 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     before = dict(workspace.manifest["config"])
     stages = with_needs(names, context.config)
     for stage in stages:
-        getattr(importlib.import_module(stage.module), "preflight", lambda context: None)(context)
+        stage.functions().preflight(context)
     failure: CsaDeployError | None = None
     for stage in stages:
         failed = _run_stage(stage, context, observer)
@@ -235,18 +112,19 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
     workspace = context.workspace
     observer.started(stage)
     key, compared = stage_key(stage, context), comparison_key(stage, context)
-    module = importlib.import_module(stage.module)
-    current = workspace.is_current(stage.name, key) and not getattr(module, "stale", lambda context: False)(context)
+    functions = stage.functions()
+    current = workspace.is_current(stage.name, key) and not functions.stale(context)
     if current and (workspace.stage(stage.name) or {})["compared"] == compared:
         _keep_settings(stage, context)
-        observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
+        observer.finished(stage, "kept", 0.0, workspace.summary(stage.name))
         return None
     start, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     with workspace.scratch(stage.name) as scratch:
         context.scratch = scratch
         context.progress = lambda *given: observer.progress(stage, *given)
         try:
-            output: StageOutput = (module.compare_again if current else module.run)(context)
+            again = functions.compare_again if current else None
+            output = (again or functions.run)(context)
         except BaseException:
             observer.finished(stage, "failed", time.perf_counter() - start, "")
             raise
@@ -262,5 +140,5 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         # The same artifacts come with new measurements, which the report shows.
         gone = dependents(stage.name) if changed else {"report"} - {stage.name}
         workspace.forget(gone | {name for name in stage.uses if not wants(STAGES[name], context.config)})
-    observer.finished(stage, "failed" if output.failure else "done", seconds, output.record["summary"])
+    observer.finished(stage, "failed" if output.failure else "done", seconds, output.stated["summary"])
     return output.failure

@@ -143,12 +143,8 @@ class CSABlock(nn.Module):
         return k.reshape(-1, self.heads * positions, self.side, self.side)
 
 
-class ConvSelfAttn(nn.Module):
-    """A CSA network for classification; images (N, C, H, W) -> logits (N, classes), for every batch size.
-
-    Raises:
-        ValueError: the input is smaller than :meth:`minimum_size`.
-    """
+class CSABackbone(nn.Module):
+    """The downsampling layers and stages of a CSA network, without a head."""
 
     def __init__(self, config: CSAConfig) -> None:
         super().__init__()
@@ -164,19 +160,19 @@ class ConvSelfAttn(nn.Module):
             self.stages.append(
                 nn.Sequential(*[CSABlock(stage, config, drop_path=rates.pop(0)) for _ in range(stage.blocks)])
             )
-        self.norm = nn.BatchNorm2d(widths[-1])
-        self.head = nn.Conv2d(widths[-1], config.classes, 1)
-        self.apply(init_weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> logits (N, classes)."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W) -> the map of each stage, from the finest to the coarsest.
+
+        Raises:
+            ValueError: the input is smaller than :meth:`minimum_size`.
+        """
         self.check_size(int(x.shape[-2]), int(x.shape[-1]))
+        maps = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
-        # A pool over the whole map: covers it at every input size, and stays a Pooling layer in TensorRT. The stride
-        # has no effect here, but a stride above 6 leaves TensorRT 10's safety scope (its validator says so).
-        x = F.avg_pool2d(x, kernel_size=(int(x.shape[-2]), int(x.shape[-1])), stride=1)
-        return self.head(self.norm(x)).reshape(-1, self.config.classes)
+            maps.append(x)
+        return maps
 
     def map_sizes(self, side: int) -> list[int]:
         """Side of each stage's feature map for an input of ``side`` pixels (0 or less: the stage has no map)."""
@@ -188,10 +184,13 @@ class ConvSelfAttn(nn.Module):
             sizes.append(side)
         return sizes
 
+    def strides(self) -> list[int]:
+        """Pixels of the input per step of each stage's map."""
+        return [self.config.stem.stride << stage for stage in range(len(self.config.stages))]
+
     def minimum_size(self) -> int:
         """Smallest side in pixels: every stage has a map, and the last one stands for at least one full stride."""
-        stride = self.config.stem.stride * 2 ** (len(self.config.stages) - 1)
-        side = stride
+        side = self.strides()[-1]
         while min(self.map_sizes(side)) < 1:
             side += 1
         return side
@@ -205,6 +204,28 @@ class ConvSelfAttn(nn.Module):
                     f"input {height}x{width}: {name} {side} is too small, the feature maps would be "
                     f"{self.map_sizes(side)}; the smallest side is {minimum}"
                 )
+
+
+class ConvSelfAttn(CSABackbone):
+    """A CSA network for classification; images (N, C, H, W) -> logits (N, classes), for every batch size.
+
+    Raises:
+        ValueError: the input is smaller than :meth:`minimum_size`.
+    """
+
+    def __init__(self, config: CSAConfig) -> None:
+        super().__init__(config)
+        self.norm = nn.BatchNorm2d(config.stages[-1].channels)
+        self.head = nn.Conv2d(config.stages[-1].channels, config.classes, 1)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes)."""
+        x = self.features(x)[-1]
+        # A pool over the whole map: covers it at every input size, and stays a Pooling layer in TensorRT. The stride
+        # has no effect here, but a stride above 6 leaves TensorRT 10's safety scope (its validator says so).
+        x = F.avg_pool2d(x, kernel_size=(int(x.shape[-2]), int(x.shape[-1])), stride=1)
+        return self.head(self.norm(x)).reshape(-1, self.config.classes)
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:

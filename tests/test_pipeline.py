@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -14,10 +15,11 @@ import onnx
 import pytest
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.pipeline import Context, comparison_key, run_stages, stage_key
+from csa_deploy.pipeline import comparison_key, run_stages, stage_key
 from csa_deploy.source import load_source
-from csa_deploy.stages import STAGES, Stage, dependents, with_needs
+from csa_deploy.stages import STAGES, Functions, Task, dependents, with_needs
 from csa_deploy.workspace import Workspace
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
@@ -31,13 +33,13 @@ class Watch:
         self.states: dict[str, str] = {}
         self.steps: dict[str, list[tuple[int, int]]] = {}
 
-    def started(self, stage: Stage) -> None:
+    def started(self, stage: Task) -> None:
         self.steps[stage.name] = []
 
-    def progress(self, stage: Stage, done: int, total: int, *said: str) -> None:
+    def progress(self, stage: Task, done: int, total: int, *said: str) -> None:
         self.steps[stage.name].append((done, total))
 
-    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
         self.states[stage.name] = state
 
     @property
@@ -85,6 +87,16 @@ def test_settings_of_stages_are_fields_of_the_configuration() -> None:
         assert set(stage.settings) <= fields, stage.name
 
 
+def test_the_table_holds_every_function_that_a_stage_defines() -> None:
+    """One that the table forgets would be defined, tested alone and never called."""
+    for stage in STAGES.values():
+        held = {f.name: getattr(stage.functions(), f.name) for f in dataclasses.fields(Functions)}
+        module = sys.modules[held["run"].__module__]
+        assert module.__name__ == f"csa_deploy.stages.{stage.name}"
+        assert {name: getattr(module, name) for name in held if hasattr(module, name)}.items() <= held.items()
+        assert bool(held["comparison"]) == bool(held["compare_again"]), stage.name
+
+
 def test_every_field_belongs_to_some_stage() -> None:
     """A setting that belongs to none would neither decide anything nor be kept for the next verb."""
     used = {name for stage in STAGES.values() for name in (*stage.settings, *stage.also)}
@@ -127,6 +139,9 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "layout": ("nhwc", {"export"}, set()),
     "crop": (0.5, {"export"}, set()),
     "interpolation": ("nearest", {"export"}, set()),
+    "fit": ("letterbox", {"export"}, set()),
+    "fill": (["114"], {"export"}, set()),
+    "anchor": ("corner", {"export"}, set()),
     "export_tolerance": (0.5, set(), {"export"}),
     "restricted": (True, {"check", "build"}, set()),
     "scope": (["trt-11"], {"check", "build"}, set()),
@@ -146,6 +161,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "compute_capability": (["8.6"], {"build"}, set()),
     "timing_cache": ("cache", {"build"}, set()),
     "data": ("y.npz", {"verify"}, {"export"}),
+    "task": ("classification", {"verify"}, set()),
     "samples": (3, {"verify"}, set()),
     "candidate": (["tiny.onnx"], {"verify"}, set()),
     "localize": (True, {"verify"}, set()),

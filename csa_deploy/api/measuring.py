@@ -18,6 +18,7 @@ from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
@@ -26,7 +27,7 @@ from csa_deploy.runners.engines import engine_runner
 from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
-from csa_deploy.verify.candidates import Candidate, graph_candidate, precision_of
+from csa_deploy.verify.candidates import Candidate, graph_candidate
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
@@ -76,7 +77,7 @@ def compare(
         given["data"] = data_spec(data, names, root / GIVEN, labels=labels, samples=samples)
         with opened(root, source, given) as context, context.workspace.scratch("verify") as scratch:
             preflight(context)
-            adopt(context, exported.graph, exported.report or None)
+            adopt(context, exported.graph, exported.report)
             context.scratch = scratch
             output = _compare(context, _labelled(candidates))
             return _comparison(context, commit("verify", context, output))
@@ -124,7 +125,7 @@ def _compared_there(
         files.append(root / GIVEN / f"{slug_of(label)}.onnx")
         save_model(graph_of(graph), files[-1])
     if not is_named(data):
-        names = [value["name"] for value in as_exported(reference, workspace=workspace).report["inputs"]]
+        names = [spec.name for spec in interface_of(as_exported(reference, workspace=workspace).graph)[0]]
         data = data_spec(data, names, root / GIVEN, labels=labels, samples=given["samples"])
     given |= {"data": data, "candidate": [str(file) for file in files] or None}
     with opened(root, reference, given, workspace) as context:
@@ -150,7 +151,7 @@ def _labelled(candidates: Candidates) -> dict[str, Graph]:
 def _label(graph: Graph) -> str:
     if isinstance(graph, Built):
         return f"engine {graph.precision}"
-    return name_of(graph) if isinstance(graph, (str, Path)) else precision_of(graph_of(graph))
+    return name_of(graph) if isinstance(graph, (str, Path)) else stated_types(graph_of(graph)).precision
 
 
 def _comparison(context: Given, failure: CsaDeployError | None) -> Comparison:

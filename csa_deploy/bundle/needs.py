@@ -15,7 +15,7 @@ from csa_deploy.stages import STAGES
 from csa_deploy.workspace import sha256_of
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 _CHANGED = "the network, its weights or the tools have changed since the export: this hash may be of another file"
 

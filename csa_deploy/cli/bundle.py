@@ -64,9 +64,7 @@ def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
     batch = how.batch or 1
     dataset = context.dataset(context.preprocessing, samples * batch)
     if dataset is None:
-        types = {value["name"]: value["dtype"] for value in context.workspace.record("export")["inputs"]}
-        shapes = {name: tuple(int(extent or 1) for extent in shape) for name, shape in how.inputs.items()}
-        return [random_feeds(shapes, types, context.config.seed + index) for index in range(samples)]
+        return [random_feeds(how.inputs, context.config.seed + index) for index in range(samples)]
     whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
     return whole[:samples]
 

@@ -38,7 +38,7 @@ def evaluate(
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import AccuracyGateError, UsageError
     from csa_deploy.runners.base import sampling
-    from csa_deploy.stages import Stage
+    from csa_deploy.stages import Task
     from csa_deploy.units import percent
     from csa_deploy.verify.evaluate import evaluate as measure
     from csa_deploy.verify.judging import one_class
@@ -49,8 +49,8 @@ def evaluate(
     spec = config.data or own_data
     if spec is None:
         raise UsageError(f"{config.network}: evaluate needs labelled data", fix="name them with --data")
-    data = open_dataset(spec, preprocessing, limit=config.samples, seed=config.seed)
-    stage = Stage("evaluate", "accuracy on labels")
+    data = open_dataset(spec, preprocessing, limit=config.samples, seed=config.seed, task=config.task)
+    stage = Task("evaluate", "accuracy on labels")
     with runner, console.watching() as watcher:
         watcher.started(stage)
         batch = sampling(runner).batch or config.batch or 1

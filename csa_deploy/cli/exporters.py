@@ -18,13 +18,13 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.runners.base import filled
     from csa_deploy.runners.feeds import random_feeds
-    from csa_deploy.stages import Stage
+    from csa_deploy.stages import Task
     from csa_deploy.units import decibel, scientific
     from csa_deploy.verify.exporters import cross_check
     from csa_deploy.workspace import dump_json, write_atomic
 
     config, root = resolve(network, settings, inherit=True)
-    stage = Stage("exporters", "exporters compared")
+    stage = Task("exporters", "exporters compared")
     with opened(config, root) as context, console.watching() as watcher:
         if context.source.kind == "onnx":
             raise UsageError(f"{config.network}: an ONNX file is exported already", fix="name the PyTorch network")
@@ -35,10 +35,9 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
             checkpoint=context.checkpoint,
             checkpoint_key=config.checkpoint_key,
         )
-        how, dtypes = made.sampling, {s.name: s.dtype for s in made.input_specs}
-        shapes = {name: tuple(int(e or 1) for e in shape) for name, shape in how.inputs.items()}
+        how = made.sampling
         data = context.dataset(made.preprocessing, limit=settings.get("samples", SAMPLES))
-        feeds = [random_feeds(shapes, dtypes, config.seed)]
+        feeds = [random_feeds(how.inputs, config.seed)]
         size = how.batch or 1
         parts = data.batches(size) if data else ()
         feeds += [how.network(filled(part.feed(how.shapes), size)) for part in parts]

@@ -17,7 +17,7 @@ def run_profile_sweep(
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.profile.sweep import parse_points, sweep
-    from csa_deploy.stages import Stage
+    from csa_deploy.stages import Task
     from csa_deploy.workspace import dump_json, write_atomic
 
     wanted = {
@@ -25,7 +25,7 @@ def run_profile_sweep(
         "sides": parse_points("--sweep-size", sides) if sides else [],
     }
     config, root = resolve(network, settings, inherit=True)
-    stage = Stage("sweep", "batch and size")
+    stage = Task("sweep", "batch and size")
     with opened(config, root) as context:
         with console.watching() as watcher:
             watcher.started(stage)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csa_deploy.cli.console import Console
     from csa_deploy.config import Config
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def existing_workspace(network: str | None, settings: dict[str, Any]) -> Workspa
 @contextmanager
 def opened(config: Config, root: Path) -> Iterator[Context]:
     """Open and lock the workspace of a configuration."""
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.source import load_source
     from csa_deploy.workspace import Workspace
 

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.export.interrupts import interrupts_wait, pass_on_interrupt
 from csa_deploy.export.scopes import keep_scopes, scopes_from_names, scopes_of
+from csa_deploy.graph.facts import opset_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,7 +76,7 @@ def export_module(
         return _fallback(module, inputs, output_names, opset, notes)
     try:
         model = _dynamo(module, inputs, output_names, opset, notes)
-        found = _opset(model)
+        found = opset_of(model)
         if found == opset:
             return Exported(model, "dynamo", opset, notes)
         reason = f"the dynamo exporter made opset {found} where {opset} was asked for"
@@ -165,10 +166,6 @@ def _torchscript(
     model = _tidied(model, notes)
     keep_scopes(model, native=scopes_from_names(model))
     return model
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 @contextlib.contextmanager

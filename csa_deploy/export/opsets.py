@@ -12,6 +12,7 @@ import onnx.version_converter
 
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
+from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.proof import CannotRunError, Prover
 
 if TYPE_CHECKING:
@@ -49,11 +50,6 @@ def meant_for(config: Config) -> str:
 def exported_opset(config: Config) -> int:
     """The opset to export in: the one asked for, else what the parser of that TensorRT takes whole."""
     return config.opset or OPSET_FOR_TENSORRT[meant_for(config)]
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of ONNX's own operators that a model uses."""
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def wish_for(opset: int, config: Config) -> Wish | None:

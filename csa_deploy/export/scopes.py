@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from csa_deploy.graph.scopes import SCOPES
+from csa_deploy.graph.scopes import SCOPES, scopes_text
 
 KEPT = (SCOPES, "pkg.torch.onnx.class_hierarchy")
 
@@ -36,7 +36,7 @@ def keep_scopes(model: onnx.ModelProto, native: Mapping[str, str]) -> None:
 
 def scopes_of(model: onnx.ModelProto) -> dict[str, str]:
     """The scopes that the dynamo exporter wrote, by node name."""
-    return {n.name: p.value for n in model.graph.node for p in n.metadata_props if n.name and p.key == SCOPES}
+    return {n.name: text for n in model.graph.node if n.name and (text := scopes_text(n)) is not None}
 
 
 def scopes_from_names(model: onnx.ModelProto) -> dict[str, str]:

@@ -282,15 +282,14 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Shape | None]:
 def _answers(model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
     """What the network says to two random inputs."""
     with _running(model) as runner:
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-        types = {s.name: s.dtype for s in runner.input_specs}
-        for name, shape in shapes.items():
-            if (taken := math.prod(shape) * np.dtype(types[name]).itemsize) > _MOST_BYTES:
+        for spec in runner.input_specs:
+            if (taken := math.prod(spec.static_shape) * np.dtype(spec.dtype).itemsize) > _MOST_BYTES:
+                size = f"input '{spec.name}' of {_text(spec.static_shape)} takes {taken >> 30} GiB"
                 raise UsageError(
-                    f"input '{name}' of {_text(shape)} takes {taken >> 30} GiB, more than can be run here",
+                    f"{size}, more than can be run here",
                     fix="give smaller sizes, or check the file",
                 )
-        return [runner.run(random_feeds(shapes, types, seed)) for seed in (0, 1)]
+        return [runner.run(random_feeds(runner.input_specs, seed)) for seed in (0, 1)]
 
 
 @contextmanager

@@ -76,8 +76,7 @@ def _row(source: Source, config: Config, size: int) -> SweepRow:
     try:
         network = source.make_network(input_size=(size, size), batch=config.batch)
         runner = TorchRunner(network.module, network.input_specs, network.output_names)
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in network.input_specs}
-        feeds = random_feeds(shapes, {s.name: s.dtype for s in network.input_specs}, config.seed)
+        feeds = random_feeds(network.input_specs, config.seed)
         expected = runner.run(feeds)
     except (CsaDeployError, RuntimeError, ValueError) as error:
         reason = f"refused: {str(error).splitlines()[0]}"

@@ -13,7 +13,7 @@ from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.shapes import editable
 
 if TYPE_CHECKING:
-    from csa_deploy.runners.base import TensorSpec
+    from csa_deploy.spec import TensorSpec
 
 _FIX = "prove graphs of the same network, exported for the same size and batch"
 

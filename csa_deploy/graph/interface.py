@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from csa_deploy.runners.base import Sampling, TensorSpec, sampling_of
+from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 
 
 def interface_of(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:

@@ -6,7 +6,6 @@ Model files come from outside, so nothing in them is trusted: external data must
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.external import ExternalDataError, external_data, external_file, is_external, stated_location
+from csa_deploy.graph.facts import all_tensors
 from csa_deploy.graph.limits import MOST_ELEMENTS, require_bounded
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.graph.shapes import stored_bytes
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -92,7 +93,7 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _require_opset(model: onnx.ModelProto, path: Path) -> None:
-    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+    if not any(entry.domain in ONNX_DOMAINS for entry in model.opset_import):
         raise UsageError(f"{path} does not say which ONNX operator set it uses", fix=_REEXPORT)
 
 
@@ -121,31 +122,6 @@ def _root_cause(error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:400] or type(error).__name__
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor of a model: initializers and attributes, also in subgraphs and local functions."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Iterator[onnx.NodeProto] | list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _graph_tensors(graph)
 
 
 def _load_external(tensor: onnx.TensorProto, model_path: Path) -> None:

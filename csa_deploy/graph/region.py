@@ -17,6 +17,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constant_tensor
 from csa_deploy.graph.inputs import Specs
 from csa_deploy.graph.shapes import static_shape
 
@@ -81,7 +82,7 @@ def changed_region(before: ir.Model, after: ir.Model, digests: Digests) -> Regio
     common = first.signatures.keys() & second.signatures.keys()
     first.keep(node for key, node in first.signatures.items() if key not in common)
     second.keep(node for key, node in second.signatures.items() if key not in common)
-    answers = [(_tensor(first.values[name]), _tensor(second.values[name])) for name in first.outputs]
+    answers = [(constant_tensor(first.values[name]), constant_tensor(second.values[name])) for name in first.outputs]
     fixed = {name for name, pair in zip(first.outputs, answers, strict=True) if pair != (None, None)}
     if not first.nodes and not second.nodes and all(a is b for a, b in answers):
         return None
@@ -163,7 +164,7 @@ class _Side:
 
     def __init__(self, model: ir.Model, digests: Digests) -> None:
         self._model, graph = model, model.graph
-        nodes = [node for node in graph if not (node.outputs and _constant(node.outputs[0]))]
+        nodes = [node for node in graph if not (node.outputs and _fixed(node.outputs[0]))]
         self._order = {node: number for number, node in enumerate(nodes)}
         self.values: dict[str, ir.Value] = {str(value.name): value for value in (*graph.inputs,)}
         self.values |= {str(name): value for name, value in graph.initializers.items()}
@@ -194,8 +195,8 @@ class _Side:
     def missing(self, cut: set[str]) -> list[str]:
         """Names of values that the region reads and does not make: not constants."""
         made = self.made()
-        read = {str(value.name) for node in self.nodes for value in self._reads[node] if not _constant(value)}
-        wanted = {name for name in self.wanted.values() if not _constant(self.values[name])}
+        read = {str(value.name) for node in self.nodes for value in self._reads[node] if not _fixed(value)}
+        wanted = {name for name in self.wanted.values() if not _fixed(self.values[name])}
         return sorted((read - (made - cut)) | (wanted - made))
 
     def inputs(self, cut: set[str]) -> Specs:
@@ -219,7 +220,7 @@ class _Side:
             seen.add(node)
             for value in self._reads[node]:
                 outside = str(value.name) in cut or value.producer() not in self.nodes
-                if outside and not _constant(value) and value.dtype in _FLOATS:
+                if outside and not _fixed(value) and value.dtype in _FLOATS:
                     return True
                 pending += [] if outside else [value.producer()]
         return False
@@ -261,10 +262,10 @@ class _Side:
         for name, (shape, kind) in inputs.items():
             element = onnx.helper.np_dtype_to_tensor_dtype(_dtype(kind))
             graph.input.append(onnx.helper.make_tensor_value_info(name, element, shape))
-        read = {str(value.name): value for node in self.nodes for value in self._reads[node] if _constant(value)}
-        read |= {name: self.values[name] for name in self.wanted.values() if _constant(self.values[name])}
+        read = {str(value.name): value for node in self.nodes for value in self._reads[node] if _fixed(value)}
+        read |= {name: self.values[name] for name in self.wanted.values() if _fixed(self.values[name])}
         for name, value in read.items():
-            constant = _tensor(value)
+            constant = constant_tensor(value)
             assert constant is not None
             tensor = ir.serde.serialize_tensor(constant)
             tensor.name = name
@@ -283,9 +284,8 @@ class _Side:
 
     def _signature(self, node: ir.Node, digests: Digests) -> tuple[object, ...]:
         """Equal for nodes that do the same with the same values and give their results the same names."""
-        reads = tuple(
-            value.name if (tensor := _tensor(value)) is None else digests.of(tensor) for value in self._reads[node]
-        )
+        tensors = [(value, constant_tensor(value)) for value in self._reads[node]]
+        reads = tuple(value.name if tensor is None else digests.of(tensor) for value, tensor in tensors)
         return (*self._kind(node), tuple(value is None for value in node.inputs), reads)
 
     @staticmethod
@@ -317,19 +317,8 @@ class _Side:
                 yield from (value for value in (*inner, *graph.outputs) if value in self._own)
 
 
-def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The value of a weight that no input can override, or of a Constant node."""
-    if value is None or value.is_graph_input():
-        return None
-    maker = value.producer()
-    if maker is None:
-        return value.const_value
-    attribute = maker.attributes.get("value") if maker.op_type == "Constant" and not maker.domain else None
-    return attribute.as_tensor() if attribute is not None else None
-
-
-def _constant(value: ir.Value | None) -> bool:
-    return _tensor(value) is not None
+def _fixed(value: ir.Value | None) -> bool:
+    return constant_tensor(value) is not None
 
 
 def _ratio(node: ir.Node) -> int:

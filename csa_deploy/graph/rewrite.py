@@ -52,15 +52,6 @@ class DeclinedError(Exception):
     """A rule's reason for leaving a node be that somebody may have expected it to change."""
 
 
-@dataclass(frozen=True)
-class Note:
-    """Why a rule left a node be."""
-
-    rule: str
-    node: str
-    reason: str
-
-
 _LEFT_ALONE: ContextVar[frozenset[str]] = ContextVar("left_alone", default=frozenset())
 _TAKEN: ContextVar[set[str]] = ContextVar("taken")
 _NOTES: ContextVar[list[tuple[str, str]] | None] = ContextVar("notes", default=None)
@@ -191,19 +182,6 @@ def _names(graph: ir.Graph) -> Iterator[str]:
 def remove_unused(model: ir.Model) -> None:
     """Drop nodes and initializers that nothing uses."""
     RemoveUnusedNodesPass()(model)
-
-
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The value of a constant, or None. An initializer that is also a graph input can be overridden: no constant."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
-def opset_of(node: ir.Node) -> int:
-    """Version of ONNX's operators that a node is of."""
-    graph = node.graph
-    return graph.opset_imports.get("", 1) if isinstance(graph, ir.Graph) else 1
 
 
 def is_float(value: ir.Value | None) -> bool:

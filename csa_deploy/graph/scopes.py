@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+import onnx
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Key of the metadata."""
 
@@ -46,3 +48,14 @@ def modules_around(text: str) -> list[str]:
 def innermost_module(text: str) -> str:
     """Path of the innermost module around a node; empty where there is none."""
     return next(reversed(modules_around(text)), "")
+
+
+def scopes_text(node: onnx.NodeProto) -> str | None:
+    """What an exporter printed into a node's metadata; None where it printed nothing."""
+    return next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
+
+
+def module_paths(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Per node name the paths of the modules around it, outermost first, the node's own name left out."""
+    texts = {node.name: scopes_text(node) for node in model.graph.node}
+    return {name: modules_around(text) for name, text in texts.items() if text is not None}

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import add_initializer, weight_array
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import NOTHING, Adjustments
@@ -120,13 +121,13 @@ def _instrumented(
     infer_shapes(view)
     graph = view.graph
     values = {v.name: v for v in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    zero = _constant(graph, f"{_PREFIX}_zero", np.int8(0))
+    zero = add_initializer(graph, f"{_PREFIX}_zero", np.int8(0))
     graph.outputs.clear()
     for number, (name, channel) in enumerate(sources):
         value, stem = values[name], f"{_PREFIX}_{number}"
         rank = len(static_shape(value) or ())
-        axes = _constant(graph, f"{stem}_axes", np.asarray([a for a in range(rank) if a != channel], np.int64))
-        scale = _constant(graph, f"{stem}_scale", np.float32(thresholds[name] / LEVELS))
+        axes = add_initializer(graph, f"{stem}_axes", np.asarray([a for a in range(rank) if a != channel], np.int64))
+        scale = add_initializer(graph, f"{stem}_scale", np.float32(thresholds[name] / LEVELS))
         quantized = ir.node("QuantizeLinear", [value, scale, zero])
         rounded = ir.node("DequantizeLinear", [quantized.outputs[0], scale, zero])
         graph.extend([quantized, rounded])
@@ -140,16 +141,15 @@ def _instrumented(
 def _mean(view: ir.Model, source: ir.Value, axes: ir.Value, out: ir.Value) -> ir.Node:
     if view.opset_imports[""] >= 18:  # from here on the axes are an input
         return ir.node("ReduceMean", [source, axes], {"keepdims": 0}, outputs=[out])
-    assert axes.const_value is not None
-    listed = axes.const_value.numpy().tolist()
+    listed = weight_array(axes).tolist()
     return ir.node("ReduceMean", [source], {"axes": listed, "keepdims": 0}, outputs=[out])
 
 
 def _corrected(node: ir.Node, layer: Layer, means: _Means, adjustments: Adjustments) -> np.ndarray:
     """The bias of a layer that makes up for its mean error."""
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    assert weight is not None and weight.const_value is not None
-    exact = weight.const_value.numpy()
+    assert weight is not None
+    exact = weight_array(weight)
     rounded = adjustments.weight(str(weight.name), exact, layer.axis).dequantized()
     error = _response(node, layer, rounded, means.rounded) - _response(node, layer, exact, means.exact)
     alpha, beta = _factors(node)
@@ -166,11 +166,3 @@ def _response(node: ir.Node, layer: Layer, weight: np.ndarray, mean: np.ndarray)
     groups: int = node.attributes.get_int("group", 1) or 1
     inputs = np.repeat(mean.reshape(groups, per_group), outputs // groups, axis=0)
     return (weight.reshape(outputs, per_group, -1).sum(axis=2) * inputs).sum(axis=1)
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
-    tensor = ir.tensor(np.asarray(array), name=name)
-    shape = ir.Shape(np.asarray(array).shape)
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

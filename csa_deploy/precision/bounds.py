@@ -8,15 +8,12 @@ from collections.abc import Mapping
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import is_constant
+from csa_deploy.graph.operators import GATES, Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
-from csa_deploy.precision.qdq_placement import GATES
 
-# Outputs of these are no larger than their inputs (a linear Resize interpolates), or lie in [-1, 1].
-_BOUNDED = {
-    *("AveragePool", "Concat", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity"),
-    *("MaxPool", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    *GATES,
-}
+# A linear Resize, which is told by its mode, interpolates.
+_BOUNDED = having(Trait.MOVES | Trait.SELECTS | Trait.AVERAGES | Trait.GATE)
 _ANY = 1.0
 """Stands for the size of what was zero throughout: every scale represents it."""
 
@@ -60,7 +57,7 @@ def _set(sizes: dict[str, float], value: ir.Value, size: float | None) -> None:
 def _is_bounded(node: ir.Node) -> bool:
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") != "cubic"
-    return (node.op_type in _BOUNDED or _is_gated(node)) and not any(map(_is_constant, node.inputs))
+    return (node.op_type in _BOUNDED or _is_gated(node)) and not any(map(_is_weight, node.inputs))
 
 
 def _is_gated(node: ir.Node) -> bool:
@@ -68,12 +65,9 @@ def _is_gated(node: ir.Node) -> bool:
     return node.op_type == "Mul" and any(maker is not None and maker.op_type in GATES for maker in makers)
 
 
-def _is_constant(value: ir.Value | None) -> bool:
+def _is_weight(value: ir.Value | None) -> bool:
     """Whether a value is FP32 weights, whose size is not among those of the activations."""
-    if value is None or value.dtype != ir.DataType.FLOAT:
-        return False
-    maker = value.producer()
-    return value.is_initializer() or (maker is not None and maker.op_type == "Constant")
+    return value is not None and value.dtype == ir.DataType.FLOAT and is_constant(value)
 
 
 def _bound(node: ir.Node, sizes: Mapping[str, float]) -> float | None:

@@ -19,13 +19,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import add_initializer, is_constant, weight_array
+from csa_deploy.graph.operators import GATES, ONNX_DOMAINS, Trait, having
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
-from csa_deploy.precision.qdq_placement import GATES
 
-_HOMOGENEOUS = (
-    *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "PRelu", "Relu"),
-)
+_HOMOGENEOUS = having(Trait.HOMOGENEOUS)
 _SUMS = ("Add", "Sub")
 _ACTIVATION_SHARE = 0.75  # of the exponent: the rest goes to the weights; 0.5 to 1 measured within 0.1 dB
 _SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
@@ -122,7 +121,7 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
 
 def _constrain(node: ir.Node, classes: _Classes) -> None:
     """Say which values of a node share their factors and which can have none."""
-    values = [v for v in node.inputs if v is not None and not _constant(v)]
+    values = [v for v in node.inputs if v is not None and not is_constant(v)]
     gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
     if _scalable(node):
         classes.root(node.outputs[0])
@@ -158,17 +157,12 @@ def _captured(attribute: Any) -> Iterable[ir.Value]:
     return [v for node in inner for v in node.inputs if v is not None]
 
 
-def _constant(value: ir.Value) -> bool:
-    maker = value.producer()
-    return value.is_initializer() or (maker is not None and maker.op_type == "Constant")
-
-
 def _scalable(node: ir.Node) -> bool:
     """Whether a node is a convolution whose weight and bias may be rewritten."""
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+    if node.op_type != "Conv" or node.domain not in ONNX_DOMAINS or node.inputs[0] is None:
         return False
     constants = [v for v in node.inputs[1:] if v is not None]
-    return not _constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
+    return not is_constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
 
 
 def largest_by_channel(
@@ -206,7 +200,7 @@ def equalize(
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
         for name in group.makers:
             node = nodes[name]
-            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (_array(node, 1).ndim - 1)))
+            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (weight_array(node.inputs[1]).ndim - 1)))
             if len(node.inputs) > 2 and node.inputs[2] is not None:
                 _rescale(view.graph, node, 2, 1 / factors)
         for node in readers:
@@ -229,7 +223,7 @@ def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
     dense = [node for node in readers if _groups(node) == 1]  # a depthwise weight has a scale per channel anyway
     weights = np.zeros_like(channels)
     for node in dense:
-        weight = np.abs(_array(node, 1))
+        weight = np.abs(weight_array(node.inputs[1]))
         weights = np.maximum(weights, weight.max(axis=(0, *range(2, weight.ndim))) / (weight.max() or 1.0))
     share = _ACTIVATION_SHARE if dense else 1.0
     wanted = channels**share / np.maximum(weights, _SMALLEST_WEIGHT) ** (1 - share)
@@ -240,7 +234,7 @@ def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
 
 def _for_inputs(node: ir.Node, factors: np.ndarray) -> np.ndarray:
     """Factors of the input channels, in a shape that multiplies the weight."""
-    outputs, per_group, *kernel = _array(node, 1).shape
+    outputs, per_group, *kernel = weight_array(node.inputs[1]).shape
     groups = _groups(node)
     shared = np.repeat(factors.reshape(groups, per_group), outputs // groups, axis=0)
     return shared.reshape(outputs, per_group, *[1] * len(kernel))
@@ -250,20 +244,11 @@ def _groups(node: ir.Node) -> int:
     return int(node.attributes.get_int("group", 1) or 1)
 
 
-def _array(node: ir.Node, index: int) -> np.ndarray:
-    value = node.inputs[index]
-    assert value is not None and value.const_value is not None
-    return value.const_value.numpy()
-
-
 def _rescale(graph: ir.Graph, node: ir.Node, index: int, factors: np.ndarray) -> None:
     """Give a node a rescaled constant of its own: others may read the one it had."""
-    array = np.asarray(_array(node, index) * factors, np.float32)
+    array = np.asarray(weight_array(node.inputs[index]) * factors, np.float32)
     name = f"{node.name}_equalized_{('', 'weight', 'bias')[index]}"
     if name in graph.initializers:
         graph.initializers[name].const_value = ir.tensor(array, name=name)
         return
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    node.replace_input_with(index, add_initializer(graph, name, array))

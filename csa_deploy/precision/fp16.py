@@ -10,7 +10,6 @@ cancelling casts between neighbouring FP32 nodes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,10 +19,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.operators import GATES
 from csa_deploy.graph.shapes import editable, infer_shapes
+from csa_deploy.naming import did_you_mean
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-from csa_deploy.precision.qdq_placement import GATES
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,6 @@ def _known(graph: ir.Graph, names: Iterable[str]) -> frozenset[str]:
     nodes = [node.name for node in graph if node.name]
     wanted = frozenset(names)
     for name in sorted(wanted.difference(nodes)):
-        near = difflib.get_close_matches(name, nodes, 1)
-        raise UsageError(
-            f"no node '{name}' to keep in FP32",
-            fix=f"did you mean '{near[0]}'?" if near else "nodes are named in the optimized graph",
-        )
+        known = did_you_mean(name, nodes, "nodes are named in the optimized graph")
+        raise UsageError(f"no node '{name}' to keep in FP32", fix=known)
     return wanted

@@ -9,6 +9,7 @@ import onnx
 import onnx.defs
 import onnx_ir as ir
 
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.precision.half_chains import POSITIONS
 
 _FLOAT, _HALF = "tensor(float)", "tensor(float16)"
@@ -34,7 +35,7 @@ class Ports:
 
 def half_ports(node: ir.Node, opset: int) -> Ports | str:
     """The ports of ``node`` that can be FP16, or the reason why the node has to stay FP32."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX_DOMAINS:
         return f"operator of domain '{node.domain}', whose types are not known"
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()

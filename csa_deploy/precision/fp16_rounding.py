@@ -15,14 +15,11 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import infer_shapes
 from csa_deploy.precision.names import Names
 
-# Outputs of these are copies of their inputs, which are rounded already.
-_MOVES = {
-    *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Relu", "Reshape"),
-    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-}
+_EXACT = having(Trait.MOVES | Trait.SELECTS)  # outputs are copies of inputs, which are rounded already
 
 
 def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -38,7 +35,7 @@ def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         infer_shapes(rounded)  # a value of unknown type would not be rounded
     names = Names(rounded.graph)
     for node in list(rounded.graph):
-        if node.op_type in _MOVES and not node.domain:
+        if node.op_type in _EXACT and not node.domain:
             continue
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT16 and value.uses():  # an output may have readers as well

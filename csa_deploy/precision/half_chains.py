@@ -14,13 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.operators import MOVES
+
 LARGEST = float(np.finfo(np.float16).max)
 Reasons = dict[ir.Node, str]
 
-_MOVES = (
-    *("Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "Slice"),
-    *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-)
+_MOVES = (*MOVES, "Pad")  # what Pad adds are zeros and copies
 _SUMS = ("Add", "Sub", "Sum", "Neg", "Abs")
 _LIMITS = ("Clip", "Max", "Min", "Relu")
 _PRODUCTS = ("Mul", "Div", "Pow", "Sqrt", "Exp", "Reciprocal")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import add_initializer
 from csa_deploy.precision.fp16_ports import Ports, half_ports
 from csa_deploy.precision.half_chains import LARGEST, chained, unheld
 from csa_deploy.precision.names import Names
@@ -158,11 +159,7 @@ class HalfTyping:
             del self._graph.initializers[name]
         else:
             name = self._names.unused(f"{name}_fp16")
-        weight = ir.Value(
-            name=name, shape=value.shape, type=ir.TensorType(HALF), const_value=ir.tensor(half, name=name)
-        )
-        self._graph.register_initializer(weight)
-        return weight
+        return add_initializer(self._graph, name, half)
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         maker = value.producer()

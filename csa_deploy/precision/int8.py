@@ -8,6 +8,8 @@ from typing import Any
 
 import onnx
 
+from csa_deploy.graph.facts import opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.precision.fp16 import KeptNode, to_fp16
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
 from csa_deploy.precision.qdq_placement import Layer, Placement
@@ -51,8 +53,7 @@ class Int8Result:
 
 def rest_of(model: onnx.ModelProto) -> str:
     """Precision of what is not INT8: FP16 where the opset can say so."""
-    opset = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")).version
-    return "fp16" if opset >= _RAISED_FROM else "fp32"
+    return "fp16" if opset_of(model) >= _RAISED_FROM else "fp32"
 
 
 def to_int8(
@@ -88,7 +89,7 @@ def to_int8(
     if not half:
         return Int8Result(quantized.model, quantized.layers, left, (), "fp32", quantized.scales)
     for entry in quantized.model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if entry.domain in ONNX_DOMAINS:
             entry.version = max(entry.version, _HALF_FROM)
     typed = to_fp16(quantized.model, keep_fp32=keep_fp32, largest=largest)
     return Int8Result(typed.model, quantized.layers, left, typed.kept, "fp16", quantized.scales)

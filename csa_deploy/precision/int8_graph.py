@@ -21,7 +21,7 @@ from csa_deploy.workspace import key_of, sha256_of
 if TYPE_CHECKING:
     import onnx
 
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
     from csa_deploy.precision.phases import Phases
     from csa_deploy.workspace import StageOutput

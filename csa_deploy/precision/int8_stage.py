@@ -6,14 +6,15 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.data.arrays import RANDOM
+from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
-    RANDOM,
     RECOMMENDED,
-    CalibrationData,
+    constant_inputs,
     missing_classes,
     open_calibration,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
 
     from csa_deploy.config import Config
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 _LOG = logging.getLogger(__name__)
 STATISTICS = "calibration/statistics.npz"
@@ -40,7 +41,7 @@ AUDIT = "calibration/audit.json"
 class Calibrated:
     """What calibration gave."""
 
-    data: CalibrationData
+    data: Dataset
     placement: Placement
     statistics: Statistics
     thresholds: dict[str, float]
@@ -53,7 +54,7 @@ class Calibrated:
         output.artifacts[STATISTICS] = statistics
         classes = context.preprocessing.classes if context.preprocessing else ()
         missing = missing_classes(self.statistics.labels, classes)
-        constant = self.data.constant_inputs()
+        constant = constant_inputs(self.data)
         output.record["calibration"] = {
             "data": self.data.name,
             "images": self.statistics.images,
@@ -84,7 +85,7 @@ class Calibrated:
             "random": self.data.name == RANDOM,
             "seed": config.seed,
             "method": config.calib_method,
-            "preprocessing": self.data.preprocessing,
+            "preprocessing": self.data.preprocessing and self.data.preprocessing.to_json(),
             "provider": self.statistics.provider,
             "hashes": self.data.hashes(),
             "classes_missing": missing,
@@ -132,7 +133,7 @@ def int8_key(context: Context) -> dict[str, Any]:
     data = _open(context)
     return {
         "data": data.fingerprint(),
-        "preprocessing": data.preprocessing,
+        "preprocessing": data.preprocessing and data.preprocessing.to_json(),
         "method": config.calib_method,
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
@@ -154,7 +155,7 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
 
 
-def check_overlap(context: Context, data: CalibrationData | None = None) -> list[str]:
+def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:
     """Refuse calibration images that accuracy is measured on; returns what the user must know of near ones."""
     evaluation = context.dataset(context.preprocessing)
     leaks = refuse_overlap(data or _open(context), evaluation) if evaluation is not None else []
@@ -164,7 +165,7 @@ def check_overlap(context: Context, data: CalibrationData | None = None) -> list
 
 
 def _statistics(
-    context: Context, model: onnx.ModelProto, data: CalibrationData, tensors: tuple[str, ...], phases: Phases
+    context: Context, model: onnx.ModelProto, data: Dataset, tensors: tuple[str, ...], phases: Phases
 ) -> Statistics:
     stored = context.path(STATISTICS)
     if stored.is_file():
@@ -195,7 +196,7 @@ def require_calibration(context: Context) -> str:
     return spec
 
 
-def _open(context: Context) -> CalibrationData:
+def _open(context: Context) -> Dataset:
     config = context.config
     spec, shapes = require_calibration(context), context.sampling.shapes
     return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)

@@ -22,7 +22,7 @@ from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
 from csa_deploy.precision.worker import Lane, Observed
-from csa_deploy.runners.base import TensorSpec, sampling_of
+from csa_deploy.spec import TensorSpec, sampling_of
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"

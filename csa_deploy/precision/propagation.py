@@ -22,6 +22,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import quantize_weight
@@ -29,12 +30,9 @@ from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 
 _PREFIX = "error_energy"
-_MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")  # energies stay as they are
+_PERMUTES = having(Trait.PERMUTES)  # energies stay as they are
 # What follows the signal passes these as the signal does; a sum or a saturating function treats it as any error.
-_LINEAR = (
-    *("AveragePool", "BatchNormalization", "Clip", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul"),
-    *("MaxPool", "Mul", "ReduceMean", "Relu", "Resize"),
-)
+_FOLLOWS = having(Trait.LINEAR | Trait.HOMOGENEOUS) | {"Clip"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def _arriving(
     for passage in reversed(passages):
         if not passage.error_in:
             share = 1.0
-        elif follows and passage.op in _LINEAR:
+        elif follows and passage.op in _FOLLOWS:
             share = level[passage.target] / (level[passage.source] or 1.0)
         else:
             share = energy[passage.error_out] / (energy[passage.error_in] or 1.0)
@@ -213,7 +211,7 @@ def _pass(
     tensors: set[str],
 ) -> None:
     """How much of an error in each input comes out of a node; control flow is taken to pass all of it."""
-    moves = node.op_type in _MOVES or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)
+    moves = node.op_type in _PERMUTES or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)
     for index, source in sources.items():
         got = [] if moves else graph.again(node, {index: rounded[source][0]})
         for number, target in enumerate(node.output):

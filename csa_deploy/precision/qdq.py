@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from csa_deploy.graph.facts import add_initializer
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.names import Names
 from csa_deploy.precision.qdq_placement import Layer, Placement
@@ -229,13 +230,7 @@ class _Writer:
         return self._weights[name, axis]
 
     def _constant(self, name: str, array: Any) -> ir.Value:
-        name = self._names.unused(name)
-        tensor = ir.tensor(np.asarray(array), name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self._graph.register_initializer(value)
-        return value
+        return add_initializer(self._graph, self._names.unused(name), np.asarray(array))
 
     def _node(
         self,

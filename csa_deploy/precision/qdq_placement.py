@@ -18,14 +18,13 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.facts import is_constant, opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS, POOLS, QUANTIZED, WEIGHTED
 from csa_deploy.graph.shapes import inferred
 
 # Operator -> axis of the output channels in its weight; Gemm's depends on transB.
-WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
-GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
-POOLS = ("AveragePool", "GlobalAveragePool")
+_OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 OLDEST_OPSET = 13
-ALREADY = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,20 @@ def place(model: onnx.ModelProto) -> Placement:
     Raises:
         UsageError: the graph is quantized already, its opset has no per-channel Q/DQ, or nothing can be quantized.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(model)
     if opset < OLDEST_OPSET:
         raise UsageError(
             f"opset {opset} has no per-channel QuantizeLinear", fix=f"export with opset {OLDEST_OPSET} or later"
         )
     graph = inferred(model).graph
-    if found := next((node for node in graph if node.op_type in ALREADY), None):
+    if found := next((node for node in graph if node.op_type in QUANTIZED), None):
         raise UsageError(
             f"the graph is quantized already: node '{found.name}' is a {found.op_type}",
             fix="give the floating-point graph",
         )
-    constants = {output for node in graph if node.op_type == "Constant" for output in node.outputs}
     layers, refused = [], {}
     for node in graph:
-        layer = _layer(node, constants)
+        layer = _layer(node)
         if isinstance(layer, Layer):
             layers.append(layer)
         elif layer:
@@ -95,15 +93,15 @@ def place(model: onnx.ModelProto) -> Placement:
     return Placement(tuple(layers), refused)
 
 
-def _layer(node: ir.Node, constants: set[ir.Value]) -> Layer | str | None:
+def _layer(node: ir.Node) -> Layer | str | None:
     """The INT8 form of a node, the reason why it has none, or None for a node that stays floating-point anyway."""
-    if node.domain not in ("", "ai.onnx") or not node.name:
+    if node.domain not in ONNX_DOMAINS or not node.name:
         return None
     if node.op_type in WEIGHTED:
-        return _weighted(node, constants)
+        return _weighted(node)
     if node.op_type in POOLS and node.inputs[0] is not None:
         return Layer(node.name, node.op_type, {0: str(node.inputs[0].name)})
-    if node.op_type == "Add" and _is_residual(node, constants):
+    if node.op_type == "Add" and _is_residual(node):
         joined = _joined(node)
         skipped = {i: str(v.name) for i, v in enumerate(node.inputs) if v is not None and i != joined}
         return Layer(node.name, "Add", skipped)
@@ -130,16 +128,16 @@ def _joined(node: ir.Node) -> int | None:
     return found[-1][0] if found else None
 
 
-def _weighted(node: ir.Node, constants: set[ir.Value]) -> Layer | str:
+def _weighted(node: ir.Node) -> Layer | str:
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None or not weight.is_initializer() or weight.is_graph_input():
         return "its weight is not a constant of the graph"
-    if data.is_initializer() or data in constants:
+    if is_constant(data):
         return "its input is a constant"
     if weight.dtype != ir.DataType.FLOAT:
         return f"its weight is {weight.dtype}, not FP32"
     transposed: int = node.attributes.get_int("transB", 0) or 0
-    axis = 0 if transposed else WEIGHTED[node.op_type]
+    axis = 0 if transposed else _OUTPUTS[node.op_type]
     if node.op_type == "MatMul" and (weight.shape is None or len(weight.shape) != 2):
         return "its weight is no matrix"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
@@ -147,9 +145,9 @@ def _weighted(node: ir.Node, constants: set[ir.Value]) -> Layer | str:
     return Layer(str(node.name), node.op_type, {0: str(data.name)}, str(weight.name), axis)
 
 
-def _is_residual(node: ir.Node, constants: set[ir.Value]) -> bool:
+def _is_residual(node: ir.Node) -> bool:
     """Whether an Add joins two activations of one shape."""
     first, second = node.inputs
-    if first is None or second is None or any(v.is_initializer() or v in constants for v in (first, second)):
+    if first is None or second is None or is_constant(first) or is_constant(second):
         return False
     return first.shape is not None and first.shape == second.shape and first.dtype == ir.DataType.FLOAT

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
-from csa_deploy.precision.cost import ORIN, NodeCost, latency, milliseconds
+from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged, worst_of
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
@@ -101,7 +101,7 @@ def search(
     samples: Sequence[Feeds],
     labels: Sequence[np.ndarray] | None,
     budget: Mapping[str, float],
-    costs: Mapping[str, NodeCost],
+    costs: Mapping[str, Work],
     order: Callable[[], list[Sensitivity]],
     *,
     rest: str = "fp16",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from csa_deploy.data.base import choose
+from csa_deploy.data.base import Dataset, choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
-from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
@@ -21,12 +21,13 @@ from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
 from csa_deploy.precision.techniques import EvaluationContext, Finding, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.runners.base import filled
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
-    from csa_deploy.precision.calibration_data import CalibrationData
+    from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
-    from csa_deploy.runners.base import Sampling
+    from csa_deploy.spec import Sampling
+
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"
@@ -164,7 +165,7 @@ def choose_layers(
     estimates = {
         name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
     }
-    return Choice(plan, kept, found, findings, estimates, unknown(costs))
+    return Choice(plan, kept, found, findings, estimates, not_known(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:
@@ -193,10 +194,10 @@ def split(batches: int) -> tuple[list[int], list[int]]:
     return held, [index for index in range(batches) if index not in held] or held
 
 
-def read_samples(data: CalibrationData, sampling: Sampling, count: int) -> Samples:
+def read_samples(data: Dataset, sampling: Sampling, count: int) -> Samples:
     """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
     size = sampling.batch or 1
-    batches = list(data.batches(size, choose(len(data), min(count, len(data)), None)))
-    labels = [batch.filled_labels(size) for batch in batches]
-    known = [label for label in labels if label is not None]
-    return Samples([b.filled(sampling) for b in batches], known if len(known) == len(batches) else [])
+    batches = list(data.batches(size, indices=choose(len(data), count, None)))
+    labels = [filled({"": batch.labels}, size)[""] for batch in batches if batch.labels is not None]
+    feeds = [sampling.network(filled(batch.feed(sampling.shapes), size)) for batch in batches]
+    return Samples(feeds, labels if len(labels) == len(batches) else [])

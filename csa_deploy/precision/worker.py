@@ -11,7 +11,8 @@ import onnxruntime as ort
 
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.histogram import Histogram, Scratch
-from csa_deploy.runners.base import Sampling, filled
+from csa_deploy.runners.base import filled
+from csa_deploy.spec import Sampling
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Observed:
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Shape by network input."""
-        return {name: tuple(int(e or 1) for e in shape) for name, shape in self.sampling.inputs.items()}
+        return {spec.name: spec.static_shape for spec in self.sampling.inputs}
 
     @property
     def batch(self) -> int:

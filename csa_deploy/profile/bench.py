@@ -87,8 +87,7 @@ class Bench:
         self.engines[-1].open(self.held)
 
     def _add(self, label: str, path: str, runner: Runner, evidence: str, warm_ms: float = 0.0) -> Mapping[str, Any]:
-        shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-        feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, self.config.seed)
+        feeds = random_feeds(runner.input_specs, self.config.seed)
         self.subjects[label] = Subject(runner, feeds, warm_ms=warm_ms)
         self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
         return feeds

@@ -10,13 +10,14 @@ from typing import Any
 
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constants_of
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.operators import MOVES
 from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
 from csa_deploy.graph.stats import node_macs
 
-# These move or rename data: no arithmetic.
-MOVES = {"Reshape", "Transpose", "Flatten", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity", "Cast"}
+_NO_ARITHMETIC = MOVES | {"Cast"}
 HIDDEN = ("Constant",)
 
 
@@ -108,12 +109,10 @@ def graph_cost(path: Path) -> GraphCost:
     """Cost of the graph in a file; see :class:`GraphCost`."""
     graph = inferred(load_model(path, full_check=False)).graph
     nodes = [node for node in graph if node.op_type not in HIDDEN]
-    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
-    tensors += [a.as_tensor() for n in graph if n.op_type == "Constant" and (a := n.attributes.get("value"))]
     ends = [v for v in graph.inputs if v.name not in graph.initializers] + list(graph.outputs)
     return GraphCost(
         tuple(_cost(node) for node in nodes),
-        sum(map(stored_bytes, tensors)),
+        sum(map(stored_bytes, constants_of(graph))),
         _alive(graph, nodes),
         _sum(map(_bytes, ends)),
     )
@@ -143,7 +142,7 @@ def _of_heaviest(nodes: list[ir.Node]) -> str:
     work = {node: _operations(node) for node in nodes}
     known = {node: count for node, count in work.items() if count is not None}
     if len(known) < len(work):
-        kinds = {_precision(node) for node in nodes if node.op_type not in MOVES}
+        kinds = {_precision(node) for node in nodes if node.op_type not in _NO_ARITHMETIC}
         return kinds.pop() if len(kinds) == 1 else ""
     return _precision(max(known, key=lambda node: known[node]))
 
@@ -203,7 +202,7 @@ def _precision(node: ir.Node) -> str:
 
 
 def _operations(node: ir.Node) -> int | None:
-    if node.op_type in MOVES:
+    if node.op_type in _NO_ARITHMETIC:
         return 0
     macs = node_macs(node)
     if macs is None or macs > 0:

@@ -12,7 +12,7 @@ from csa_deploy.engine.passport import passport_of, read_passport
 from csa_deploy.profile.cost import fused_costs, graph_cost
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 MappedBy = Literal["metadata", "name", "range", "nothing"]
 # The ONNX parser notes the node in a layer's metadata; a fused layer has several, with a record separator between.

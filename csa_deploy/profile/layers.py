@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.load import load_model
 
 METHOD = (
@@ -56,10 +57,7 @@ def layer_times(
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    shapes = {v.name: tuple(e if isinstance(e, int) else 1 for e in v.shape) for v in session.get_inputs()}
-    dtypes = {v.name: kinds.get(v.type, v.type[7:-1]) for v in session.get_inputs()}
-    feeds = random_feeds(shapes, dtypes, seed)
+    feeds = random_feeds(interface_of(model)[0], seed)
     for done in range(WARMUP + iterations):
         session.run(None, feeds)
         progress(done + 1, WARMUP + iterations)

@@ -74,8 +74,7 @@ def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[
         subjects = []
         for path in (a, b):
             runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads, spin=False, name=path.name))
-            shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-            feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, 0)
+            feeds = random_feeds(runner.input_specs, 0)
             subjects.append(Subject(runner, feeds))
         measure_all(subjects, iterations=iterations, warmup=5)
     return subjects[0].samples_ms, subjects[1].samples_ms

@@ -128,8 +128,7 @@ def _time(model: Any, config: Config) -> Timed:
         path = Path(scratch) / "point.onnx"
         onnx.save(model, path)
         with OnnxRuntimeRunner(path, threads=config.threads, spin=False, name="sweep") as runner:
-            shapes = {s.name: tuple(int(e or 1) for e in s.shape) for s in runner.input_specs}
-            feeds = random_feeds(shapes, {s.name: s.dtype for s in runner.input_specs}, config.seed)
+            feeds = random_feeds(runner.input_specs, config.seed)
             found = measure(runner, feeds, iterations=config.iterations, warmup=config.warmup)
     interval = found["intervals_ms"]["50"]
     return graph_statistics(model).macs, found["percentiles_ms"]["50"], interval and (interval[0], interval[1])

@@ -33,7 +33,9 @@ def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -
                 if builder.machine is None:
                     runner = engine_runner(result.engine, record, None, name=name)
                 else:
-                    runner = on_machine(result.engine, record, nullcontext(builder.machine), name=name)
+                    runner = on_machine(
+                        result.engine, record, nullcontext(builder.machine), name=name, tools=builder.machine
+                    )
             except EnvironmentLacksError as error:
                 return [], error.message
             ran.append(_run(stack.enter_context(runner), config))
@@ -44,8 +46,7 @@ def _run(runner: Runner, config: Config) -> Ran:
     from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.trtexec.runner import TrtexecRunner
 
-    shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
-    feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+    feeds = random_feeds(runner.input_specs, config.seed)
     outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
     if isinstance(runner, TrtexecRunner):
         timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)

@@ -12,7 +12,7 @@ from csa_deploy.workspace import Workspace, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Observer
-    from csa_deploy.stages import Stage
+    from csa_deploy.stages import Task
 
 PROGRESS = ".progress.json"
 EVERY_SECONDS = 0.5
@@ -32,24 +32,24 @@ class Journal:
         self._began = 0.0
         self._written = 0.0
 
-    def started(self, stage: Stage) -> None:
+    def started(self, stage: Task) -> None:
         """A stage begins."""
         self._began = time.time()
         self._write(stage, None, None)
         self.inner.started(stage)
 
-    def progress(self, stage: Stage, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
         """A stage advances."""
         if time.time() - self._written >= EVERY_SECONDS:
             self._write(stage, done, total)
         self.inner.progress(stage, done, total, *filter(None, [part]))
 
-    def finished(self, stage: Stage, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
         """A stage ended."""
         (self.root / PROGRESS).unlink(missing_ok=True)
         self.inner.finished(stage, state, seconds, summary)
 
-    def _write(self, stage: Stage, done: int | None, total: int | None) -> None:
+    def _write(self, stage: Task, done: int | None, total: int | None) -> None:
         state = {"pid": os.getpid(), "stage": stage.name, "began": self._began, "done": done, "total": total}
         write_atomic(self.root / PROGRESS, json.dumps({**state, "stages": self.stages}) + "\n")
         self._written = time.time()
@@ -77,7 +77,7 @@ def _stage(workspace: Workspace, name: str, now: dict[str, Any] | None, alive: b
         waiting = alive and now is not None and name in now["stages"]
         return {"name": name, "state": "waiting" if waiting else "not run", "seconds": None, "summary": ""}
     measured = workspace.measured(name)
-    summary = measured.get("summary") or workspace.record(name)["summary"]
+    summary = measured.get("summary") or workspace.summary(name)
     state = "done" if entry["passed"] else "failed"
     return {"name": name, "state": state, "seconds": measured["seconds"], "summary": summary}
 

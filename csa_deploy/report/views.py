@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
+from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]
@@ -18,7 +19,6 @@ ACCURACY = (
     ("pixels as {}", "pixel_agreement"),
     ("signal/noise", "snr_db"),
 )
-QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 def latency(data: Row) -> dict[str, Row]:
@@ -93,7 +93,7 @@ def drawn(data: Row, label: str) -> list[Row]:
 def layers_of(rows: list[Row], data: Row) -> list[Row]:
     """Nodes that do the network's work: Q/DQ, which an engine fuses, and what only types weights are read past."""
     inputs = {math.prod(i["shape"]) for i in data["records"].get("export", {}).get("inputs", [])}
-    through = {row["name"]: row["inputs"] for row in rows if row["op"] in QDQ}
+    through = {row["name"]: row["inputs"] for row in rows if row["op"] in QUANTIZERS}
 
     def sources(names: list[str]) -> list[str]:
         return [source for name in names for source in (sources(through[name]) if name in through else [name])]

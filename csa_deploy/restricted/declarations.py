@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, defs
 
+from csa_deploy.graph.operators import ONNX_DOMAINS
+
 _CONSTANT = frozenset({"Constant", "Shape", "Size"})
 _RANDOM = frozenset({"RandomNormal", "RandomUniform"})
 
@@ -53,7 +55,7 @@ def _has_body(node: NodeProto) -> bool:
 
 
 def _is_believed(node: NodeProto, constants: frozenset[str]) -> bool:
-    if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type):
+    if node.domain not in ONNX_DOMAINS or not defs.has(node.op_type):
         return True
     if node.op_type not in ("Resize", "Upsample"):
         return False

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from csa_deploy.graph.attributes import attribute_values
 from csa_deploy.graph.limits import MOST_DIMENSIONS
-from csa_deploy.graph.scopes import SCOPES, innermost_module
+from csa_deploy.graph.scopes import innermost_module, scopes_text
 from csa_deploy.restricted import folding, reading
 
 Shape = tuple[int | None, ...]
@@ -202,7 +202,7 @@ def array_of(tensor: TensorProto) -> folding.Array | None:
 
 def module_path(proto: NodeProto) -> str:
     """Last real module scope in the exporter's metadata: ``stages.0.1`` rather than the operator behind it."""
-    return next((innermost_module(entry.value) for entry in proto.metadata_props if entry.key == SCOPES), "")
+    return innermost_module(scopes_text(proto) or "")
 
 
 def type_of(value: Value) -> onnx.TypeProto:

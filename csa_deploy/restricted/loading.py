@@ -13,8 +13,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from csa_deploy.graph.attributes import declared_types, ill_typed
+from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.limits import recursive_function
+from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.restricted import folding, reading
 from csa_deploy.restricted.declarations import forget_shapes
 from csa_deploy.restricted.graph import (
@@ -58,7 +60,7 @@ def load_graph(model: ModelProto | Path) -> Graph:
 def _load(stripped: ModelProto, folder: Path | None) -> Graph:
     early = external_data(stripped.graph, folder)
     functions = len(stripped.functions)
-    opset = max((entry.version for entry in stripped.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(stripped)
     if functions:
         stripped = _inlined(stripped, early)
     declared = ModelProto()
@@ -242,7 +244,7 @@ class _Builder:
 
     def _fold(self, proto: NodeProto, inputs: tuple[Value | None, ...], outputs: tuple[Value, ...], top: bool) -> bool:
         """Make the outputs constant if the node is; True when nothing of it is left at run time."""
-        if proto.domain not in ("", "ai.onnx") or proto.op_type in folding.NOT_FOLDED or len(outputs) != 1:
+        if proto.domain not in ONNX_DOMAINS or proto.op_type in folding.NOT_FOLDED or len(outputs) != 1:
             return False
         output = outputs[0]
         array = self._evaluated(proto, inputs, output)

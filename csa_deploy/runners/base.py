@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -11,23 +10,7 @@ import numpy as np
 
 from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import UsageError
-
-Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One network input or output.
-
-    Attributes:
-        name: tensor name in the graph.
-        shape: extents; None marks a dynamic axis.
-        dtype: NumPy name of the element type (``"float32"``).
-    """
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
+from csa_deploy.spec import Arrays, Sampling, TensorSpec, sampling_of
 
 
 class Runner(Protocol):
@@ -84,53 +67,6 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
                 f"the network takes {spec.dtype} {[extent or '?' for extent in spec.shape]}",
                 fix="preprocess the data for this network, or export it for this shape",
             )
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What one sample of a network is: a row of the batch axis that all its tensors share, or one whole inference.
-
-    A recogniser with the time first, or six cameras that become one map, share no batch axis: there a sample is all
-    that one inference takes and gives.
-
-    Attributes:
-        shared: whether all inputs and outputs have the batch as their first axis.
-        batch: samples of one inference; None where the batch axis is dynamic.
-        inputs: the network's own shapes by input.
-        shapes: by input the shape (n, ...) that data of ``n`` = :attr:`batch` samples have.
-    """
-
-    shared: bool
-    batch: int | None
-    inputs: Mapping[str, tuple[int | None, ...]]
-    shapes: Mapping[str, tuple[int, ...]]
-
-    def network(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        """Arrays (:attr:`batch`, ...) as data sets give them, in the network's own shapes."""
-        if self.shared:
-            return dict(feeds)
-        return {name: array.reshape([e or 1 for e in self.inputs[name]]) for name, array in feeds.items()}
-
-    def samples(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
-        """A network's outputs as arrays (:attr:`batch`, ...); what has no batch axis is one sample, of rank 2."""
-        if self.shared:
-            return dict(outputs)
-        return {
-            n: a if a.ndim and len(a) == 1 else a.reshape(1, len(a) if a.ndim else 1, -1) for n, a in outputs.items()
-        }
-
-
-def sampling_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Sampling:
-    """How samples go through a network with these inputs and outputs."""
-    own = {spec.name: spec.shape for spec in inputs}
-    extents = {spec.shape[0] if spec.shape else 0 for spec in (*inputs, *outputs)}
-    if len(extents) == 1 and 0 not in extents:
-        return Sampling(True, extents.pop(), own, {n: tuple(int(e or 1) for e in shape) for n, shape in own.items()})
-    whole = {
-        name: tuple(int(e or 1) for e in (shape if shape and shape[0] in (1, None) else (1, *shape)))
-        for name, shape in own.items()
-    }
-    return Sampling(False, 1, own, whole)
 
 
 def sampling(runner: Runner) -> Sampling:

@@ -17,11 +17,12 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import install_command
-from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.base import check_feeds
 from csa_deploy.runners.device.base import INSTALL, Device, open_device
 from csa_deploy.runners.device.layers import layer_times
 from csa_deploy.runners.device.memory import EngineMemory, engine_memory
 from csa_deploy.runners.device.timing import DeviceTimer
+from csa_deploy.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt
@@ -202,7 +203,7 @@ class EngineRunner:
 
     def _results(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         check_feeds(self.input_specs, feeds)
-        return {spec.name: np.zeros([extent or 1 for extent in spec.shape], spec.dtype) for spec in self.output_specs}
+        return {spec.name: np.zeros(spec.static_shape, spec.dtype) for spec in self.output_specs}
 
     def _entered(self) -> Any:
         if self._runner is None:

@@ -13,7 +13,8 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
-from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.base import check_feeds
+from csa_deploy.spec import Arrays, TensorSpec
 
 MOST_MACS = 25e9
 """Multiply-accumulates up to which it is worth waiting for: about 2 s each 1e9 on one core (measured)."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
+from csa_deploy.spec import Arrays, TensorSpec
 
-def random_feeds(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], seed: int) -> dict[str, np.ndarray]:
-    """Standard-normal inputs, as a normalised image has; integers are 0 or 1 and booleans fair coins."""
+
+def random_feeds(specs: Iterable[TensorSpec], seed: int) -> Arrays:
+    """Standard-normal inputs, as a normalised image has; integers are 0 or 1, booleans fair coins, free axes 1."""
     generator = np.random.default_rng(seed)
     feeds = {}
-    for name, shape in shapes.items():
-        dtype = np.dtype(dtypes[name])
+    for spec in specs:
+        dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
-            feeds[name] = generator.standard_normal(shape).astype(dtype)
+            feeds[spec.name] = generator.standard_normal(spec.static_shape).astype(dtype)
         else:
-            feeds[name] = generator.integers(0, 2, shape).astype(dtype)
+            feeds[spec.name] = generator.integers(0, 2, spec.static_shape).astype(dtype)
     return feeds

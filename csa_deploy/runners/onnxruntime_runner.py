@@ -11,7 +11,8 @@ import numpy as np
 
 from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.base import check_feeds
+from csa_deploy.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime

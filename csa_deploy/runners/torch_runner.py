@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import Arrays, TensorSpec, check_feeds
+from csa_deploy.runners.base import check_feeds
+from csa_deploy.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +70,7 @@ class TorchRunner:
         """Outputs; those of a module that says nothing of them are found by running it once on zeros."""
         if self._outputs is not None:
             return tuple(self._outputs)
-        zeros = {spec.name: np.zeros([extent or 1 for extent in spec.shape], spec.dtype) for spec in self._inputs}
+        zeros = {spec.name: np.zeros(spec.static_shape, spec.dtype) for spec in self._inputs}
         return tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in self.run(zeros).items())
 
     def describe(self) -> dict[str, Any]:

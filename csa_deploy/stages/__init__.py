@@ -5,33 +5,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from csa_deploy.config import Config
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.options import IMAGE_INPUT
 
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
+    from csa_deploy.context import Context
+    from csa_deploy.workspace import StageOutput
+
+
+def _nothing(context: Context) -> None:
+    """No preflight."""
+
+
+def _no_parts(context: Context) -> dict[str, Any]:
+    return {}
+
+
+def _not_stale(context: Context) -> bool:
+    return False
+
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the pipeline.
+class Functions:
+    """What a stage does.
 
     Attributes:
-        name: name of the stage, its record and its verb.
-        settings: configuration keys that decide its result.
-        also: configuration keys that its module reads and puts into the key itself, such as files by their content.
-        needs: stages that must be current before it.
-        uses: stages whose artifacts it reads when they are there.
-        packages: distributions whose versions decide its result.
-        when: configuration key without which the stage does not run.
+        run: makes the record and the artifacts.
+        preflight: raises before any stage runs.
+        key_parts: adds to the key, which holds only what decides what the stage writes.
+        comparison: what decides no more than its measurements and checks; None for a stage that has none of these.
+        compare_again: where that alone changed, makes the record anew; every artifact stays.
+        stale: whether a result of the same key can be bettered on this machine.
+    """
+
+    run: Callable[[Context], StageOutput]
+    preflight: Callable[[Context], None] = _nothing
+    key_parts: Callable[[Context], dict[str, Any]] = _no_parts
+    comparison: Callable[[Context], dict[str, Any]] | None = None
+    compare_again: Callable[[Context], StageOutput] | None = None
+    stale: Callable[[Context], bool] = _not_stale
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an observer watches: a stage, or the work of a verb that has none.
+
+    Attributes:
+        name: name of the verb, and of a stage's record.
         title: what it does, for people.
     """
 
     name: str
     title: str
+
+
+@dataclass(frozen=True)
+class Stage(Task):
+    """One stage of the pipeline.
+
+    Attributes:
+        functions: loads what it does.
+        settings: configuration keys that decide its result.
+        also: configuration keys that its functions put into the key themselves, such as files by their content.
+        needs: stages that must be current before it.
+        uses: stages whose artifacts it reads when they are there.
+        packages: distributions whose versions decide its result.
+        when: configuration key without which the stage does not run.
+    """
+
+    functions: Callable[[], Functions]
     settings: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -39,17 +85,80 @@ class Stage:
     packages: tuple[str, ...] = ()
     when: str = ""
 
-    @property
-    def module(self) -> str:
-        """Module with ``run(context) -> StageOutput``, and optionally more functions.
 
-        ``key_parts(context) -> dict`` adds to the key, which holds only what decides what the stage writes.
-        ``comparison(context) -> dict`` is what decides no more than its measurements and checks: where that alone
-        changed, ``compare_again(context) -> StageOutput`` makes the record anew and every artifact stays.
-        ``preflight(context)`` raises before any stage runs; ``stale(context) -> bool`` says that a result of the same
-        key can be bettered on this machine.
-        """
-        return f"csa_deploy.stages.{self.name}"
+# Each imports its module where it is called: a command loads the stages that it runs.
+
+
+def _export() -> Functions:
+    from csa_deploy.stages import export as stage
+
+    return Functions(
+        stage.run,
+        preflight=stage.preflight,
+        key_parts=stage.key_parts,
+        comparison=stage.comparison,
+        compare_again=stage.compare_again,
+    )
+
+
+def _optimize() -> Functions:
+    from csa_deploy.stages import optimize as stage
+
+    return Functions(stage.run)
+
+
+def _repair() -> Functions:
+    from csa_deploy.stages import repair as stage
+
+    return Functions(
+        stage.run,
+        preflight=stage.preflight,
+        key_parts=stage.key_parts,
+        comparison=stage.comparison,
+        compare_again=stage.compare_again,
+    )
+
+
+def _check() -> Functions:
+    from csa_deploy.stages import check as stage
+
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+
+
+def _precision() -> Functions:
+    from csa_deploy.stages import precision as stage
+
+    return Functions(
+        stage.run,
+        preflight=stage.preflight,
+        key_parts=stage.key_parts,
+        comparison=stage.comparison,
+        compare_again=stage.compare_again,
+    )
+
+
+def _build() -> Functions:
+    from csa_deploy.stages import build as stage
+
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+
+
+def _verify() -> Functions:
+    from csa_deploy.stages import verify as stage
+
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts, stale=stage.stale)
+
+
+def _profile() -> Functions:
+    from csa_deploy.stages import profile as stage
+
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+
+
+def _report() -> Functions:
+    from csa_deploy.stages import report as stage
+
+    return Functions(stage.run)
 
 
 STAGES: dict[str, Stage] = {
@@ -58,14 +167,16 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             "torch module to ONNX",
+            _export,
             settings=("network", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT, "exporter"),
-            also=("checkpoint", "tensorrt", "opset", "data", "seed", "export_tolerance"),
+            also=("checkpoint", "tensorrt", "opset", "data", "task", "seed", "export_tolerance"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
-        Stage("optimize", "exact graph rewrites", needs=("export",), packages=("onnxscript", "onnxruntime")),
+        Stage("optimize", "exact graph rewrites", _optimize, needs=("export",), packages=("onnxscript", "onnxruntime")),
         Stage(
             "repair",
             "exact repairs for scopes",
+            _repair,
             also=("fix", "scope", "precision"),
             needs=("optimize",),
             packages=("onnxscript", "onnxruntime"),
@@ -74,6 +185,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "check",
             "restricted-mode rules",
+            _check,
             settings=("scope", "strict", "restricted", "max_fallback"),
             also=("fix",),
             needs=("export",),
@@ -82,6 +194,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "precision",
             "typed graphs per precision",
+            _precision,
             settings=("precision", "fp16_io", "keep_fp32"),
             also=(
                 "calib",
@@ -90,6 +203,7 @@ STAGES: dict[str, Stage] = {
                 "search",
                 "techniques",
                 "data",
+                "task",
                 "samples",
                 "seed",
                 "budget",
@@ -101,6 +215,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "build",
             "TensorRT engines",
+            _build,
             settings=(
                 *("precision", "restricted", "scope", "strict", "max_fallback", "backend", "compute_capability"),
                 *("target", "builder_option", "timing_cache", "builds", "reproducible"),
@@ -111,8 +226,10 @@ STAGES: dict[str, Stage] = {
         Stage(
             "verify",
             "accuracy against PyTorch",
+            _verify,
             settings=(
-                *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
+                *("precision", "data", "task", "samples", "seed", "budget", "strict", "threads", "provider"),
+                "checkpoint_key",
             ),
             needs=("export", "optimize", "precision"),
             uses=("build",),
@@ -121,6 +238,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "profile",
             "latency",
+            _profile,
             settings=(
                 *("iterations", "seconds", "warmup", "threads", "precision", "seed"),
                 *("limit", "baseline", "max_slowdown"),
@@ -132,6 +250,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "report",
             "report",
+            _report,
             uses=("export", "optimize", "repair", "check", "precision", "build", "verify", "profile"),
         ),
     )

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.parts import folder_of
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
+from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
-from csa_deploy.pipeline import versions
 from csa_deploy.profile.trial import run_each
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -25,7 +26,7 @@ from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
     from csa_deploy.restricted.schema import Pack
     from csa_deploy.trtexec.versions import Version
 
@@ -175,6 +176,8 @@ def _keep(
     stable[f"engines/{passport.name}"] = passport
     made.artifacts[f"engines/{layers.name}"] = layers
     made.unhashed[f"engines/{result.log.name}"] = result.log
+    parts = folder_of(result.engine)
+    made.unhashed |= {f"engines/{parts.name}/{part.file}": parts / part.file for part in result.parts}
     if result.inspection:
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
 
@@ -206,8 +209,8 @@ def _calibration(context: Context) -> dict[str, Any] | None:
 
 
 # Said in another way, or with no part in what one engine becomes.
-_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
-_OF_INT8 = (*INT8, "budget", "data")  # calibration, and the search for layers that stay in floating point
+_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "safe", "builds")
+_OF_INT8 = (*INT8, "budget", "data", "task")  # calibration, and the search for layers that stay in floating point
 
 
 def rebuild_command(context: Context, precision: str) -> list[str]:

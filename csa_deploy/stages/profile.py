@@ -24,7 +24,7 @@ from csa_deploy.trtexec.timing import measure_on_target
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 ANEW_WHERE = "timed anew in the same rounds where its workspace still holds the file and it runs here"
 LAYER_ITERATIONS = 20

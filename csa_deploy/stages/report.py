@@ -10,7 +10,7 @@ from csa_deploy.report.side_files import remember
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 
 def run(context: Context) -> StageOutput:

@@ -28,8 +28,8 @@ from csa_deploy.verify.stream import Stream
 from csa_deploy.workspace import StageOutput, sha256_of, write_atomic
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.data.base import Dataset
-    from csa_deploy.pipeline import Context
     from csa_deploy.runners.base import Runner
 
 logger = logging.getLogger(__name__)

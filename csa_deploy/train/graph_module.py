@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.facts import opset_of
+from csa_deploy.graph.operators import ONNX_DOMAINS, WEIGHTED
 from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
@@ -42,7 +44,7 @@ class GraphModule(nn.Module):
         self.output = graph.output[0].name
         self.layers = {layer.name: layer for layer in layers}
         self.scales = dict(scales)
-        trained = [name for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul") for name in n.input[1:3]]
+        trained = [name for n in graph.node if n.op_type in WEIGHTED for name in n.input[1:3]]
         self.names = [name for name in dict.fromkeys(trained) if name in values]
         if other := [name for name in self.names if values[name].dtype != np.float32]:
             raise UsageError(f"fine-tuning takes FP32 graphs; the weight {other[0]} is {values[other[0]].dtype}")
@@ -102,7 +104,7 @@ class GraphModule(nn.Module):
 def _one_image(model: onnx.ModelProto, constants: set[str]) -> tuple[str, tuple[int, ...]]:
     """Name and shape of the one input of a graph that fine-tuning takes."""
     graph = model.graph
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset not in OPSETS:
         raise UsageError(
             f"fine-tuning knows opsets {OPSETS[0]} to {OPSETS[-1]}, this graph has {opset}",
@@ -111,7 +113,7 @@ def _one_image(model: onnx.ModelProto, constants: set[str]) -> tuple[str, tuple[
     inputs = [i for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UsageError("fine-tuning takes graphs with one input and one output")
-    unknown = sorted({n.op_type for n in graph.node if n.op_type not in OPERATORS or n.domain not in ("", "ai.onnx")})
+    unknown = sorted({n.op_type for n in graph.node if n.op_type not in OPERATORS or n.domain not in ONNX_DOMAINS})
     if unknown:
         raise UsageError(
             f"fine-tuning does not know the operator {', '.join(unknown)}", fix=f"it knows {', '.join(OPERATORS)}"

@@ -6,18 +6,23 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from csa_deploy.config import nearest
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import unknown
+from csa_deploy.trtexec.safe.keys import HostBuildKeys, check_keys
+from csa_deploy.trtexec.safe.remote_config import RemoteConfig
+from csa_deploy.trtexec.safe.secrets import masked, masked_value
+from csa_deploy.validation import invalid, read_mapping
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")  # never a leading dash: ssh would take it for an option
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATHS = ("ssh_config", "host_trtexec")  # of this machine, relative to the target's file
 
 
-class TargetConfig(BaseModel):
-    """A machine to build and run engines on.
+class TargetConfig(HostBuildKeys):
+    """A machine to build for and to run engines on; its keys about building on a host are those of the base.
 
     Attributes:
         host: name or address, or an alias of the user's ssh configuration.
@@ -28,7 +33,8 @@ class TargetConfig(BaseModel):
         workdir: directory on the target for files in the making; made when missing.
         platform: what it is, for the reader and for the report.
         tensorrt: version that is expected; another one found on the target is refused.
-        trtexec: path of trtexec; default: PATH, then where NVIDIA's packages put it.
+        trtexec: path of trtexec; default: PATH, then where NVIDIA's packages put it. With ``build: host`` the one that
+            runs safety engines through the proxy runtime.
         power_mode: power mode that is expected (``nvpmodel -q``); another one is refused.
         environment: variables for trtexec, such as LD_LIBRARY_PATH.
     """
@@ -45,7 +51,7 @@ class TargetConfig(BaseModel):
     tensorrt: str | None = None
     trtexec: str | None = None
     power_mode: str | None = None
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default={})
 
     @field_validator("tensorrt", "power_mode", mode="before")
     @classmethod
@@ -82,7 +88,7 @@ class TargetConfig(BaseModel):
             raise ValueError("not an absolute path below /")
         return value.rstrip("/")
 
-    @field_validator("environment")
+    @field_validator("environment", "host_environment")
     @classmethod
     def _are_names(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
@@ -94,6 +100,11 @@ class TargetConfig(BaseModel):
     def name(self) -> str:
         """How reports call it."""
         return f"{self.user}@{self.host}" if self.user else self.host
+
+    @property
+    def tuned_by(self) -> RemoteConfig:
+        """How TensorRT on a host reaches it."""
+        return self.remote(self.user, self.host, self.port)
 
     def to_json(self) -> dict[str, Any]:
         """What decides a build on it; not how it is reached."""
@@ -107,28 +118,19 @@ def load_target(path: Path) -> TargetConfig:
     Raises:
         UsageError: missing, no YAML, an unknown key or a value that is not valid, named.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", fix="give the target's YAML file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a target is a mapping of keys", fix="write lines such as 'host: orin.local'")
+    start = "write lines such as 'host: orin.local'"
+    data = read_mapping(path, "target", example=start, missing="give its YAML file", shown=masked)
     known = list(TargetConfig.model_fields)
     for key in data:
         if key not in known:
-            raise UsageError(f"{path}: unknown key '{key}'{nearest(str(key), known)}", fix=f"known: {', '.join(known)}")
+            raise UsageError(f"{path}: {unknown('key', key, known)}", fix=f"known: {', '.join(known)}")
     try:
         config = TargetConfig(**data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        given = f" (got {first['input']!r})" if key in data else ""
-        raise UsageError(f"{path}: {key}: {reason}{given}", fix=f"correct '{key}'") from None
-    if config.ssh_config is not None and not config.ssh_config.is_absolute():
-        config = config.model_copy(update={"ssh_config": path.parent / config.ssh_config})
-    return config
+        raise invalid(error, str(path), shown=masked_value) from None
+    try:
+        check_keys(config, data, config.user, config.host, config.port)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", fix=error.fix) from None
+    beside = {key: path.parent / value for key in _PATHS if (value := getattr(config, key)) is not None}
+    return config.model_copy(update=beside)  # an absolute path stays what it is

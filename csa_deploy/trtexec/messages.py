@@ -14,6 +14,7 @@ from csa_deploy.errors import (
     OperationRejectedError,
     UsageError,
 )
+from csa_deploy.trtexec.safe.secrets import masked
 
 _STAMP = re.compile(r"^\[\d{2}/\d{2}/\d{4}-\d{2}:\d{2}:\d{2}\] ", re.MULTILINE)
 _PRODUCT = re.compile(r"^(\[[EWIV]\] )(?:\[TRT\] )?(?:Error\[(\d+)\]: )?", re.MULTILINE)
@@ -58,6 +59,42 @@ _MESSAGES = (
         "this TensorRT has no safety runtime",
         "build with safe=true on DRIVE OS with the safety packages, or use --restricted",
         anywhere=True,
+    ),
+    _known(
+        r"Cannot perform consistency check because the checker is not loaded|Failed to create consistency checker",
+        EnvironmentLacksError,
+        "trtexec has no consistency checker here",
+        "install libnvinfer_checker_shared.so with the host's TensorRT, or set LD_LIBRARY_PATH",
+    ),
+    _known(
+        r"(NVIDIA's reference checker refuses the engine: .+)|(Consistency validation failed)",
+        BuildFailedError,
+        "a checker of NVIDIA's refuses the engine ({})",
+        "keep this engine off the target, and report it to NVIDIA with its log",
+    ),
+    _known(
+        r"Failed to set remote auto tuning config",
+        UsageError,
+        "TensorRT does not take the text of remote tuning",
+        "check remote_exec_path:, remote_lib_path:, user: and host: in the target's file",
+    ),
+    _known(
+        r"Invalid safety plugin argument: (.+?)\.?$|Invalid Safety plugin library option: (.+?)\.?$",
+        UsageError,
+        "trtexec does not take the plugin {}",
+        "write safety_plugins: with LIBRARY[NS::NAME]",
+    ),
+    _known(
+        r"SAFE API Error: (.+?)$",
+        EnvironmentLacksError,
+        "the safety runtime ends with {}",
+        "see that engine, companion library and plugins are of one build, and the TensorRT there of the same version",
+    ),
+    _known(
+        r"File size mismatch for (\S+?)\. Expected: (\d+) bytes, got: \d+ bytes",
+        UsageError,
+        "input file {} is the size that the engine takes, the given one is not",
+        "give inputs in the engine's physical layout; state its formats with input_formats=",
     ),
     _known(
         r"Safe runtime does not support (.+?)\.?$",
@@ -216,7 +253,7 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
         what: what it was doing, such as ``"building net.onnx on orin"``.
         see: where the whole log is.
     """
-    text = plain(log)
+    text = plain(masked(log))
     refusals = build_log.scope_refusals(text)
     if refusals:
         return OperationRejectedError(

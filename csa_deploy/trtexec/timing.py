@@ -19,7 +19,7 @@ from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import parse_options
 
 if TYPE_CHECKING:
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 NOT_THERE = {
     GRAPH: "not asked of the target's trtexec",
@@ -62,21 +62,20 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
             continue
         label = f"engine {precision}"
         try:
-            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label)
+            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label, values=False)
         except EnvironmentLacksError as error:
             found.not_measured += nothing_of(label, error.message)
             continue
         assert isinstance(runner, TrtexecRunner)
         timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
         with runner:
-            shapes = {spec.name: tuple(int(extent or 1) for extent in spec.shape) for spec in runner.input_specs}
-            feeds = random_feeds(shapes, {spec.name: spec.dtype for spec in runner.input_specs}, config.seed)
+            feeds = random_feeds(runner.input_specs, config.seed)
             result = runner.measure(feeds, timing)
             description = runner.describe()
         batch = batch_of(feeds)
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        rows = result.pop("layers")
+        rows, evidence = result.pop("layers"), result.pop("evidence", EVIDENCE)
         if parse_options(engine["builder_option"]).inspectable:
             layers = _mapped(context, engine["path"], graphs, rows)
             found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
@@ -85,7 +84,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
-            {"label": label, "path": engine["path"], "runner": description, "evidence": EVIDENCE, **timing.to_json()}
+            {"label": label, "path": engine["path"], "runner": description, "evidence": evidence, **timing.to_json()}
         )
     return found
 

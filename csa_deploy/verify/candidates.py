@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
+from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.fp16_rounding import keep_rounding
-from csa_deploy.runners.base import Runner, TensorSpec, filled, run_padded, sampling
+from csa_deploy.runners.base import Runner, filled, run_padded, sampling
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
+from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
-    from csa_deploy.pipeline import Context
+    from csa_deploy.context import Context
 
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
 
 @dataclass
@@ -142,7 +142,7 @@ def _named(given: str, config: Config) -> Candidate:
 def graph_candidate(path: Path, label: str, precision: str | None, shown: str, config: Config) -> Candidate:
     """A graph in ONNX Runtime; without a precision the one that its types state."""
     model = load_model(path, full_check=False)
-    precision = precision or precision_of(model)
+    precision = precision or stated_types(model).precision
     runner = graph_runner(path, model, precision, config, name=label)
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
 
@@ -161,13 +161,6 @@ def graph_runner(
     return OnnxRuntimeRunner(
         source, provider=provider, precision=precision, threads=config.threads, spin=False, name=name
     )
-
-
-def precision_of(model: onnx.ModelProto) -> str:
-    """The precision that a graph's own types state: ``int8`` with quantized values, ``fp16`` with halves, else fp32."""
-    if any(node.op_type in _QUANTIZED for node in model.graph.node):
-        return "int8"
-    return "fp16" if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer) else "fp32"
 
 
 def rounding_runner(model: onnx.ModelProto, *, threads: int | None, name: str) -> OnnxRuntimeRunner:

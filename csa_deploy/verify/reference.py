@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from csa_deploy.runners.base import Runner, TensorSpec, run_padded
+from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.spec import TensorSpec
 from csa_deploy.verify.intervals import share
 from csa_deploy.verify.results import OutputColumns
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.network import Preprocessing
-    from csa_deploy.pipeline import Context
     from csa_deploy.verify.candidates import Candidate
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right

@@ -16,7 +16,8 @@ from engine_graphs import conv_graph
 
 from csa_deploy.bundle.make import Made, make_bundle
 from csa_deploy.config import make_config
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.context import Context
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
 

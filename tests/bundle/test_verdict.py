@@ -16,8 +16,9 @@ from csa_deploy.bundle.make import make_bundle
 from csa_deploy.bundle.needs import needs_of
 from csa_deploy.bundle.verdict import verdict_of
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, OperationRejectedError, PerformanceGateError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
 

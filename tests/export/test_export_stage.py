@@ -15,14 +15,17 @@ from onnx import TensorProto, numpy_helper
 
 from csa_deploy import __version__
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.export.compare import Difference, compare, max_error
+from csa_deploy.export.compare import compare, max_error
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
 from csa_deploy.export.sweep import check_shapes, parse_sweep, sweep
 from csa_deploy.network import Preprocessing
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
+from csa_deploy.records.export import Difference
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.source import load_source
+from csa_deploy.spec import TensorSpec
 from csa_deploy.workspace import Workspace
 
 DRIFTS = """
@@ -186,13 +189,15 @@ def test_outputs_without_a_finite_value_have_no_range() -> None:
 
 
 def test_random_inputs_fit_their_types() -> None:
-    feeds = random_feeds({"f": (2, 3), "i": (4,), "b": (4,)}, {"f": "float32", "i": "int64", "b": "bool"}, 0)
+    feeds = random_feeds(
+        [TensorSpec("f", (2, 3), "float32"), TensorSpec("i", (4,), "int64"), TensorSpec("b", (4,), "bool")], 0
+    )
     assert {n: (a.shape, a.dtype.name) for n, a in feeds.items()} == {
         "f": ((2, 3), "float32"),
         "i": ((4,), "int64"),
         "b": ((4,), "bool"),
     }
-    again = random_feeds({"f": (2, 3)}, {"f": "float32"}, 0)["f"]
+    again = random_feeds([TensorSpec("f", (2, 3), "float32")], 0)["f"]
     assert np.array_equal(feeds["f"], again)
 
 

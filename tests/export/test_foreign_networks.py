@@ -19,8 +19,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, OperationRejectedError, UsageError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
 from csa_deploy.workspace import Workspace

@@ -24,7 +24,7 @@ def test_pytorch_agrees_with_itself_on_the_cpu():
     for device in ("cpu", "cuda"):
         network = load_source("csa_digits").make_network()
         specs = network.input_specs
-        feeds = random_feeds({s.name: s.shape for s in specs}, {s.name: s.dtype for s in specs}, 0)
+        feeds = random_feeds(specs, 0)
         with TorchRunner(network.module, specs, network.output_names, device=device) as runner:
             outputs[device] = runner.run(feeds)
             assert runner.describe()["provider"] == ("CPU" if device == "cpu" else torch.cuda.get_device_name())

@@ -72,8 +72,9 @@ def repair(path: Path) -> None:
 
 
 def extract(path: Path) -> None:
-    from csa_deploy.graph.extract import extract, module_paths
+    from csa_deploy.graph.extract import extract
     from csa_deploy.graph.load import load_model
+    from csa_deploy.graph.scopes import module_paths
 
     model = load_model(path, full_check=False)
     for around in list(module_paths(model).values())[:1]:

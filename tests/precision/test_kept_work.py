@@ -8,8 +8,9 @@ import onnx
 import pytest
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import UsageError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.precision import calibration, int8_graph, int8_stage, techniques
 from csa_deploy.precision.observer import Observer
 from csa_deploy.precision.phases import STEPS

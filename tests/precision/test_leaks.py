@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.precision import leaks
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.leaks import refuse_overlap

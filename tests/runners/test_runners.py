@@ -12,10 +12,11 @@ from torch import nn
 from csa_deploy.data.prefetch import CORES
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import TensorSpec, free_cores, run_padded
+from csa_deploy.runners.base import free_cores, run_padded
 from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.spec import TensorSpec
 
 
 class TwoInTwoOut(nn.Module):

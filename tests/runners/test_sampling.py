@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csa_deploy.runners.base import TensorSpec, filled, run_padded, sampling_of
+from csa_deploy.runners.base import filled, run_padded
+from csa_deploy.spec import TensorSpec, sampling_of
 
 Shapes = dict[str, tuple[int | None, ...]]
 
@@ -95,3 +96,8 @@ def test_filling_repeats_the_last_sample() -> None:
     x = np.arange(6).reshape(3, 2)
     np.testing.assert_array_equal(filled({"x": x}, 5)["x"], [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
     assert filled({"x": x}, 3)["x"] is x
+
+
+def test_a_free_axis_is_one_where_a_shape_is_needed() -> None:
+    assert TensorSpec("x", (None, 3, 0, 8), "float32").static_shape == (1, 3, 1, 8)
+    assert TensorSpec("scalar", (), "float32").static_shape == ()

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
-from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.builder import trtexec_build
 from csa_deploy.trtexec.command import Timing
 from csa_deploy.trtexec.machine import open_machine

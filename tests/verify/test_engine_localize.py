@@ -16,7 +16,8 @@ import pytest
 from onnx import numpy_helper
 
 from csa_deploy.config import make_config
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.context import Context
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import build as build
 from csa_deploy.stages import verify as verify

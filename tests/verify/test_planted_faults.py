@@ -14,10 +14,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import verify as verify
 from csa_deploy.verify.localize.blame import localize

@@ -14,11 +14,12 @@ from scipy.stats import binomtest
 from torch import nn
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.facts import stated_types
 from csa_deploy.runners import exact_runner
-from csa_deploy.runners.base import TensorSpec
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
-from csa_deploy.verify.candidates import Candidate, precision_of, require_same_interface
+from csa_deploy.spec import TensorSpec
+from csa_deploy.verify.candidates import Candidate, require_same_interface
 from csa_deploy.verify.intervals import share
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.reference import OwnAccuracy, arbitrate, own_accuracy
@@ -125,12 +126,12 @@ def test_a_few_misses_do_not_condemn_a_trained_reference(count: int, verdict: st
 
 def test_precision_is_read_from_the_types(make_tiny: Any) -> None:
     model = make_tiny()
-    assert precision_of(model) == "fp32"
+    assert stated_types(model).precision == "fp32"
     weight = model.graph.initializer[0]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
-    assert precision_of(model) == "fp16"
+    assert stated_types(model).precision == "fp16"
     model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["y", "s"], ["q"]))
-    assert precision_of(model) == "int8"
+    assert stated_types(model).precision == "int8"
 
 
 def test_other_names_and_sizes_are_listed_side_by_side(make_tiny: Any, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from onnx import numpy_helper
 
 from csa_deploy.cli.session import resolve
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.engine.device import CudaDevice, CudaState
 from csa_deploy.errors import AccuracyGateError, UsageError
-from csa_deploy.pipeline import Context, run_stages, stage_key
+from csa_deploy.pipeline import run_stages, stage_key
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
 from csa_deploy.stages import verify as verify

@@ -11,8 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import CsaDeployError, UsageError
-from csa_deploy.pipeline import Context, run_stages
+from csa_deploy.pipeline import run_stages
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.runners.base import run_padded

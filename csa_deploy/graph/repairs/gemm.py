@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, is_float, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.facts import constant
+from csa_deploy.graph.rewrite import inherit, is_float, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.rules.channel_affine import weights_of
 from csa_deploy.graph.shapes import static_shape
 

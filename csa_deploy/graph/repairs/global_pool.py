@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constant
 from csa_deploy.graph.repairs.pooling import chain, limits, steps
 from csa_deploy.graph.rewrite import (
     DeclinedError,
-    constant,
     inherit,
     is_float,
     new_constant,

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constant
+from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.repairs.scale import scaled
-from csa_deploy.graph.rewrite import DeclinedError, constant, inherit, is_float, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _LARGEST_BOUND = 1e4
 _NO_BOUND = 3e38  # the default of Clip's attributes
 _GROW = ("Exp", "Pow", "Reciprocal", "Div", "Log")
-_ORDINARY = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "DequantizeLinear", "HardSigmoid", "Sigmoid", "Tanh"),
-    *("Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
-)
+_ORDINARY = having(Trait.WEIGHTED | Trait.GATE) | {
+    *("DequantizeLinear", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+}
 """What makes numbers of a range that training gives."""
 
 

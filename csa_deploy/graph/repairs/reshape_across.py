@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.facts import constant
+from csa_deploy.graph.operators import Trait, having
+from csa_deploy.graph.rewrite import inherit, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
-# Of one input, each element by itself. PRelu (a slope per channel), Softmax and the like look at the shape.
-_ELEMENTWISE = frozenset((
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp",
-    "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round",
-    "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu",
-))  # fmt: skip
+_ELEMENTWISE = having(Trait.ELEMENTWISE)  # PRelu (a slope per channel), Softmax and the like look at the shape
 
 
 def _collapsed(op: Any, last: ir.Node) -> ir.Value | None:

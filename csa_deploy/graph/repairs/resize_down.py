@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import node_opset
 from csa_deploy.graph.repairs.resize_scales import position_slack, scales_of
-from csa_deploy.graph.rewrite import inherit, is_float, new_constant, node_rule, opset_of, pattern_rule
+from csa_deploy.graph.rewrite import inherit, is_float, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _WITH_CENTRES = 11
@@ -59,7 +60,7 @@ def _means(scales: np.ndarray, vertical: int, horizontal: int) -> bool:
 
 def _half_pixel_linear(resize: ir.Node, after: tuple[int, ...]) -> bool:
     attributes = resize.attributes
-    if opset_of(resize) < _WITH_CENTRES:
+    if node_opset(resize) < _WITH_CENTRES:
         return False  # before it, every Resize is asymmetric
     centres = attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if centres == "pytorch_half_pixel" and 1 in after[2:]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, fresh_name, inherit, new_constant, node_rule, pattern_rule
+from csa_deploy.graph.facts import add_initializer, constant
+from csa_deploy.graph.rewrite import fresh_name, inherit, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _ULPS = 4
@@ -132,12 +133,9 @@ def resize_by_sizes(model: ir.Model, names: frozenset[str] | None = None) -> Non
             continue
         sizes = [target[axis] for axis in scaled_axes(node, len(target))]
         name = fresh_name(model.graph, f"{node.name}.sizes_to_prove")
-        value = ir.Value(name=name, const_value=ir.tensor(np.array(sizes, np.int64)))
-        value.shape, value.dtype = ir.Shape([len(sizes)]), ir.DataType.INT64
-        model.graph.register_initializer(value)
         node.resize_inputs(_SIZES + 1)
         node.replace_input_with(_SCALES, None)
-        node.replace_input_with(_SIZES, value)
+        node.replace_input_with(_SIZES, add_initializer(model.graph, name, np.array(sizes, np.int64)))
 
 
 def _meant(before: ir.Model, after: ir.Model) -> ir.Model:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import constant, inherit, is_float, new_weight, opset_of
+from csa_deploy.graph.facts import constant, node_opset
+from csa_deploy.graph.rewrite import inherit, is_float, new_weight
 from csa_deploy.graph.shapes import static_shape
 
 Affine = tuple[np.ndarray, np.ndarray]
@@ -59,7 +60,7 @@ def channel_affine(node: ir.Node, data: ir.Value) -> Affine | None:
 
 def _batch_norm(node: ir.Node) -> Affine | None:
     values = [constant(value) for value in node.inputs[1:5]]
-    if opset_of(node) < _BROADCASTS or not node.attributes.get_int("spatial", 1):
+    if node_opset(node) < _BROADCASTS or not node.attributes.get_int("spatial", 1):
         return None  # before it, is_test decides; until opset 8, statistics may differ by position
     if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1 or any(v is None for v in values):
         return None
@@ -69,7 +70,7 @@ def _batch_norm(node: ir.Node) -> Affine | None:
 
 
 def _elementwise(node: ir.Node, data: ir.Value, shape: tuple[int, ...]) -> Affine | None:
-    if opset_of(node) < _BROADCASTS:
+    if node_opset(node) < _BROADCASTS:
         return None  # before it, attributes decide how operands broadcast
     left = node.inputs[0] is data
     operand = _per_channel(node.inputs[1 if left else 0], shape)

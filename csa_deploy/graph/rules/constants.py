@@ -9,7 +9,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants_ir
 
-from csa_deploy.graph.rewrite import Rule, constant, fresh_name, is_left_alone, remove_unused
+from csa_deploy.graph.facts import add_initializer, constant
+from csa_deploy.graph.rewrite import Rule, fresh_name, is_left_alone, remove_unused
 
 # Any constant may be read, but none may grow: a result larger than this many elements must replace inputs as large.
 _MAY_READ = 2**40
@@ -38,12 +39,8 @@ def _fill(model: ir.Model) -> None:
         given = node.attributes.get("value")
         value = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
         name = fresh_name(model.graph, f"{out.name}_filled")
-        filled = ir.Value(
-            name=name, const_value=ir.tensor(np.full(shape, value.reshape(-1)[0], value.dtype), name=name)
-        )
-        filled.shape, filled.type = ir.Shape(map(int, shape)), ir.TensorType(ir.DataType.from_numpy(value.dtype))
-        model.graph.register_initializer(filled)
-        out.replace_all_uses_with(filled)
+        filled = np.full(shape, value.reshape(-1)[0], value.dtype)
+        out.replace_all_uses_with(add_initializer(model.graph, name, filled))
 
 
 def _fold(model: ir.Model) -> int:

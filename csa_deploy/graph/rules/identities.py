@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from csa_deploy.graph.rewrite import Rule, constant, is_left_alone, opset_of, remove_unused
+from csa_deploy.graph.facts import constant, node_opset
+from csa_deploy.graph.rewrite import Rule, is_left_alone, remove_unused
 from csa_deploy.graph.shapes import static_shape
 
 _FOR_INFERENCE = 7
@@ -33,7 +34,7 @@ def _returns(node: ir.Node) -> ir.Value | None:
 
 def _inactive(node: ir.Node) -> bool:
     """Whether a Dropout is in inference mode and nobody reads its mask; before opset 7 an attribute says so."""
-    if opset_of(node) < _FOR_INFERENCE and not node.attributes.get_int("is_test", 0):
+    if node_opset(node) < _FOR_INFERENCE and not node.attributes.get_int("is_test", 0):
         return False
     training = node.inputs[2] if len(node.inputs) > 2 else None
     if training is not None and ((mode := constant(training)) is None or mode.item()):
@@ -60,7 +61,7 @@ def _keeps_layout(node: ir.Node) -> bool:
 
 def _neutral_operand(node: ir.Node) -> ir.Value | None:
     neutral = _NEUTRAL.get(node.op_type)
-    if neutral is None or opset_of(node) < _FOR_INFERENCE:
+    if neutral is None or node_opset(node) < _FOR_INFERENCE:
         return None
     shape = static_shape(node.outputs[0])
     sides = (0,) if node.op_type in ("Sub", "Div") else (0, 1)

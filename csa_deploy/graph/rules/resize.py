@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import RewriteRule
 
-from csa_deploy.graph.rewrite import constant, fresh_name, inherit, pattern_rule
+from csa_deploy.graph.facts import constant
+from csa_deploy.graph.rewrite import fresh_name, inherit, pattern_rule
 from csa_deploy.graph.rules.affine_before import pads
 from csa_deploy.graph.shapes import static_shape
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from csa_deploy.errors import BuildFailedError, CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.runners.base import Arrays
 from csa_deploy.runners.device.base import Device
+from csa_deploy.spec import Arrays
 
 
 class ExecutionContext(Protocol):

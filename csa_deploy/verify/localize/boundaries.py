@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.graph.extract import module_paths
+from csa_deploy.graph.scopes import module_paths
 from csa_deploy.graph.shapes import editable, infer_shapes, static_shape
 
 OUTSIDE = "(no module)"

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import TensorProto
 
 from csa_deploy.builders import opened_builder
-from csa_deploy.config import Precision
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.graph.load import all_tensors, save_model
+from csa_deploy.graph.facts import stated_types
+from csa_deploy.graph.load import save_model
 from csa_deploy.runners.engines import engine_runner, on_machine
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.measure import Open
@@ -68,7 +67,9 @@ def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
     @contextmanager
     def opened(model: onnx.ModelProto) -> Iterator[Runner]:
         plan = BuildPlan(
-            backend=given.backend, precision=_stated(model), compute_capabilities=tuple(given.compute_capability)
+            backend=given.backend,
+            precision=stated_types(model).precision,
+            compute_capabilities=tuple(given.compute_capability),
         )
         with tempfile.TemporaryDirectory(dir=scratch) as folder, opened_builder(given) as builder:
             path, engine = Path(folder) / "edited.onnx", Path(folder) / "edited.engine"
@@ -78,17 +79,10 @@ def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
             if builder.machine is None:
                 runner = engine_runner(engine, made, None, name="localisation")
             else:
-                runner = on_machine(engine, made, nullcontext(builder.machine), name="localisation")
+                runner = on_machine(
+                    engine, made, nullcontext(builder.machine), name="localisation", tools=builder.machine
+                )
             with runner:
                 yield runner
 
     return opened
-
-
-def _stated(model: onnx.ModelProto) -> Precision:
-    """The precision that builders find in a graph's types."""
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        return "int8"
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    types = {t.data_type for t in all_tensors(model)} | {v.type.tensor_type.elem_type for v in values}
-    return "fp16" if TensorProto.FLOAT16 in types else "fp32"

@@ -23,8 +23,8 @@ from csa_deploy.verify.localize.measure import Feeds, compare, in_onnxruntime
 from csa_deploy.verify.localize.torch_source import TorchSource, module_boundaries
 
 if TYPE_CHECKING:
+    from csa_deploy.context import Context
     from csa_deploy.data.base import Dataset
-    from csa_deploy.pipeline import Context
 
 SAMPLES = 4
 UNASKED_SECONDS = 60  # to explain failures where --localize was not given

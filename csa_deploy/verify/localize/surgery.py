@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from csa_deploy.graph.facts import add_initializer, weight_array
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 
 CLEAN = "__clean"
@@ -116,13 +117,10 @@ class _Restoration:
         if value in self.copies:
             return self.copies[value]
         if value.is_initializer():
-            name, stored = f"{value.name}__restored", value.const_value
-            assert stored is not None
-            tensor = ir.Tensor(stored.numpy(), dtype=stored.dtype, name=name)
-            weight = ir.Value(name=name, shape=value.shape, type=value.type, const_value=tensor)
-            self.target.graph.register_initializer(weight)
-            self.copies[value] = weight
-            return weight
+            self.copies[value] = add_initializer(
+                self.target.graph, f"{value.name}__restored", weight_array(value), value.dtype
+            )
+            return self.copies[value]
         return self._cast(self.have[value.name], value.dtype)
 
     def _cast(self, value: ir.Value, dtype: ir.DataType | None) -> ir.Value:

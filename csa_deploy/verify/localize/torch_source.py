@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from csa_deploy.graph.extract import module_paths
+from csa_deploy.graph.scopes import module_paths
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.verify.localize.boundaries import Boundary, boundaries, view_of
 

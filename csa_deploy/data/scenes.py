@@ -1,0 +1,293 @@
+"""Scenes: real handwritten digits on real photographs, made on the fly, with exact ground truth.
+
+A scene follows from its part (train or test), seed and index alone. Everything is integer arithmetic on an own random
+stream, so it is the same everywhere, whatever the versions of NumPy and Pillow. Only two things come from outside: the
+decoder of the photographs that are JPEG files (libjpeg-turbo in Pillow's wheels, whose results do not change), and
+cosine and sine of whole degrees, rounded to 16 bits.
+
+Training scenes hold digits of the training split on photographs of their own, test scenes the held-out digits on other
+photographs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+SIDE = 128
+"""Height and width of a scene in pixels."""
+DIGITS = (1, 6)
+"""Least and most digits of a scene; fewer than drawn where no place was found."""
+SCALES = (12, 48)
+"""Least and most length in pixels of a digit's longer side before it is turned."""
+DEGREES = 30
+"""Digits are turned by at most so many degrees, so that 6 and 9 stay what they are."""
+MOST_HIDDEN = (1, 3)
+"""At most this share (a fraction) of a digit's pixels is hidden by later ones."""
+INK = 128
+"""A pixel belongs to a digit from this coverage (of 255) on."""
+CONTRAST = 80
+"""Least difference in luma (of 255) between a digit's colour and the mean of what lies behind it."""
+_PLACES, _COLOURS = 10, 16  # attempts
+_WORD = (1 << 64) - 1
+
+# scikit-image's and foolbox's; the two views of one motorcycle stay together.
+TEST_PHOTOGRAPHS = (
+    *("astronaut.png", "chelsea.png", "coins.png", "gravel.png", "motorcycle_left.png", "motorcycle_right.png"),
+    *("rocket.jpg", "imagenet_12_741.jpg", "imagenet_13_471.jpg", "imagenet_14_129.jpg", "imagenet_15_99.jpg"),
+    *("imagenet_16_251.jpg", "imagenet_17_22.jpg", "imagenet_18_317.jpg", "imagenet_19_305.jpg"),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One digit as it was drawn: its corner (x, y), its colour and its coverage, uint8 (h, w) of 0..255."""
+
+    x: int
+    y: int
+    colour: np.ndarray
+    coverage: np.ndarray
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """The pixels of the scene that the coverage lies on."""
+        height, width = self.coverage.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and its ground truth; n digits, in the order in which they were drawn.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB; a grey scene has three equal channels.
+        mask: uint8 (H, W): 0 background, 1 + d where the uppermost digit d covers at least half of the pixel.
+        boxes: int64 (n, 4): x0, y0, x1, y1 in pixel edges (x1 and y1 lie behind the last pixel), tight around the
+            digit's visible pixels.
+        labels: int64 (n,): 0 to 9.
+        visible: int64 (n,): the digit's pixels that no later digit hides.
+        occlusion: float64 (n,): share of the digit's pixels that later digits hide.
+        layers: what was drawn.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    visible: np.ndarray
+    occlusion: np.ndarray
+    layers: tuple[Layer, ...]
+
+
+class Stream:
+    """Random numbers: SplitMix64 (Steele, Lea and Flood, 2014), started from several whole numbers."""
+
+    def __init__(self, *start: int) -> None:
+        self.state = 0
+        for number in start:
+            self.state = self.state ^ (number & _WORD)
+            self.state = self.word()
+
+    def word(self) -> int:
+        """The next 64 random bits."""
+        self.state = (self.state + 0x9E3779B97F4A7C15) & _WORD
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
+        return z ^ (z >> 31)
+
+    def below(self, count: int) -> int:
+        """A number from 0 to ``count - 1``."""
+        return (self.word() * count) >> 64
+
+    def between(self, least: int, most: int) -> int:
+        """A number from ``least`` to ``most``."""
+        return least + self.below(most - least + 1)
+
+
+class Scenes:
+    """All scenes of one part; the photographs and digits are read at the first use.
+
+    Args:
+        train: training scenes; else test scenes.
+    """
+
+    def __init__(self, *, train: bool) -> None:
+        self.train = train
+
+    def scene(self, index: int, seed: int = 0) -> Scene:
+        """The scene of this index; there is no end of them.
+
+        Raises:
+            EnvironmentLacksError: a package that holds the images is not installed.
+        """
+        stream = Stream(seed, index, int(self.train))
+        canvas = _Canvas(*self._background(stream))
+        pixels, labels = self._digits
+        for _ in range(stream.between(*DIGITS)):
+            chosen = stream.below(len(labels))
+            coverage = drawn_digit(pixels[chosen], stream.between(*SCALES), stream.between(-DEGREES, DEGREES))
+            if (place := canvas.place(coverage, stream)) is not None:
+                canvas.draw(coverage, place, int(labels[chosen]), stream)
+        return canvas.scene()
+
+    @cached_property
+    def _digits(self) -> tuple[np.ndarray, np.ndarray]:
+        from csa_deploy.data.named import load_digits
+
+        return load_digits(train=self.train)
+
+    @cached_property
+    def _photographs(self) -> list[np.ndarray]:
+        return [_photograph(name) for name in photographs(train=self.train)]
+
+    def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
+        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: made grey, as a fourth is."""
+        photograph = self._photographs[stream.below(len(self._photographs))]
+        step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
+        top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
+        crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
+        if step > 1:
+            rows = sum(crop[i::step] for i in range(step))
+            crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
+        if stream.below(2):
+            crop = crop[:, ::-1]
+        grey = stream.below(4) == 0
+        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+
+
+class _Canvas:
+    """A scene while it is drawn: int32 pixels, and for each pixel 1 + index of the uppermost digit (0: none)."""
+
+    def __init__(self, pixels: np.ndarray, grey: bool) -> None:
+        self.pixels, self.grey = pixels, grey
+        self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)
+        self.layers: list[Layer] = []
+        self.labels: list[int] = []
+        self.areas: list[int] = []  # pixels of each digit
+        self.visible: list[int] = []  # of them not hidden
+
+    def place(self, coverage: np.ndarray, stream: Stream) -> tuple[int, int] | None:
+        """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
+        (height, width), covered = coverage.shape, coverage >= INK
+        share, whole = MOST_HIDDEN
+        for _ in range(_PLACES):
+            x, y = stream.below(SIDE - width + 1), stream.below(SIDE - height + 1)
+            lost = self._hidden_by(x, y, covered)
+            left = (visible - less for visible, less in zip(self.visible, lost, strict=True))
+            if all((area - kept) * whole <= area * share for area, kept in zip(self.areas, left, strict=True)):
+                return x, y
+        return None
+
+    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: Stream) -> None:
+        """Put a digit on top."""
+        covered = coverage >= INK
+        lost = self._hidden_by(*place, covered)
+        layer = Layer(*place, self._colour(coverage, place, stream), coverage)
+        alpha = coverage.astype(np.int32)[..., None]
+        self.pixels[layer.box] = (self.pixels[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
+        self.layers.append(layer)
+        self.labels.append(label)
+        self.areas.append(int(covered.sum()))
+        self.visible = [*(before - less for before, less in zip(self.visible, lost, strict=True)), self.areas[-1]]
+        self.owner[layer.box][covered] = len(self.layers)
+
+    def scene(self) -> Scene:
+        """The scene as it stands."""
+        boxes = []
+        for index in range(len(self.layers)):
+            seen = self.owner == index + 1
+            rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+            boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        return Scene(
+            image=self.pixels.astype(np.uint8),
+            mask=np.asarray([0, *(label + 1 for label in self.labels)], dtype=np.uint8)[self.owner],
+            boxes=np.asarray(boxes, dtype=np.int64).reshape(-1, 4),
+            labels=np.asarray(self.labels, dtype=np.int64),
+            visible=np.asarray(self.visible, dtype=np.int64),
+            occlusion=1 - np.asarray(self.visible) / np.asarray(self.areas),
+            layers=tuple(self.layers),
+        )
+
+    def _hidden_by(self, x: int, y: int, covered: np.ndarray) -> list[int]:
+        """How many pixels of each digit would be hidden."""
+        below = self.owner[y : y + covered.shape[0], x : x + covered.shape[1]][covered]
+        return np.bincount(below, minlength=len(self.layers) + 1)[1:].tolist()
+
+    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: Stream) -> np.ndarray:
+        """A colour that stands out from the mean of what lies behind; black or white where none was found."""
+        (height, width), (x, y) = coverage.shape, place
+        behind = _luma(self.pixels[y : y + height, x : x + width])
+        mean = int(behind.sum()) // behind.size
+        for _ in range(_COLOURS):
+            levels = [stream.below(256)] * 3 if self.grey else [stream.below(256) for _ in range(3)]
+            colour = np.asarray(levels, dtype=np.int32)
+            if abs(int(_luma(colour)) - mean) >= CONTRAST:
+                return colour
+        return np.full(3, 255 if mean < 128 else 0, dtype=np.int32)
+
+
+def photographs(*, train: bool) -> tuple[str, ...]:
+    """File names of the photographs of one part."""
+    from csa_deploy.data.named import photograph_files
+
+    return tuple(path.name for path in photograph_files() if (path.name in TEST_PHOTOGRAPHS) != train)
+
+
+def drawn_digit(pixels: np.ndarray, length: int, degrees: int) -> np.ndarray:
+    """Coverage uint8 (h, w) of a digit, tight around its pixels of at least half coverage and one pixel more.
+
+    Four points of each pixel are mapped back to the digit's raster and interpolated bilinearly, in fixed point.
+
+    Args:
+        pixels: uint8 (28, 28), ink.
+        length: of the longer side of the ink's box, in pixels of the scene, before the digit is turned.
+        degrees: whole ones, clockwise on the screen.
+    """
+    rows, columns = (np.flatnonzero((pixels >= INK).any(axis=axis)) for axis in (1, 0))
+    longer = max(int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1))
+    cosine, sine = (round(f(math.radians(degrees)) * 65536) for f in (math.cos, math.sin))
+    radius = length * 3 // 4 + 2  # half of a square's diagonal is 0.71 of its side
+    # Places of the sample points around the centre, in quarters of a pixel: -3, -1, 1, 3, ...
+    quarters = 2 * np.arange(-2 * radius, 2 * radius, dtype=np.int32) + 1
+    y, x = quarters[:, None], quarters[None, :]
+    # In the raster with an edge of one pixel around it, in 65536ths of a pixel.
+    middle_y, middle_x = ((int(edge[0] + edge[-1]) << 15) + 65536 for edge in (rows, columns))
+    v = middle_y + (cosine * y - sine * x) * longer // (4 * length)
+    u = middle_x + (cosine * x + sine * y) * longer // (4 * length)
+    ink = _bilinear(np.pad(pixels, 1).astype(np.int32), v, u)
+    coverage = (ink[::2, ::2] + ink[::2, 1::2] + ink[1::2, ::2] + ink[1::2, 1::2] + 2) >> 2
+    rows, columns = (np.flatnonzero((coverage >= INK).any(axis=axis)) for axis in (1, 0))
+    tight = coverage[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
+    return tight.astype(np.uint8)
+
+
+def _bilinear(image: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Values at (v, u), in 65536ths of a pixel; outside lie the values of the edge, which are 0 here."""
+    height, width = image.shape
+    v, u = np.clip(v, 0, (height - 1) << 16), np.clip(u, 0, (width - 1) << 16)
+    row, column = np.minimum(v >> 16, height - 2), np.minimum(u >> 16, width - 2)
+    fy, fx = (v - (row << 16)) >> 8, (u - (column << 16)) >> 8
+    first = row * width + column
+    flat = image.ravel()
+    upper = flat[first] * (256 - fx) + flat[first + 1] * fx
+    lower = flat[first + width] * (256 - fx) + flat[first + width + 1] * fx
+    return (upper * (256 - fy) + lower * fy + 32768) >> 16
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Luma of RGB (..., 3), 0 to 255."""
+    return (pixels @ np.asarray((77, 150, 29), dtype=np.int32) + 128) >> 8
+
+
+@lru_cache(maxsize=64)
+def _photograph(name: str) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    from csa_deploy.data.images import decode
+    from csa_deploy.data.named import photograph_files
+
+    path = next(path for path in photograph_files() if path.name == name)
+    return np.asarray(decode(path, path).convert("RGB"))

@@ -1,0 +1,113 @@
+"""What a training of segmentation or detection minimises, as plain formulas on raw outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CENTRE = 1.5
+"""Places up to so many strides from a box's centre learn the box (FCOS's centre sampling)."""
+COARSER = 3.5
+"""A box whose longer side has at most so many strides of a level belongs to it, a longer one to a coarser level."""
+_FOCUS = 2.0  # exponent of the quality focal loss
+_BOX_WEIGHT = 2.0
+
+
+def segmentation_loss(logits: Tensor, classes: Tensor, ignore: int) -> Tensor:
+    """Mean cross entropy of all pixels, and the mean Dice loss of the classes in the batch.
+
+    Args:
+        logits: (N, classes, H, W).
+        classes: int64 (N, H, W).
+        ignore: the index of pixels that do not count.
+    """
+    entropy = F.cross_entropy(logits, classes, ignore_index=ignore)
+    counted = classes != ignore
+    one_hot = F.one_hot(classes.where(counted, classes.new_zeros(())), logits.shape[1]).movedim(-1, 1)
+    one_hot = one_hot * counted[:, None]
+    shares = logits.softmax(dim=1) * counted[:, None]
+    both, either = (t.sum(dim=(0, 2, 3)) for t in (shares * one_hot, shares + one_hot))
+    present = one_hot.sum(dim=(0, 2, 3)) > 0
+    dice = 1 - 2 * both / either.clamp(min=1e-6)
+    return entropy + dice[present].mean() if present.any() else entropy
+
+
+def points(height: int, width: int, stride: int) -> Tensor:
+    """The places of a map in the image: (height * width, 2) as x, y in pixels, row by row."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2).add(0.5) * stride
+
+
+def assign(places: Tensor, strides: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
+    """Which box each place learns: (N, P) indices into the boxes, -1 for the background.
+
+    A box belongs to the finest level whose stride times :data:`COARSER` is at least its longer side, else to the
+    coarsest. Of this level those places learn it that are, in x and in y, at most half of its side and at most
+    :data:`CENTRE` strides from its centre; but half a stride is always near enough, so that a thin box has a place. Of
+    several boxes a place learns the smallest.
+
+    Args:
+        places: (P, 2) as x, y in pixels.
+        strides: (P,) of each place's level.
+        boxes: (N, M, 4) as x0, y0, x1, y1.
+        valid: bool (N, M); False: no box, a filling.
+    """
+    sides = boxes[..., 2:] - boxes[..., :2]
+    centres = (boxes[..., 2:] + boxes[..., :2]) / 2
+    levels = strides.unique()
+    longer = sides.amax(dim=-1)
+    level = levels[torch.searchsorted(levels * COARSER, longer).clamp(max=len(levels) - 1)]
+    distance = (places[None, :, None] - centres[:, None]).abs()
+    pitch = strides[None, :, None, None]
+    reach = torch.maximum(torch.minimum(sides[:, None] / 2, CENTRE * pitch), pitch / 2)
+    takes = (distance <= reach).all(dim=-1) & (level[:, None] == strides[None, :, None]) & valid[:, None]
+    area = sides.prod(dim=-1)[:, None].expand(takes.shape).masked_fill(~takes, torch.inf)
+    if not area.shape[2]:
+        return torch.full(area.shape[:2], -1, device=boxes.device)
+    least, index = area.min(dim=2)
+    return index.masked_fill(least.isinf(), -1)
+
+
+def overlaps(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (Rezatofighi et al., 2019) of boxes (n, 4), pair by pair; an inverted box is empty."""
+    areas = [(b[:, 2:] - b[:, :2]).clamp(min=0).prod(dim=1) for b in (first, second)]
+    inner = torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
+    hull = torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])
+    common, around = inner.clamp(min=0).prod(dim=1), hull.clamp(min=0).prod(dim=1)
+    union = (areas[0] + areas[1] - common).clamp(min=1e-6)
+    iou = common / union
+    return iou, iou - (around - union) / around.clamp(min=1e-6)
+
+
+def detection_loss(outputs: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+    """Quality focal loss (Li et al., 2020) of all places and classes, and 1 - GIoU of the places that have a box.
+
+    Both are sums over the batch, divided by the number of places that have a box.
+
+    Args:
+        outputs: per level ``logits_S`` (N, classes, h, w) and ``distances_S`` (N, 4, h, w), see
+            :class:`csa_models.dense.CSADetection`.
+        boxes: (N, M, 4) as x0, y0, x1, y1 in pixels.
+        labels: int64 (N, M); -1: no box, a filling.
+    """
+    strides = [int(name.removeprefix("logits_")) for name in outputs if name.startswith("logits_")]
+    logits = torch.cat([outputs[f"logits_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
+    raw = torch.cat([outputs[f"distances_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
+    grids = [points(*outputs[f"logits_{s}"].shape[2:], s) for s in strides]
+    places = torch.cat(grids).to(boxes.device)
+    pitch = torch.cat([torch.full((len(grid),), float(s)) for grid, s in zip(grids, strides, strict=True)])
+    pitch = pitch.to(boxes.device)
+    assigned = assign(places, pitch, boxes, labels >= 0)
+    image, place = (assigned >= 0).nonzero(as_tuple=True)
+    box = assigned[image, place]
+    reach = raw[image, place] * pitch[place, None]
+    predicted = torch.cat([places[place] - reach[:, :2], places[place] + reach[:, 2:]], dim=1)
+    iou, giou = overlaps(predicted, boxes[image, box])
+    quality = torch.zeros_like(logits)
+    quality[image, place, labels[image, box]] = iou.detach()
+    focus = (logits.sigmoid() - quality).abs() ** _FOCUS
+    classes = (focus * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")).sum()
+    return (classes + _BOX_WEIGHT * (1 - giou).sum()) / max(len(place), 1)
