@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from csa_deploy.api.results import (
@@ -19,6 +20,7 @@ from csa_deploy.api.results import (
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.results import Result, StageRecord
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
@@ -81,10 +83,9 @@ def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) 
         known.record["engines"][result.precision] = record
         _tell(known.record, result)
     else:
-        if isinstance(result, CheckReport) and isinstance(
-            record, dict
-        ):  # what the check stage says beside its verdicts: no scope decides here
-            record |= {"summary": result.summary, "gate": [], "gate_why": "", "judged": result.model, "repaired": False}
+        if isinstance(result, CheckReport):  # no scope decides here
+            said = {item.name: getattr(result, item.name) for item in fields(Inspected)}
+            record = CheckRecord(summary=result.summary, judged=result.model, **said)
         _once(stage, outputs, "results")
         outputs[stage] = StageOutput(record)
         _measured(result, outputs[stage], workspace)
