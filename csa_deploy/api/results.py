@@ -12,11 +12,11 @@ from google.protobuf.message import EncodeError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.precision.fp16 import KeptNode
 from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Step
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
 from csa_deploy.results import NOT_JSON, Result
 from csa_deploy.source import Source
@@ -243,7 +243,7 @@ class Quantized(GraphResult):
     int8: tuple[str, ...]
     kept: dict[str, str]
     notes: tuple[str, ...]
-    report: Record = field(default_factory=dict)
+    report: PrecisionRecord
 
     @property
     def summary(self) -> str:
