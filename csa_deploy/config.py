@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import unknown
+from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS
 from csa_deploy.units import SHARES
 from csa_deploy.validation import invalid, read_mapping
@@ -135,6 +136,14 @@ def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     return check_numbers(values)
 
 
+def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """As :func:`check_numbers`, and refuse what is no pixel."""
+    if values is not None and not all(value in range(256) for value in values):
+        raise ValueError("a pixel is from 0 to 255")
+    check_numbers(values)
+    return values
+
+
 def split_commas(value: Any) -> Any:
     """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
     if isinstance(value, str):
@@ -246,6 +255,9 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+SAFE = "safe"
+"""Shorthand for the builder option of that name."""
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
 
@@ -267,6 +279,9 @@ class Config(BaseModel):
     layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
+    fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
+    fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
+    anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
     tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -292,6 +307,7 @@ class Config(BaseModel):
     reproducible: bool = False
     compute_capability: Texts = ()
     data: str | None = None
+    task: Annotated[Task | None, BeforeValidator(_lower)] = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool | None = None
@@ -337,7 +353,8 @@ def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name in OPTIONS and OPTIONS[name].shorthand:
             if not isinstance(value, bool):
                 raise UsageError(f"{where}: {key} is true or false, not {value!r}", fix=f"write {key}: true")
-            shorthand += [name] if value else []
+            shorthand += [name] if value and name != SAFE else []
+            values |= {SAFE: True} if value and name == SAFE else {}
         else:
             values[name] = value
     if shorthand:
@@ -366,6 +383,8 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     for layer in layers:
         merged.update({k: v for k, v in layer.items() if v is not None})
     merged.pop("workspace", None)
+    if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
+        merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:
         return Config(**merged)
     except ValidationError as error:

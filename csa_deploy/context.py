@@ -104,7 +104,10 @@ class Context:
 
         if self.data_spec is None:
             return None
-        return open_dataset(self.data_spec, preprocessing, limit=limit or self.config.samples, seed=self.config.seed)
+        entry, config = self.source.entry, self.config
+        task = config.task or (entry.task if entry else None)
+        limit = limit or config.samples
+        return open_dataset(self.data_spec, preprocessing, limit=limit, seed=config.seed, task=task)
 
     def data_fingerprint(self, limit: int | None = None) -> str | None:
         """Hash of the samples of :meth:`dataset`: files may change under the same name.

@@ -49,7 +49,7 @@ def evaluate(
     spec = config.data or own_data
     if spec is None:
         raise UsageError(f"{config.network}: evaluate needs labelled data", fix="name them with --data")
-    data = open_dataset(spec, preprocessing, limit=config.samples, seed=config.seed)
+    data = open_dataset(spec, preprocessing, limit=config.samples, seed=config.seed, task=config.task)
     stage = Task("evaluate", "accuracy on labels")
     with runner, console.watching() as watcher:
         watcher.started(stage)

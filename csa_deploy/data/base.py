@@ -266,6 +266,10 @@ class ImageDataset(Dataset):
 
     def fingerprint(self) -> str:
         """See :meth:`Dataset.fingerprint`; reads every file once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps(self.preprocessing.to_json(), sort_keys=True).encode())
         for sample, content in zip(self.samples, self._digests, strict=True):
             digest.update(f"{sample.id}\0{sample.label}\0".encode())

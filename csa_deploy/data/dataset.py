@@ -8,13 +8,15 @@ from pathlib import Path
 
 from csa_deploy.data.arrays import ARRAYS, ArrayDataset
 from csa_deploy.data.base import Dataset, ImageDataset, choose
+from csa_deploy.data.coco import open_coco
 from csa_deploy.data.folder import CLASS_MAP, open_images, split_of, training_classes
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
+from csa_deploy.data.layouts import layout_of
 from csa_deploy.data.named import NAMED
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import did_you_mean
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Task
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def open_dataset(
     limit: int | None = None,
     seed: int | None = None,
     lenient: bool = False,
+    task: Task | None = None,
 ) -> Dataset:
     """Open a data set: a name (``digits``, ``photos``, ...), a folder of images or tar shards, a ``.csv`` table, or
     arrays (``.npz``, ``.npy``).
@@ -40,14 +43,22 @@ def open_dataset(
         seed: draw the ``limit`` samples at random from this seed instead.
         lenient: open no file before its turn, and skip those that cannot be read; a folder may mix levels, and its
             sub-folders are classes where the network names them so.
+        task: what targets are wanted of data that could give several; None: what they are laid out for.
 
     Raises:
         UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
-    dataset = _whole(str(spec), preprocessing, lenient)
+    dataset = _whole(str(spec), preprocessing, lenient, task)
     dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
     dataset.lenient = lenient
+    if (
+        not lenient
+        and task is not None
+        and dataset.task != task
+        and (dataset.labelled or dataset.task != "classification")
+    ):
+        raise UsageError(f"{spec}: holds targets of {dataset.task}, not of {task}", fix="give other data, or --task")
     if not lenient and isinstance(dataset, ImageDataset):
         for sample in dataset.samples:
             sample.check()
@@ -98,11 +109,11 @@ def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None =
 def require_dataset(spec: str) -> None:
     """Raise UsageError where ``spec`` names no set, and nothing is there; opens nothing."""
     path = Path(spec)
-    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", *ARRAYS) and path.is_file()):
+    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", ".json", *ARRAYS) and path.is_file()):
         raise _unknown(spec, path)
 
 
-def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool) -> Dataset:
+def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool, task: Task | None) -> Dataset:
     """All samples of a source, its files not opened yet."""
     path = Path(spec)
     if spec in NAMED:
@@ -111,7 +122,14 @@ def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool) -> Dat
         return NAMED[spec](_needed(preprocessing, spec))
     if path.suffix == ".csv" and path.is_file():
         return open_table(path, spec, _needed(preprocessing, spec))
+    if path.suffix == ".json" and path.is_file():
+        return open_coco(
+            path, spec, _needed(preprocessing, spec), "segmentation" if task == "segmentation" else "detection"
+        )
     if path.is_dir():
+        layout = layout_of(path, None if lenient else task, any_task=lenient)
+        if layout is not None:
+            return layout.open(path, spec, _needed(preprocessing, spec), "train" if lenient else "val")
         return _folder(path, spec, _needed(preprocessing, spec), lenient)
     if path.suffix in ARRAYS:
         return ArrayDataset(path, spec, preprocessing.classes if preprocessing else ())
@@ -150,6 +168,6 @@ def _is_imagenet(folder: Path, preprocessing: Preprocessing) -> bool:
 
 def _unknown(spec: str | Path, path: Path) -> UsageError:
     if path.is_file():
-        return UsageError(f"{spec}: neither a folder of images, a .csv table nor an .npz file")
+        return UsageError(f"{spec}: neither a folder of images, a .csv table, a COCO .json nor an .npz file")
     named = did_you_mean(str(spec), NAMED, f"named data sets: {', '.join(NAMED)}")
     return UsageError(f"{spec}: no such data set, folder or .npz file", fix=named)
