@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -61,15 +61,6 @@ class Choice:
         """What the accuracy gate has to judge alone."""
         left = self.search.unjudged if self.search else {}
         return [f"not judged in the search: {metric} ({reason})" for metric, reason in left.items()]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, without the model."""
-        return {
-            "search": self.search.to_json() if self.search else {"not_done": "switched off with --no-search"},
-            "techniques": {name: finding.to_json() for name, finding in self.techniques.items()},
-            "estimated_latency_ms": self.latency_ms,
-            "cost_unknown": self.cost_unknown,
-        }
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from csa_deploy.export.opsets import exported_opset
 from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
+from csa_deploy.results import jsonable
 from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
@@ -201,12 +203,12 @@ def _passport(
 
 def _calibration(context: Context) -> dict[str, Any] | None:
     """What the graph was calibrated on, with the hashes of its files."""
-    stated = context.workspace.record("precision").get("calibration")
+    stated = context.workspace.read(PrecisionRecord).calibration
     entry = context.workspace.stage("precision")
     if stated is None or entry is None:
         return None
     hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
-    return {**stated, "sha256": hashes}
+    return {**jsonable(stated), "sha256": hashes}
 
 
 # Said in another way, or with no part in what one engine becomes.
