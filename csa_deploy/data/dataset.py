@@ -58,7 +58,9 @@ def open_dataset(
         and dataset.task != task
         and (dataset.labelled or dataset.task != "classification")
     ):
-        raise UsageError(f"{spec}: holds targets of {dataset.task}, not of {task}", fix="give other data, or --task")
+        raise UsageError(
+            f"{spec}: holds targets of {dataset.task}, not of {task}", fix=f"give --task {dataset.task}, or other data"
+        )
     if not lenient and isinstance(dataset, ImageDataset):
         for sample in dataset.samples:
             sample.check()
