@@ -255,6 +255,9 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+SAFE = "safe"
+"""Shorthand for the builder option of that name."""
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
 
@@ -350,7 +353,8 @@ def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name in OPTIONS and OPTIONS[name].shorthand:
             if not isinstance(value, bool):
                 raise UsageError(f"{where}: {key} is true or false, not {value!r}", fix=f"write {key}: true")
-            shorthand += [name] if value else []
+            shorthand += [name] if value and name != SAFE else []
+            values |= {SAFE: True} if value and name == SAFE else {}
         else:
             values[name] = value
     if shorthand:
@@ -379,6 +383,8 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     for layer in layers:
         merged.update({k: v for k, v in layer.items() if v is not None})
     merged.pop("workspace", None)
+    if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
+        merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:
         return Config(**merged)
     except ValidationError as error:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.repair import RepairRecord
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.network import Preprocessing
     from csa_deploy.source import Source
     from csa_deploy.spec import Sampling
     from csa_deploy.workspace import Workspace
@@ -55,40 +59,38 @@ class Context:
     @property
     def sampling(self) -> Sampling:
         """How samples go through the exported graph."""
-        from csa_deploy.spec import TensorSpec, sampling_of
+        from csa_deploy.spec import sampling_of
 
-        record = self.workspace.record("export")
-        inputs, outputs = (
-            [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in record[side]]
-            for side in ("inputs", "outputs")
-        )
-        return sampling_of(inputs, outputs)
+        export = self.export
+        return sampling_of(export.inputs, export.outputs)
+
+    @property
+    def export(self) -> ExportRecord:
+        """What the export states."""
+        return self.workspace.read(ExportRecord)
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""
         return self.workspace.root / relative
 
-    def floating(self) -> dict[str, Any]:
-        """The record of the FP32 graph that precisions and engines are made of: its ``graph``, and ``after`` its
-        statistics. That is the optimized graph, or with ``fix`` the repaired one.
+    def floating(self) -> OptimizeRecord | RepairRecord:
+        """The record of the FP32 graph that precisions and engines are made of: the optimized graph, or with ``fix``
+        the repaired one.
         """
-        repaired = self.config.fix and self.workspace.stage("repair")
-        return self.workspace.record("repair" if repaired else "optimize")
+        repaired = self.workspace.find(RepairRecord) if self.config.fix else None
+        return repaired or self.workspace.read(OptimizeRecord)
 
     def graphs(self) -> dict[str, str]:
         """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
-        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.floating()["graph"]}
+        found = {"exported": self.export.graph, "fp32": self.floating().graph}
         if self.workspace.stage("precision"):
             found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
         return found
 
     @cached_property
-    def preprocessing(self) -> Any:
+    def preprocessing(self) -> Preprocessing | None:
         """Preprocessing that travels in the exported graph's metadata, or None when the graph is no image network."""
-        from csa_deploy.network import Preprocessing
-
-        stored = self.workspace.record("export")["preprocessing"]
-        return Preprocessing.from_json(stored) if stored else None
+        return self.export.preprocessing
 
     @property
     def data_spec(self) -> str | None:

@@ -71,6 +71,12 @@ OPTIONS: dict[str, Option] = {
         "Gate on the restricted-mode check and set the builder's flag where it acts.",
         group="restricted mode",
     ),
+    "safe": Option(
+        bool,
+        "Build a safety engine with trtexec, on DRIVE OS or for it; short for --builder-option safe.",
+        group="restricted mode",
+        shorthand=True,
+    ),
     "scope": Option(
         list[str],
         "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-7, dla-orin, dla-orin-8.6.12, dla-xavier, "
@@ -213,7 +219,7 @@ CHECK = ("scope", "strict", "max_fallback")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
-    *("restricted", "backend", "compute_capability"),
+    *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
 )
 VERIFY = ("data", "task", "samples", "budget")

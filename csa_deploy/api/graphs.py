@@ -11,18 +11,19 @@ from typing import Any, Literal
 import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, graph_of, name_of, origin_of
-from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired, RewriteProof, ScopeResult
+from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired, ScopeResult
 from csa_deploy.api.staging import Place, folder_of, loaded, opened, run
 from csa_deploy.graph.load import save_model
-from csa_deploy.graph.optimize import TOLERANCE, Step
+from csa_deploy.graph.optimize import TOLERANCE
 from csa_deploy.graph.optimize import optimize as rewrite
 from csa_deploy.graph.prove import Proven, prove_equal
-from csa_deploy.graph.stats import GraphStatistics
 from csa_deploy.precision.fp16 import to_fp16 as typed_in_half
+from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.report import Finding
 from csa_deploy.results import plain
+from csa_deploy.stages.optimize import record_of
 
 
 def check(
@@ -104,11 +105,12 @@ def optimize(graph: Graph | Network, *, workspace: Place = None, **settings: Any
     if workspace is not None:
         with folder_of(workspace) as root, opened(root, graph, settings, workspace) as context:
             run(["optimize"], context)
-            record = context.workspace.record("optimize")
-            return _optimized(context.name, loaded(context, record["graph"]), record, context.source)
+            record = context.workspace.read(OptimizeRecord)
+            return Optimized(context.name, record, model=loaded(context, record.graph), source=context.source)
     _refuse(settings)
-    found = rewrite(graph_of(graph))
-    return _optimized(name_of(graph), found.model, found.to_json(), origin_of(graph))
+    found, name = rewrite(graph_of(graph)), name_of(graph)
+    record = record_of(found, f"onnx/{name}.optimized.onnx")
+    return Optimized(name, record, model=found.model, source=origin_of(graph))
 
 
 def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Sequence[str] = ()) -> Half:
@@ -193,21 +195,3 @@ def _checked(data: Mapping[str, Any]) -> CheckReport:
     )
     said = (data["model"], data["verdict"], data["rejected"], scopes)
     return CheckReport(*said, tuple(data["notes"]), tuple(data["not_done"]), plain(data))
-
-
-def _optimized(name: str, model: onnx.ModelProto, record: Mapping[str, Any], source: Any) -> Optimized:
-    before, after = (_statistics(record[side]) for side in ("before", "after"))
-    proof = RewriteProof(
-        record["error"], record["tolerance"], record["proofs"], record["reference"], record["not_proved"]
-    )
-    steps = tuple(Step(**step) for step in record["steps"])
-    report = plain({"summary": "", "graph": f"onnx/{name}.optimized.onnx", **record})
-    found = Optimized(name, steps, proof, before, after, report, model=model, source=source)
-    report["summary"] = report["summary"] or found.summary
-    return found
-
-
-def _statistics(data: Mapping[str, Any]) -> GraphStatistics:
-    return GraphStatistics(
-        data["ops"], data["parameters"], data["macs"], tuple(data["macs_unknown"]), data["weight_bytes"]
-    )

@@ -19,7 +19,7 @@ from csa_deploy.api.results import (
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
-from csa_deploy.results import Result
+from csa_deploy.results import Result, StageRecord
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -66,7 +66,8 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[di
 
 
 def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) -> None:
-    stage, record = STAGE_OF[type(result)], dict(getattr(result, "report", {}))
+    stage, report = STAGE_OF[type(result)], getattr(result, "report", None)
+    record = report if isinstance(report, StageRecord) else dict(report or {})
     if isinstance(result, (Half, Quantized)):
         known = outputs.setdefault(stage, StageOutput({"precisions": {}, "notes": [], "not_measured": []}))
         precision, entry = _typed(result)
@@ -80,7 +81,9 @@ def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) 
         known.record["engines"][result.precision] = record
         _tell(known.record, result)
     else:
-        if isinstance(result, CheckReport):  # what the check stage says beside its verdicts: no scope decides here
+        if isinstance(result, CheckReport) and isinstance(
+            record, dict
+        ):  # what the check stage says beside its verdicts: no scope decides here
             record |= {"summary": result.summary, "gate": [], "gate_why": "", "judged": result.model, "repaired": False}
         _once(stage, outputs, "results")
         outputs[stage] = StageOutput(record)

@@ -20,9 +20,11 @@ from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
+from csa_deploy.engine.parts import folder_of
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
+from csa_deploy.records.export import ExportRecord
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -78,7 +80,7 @@ def make_bundle(
     if engine is not None:
         files |= _engine_files(workspace, engine)
     files |= _evidence(workspace)
-    reference = workspace.root / workspace.record("export")["graph"]
+    reference = workspace.root / workspace.read(ExportRecord).graph
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
     files[SCRIPT] = _script(engine, samples).encode()
@@ -129,6 +131,8 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
+    parts = folder_of(path)
+    files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)
     files["engine/gates.json"] = dump_json(_gates(workspace)).encode()
@@ -148,7 +152,7 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
             found[stage] = {"result": "not run"}
         else:
             result = "passed" if entry["passed"] else "failed"
-            found[stage] = {"result": result, "summary": workspace.record(stage)["summary"]}
+            found[stage] = {"result": result, "summary": workspace.summary(stage)}
     return found
 
 

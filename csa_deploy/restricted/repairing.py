@@ -10,17 +10,18 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from csa_deploy.graph.load import load_model, save_model
-from csa_deploy.graph.optimize import OptimizeResult, Step
+from csa_deploy.graph.optimize import OptimizeResult
 from csa_deploy.graph.repair import repair
 from csa_deploy.graph.repairs.pooling import Limits
-from csa_deploy.graph.rewrite import LEFT_ALONE, Note
+from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.records.graphs import Note, Step
+from csa_deploy.records.repair import Left, ScopeChange
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.inspection import GateResult, inspect
 from csa_deploy.restricted.report import Finding, ScopeReport
@@ -32,19 +33,6 @@ _ANY_WINDOW = 1 << 16
 COUNTED = ("denied", "unknown")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Left:
-    """What was not repaired, because an asked scope would have been worse off.
-
-    Attributes:
-        what: a node, or a repair as a whole.
-        reason: the scope, and what it would say.
-    """
-
-    what: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,27 +58,17 @@ class Repaired:
     declined: tuple[Note, ...] = ()
 
     @property
-    def verdicts(self) -> list[dict[str, Any]]:
+    def verdicts(self) -> tuple[ScopeChange, ...]:
         """Verdict and numbers of findings of each scope, before and after."""
-        return [
-            {
-                "scope": old.report.scope,
-                "before": old.verdict,
-                "after": new.verdict,
-                "counts": {key: [old.combined.counts[key], new.combined.counts[key]] for key in COUNTED},
-            }
+        return tuple(
+            ScopeChange(
+                old.report.scope,
+                old.verdict,
+                new.verdict,
+                {key: (old.combined.counts[key], new.combined.counts[key]) for key in COUNTED},
+            )
             for old, new in zip(self.before.scopes, self.after.scopes, strict=True)
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: steps, what was left and why, and verdicts and findings of each scope before and after."""
-        return {
-            "scopes": list(self.scopes),
-            "steps": [asdict(step) for step in self.steps],
-            "left": [asdict(item) for item in self.left],
-            "declined": [asdict(note) for note in self.declined],
-            "verdicts": self.verdicts,
-        }
+        )
 
 
 def repair_for_scopes(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.parts import folder_of
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
@@ -175,6 +176,8 @@ def _keep(
     stable[f"engines/{passport.name}"] = passport
     made.artifacts[f"engines/{layers.name}"] = layers
     made.unhashed[f"engines/{result.log.name}"] = result.log
+    parts = folder_of(result.engine)
+    made.unhashed |= {f"engines/{parts.name}/{part.file}": parts / part.file for part in result.parts}
     if result.inspection:
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
 
@@ -206,7 +209,7 @@ def _calibration(context: Context) -> dict[str, Any] | None:
 
 
 # Said in another way, or with no part in what one engine becomes.
-_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
+_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "safe", "builds")
 _OF_INT8 = (*INT8, "budget", "data", "task")  # calibration, and the search for layers that stay in floating point
 
 

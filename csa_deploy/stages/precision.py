@@ -65,13 +65,13 @@ def run(context: Context) -> StageOutput:
     """Write the graphs; FP32 is the optimized (or repaired) graph itself."""
     config = context.config
     optimized = context.floating()
-    model = load_model(context.path(optimized["graph"]), full_check=False)
+    model = load_model(context.path(optimized.graph), full_check=False)
     phases = Phases(context.progress)
     calibration = calibrated(context, model, phases) if needs_calibration(config) else None
     output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})
     for precision in config.precision:
         if precision == "fp32":
-            output.record["precisions"][precision] = {"graph": optimized["graph"], "statistics": optimized["after"]}
+            output.record["precisions"][precision] = {"graph": optimized.graph, "statistics": optimized.after.to_json()}
         elif precision == "fp16":
             _write_fp16(context, model, calibration, output)
         else:

@@ -16,6 +16,8 @@ from csa_deploy.network import NetworkEntry
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.qdq_placement import Layer, Placement
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.repair import RepairRecord
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.workspace import Workspace
 
@@ -66,11 +68,7 @@ def quantized(root: Path) -> Quantized:
     )
     return Quantized(
         load_model(
-            root
-            / (
-                found.get("equalized")
-                or workspace.record("repair" if workspace.stage("repair") else "optimize")["graph"]
-            )
+            root / (found.get("equalized") or (workspace.find(RepairRecord) or workspace.read(OptimizeRecord)).graph)
         ),
         layers,
         dict(found["kept_floating"]),

@@ -13,6 +13,7 @@ from csa_deploy.export.static import leaves_open, make_static, wanted_by
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.export import ExportRecord
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -79,11 +80,10 @@ def _engine(path: Path, target: str | None) -> tuple[Runner, Preprocessing | Non
             f"{path}: not an engine of a workspace, so it is not known how its input is made",
             fix="evaluate the engine where `csa-deploy build` put it",
         )
-    stored = workspace.record("export")["preprocessing"]
     try:
         runner = engine_runner(path, built, target, name=path.name)
     except EnvironmentLacksError as error:
         raise EnvironmentLacksError(
             f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
         ) from error
-    return runner, Preprocessing.from_json(stored) if stored else None, None
+    return runner, workspace.read(ExportRecord).preprocessing, None
