@@ -16,7 +16,7 @@ from PIL import Image
 
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.coco import open_coco
-from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
@@ -288,6 +288,27 @@ XML = """<annotation><size><width>50</width><height>30</height><depth>3</depth><
 <bndbox><xmin>11</xmin><ymin>5</ymin><xmax>20</xmax><ymax>9</ymax></bndbox>
 <part><name>head</name><bndbox><xmin>12</xmin><ymin>5</ymin><xmax>13</xmax><ymax>6</ymax></bndbox></part></object>
 </annotation>"""
+
+
+def test_a_training_takes_both_parts_and_no_image_twice(yolo: Path) -> None:
+    split = open_split(str(yolo), PLAIN)
+    assert split.held_out is not None and len(split.train) == len(split.held_out) == 3
+    assert split.train.samples[0].source == yolo / "images/train/a.jpg"
+    shutil.rmtree(yolo / "images/val")
+    with pytest.raises(UsageError, match=r"3 images are in train and val, the first is .*images/train/a\.jpg"):
+        open_split(str(yolo), PLAIN)
+
+
+def test_a_folder_of_coco_has_parts(coco: Path, tmp_path: Path) -> None:
+    assert open_dataset(tmp_path, PLAIN).identities() == ["a.png", "b.png", "empty.png"]
+    shutil.copytree(tmp_path / "val", tmp_path / "train2017")
+    shutil.copy(coco, coco.with_name("instances_train2017.json"))
+    split = open_split(str(tmp_path), PLAIN)
+    assert split.held_out is not None and split.held_out.samples[0].source == tmp_path / "val/a.png"
+    assert split.train.samples[0].source == tmp_path / "train2017/a.png"
+    shutil.copy(coco, coco.with_name("instances_val2.json"))
+    with pytest.raises(UsageError, match=r"2 files of annotations: instances_val\.json, instances_val2\.json"):
+        open_dataset(tmp_path, PLAIN)
 
 
 @pytest.fixture()
