@@ -152,8 +152,8 @@ def test_letterbox_is_the_one_of_the_yolo_family() -> None:
 def test_letterbox_rounds_as_published(image: tuple[int, int], size: tuple[int, int]) -> None:
     """Sizes by ``int(round(side * r))``, borders by ``int(round(half - 0.1))``, which every port of it repeats."""
     ratio = min(size[0] / image[0], size[1] / image[1])
-    unpadded = [max(1, int(round(side * ratio))) for side in image]
-    border = [int(round((full - own) / 2 - 0.1)) for full, own in zip(size, unpadded, strict=True)]
+    unpadded = [max(1, round(side * ratio)) for side in image]
+    border = [round((full - own) / 2 - 0.1) for full, own in zip(size, unpadded, strict=True)]
     geometry = geometry_of(Preprocessing(size, fit="letterbox"), image)
     assert geometry.offset == tuple(border)
     assert geometry.scale == (unpadded[0] / image[0], unpadded[1] / image[1])
