@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from csa_deploy.data.targets import Boxes, TargetReader, require_inside
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
-logger = logging.getLogger(__name__)
 IMAGES, LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 
@@ -114,14 +112,15 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
         for file in files
     ]
     empty = [file for file in files if not (labels / file).with_suffix(".txt").is_file()]
+    notes = []
     if empty:
-        logger.info("%s: %d of %d images have no text, so no object, first %s", name, len(empty), len(files), empty[0])
+        notes += [f"{len(empty)} of {len(files)} images have no text, so no object, the first is {empty[0]}"]
     known = {Path(file).with_suffix(".txt") for file in files}
     left = sorted(p.relative_to(labels) for p in labels.rglob("*.txt") if p.relative_to(labels) not in known)
     left = [path for path in left if path.name not in _NAMES]
     if left:
-        logger.warning("%s: %d texts without an image are left out, first %s", name, len(left), left[0])
-    return ImageDataset(name, samples, classes, preprocessing, "detection")
+        notes += [f"{len(left)} texts without an image are left out, the first is {left[0]}"]
+    return ImageDataset(name, samples, classes, preprocessing, "detection", notes=notes)
 
 
 def _names(folder: Path) -> tuple[str, ...]:

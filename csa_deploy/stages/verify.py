@@ -145,7 +145,7 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
-    notes = [*judgement.notes, *unlike_calibration(judged, context)]
+    notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
     record = {
         **judgement.to_json(),
         "notes": notes,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.coco import open_coco
-from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
@@ -118,11 +118,10 @@ def test_masks_of_coco_without_pycocotools_say_what_to_install(coco: Path, monke
     assert len(boxes(open_dataset(coco, PLAIN))) == 3, "boxes need none"
 
 
-def test_images_without_objects_are_counted(coco: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    found = boxes(open_dataset(coco, PLAIN))
-    assert [len(target) for target in found] == [3, 1, 0]
-    assert "1 of 3 images have no object, first empty.png" in caplog.text
+def test_images_without_objects_are_counted(coco: Path) -> None:
+    data = open_dataset(coco, PLAIN)
+    assert [len(target) for target in boxes(data)] == [3, 1, 0]
+    assert data.notes == data.take([0]).notes == ("1 of 3 images have no object, the first is empty.png",)
 
 
 def test_names_of_the_network_decide_the_classes(coco: Path) -> None:
@@ -228,18 +227,17 @@ def yolo(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_yolo(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+def test_yolo(yolo: Path) -> None:
     data = open_dataset(yolo, PLAIN)
     first, second, none = boxes(data)
     assert data.classes == ("cat", "dog", "owl") and data.identities() == ["a.jpg", "b.jpg", "none.jpg"]
     assert first.labels.tolist() == [1, 0]
     assert first.xyxy.tolist() == [[30, 10, 50, 30], [0, 0, 20, 20]]
     assert second.labels.tolist() == [2] and second.xyxy[0].tolist() == pytest.approx([8, 8, 40, 32])
-    assert len(none) == 0 and "1 of 3 images have no text, so no object, first none.jpg" in caplog.text
+    assert len(none) == 0 and data.notes == ("1 of 3 images have no text, so no object, the first is none.jpg",)
 
 
-def test_yolo_without_parts_and_names(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_yolo_without_parts_and_names(yolo: Path) -> None:
     (yolo / "data.yaml").unlink()
     for kind in ("images", "labels"):
         shutil.rmtree(yolo / kind / "train")
@@ -247,8 +245,9 @@ def test_yolo_without_parts_and_names(yolo: Path, caplog: pytest.LogCaptureFixtu
             path.rename(yolo / kind / path.name)
         (yolo / kind / "val").rmdir()
     (yolo / "labels/stray.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    assert [len(target) for target in boxes(open_dataset(yolo, PLAIN))] == [2, 1, 0]
-    assert "1 texts without an image are left out, first stray.txt" in caplog.text
+    data = open_dataset(yolo, PLAIN)
+    assert [len(target) for target in boxes(data)] == [2, 1, 0] and data.classes == ()
+    assert data.notes[1] == "1 texts without an image are left out, the first is stray.txt"
 
 
 @pytest.mark.parametrize(
@@ -289,6 +288,27 @@ XML = """<annotation><size><width>50</width><height>30</height><depth>3</depth><
 <bndbox><xmin>11</xmin><ymin>5</ymin><xmax>20</xmax><ymax>9</ymax></bndbox>
 <part><name>head</name><bndbox><xmin>12</xmin><ymin>5</ymin><xmax>13</xmax><ymax>6</ymax></bndbox></part></object>
 </annotation>"""
+
+
+def test_a_training_takes_both_parts_and_no_image_twice(yolo: Path) -> None:
+    split = open_split(str(yolo), PLAIN)
+    assert split.held_out is not None and len(split.train) == len(split.held_out) == 3
+    assert split.train.samples[0].source == yolo / "images/train/a.jpg"
+    shutil.rmtree(yolo / "images/val")
+    with pytest.raises(UsageError, match=r"3 images are in train and val, the first is .*images/train/a\.jpg"):
+        open_split(str(yolo), PLAIN)
+
+
+def test_a_folder_of_coco_has_parts(coco: Path, tmp_path: Path) -> None:
+    assert open_dataset(tmp_path, PLAIN).identities() == ["a.png", "b.png", "empty.png"]
+    shutil.copytree(tmp_path / "val", tmp_path / "train2017")
+    shutil.copy(coco, coco.with_name("instances_train2017.json"))
+    split = open_split(str(tmp_path), PLAIN)
+    assert split.held_out is not None and split.held_out.samples[0].source == tmp_path / "val/a.png"
+    assert split.train.samples[0].source == tmp_path / "train2017/a.png"
+    shutil.copy(coco, coco.with_name("instances_val2.json"))
+    with pytest.raises(UsageError, match=r"2 files of annotations: instances_val\.json, instances_val2\.json"):
+        open_dataset(tmp_path, PLAIN)
 
 
 @pytest.fixture()
