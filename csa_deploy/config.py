@@ -6,7 +6,6 @@ by name, with the nearest known one. The resolved configuration is stored with e
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -17,10 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import unknown
+from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
+from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
-    from csa_deploy.metrics.task import Task
+    from csa_deploy.metrics.task import Task as Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -110,6 +112,14 @@ def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     return check_numbers(values)
 
 
+def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """As :func:`check_numbers`, and refuse what is no pixel."""
+    if values is not None and not all(value in range(256) for value in values):
+        raise ValueError("a pixel is from 0 to 255")
+    check_numbers(values)
+    return values
+
+
 def split_commas(value: Any) -> Any:
     """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
     if isinstance(value, str):
@@ -158,6 +168,7 @@ def parse_budget(value: Any) -> Any:
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown precisions and metrics by name, and shares that are none."""
+    import csa_deploy.tasks.stock  # noqa: F401 (whose metrics bounds may name)
     from csa_deploy.metrics.table import bounded
 
     for precision, bounds in budget.items():
@@ -202,7 +213,7 @@ def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
 
 def _known(name: str, known: Mapping[str, Any], what: str, else_: str = "") -> None:
     if name not in known:
-        raise ValueError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}{else_}")
+        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}{else_}")
 
 
 def parse_max_fallback(value: Any) -> Any:
@@ -221,15 +232,12 @@ def parse_max_fallback(value: Any) -> Any:
     return bounds
 
 
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """``", did you mean 'x'?"`` or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
-
-
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
+
+SAFE = "safe"
+"""Shorthand for the builder option of that name."""
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
@@ -252,6 +260,9 @@ class Config(BaseModel):
     layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
+    fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
+    fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
+    anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
     tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -277,6 +288,10 @@ class Config(BaseModel):
     reproducible: bool = False
     compute_capability: Texts = ()
     data: str | None = None
+    task: Annotated[Task | None, BeforeValidator(_lower)] = None
+    decode: str | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    nms_iou: Annotated[float, Field(ge=0, le=1)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool | None = None
@@ -302,11 +317,18 @@ class Config(BaseModel):
         """Keys of the budget that were asked for, whether or not their bounds are the defaults."""
         return tuple(self.budget.get(precision, {}))
 
-    def tasks(self) -> list[Task]:
-        """The task metrics to measure: those of ``metric``, and those that a bound was asked for."""
+    def tasks(self) -> list[Measured]:
+        """The task metrics to measure: those of the task and of ``metric``, and those that a bound was asked for."""
         from csa_deploy.metrics.plugins import tasks_of
+        from csa_deploy.tasks.stock import names_of
 
-        return tasks_of(self.metric, (key for bounds in self.budget.values() for key in bounds))
+        bounds = (key for bounds in self.budget.values() for key in bounds)
+        return tasks_of([*names_of(self.task), *self.metric], bounds)
+
+    @property
+    def code(self) -> list[str]:
+        """Metrics and functions of the user that decide what is measured."""
+        return [*self.metric, *filter(None, [self.decode])]
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with defaults filled in, but for the budget: what was asked for counts more than a default."""
@@ -325,15 +347,14 @@ def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in raw.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(
-                f"{where}: unknown key '{key}'{nearest(name, known)}", fix=f"known keys: {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"{where}: {unknown('key', name, known)}", fix=f"known keys: {', '.join(sorted(known))}")
         if name in values:
             raise UsageError(f"{where}: key '{name}' is given twice", fix="keep one of them")
         if name in OPTIONS and OPTIONS[name].shorthand:
             if not isinstance(value, bool):
                 raise UsageError(f"{where}: {key} is true or false, not {value!r}", fix=f"write {key}: true")
-            shorthand += [name] if value else []
+            shorthand += [name] if value and name != SAFE else []
+            values |= {SAFE: True} if value and name == SAFE else {}
         else:
             values[name] = value
     if shorthand:
@@ -348,22 +369,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, no YAML, or not a mapping; unknown keys.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such configuration file", fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})", fix="correct that line") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UsageError(
-            f"{path}: a configuration is a mapping of keys", fix="write lines such as 'network: csa_digits'"
-        )
+    data = read_mapping(path, "configuration", example="write lines such as 'network: csa_digits'")
     return normalise(data, str(path))
 
 
@@ -381,13 +387,12 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         from csa_deploy.metrics.plugins import known_as
 
         merged["metric"] = known_as(split_commas(merged["metric"]))
+    if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
+        merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:
         return Config(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"]) or "configuration"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{key}: {reason} (got {first['input']!r})", fix=f"correct '{key}'") from None
+        raise invalid(error) from None
 
 
 def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from csa_deploy.config import nearest
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import TASKS, Task, register_task
+from csa_deploy.naming import did_you_mean
 from csa_deploy.source import load_source
 
 _LOADED: dict[str, tuple[str, Task]] = {}
@@ -29,7 +29,9 @@ def load_metric(spec: Any) -> Task:
         return TASKS[spec]
     name = spec.rpartition(":")[2]
     if ":" not in spec or not name.isidentifier():
-        raise UsageError(f"metric {spec}: no such metric{nearest(spec, TASKS)}", fix="write file.py:NAME_OF_THE_CLASS")
+        meant = did_you_mean(spec, TASKS)
+        said = f"metric {spec}: no such metric{f', {meant}' if meant else ''}"
+        raise UsageError(said, fix="write file.py:NAME_OF_THE_CLASS")
     source = load_source(spec)
     content = source.fingerprint()
     known, task = _LOADED.get(spec, ("", None))
@@ -56,5 +58,5 @@ def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Task]:
 
 
 def fingerprints(specs: Iterable[str]) -> dict[str, str]:
-    """By metric what its values depend on: the code beside it, or of one that came from Python its class's name."""
+    """By metric or function what it depends on: the code beside it; of one that came from Python its class's name."""
     return {s: load_source(s).fingerprint() if ":" in s else repr(type(TASKS[s].given)) for s in specs}

@@ -15,7 +15,7 @@ from typing import Any
 from csa_deploy.metrics.table import METRICS, worst_values
 from csa_deploy.metrics.task import Task
 from csa_deploy.precision.activations import Feeds
-from csa_deploy.precision.cost import ORIN, NodeCost, latency, milliseconds
+from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
@@ -102,7 +102,7 @@ def search(
     samples: Sequence[Feeds],
     targets: Sequence[Sequence[Any]] | None,
     budget: Mapping[str, float],
-    costs: Mapping[str, NodeCost],
+    costs: Mapping[str, Work],
     order: Callable[[], list[Sensitivity]],
     *,
     rest: str = "fp16",

@@ -16,9 +16,9 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
@@ -27,7 +27,8 @@ from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
 from csa_deploy.verify.stream import Stream
-from csa_deploy.workspace import StageOutput, sha256_of, write_atomic
+from csa_deploy.verify.task_views import TASK, task_views
+from csa_deploy.workspace import StageOutput, dump_json, sha256_of, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
@@ -40,9 +41,8 @@ UNLIKE_DB = 3.0  # twice the noise on other images than those of the calibration
 
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the comparison besides settings and versions."""
-    metrics = fingerprints(context.config.metric)
     return {
-        **({"metrics": metrics} if metrics else {}),
+        **context.measured_by,
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -108,7 +108,7 @@ def compare(
     not_measured: list[dict[str, str]],
 ) -> StageOutput:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
-    tasks = context.config.tasks()
+    tasks = context.tasks()
     for candidate in candidates:
         candidate.tasks = tasks
     data = open_data(context, preprocessing)
@@ -145,7 +145,7 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
-    notes = [*judgement.notes, *unlike_calibration(judged, context)]
+    notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
     record = {
         **judgement.to_json(),
         "notes": notes,
@@ -166,8 +166,12 @@ def compare(
     }
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
+    artifacts = {SAMPLES: path}
+    if context.task is not None:
+        artifacts[TASK] = context.scratch / "task.json"
+        artifacts[TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
-    return StageOutput(record, artifacts={SAMPLES: path}, failure=judgement.failure(strict=context.config.strict))
+    return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
 
 
 def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
@@ -231,9 +235,8 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
 
 def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[str]:
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
-    if not context.workspace.stage("precision"):
-        return []
-    found = context.workspace.record("precision")["precisions"].get("int8", {}).get("search", {})
+    record = context.workspace.find(PrecisionRecord)
+    found = record.int8.search if record and record.int8 else {}
     points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
     then = points.get(len(found.get("returned", [])), {}).get("snr_db")
     now = next((c["metrics"].get("snr_db") for c in judged if c["label"] == "int8"), None)

@@ -18,7 +18,7 @@ from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Task
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.fp16_rounding import keep_rounding
-from csa_deploy.runners.base import Runner, filled, run_padded, sampling
+from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
 from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
@@ -63,11 +63,7 @@ class Candidate:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs for inputs as PyTorch takes them; inputs that are FP16 in this graph are rounded to it."""
-        cast = {
-            s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]
-            for s in self.runner.input_specs
-        }
-        return run_padded(self.runner, cast)
+        return run_padded(self.runner, cast_to_inputs(self.runner, feeds))
 
     def run_each(self, steps: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Outputs of several steps; an engine on a target gets them all at once, as each exchange costs a second."""

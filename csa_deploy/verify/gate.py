@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from csa_deploy import units
-from csa_deploy.config import nearest
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.estimates import COUNT, EXTREME
 from csa_deploy.metrics.intervals import (
@@ -26,6 +25,7 @@ from csa_deploy.metrics.intervals import (
 from csa_deploy.metrics.metric import NOT_APPLICABLE, Estimate, Metric
 from csa_deploy.metrics.stream import WHOLE
 from csa_deploy.metrics.table import METRICS
+from csa_deploy.naming import did_you_mean
 
 State = Literal["pass", "fail", "undecided", "not measured"]
 
@@ -193,8 +193,9 @@ def require_outputs(budget: Mapping[str, float], outputs: Collection[str], preci
     for key in budget:
         output = key.rpartition(".")[0]
         if output and output not in outputs:
+            meant = did_you_mean(output, outputs)
             raise UsageError(
-                f"budget {precision}.{key}: the network has no output '{output}'{nearest(output, list(outputs))}",
+                f"budget {precision}.{key}: the network has no output '{output}'{f', {meant}' if meant else ''}",
                 fix=f"its outputs: {', '.join(outputs)}",
             )
 
