@@ -200,9 +200,11 @@ def _index(
     samples: Samples,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
-    rebuild = None
+    rebuild, evidence = None, {}
     if engine is not None:
-        rebuild = read_passport(workspace.root / engine["passport"])["rebuild"]
+        passport = read_passport(workspace.root / engine["passport"])
+        rebuild = passport["rebuild"]
+        evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
     missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
     missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
@@ -216,6 +218,7 @@ def _index(
         "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
         "graph": f"graph/{graph.name}",
         "rebuild": rebuild,
+        "evidence": evidence,
         "samples": samples.to_json(),
         "files": hashes,
         "not_included": missing,

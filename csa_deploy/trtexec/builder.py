@@ -20,6 +20,7 @@ from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import external_files, load_model, require_static
+from csa_deploy.levels import flag_acts
 from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
@@ -307,6 +308,7 @@ def _result(
 def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptions, log: str) -> RestrictedFlag:
     """What the build shows: a safety engine by itself, another by the flag where it acts."""
     safe = options.safe and not options.loadable
+    on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
     host = machine.host
     listed = host.listed if host else machine.listed
     level, beyond = "restricted-build", ""
@@ -316,17 +318,11 @@ def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptio
         builder=f"trtexec of TensorRT {machine.version}",
         requested=plan.restricted,
         accepted=safe or "--restricted" in job.argv,
-        acts=safe or _restricted_acts(machine),
+        acts=safe or flag_acts(machine.version.pair, on_drive=on_drive),
         evidence=level,
         skipped=build_log.scope_skipped(log),
         beyond=beyond,
     )
-
-
-def _restricted_acts(machine: Machine) -> bool:
-    """Whether ``--restricted`` checks anything there: TensorRT 8.6 does only in its builds for DRIVE."""
-    on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
-    return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
 
 
 def _not_done_on_host(machine: Machine, plan: BuildPlan, parts: Sequence[Part]) -> Iterator[str]:
