@@ -16,6 +16,7 @@ import numpy as np
 from csa_deploy import __version__
 from csa_deploy.bundle.archive import write_archive
 from csa_deploy.bundle.needs import Need
+from csa_deploy.bundle.runtime import is_safe, runtime_files
 from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
@@ -31,6 +32,9 @@ SUMS, SIGNATURE, INDEX, SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", 
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
+_PAIRED = (
+    "the engine is a safety engine of several files; runtime/ holds a program that compares it, README.txt says how"
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ def make_bundle(
     reference = workspace.root / workspace.record("export")["graph"]
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
+    if engine is not None and is_safe(engine):
+        files |= runtime_files(f"engine/{Path(engine['path']).name}", engine.get("parts", ()), samples.listed)
     files[SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
@@ -178,11 +184,12 @@ def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
         comment_start_string="<#",  # sh writes ${#name}
         comment_end_string="#>",
     )
-    runs = engine is not None and engine["backend"] != "tensorrt-rtx"
+    paired = bool(engine and engine.get("parts"))
+    runs = engine is not None and engine["backend"] != "tensorrt-rtx" and not paired
     options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
-        not_run=_RTX if engine else _NO_ENGINE,
+        not_run=(_PAIRED if paired else _RTX) if engine else _NO_ENGINE,
         scale=samples.scale,
         outputs=samples.outputs,
         samples=samples.inputs,
