@@ -21,6 +21,7 @@ from benchmarks.mobilenet import preprocessing as mobilenet_preprocessing
 from benchmarks.pairs import Ratio
 from benchmarks.trained_like import preprocessing as convselfattn_preprocessing
 from benchmarks.workspaces import CLI
+from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
 from csa_deploy.data.named import PHOTOGRAPHS
@@ -28,7 +29,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
-from csa_deploy.precision.calibration_data import CalibrationData, open_calibration
+from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.int8 import rest_of
 from csa_deploy.precision.judging import compare, worst_of
 from csa_deploy.precision.propagation import propagated
@@ -48,7 +49,7 @@ class Case:
 
     name: str
     model: onnx.ModelProto
-    data: CalibrationData
+    data: Dataset
     evaluation: list[Feeds]
 
     def recalibrate(self, model: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:

@@ -19,14 +19,24 @@ ENTRY_POINT_GROUP = "csa_deploy.models"
 ColorMode = Literal["RGB", "BGR", "L"]
 Layout = Literal["NCHW", "NHWC"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Fit = Literal["crop", "letterbox", "pad", "resize"]
+Anchor = Literal["center", "corner"]
+Task = Literal["classification", "segmentation", "detection"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes the network's input tensor, float32.
 
-    The image is decoded, resized by one factor for both axes so that it just covers ``size / crop``, cropped at the
-    centre to ``size`` and normalised per channel: ``(pixel * scale - mean) / std`` with pixels from 0 to 255.
+    The image is decoded, brought to ``size`` as ``fit`` says, and normalised per channel:
+    ``(pixel * scale - mean) / std`` with pixels from 0 to 255.
+
+    - ``crop``: resized by one factor for both axes so that it just covers ``size / crop``, and cropped at the centre.
+    - ``letterbox``: resized by one factor so that all of it just fits, and what remains of ``size`` filled.
+    - ``pad``: not resized; what remains is filled, and a larger image refused.
+    - ``resize``: each axis by its own factor.
+
+    :func:`csa_deploy.data.geometry.geometry_of` takes boxes and masks there and back.
 
     Attributes:
         size: (height, width) in pixels of the network's input.
@@ -38,6 +48,10 @@ class Preprocessing:
         classes: class names in output order; empty when the network has none.
         scale: what pixels are multiplied by; None for a division by 255, which gives 0..1.
         layout: axes of the input: ``"NCHW"`` or ``"NHWC"``.
+        fit: how the image gets its size, see above.
+        fill: pixel from 0 to 255 per channel in the order of ``mode``, or one for all, where ``letterbox`` and ``pad``
+            leave room.
+        anchor: where they put the image: ``"center"``, or ``"corner"`` (top left).
 
     Raises:
         ValueError: a field has another value; the message names it and what is possible.
@@ -52,11 +66,18 @@ class Preprocessing:
     classes: tuple[str, ...] = ()
     scale: float | None = None
     layout: Layout = "NCHW"
+    fit: Fit = "crop"
+    fill: tuple[int, ...] = (0,)
+    anchor: Anchor = "center"
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(ColorMode))
         _one_of("interpolation", self.interpolation, get_args(Interpolation))
         _one_of("layout", self.layout, get_args(Layout))
+        _one_of("fit", self.fit, get_args(Fit))
+        _one_of("anchor", self.anchor, get_args(Anchor))
+        if len(self.fill) not in (1, self.channels) or not all(v in range(256) for v in self.fill):
+            raise ValueError(f"fill {self.fill} is not one pixel from 0 to 255, or one for each of {self.channels}")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size {self.size} is not (height, width) in pixels")
         if not 0 < self.crop <= 1:
@@ -97,7 +118,11 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; travels in the ONNX metadata as ``csa_deploy.preprocessing``."""
-        return asdict(self)
+        data = asdict(self)
+        if self.fit == "crop":  # as it was before there was another
+            for name in ("fit", "fill", "anchor"):
+                del data[name]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Preprocessing:
@@ -112,6 +137,9 @@ class Preprocessing:
             classes=tuple(data["classes"]),
             scale=None if data.get("scale") is None else float(data["scale"]),  # files of csa-deploy 0.1 have none
             layout=data.get("layout", "NCHW"),
+            fit=data.get("fit", "crop"),
+            fill=tuple(int(v) for v in data.get("fill", (0,))),
+            anchor=data.get("anchor", "center"),
         )
 
 
@@ -133,6 +161,7 @@ class NetworkEntry:
         weights: where the weights come from, in words ("random initialisation (seed 0)", "trained, ...").
         pretrained: whether the weights are trained (then accuracy against labels means something).
         dataset: name of the data set that belongs to the network (``"digits"``, ``"photos"``).
+        task: what its outputs are; None: as the data say.
     """
 
     name: str
@@ -142,3 +171,4 @@ class NetworkEntry:
     weights: str
     pretrained: bool = False
     dataset: str = "photos"
+    task: Task | None = None

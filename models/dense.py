@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .csa import ConvSelfAttn, CSABackbone, CSAConfig, conv_norm, init_weights, resize
+from .csa import CSABackbone, CSAConfig, conv_norm, init_weights, resize
 
 PRIOR = 0.01
 """Probability of each class at each place that a new detector starts from (Lin et al., 2017)."""

@@ -114,9 +114,8 @@ def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
     found = [f"{name}: missing" for name in sorted(set(stated) - present)]
     found += [f"{name}: added, it is not in {SUMS}" for name in sorted(present - set(stated))]
     for name in sorted(present & set(stated)):
-        digest = hashlib.sha256()
-        for block in archive.blocks(name):
-            digest.update(block)
+        with archive.open(name) as stream:
+            digest = hashlib.file_digest(stream, "sha256")
         if digest.hexdigest() != stated[name]:
             found.append(f"{name}: changed")
     return found

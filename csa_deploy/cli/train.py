@@ -16,9 +16,10 @@ from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
+    from csa_deploy.accuracy import Accuracy
     from csa_deploy.train.options import TrainOptions
     from csa_deploy.train.plan import Plan
-    from csa_deploy.train.result import Accuracy, EpochSummary, TrainResult
+    from csa_deploy.train.result import EpochSummary, TrainResult
 
 # Old spelling -> ours; a pair stands for the two sides of a switch.
 OLD_VALUES = {
@@ -310,7 +311,7 @@ def _why(result: TrainResult) -> str:
 
     if not result.accuracy:
         return f"{said}; not evaluated"
-    counts = [result.accuracy[name].top1 for name in ("model_ema", "model")]
+    counts = [result.accuracy[name].hits[1] for name in ("model_ema", "model")]
     said += f": {max(counts)} of the held-out images right, the other {min(counts)}"
     said += "; chosen on these images, so other images tell its accuracy" if counts[0] != counts[1] else ""
     if result.average.first_share > LEFT:

@@ -1,17 +1,20 @@
-"""Folders of images: one sub-folder per class, or a flat folder without labels."""
+"""Folders of images: one sub-folder per class, a flat folder without labels, or tar shards."""
 
 from __future__ import annotations
 
-import difflib
-import io
 import logging
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
-from csa_deploy.data.base import Chooser, ImageDataset, Sample
-from csa_deploy.data.images import SUFFIXES, check_image
-from csa_deploy.data.shards import read_shard
+import numpy as np
+
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.images import SUFFIXES
+from csa_deploy.data.samples import LabelledFiles
+from csa_deploy.data.shards import read_shard, shards_in
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 CLASS_MAP = "class_map.txt"
@@ -46,7 +49,7 @@ def training_classes(root: Path, named: Sequence[str], class_map: Path | None = 
     if not foreign:
         return tuple(named)
     if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
-        near = difflib.get_close_matches(foreign[0], named, n=1)
+        near = nearest(foreign[0], named)
         raise UsageError(
             f"{root / 'train' / foreign[0]}: none of the network's {len(named)} classes",
             fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
@@ -69,81 +72,93 @@ def read_class_map(path: Path) -> tuple[str, ...]:
     return tuple(line.split()[0] for line in lines if line.strip())
 
 
-def open_shards(
-    folder: Path, shards: Sequence[Path], name: str, preprocessing: Preprocessing, choose: Chooser
+def open_images(
+    folder: Path, name: str, preprocessing: Preprocessing, classes: Sequence[str] = (), lenient: bool = False
 ) -> ImageDataset:
-    """A data set over tar shards.
+    """The images of a folder: of its tar shards where it holds nothing else, else its files.
+
+    Hidden files and files that are no images by suffix are passed over. Sub-folders are classes. The given ``classes``
+    decide label and order, else a ``class_map.txt`` in the folder, else the names of the network's classes decide the
+    label; else the labels count the sub-folders in sorted order (also those without images). Images straight in the
+    folder have no label. Leniently, a folder may mix levels, and only folders named as a class of the network are one.
 
     Raises:
-        UsageError: a shard that cannot be read, no sample, or a chosen image that is none.
+        UsageError: a shard that cannot be read, no image, images both in the folder and in sub-folders, or a sub-folder
+            that is no class.
     """
-    found = [sample for shard in shards for sample in read_shard(shard)]
+    shards = shards_in(folder) or (shards_in(folder / "train") if lenient and (folder / "train").is_dir() else ())
+    if shards:
+        return _of_shards(folder, shards, name, preprocessing)
+    if lenient:
+        files = images_below(folder)
+        known = {name: label for label, name in enumerate(preprocessing.classes)}
+        labels = [known.get(PurePosixPath(file).parts[0]) for file in files]
+    else:
+        files, labels, classes = _by_class(folder, classes, preprocessing.classes)
+    if not files:
+        raise UsageError(f"{folder}: no images in this folder", fix=f"images are files named *{', *'.join(SUFFIXES)}")
+    return ImageDataset(name, LabelledFiles(files, labels, folder), classes or preprocessing.classes, preprocessing)
+
+
+def images_below(folder: Path) -> list[str]:
+    """Paths of all images below a folder, folder by folder; asks the system about no file by itself."""
+    found: list[tuple[str, ...]] = []
+    for place, _, files in os.walk(folder):
+        inside = Path(place).relative_to(folder).parts
+        found += [(*inside, file) for file in files if _is_image(file)]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(SUFFIXES) and not file.startswith(".")
+
+
+def _of_shards(folder: Path, shards: Sequence[Path], name: str, preprocessing: Preprocessing) -> ImageDataset:
+    found = [(number, *sample) for number, shard in enumerate(shards) for sample in read_shard(shard)]
     if not found:
         raise UsageError(f"{folder}: no labelled images in its shards", fix="a sample is key.jpg and key.cls")
-    chosen = [found[i] for i in choose(len(found))]
-    for image, _ in chosen:
-        check_image(io.BytesIO(image.read()), f"{image.file}:{image.name}")
-    samples = [Sample(str(image), label, image) for image, label in chosen]
-    return ImageDataset(name, samples, preprocessing.classes, preprocessing)
+    numbers, images, labels = zip(*found, strict=True)
+    files = LabelledFiles(images, labels)
+    return ImageDataset(name, files, preprocessing.classes, preprocessing, shards=np.asarray(numbers, dtype=np.int64))
 
 
-def open_folder(
-    folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser, classes: Sequence[str] = ()
-) -> ImageDataset:
-    """A data set over ``folder``; hidden files and files that are no images by suffix are passed over.
-
-    Sub-folders are classes. The given ``classes`` decide the label, else a ``class_map.txt`` in the folder, else the
-    names of the network's classes; else the labels count the sub-folders in sorted order (also those without images).
-    Images straight in the folder have no label.
-
-    Raises:
-        UsageError: no image, images both in the folder and in sub-folders, a sub-folder that is no class of the
-            network, or a chosen file that is no image.
-    """
-    flat = _images(folder.iterdir())
-    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    by_class = {sub.name: _images(sub.rglob("*")) for sub in subfolders}
-    if flat and any(by_class.values()):
+def _by_class(
+    folder: Path, classes: Sequence[str], named: Sequence[str]
+) -> tuple[list[str], list[int | None], Sequence[str]]:
+    """Files, labels and classes of a folder with one sub-folder per class, or without any."""
+    subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files = {name: images_below(folder / name) for name in subfolders}
+    flat = sorted(p.name for p in folder.iterdir() if _is_image(p.name) and p.is_file())
+    if flat and any(files.values()):
         raise UsageError(
-            f"{folder}: holds images itself ({flat[0].name}) and in sub-folders ({subfolders[0].name}), "
+            f"{folder}: holds images itself ({flat[0]}) and in sub-folders ({subfolders[0]}), "
             "so it is unclear whether the sub-folders are classes",
             fix="move the images into the sub-folders of their classes, or all into one folder",
         )
     if flat:
-        files: list[tuple[Path, int | None]] = [(path, None) for path in flat]
-        classes = preprocessing.classes
-    else:
-        mapped = read_class_map(folder / CLASS_MAP) if (folder / CLASS_MAP).is_file() else ()
-        named = classes or mapped or preprocessing.classes
-        classes = named or tuple(by_class)
-        if not named and sum(map(bool, by_class.values())) == 1:
-            raise UsageError(
-                f"{folder}: one sub-folder with images ({next(n for n, p in by_class.items() if p)}): as a class it "
-                "would make every label 0",
-                fix="give a sub-folder per class, or name the sub-folder itself for images without labels",
-            )
-        labels = {n: _label(n, classes, folder) for n, paths in by_class.items() if paths}
-        files = [(path, label) for n, label in labels.items() for path in by_class[n]]
-    if not files:
-        raise UsageError(f"{folder}: no images in this folder", fix=f"images are files named *{', *'.join(SUFFIXES)}")
-    chosen = [files[i] for i in choose(len(files))]
-    for path, _ in chosen:
-        check_image(path)
-    samples = [Sample(path.relative_to(folder).as_posix(), label, path) for path, label in chosen]
-    return ImageDataset(name, samples, classes, preprocessing)
-
-
-def _images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+        return flat, [None] * len(flat), named
+    mapped = read_class_map(folder / CLASS_MAP) if (folder / CLASS_MAP).is_file() else ()
+    known = classes or mapped or named
+    if not known and sum(map(bool, files.values())) == 1:
+        raise UsageError(
+            f"{folder}: one sub-folder with images ({next(n for n, below in files.items() if below)}): as a class it "
+            "would make every label 0",
+            fix="give a sub-folder per class, or name the sub-folder itself for images without labels",
+        )
+    known = known or tuple(subfolders)
+    labels = {name: _label(name, known, folder) for name, below in files.items() if below}
+    order = sorted(labels, key=labels.__getitem__) if classes else list(labels)
+    pairs = [(f"{name}/{file}", labels[name]) for name in order for file in files[name]]
+    return [file for file, _ in pairs], [label for _, label in pairs], known
 
 
 def _label(folder_name: str, classes: Sequence[str], folder: Path) -> int:
     if folder_name in classes:
         return list(classes).index(folder_name)
-    near = difflib.get_close_matches(folder_name, classes, n=1)
+    near = nearest(folder_name, classes)
     raise UsageError(
-        f"{folder / folder_name}: '{folder_name}' is none of the network's {len(classes)} classes",
-        fix=f"name the sub-folders as the classes; nearest: {near[0]}"
+        f"{folder / folder_name}: none of the {len(classes)} classes",
+        fix=f"name the sub-folders as the classes, or correct the class map; nearest: {near[0]}"
         if near
         else f"classes: {', '.join(classes[:12])}",
     )

@@ -10,8 +10,9 @@ import csv
 import re
 from pathlib import Path
 
-from csa_deploy.data.base import Chooser, ImageDataset, Sample
-from csa_deploy.data.images import SUFFIXES, check_image
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.images import SUFFIXES
+from csa_deploy.data.samples import LabelledFiles
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -27,21 +28,19 @@ def is_imagenet(folder: Path) -> bool:
     return (folder / SOLUTION).is_file() or _synset_folder(folder) is not None
 
 
-def open_imagenet(folder: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+def open_imagenet(folder: Path, name: str, preprocessing: Preprocessing) -> ImageDataset:
     """The validation set below ``folder``.
 
     Raises:
-        UsageError: synsets whose numbers are not known, no images, or a chosen file that is no image.
+        UsageError: synsets whose numbers are not known, or no images.
     """
     by_synset = _synset_folder(folder)
     files = _from_solution(folder) if by_synset is None else _from_folders(by_synset)
     numbers = _numbers(folder, {synset for _, synset in files}, by_synset)
     if not files:
         raise UsageError(f"{folder}: no images in this folder", fix=f"images are files named *{', *'.join(SUFFIXES)}")
-    chosen = [files[i] for i in choose(len(files))]
-    for path, _ in chosen:
-        check_image(path)
-    samples = [Sample(path.relative_to(folder).as_posix(), numbers[synset], path) for path, synset in chosen]
+    names = [path.relative_to(folder).as_posix() for path, _ in files]
+    samples = LabelledFiles(names, [numbers[synset] for _, synset in files], folder)
     return ImageDataset(name, samples, preprocessing.classes, preprocessing)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from csa_deploy.data.geometry import crop_box, geometry_of, resized_size
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
@@ -22,9 +23,16 @@ FILTERS = {
 _BAD_FILE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def check_image(source: Path | BinaryIO, name: Path | str | None = None) -> None:
-    """Read the header of an image file; raises UsageError with its name (None: its path) when it is no image."""
-    _open(source, name or str(source))
+def check_image(source: Path | BinaryIO, name: Path | str | None = None) -> tuple[int, int]:
+    """(height, width) of an image, upright, from the header of its file.
+
+    Raises:
+        UsageError: with its name (None: its path) when it is no image.
+    """
+    with open_image(source, name or str(source)) as image:
+        exif = Image.Image.getexif(image)  # that of PNG files would decode the image
+        upright = exif.get(ExifTags.Base.Orientation, 1) < 5
+        return (image.height, image.width) if upright else (image.width, image.height)
 
 
 def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
@@ -36,7 +44,7 @@ def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
     Raises:
         UsageError: not an image, truncated, too large to be honest, or floating-point (its range is not defined).
     """
-    image = _open(source, name)
+    image = open_image(source, name)
     try:
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):
@@ -52,18 +60,13 @@ def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
 def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """The network's input for an RGB or L image: float32 of shape (C, H, W), or (H, W, C) in the layout NHWC.
 
-    Resize and centre crop are one step: Pillow resamples the part of the image that the crop keeps, which gives the
-    same values as resizing the whole image first, needs no rounding of the resized size, and takes no memory for
-    what the crop drops.
+    Raises:
+        UsageError: the image does not fit a network that pads only.
     """
     height, width = preprocessing.size
     if image.mode != preprocessing.decoded:
         image = image.convert(preprocessing.decoded)
-    scale = max(width / image.width, height / image.height) / preprocessing.crop
-    box_width, box_height = width / scale, height / scale
-    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + box_width, image.width), min(top + box_height, image.height))
-    image = image.resize((width, height), FILTERS[preprocessing.interpolation], box=box)
+    image = _fitted(image, preprocessing)
     pixels = np.asarray(image).reshape(height, width, preprocessing.channels)
     if preprocessing.mode == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -76,7 +79,30 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     return np.stack([column.take(pixels[:, :, channel]) for channel, column in enumerate(columns)], axis=axis)
 
 
-def _open(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+def _fitted(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The image in the network's size.
+
+    Resize and centre crop are one step: Pillow resamples the part of the image that the crop keeps, which gives the
+    same values as resizing the whole image first, needs no rounding of the resized size, and takes no memory for
+    what the crop drops.
+    """
+    (height, width), resample = preprocessing.size, FILTERS[preprocessing.interpolation]
+    own = image.height, image.width
+    if preprocessing.fit == "crop":
+        top, left, bottom, right = crop_box(preprocessing, own)
+        return image.resize((width, height), resample, box=(left, top, right, bottom))
+    top, left = (int(start) for start in geometry_of(preprocessing, own).offset)
+    resized = resized_size(preprocessing, own)
+    if resized != own:
+        image = image.resize(resized[::-1], resample)
+    fill = preprocessing.fill if len(preprocessing.fill) == preprocessing.channels else preprocessing.fill * 3
+    canvas = Image.new(image.mode, (width, height), fill[::-1] if preprocessing.mode == "BGR" else fill)
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def open_image(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+    """An image of which the header is read; raises UsageError with its name when it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

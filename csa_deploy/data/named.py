@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from csa_deploy.data import animals as animal_mnist
-from csa_deploy.data.base import Chooser, ImageDataset, Sample
-from csa_deploy.data.images import check_image
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.samples import Sample
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.network import Preprocessing
 
@@ -27,11 +27,11 @@ PHOTOGRAPHS = (
 _IMAGENET_FILE = re.compile(r"imagenet_(\d+)_(\d+)\.jpg")
 
 
-def digits(preprocessing: Preprocessing, choose: Chooser, *, train: bool = False) -> ImageDataset:
+def digits(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
     """Handwritten digits, 28 x 28 grey: the 1,000 held-out ones, or with ``train`` the 4,000 for training."""
     part = "train" if train else "test"
     pixels, labels = load_digits(train=train)
-    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in choose(len(labels))]
+    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in range(len(labels))]
     return ImageDataset("digits:train" if train else "digits", samples, DIGIT_CLASSES, preprocessing)
 
 
@@ -54,7 +54,7 @@ def load_digits(*, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return pixels[part], labels[part]
 
 
-def animals(preprocessing: Preprocessing, choose: Chooser, *, train: bool = False) -> ImageDataset:
+def animals(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
     """Animal silhouettes, 28 x 28 grey, without duplicates: the 1,736 held-out ones, or with ``train`` the other 6,968.
 
     Raises:
@@ -63,14 +63,14 @@ def animals(preprocessing: Preprocessing, choose: Chooser, *, train: bool = Fals
     folder, part = "animal_mnist/data/Animal_MNIST", "train" if train else "test"
     files = (_find("animal-mnist", f"{folder}/animal_{what}_version_3.gz") for what in ("data", "label"))
     pixels, labels = animal_mnist.load_animals(*files, train=train)
-    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in choose(len(labels))]
+    samples = [Sample(f"{part}-{row:04d}", int(labels[row]), pixels[row]) for row in range(len(labels))]
     return ImageDataset("animals:train" if train else "animals", samples, animal_mnist.CLASSES, preprocessing)
 
 
-def photos(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+def photos(preprocessing: Preprocessing) -> ImageDataset:
     """Photographs of scikit-image and foolbox, unlabelled."""
-    files = [(path, None) for path in photograph_files()]
-    return ImageDataset("photos", _samples(files, choose), preprocessing.classes, preprocessing)
+    samples = [Sample(path.name, None, path) for path in photograph_files()]
+    return ImageDataset("photos", samples, preprocessing.classes, preprocessing)
 
 
 def photograph_files() -> list[Path]:
@@ -82,31 +82,20 @@ def photograph_files() -> list[Path]:
     return [_find("scikit-image", f"skimage/data/{name}") for name in PHOTOGRAPHS] + _imagenet_files()
 
 
-def imagenet_samples(preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+def imagenet_samples(preprocessing: Preprocessing) -> ImageDataset:
     """Foolbox's 20 photographs of ImageNet with their labels (0..999), which the file names carry."""
-    files: list[tuple[Path, int | None]] = []
-    for path in _imagenet_files():
-        match = _IMAGENET_FILE.fullmatch(path.name)
-        assert match is not None
-        files.append((path, int(match[2])))
-    return ImageDataset("imagenet-samples", _samples(files, choose), preprocessing.classes, preprocessing)
+    samples = [Sample(path.name, int(_IMAGENET_FILE.sub(r"\2", path.name)), path) for path in _imagenet_files()]
+    return ImageDataset("imagenet-samples", samples, preprocessing.classes, preprocessing)
 
 
-NAMED: dict[str, Callable[[Preprocessing, Chooser], ImageDataset]] = {
+NAMED: dict[str, Callable[[Preprocessing], ImageDataset]] = {
     "digits": digits,
-    "digits:train": lambda preprocessing, choose: digits(preprocessing, choose, train=True),
+    "digits:train": partial(digits, train=True),
     "animals": animals,
-    "animals:train": lambda preprocessing, choose: animals(preprocessing, choose, train=True),
+    "animals:train": partial(animals, train=True),
     "photos": photos,
     "imagenet-samples": imagenet_samples,
 }
-
-
-def _samples(files: list[tuple[Path, int | None]], choose: Chooser) -> list[Sample]:
-    chosen = [files[i] for i in choose(len(files))]
-    for path, _ in chosen:
-        check_image(path)
-    return [Sample(path.name, label, path) for path, label in chosen]
 
 
 @lru_cache(maxsize=1)

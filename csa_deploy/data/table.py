@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from csa_deploy.data.base import Chooser, ImageDataset, Sample
-from csa_deploy.data.images import check_image
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.samples import Sample
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 FILE, LABEL = "file", "label"
 
 
-def open_table(path: Path, name: str, preprocessing: Preprocessing, choose: Chooser) -> ImageDataset:
+def open_table(path: Path, name: str, preprocessing: Preprocessing) -> ImageDataset:
     """A data set over the rows of a table; files are relative to the table's folder.
 
     A label is a class index, or a class name where the network names its classes.
 
     Raises:
-        UsageError: no rows, no such columns, a label that is no class, or a chosen file that is no image.
+        UsageError: no rows, no such columns, or a label that is no class.
     """
     rows = _rows(path)
     labelled = LABEL in rows[0]
     samples = []
-    for index in choose(len(rows)):
-        row, where = rows[index], f"{path}: row {index + 2}"
+    for index, row in enumerate(rows):
+        where = f"{path}: row {index + 2}"
         if not row[FILE]:
             raise UsageError(f"{where}: names no file", fix="give every row a file")
-        file = path.parent / row[FILE]
-        check_image(file)
         label = _label(row[LABEL], preprocessing.classes, where) if labelled else None
-        samples.append(Sample(f"{index:06d} {row[FILE]}", label, file))
+        samples.append(Sample(f"{index:06d} {row[FILE]}", label, path.parent / row[FILE]))
     return ImageDataset(name, samples, preprocessing.classes, preprocessing)
 
 
@@ -57,7 +55,7 @@ def _label(text: str | None, classes: Sequence[str], where: str) -> int:
         return list(classes).index(text)
     if text.isdecimal():
         return int(text)
-    near = difflib.get_close_matches(text, classes, n=1)
+    near = nearest(text, classes)
     raise UsageError(
         f"{where}: the label '{text}' is neither a class index nor a class of the network",
         fix=f"nearest class: {near[0]}" if near else "write class indices, counted from 0",

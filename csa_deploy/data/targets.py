@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Task = Literal["classification", "segmentation", "detection"]
+from csa_deploy.errors import UsageError
+from csa_deploy.network import Task as Task
+
 IGNORE = 255
 """Class index of pixels that count neither as right nor as wrong, unless a data set names another."""
 
@@ -104,5 +108,37 @@ Target = int | Mask | Boxes
 """A class index, a mask, or boxes."""
 
 
+class TargetReader(ABC):
+    """Reads a mask or boxes when it is their turn."""
+
+    @abstractmethod
+    def check(self, size: tuple[int, int]) -> None:
+        """Find early what a glance finds; raises UsageError when the target is not of an image of (height, width)."""
+
+    @abstractmethod
+    def read(self, size: tuple[int, int]) -> Mask | Boxes:
+        """The target of an image of (height, width) pixels; raises UsageError with file and line or entry."""
+
+    @abstractmethod
+    def digest(self) -> bytes:
+        """SHA-256 of all that decides it."""
+
+
 def _bytes(array: np.ndarray, kind: type) -> bytes:
     return np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<")).tobytes()
+
+
+def require_inside(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
+    """Refuse a box (left, top, right, bottom) that is inverted or leaves its image by more than a pixel.
+
+    A pixel, because data sets round coordinates, and some count them from 1.
+    """
+    left, top, right, bottom = box
+    height, width = size
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"{where}: the box {tuple(box)} is not finite", fix="correct the box")
+    text = f"({', '.join(f'{value:g}' for value in box)})"
+    if right < left or bottom < top:
+        raise UsageError(f"{where}: the box {text} is inverted", fix="left and top come first")
+    if min(left, top) < -1 or right > width + 1 or bottom > height + 1:
+        raise UsageError(f"{where}: the box {text} leaves its image of {width}x{height}", fix="correct the box")

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from csa_deploy.data.base import Batch, Dataset
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.calibration_data import CalibrationBatch, CalibrationData
+from csa_deploy.precision.calibration_data import require_enough
 from csa_deploy.precision.histogram import BINS, Histogram
 from csa_deploy.precision.observer import Observer
 from csa_deploy.precision.thresholds import METHODS, Method, threshold
@@ -71,7 +72,7 @@ class Statistics:
         """Largest absolute value of every observed tensor."""
         return {**self.ranges, **{name: h.amax for name, h in self.histograms.items()}}
 
-    def count(self, batch: CalibrationBatch) -> None:
+    def count(self, batch: Batch) -> None:
         """Count the images of a batch, and their classes."""
         self.images += len(batch)
         for label in batch.labels if batch.labels is not None else ():
@@ -105,7 +106,7 @@ def _coarse(histogram: Histogram) -> dict[str, Any]:
 
 def calibrate(
     model: onnx.ModelProto,
-    data: CalibrationData,
+    data: Dataset,
     tensors: tuple[str, ...],
     *,
     threads: int | None = None,
@@ -131,7 +132,7 @@ def calibrate(
     statistics = Statistics(key, observer.histograms, observer.ranges, provider=observer.provider)
     done = _resume(statistics, data, unfinished)
     saved = time.monotonic()
-    batches = data.batches(observer.batch, range(done, len(data)))
+    batches = data.batches(observer.batch, indices=range(done, len(data)))
     while together := list(itertools.islice(batches, observer.lanes)):
         observer.run([(batch.feed(observer.sampling.shapes), batch.ids) for batch in together])
         for batch in together:
@@ -146,18 +147,18 @@ def calibrate(
             progress(done, len(data))
     observer.collect()
     statistics.skipped = dict(data.skipped)
-    data.require_enough(statistics.images)
+    require_enough(data, statistics.images)
     if unfinished:
         _save_quietly(statistics, unfinished, len(data))
     return statistics
 
 
-def statistics_key(model: onnx.ModelProto, data: CalibrationData, tensors: tuple[str, ...]) -> Key:
+def statistics_key(model: onnx.ModelProto, data: Dataset, tensors: tuple[str, ...]) -> Key:
     """The key of the statistics that :func:`calibrate` would take."""
     return Key(
         graph=hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
         data=data.fingerprint(),
-        preprocessing=key_of({"preprocessing": data.preprocessing}),
+        preprocessing=key_of({"preprocessing": data.preprocessing and data.preprocessing.to_json()}),
         tensors=key_of({"tensors": list(tensors)}),
     )
 
@@ -219,7 +220,7 @@ def _load(path: Path, key: Key) -> tuple[Statistics, int | None]:
     return Statistics(key=stored, histograms=histograms, **fields), described["done"]
 
 
-def _resume(statistics: Statistics, data: CalibrationData, unfinished: Path | None) -> int:
+def _resume(statistics: Statistics, data: Dataset, unfinished: Path | None) -> int:
     """Take over what an interrupted pass over the same data left; returns the number of samples it had read."""
     if unfinished is None or not unfinished.is_file():
         return 0

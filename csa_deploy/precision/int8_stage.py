@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.data.arrays import RANDOM
+from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
-    RANDOM,
     RECOMMENDED,
-    CalibrationData,
+    constant_inputs,
     missing_classes,
     open_calibration,
 )
@@ -22,7 +24,9 @@ from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import Placement, place
 from csa_deploy.precision.selection import UNFINISHED as UNFINISHED_SEARCH
 from csa_deploy.precision.selection import UNFINISHED_EQUALIZED
-from csa_deploy.workspace import StageOutput, dump_json
+from csa_deploy.records.precision import Calibration
+from csa_deploy.results import NotMeasured
+from csa_deploy.workspace import dump_json
 
 if TYPE_CHECKING:
     import onnx
@@ -40,42 +44,44 @@ AUDIT = "calibration/audit.json"
 class Calibrated:
     """What calibration gave."""
 
-    data: CalibrationData
+    data: Dataset
     placement: Placement
     statistics: Statistics
     thresholds: dict[str, float]
     leaks: tuple[str, ...] = ()
 
-    def describe(self, context: Context, output: StageOutput) -> None:
-        """Write statistics and audit, and the notes that the user must see."""
+    def describe(
+        self, context: Context, artifacts: dict[str, Path]
+    ) -> tuple[Calibration, list[str], list[NotMeasured]]:
+        """Write statistics and audit; with what is stated, the notes that the user must see and what failed."""
         statistics, config = context.scratch / "statistics.npz", context.config
         save_statistics(self.statistics, statistics)
-        output.artifacts[STATISTICS] = statistics
+        artifacts[STATISTICS] = statistics
         classes = context.preprocessing.classes if context.preprocessing else ()
         missing = missing_classes(self.statistics.labels, classes)
-        constant = self.data.constant_inputs()
-        output.record["calibration"] = {
-            "data": self.data.name,
-            "images": self.statistics.images,
-            "skipped": len(self.statistics.skipped),
-            "method": config.calib_method,
-            "tensors": len(self.statistics.histograms),
-            "constant_inputs": constant,
-            "leaks": list(self.leaks),
-            "audit": AUDIT,
-            "statistics": STATISTICS,
-        }
-        output.record["notes"] += self._notes(context, missing, constant)
+        constant = constant_inputs(self.data)
+        stated = Calibration(
+            data=self.data.name,
+            images=self.statistics.images,
+            skipped=len(self.statistics.skipped),
+            method=config.calib_method,
+            tensors=len(self.statistics.histograms),
+            constant_inputs=tuple(constant),
+            leaks=self.leaks,
+            audit=AUDIT,
+            statistics=STATISTICS,
+        )
+        notes = self._notes(context, missing, constant)
         try:
             path = context.scratch / "audit.json"
             path.write_text(dump_json(self._audit(config, missing)))
-            output.artifacts[AUDIT] = path
+            artifacts[AUDIT] = path
         except Exception as error:  # the graphs do not need it: what they took is not given up for it
             _LOG.warning("the audit of the calibration is missing, it failed: %s", error)
             _LOG.debug("the audit's failure", exc_info=error)
-            output.record["calibration"]["audit"] = None
             reason = f"it failed: {type(error).__name__}: {error}"
-            output.record["not_measured"].append({"what": "audit of the calibration", "reason": reason})
+            return replace(stated, audit=None), notes, [NotMeasured("audit of the calibration", reason)]
+        return stated, notes, []
 
     def _audit(self, config: Config, missing: list[str]) -> dict[str, Any]:
         return {
@@ -84,7 +90,7 @@ class Calibrated:
             "random": self.data.name == RANDOM,
             "seed": config.seed,
             "method": config.calib_method,
-            "preprocessing": self.data.preprocessing,
+            "preprocessing": self.data.preprocessing and self.data.preprocessing.to_json(),
             "provider": self.statistics.provider,
             "hashes": self.data.hashes(),
             "classes_missing": missing,
@@ -131,8 +137,9 @@ def int8_key(context: Context) -> dict[str, Any]:
     config = context.config
     data = _open(context)
     return {
+        **context.measured_by,
         "data": data.fingerprint(),
-        "preprocessing": data.preprocessing,
+        "preprocessing": data.preprocessing and data.preprocessing.to_json(),
         "method": config.calib_method,
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
@@ -154,7 +161,7 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
 
 
-def check_overlap(context: Context, data: CalibrationData | None = None) -> list[str]:
+def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:
     """Refuse calibration images that accuracy is measured on; returns what the user must know of near ones."""
     evaluation = context.dataset(context.preprocessing)
     leaks = refuse_overlap(data or _open(context), evaluation) if evaluation is not None else []
@@ -164,7 +171,7 @@ def check_overlap(context: Context, data: CalibrationData | None = None) -> list
 
 
 def _statistics(
-    context: Context, model: onnx.ModelProto, data: CalibrationData, tensors: tuple[str, ...], phases: Phases
+    context: Context, model: onnx.ModelProto, data: Dataset, tensors: tuple[str, ...], phases: Phases
 ) -> Statistics:
     stored = context.path(STATISTICS)
     if stored.is_file():
@@ -195,7 +202,7 @@ def require_calibration(context: Context) -> str:
     return spec
 
 
-def _open(context: Context) -> CalibrationData:
+def _open(context: Context) -> Dataset:
     config = context.config
     spec, shapes = require_calibration(context), context.sampling.shapes
     return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)

@@ -9,17 +9,15 @@ as close to one of 800 others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from csa_deploy.data.base import IMAGE, Dataset, ImageDataset, Sample, choose
-from csa_deploy.data.images import to_array
-from csa_deploy.data.prefetch import WORKERS, ahead
+from csa_deploy.data.arrays import RANDOM
+from csa_deploy.data.base import Dataset, ImageDataset, choose
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.calibration_data import RANDOM, CalibrationData, digest_of
 
 COMPARED = 5000
 """Evaluation images that are decoded for the comparison; of a larger set evenly spread ones, the others by file."""
@@ -45,7 +43,7 @@ class _Seen:
             self.thumbnails.append(_thumbnail(images[0]))
 
 
-def refuse_overlap(data: CalibrationData, evaluation: Dataset) -> list[str]:
+def refuse_overlap(data: Dataset, evaluation: Dataset) -> list[str]:
     """Refuse to calibrate on what accuracy is measured on.
 
     Returns:
@@ -57,13 +55,13 @@ def refuse_overlap(data: CalibrationData, evaluation: Dataset) -> list[str]:
     if data.name == RANDOM:
         return []
     ours, theirs = _Seen(), _Seen()
-    for batch in data.batches(1):
-        ours.add(batch.ids[0], {name: array[0] for name, array in batch.inputs.items()})
-    for identity, arrays in _samples(evaluation):
-        theirs.add(identity, arrays)
-    contents, files = set(theirs.contents.values()), set[str]()
-    if isinstance(evaluation, ImageDataset) and len(evaluation) > COMPARED:
-        files = {digest_of(sample) for sample in evaluation.samples}
+    large = isinstance(evaluation, ImageDataset) and len(evaluation) > COMPARED
+    compared = evaluation.take(choose(len(evaluation), COMPARED if large else None, None))
+    compared.lenient = True  # the comparison with the reference names what cannot be read
+    for seen, samples in ((ours, data), (theirs, compared)):
+        for batch in samples.batches(1):
+            seen.add(batch.ids[0], {name: array[0] for name, array in batch.inputs.items()})
+    contents, files = set(theirs.contents.values()), set(evaluation.hashes().values() if large else ())
     stored = data.hashes() if files else {}
     shared = [i for i, content in ours.contents.items() if content in contents or stored.get(i) in files]
     if shared:
@@ -72,28 +70,10 @@ def refuse_overlap(data: CalibrationData, evaluation: Dataset) -> list[str]:
             f"{evaluation.name} too, the first is {shared[0]}",
             fix="calibrate on images that accuracy is not measured on, or name another set with --data",
         )
-    return [*_near(data, ours, evaluation, theirs), *_left(evaluation)]
+    return [*_near(data, ours, evaluation, theirs), *(_left(evaluation) if large else ())]
 
 
-def _samples(evaluation: Dataset) -> Iterator[tuple[str, Mapping[str, np.ndarray]]]:
-    if not isinstance(evaluation, ImageDataset):
-        for batch in evaluation.batches(1):
-            yield batch.ids[0], {name: array[0] for name, array in batch.inputs.items()}
-        return
-
-    def read(sample: Sample) -> np.ndarray | None:
-        try:
-            return to_array(sample.image(), evaluation.preprocessing)
-        except (UsageError, OSError):
-            return None  # the comparison with the reference names it
-
-    chosen = [evaluation.samples[i] for i in choose(len(evaluation), COMPARED, None)]
-    for sample, array in zip(chosen, ahead(read, chosen, 2 * WORKERS), strict=True):
-        if array is not None:
-            yield sample.id, {IMAGE: array}
-
-
-def _near(data: CalibrationData, ours: _Seen, evaluation: Dataset, theirs: _Seen) -> Iterable[str]:
+def _near(data: Dataset, ours: _Seen, evaluation: Dataset, theirs: _Seen) -> Iterable[str]:
     if not ours.ids or not theirs.ids:
         return
     alike = np.stack(ours.thumbnails) @ np.stack(theirs.thumbnails).T
@@ -108,11 +88,10 @@ def _near(data: CalibrationData, ours: _Seen, evaluation: Dataset, theirs: _Seen
 
 
 def _left(evaluation: Dataset) -> Iterable[str]:
-    if isinstance(evaluation, ImageDataset) and len(evaluation) > COMPARED:
-        yield (
-            f"calibration images were compared with {COMPARED} of the {len(evaluation)} evaluation images by their "
-            "content, with the others by their files"
-        )
+    yield (
+        f"calibration images were compared with {COMPARED} of the {len(evaluation)} evaluation images by their "
+        "content, with the others by their files"
+    )
 
 
 def _content(arrays: Mapping[str, np.ndarray]) -> str:

@@ -8,11 +8,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from csa_deploy.accuracy import RANKS, Accuracy, ranks_of
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.train.loading import TrainBatch
-from csa_deploy.train.result import Accuracy
-
-TOP = 5
 
 
 @torch.no_grad()
@@ -38,7 +36,7 @@ def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Itera
             logits = network(images)
             bad += int(not torch.isfinite(logits).all())
             classes = logits.shape[1]
-            best = logits.topk(min(TOP, classes)).indices == labels[:, None]
+            best = logits.topk(min(max(RANKS), classes)).indices == labels[:, None]
             row += torch.stack([best[:, 0].sum(), best.sum(), torch.tensor(len(labels), device=fabric.device)])
     for name, network in networks.items():
         network.train(modes[name])
@@ -49,8 +47,8 @@ def accuracy_of(fabric: Fabric, networks: Mapping[str, nn.Module], loader: Itera
             f"evaluation: outputs are not finite in {int(total[-1])} batches", fix="the training diverged: lower --lr"
         )
     rows = total[:-1].view(-1, 3).tolist()
-    many = classes > TOP
+    ranks = ranks_of(classes)
     return {
-        name: Accuracy(int(top1), int(top5) if many else None, int(samples))
-        for name, (top1, top5, samples) in zip(networks, rows, strict=True)
+        name: Accuracy(int(samples), classes, {k: int(n) for k, n in zip(RANKS, right, strict=True) if k in ranks})
+        for name, (*right, samples) in zip(networks, rows, strict=True)
     }

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.images import FILTERS, to_array
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.train.pictures import Pictures
 
 Loaded = tuple[np.ndarray, int, str, dict[str, str]]
 """Pixels (C, H, W), label, name, and why files before it could not be read."""
@@ -59,7 +59,7 @@ class TrainImages(Dataset):
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: ImageDataset,
         preprocessing: Preprocessing,
         crop: tuple[float, float] | None,
         seed: int,
@@ -70,20 +70,21 @@ class TrainImages(Dataset):
         """(pixels (C, H, W), label, name, unreadable) for an (epoch, index); an error is returned, see ``collate``."""
         epoch, first = key
         unreadable: dict[str, str] = {}
-        count = len(self.pictures.labels)
+        count = len(self.pictures)
         for index in ((first + step) % count for step in range(min(count, 100))):
-            name = self.pictures.name(index)
+            sample = self.pictures.samples[index]
             try:
-                image = self.pictures.image(index)
+                image = sample.image()
             except UsageError as error:
-                unreadable[name] = error.message
+                unreadable[sample.id] = error.message
                 continue
             image = image.convert(self.preprocessing.decoded)
             box = self._box(image.width, image.height, (self.seed, epoch, index))
             height, width = self.preprocessing.size
             image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
             pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
-            return pixels.transpose(2, 0, 1), int(self.pictures.labels[index]), name, unreadable
+            assert sample.label is not None
+            return pixels.transpose(2, 0, 1), sample.label, sample.id, unreadable
         return UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
 
     def _box(self, width: int, height: int, seed: tuple[int, int, int]) -> tuple[float, float, float, float]:
@@ -107,16 +108,18 @@ class TrainImages(Dataset):
 class EvaluationImages(Dataset):
     """Held-out images, preprocessed as in deployment; an unreadable one ends the evaluation with its name."""
 
-    def __init__(self, pictures: Pictures, preprocessing: Preprocessing) -> None:
+    def __init__(self, pictures: ImageDataset, preprocessing: Preprocessing) -> None:
         self.pictures, self.preprocessing = pictures, preprocessing
 
     def __getitem__(self, index: int) -> Loaded | UsageError:
         """(float32 (C, H, W), label, name, nothing unreadable); an error is returned, see ``collate``."""
+        sample = self.pictures.samples[index]
         try:
-            array = to_array(self.pictures.image(index), self.preprocessing)
+            array = to_array(sample.image(), self.preprocessing)
         except UsageError as error:
             return error
-        return array, int(self.pictures.labels[index]), self.pictures.name(index), {}
+        assert sample.label is not None
+        return array, sample.label, sample.id, {}
 
 
 class UpdateOrder:
@@ -131,7 +134,9 @@ class UpdateOrder:
         seed: of the order.
     """
 
-    def __init__(self, pictures: Pictures, per_device: int, accumulate: int, rank: int, world: int, seed: int) -> None:
+    def __init__(
+        self, pictures: ImageDataset, per_device: int, accumulate: int, rank: int, world: int, seed: int
+    ) -> None:
         self.pictures, self.seed = pictures, seed
         self.per_device, self.accumulate, self.rank, self.world = per_device, accumulate, rank, world
         self.first_update = 0
@@ -140,7 +145,7 @@ class UpdateOrder:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Steps from ``first_update`` up to ``last_update``, as lists of (epoch, index)."""
         size = self.per_device * self.accumulate * self.world
-        per_epoch = len(self.pictures.labels) // size
+        per_epoch = len(self.pictures) // size
         order, ordered = np.empty(0, dtype=np.int64), -1
         for update in range(self.first_update, self.last_update):
             epoch, position = divmod(update, per_epoch)
@@ -153,7 +158,7 @@ class UpdateOrder:
     def order(self, epoch: int) -> np.ndarray:
         """All indices in the order of an epoch; images in shards are mixed within windows of shards."""
         random = np.random.default_rng((self.seed, epoch))
-        count, shards = len(self.pictures.labels), self.pictures.shards
+        count, shards = len(self.pictures), self.pictures.shards
         if shards is None:
             return random.permutation(count)
         window = random.permutation(int(shards.max()) + 1)[shards] // _WINDOW
@@ -187,7 +192,7 @@ def evaluation_loader(images: EvaluationImages, batch: int, rank: int, world: in
     return DataLoader(
         images,
         batch_size=batch,
-        sampler=range(rank, len(images.pictures.labels), world),
+        sampler=range(rank, len(images.pictures), world),
         collate_fn=collate,
         num_workers=workers,
         **_ahead(workers),

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from csa_deploy.accuracy import Accuracy
 from csa_deploy.errors import UsageError
 from csa_deploy.train.augment import Augment
 from csa_deploy.train.evaluation import accuracy_of
 from csa_deploy.train.faults import CHECKPOINT, StopRequest, stop_at_bad_loss
 from csa_deploy.train.loading import TrainBatch
-from csa_deploy.train.result import Accuracy, EpochSummary
+from csa_deploy.train.result import EpochSummary
 from csa_deploy.train.schedule import Schedule
 
 Progress = Callable[[int, int], None]

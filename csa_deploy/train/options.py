@@ -13,7 +13,7 @@ class TrainOptions:
     """What a user may ask of a training.
 
     Attributes:
-        data: see :func:`csa_deploy.train.pictures.open_split`.
+        data: see :func:`csa_deploy.data.dataset.open_split`.
         output: folder for checkpoints, weights and results.
         recipe: all that decides about the outcome, with the seed.
         seed: of initialisation, order and augmentation.
@@ -29,7 +29,7 @@ class TrainOptions:
         threads: CPU threads of torch; None: its default.
         evaluate_every: epochs between evaluations.
         resume: checkpoint to go on from; None: ``last.ckpt`` in the output folder, if there is one.
-        class_map: see :func:`csa_deploy.train.pictures.open_split`.
+        class_map: see :func:`csa_deploy.data.dataset.open_split`.
         evaluate_only: no training: classify the held-out images with what was trained so far.
         tensorboard: write the epochs' figures for TensorBoard, too.
     """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from csa_deploy.data.dataset import open_split
 from csa_deploy.network import Preprocessing
 from csa_deploy.train.devices import processes
 from csa_deploy.train.options import TrainOptions
-from csa_deploy.train.pictures import open_split
 from csa_deploy.train.schedule import Schedule, batch_warning, make_schedule
 
 MOST_PER_DEVICE = 128
@@ -68,7 +68,7 @@ def plan(options: TrainOptions, preprocessing: Preprocessing, images: int | None
     """The plan without starting anything; ``images`` None: as many as the data have."""
     devices, nodes = processes(options)
     if images is None:
-        images = len(open_split(options.data, preprocessing, options.class_map).train.labels)
+        images = len(open_split(options.data, preprocessing, options.class_map).train)
     return plan_for(options, images, devices * nodes)
 
 

@@ -6,10 +6,14 @@ import hashlib
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from csa_deploy.accuracy import Accuracy
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.dataset import Split, open_split
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import Augment
@@ -21,9 +25,8 @@ from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder,
 from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
-from csa_deploy.train.pictures import Pictures, Split, open_split
 from csa_deploy.train.plan import plan_for
-from csa_deploy.train.result import Accuracy, Average, TrainResult
+from csa_deploy.train.result import Average, TrainResult
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -89,14 +92,16 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
 def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split: Split) -> tuple[Training, UpdateOrder]:
     recipe, world = options.recipe, fabric.world_size
     size = options.size or entry.preprocessing.size
-    plan = plan_for(options, len(split.train.labels), world)
+    plan = plan_for(options, len(split.train), world)
     if fabric.is_global_zero and not options.evaluate_only:
         log.info("%s", plan.text)
         if plan.warning:
             log.warning("%s", plan.warning)
     network: Any = trainable(entry, recipe, size, options.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = _classes(network, entry, size)
-    _check_labels(split, classes, options.data)
+    for images in (split.train, split.held_out):
+        if images is not None:
+            images.check_labels(classes)
     if world > 1 and options.sync_bn:
         network = synchronised(network, fabric.device)
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe.weight_decay), lr=recipe.lr, fused=True)
@@ -202,15 +207,6 @@ def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int
     return output.shape[1]
 
 
-def _check_labels(split: Split, classes: int, data: str) -> None:
-    highest = max(int(part.labels.max()) for part in (split.train, split.held_out) if part is not None)
-    if highest >= classes:
-        raise UsageError(
-            f"{data}: {highest + 1} classes, but the network has {classes} outputs",
-            fix="give a network with as many outputs, for example file.py:factory",
-        )
-
-
 def _average(training: Training) -> Average | None:
     """What the average of the weights is, so far."""
     if training.ema is None:
@@ -220,11 +216,11 @@ def _average(training: Training) -> Average | None:
     return Average(decay, warmup, first_share(decay, training.update, warmup=warmup))
 
 
-def _fingerprint(pictures: Pictures) -> str:
+def _fingerprint(pictures: ImageDataset) -> str:
     """SHA-256 over the names and labels of the images; their content would take as long as an epoch."""
-    digest = hashlib.sha256(pictures.labels.tobytes())
-    for index in range(len(pictures.labels)):
-        digest.update(f"{pictures.name(index)}\0".encode())
+    digest = hashlib.sha256(np.asarray(pictures.labels).tobytes())
+    for identity in pictures.identities():
+        digest.update(f"{identity}\0".encode())
     return digest.hexdigest()
 
 

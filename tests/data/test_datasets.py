@@ -56,7 +56,7 @@ def test_class_names_of_the_network_decide_the_labels(pets: Path) -> None:
     dataset = open_dataset(pets, NAMED)
     assert dataset.labels is not None and dataset.labels.tolist() == [1] * 5 + [2] * 3
     picture(pets / "catt" / "x.png")
-    with pytest.raises(UsageError, match=r"catt.*none of the network's 3 classes.*nearest: cat"):
+    with pytest.raises(UsageError, match=r"catt.*none of the 3 classes.*nearest: cat"):
         open_dataset(pets, NAMED)
 
 
@@ -86,7 +86,7 @@ def test_a_single_bad_file_is_found_when_the_set_is_opened(pets: Path) -> None:
     [
         (lambda p: p / "none", "no such data set, folder or .npz"),
         (lambda p: p, "no images in this folder"),
-        (lambda p: text(p / "x.txt"), "neither a folder of images, a .csv table nor an .npz"),
+        (lambda p: text(p / "x.txt"), "neither a folder of images, a .csv table, a COCO .json nor an .npz"),
         (lambda p: text(p / "x.npz"), "not a readable .npz"),
         (lambda p: p / "none.npz", "no such file"),
         (lambda p: picture(p / "a.png") and picture(p / "c" / "b.png") and p, "unclear whether the sub-folders"),
@@ -98,7 +98,7 @@ def test_bad_places(tmp_path: Path, make: object, message: str) -> None:
 
 
 def test_names_are_suggested() -> None:
-    with pytest.raises(UsageError, match=r"did you mean digits\?"):
+    with pytest.raises(UsageError, match=r"did you mean 'digits'\?"):
         open_dataset("digit", SMALL)
     with pytest.raises(UsageError, match="named data sets: digits"):
         open_dataset("random", SMALL)
@@ -225,3 +225,37 @@ def test_feeding_a_network(arrays: Path, pets: Path) -> None:
         batch.feed({"image": (1, 3, 9, 9), "speed": (1, 2)})
     with pytest.raises(UsageError, match=r"takes velocity \(n, 2\), the data hold image"):
         batch.feed({"velocity": (1, 2)})
+
+
+def test_an_npy_is_one_input_of_any_name(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(5, 3, 4, 4))
+    np.save(tmp_path / "frames.npy", values)
+    dataset = open_dataset(tmp_path / "frames.npy", None, limit=3)
+    (batch,) = dataset.batches(4)
+    assert batch.ids == ("0", "1", "3") and batch.labels is None
+    (fed,) = batch.feed({"x": (1, 3, 4, 4)}).values()
+    np.testing.assert_array_equal(fed, values[[0, 1, 3]].astype(np.float32))
+    before = dataset.fingerprint()
+    np.save(tmp_path / "frames.npy", values + 1)
+    assert open_dataset(tmp_path / "frames.npy", None, limit=3).fingerprint() != before
+    (tmp_path / "frames.npy").write_bytes(b"text")
+    with pytest.raises(UsageError, match=r"frames\.npy: not a readable \.npy"):
+        open_dataset(tmp_path / "frames.npy", None)
+
+
+def test_leniently_files_are_read_in_their_turn_and_skipped_up_to_a_tenth(pets: Path) -> None:
+    for i in range(13):
+        picture(pets / "dog" / "more" / f"{i:02d}.png")
+    picture(pets / "loose.png")
+    (pets / "dog" / "1.png").write_text("text")
+    dataset = open_dataset(pets, NAMED, lenient=True)
+    assert len(dataset) == 22 and not dataset.skipped
+    batches = list(dataset.batches(4))
+    assert dataset.skipped.keys() == {"dog/1.png"}
+    assert [id for b in batches for id in b.ids] == [id for id in dataset.identities() if id != "dog/1.png"]
+    assert batches[-1].consumed == 22 and batches[-1].labels is None, "one image has no class"
+    assert batches[0].labels is not None and batches[0].labels.tolist() == [1, 1, 1, 1]
+    (pets / "cat" / "0.JPG").write_text("text")
+    (pets / "cat" / "1.JPG").write_text("text")
+    with pytest.raises(UsageError, match=r"3 files cannot be read so far, more than a tenth of all 22; .*0\.JPG"):
+        list(open_dataset(pets, NAMED, lenient=True).batches(4))

@@ -11,12 +11,9 @@ import pytest
 from PIL import Image
 
 from csa_deploy.data.base import ImageDataset
-from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-
-pytest.importorskip("lightning_fabric")  # of the extra train, which open_split belongs to
-from csa_deploy.train.pictures import open_split
 
 PLAIN = Preprocessing((8, 8), crop=1.0)
 
@@ -49,11 +46,12 @@ def same_as_training(root: Path, preprocessing: Preprocessing = PLAIN) -> list[i
     """The labels of an evaluation of the folder and of its ``val``, which are those of the training."""
     held_out = open_split(str(root), preprocessing).held_out
     assert held_out is not None
-    wanted = {held_out.name(i): label for i, label in enumerate(held_out.labels.tolist())}
+    assert held_out.labels is not None
+    wanted = dict(zip(held_out.identities(), held_out.labels.tolist(), strict=True))
     for folder in (root, root / "val"):
         data = open_dataset(folder, preprocessing)
         assert data.labels is not None and isinstance(data, ImageDataset)
-        assert dict(zip((s.id for s in data.samples), data.labels.tolist(), strict=True)) == wanted
+        assert list(zip(data.identities(), data.labels.tolist(), strict=True)) == list(wanted.items()), "also in order"
     return sorted(wanted.values())
 
 
@@ -113,6 +111,8 @@ def test_shards_are_read_like_files(tmp_path: Path, caplog: pytest.LogCaptureFix
         assert batch.ids == ("0.tar:a.png", "0.tar:b.png")
         picture = data.image("0.tar:a.png")
         assert picture is not None and picture.getpixel((0, 0)) == (7, 7, 7)
+        part = open_dataset(folder, PLAIN, lenient=True) if folder.name == "val" else data
+        assert part.labels is not None and part.labels.tolist() == [1, 0] and part.identities() == list(batch.ids)
     assert "1 images without a .cls are left out, first alone.png" in caplog.text
     before = open_dataset(tmp_path, PLAIN).fingerprint()
     shard(tmp_path / "val/0.tar", {"a.png": png(6), "a.cls": b"1", "b.png": png(8), "b.cls": b"0"})
@@ -132,3 +132,16 @@ def test_bad_shards_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"no archive")
     with pytest.raises(UsageError, match="not a readable shard"):
         open_dataset(tmp_path, PLAIN)
+
+
+def test_calibration_takes_shards_and_those_of_a_training(tmp_path: Path) -> None:
+    shard(tmp_path / "train/0.tar", {"a.png": png(7), "a.cls": b"1", "b.png": b"damaged", "b.cls": b"0"})
+    shard(
+        tmp_path / "train/1.tar",
+        {f"{i}{kind}": data for i in range(20) for kind, data in ((".png", png(i)), (".cls", b"0"))},
+    )
+    for folder in (tmp_path, tmp_path / "train"):
+        data = open_dataset(folder, PLAIN, lenient=True)
+        ids = [identity for batch in data.batches(4) for identity in batch.ids]
+        assert len(data) == 22 and len(ids) == 21 and list(data.skipped) == ["0.tar:b.png"]
+        assert data.hashes().keys() == {*ids, "0.tar:b.png"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from csa_deploy.data.animals import distinct, load_animals, read_array, unlike
+from csa_deploy.data.dataset import open_split
 from csa_deploy.errors import UsageError
-from csa_deploy.train.pictures import open_split
 
 from .conftest import PREPROCESSING
 

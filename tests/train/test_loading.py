@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from csa_deploy.data.folder import open_folder
+from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.train.augment import Augment
@@ -24,7 +24,6 @@ from csa_deploy.train.loading import (
     evaluation_loader,
     train_loader,
 )
-from csa_deploy.train.pictures import ShardPictures, open_split
 from csa_deploy.train.recipe import Recipe
 
 from .conftest import CLASSES, HELD_OUT, PREPROCESSING, TRAIN
@@ -88,7 +87,7 @@ def test_evaluation_preprocesses_as_deployment(images: Path) -> None:
     held_out = open_split(str(images), PREPROCESSING).held_out
     assert held_out is not None
     batch = next(iter(evaluation_loader(EvaluationImages(held_out, PREPROCESSING), 20, 0, 1, 0)))
-    dataset = open_folder(images / "val", "val", PREPROCESSING, lambda n: list(range(n)))
+    dataset = open_dataset(images / "val", PREPROCESSING)
     deployed = next(dataset.batches(20))
     assert np.array_equal(batch.images.numpy(), deployed.inputs["image"])
     assert batch.labels.tolist() == list(deployed.labels)  # type: ignore[arg-type]
@@ -99,7 +98,7 @@ def test_training_without_augmentation_sees_what_deployment_sees(images: Path) -
     plain = Recipe(epochs=1, global_batch=8, lr=1.0)
     batch = collate([TrainImages(pictures, PREPROCESSING, None, 0)[(0, i)] for i in range(TRAIN)])
     augmented, targets = Augment(plain, PREPROCESSING, 2)(batch.images, batch.labels)
-    dataset = open_folder(images / "train", "train", PREPROCESSING, lambda n: list(range(n)))
+    dataset = open_dataset(images / "train", PREPROCESSING)
     torch.testing.assert_close(augmented, torch.from_numpy(next(dataset.batches(TRAIN)).inputs["image"]))
     assert targets.argmax(dim=1).tolist() == batch.labels.tolist()
 
@@ -108,12 +107,12 @@ def test_shards_hold_the_same_images_as_folders(images: Path, tmp_path: Path) ->
     write_shards(images, tmp_path)
     (tmp_path / "class_map.txt").write_text("bars straight lines\nblob\n")
     shards, folders = (open_split(str(root), PREPROCESSING).train for root in (tmp_path, images))
-    assert isinstance(shards, ShardPictures)
-    by_name = {folders.name(i).rpartition("/")[2]: i for i in range(TRAIN)}
+    assert shards.shards is not None and shards.shards.tolist() == sorted(i // 10 for i in range(TRAIN))
+    by_name = {folders.samples[i].id.rpartition("/")[2]: i for i in range(TRAIN)}
     for i in range(TRAIN):
-        other = by_name[shards.name(i).rpartition(":")[2]]
+        other = by_name[shards.samples[i].id.rpartition(":")[2]]
         assert shards.labels[i] == folders.labels[other]
-        assert shards.image(i).tobytes() == folders.image(other).tobytes()
+        assert shards.samples[i].image().tobytes() == folders.samples[other].image().tobytes()
     assert sorted(i for step in list(order(shards))[:6] for _, i in step) != list(range(48))
     assert len({i for step in list(order(shards))[:6] for _, i in step}) == 48
 
@@ -130,9 +129,9 @@ def test_shards_of_the_webdataset_library_are_read(prefix: str, images: Path, tm
     (tmp_path / "class_map.txt").write_text("bars\nblob\n")
     shards = open_split(str(tmp_path), PREPROCESSING).train
     for i, path in enumerate(files):
-        assert shards.name(i) == f"000.tar:{prefix}{path.stem}.PNG"
+        assert shards.samples[i].id == f"000.tar:{prefix}{path.stem}.PNG"
         assert shards.labels[i] == CLASSES.index(path.parent.name)
-        assert shards.image(i).tobytes() == Image.open(path).tobytes()
+        assert shards.samples[i].image().tobytes() == Image.open(path).tobytes()
 
 
 def test_a_damaged_shard_is_named(images: Path, tmp_path: Path) -> None:
@@ -146,8 +145,8 @@ def test_a_class_map_decides_the_labels(images: Path, tmp_path: Path) -> None:
     path = tmp_path / "map.txt"
     path.write_text("blob\nbars\n")
     mapped, sorted_ = (open_split(str(images), PREPROCESSING, chosen).train for chosen in (path, None))
-    assert mapped.name(0).startswith("blob")
-    assert sorted_.name(0).startswith("bars")
+    assert mapped.samples[0].id.startswith("blob")
+    assert sorted_.samples[0].id.startswith("bars")
     path.write_text("blob\n")
     with pytest.raises(UsageError, match="bars: none of the 1 classes"):
         open_split(str(images), PREPROCESSING, path)
@@ -157,7 +156,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="animals"):
         open_split(str(tmp_path), PREPROCESSING)
     (tmp_path / "train" / "a").mkdir(parents=True)
-    with pytest.raises(UsageError, match="no labelled images"):
+    with pytest.raises(UsageError, match="no images in this folder"):
         open_split(str(tmp_path), PREPROCESSING)
 
 

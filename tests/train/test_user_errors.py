@@ -17,13 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from csa_deploy.data.dataset import open_split
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.faults import faults_of_others, load_state
 from csa_deploy.train.loading import EvaluationImages, evaluation_loader
 from csa_deploy.train.network import HostSyncBatchNorm, synchronised
 from csa_deploy.train.options import TrainOptions
-from csa_deploy.train.pictures import open_split
 from csa_deploy.train.recipe import Recipe, load_recipe, recipe_for
 from csa_deploy.train.run import train
 
