@@ -48,26 +48,32 @@ def folder_of(engine: Path) -> Path:
     return engine.with_name(engine.name + SUFFIX)
 
 
-def keep_parts(engine: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple[Part, ...]:
-    """Copy files beside an engine, in place of those of an earlier one.
+def gather_parts(folder: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple[Part, ...]:
+    """Copy files into a new folder; :func:`place_parts` then puts it beside the engine.
 
     Args:
-        engine: path of the engine.
+        folder: made where there are files.
         files: role, file, and the creators of a plugin library.
 
     Raises:
         UsageError: two files of one name.
+        OSError: they cannot be copied.
     """
-    folder = folder_of(engine)
-    shutil.rmtree(folder, ignore_errors=True)
     found: list[Part] = []
     for role, path, names in files:
         folder.mkdir(exist_ok=True)
         if (folder / path.name).exists():
-            raise UsageError(f"two parts of {engine.name} are called {path.name}", fix="rename a plugin library")
+            raise UsageError(f"two parts of the engine are called {path.name}", fix="rename a plugin library")
         shutil.copyfile(path, folder / path.name)
         found.append(Part(role, path.name, sha256_of(path), path.stat().st_size, names))
     return tuple(found)
+
+
+def place_parts(folder: Path, engine: Path) -> None:
+    """Put gathered parts beside their engine, in place of those of an earlier one."""
+    shutil.rmtree(folder_of(engine), ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(folder_of(engine))
 
 
 def artifact_hash(engine_sha256: str, parts: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from csa_deploy.engine import log as build_log
-from csa_deploy.engine.parts import Part, keep_parts
+from csa_deploy.engine.parts import Part, place_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
@@ -26,7 +26,7 @@ from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
-from csa_deploy.trtexec.safe.build import build_on_host, parts_of
+from csa_deploy.trtexec.safe.build import build_on_host, gathered
 from csa_deploy.trtexec.safe.commands import host_build_command
 from csa_deploy.trtexec.safe.evidence import evidence_of
 from csa_deploy.trtexec.safe.secrets import masked, masked_words
@@ -112,8 +112,10 @@ def trtexec_build(
         if plan.timing_cache is not None and CACHE in finished.files:
             finished.files[CACHE].replace(plan.timing_cache)
         inspection = _keep_layers(finished, out)
+        parts = gathered(machine.host, finished.files, Path(folder) / "parts") if machine.host else ()
         finished.files[ENGINE].replace(out)
-        parts = keep_parts(out, parts_of(machine.host, finished.files)) if machine.host else ()
+        if machine.host:
+            place_parts(Path(folder) / "parts", out)
     _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
     result = _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
     return replace(result, parts=parts, not_done=(*result.not_done, *_not_done_on_host(machine, plan, parts)))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from csa_deploy.engine.parts import Role
+from csa_deploy.engine.parts import Part, Role, gather_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.trtexec.command import CACHE, ENGINE
@@ -90,7 +90,18 @@ class _Told:
                     self._progress(place, len(_STEPS))
 
 
-def parts_of(host: Host, files: Mapping[str, Path]) -> Iterator[tuple[Role, Path, str]]:
+def gathered(host: Host, files: Mapping[str, Path], folder: Path) -> tuple[Part, ...]:
+    """What belongs to an engine, copied into a new folder.
+
+    Raises:
+        EnvironmentLacksError: the disk is full.
+        UsageError: two files of one name.
+    """
+    with _as_environment_error(folder):
+        return gather_parts(folder, _parts_of(host, files))
+
+
+def _parts_of(host: Host, files: Mapping[str, Path]) -> Iterator[tuple[Role, Path, str]]:
     """What a build left besides its engine and log, and the plugin libraries of the engine.
 
     The name of the companion library is not documented: whatever is a shared library is one.
