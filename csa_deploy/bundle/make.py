@@ -21,7 +21,7 @@ from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
-from csa_deploy.engine.parts import folder_of
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
@@ -138,7 +138,7 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
-    parts = folder_of(path)
+    parts = parts_folder(path)
     files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)

@@ -43,7 +43,7 @@ class Part:
         return asdict(self)
 
 
-def folder_of(engine: Path) -> Path:
+def parts_folder(engine: Path) -> Path:
     """Where an engine's parts lie."""
     return engine.with_name(engine.name + SUFFIX)
 
@@ -71,9 +71,9 @@ def gather_parts(folder: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple
 
 def place_parts(folder: Path, engine: Path) -> None:
     """Put gathered parts beside their engine, in place of those of an earlier one."""
-    shutil.rmtree(folder_of(engine), ignore_errors=True)
+    shutil.rmtree(parts_folder(engine), ignore_errors=True)
     if folder.is_dir():
-        folder.rename(folder_of(engine))
+        folder.rename(parts_folder(engine))
 
 
 def artifact_hash(engine_sha256: str, parts: Sequence[Mapping[str, Any]]) -> str:
@@ -110,7 +110,7 @@ def check_parts(engine: Path, parts: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         UsageError: a part is missing, older, of another build, or was added.
     """
-    folder = folder_of(engine)
+    folder = parts_folder(engine)
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())} if folder.is_dir() else {}
     if found := problems(engine.name, parts, hashes):
         raise UsageError(f"{engine}: {found[0]}", fix="engine and parts are of one build: copy or build them together")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
-from csa_deploy.engine.parts import folder_of
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
@@ -179,7 +179,7 @@ def _keep(
     stable[f"engines/{passport.name}"] = passport
     made.artifacts[f"engines/{layers.name}"] = layers
     made.unhashed[f"engines/{result.log.name}"] = result.log
-    parts = folder_of(result.engine)
+    parts = parts_folder(result.engine)
     made.unhashed |= {f"engines/{parts.name}/{part.file}": parts / part.file for part in result.parts}
     if result.inspection:
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection

@@ -16,7 +16,7 @@ from csa_deploy.trtexec.command import CACHE, ENGINE
 from csa_deploy.trtexec.files import Progress
 from csa_deploy.trtexec.job import Finished, Job
 from csa_deploy.trtexec.machine import Machine
-from csa_deploy.trtexec.safe.commands import BLOB, reference_command
+from csa_deploy.trtexec.safe.commands import BLOB, COMPANION, reference_command
 from csa_deploy.trtexec.safe.evidence import REFERENCE_PASSED, REFERENCE_REFUSED
 from csa_deploy.trtexec.safe.hold import Hold, held
 from csa_deploy.trtexec.safe.host import Host
@@ -123,7 +123,8 @@ def _reference(machine: Machine, host: Host, folder: Path, hold: Hold, limit_s: 
     Its texts are not public, so that its verdict is the last line, the exit status, and no error between.
     """
     _logger.info("%s: asking the reference checker, which runs every generated kernel there", machine.name)
-    argv = [host.trtexec, *reference_command(host, blob=(folder / BLOB).is_file())]
+    blob, pair = ((folder / name).is_file() for name in (BLOB, COMPANION))
+    argv = [host.trtexec, *reference_command(host, blob=blob, pair=pair)]
     status, log = _run(argv, folder, host, hold, _Told(None), limit_s)
     if status == 0 and "&&&& PASSED" in log and "[E]" not in log:
         return 0, f"{log}{REFERENCE_PASSED}\n"
