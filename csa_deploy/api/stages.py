@@ -16,6 +16,7 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.source import Source
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -126,15 +127,16 @@ def _report_of(graph: Graph) -> ExportRecord | None:
 
 
 def _quantized(context: Given, origin: Source | None) -> Quantized:
-    record = context.workspace.record("precision")
-    entry = record["precisions"]["int8"]
+    record = context.workspace.read(PrecisionRecord)
+    entry = record.int8
+    assert entry is not None  # it was asked for
     return Quantized(
         context.name,
-        tuple(layer["name"] for layer in entry["int8"]),
-        dict(entry["kept_floating"]),
-        tuple(record["notes"]),
+        tuple(layer.name for layer in entry.int8),
+        entry.kept_floating,
+        record.notes,
         record,
-        model=loaded(context, entry["graph"]),
+        model=loaded(context, entry.graph),
         source=origin,
     )
 
@@ -173,8 +175,9 @@ def build(
     given = {**settings, "backend": backend, "precision": [precision]}
     with folder_of(None) as root, opened(root, stand_in(graph), given) as context:
         adopt(context, model, _report_of(graph))
-        relative = context.workspace.read(OptimizeRecord).graph
-        record = {"summary": "as given", "precisions": {precision: {"graph": relative}}}
+        given_one = context.workspace.read(OptimizeRecord)
+        typed = TypedGraph(graph=given_one.graph, statistics=given_one.after)
+        record = PrecisionRecord(summary="as given", precisions={precision: typed})
         commit("precision", context, StageOutput(record))
         run_alone("build", context)
         return _rebuilt_by_api(_built(context, precision, origin_of(graph)), backend, settings)

@@ -25,6 +25,7 @@ from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -69,12 +70,12 @@ def make_bundle(
         CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
         UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
     """
-    record = _graph_record(workspace, precision)
+    typed = _typed_graph(workspace, precision)
     verdict = verdict_of(workspace)
     if not despite_failure:
         refuse_failed(verdict, str(workspace.root))
     engine = _engine(workspace, precision)
-    graph = workspace.root / record["graph"] if engine is None else _built_graph(workspace, engine)
+    graph = workspace.root / typed.graph if engine is None else _built_graph(workspace, engine)
     files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
     files |= {f"graph/{name}": file for name, file in external_files(graph).items()}
     if engine is not None:
@@ -101,13 +102,13 @@ def make_bundle(
     return Made(out, sha256_of(out), len(files), verdict)
 
 
-def _graph_record(workspace: Workspace, precision: str) -> dict[str, Any]:
-    precisions = workspace.record("precision")["precisions"] if workspace.stage("precision") else {}
+def _typed_graph(workspace: Workspace, precision: str) -> TypedGraph:
+    record = workspace.find(PrecisionRecord)
+    precisions = record.precisions if record else {}
     if precision not in precisions:
         made = ", ".join(sorted(precisions)) or "nothing"
         raise UsageError(f"{workspace.root}: no {precision} graph; made is {made}", fix="run `csa-deploy build` first")
-    found: dict[str, Any] = precisions[precision]
-    return found
+    return precisions[precision]
 
 
 def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:

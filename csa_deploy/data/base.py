@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -46,6 +47,15 @@ class Batch:
     consumed: int = 0
     targets: tuple[Mask | Boxes, ...] | None = None
     geometry: tuple[Geometry, ...] | None = None
+
+    @property
+    def truth(self) -> Sequence[Any] | None:
+        """What metrics hold outputs against: masks and boxes in pixels of the network's input, else class indices."""
+        if self.targets is None:
+            return None if self.labels is None else list(self.labels)
+        if self.geometry is None:
+            return self.targets
+        return [place.target(target) for place, target in zip(self.geometry, self.targets, strict=True)]
 
     def __len__(self) -> int:
         return len(self.ids)

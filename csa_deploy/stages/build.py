@@ -19,9 +19,11 @@ from csa_deploy.export.opsets import exported_opset
 from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
+from csa_deploy.results import jsonable
 from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
@@ -195,22 +197,23 @@ def _passport(
         device=device,
         calibration=_calibration(context) if result.plan.precision == "int8" else None,
         scopes=scopes,
+        postprocessing=context.decoding,
     )
 
 
 def _calibration(context: Context) -> dict[str, Any] | None:
     """What the graph was calibrated on, with the hashes of its files."""
-    stated = context.workspace.record("precision").get("calibration")
+    stated = context.workspace.read(PrecisionRecord).calibration
     entry = context.workspace.stage("precision")
     if stated is None or entry is None:
         return None
     hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
-    return {**stated, "sha256": hashes}
+    return {**jsonable(stated), "sha256": hashes}
 
 
 # Said in another way, or with no part in what one engine becomes.
 _NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "safe", "builds")
-_OF_INT8 = (*INT8, "budget", "data", "task")  # calibration, and the search for layers that stay in floating point
+_OF_INT8 = (*INT8, "budget", "data", "task", "metric")  # calibration, and the search for layers that stay floating
 
 
 def rebuild_command(context: Context, precision: str) -> list[str]:
