@@ -10,7 +10,7 @@ import typer
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
-STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
+_STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
 
 
 @flags("compare")
@@ -168,7 +168,7 @@ def _table(title: str, headings: tuple[str, ...], names: int) -> Any:
 
 
 def _styled(outcome: str) -> str:
-    style = STYLE.get(outcome, "dim")
+    style = _STYLE.get(outcome, "dim")
     return f"[{style}]{outcome}[/{style}]"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from csa_deploy.cli.console import Console
 from csa_deploy.errors import AccuracyGateError, UsageError
 
-SAMPLES = 8  # where --samples is not given: differences of exporters show on a few
+_SAMPLES = 8  # where --samples is not given: differences of exporters show on a few
 
 
 def run_exporters(network: str | None, settings: dict[str, Any], console: Console) -> None:
@@ -18,13 +18,13 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.runners.base import filled
     from csa_deploy.runners.feeds import random_feeds
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.units import decibel, scientific
     from csa_deploy.verify.exporters import cross_check
     from csa_deploy.workspace import dump_json, write_atomic
 
     config, root = resolve(network, settings, inherit=True)
-    stage = Task("exporters", "exporters compared")
+    stage = Activity("exporters", "exporters compared")
     with opened(config, root) as context, console.watching() as watcher:
         if context.source.kind == "onnx":
             raise UsageError(f"{config.network}: an ONNX file is exported already", fix="name the PyTorch network")
@@ -36,7 +36,7 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
             checkpoint_key=config.checkpoint_key,
         )
         how = made.sampling
-        data = context.dataset(made.preprocessing, limit=settings.get("samples", SAMPLES))
+        data = context.dataset(made.preprocessing, limit=settings.get("samples", _SAMPLES))
         feeds = [random_feeds(how.inputs, config.seed)]
         size = how.batch or 1
         parts = data.batches(size) if data else ()

@@ -13,7 +13,7 @@ from csa_deploy.cli.options import flags
 if TYPE_CHECKING:
     from csa_deploy.config import Config
 
-STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
+_STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
 
 
 @flags("judge")
@@ -94,7 +94,7 @@ def _show(data: dict[str, Any], path: Path, console: Console) -> None:
         table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
     for candidate in data["candidates"]:
         for c in candidate["checks"]:
-            style, sure = STYLE[c["state"]], units.metric(c["sure"], c["metric"])
+            style, sure = _STYLE[c["state"]], units.metric(c["sure"], c["metric"])
             cells = (candidate["label"], c["output"], c["metric"], measured_of(c), sure, bound_of(c))
             row = map(escape, cells)
             table.add_row(*row, f"[{style}]{c['state']}[/{style}]")

@@ -14,7 +14,7 @@ from csa_deploy.cli.failures import INTERRUPTED, failure_of
 from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
-HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
+_HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
 
 The main job is one command: csa-deploy run NETWORK. The stages are commands too, and share a workspace
 (./deploy/NETWORK): export, check, optimize, quantize, build, verify, profile, report. NETWORK is a registry name
@@ -25,7 +25,7 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 """
 
 STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
-ORDER = (
+_ORDER = (
     "run",
     *STAGE_VERBS,
     "judge",
@@ -46,7 +46,7 @@ ORDER = (
 _LONGEST = 2000
 
 app = typer.Typer(
-    name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    name="csa-deploy", help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
 
@@ -100,7 +100,7 @@ def register() -> None:
     environment.register(app)
     for command in app.registered_commands:
         command.cls = command.cls if command.cls and issubclass(command.cls, GroupedCommand) else GroupedCommand
-    app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
+    app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name)))
 
 
 register()

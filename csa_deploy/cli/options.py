@@ -14,22 +14,22 @@ from csa_deploy.cli.helping import show_all
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
 Verb = Callable[..., Any]
-OUTPUT = "output"
+_OUTPUT = "output"
 _GIVEN = ("settings", "console", "form", "as_json")
 SHOWING = {
     "verbose": Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=OUTPUT)
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=_OUTPUT)
     ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_OUTPUT)],
     "log_json": Annotated[
-        bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=_OUTPUT)
     ],
     "help_all": Annotated[
         bool,
         typer.Option(
             "--help-all",
             help="Show every option with its explanation and exit.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel=_OUTPUT,
             is_eager=True,
             callback=show_all,
         ),
@@ -78,8 +78,8 @@ def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
 def _form(verb: str) -> list[inspect.Parameter]:
     """``--format`` and its short form."""
     said = ", ".join(forms(verb))
-    form = typer.Option("--format", metavar="FORM", help=f"The result's form: {said}.", rich_help_panel=OUTPUT)
-    short = typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)
+    form = typer.Option("--format", metavar="FORM", help=f"The result's form: {said}.", rich_help_panel=_OUTPUT)
+    short = typer.Option("--json", help="Short for --format json.", rich_help_panel=_OUTPUT)
     keyword = inspect.Parameter.KEYWORD_ONLY
     return [
         inspect.Parameter("form", keyword, default=TEXT, annotation=Annotated[str, form]),

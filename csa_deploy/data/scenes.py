@@ -17,9 +17,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-SIDE = 128
+_SIDE = 128
 """Height and width of a scene in pixels."""
-DIGITS = (1, 6)
+_DIGITS = (1, 6)
 """Least and most digits of a scene; fewer than drawn where no place was found."""
 SCALES = (12, 48)
 """Least and most length in pixels of a digit's longer side before it is turned."""
@@ -43,7 +43,7 @@ TEST_PHOTOGRAPHS = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class DrawnDigit:
     """One digit as it was drawn: its corner (x, y), its colour and its coverage, uint8 (h, w) of 0..255."""
 
     x: int
@@ -79,10 +79,10 @@ class Scene:
     labels: np.ndarray
     visible: np.ndarray
     occlusion: np.ndarray
-    layers: tuple[Layer, ...]
+    layers: tuple[DrawnDigit, ...]
 
 
-class Stream:
+class SplitMix:
     """Random numbers: SplitMix64 (Steele, Lea and Flood, 2014), started from several whole numbers."""
 
     def __init__(self, *start: int) -> None:
@@ -124,10 +124,10 @@ class Scenes:
         Raises:
             EnvironmentLacksError: a package that holds the images is not installed.
         """
-        stream = Stream(seed, index, int(self.train))
+        stream = SplitMix(seed, index, int(self.train))
         canvas = _Canvas(*self._background(stream))
         pixels, labels = self._digits
-        for _ in range(stream.between(*DIGITS)):
+        for _ in range(stream.between(*_DIGITS)):
             chosen = stream.below(len(labels))
             coverage = drawn_digit(pixels[chosen], stream.between(*SCALES), stream.between(-DEGREES, DEGREES))
             if (place := canvas.place(coverage, stream)) is not None:
@@ -144,12 +144,12 @@ class Scenes:
     def _photographs(self) -> list[np.ndarray]:
         return [_photograph(name) for name in photographs(train=self.train)]
 
-    def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
+    def _background(self, stream: SplitMix) -> tuple[np.ndarray, bool]:
         """A crop of a photograph at full, half or a third of its size, mirrored or not; True: made grey, as a fourth is."""
         photograph = self._photographs[stream.below(len(self._photographs))]
-        step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
-        top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
-        crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
+        step = stream.between(1, min(3, min(photograph.shape[:2]) // _SIDE))
+        top, left = (stream.below(side - _SIDE * step + 1) for side in photograph.shape[:2])
+        crop = photograph[top : top + _SIDE * step, left : left + _SIDE * step].astype(np.int32)
         if step > 1:
             rows = sum(crop[i::step] for i in range(step))
             crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
@@ -165,28 +165,28 @@ class _Canvas:
     def __init__(self, pixels: np.ndarray, grey: bool) -> None:
         self.pixels, self.grey = pixels, grey
         self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)
-        self.layers: list[Layer] = []
+        self.layers: list[DrawnDigit] = []
         self.labels: list[int] = []
         self.areas: list[int] = []  # pixels of each digit
         self.visible: list[int] = []  # of them not hidden
 
-    def place(self, coverage: np.ndarray, stream: Stream) -> tuple[int, int] | None:
+    def place(self, coverage: np.ndarray, stream: SplitMix) -> tuple[int, int] | None:
         """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
         (height, width), covered = coverage.shape, coverage >= INK
         share, whole = MOST_HIDDEN
         for _ in range(_PLACES):
-            x, y = stream.below(SIDE - width + 1), stream.below(SIDE - height + 1)
+            x, y = stream.below(_SIDE - width + 1), stream.below(_SIDE - height + 1)
             lost = self._hidden_by(x, y, covered)
             left = (visible - less for visible, less in zip(self.visible, lost, strict=True))
             if all((area - kept) * whole <= area * share for area, kept in zip(self.areas, left, strict=True)):
                 return x, y
         return None
 
-    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: Stream) -> None:
+    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: SplitMix) -> None:
         """Put a digit on top."""
         covered = coverage >= INK
         lost = self._hidden_by(*place, covered)
-        layer = Layer(*place, self._colour(coverage, place, stream), coverage)
+        layer = DrawnDigit(*place, self._colour(coverage, place, stream), coverage)
         alpha = coverage.astype(np.int32)[..., None]
         self.pixels[layer.box] = (self.pixels[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
         self.layers.append(layer)
@@ -217,7 +217,7 @@ class _Canvas:
         below = self.owner[y : y + covered.shape[0], x : x + covered.shape[1]][covered]
         return np.bincount(below, minlength=len(self.layers) + 1)[1:].tolist()
 
-    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: Stream) -> np.ndarray:
+    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: SplitMix) -> np.ndarray:
         """A colour that stands out from the mean of what lies behind; black or white where none was found."""
         (height, width), (x, y) = coverage.shape, place
         behind = _luma(self.pixels[y : y + height, x : x + width])

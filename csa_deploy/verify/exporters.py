@@ -26,7 +26,7 @@ Outputs = list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ExporterPair:
     """Two graphs of one network on the same inputs.
 
     Attributes:
@@ -58,7 +58,7 @@ class Pair:
 
 def cross_check(
     network: Network, feeds: Sequence[Mapping[str, np.ndarray]], threads: int | None, progress: Progress | None = None
-) -> list[Pair]:
+) -> list[ExporterPair]:
     """Export with dynamo and with TorchScript, in two opsets, plain and optimized, and compare in ONNX Runtime.
 
     Args:
@@ -114,19 +114,19 @@ def _pair(
     second: str,
     made: Mapping[str, tuple[onnx.ModelProto | None, str]],
     answers: Mapping[str, tuple[Outputs | None, str]],
-) -> Pair:
+) -> ExporterPair:
     graphs = [made[name][0] for name in (first, second)]
     nodes = tuple(len(graph.graph.node) if graph is not None else None for graph in graphs)
     (got, why_not), (want, why_neither) = answers[first], answers[second]
     if got is None or want is None:
-        return Pair(first, second, (nodes[0], nodes[1]), reason=why_not or why_neither)
+        return ExporterPair(first, second, (nodes[0], nodes[1]), reason=why_not or why_neither)
     metrics: dict[str, OutputMetrics] = {}
     for one, other in zip(want, got, strict=True):
         for name, array in one.items():
             ids = [str(i) for i in range(len(array))]
             metrics.setdefault(name, OutputMetrics(name)).update(array, other[name], ids, None)
     values = [m.values() for m in metrics.values()]
-    return Pair(
+    return ExporterPair(
         first,
         second,
         (nodes[0], nodes[1]),

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.verify.exporters import Pair
+from csa_deploy.verify.exporters import ExporterPair
 
 
 def test_a_pair_differs_agrees_or_is_not_known() -> None:
-    assert Pair("a", "b", (1, 1), 0.1, 0.1, 20.0).differs(1e-4) is True
-    assert Pair("a", "b", (1, 1), 0.0, 0.0, float("inf")).differs(1e-4) is False
-    assert Pair("a", "b", (1, 1), float("nan"), float("nan"), 0.0).differs(1e-4) is True
-    assert Pair("a", "b", (1, None), reason="it failed").differs(1e-4) is None
+    assert ExporterPair("a", "b", (1, 1), 0.1, 0.1, 20.0).differs(1e-4) is True
+    assert ExporterPair("a", "b", (1, 1), 0.0, 0.0, float("inf")).differs(1e-4) is False
+    assert ExporterPair("a", "b", (1, 1), float("nan"), float("nan"), 0.0).differs(1e-4) is True
+    assert ExporterPair("a", "b", (1, None), reason="it failed").differs(1e-4) is None
 
 
 @pytest.mark.slow
