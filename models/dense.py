@@ -12,10 +12,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .csa import ConvSelfAttn, CSABackbone, CSAConfig, conv_norm, init_weights, resize
+from .csa import CSABackbone, CSAConfig, conv_norm, init_weights, resize
 
 PRIOR = 0.01
 """Probability of each class at each place that a new detector starts from (Lin et al., 2017)."""
+
+
+def init_for_relu(module: nn.Module) -> None:
+    """Normal weights that keep the variance through a ReLU (He et al., 2015), for 3x3 convolutions."""
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class Pyramid(nn.Module):
@@ -58,6 +64,7 @@ class CSASegmentation(nn.Module):
         self.pyramid = Pyramid([s.channels for s in config.stages], widths)
         self.head = nn.Conv2d(widths[0], config.classes, 1)
         self.apply(init_weights)
+        self.pyramid.apply(init_for_relu)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -112,7 +119,9 @@ class CSADetection(nn.Module):
         self.pyramid = Pyramid([s.channels for s in config.stages[-levels:]], [width] * levels)
         self.heads = nn.ModuleList(DetectionHead(width, width, depth, config.classes) for _ in self.strides)
         self.apply(init_weights)
+        self.pyramid.apply(init_for_relu)
         for head in self.heads:
+            head.apply(init_for_relu)
             nn.init.constant_(head.distances[-1].bias, 1.0)  # a box of two strides
             nn.init.constant_(head.classes[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[union-attr, index]
 

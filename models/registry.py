@@ -199,7 +199,9 @@ def _full_size(name: str, head: str, kind: Callable[[CSAConfig], nn.Module], pad
     return NetworkEntry(
         name=name,
         summary=f"{head} with {backbone} as backbone, 512x1024",
-        factory=_factory(partial(convselfattn_config, downsample_padding=padding, classes=_ROAD_CLASSES), _ROAD, kind=kind),
+        factory=_factory(
+            partial(convselfattn_config, downsample_padding=padding, classes=_ROAD_CLASSES), _ROAD, kind=kind
+        ),
         preprocessing=_ROAD,
         weights="random initialisation (seed 0)",
     )

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from csa_deploy.precision.int8_stage import Calibrated
     from csa_deploy.spec import Sampling
 
-
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"
 UNFINISHED_EQUALIZED = "calibration/unfinished-equalized.npz"

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report import views
-from csa_deploy.report.charts import accuracy, latency, layers, precision
+from csa_deploy.report import tasks, views
+from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
 from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -23,6 +23,8 @@ CHARTS = (
     accuracy.blame,
     accuracy.errors,
     accuracy.pareto,
+    detection.boxes,
+    detection.precision_recall,
     latency.distributions,
     latency.growth,
     latency.trend,
@@ -84,6 +86,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         d=data,
         pictures=pictures,
         views=views,
+        tasks=tasks,
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         tiles=tiles(data),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -33,10 +33,9 @@ class Task(Generic[Found]):
         classes: names in the order of the network's classes; empty where nobody states them.
     """
 
+    kind: ClassVar[Kind]
     classes: tuple[str, ...] = ()
-    _found: dict[int, tuple[Outputs, Found]] = field(default_factory=dict, repr=False)
-
-    kind: Kind = field(init=False)
+    _found: dict[int, tuple[Outputs, Found]] = field(default_factory=dict, init=False, repr=False)
 
     def found(self, outputs: Outputs) -> Found:
         """What the network says about a sample; several metrics ask of the same outputs."""
@@ -64,11 +63,9 @@ class Segmentation(Task[np.ndarray]):
         output: whose map it is; empty where the network has a single map.
     """
 
+    kind = "segmentation"
     threshold: float = 0.5
     output: str = ""
-
-    def __post_init__(self) -> None:
-        self.kind = "segmentation"
 
     def scores(self, outputs: Outputs) -> np.ndarray:
         """The map, with an axis of one sample."""
@@ -112,10 +109,8 @@ class Detection(Task[Detections]):
         decode: makes boxes of the outputs.
     """
 
+    kind = "detection"
     decode: Postprocessing | Decode | None = None
-
-    def __post_init__(self) -> None:
-        self.kind = "detection"
 
     def _read(self, outputs: Outputs) -> Detections:
         if self.decode is None:

@@ -16,17 +16,16 @@ _FOCUS = 2.0  # exponent of the quality focal loss
 _BOX_WEIGHT = 2.0
 
 
-def segmentation_loss(logits: Tensor, classes: Tensor, ignore: int) -> Tensor:
+def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Mean cross entropy of all pixels, and the mean Dice loss of the classes in the batch.
 
     Args:
         logits: (N, classes, H, W).
-        classes: int64 (N, H, W).
-        ignore: the index of pixels that do not count.
+        classes: int64 (N, H, W); -1 where a pixel does not count.
     """
-    entropy = F.cross_entropy(logits, classes, ignore_index=ignore)
-    counted = classes != ignore
-    one_hot = F.one_hot(classes.where(counted, classes.new_zeros(())), logits.shape[1]).movedim(-1, 1)
+    entropy = F.cross_entropy(logits, classes, ignore_index=-1)
+    counted = classes >= 0
+    one_hot = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1)
     one_hot = one_hot * counted[:, None]
     shares = logits.softmax(dim=1) * counted[:, None]
     both, either = (t.sum(dim=(0, 2, 3)) for t in (shares * one_hot, shares + one_hot))

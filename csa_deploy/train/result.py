@@ -27,9 +27,41 @@ class Accuracy:
         counts = {"top1": self.top1, "top5": self.top5}
         return {name: count / self.samples for name, count in counts.items() if count is not None}
 
+    @property
+    def right(self) -> str:
+        """What decides which weights are better, in words."""
+        return f"{self.top1} of the held-out images right"
+
     def to_json(self) -> dict[str, Any]:
         """JSON form, with the shares."""
         return {**asdict(self), **{f"{name}_share": share for name, share in self.shares.items()}}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of segmentation or detection over all held-out images, each once.
+
+    Attributes:
+        shares: by name, as shares of 1 (``mean_iou``; ``map`` and ``map50``); the first one decides.
+        samples: images.
+    """
+
+    shares: dict[str, float]
+    samples: int
+
+    @property
+    def right(self) -> str:
+        """What decides which weights are better, in words."""
+        name, share = next(iter(self.shares.items()))
+        return f"{name} {100 * share:.2f} %"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**self.shares, "samples": self.samples}
+
+
+Score = Accuracy | Figures
+"""What an evaluation found; the first of its ``shares`` decides."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +99,7 @@ class EpochSummary:
     lr: float
     images_per_second: float
     waiting: float
-    accuracy: dict[str, Accuracy]
+    accuracy: dict[str, Score]
 
 
 @dataclass(frozen=True)
@@ -95,7 +127,7 @@ class TrainResult:
     updates: int
     total: int
     warmup: int
-    accuracy: dict[str, Accuracy]
+    accuracy: dict[str, Score]
     average: Average | None
     unreadable: dict[str, str]
     weights: dict[str, Path]
@@ -109,12 +141,14 @@ class TrainResult:
 
     @property
     def best(self) -> str:
-        """The weights to deploy: those that got more of the held-out images right, of equal ones the average.
+        """The weights to deploy: those that did better on the held-out images, of equal ones the average.
 
         Without an evaluation the average, where there is one.
         """
         names = ["model_ema", "model"] if self.average else ["model"]
-        return max(names, key=lambda name: self.accuracy[name].top1 if name in self.accuracy else 0)
+        return max(
+            names, key=lambda name: next(iter(self.accuracy[name].shares.values())) if name in self.accuracy else 0
+        )
 
     def evaluation(self) -> dict[str, Any]:
         """JSON form of an evaluation alone: it knows nothing of the schedule that the weights were trained with."""
