@@ -42,7 +42,7 @@ class Pyramid(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone -> maps of the pyramid, both from the finest to the coarsest."""
         found: list[Tensor] = []
-        for map_, lateral, mix in zip(reversed(maps), reversed(self.laterals), reversed(self.mixes), strict=True):  # type: ignore[call-overload]
+        for map_, lateral, mix in list(zip(maps, self.laterals, self.mixes, strict=True))[::-1]:
             x = lateral(map_)
             if found:
                 x = x + resize(found[0], int(x.shape[-2]), int(x.shape[-1]))
@@ -120,10 +120,12 @@ class CSADetection(nn.Module):
         self.heads = nn.ModuleList(DetectionHead(width, width, depth, config.classes) for _ in self.strides)
         self.apply(init_weights)
         self.pyramid.apply(init_for_relu)
-        for head in self.heads:
-            head.apply(init_for_relu)
-            nn.init.constant_(head.distances[-1].bias, 1.0)  # a box of two strides
-            nn.init.constant_(head.classes[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[union-attr, index]
+        self.heads.apply(init_for_relu)
+        for name, parameter in self.heads.named_parameters():
+            if name.endswith(f"distances.{2 * depth}.bias"):  # the last layer's
+                nn.init.constant_(parameter, 1.0)  # a box of two strides
+            elif name.endswith(f"classes.{2 * depth}.bias"):
+                nn.init.constant_(parameter, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """See the class."""

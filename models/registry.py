@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry, Preprocessing
@@ -14,7 +14,7 @@ from csa_deploy.network import NetworkEntry, Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
-    from .csa import CSABackbone, CSAConfig
+    from .csa import CSAConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -95,10 +95,9 @@ def make(
 
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        network = kind(config)
-    backbone: CSABackbone = getattr(network, "backbone", network)  # type: ignore[assignment]
+        network: Any = kind(config)
     try:
-        backbone.check_size(*input_size)
+        getattr(network, "backbone", network).check_size(*input_size)
     except ValueError as error:
         raise UsageError(str(error), fix="choose a larger --size") from error
     if weights is not None:

@@ -164,8 +164,8 @@ class Scenes:
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
         crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
         if step > 1:
-            rows = sum(crop[i::step] for i in range(step))
-            crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
+            rows = np.add.reduce([crop[i::step] for i in range(step)])
+            crop = (np.add.reduce([rows[:, i::step] for i in range(step)]) + step * step // 2) // (step * step)
         if stream.below(2):
             crop = crop[:, ::-1]
         grey = stream.below(4) == 0

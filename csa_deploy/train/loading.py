@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csa_deploy.data.base import ImageDataset
-from csa_deploy.data.images import FILTERS, to_array
+from csa_deploy.data.geometry import geometry_of
+from csa_deploy.data.images import FILTERS, fitted, to_array
 from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Target
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.train.task import check_size, task_of
+from csa_deploy.train.task import task_of
 
 Loaded = tuple[np.ndarray, Target, str, dict[str, str]]
 """Pixels (C, H, W), what is true of them, name, and why files before it could not be read."""
@@ -81,14 +82,18 @@ class TrainImages(Dataset):
         for index in ((first + step) % count for step in range(min(count, 100))):
             sample = self.pictures.samples[index]
             try:
-                image, target = _opened(sample, self.preprocessing)
+                image, target = _opened(sample)
             except UsageError as error:
                 unreadable[sample.id] = error.message
                 continue
             image = image.convert(self.preprocessing.decoded)
-            box = self._box(image.width, image.height, (self.seed, epoch, index))
             height, width = self.preprocessing.size
-            image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
+            if isinstance(target, int):
+                box = self._box(image.width, image.height, (self.seed, epoch, index))
+                image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
+            else:
+                target = geometry_of(self.preprocessing, (image.height, image.width)).target(target)
+                image = fitted(image, self.preprocessing)
             pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
             return pixels.transpose(2, 0, 1), target, sample.id, unreadable
         return UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
@@ -121,17 +126,18 @@ class EvaluationImages(Dataset):
         """(float32 (C, H, W), target, name, nothing unreadable); an error is returned, see ``collate``."""
         sample = self.pictures.samples[index]
         try:
-            image, target = _opened(sample, self.preprocessing)
+            image, target = _opened(sample)
+            target = geometry_of(self.preprocessing, (image.height, image.width)).target(target)
             return to_array(image, self.preprocessing), target, sample.id, {}
         except UsageError as error:
             return error
 
 
-def _opened(sample: Sample, preprocessing: Preprocessing) -> tuple[Image.Image, Target]:
-    """Image and target of a sample, which are one size where that matters."""
-    image, target = sample.image(), sample.read_target()
-    assert target is not None
-    check_size(target, (image.height, image.width), preprocessing.size)
+def _opened(sample: Sample) -> tuple[Image.Image, Target]:
+    """Image of a sample, and what is true of it."""
+    image = sample.image()
+    target = sample.read_target((image.height, image.width))
+    assert target is not None  # a split is labelled
     return image, target
 
 

@@ -34,7 +34,7 @@ def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
     return entropy + dice[present].mean() if present.any() else entropy
 
 
-def points(height: int, width: int, stride: int) -> Tensor:
+def points(height: int, width: int, *, stride: int) -> Tensor:
     """The places of a map in the image: (height * width, 2) as x, y in pixels, row by row."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2).add(0.5) * stride
@@ -95,7 +95,7 @@ def detection_loss(outputs: Mapping[str, Tensor], boxes: Tensor, labels: Tensor)
     strides = [int(name.removeprefix("logits_")) for name in outputs if name.startswith("logits_")]
     logits = torch.cat([outputs[f"logits_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
     raw = torch.cat([outputs[f"distances_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
-    grids = [points(*outputs[f"logits_{s}"].shape[2:], s) for s in strides]
+    grids = [points(*outputs[f"logits_{s}"].shape[-2:], stride=s) for s in strides]
     places = torch.cat(grids).to(boxes.device)
     pitch = torch.cat([torch.full((len(grid),), float(s)) for grid, s in zip(grids, strides, strict=True)])
     pitch = pitch.to(boxes.device)

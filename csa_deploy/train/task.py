@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csa_deploy.data.targets import Boxes, Mask, Target, Task
-from csa_deploy.errors import UsageError
 from csa_deploy.tasks import boxes, detection, segmentation
 from csa_deploy.train.losses import detection_loss, segmentation_loss
 from csa_deploy.train.result import Accuracy, Figures, Score
@@ -158,8 +157,8 @@ class Detection(TrainTask):
 def decoded(outputs: Mapping[str, Tensor]) -> list[boxes.Detections]:
     """The boxes of a batch, for COCO's average precision: of low scores too."""
     strides = tuple(int(name.removeprefix("logits_")) for name in outputs if name.startswith("logits_"))
-    names = ([f"{kind}_{stride}" for stride in strides] for kind in ("logits", "distances"))
-    read = boxes.Postprocessing(*map(tuple, names), strides, score_threshold=0.01)
+    scores, distances = (tuple(f"{kind}_{stride}" for stride in strides) for kind in ("logits", "distances"))
+    read = boxes.Postprocessing(scores, distances, strides, score_threshold=0.01)
     return read({name: values.cpu().numpy() for name, values in outputs.items()})
 
 
@@ -181,12 +180,3 @@ def task_of(target: Target) -> TrainTask:
 def leaves(outputs: Outputs) -> Iterator[Tensor]:
     """The tensors of a network's outputs."""
     yield from [outputs] if isinstance(outputs, Tensor) else outputs.values()
-
-
-def check_size(target: Target, size: tuple[int, int], needed: tuple[int, int]) -> None:
-    """Raise UsageError where an image with a mask or boxes would have to be resized or cropped."""
-    if not isinstance(target, int) and size != needed:
-        raise UsageError(
-            f"the image has {size[0]}x{size[1]} pixels, the network takes {needed[0]}x{needed[1]}",
-            fix="masks and boxes are trained on images of the network's size: resize them, or give --size",
-        )
