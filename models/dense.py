@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csa_deploy.tasks.boxes import Postprocessing
+
 from .csa import CSABackbone, CSAConfig, conv_norm, init_weights, resize
 
 PRIOR = 0.01
@@ -105,6 +107,9 @@ class CSADetection(nn.Module):
     left, the top, the right and the bottom, in pixels. A distance may be below 0: a thin box lies beside its point.
     Logits are of independent classes (sigmoid), without a background.
 
+    Attributes:
+        postprocessing: the same in a form that travels with the graph, with the thresholds for boxes and NMS.
+
     Args:
         config: of the backbone, with the number of classes.
         levels: the coarsest so many stages become levels.
@@ -116,6 +121,11 @@ class CSADetection(nn.Module):
         super().__init__()
         self.backbone = CSABackbone(config)
         self.strides = self.backbone.strides()[-levels:]
+        self.postprocessing = Postprocessing(
+            scores=tuple(f"logits_{stride}" for stride in self.strides),
+            distances=tuple(f"distances_{stride}" for stride in self.strides),
+            strides=tuple(self.strides),
+        )
         self.pyramid = Pyramid([s.channels for s in config.stages[-levels:]], [width] * levels)
         self.heads = nn.ModuleList(DetectionHead(width, width, depth, config.classes) for _ in self.strides)
         self.apply(init_weights)
@@ -131,6 +141,7 @@ class CSADetection(nn.Module):
         """See the class."""
         maps = self.pyramid(self.backbone.features(x)[-len(self.strides) :])
         outputs: dict[str, Tensor] = {}
-        for stride, head, map_ in zip(self.strides, self.heads, maps, strict=True):
-            outputs[f"logits_{stride}"], outputs[f"distances_{stride}"] = head(map_)
+        named = zip(self.postprocessing.scores, self.postprocessing.distances, self.heads, maps, strict=True)
+        for scores, distances, head, map_ in named:
+            outputs[scores], outputs[distances] = head(map_)
         return outputs
