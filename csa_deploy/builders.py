@@ -18,6 +18,7 @@ from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.errors import UsageError
 from csa_deploy.installing import versions
 from csa_deploy.trtexec.builder import planned_job, trtexec_build
+from csa_deploy.trtexec.safe.steps import Step, build_steps
 from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
 from csa_deploy.trtexec.versions import Version, parse_version
 
@@ -57,6 +58,12 @@ class Builder:
                 fix="add --backend trtexec or --target",
             )
         return planned_job(self.machine, graph, plan, self.options)
+
+    def steps(self, job: Job) -> tuple[Step, ...]:
+        """Where a host builds for the target, every command in order, of both; else none beside the job's."""
+        if self.machine is None or self.machine.host is None:
+            return ()
+        return build_steps(self.machine, job, self.options)
 
     def _who(self) -> dict[str, Any]:
         """What a timing cache is valid for."""
@@ -114,7 +121,7 @@ def opened_builder(config: Config) -> Iterator[Builder]:
 
     with ExitStack() as stack:
         target = load_target(Path(config.target)) if config.target else None
-        yield Builder(stack.enter_context(open_machine(target)), options)
+        yield Builder(stack.enter_context(open_machine(target, to_build=True)), options)
 
 
 @contextmanager

@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.repair import RepairRecord
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.metrics.task import Task as Measured
+    from csa_deploy.network import Preprocessing
     from csa_deploy.source import Source
     from csa_deploy.spec import Sampling
+    from csa_deploy.tasks.boxes import Postprocessing
+    from csa_deploy.tasks.task import Task
     from csa_deploy.workspace import Workspace
 
 Progress = Callable[..., None]
@@ -31,6 +39,10 @@ class Context:
     scratch: Path = Path()
     progress: Progress = lambda done, total, part="": None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.config.task is None and self.source.entry and self.source.entry.task:
+            self.config = self.config.model_copy(update={"task": self.source.entry.task})
 
     @property
     def name(self) -> str:
@@ -55,40 +67,83 @@ class Context:
     @property
     def sampling(self) -> Sampling:
         """How samples go through the exported graph."""
-        from csa_deploy.spec import TensorSpec, sampling_of
+        from csa_deploy.spec import sampling_of
 
-        record = self.workspace.record("export")
-        inputs, outputs = (
-            [TensorSpec(v["name"], tuple(v["shape"]), v["dtype"]) for v in record[side]]
-            for side in ("inputs", "outputs")
-        )
-        return sampling_of(inputs, outputs)
+        export = self.export
+        return sampling_of(export.inputs, export.outputs)
+
+    @property
+    def export(self) -> ExportRecord:
+        """What the export states."""
+        return self.workspace.read(ExportRecord)
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""
         return self.workspace.root / relative
 
-    def floating(self) -> dict[str, Any]:
-        """The record of the FP32 graph that precisions and engines are made of: its ``graph``, and ``after`` its
-        statistics. That is the optimized graph, or with ``fix`` the repaired one.
+    def floating(self) -> OptimizeRecord | RepairRecord:
+        """The record of the FP32 graph that precisions and engines are made of: the optimized graph, or with ``fix``
+        the repaired one.
         """
-        repaired = self.config.fix and self.workspace.stage("repair")
-        return self.workspace.record("repair" if repaired else "optimize")
+        repaired = self.workspace.find(RepairRecord) if self.config.fix else None
+        return repaired or self.workspace.read(OptimizeRecord)
 
     def graphs(self) -> dict[str, str]:
         """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
-        found = {"exported": self.workspace.record("export")["graph"], "fp32": self.floating()["graph"]}
-        if self.workspace.stage("precision"):
-            found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
+        found = {"exported": self.export.graph, "fp32": self.floating().graph}
+        if record := self.workspace.find(PrecisionRecord):
+            found.update({precision: graph.graph for precision, graph in record.precisions.items()})
         return found
 
     @cached_property
-    def preprocessing(self) -> Any:
+    def preprocessing(self) -> Preprocessing | None:
         """Preprocessing that travels in the exported graph's metadata, or None when the graph is no image network."""
-        from csa_deploy.network import Preprocessing
+        return self.export.preprocessing
 
-        stored = self.workspace.record("export")["preprocessing"]
-        return Preprocessing.from_json(stored) if stored else None
+    @cached_property
+    def postprocessing(self) -> Postprocessing | None:
+        """How the outputs become boxes, from the exported graph's metadata; None where nobody states it."""
+        from csa_deploy.export.metadata import stated_postprocessing
+
+        return stated_postprocessing(self.path(self.export.graph))
+
+    @cached_property
+    def task(self) -> Task[Any] | None:
+        """How the outputs are read; None of a network that classifies, or of which nobody says what it does."""
+        from csa_deploy.tasks.stock import vision_task
+
+        classes = self.preprocessing.classes if self.preprocessing else ()
+        return vision_task(self.config, classes, self.postprocessing)
+
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        """How outputs become boxes, with the thresholds in force, for passport and bundle; None where nobody says."""
+        from csa_deploy.metrics.plugins import fingerprints
+
+        config, own = self.config, self.postprocessing
+        thresholds = {"score_threshold": config.score_threshold, "nms_iou": config.nms_iou}
+        if config.decode:
+            return {"decode": config.decode, "sha256": fingerprints([config.decode])[config.decode], **thresholds}
+        return own.with_thresholds(**thresholds).to_json() if own else None
+
+    @property
+    def measured_by(self) -> dict[str, Any]:
+        """What decides the metrics of a task, for the keys of stages; nothing of a network that classifies."""
+        from csa_deploy.metrics.plugins import fingerprints
+
+        config = self.config
+        found = {
+            "metrics": fingerprints(config.code),
+            "postprocessing": self.postprocessing.to_json() if self.postprocessing else None,
+            "thresholds": [t for t in (config.score_threshold, config.nms_iou) if t is not None],
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def tasks(self) -> list[Measured]:
+        """The task metrics to measure, reading outputs as this network's are read."""
+        from csa_deploy.tasks.stock import measured
+
+        return measured(self.config, self.task)
 
     @property
     def data_spec(self) -> str | None:
@@ -101,7 +156,9 @@ class Context:
 
         if self.data_spec is None:
             return None
-        return open_dataset(self.data_spec, preprocessing, limit=limit or self.config.samples, seed=self.config.seed)
+        config = self.config
+        limit = limit or config.samples
+        return open_dataset(self.data_spec, preprocessing, limit=limit, seed=config.seed, task=config.task)
 
     def data_fingerprint(self, limit: int | None = None) -> str | None:
         """Hash of the samples of :meth:`dataset`: files may change under the same name.

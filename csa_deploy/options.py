@@ -7,7 +7,10 @@ cannot drift apart. A key ``compute_capability`` is the flag ``--compute-capabil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+CalibrationMethod = Literal["mse", "minmax", "percentile", "entropy", "entropy-published"]
+"""How INT8 ranges are made; each has its function in :mod:`csa_deploy.precision.thresholds`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ OPTIONS: dict[str, Option] = {
     "layout": Option(str, "Of an ONNX file: nchw or nhwc, the axes of its input; default: found by the shape."),
     "crop": Option(float, "Of an ONNX file: share of the resized image that the centre crop keeps, above 0 up to 1."),
     "interpolation": Option(str, "Of an ONNX file: nearest, bilinear or bicubic, how images are resized."),
+    "fit": Option(
+        str, "Of an ONNX file: crop, letterbox, pad or resize, how images get the input's size; default crop."
+    ),
+    "fill": Option(str, "Of an ONNX file: pixel beside a padded image, 0 to 255, one or per channel, such as 114."),
+    "anchor": Option(str, "Of an ONNX file: center or corner (top left), where a padded image lies."),
     "exporter": Option(str, "auto, dynamo or torchscript; auto falls back to torchscript and says so."),
     "export_tolerance": Option(
         float, "Largest export error, relative to the output's range; default 1e-4.", group="data and accuracy"
@@ -65,6 +73,12 @@ OPTIONS: dict[str, Option] = {
         bool,
         "Gate on the restricted-mode check and set the builder's flag where it acts.",
         group="restricted mode",
+    ),
+    "safe": Option(
+        bool,
+        "Build a safety engine with trtexec, on DRIVE OS or for it; short for --builder-option safe.",
+        group="restricted mode",
+        shorthand=True,
     ),
     "scope": Option(
         list[str],
@@ -108,7 +122,7 @@ OPTIONS: dict[str, Option] = {
         first=True,
     ),
     "calib_method": Option(
-        str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published.", group="precision"
+        str, f"INT8 ranges: {', '.join(get_args(CalibrationMethod))}; default mse.", group="precision"
     ),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
     "search": Option(
@@ -155,6 +169,25 @@ OPTIONS: dict[str, Option] = {
         group="data and accuracy",
         first=True,
     ),
+    "task": Option(
+        str,
+        "Targets of the data: classification, segmentation or detection; default: the network's, else the data's.",
+        group="data and accuracy",
+    ),
+    "decode": Option(
+        str,
+        "How the outputs of one sample become boxes: file.py:function that returns boxes, scores and classes; default: "
+        "the network's own postprocessing.",
+        group="data and accuracy",
+    ),
+    "score_threshold": Option(
+        float,
+        "Boxes with a lower score are dropped; of a map of one probability, where class 1 begins.",
+        group="data and accuracy",
+    ),
+    "nms_iou": Option(
+        float, "Overlap, 0 to 1, above which the weaker box of a class is dropped.", group="data and accuracy"
+    ),
     "samples": Option(int, "Use at most this many samples; default: all.", group="data and accuracy"),
     "localize": Option(
         bool,
@@ -168,8 +201,14 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(int, "Seed of every random choice; default 0.", group="data and accuracy"),
     "budget": Option(
         list[str],
-        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
-        "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
+        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40, or PRECISION.OUTPUT.METRIC=VALUE "
+        "(repeatable); METRIC=VALUE bounds FP16 and INT8, with top1-drop in percentage points; with a precision, "
+        "shares and drops are from 0 to 1.",
+        group="data and accuracy",
+    ),
+    "metric": Option(
+        list[str],
+        "Metric of the task beside those of the outputs: file.py:Name (repeatable); its name is that of budgets.",
         group="data and accuracy",
     ),
     "iterations": Option(
@@ -194,7 +233,7 @@ OPTIONS: dict[str, Option] = {
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
 }
 
-IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation")
+IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
 EXPORT = (
     *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
@@ -203,10 +242,11 @@ CHECK = ("scope", "strict", "max_fallback")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
-    *("restricted", "backend", "compute_capability"),
+    *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
 )
-VERIFY = ("data", "samples", "budget")
+TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
+VERIFY = ("data", *TASK, "samples", "budget")
 PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
@@ -215,17 +255,29 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "budget"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *TASK, "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
-        *("data", "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider", "target"),
+        *(
+            "data",
+            *TASK,
+            "samples",
+            "seed",
+            "checkpoint",
+            "checkpoint_key",
+            "size",
+            "batch",
+            "threads",
+            "provider",
+            "target",
+        ),
         *("input_shape", *IMAGE_INPUT),
     ),
-    "judge": ("budget", "strict"),
+    "judge": ("metric", "budget", "strict"),
     "report": (),
     "prove": ("data", "samples", "seed"),
-    "compare": ("iterations", "threads", "max_slowdown"),
+    "compare": ("metric", "iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }
 

@@ -116,7 +116,7 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
     current = workspace.is_current(stage.name, key) and not functions.stale(context)
     if current and (workspace.stage(stage.name) or {})["compared"] == compared:
         _keep_settings(stage, context)
-        observer.finished(stage, "kept", 0.0, workspace.record(stage.name)["summary"])
+        observer.finished(stage, "kept", 0.0, workspace.summary(stage.name))
         return None
     start, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     with workspace.scratch(stage.name) as scratch:
@@ -140,5 +140,5 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
         # The same artifacts come with new measurements, which the report shows.
         gone = dependents(stage.name) if changed else {"report"} - {stage.name}
         workspace.forget(gone | {name for name in stage.uses if not wants(STAGES[name], context.config)})
-    observer.finished(stage, "failed" if output.failure else "done", seconds, output.record["summary"])
+    observer.finished(stage, "failed" if output.failure else "done", seconds, output.stated["summary"])
     return output.failure

@@ -5,11 +5,11 @@ An entry point resolves to a :class:`~csa_deploy.network.NetworkEntry` and is na
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import metadata
 
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import did_you_mean
 from csa_deploy.network import ENTRY_POINT_GROUP, NetworkEntry
 
 
@@ -87,6 +87,5 @@ def _broken(point: metadata.EntryPoint, reason: str) -> UsageError:
 
 def _unknown(name: str) -> UsageError:
     known = names()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    fix = f"did you mean {' or '.join(near)}?" if near else f"registered networks: {', '.join(known) or 'none'}"
-    return UsageError(f"no network is registered as '{name}'", fix=fix)
+    registered = f"registered networks: {', '.join(known) or 'none'}"
+    return UsageError(f"no network is registered as '{name}'", fix=did_you_mean(name, known, registered, most=3))

@@ -1,4 +1,4 @@
-"""What every result of the Python API can do: JSON and back, one line of text, a table in a notebook, a data frame.
+"""Results as data classes: JSON and back; those of the Python API also as a line of text, a table or a data frame.
 
 The fields of a result are its JSON form; graphs and engines are no part of it. Imports nothing heavy.
 """
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,14 +21,86 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 NOT_JSON = {"json": False}
 """Metadata of a field that stays out of the JSON form: a graph, an engine, where it came from."""
+IF_KNOWN = {"if known": True}
+"""Metadata of a field that stays out of the JSON form where it is None."""
 
 _MOST_ROWS = 200
 
 
-class Result:
-    """A frozen data class with these methods; see the module."""
+class Stored:
+    """A frozen data class with a JSON form: its fields, and the properties that follow from them.
+
+    Attributes:
+        derived: names of these properties; they are written for other readers, and not read.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    derived: ClassVar[tuple[str, ...]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        fields = [item for item in dataclasses.fields(self) if item.metadata.get("json", True)]
+        found = {item.name: getattr(self, item.name) for item in fields}
+        for item in fields:
+            if item.metadata.get("if known") and found[item.name] is None:
+                del found[item.name]
+        return {name: jsonable(value) for name, value in found.items()} | {
+            name: jsonable(getattr(self, name)) for name in self.derived
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            UsageError: other data, or damaged ones.
+        """
+        required, adapters = _adapters(cls)  # type: ignore[arg-type]
+        try:
+            fields = {
+                key: adapter.validate_python(data[key]) for key, adapter in adapters if key in required or key in data
+            }
+        except (KeyError, ValueError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise UsageError(
+                f"{cls.__name__}: these data are not complete or damaged: {said}", fix="make them again"
+            ) from None
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class NotMeasured:
+    """What was not done, and why."""
+
+    what: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageRecord(Stored):
+    """What a stage states; the same for the same inputs.
+
+    Attributes:
+        stage: its name.
+        unstated: fields of this class that its JSON form does not have.
+        summary: the result in one line.
+        notes: what a user must know.
+        not_measured: what was not done, and why.
+    """
+
+    stage: ClassVar[str]
+    unstated: ClassVar[tuple[str, ...]] = ("notes", "not_measured")
+    summary: str
+    notes: tuple[str, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as the workspace holds them."""
+        return {name: value for name, value in super().to_json().items() if name not in self.unstated}
+
+
+class Result(Stored):
+    """What a function of the Python API returns; see the module."""
 
     @property
     def summary(self) -> str:
@@ -40,10 +113,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with ``schema_version`` and the name of the result; numbers that are not finite are texts."""
-        fields = {
-            name: adapter.dump_python(getattr(self, name), mode="json") for name, adapter in _adapters(type(self))
-        }
-        return {"schema_version": SCHEMA_VERSION, "result": type(self).__name__, **plain(fields)}
+        return {"schema_version": SCHEMA_VERSION, "result": type(self).__name__, **plain(super().to_json())}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -60,12 +130,7 @@ class Result:
                 f"{name}: schema version {version}, this csa-deploy reads {SCHEMA_VERSION}",
                 fix="read it with the csa-deploy that wrote it",
             )
-        try:
-            fields = {key: adapter.validate_python(data[key]) for key, adapter in _adapters(cls)}
-        except (KeyError, ValueError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise UsageError(f"{name}: these data are not complete or damaged: {said}", fix="make them again") from None
-        return cls(**fields)
+        return super().from_json(data)
 
     def to_pandas(self) -> Any:
         """The table as a pandas data frame; empty where the result has no table.
@@ -92,11 +157,35 @@ class Result:
         return f"<p><b>{type(self).__name__}</b> {escape(str(self))}</p>{_table(rows[:_MOST_ROWS])}{more}"
 
 
+def jsonable(value: Any) -> Any:
+    """The same as lists, mappings by text and values; of data classes their fields."""
+    if isinstance(value, Stored):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: jsonable(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def plain(data: Any) -> Any:
     """Data as a JSON file holds them: lists, mappings by text, no number that is not finite."""
-    from csa_deploy.workspace import dump_json
-
     return json.loads(dump_json(data))
+
+
+def dump_json(data: Any) -> str:
+    """Stable, readable JSON; non-finite numbers become strings, since JSON has none."""
+    return json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -116,10 +205,13 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _adapters(cls: type[Result]) -> tuple[tuple[str, Any], ...]:
-    """Field and what turns it into plain data and back."""
+@cache
+def _adapters(cls: type[Stored]) -> tuple[frozenset[str], tuple[tuple[str, Any], ...]]:
+    """Fields that must be there; of each field what makes it of plain data."""
     from pydantic import TypeAdapter
 
     hints = typing.get_type_hints(cls)
     fields = [item for item in dataclasses.fields(cls) if item.metadata.get("json", True)]
-    return tuple((item.name, TypeAdapter(hints[item.name])) for item in fields)
+    missing = dataclasses.MISSING
+    required = frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
+    return required, tuple((item.name, TypeAdapter(hints[item.name])) for item in fields)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from csa_deploy import registry
 from csa_deploy.errors import UsageError
 from csa_deploy.installing import require_torch
+from csa_deploy.naming import did_you_mean
 from csa_deploy.network import NetworkEntry
 from csa_deploy.workspace import sha256_of
 
@@ -213,8 +213,7 @@ def _existing(path: Path) -> Path:
     if path.exists():
         raise UsageError(f"{path}: is a folder, not a file", fix=f"name {_FORMS}")
     beside = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    raise UsageError(f"{path}: no such file", fix=f"did you mean {path.parent / near[0]}?" if near else None)
+    raise UsageError(f"{path}: no such file", fix=did_you_mean(path.name, beside) or None)
 
 
 def _found(module: str, spec: str) -> str:
@@ -237,10 +236,7 @@ def _unknown(spec: str, path: Path) -> UsageError:
         return UsageError(f"{spec}: is a folder", fix=f"name {_FORMS}")
     if path.is_file():
         return UsageError(f"{spec}: a network cannot be read from a file of this kind", fix=f"name {_FORMS}")
-    near = difflib.get_close_matches(spec, registry.names(), n=3, cutoff=0.5)
-    return UsageError(
-        f"{spec}: no such network", fix=f"did you mean {' or '.join(near)}?" if near else f"name {_FORMS}"
-    )
+    return UsageError(f"{spec}: no such network", fix=did_you_mean(spec, registry.names(), f"name {_FORMS}", most=3))
 
 
 @contextmanager
@@ -279,11 +275,8 @@ def _attribute(module: ModuleType, name: str, spec: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
     offered = [n for n, value in vars(module).items() if _makes_networks(value, module) and not n.startswith("_")]
-    near = difflib.get_close_matches(name, offered, n=1)
-    raise UsageError(
-        f"{spec}: there is no '{name}'",
-        fix=f"did you mean {near[0]}?" if near else f"defined there: {', '.join(offered[:12]) or 'no factory'}",
-    )
+    defined = f"defined there: {', '.join(offered[:12]) or 'no factory'}"
+    raise UsageError(f"{spec}: there is no '{name}'", fix=did_you_mean(name, offered, defined))
 
 
 def _makes_networks(value: object, module: ModuleType) -> bool:

@@ -22,15 +22,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
+from csa_deploy.results import StageRecord, dump_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".scratch"
 LOCK = ".lock"
+
+R = TypeVar("R", bound=StageRecord)
 
 
 def sha256_of(path: Path) -> str:
@@ -42,21 +45,6 @@ def sha256_of(path: Path) -> str:
 def key_of(parts: Mapping[str, Any]) -> str:
     """Hash of a JSON-serialisable description."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def dump_json(data: Any) -> str:
-    """Stable, readable JSON; non-finite numbers become strings, since JSON has none."""
-    return json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return value
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -86,12 +74,17 @@ class StageOutput:
         remarks: parts of the record that are measured or said, on which no later stage rests.
     """
 
-    record: dict[str, Any]
+    record: Any
     measured: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
     failure: CsaDeployError | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return self.record.to_json() if isinstance(self.record, StageRecord) else self.record
 
 
 class Workspace:
@@ -173,8 +166,24 @@ class Workspace:
         """The manifest's entry of a stage."""
         return self.manifest["stages"].get(name)
 
+    def read(self, kind: type[R]) -> R:
+        """The stored result of a stage, by the class of its record.
+
+        Raises:
+            UsageError: it is not there or damaged.
+        """
+        return kind.from_json(self.record(kind.stage))
+
+    def find(self, kind: type[R]) -> R | None:
+        """The same; None where the stage did not run."""
+        return self.read(kind) if self.stage(kind.stage) else None
+
+    def summary(self, name: str) -> str:
+        """The result of a stage in one line."""
+        return str(self.record(name)["summary"])
+
     def record(self, name: str) -> dict[str, Any]:
-        """The stored result of a stage."""
+        """The same as plain data, by the name of the stage."""
         return self._json(f"records/{name}.json")
 
     def measured(self, name: str) -> dict[str, Any]:
@@ -229,7 +238,7 @@ class Workspace:
             target = self.root / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-        write_atomic(self.root / record, dump_json(output.record))
+        write_atomic(self.root / record, dump_json(output.stated))
         write_atomic(self.root / measured, dump_json(output.measured))
         entry: dict[str, Any] = {
             "key": key,
@@ -250,7 +259,7 @@ class Workspace:
     def amend(self, name: str, output: StageOutput, compared: str) -> None:
         """Replace a stage's record by one with other measurements; its artifacts stay."""
         record, entry = f"records/{name}.json", self.manifest["stages"][name]
-        write_atomic(self.root / record, dump_json(output.record))
+        write_atomic(self.root / record, dump_json(output.stated))
         path = self.root / record
         entry["artifacts"][record] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         entry.update(compared=compared, passed=output.failure is None)
@@ -272,7 +281,7 @@ class Workspace:
 
 def _outcome(artifacts: Mapping[str, Any], record: str, output: StageOutput) -> str:
     """Hash of what later stages rest on: the files, and the record without its words and measurements."""
-    stated = {key: value for key, value in output.record.items() if key not in ("summary", *output.remarks)}
+    stated = {key: value for key, value in output.stated.items() if key not in ("summary", *output.remarks)}
     files = {relative: item["sha256"] for relative, item in artifacts.items() if relative != record}
     return key_of({"files": files, "record": json.loads(dump_json(stated))})
 

@@ -82,7 +82,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
 
 
 def test_the_lines_give_what_they_promise(chain: Chain) -> None:
-    assert chain.net.preprocessing is not None and chain.net.report["differences"]
+    assert chain.net.preprocessing is not None and chain.net.report.differences
     assert {scope.scope: scope.verdict for scope in chain.checked.scopes} == {
         "drive-os-6": "allowed",
         "dla-orin": "denied",
@@ -230,8 +230,8 @@ def test_a_network_in_each_of_its_forms(lab: Path, make_tiny: Any, monkeypatch: 
     graphs = [csa.export(form).graph for form in (tiny, "tiny.onnx", lab / "tiny.onnx")]
     assert all(len(graph.graph.node) == len(tiny.graph.node) for graph in graphs)
     made = [csa.export(form) for form in ("nets.py:tiny", Small, lambda: Small())]
-    assert [one.report["outputs"][0]["shape"] for one in made] == [[1, 10]] * 3
-    assert csa.export("tiny.onnx", opset=19).report["opset"] == 19
+    assert [one.report.outputs[0].shape for one in made] == [(1, 10)] * 3
+    assert csa.export("tiny.onnx", opset=19).report.opset == 19
     for form, said in ((7, "no network"), ("tiny.onxn", "no such network"), ("absent.onnx", "no such file")):
         with pytest.raises(UsageError, match=said):
             csa.export(form)

@@ -33,8 +33,3 @@ def test_help_of_every_verb(verb: str) -> None:
 
 def test_every_list_of_flags_belongs_to_a_verb() -> None:
     assert set(BY_VERB) <= set(VERBS)
-
-
-@pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_help_is_one_sentence(name: str) -> None:
-    assert OPTIONS[name].help.endswith((".", ")."))

@@ -62,7 +62,7 @@ def test_a_name_offered_twice_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean convselfattn or convselfattn_pad1"):
+    with pytest.raises(UsageError, match="did you mean 'convselfattn' or 'convselfattn_pad1'"):
         registry.get("convselfatn")
     with pytest.raises(UsageError, match=r"registered networks: .*csa_digits"):
         registry.get("zzz")

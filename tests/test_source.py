@@ -177,7 +177,7 @@ def test_a_checkpoint_replaces_the_weights(nets: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("plan", "there is no 'plan'.*did you mean plain"),
+        ("plan", "there is no 'plan'.*did you mean 'plain'"),
         ("fails", "fails: RuntimeError: no weights"),
         ("leaves", "fails: SystemExit: 3"),
         ("text", "returns a str, not a torch.nn.Module"),
@@ -214,10 +214,10 @@ def test_code_that_cannot_be_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("convselfatn", "no such network.*did you mean convselfattn"),
+        ("convselfatn", "no such network.*did you mean 'convselfattn'"),
         ("{tmp}", "is a folder"),
         ("{tmp}/nets.py", "which factory in this file"),
-        ("{tmp}/netz.py:plain", "no such file.*did you mean .*nets.py"),
+        ("{tmp}/netz.py:plain", "no such file.*did you mean 'nets.py'"),
         ("{tmp}/none.onnx", "none.onnx: no such file"),
         ("{tmp}/notes.txt", "cannot be read from a file of this kind"),
         ("no_such_package.net:make", "no_such_package"),

@@ -77,7 +77,7 @@ def compare(
         given["data"] = data_spec(data, names, root / GIVEN, labels=labels, samples=samples)
         with opened(root, source, given) as context, context.workspace.scratch("verify") as scratch:
             preflight(context)
-            adopt(context, exported.graph, exported.report or None)
+            adopt(context, exported.graph, exported.report)
             context.scratch = scratch
             output = _compare(context, _labelled(candidates))
             return _comparison(context, commit("verify", context, output))
@@ -125,7 +125,7 @@ def _compared_there(
         files.append(root / GIVEN / f"{slug_of(label)}.onnx")
         save_model(graph_of(graph), files[-1])
     if not is_named(data):
-        names = [value["name"] for value in as_exported(reference, workspace=workspace).report["inputs"]]
+        names = [spec.name for spec in interface_of(as_exported(reference, workspace=workspace).graph)[0]]
         data = data_spec(data, names, root / GIVEN, labels=labels, samples=given["samples"])
     given |= {"data": data, "candidate": [str(file) for file in files] or None}
     with opened(root, reference, given, workspace) as context:

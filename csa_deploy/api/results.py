@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx
 from google.protobuf.message import EncodeError
 
 from csa_deploy.errors import UsageError
-from csa_deploy.graph.optimize import Step
-from csa_deploy.graph.stats import GraphStatistics
 from csa_deploy.network import Preprocessing
-from csa_deploy.precision.fp16 import KeptNode
-from csa_deploy.restricted.repairing import Left
-from csa_deploy.restricted.report import Finding, Verdict
+from csa_deploy.records.check import Inspected
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.graphs import GraphStatistics, Step
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import KeptNode, PrecisionRecord
+from csa_deploy.records.repair import Left
 from csa_deploy.results import NOT_JSON, Result
 from csa_deploy.source import Source
 from csa_deploy.units import milliseconds
@@ -78,66 +79,30 @@ class Exported(GraphResult):
 
     Attributes:
         preprocessing: how an image becomes its input; None where it takes no image.
-        report: the export's record: exporter, opset, inputs and outputs, statistics, differences from PyTorch, notes.
+        report: what the export states: exporter, opset, inputs and outputs, statistics, differences from PyTorch,
+            notes; None for a graph that was given as one.
         settings: with which it was made, by the names of flags, where they are not at their defaults.
     """
 
     preprocessing: Preprocessing | None = None
-    report: Record = field(default_factory=dict)
+    report: ExportRecord | None = None
     settings: Record = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """Size and agreement with PyTorch."""
-        return f"{self.name}: {self.report.get('summary', '')}"
+        return f"{self.name}: {self.report.summary if self.report else ''}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per comparison with PyTorch."""
-        return list(self.report.get("differences", []))
+        return [difference.to_json() for difference in self.report.differences] if self.report else []
 
 
-@dataclass(frozen=True)
-class ScopeResult:
-    """What is said of one safety scope.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CheckReport(Result, Inspected):
+    """Verdicts of safety scopes on a graph, with their findings and evidence."""
 
-    Attributes:
-        scope: its name.
-        verdict: allowed, denied or unknown.
-        level: level of evidence.
-        why_not_next: why the evidence is not of the next level.
-        tensorrt: version of TensorRT that its rules are for.
-        findings: reasons, worst first.
-    """
-
-    scope: str
-    verdict: Verdict
-    level: str
-    why_not_next: str
-    tensorrt: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class CheckReport(Result):
-    """Verdicts of safety scopes on a graph.
-
-    Attributes:
-        model: name of the graph.
-        verdict: the worst of all scopes.
-        rejected: whether a scope denies it, or with ``strict`` does not know.
-        scopes: one per scope.
-        notes: contradictions between sources of evidence.
-        not_done: what was not done, and why.
-        report: the check's record.
-    """
-
-    model: str
-    verdict: Verdict
-    rejected: bool
-    scopes: tuple[ScopeResult, ...]
-    notes: tuple[str, ...] = ()
-    not_done: tuple[str, ...] = ()
-    report: Record = field(default_factory=dict)
+    derived: ClassVar[tuple[str, ...]] = ("verdict", "rejected")
 
     @property
     def summary(self) -> str:
@@ -154,53 +119,44 @@ class CheckReport(Result):
         ]
 
 
-@dataclass(frozen=True)
-class RewriteProof:
-    """What the steps of a rewrite were proved by.
-
-    Attributes:
-        error: difference of the result's outputs from the original's, relative to their range; None: not measured.
-        tolerance: largest difference that counts as rounding in FP32.
-        inputs: on how many inputs the whole network was compared, at least.
-        reference: what it was compared with.
-        not_proved: why nothing could be proved, and so nothing was rewritten; empty otherwise.
-    """
-
-    error: float | None
-    tolerance: float
-    inputs: int
-    reference: str
-    not_proved: str = ""
-
-
 @dataclass(frozen=True, repr=False)
 class Optimized(GraphResult):
     """A graph that does the same with less.
 
     Attributes:
-        steps: every rewrite that was tried and found something.
-        proof: what they were proved by.
-        before: statistics of the graph as it came.
-        after: statistics of the result.
-        report: the record of the rewrites.
+        report: every rewrite that was tried, what they were proved by, and the graph's statistics before and after.
     """
 
-    steps: tuple[Step, ...]
-    proof: RewriteProof
-    before: GraphStatistics
-    after: GraphStatistics
-    report: Record = field(default_factory=dict)
+    report: OptimizeRecord
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every rewrite that was tried and found something."""
+        return self.report.steps
+
+    @property
+    def proof(self) -> OptimizeRecord:
+        """What they were proved by: on how many inputs, against what, by which tolerance, with which error."""
+        return self.report
+
+    @property
+    def before(self) -> GraphStatistics:
+        """Statistics of the graph as it came."""
+        return self.report.before
+
+    @property
+    def after(self) -> GraphStatistics:
+        """Statistics of the result."""
+        return self.report.after
 
     @property
     def summary(self) -> str:
         """What became smaller, and what it cost in accuracy."""
-        error = "not measured" if self.proof.error is None else f"{self.proof.error:.1e} of the range"
-        said = self.proof.not_proved or f"largest change {error}"
-        return f"{self.name}: {self.before.nodes} -> {self.after.nodes} nodes, {self.after.work}, {said}"
+        return f"{self.name}: {self.report.summary}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per step."""
-        return [_step(step) for step in self.steps]
+        return [_step(step) for step in self.report.steps]
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -287,7 +243,7 @@ class Quantized(GraphResult):
     int8: tuple[str, ...]
     kept: dict[str, str]
     notes: tuple[str, ...]
-    report: Record = field(default_factory=dict)
+    report: PrecisionRecord
 
     @property
     def summary(self) -> str:

@@ -8,13 +8,15 @@ from typing import Any
 import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of, origin_of
-from csa_deploy.api.results import Built, Exported, GraphResult, Quantized, Record
+from csa_deploy.api.results import Built, Exported, GraphResult, Quantized
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.config import Config, inherited
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
-from csa_deploy.network import Preprocessing
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.source import Source
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -40,14 +42,13 @@ def export(network: Network, *, workspace: Place = None, **settings: Any) -> Exp
 
 def exported_in(context: Given) -> Exported:
     """The export that a workspace holds."""
-    record = context.workspace.record("export")
-    stated, config = record["preprocessing"], context.config.to_json()
+    record, config = context.export, context.config.to_json()
     return Exported(
         context.name,
-        Preprocessing.from_json(stated) if stated else None,
+        record.preprocessing,
         record,
         _of_export(inherited(config, context.source.spec)),
-        model=loaded(context, record["graph"]),
+        model=loaded(context, record.graph),
         source=context.source,
     )
 
@@ -97,7 +98,7 @@ def quantize(
 def _inputs(graph: Any, workspace: Place, settings: dict[str, Any]) -> list[str]:
     """Names of the network's inputs; with a workspace those of its export."""
     if workspace is not None:
-        return [value["name"] for value in export(graph, workspace=workspace, **_of_export(settings)).report["inputs"]]
+        graph = export(graph, workspace=workspace, **_of_export(settings))
     return [spec.name for spec in interface_of(graph_of(graph))[0]]
 
 
@@ -120,21 +121,22 @@ def _with(precision: str, root: Path) -> list[str]:
     return list(dict.fromkeys([*(stored or Config().precision), precision]))
 
 
-def _report_of(graph: Graph) -> Record | None:
+def _report_of(graph: Graph) -> ExportRecord | None:
     """The record of a graph's export, where it is one."""
-    return graph.report or None if isinstance(graph, Exported) else None
+    return graph.report if isinstance(graph, Exported) else None
 
 
 def _quantized(context: Given, origin: Source | None) -> Quantized:
-    record = context.workspace.record("precision")
-    entry = record["precisions"]["int8"]
+    record = context.workspace.read(PrecisionRecord)
+    entry = record.int8
+    assert entry is not None  # it was asked for
     return Quantized(
         context.name,
-        tuple(layer["name"] for layer in entry["int8"]),
-        dict(entry["kept_floating"]),
-        tuple(record["notes"]),
+        tuple(layer.name for layer in entry.int8),
+        entry.kept_floating,
+        record.notes,
         record,
-        model=loaded(context, entry["graph"]),
+        model=loaded(context, entry.graph),
         source=origin,
     )
 
@@ -173,8 +175,9 @@ def build(
     given = {**settings, "backend": backend, "precision": [precision]}
     with folder_of(None) as root, opened(root, stand_in(graph), given) as context:
         adopt(context, model, _report_of(graph))
-        relative = context.workspace.record("optimize")["graph"]
-        record = {"summary": "as given", "precisions": {precision: {"graph": relative}}}
+        given_one = context.workspace.read(OptimizeRecord)
+        typed = TypedGraph(graph=given_one.graph, statistics=given_one.after)
+        record = PrecisionRecord(summary="as given", precisions={precision: typed})
         commit("precision", context, StageOutput(record))
         run_alone("build", context)
         return _rebuilt_by_api(_built(context, precision, origin_of(graph)), backend, settings)

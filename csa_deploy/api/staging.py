@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 
 from csa_deploy.api.given import source_of
-from csa_deploy.api.results import Record
 from csa_deploy.config import inherited, make_config, normalise
 from csa_deploy.context import Context
 from csa_deploy.errors import CsaDeployError
@@ -20,6 +19,8 @@ from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.pipeline import run_stages
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.source import Source
 from csa_deploy.stages import STAGES
 from csa_deploy.stages.export import output_of
@@ -109,7 +110,7 @@ def commit(name: str, context: Context, output: StageOutput) -> CsaDeployError |
     return output.failure
 
 
-def adopt(context: Context, model: onnx.ModelProto, report: Record | None = None) -> None:
+def adopt(context: Context, model: onnx.ModelProto, report: ExportRecord | None = None) -> None:
     """Make a graph what the later stages work on, exported and optimized, as it is.
 
     Args:
@@ -127,10 +128,11 @@ def adopt(context: Context, model: onnx.ModelProto, report: Record | None = None
             preprocessing, _ = preprocessing_of(model, context.config)
             output = output_of(context, model, path, preprocessing, [], exporter="none", notes=["given as a graph"])
         else:
-            output = StageOutput({**report, "graph": relative}, artifacts={relative: path})
+            output = StageOutput(replace(report, graph=relative), artifacts={relative: path})
         commit("export", context, output)
-    statistics = graph_statistics(model).to_json()
-    commit("optimize", context, StageOutput({"summary": "as given", "graph": relative, "after": statistics}))
+    statistics = graph_statistics(model)
+    record = OptimizeRecord(summary="as given", graph=relative, before=statistics, after=statistics)
+    commit("optimize", context, StageOutput(record))
 
 
 def loaded(context: Context, relative: str) -> onnx.ModelProto:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 
@@ -108,12 +108,12 @@ class Archive:
         """Names of the files."""
         return list(self._members)
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> io.BufferedReader:
         """A file of the archive; raises UsageError when it is not in it."""
         if name not in self._members:
             raise UsageError(f"{self.path}: {name} is missing", fix="it is no bundle of csa-deploy, or incomplete")
         stream = self._tar.extractfile(self._members[name])
-        assert stream is not None  # plain files only
+        assert isinstance(stream, io.BufferedReader)  # plain files only
         return stream
 
     def read(self, name: str, limit: int = 1 << 26) -> bytes:
@@ -123,12 +123,6 @@ class Archive:
         with self.open(name) as stream:
             return stream.read()
 
-    def blocks(self, name: str) -> Iterator[bytes]:
-        """A file's content in pieces."""
-        with self.open(name) as stream:
-            while block := stream.read(1 << 20):
-                yield block
-
     def unpack(self, folder: Path) -> None:
         """Write all files below a folder that is new or empty."""
         if folder.exists() and any(folder.iterdir()):
@@ -136,9 +130,8 @@ class Archive:
         for name in self.names:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as stream:
-                for block in self.blocks(name):
-                    stream.write(block)
+            with target.open("xb") as stream, self.open(name) as source:
+                shutil.copyfileobj(source, stream)
             target.chmod(0o755 if name.endswith(".sh") else 0o644)
 
     def __enter__(self) -> Archive:

@@ -20,9 +20,12 @@ from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
+from csa_deploy.engine.parts import folder_of
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -67,18 +70,18 @@ def make_bundle(
         CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
         UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
     """
-    record = _graph_record(workspace, precision)
+    typed = _typed_graph(workspace, precision)
     verdict = verdict_of(workspace)
     if not despite_failure:
         refuse_failed(verdict, str(workspace.root))
     engine = _engine(workspace, precision)
-    graph = workspace.root / record["graph"] if engine is None else _built_graph(workspace, engine)
+    graph = workspace.root / typed.graph if engine is None else _built_graph(workspace, engine)
     files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
     files |= {f"graph/{name}": file for name, file in external_files(graph).items()}
     if engine is not None:
         files |= _engine_files(workspace, engine)
     files |= _evidence(workspace)
-    reference = workspace.root / workspace.record("export")["graph"]
+    reference = workspace.root / workspace.read(ExportRecord).graph
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
     files[SCRIPT] = _script(engine, samples).encode()
@@ -99,13 +102,13 @@ def make_bundle(
     return Made(out, sha256_of(out), len(files), verdict)
 
 
-def _graph_record(workspace: Workspace, precision: str) -> dict[str, Any]:
-    precisions = workspace.record("precision")["precisions"] if workspace.stage("precision") else {}
+def _typed_graph(workspace: Workspace, precision: str) -> TypedGraph:
+    record = workspace.find(PrecisionRecord)
+    precisions = record.precisions if record else {}
     if precision not in precisions:
         made = ", ".join(sorted(precisions)) or "nothing"
         raise UsageError(f"{workspace.root}: no {precision} graph; made is {made}", fix="run `csa-deploy build` first")
-    found: dict[str, Any] = precisions[precision]
-    return found
+    return precisions[precision]
 
 
 def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:
@@ -129,6 +132,8 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
+    parts = folder_of(path)
+    files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)
     files["engine/gates.json"] = dump_json(_gates(workspace)).encode()
@@ -148,7 +153,7 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
             found[stage] = {"result": "not run"}
         else:
             result = "passed" if entry["passed"] else "failed"
-            found[stage] = {"result": result, "summary": workspace.record(stage)["summary"]}
+            found[stage] = {"result": result, "summary": workspace.summary(stage)}
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from csa_deploy.bundle.archive import Archive
 from csa_deploy.bundle.make import INDEX, SIGNATURE, SUMS, read_index
 from csa_deploy.bundle.signature import Signature, check
+from csa_deploy.engine.parts import SUFFIX, problems
 from csa_deploy.engine.passport import seal_of
 from csa_deploy.errors import UsageError
 
@@ -111,9 +112,8 @@ def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
     found = [f"{name}: missing" for name in sorted(set(stated) - present)]
     found += [f"{name}: added, it is not in {SUMS}" for name in sorted(present - set(stated))]
     for name in sorted(present & set(stated)):
-        digest = hashlib.sha256()
-        for block in archive.blocks(name):
-            digest.update(block)
+        with archive.open(name) as stream:
+            digest = hashlib.file_digest(stream, "sha256")
         if digest.hexdigest() != stated[name]:
             found.append(f"{name}: changed")
     return found
@@ -132,6 +132,9 @@ def _contradictions(archive: Archive, index: dict[str, Any]) -> list[str]:
     found = [] if seal == seal_of(passport) else [f"{engine}.passport.json: edited, its seal does not match"]
     if stated != index["files"].get(engine):
         found.append(f"{engine}: not the engine that its passport describes")
+    folder = f"{engine}{SUFFIX}/"
+    hashes = {name.removeprefix(folder): sha for name, sha in index["files"].items() if name.startswith(folder)}
+    found += [f"{engine}: {said}" for said in problems(engine, passport["engine"].get("parts", ()), hashes)]
     if graph != index["files"].get(index["graph"]):
         found.append(f"{index['graph']}: not the graph that the passport says the engine was built of")
     return found

@@ -78,7 +78,7 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
         return Path(config.network), config, False
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
-        return context.path(context.workspace.record("export")["graph"]), config, True
+        return context.path(context.export.graph), config, True
 
 
 def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:
@@ -144,8 +144,8 @@ def _difference(before: Any, repaired: Any) -> Iterator[str]:
     changed = [f"{op} {was[op]} -> {now[op]}" for op in sorted(was | now) if was[op] != now[op]]
     yield f"nodes: {', '.join(changed) or 'the same operators'}"
     for scope in repaired.verdicts:
-        counts = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in scope["counts"].items())
-        yield f"{scope['scope']}: {scope['before']} -> {scope['after']} ({counts})"
+        counts = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in scope.counts.items())
+        yield f"{scope.scope}: {scope.before} -> {scope.after} ({counts})"
 
 
 def _show(data: dict[str, Any], form: str, output: Path | None, console: Console) -> None:

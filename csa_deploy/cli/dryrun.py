@@ -18,6 +18,7 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.pipeline import run_stages
     from csa_deploy.stages.build import graph_for, plan_for, scopes_for
+    from csa_deploy.trtexec.safe.secrets import masked_words
 
     config, root = resolve(network, settings, inherit=True)
     with opened(config, root) as context, wording_builder(config) as builder:
@@ -28,10 +29,14 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
             for scope in scopes_for(context, builder, precision):
                 said.append(f"# {scope['scope']}: {scope['verdict']} ({scope['level']}), {scope['graph']}")
             job = builder.job(graph_for(context, builder, precision), plan_for(context, precision))
+            commands[precision] = list(masked_words(job.argv))
+            if steps := builder.steps(job):
+                assert builder.machine is not None
+                said += [line for step in steps for line in step.lines(builder.machine.transport.login())]
+                continue
             there = f"{builder.machine.name}:{builder.machine.workdir}/{job.key[:24]}" if builder.machine else ""
             said += [f"# copied there: {path} to {there}/{name}" for name, path in job.inputs.items()]
-            commands[precision] = list(job.argv)
-            said += [shlex.join(job.argv), f"# brought back, as far as written: {', '.join(job.outputs)}"]
+            said += [shlex.join(commands[precision]), f"# brought back, as far as written: {', '.join(job.outputs)}"]
         console.answer.add({"commands": commands})
         for line in said:
             console.plain(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from csa_deploy.data.base import Dataset, Read
+from csa_deploy.data.targets import Boxes, Mask, Target, require_inside
 from csa_deploy.errors import UsageError
 
-LABELS = "labels"
+LABELS, MASKS = "labels", "masks"
+BOXES = ("boxes", "box_labels", "box_samples", "box_crowd", "box_difficult", "box_areas")
 RANDOM = "random"
 ARRAYS = (".npz", ".npy")
 
@@ -43,18 +46,22 @@ class ArrayDataset(Dataset):
         super().__init__()
         self.name, self.path, self.classes = name, path, classes
         self.shapes = _shapes(path)
-        lengths = {key: shape[0] if shape else 0 for key, shape in self.shapes.items()}
+        lengths = {key: shape[0] if shape else 0 for key, shape in self.shapes.items() if key not in BOXES}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} {count}" for key, count in lengths.items())
             raise UsageError(f"{path}: the arrays differ in their number of samples: {listed}")
         total = next(iter(lengths.values()))
         if total == 0:
             raise UsageError(f"{path}: holds no samples")
-        self.inputs = tuple(key for key in self.shapes if key != LABELS)
+        self.inputs = tuple(key for key in self.shapes if key not in (LABELS, MASKS, *BOXES))
         if not self.inputs:
             raise UsageError(f"{path}: holds labels only", fix="add one array per network input, under its name")
         self.indices = list(range(total) if indices is None else indices)
         self.labels = self._read_labels()
+        self.boxes = read_boxes(path, self.shapes, total, self._picture())
+        if MASKS in self.shapes:
+            self._check_masks()
+        self.task = "segmentation" if MASKS in self.shapes else "detection" if self.boxes is not None else self.task
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -72,11 +79,16 @@ class ArrayDataset(Dataset):
         chosen = {self.indices[i] for i in indices}
         try:
             with _arrays(self.path) as arrays_by_key:
-                rows = {key: _rows(self.path, arrays_by_key[key], key, chosen) for key in self.inputs}
+                keys = [*self.inputs, *([MASKS] if MASKS in self.shapes else [])]
+                rows = {key: _rows(self.path, arrays_by_key[key], key, chosen) for key in keys}
                 for index in indices:
                     arrays = {key: _as_input(next(stream)) for key, stream in rows.items()}
-                    label = None if self.labels is None else int(self.labels[index])
-                    yield Read(str(self.indices[index]), arrays, label)
+                    target: Target | None = None if self.labels is None else int(self.labels[index])
+                    if self.boxes is not None:
+                        target = self.boxes[self.indices[index]]
+                    elif MASKS in arrays:
+                        target = Mask(arrays.pop(MASKS))
+                    yield Read(str(self.indices[index]), arrays, target)
         except (zipfile.BadZipFile, StopIteration, OSError, ValueError) as error:
             raise UsageError(f"{self.path}: damaged: {error}", fix="write the file again") from error
 
@@ -99,6 +111,26 @@ class ArrayDataset(Dataset):
         """Tensors have no picture."""
         return None
 
+    def _picture(self) -> tuple[int, int] | None:
+        """(height, width) of the only input that is an image; None where there is none, or another number of them."""
+        images = [self.shapes[key] for key in self.inputs if len(self.shapes[key]) == 4]
+        if len(images) != 1:
+            return None
+        _, *sides = images[0]
+        return (sides[0], sides[1]) if sides[2] in (1, 3) and sides[0] not in (1, 3) else (sides[1], sides[2])
+
+    def _check_masks(self) -> None:
+        with np.load(self.path) as archive:
+            kind = archive[MASKS].dtype.kind
+        shape, size = self.shapes[MASKS], self._picture()
+        if len(shape) != 3 or kind not in "iu":
+            raise UsageError(f"{self.path}: {MASKS} have the shape {shape}", fix="masks are (n, H, W) integers")
+        if size is not None and shape[1:] != size:
+            raise UsageError(
+                f"{self.path}: {MASKS} have {shape[2]}x{shape[1]} pixels, the images {size[1]}x{size[0]}",
+                fix="give masks of the size of the images",
+            )
+
     def _read_labels(self) -> np.ndarray | None:
         if LABELS not in self.shapes:
             return None
@@ -110,6 +142,40 @@ class ArrayDataset(Dataset):
                 fix="labels are one integer class index per sample",
             )
         return labels[self.indices].astype(np.int64)
+
+
+def read_boxes(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], total: int, size: tuple[int, int] | None
+) -> list[Boxes] | None:
+    """The boxes of every sample, of arrays with one row per box; None where the file holds none.
+
+    ``boxes`` are (m, 4) pixels of the input, ``box_labels`` classes, ``box_samples`` places of samples.
+
+    Raises:
+        UsageError: with the row, for a box that is none, and for arrays that do not fit one another.
+    """
+    if not set(BOXES) & set(shapes):
+        return None
+    if missing := [key for key in BOXES[:3] if key not in shapes]:
+        raise UsageError(f"{path}: has boxes, but no {missing[0]}", fix=f"give {', '.join(BOXES[:3])}")
+    with np.load(path) as archive:
+        arrays = {key: archive[key] for key in BOXES if key in shapes}
+    count = len(arrays["boxes"])
+    for key, array in arrays.items():
+        wanted = (count, 4) if key == "boxes" else (count,)
+        whole = key in ("box_labels", "box_samples")
+        if array.shape != wanted or array.dtype.kind not in ("iu" if whole else "iufb"):
+            raise UsageError(f"{path}: {key} is {array.dtype} of shape {array.shape}", fix=f"give {wanted}")
+    for row, (box, sample) in enumerate(zip(arrays["boxes"].tolist(), arrays["box_samples"].tolist(), strict=True)):
+        if not 0 <= sample < total:
+            raise UsageError(f"{path}: boxes[{row}]: sample {sample} of {total}", fix="box_samples count from 0")
+        require_inside(f"{path}: boxes[{row}]", box, size or (sys.maxsize, sys.maxsize))
+    found = []
+    for sample in range(total):
+        rows = np.flatnonzero(arrays["box_samples"] == sample)
+        more = {key[4:]: arrays[key][rows] for key in BOXES[3:] if key in arrays}
+        found.append(Boxes(arrays["boxes"][rows], arrays["box_labels"][rows], **more))
+    return found
 
 
 class RandomDataset(Dataset):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from csa_deploy.data.arrays import ARRAYS, ArrayDataset
 from csa_deploy.data.base import Dataset, ImageDataset, choose
+from csa_deploy.data.coco import open_coco
 from csa_deploy.data.folder import CLASS_MAP, open_images, split_of, training_classes
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
+from csa_deploy.data.layouts import layout_of
 from csa_deploy.data.named import NAMED
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
-from csa_deploy.network import Preprocessing
+from csa_deploy.naming import did_you_mean
+from csa_deploy.network import Preprocessing, Task
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def open_dataset(
     limit: int | None = None,
     seed: int | None = None,
     lenient: bool = False,
+    task: Task | None = None,
 ) -> Dataset:
     """Open a data set: a name (``digits``, ``photos``, ...), a folder of images or tar shards, a ``.csv`` table, or
     arrays (``.npz``, ``.npy``).
@@ -40,14 +43,24 @@ def open_dataset(
         seed: draw the ``limit`` samples at random from this seed instead.
         lenient: open no file before its turn, and skip those that cannot be read; a folder may mix levels, and its
             sub-folders are classes where the network names them so.
+        task: what targets are wanted of data that could give several; None: what they are laid out for.
 
     Raises:
         UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
-    dataset = _whole(str(spec), preprocessing, lenient)
+    dataset = _whole(str(spec), preprocessing, lenient, task)
     dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
     dataset.lenient = lenient
+    if (
+        not lenient
+        and task is not None
+        and dataset.task != task
+        and (dataset.labelled or dataset.task != "classification")
+    ):
+        raise UsageError(
+            f"{spec}: holds targets of {dataset.task}, not of {task}", fix=f"give --task {dataset.task}, or other data"
+        )
     if not lenient and isinstance(dataset, ImageDataset):
         for sample in dataset.samples:
             sample.check()
@@ -64,23 +77,30 @@ class Split:
     held_out: ImageDataset | None
 
 
-def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None = None) -> Split:
+def open_split(
+    spec: str, preprocessing: Preprocessing, class_map: Path | None = None, task: Task | None = None
+) -> Split:
     """Open the images of a training; no file is read before its turn, so that large sets start at once.
 
     Args:
         spec: a named set with a training part (``digits``), or a folder with ``train`` and, if there is one, ``val``,
-            each with one sub-folder per class or with tar shards.
+            each with one sub-folder per class or with tar shards; or one of masks or boxes with both parts.
         preprocessing: the network's; its class names, where it has any, decide the labels.
         class_map: text file whose first word per line is a class's folder, in label order; ``class_map.txt`` in the
             folder when it is there. Without one and without class names: the sorted sub-folders of ``train``.
+        task: see :func:`open_dataset`.
 
     Raises:
-        UsageError: no such data, no images, or folders that are no classes.
+        UsageError: no such data, no images, folders that are no classes, or an image in both parts.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
     if f"{spec}:train" in NAMED:
         return Split(NAMED[f"{spec}:train"](preprocessing), NAMED[spec](preprocessing))
     root = Path(spec)
+    if root.is_dir() and (layout := layout_of(root, task)):
+        split = Split(*(layout.open(root, spec, preprocessing, part) for part in ("train", "val")))
+        _require_apart(split)
+        return split
     if not (root / "train").is_dir():
         trainable = ", ".join(name.removesuffix(":train") for name in NAMED if name.endswith(":train"))
         raise UsageError(
@@ -95,14 +115,24 @@ def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None =
     return Split(parts[0], parts[1] if len(parts) > 1 else None)
 
 
+def _require_apart(split: Split) -> None:
+    assert split.held_out is not None
+    both = {str(sample.source) for sample in split.train.samples} & {str(s.source) for s in split.held_out.samples}
+    if both:
+        raise UsageError(
+            f"{split.train.name}: {len(both)} images are in train and val, the first is {min(both)}",
+            fix="give the data both parts, see docs/data.md",
+        )
+
+
 def require_dataset(spec: str) -> None:
     """Raise UsageError where ``spec`` names no set, and nothing is there; opens nothing."""
     path = Path(spec)
-    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", *ARRAYS) and path.is_file()):
+    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", ".json", *ARRAYS) and path.is_file()):
         raise _unknown(spec, path)
 
 
-def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool) -> Dataset:
+def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool, task: Task | None) -> Dataset:
     """All samples of a source, its files not opened yet."""
     path = Path(spec)
     if spec in NAMED:
@@ -111,7 +141,14 @@ def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool) -> Dat
         return NAMED[spec](_needed(preprocessing, spec))
     if path.suffix == ".csv" and path.is_file():
         return open_table(path, spec, _needed(preprocessing, spec))
+    if path.suffix == ".json" and path.is_file():
+        return open_coco(
+            path, spec, _needed(preprocessing, spec), "segmentation" if task == "segmentation" else "detection"
+        )
     if path.is_dir():
+        layout = layout_of(path, None if lenient else task, any_task=lenient)
+        if layout is not None:
+            return layout.open(path, spec, _needed(preprocessing, spec), "train" if lenient else "val")
         return _folder(path, spec, _needed(preprocessing, spec), lenient)
     if path.suffix in ARRAYS:
         return ArrayDataset(path, spec, preprocessing.classes if preprocessing else ())
@@ -150,9 +187,6 @@ def _is_imagenet(folder: Path, preprocessing: Preprocessing) -> bool:
 
 def _unknown(spec: str | Path, path: Path) -> UsageError:
     if path.is_file():
-        return UsageError(f"{spec}: neither a folder of images, a .csv table nor an .npz file")
-    near = difflib.get_close_matches(str(spec), NAMED, n=1)
-    return UsageError(
-        f"{spec}: no such data set, folder or .npz file",
-        fix=f"did you mean {near[0]}?" if near else f"named data sets: {', '.join(NAMED)}",
-    )
+        return UsageError(f"{spec}: neither a folder of images, a .csv table, a COCO .json nor an .npz file")
+    named = did_you_mean(str(spec), NAMED, f"named data sets: {', '.join(NAMED)}")
+    return UsageError(f"{spec}: no such data set, folder or .npz file", fix=named)

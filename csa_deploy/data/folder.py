@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from csa_deploy.data.images import SUFFIXES
 from csa_deploy.data.samples import LabelledFiles
 from csa_deploy.data.shards import read_shard, shards_in
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 CLASS_MAP = "class_map.txt"
@@ -49,7 +49,7 @@ def training_classes(root: Path, named: Sequence[str], class_map: Path | None = 
     if not foreign:
         return tuple(named)
     if len(foreign) < len(found):  # some are the network's classes, so this one is misspelt or too many
-        near = difflib.get_close_matches(foreign[0], named, n=1)
+        near = nearest(foreign[0], named)
         raise UsageError(
             f"{root / 'train' / foreign[0]}: none of the network's {len(named)} classes",
             fix=f"rename it; nearest: {near[0]}" if near else f"give a {CLASS_MAP}",
@@ -102,13 +102,15 @@ def open_images(
 
 def images_below(folder: Path) -> list[str]:
     """Paths of all images below a folder, folder by folder; asks the system about no file by itself."""
-    found = [
-        Path(place, file).relative_to(folder)
-        for place, _, files in os.walk(folder)
-        for file in files
-        if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-    ]
-    return [path.as_posix() for path in sorted(found)]
+    found: list[tuple[str, ...]] = []
+    for place, _, files in os.walk(folder):
+        inside = Path(place).relative_to(folder).parts
+        found += [(*inside, file) for file in files if _is_image(file)]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(SUFFIXES) and not file.startswith(".")
 
 
 def _of_shards(folder: Path, shards: Sequence[Path], name: str, preprocessing: Preprocessing) -> ImageDataset:
@@ -126,8 +128,7 @@ def _by_class(
     """Files, labels and classes of a folder with one sub-folder per class, or without any."""
     subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     files = {name: images_below(folder / name) for name in subfolders}
-    flat = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    flat = [name for name in flat if not name.startswith(".")]
+    flat = sorted(p.name for p in folder.iterdir() if _is_image(p.name) and p.is_file())
     if flat and any(files.values()):
         raise UsageError(
             f"{folder}: holds images itself ({flat[0]}) and in sub-folders ({subfolders[0]}), "
@@ -154,7 +155,7 @@ def _by_class(
 def _label(folder_name: str, classes: Sequence[str], folder: Path) -> int:
     if folder_name in classes:
         return list(classes).index(folder_name)
-    near = difflib.get_close_matches(folder_name, classes, n=1)
+    near = nearest(folder_name, classes)
     raise UsageError(
         f"{folder / folder_name}: none of the {len(classes)} classes",
         fix=f"name the sub-folders as the classes, or correct the class map; nearest: {near[0]}"

@@ -30,7 +30,8 @@ def check_image(source: Path | BinaryIO, name: Path | str | None = None) -> tupl
         UsageError: with its name (None: its path) when it is no image.
     """
     with open_image(source, name or str(source)) as image:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) < 5
+        exif = Image.Image.getexif(image)  # that of PNG files would decode the image
+        upright = exif.get(ExifTags.Base.Orientation, 1) < 5
         return (image.height, image.width) if upright else (image.width, image.height)
 
 

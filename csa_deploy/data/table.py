@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.samples import Sample
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
 FILE, LABEL = "file", "label"
@@ -55,7 +55,7 @@ def _label(text: str | None, classes: Sequence[str], where: str) -> int:
         return list(classes).index(text)
     if text.isdecimal():
         return int(text)
-    near = difflib.get_close_matches(text, classes, n=1)
+    near = nearest(text, classes)
     raise UsageError(
         f"{where}: the label '{text}' is neither a class index nor a class of the network",
         fix=f"nearest class: {near[0]}" if near else "write class indices, counted from 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,6 +135,8 @@ def require_inside(where: str, box: Sequence[float], size: tuple[int, int]) -> N
     """
     left, top, right, bottom = box
     height, width = size
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"{where}: the box {tuple(box)} is not finite", fix="correct the box")
     text = f"({', '.join(f'{value:g}' for value in box)})"
     if right < left or bottom < top:
         raise UsageError(f"{where}: the box {text} is inverted", fix="left and top come first")

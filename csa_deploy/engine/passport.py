@@ -13,6 +13,7 @@ from typing import Any
 
 from csa_deploy import __version__
 from csa_deploy.engine.device import CudaState
+from csa_deploy.engine.parts import artifact_hash, check_parts
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.workspace import dump_json, sha256_of
@@ -36,6 +37,7 @@ def make_passport(
     device: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
     scopes: list[dict[str, str]] | None = None,
+    postprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The passport of a build.
 
@@ -47,6 +49,7 @@ def make_passport(
         device: driver, CUDA, GPU, power mode of the machine that built it, as far as known.
         calibration: hashes of calibration data and cache; None for a build without.
         scopes: verdicts of the restricted-mode gate on the graph.
+        postprocessing: how its outputs become boxes; None where nobody states it.
     """
     cache = result.plan.timing_cache
     body = {
@@ -58,6 +61,7 @@ def make_passport(
             "backend": result.backend,
             "tensorrt": result.version,
             "compute_capabilities": list(result.compute_capabilities),
+            **_whole(result),
         },
         "graph": {"file": graph.name, "sha256": sha256_of(graph), "weights_sha256": weights_hash(graph)},
         "calibration": dict(calibration) if calibration else None,
@@ -67,11 +71,20 @@ def make_passport(
         "precision": {"asked": result.plan.precision, **_obtained(result)},
         "restricted": result.restricted.to_json(),
         "gates": scopes or [],
+        **({"postprocessing": dict(postprocessing)} if postprocessing else {}),
         "rebuild": rebuild,
         "command": list(result.command),
         "not_done": list(result.not_done),
     }
     return {**body, "seal": seal_of(body)}
+
+
+def _whole(result: BuildResult) -> dict[str, Any]:
+    """The parts of an engine of several files, and one hash over all; nothing for an engine of one."""
+    if not result.parts:
+        return {}
+    parts = [part.to_json() for part in result.parts]
+    return {"parts": parts, "artifact_sha256": artifact_hash(result.engine_sha256, parts)}
 
 
 def seal_of(passport: Mapping[str, Any]) -> str:
@@ -151,13 +164,15 @@ def check_engine(engine: Path) -> dict[str, Any] | None:
         return None
     passport = read_passport(path)
     stated, size = passport["engine"], engine.stat().st_size
-    if size != stated["bytes"]:
+    if size != stated["bytes"] and not stated.get("parts"):  # of a set, the hashes tell which file is of which build
         what = "cut short" if size < stated["bytes"] else "longer"
         raise UsageError(
             f"{engine}: {what}: {size} bytes, its passport states {stated['bytes']}", fix="copy or build it again"
         )
-    if sha256_of(engine) != stated["sha256"]:
-        raise UsageError(f"{engine}: not the engine that its passport describes", fix="copy or build it again")
+    if (there := sha256_of(engine)) != stated["sha256"]:
+        both = f": {there}, its parts were built with {stated['sha256']}" if stated.get("parts") else ""
+        raise UsageError(f"{engine}: not the engine that its passport describes{both}", fix="copy or build it again")
+    check_parts(engine, stated.get("parts", ()))
     return passport
 
 

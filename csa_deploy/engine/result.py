@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from csa_deploy.engine.parts import Part
 from csa_deploy.engine.plan import BuildPlan
+from csa_deploy.levels import is_at_least, why_not
+
+_NEXT = {
+    "validator": "the flag does not act in the builder itself, which stood in for the target's",
+    "restricted-build": "the engine is a standard one; add --safe on DRIVE OS with the safety packages",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class RestrictedFlag:
         requested: whether the plan asked for it.
         accepted: whether this version has the flag and took it.
         acts: whether this version checks anything when the flag is set.
-        evidence: level of evidence that an acting flag gives: ``"validator"`` or ``"restricted-build"``.
+        evidence: level of evidence that an acting flag, or a safety build, gives (:data:`csa_deploy.levels.LEVELS`).
         skipped: the builder's own log line that says that it skipped the check; empty when it did not.
+        beyond: why a safety build's evidence is not of the next level; empty for others.
     """
 
     builder: str
@@ -61,6 +69,7 @@ class RestrictedFlag:
     acts: bool
     evidence: str
     skipped: str = ""
+    beyond: str = ""
 
     @property
     def level(self) -> str | None:
@@ -73,8 +82,21 @@ class RestrictedFlag:
         if not self.requested:
             return "restricted: not requested, so this build says nothing about restricted mode"
         if self.level is not None:
-            return f"restricted: {self.builder} checked the network and accepted it (level {self.level})"
+            what = "built it as a safety engine" if self.beyond_flag else "checked the network and accepted it"
+            return f"restricted: {self.builder} {what} (level {self.level})"
         return f"restricted: no evidence from this build, {self._why_not()}; the level stays what the checker reached"
+
+    @property
+    def beyond_flag(self) -> bool:
+        """Whether the evidence is a safety build's, and not of the flag alone."""
+        return is_at_least(self.evidence, "safety-build")
+
+    @property
+    def why_not_next(self) -> str:
+        """Why the evidence is not of the next level, which is named; empty at the strongest."""
+        if self.level is None:
+            return ""  # the statement says it
+        return why_not(self.level, self.beyond or _NEXT.get(self.level, ""))
 
     def _why_not(self) -> str:
         if not self.accepted:
@@ -85,7 +107,8 @@ class RestrictedFlag:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with the level and the statement."""
-        return {**asdict(self), "level": self.level, "statement": self.statement}
+        stated = {key: value for key, value in asdict(self).items() if key != "beyond"}
+        return {**stated, "level": self.level, "why_not_next": self.why_not_next, "statement": self.statement}
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,7 @@ class BuildResult:
         command: trtexec's command line; empty for the other builders.
         machine: the target, in its own words; empty for this machine.
         size_note: why the engine is much larger than its weights; empty where it is not.
+        parts: files that belong to the engine, beside it.
     """
 
     backend: str
@@ -142,6 +166,7 @@ class BuildResult:
     command: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
     size_note: str = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def layer_counts(self) -> dict[str, int]:
@@ -155,8 +180,11 @@ class BuildResult:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; files by name, without this machine's folders."""
+        stated = asdict(self)
+        if not self.parts:
+            del stated["parts"]
         return {
-            **asdict(self),
+            **stated,
             "plan": self.plan.to_json(),
             "engine": self.engine.name,
             "log": self.log.name,

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from csa_deploy.records.export import Difference
 from csa_deploy.runners.base import Runner
 
 RANDOM_BATCHES = 2
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Largest difference of one output over all inputs of one kind.
-
-    Attributes:
-        output: tensor name.
-        inputs: ``"random"`` or the data set's name.
-        samples: how many samples were compared.
-        max_abs_error: largest absolute difference, in the output's units.
-        range: largest minus smallest value of PyTorch's output.
-    """
-
-    output: str
-    inputs: str
-    samples: int
-    max_abs_error: float
-    range: float
-
-    @property
-    def relative(self) -> float:
-        """The error relative to the output's range; an output that is constant counts as range 1."""
-        return self.max_abs_error / (self.range or 1.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with the relative error."""
-        return {**asdict(self), "relative": self.relative}
 
 
 def compare(

@@ -77,13 +77,13 @@ def _assumed(model: onnx.ModelProto, shape: tuple[int, ...], given: dict[str, An
 
 def _with(base: Preprocessing, shape: tuple[int, ...], given: dict[str, Any]) -> Preprocessing:
     """The base with what is given, and with the size of the graph."""
-    changes: dict[str, Any] = {key: given[key] for key in (*_NORMALISATION, "crop", "interpolation") if key in given}
+    changes: dict[str, Any] = {key: given[key] for key in given if key not in ("channels", "layout")}
     if "channels" in given:
         changes["mode"] = _MODES[given["channels"]]
         if (changes["mode"] == "L") != (base.mode == "L"):  # numbers for other channels
-            changes = {"mean": (0.0,), "std": (1.0,), **changes}
+            changes = {"mean": (0.0,), "std": (1.0,), "fill": (0,), **changes}
         elif changes["mode"] != base.mode:  # a colour keeps its numbers
-            changes = {"mean": base.mean[::-1], "std": base.std[::-1], **changes}
+            changes = {"mean": base.mean[::-1], "std": base.std[::-1], "fill": base.fill[::-1], **changes}
     layout = given["layout"].upper() if "layout" in given else base.layout
     changes["layout"] = layout
     changes["size"] = (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 import onnx
 import onnx_graphsurgeon as gs
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.scopes import module_paths
+from csa_deploy.naming import nearest
 
 
 def extract(model: onnx.ModelProto, module: str) -> onnx.ModelProto:
@@ -25,7 +24,7 @@ def extract(model: onnx.ModelProto, module: str) -> onnx.ModelProto:
     inside = {name for name, around in paths.items() if module in around}
     if not inside:
         known = sorted({path for around in paths.values() for path in around})
-        near = difflib.get_close_matches(module, known, n=3, cutoff=0.5) or known[:3]
+        near = nearest(module, known, most=3) or known[:3]
         raise UsageError(f"no node came from a module '{module}'", fix=f"modules are named like {', '.join(near)}")
     try:
         return _cut(model, module, inside)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -15,7 +13,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import require_static
 from csa_deploy.graph.proof import CannotRunError, LocalProof, Proof, Prover
-from csa_deploy.graph.rewrite import Note, Rule, attempt
+from csa_deploy.graph.rewrite import Rule, attempt
 from csa_deploy.graph.rules import (
     affine_after,
     affine_before,
@@ -27,7 +25,8 @@ from csa_deploy.graph.rules import (
     resize,
 )
 from csa_deploy.graph.shapes import editable, infer_shapes
-from csa_deploy.graph.stats import GraphStatistics, graph_statistics
+from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.records.graphs import GraphStatistics, Note, Step
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,29 +56,6 @@ Progress = Callable[[int, int], None]
 
 Reference = Callable[[onnx.ModelProto, CannotRunError], tuple[onnx.ModelProto, str]]
 """``reference(model, why it does not run)`` -> what to prove by, and what it is in words."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One application of one rule.
-
-    Attributes:
-        rule: name of the rule.
-        summary: what the rule does.
-        rewrites: how often it applied.
-        error: largest difference of any output from the original model's, relative to the range of that output (where
-            the changed nodes alone are wrong: of what they make); None where it could not be measured.
-        kept: whether the result was kept.
-        reason: why it was not kept, or which nodes were left alone and why, or why nothing was measured; empty
-            otherwise.
-    """
-
-    rule: str
-    summary: str
-    rewrites: int
-    error: float | None
-    kept: bool
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,20 +93,6 @@ class OptimizeResult:
     def reverted(self) -> tuple[Step, ...]:
         """Steps that were not kept."""
         return tuple(step for step in self.steps if not step.kept)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, without the model."""
-        return {
-            "steps": [dataclasses.asdict(step) for step in self.steps],
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "proofs": self.proofs,
-            "tolerance": self.tolerance,
-            "error": self.error,
-            "not_proved": self.not_proved,
-            "reference": self.reference,
-            "declined": [dataclasses.asdict(note) for note in self.declined],
-        }
 
 
 def optimize(

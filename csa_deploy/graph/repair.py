@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import onnx
@@ -27,6 +26,7 @@ from csa_deploy.graph.repairs.pooling import Limits, within
 from csa_deploy.graph.rewrite import Rule
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
 from csa_deploy.graph.shapes import editable
+from csa_deploy.naming import did_you_mean
 
 _ORDER: tuple[Rule, ...] = (
     resize_scales.NUDGE,
@@ -78,8 +78,7 @@ def repair(
     """
     chosen = set(REPAIRS if names is None else names)
     for name in sorted(chosen.difference(REPAIRS)):
-        near = difflib.get_close_matches(name, REPAIRS, 1)
-        raise UsageError(f"no repair '{name}'", fix=f"did you mean '{near[0]}'?" if near else ", ".join(REPAIRS))
+        raise UsageError(f"no repair '{name}'", fix=did_you_mean(name, REPAIRS, ", ".join(REPAIRS)))
     repairs = [rule for rule in _ORDER if rule.name in chosen and rule is not identities.RULE]
     with within(limits):
         return rewritten(

@@ -52,15 +52,6 @@ class DeclinedError(Exception):
     """A rule's reason for leaving a node be that somebody may have expected it to change."""
 
 
-@dataclass(frozen=True)
-class Note:
-    """Why a rule left a node be."""
-
-    rule: str
-    node: str
-    reason: str
-
-
 _LEFT_ALONE: ContextVar[frozenset[str]] = ContextVar("left_alone", default=frozenset())
 _TAKEN: ContextVar[set[str]] = ContextVar("taken")
 _NOTES: ContextVar[list[tuple[str, str]] | None] = ContextVar("notes", default=None)

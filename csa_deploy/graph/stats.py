@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -14,51 +11,13 @@ import onnx_ir as ir
 from csa_deploy.graph.facts import constants_of
 from csa_deploy.graph.operators import ONNX_DOMAINS, QUANTIZERS, Trait, having
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape, stored_bytes
-from csa_deploy.units import counted, giga
+from csa_deploy.records.graphs import GraphStatistics
 
 _MULTIPLIES = having(Trait.MULTIPLIES)
 _SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}  # where the second operand stands among the inputs, if not at 1
 _RECURRENT = ("GRU", "LSTM", "RNN")
 _NOT_COUNTED = ("Attention", "DFT", "STFT")
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
-
-
-@dataclass(frozen=True)
-class GraphStatistics:
-    """What a graph consists of.
-
-    Attributes:
-        ops: nodes of the main graph by operator, in alphabetical order.
-        parameters: elements of all floating-point and 8-bit initializers and constants, shared ones once. Running
-            statistics of BatchNormalization are among them, so folding lowers the number.
-        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, those of integers included, in
-            the main graph, for the graph's batch; None where those of a node are not known.
-        macs_unknown: these nodes: shapes that could not be inferred, and what is not counted here (attention,
-            work in the body of an If or a Loop, operators of other domains).
-        weight_bytes: bytes of all initializers and constants of the main graph.
-    """
-
-    ops: dict[str, int]
-    parameters: int
-    macs: int | None
-    macs_unknown: tuple[str, ...]
-    weight_bytes: int
-
-    @property
-    def nodes(self) -> int:
-        """Nodes of the main graph."""
-        return sum(self.ops.values())
-
-    @property
-    def work(self) -> str:
-        """The multiply-accumulates in words."""
-        unknown = len(self.macs_unknown)
-        said = f" (unknown for {counted(unknown, 'node')})" if unknown else ""
-        return f"{giga(self.macs)} multiply-accumulates{said}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with the number of nodes."""
-        return {"nodes": self.nodes, **dataclasses.asdict(self)}
 
 
 def graph_statistics(model: onnx.ModelProto) -> GraphStatistics:

@@ -38,7 +38,7 @@ _BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
-class NodeCost:
+class Work:
     """Operations of a node and the values that it reads and writes; None where they are not known."""
 
     macs: int | None
@@ -76,21 +76,23 @@ def moved(values: Iterable[ir.Value | None]) -> int | None:
     return total
 
 
-def node_costs(model: onnx.ModelProto) -> dict[str, NodeCost]:
+def work_of(node: ir.Node) -> Work:
+    """Operations of a node of a graph with shapes, and the values that it moves."""
+    return Work(node_macs(node), moved((*node.inputs, *node.outputs)))
+
+
+def node_costs(model: onnx.ModelProto) -> dict[str, Work]:
     """Cost of every node by name, or by its first output where it has none."""
-    return {
-        node.name or str(node.outputs[0].name): NodeCost(node_macs(node), moved((*node.inputs, *node.outputs)))
-        for node in inferred(model).graph
-        if node.op_type not in _FREE
-    }
+    nodes = (node for node in inferred(model).graph if node.op_type not in _FREE)
+    return {node.name or str(node.outputs[0].name): work_of(node) for node in nodes}
 
 
-def unknown(costs: Mapping[str, NodeCost]) -> list[str]:
+def not_known(costs: Mapping[str, Work]) -> list[str]:
     """Nodes whose cost is not known."""
     return [name for name, cost in costs.items() if cost.macs is None or cost.values is None]
 
 
-def latency(costs: Mapping[str, NodeCost], int8: frozenset[str], rest: str = "fp16") -> float | None:
+def latency(costs: Mapping[str, Work], int8: frozenset[str], rest: str = "fp16") -> float | None:
     """Estimated seconds with the named nodes in INT8 and the others in ``rest``; None where a cost is not known."""
     total = 0.0
     for name, cost in costs.items():

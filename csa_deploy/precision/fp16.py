@@ -10,7 +10,6 @@ cancelling casts between neighbouring FP32 nodes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,17 +21,11 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.operators import GATES
 from csa_deploy.graph.shapes import editable, infer_shapes
+from csa_deploy.naming import did_you_mean
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-
-
-@dataclass(frozen=True)
-class KeptNode:
-    """A node that computes in FP32 in the FP16 graph."""
-
-    name: str
-    op: str
-    reason: str
+from csa_deploy.records.precision import KeptNode
+from csa_deploy.results import jsonable
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,11 @@ class Fp16Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the model."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
-        return data | {"kept": [dataclasses.asdict(node) for node in self.kept]}
+        return {name: jsonable(value) for name, value in self.said().items()}
+
+    def said(self) -> dict[str, Any]:
+        """All but the model."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
 
 
 def to_fp16(
@@ -141,9 +137,6 @@ def _known(graph: ir.Graph, names: Iterable[str]) -> frozenset[str]:
     nodes = [node.name for node in graph if node.name]
     wanted = frozenset(names)
     for name in sorted(wanted.difference(nodes)):
-        near = difflib.get_close_matches(name, nodes, 1)
-        raise UsageError(
-            f"no node '{name}' to keep in FP32",
-            fix=f"did you mean '{near[0]}'?" if near else "nodes are named in the optimized graph",
-        )
+        known = did_you_mean(name, nodes, "nodes are named in the optimized graph")
+        raise UsageError(f"no node '{name}' to keep in FP32", fix=known)
     return wanted

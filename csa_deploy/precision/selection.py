@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from csa_deploy.data.base import Dataset, choose
+from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
-from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
@@ -62,29 +62,20 @@ class Choice:
         left = self.search.unjudged if self.search else {}
         return [f"not judged in the search: {metric} ({reason})" for metric, reason in left.items()]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, without the model."""
-        return {
-            "search": self.search.to_json() if self.search else {"not_done": "switched off with --no-search"},
-            "techniques": {name: finding.to_json() for name, finding in self.techniques.items()},
-            "estimated_latency_ms": self.latency_ms,
-            "cost_unknown": self.cost_unknown,
-        }
-
 
 @dataclass(frozen=True)
 class Samples:
-    """Calibration samples as full batches, with their labels where all have one."""
+    """Calibration samples as full batches, with what the data say of each where they do of all."""
 
     feeds: list[Feeds]
-    labels: list[np.ndarray]
+    targets: list[Sequence[Any]]
 
     def __post_init__(self) -> None:
-        assert len(self.labels) in (0, len(self.feeds))
+        assert len(self.targets) in (0, len(self.feeds))
 
     def only(self, indices: Sequence[int]) -> Samples:
         """Some of the batches."""
-        return Samples([self.feeds[i] for i in indices], [self.labels[i] for i in indices] if self.labels else [])
+        return Samples([self.feeds[i] for i in indices], [self.targets[i] for i in indices] if self.targets else [])
 
 
 def choose_layers(
@@ -125,7 +116,8 @@ def choose_layers(
     # Those that nothing was fitted to come first; with few images the others make up the number.
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
-    recall = Recall(context.path(UNFINISHED), plan.fingerprint(searched.feeds))
+    key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
+    recall = Recall(context.path(UNFINISHED), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
@@ -145,11 +137,10 @@ def choose_layers(
     found = None
     if config.search:
         budget = budget_of(context)
-        labels = searched.labels or None
         found = search(
             network,
             searched.feeds,
-            labels,
+            searched.targets or None,
             budget,
             costs,
             sensitivities,
@@ -157,6 +148,7 @@ def choose_layers(
             recall=recall,
             progress=phases.of(SEARCHING),
             asked=config.asked("int8"),
+            tasks=context.tasks(),
         )
         found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
@@ -164,7 +156,7 @@ def choose_layers(
     estimates = {
         name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
     }
-    return Choice(plan, kept, found, findings, estimates, unknown(costs))
+    return Choice(plan, kept, found, findings, estimates, not_known(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:
@@ -197,6 +189,8 @@ def read_samples(data: Dataset, sampling: Sampling, count: int) -> Samples:
     """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
     size = sampling.batch or 1
     batches = list(data.batches(size, indices=choose(len(data), count, None)))
-    labels = [filled({"": batch.labels}, size)[""] for batch in batches if batch.labels is not None]
+    known: list[Sequence[Any]] = [
+        [*truth, *[truth[-1]] * (size - len(truth))] for batch in batches if (truth := batch.truth) is not None
+    ]
     feeds = [sampling.network(filled(batch.feed(sampling.shapes), size)) for batch in batches]
-    return Samples(feeds, labels if len(labels) == len(batches) else [])
+    return Samples(feeds, known if len(known) == len(batches) else [])

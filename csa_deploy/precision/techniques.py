@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from csa_deploy.metrics.distance import snr
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
@@ -25,7 +26,6 @@ from csa_deploy.precision.qdq_placement import Placement, place
 from csa_deploy.precision.sensitivity import floating
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
-from csa_deploy.verify.summary import snr
 
 _LOG = logging.getLogger(__name__)
 BETTER = 0.1

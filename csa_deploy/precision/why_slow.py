@@ -17,8 +17,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.operators import GATES, WEIGHTED, Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
-from csa_deploy.graph.stats import node_macs
-from csa_deploy.precision.cost import ORIN, Device, NodeCost, elements, moved
+from csa_deploy.precision.cost import ORIN, Device, Work, elements, work_of
 from csa_deploy.units import counted
 
 _FUSES = having(Trait.INT8)
@@ -138,7 +137,7 @@ def _is_dequantized(value: ir.Value) -> bool:
 
 
 def _island(node: ir.Node, missing: list[str], device: Device) -> Iterator[Finding]:
-    cost = _cost(node)
+    cost = work_of(node)
     yield Finding(
         "float island: a layer with weights that computes in floating point",
         str(node.name),
@@ -163,14 +162,14 @@ def _channels(node: ir.Node, device: Device) -> Iterator[Finding]:
         hazard, help_ = "channels no multiple of 16", f"{inputs * groups} -> {outputs}: use multiples of 16 or 32"
     else:
         return
-    yield Finding(hazard, str(node.name), _lost(_cost(node), more, device), help_)
+    yield Finding(hazard, str(node.name), _lost(work_of(node), more, device), help_)
 
 
-def _lost(cost: NodeCost, more: tuple[float, float], device: Device) -> float | None:
+def _lost(cost: Work, more: tuple[float, float], device: Device) -> float | None:
     """Seconds that so many times the operations and values cost in INT8."""
     if cost.macs is None or cost.values is None:
         return None
-    slower = NodeCost(int(cost.macs * more[0]), int(cost.values * more[1]))
+    slower = Work(int(cost.macs * more[0]), int(cost.values * more[1]))
     seconds, least = slower.seconds("int8", device), cost.seconds("int8", device)
     return None if seconds is None or least is None else seconds - least
 
@@ -232,8 +231,3 @@ def _passes(number: int, value: ir.Value, device: Device) -> float | None:
     """Seconds to move so many bytes for each element of a value."""
     count = elements(value)
     return None if count is None else number * count / device.bandwidth
-
-
-def _cost(node: ir.Node) -> NodeCost:
-    values = [v for v in (*node.inputs, *node.outputs) if v is not None]
-    return NodeCost(node_macs(node), moved(values))

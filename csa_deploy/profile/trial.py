@@ -33,7 +33,9 @@ def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -
                 if builder.machine is None:
                     runner = engine_runner(result.engine, record, None, name=name)
                 else:
-                    runner = on_machine(result.engine, record, nullcontext(builder.machine), name=name)
+                    runner = on_machine(
+                        result.engine, record, nullcontext(builder.machine), name=name, tools=builder.machine
+                    )
             except EnvironmentLacksError as error:
                 return [], error.message
             ran.append(_run(stack.enter_context(runner), config))

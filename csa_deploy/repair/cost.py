@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import onnx
 
@@ -13,50 +11,9 @@ from csa_deploy.graph.proof import Arrays, CannotRunError
 from csa_deploy.graph.repair import repair
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.precision.fp16_rounding import keep_rounding
+from csa_deploy.records.repair import HalfCost, Share
 
 NOTABLE_DB = 1.0  # what a change in the order of rounding may cost
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one repair costs: decibels that the network has more without it."""
-
-    rule: str
-    lost_db: float
-
-
-@dataclass(frozen=True)
-class HalfCost:
-    """Signal-to-noise ratio of the FP16 graph against FP32, in dB, for the output that loses most.
-
-    Attributes:
-        output: its name.
-        before_db: without repairs.
-        after_db: with all of them.
-        inputs: what was computed.
-        shares: the repairs that cost something, looked for where all of them together do.
-        not_measured: why there are no numbers; empty otherwise.
-    """
-
-    output: str = ""
-    before_db: float = 0.0
-    after_db: float = 0.0
-    inputs: str = ""
-    shares: tuple[Share, ...] = ()
-    not_measured: str = ""
-
-    @property
-    def words(self) -> str:
-        """One line."""
-        if self.not_measured:
-            return f"FP16 not compared: {self.not_measured}"
-        said = f"FP16 {self.before_db:.1f} -> {self.after_db:.1f} dB on {self.inputs}"
-        costly = ", ".join(f"{share.rule} costs {share.lost_db:.1f} dB" for share in self.shares)
-        return f"{said}: {costly}" if costly else said
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with the line."""
-        return {**asdict(self), "words": self.words}
 
 
 def half_cost(

@@ -77,7 +77,7 @@ def _stage(workspace: Workspace, name: str, now: dict[str, Any] | None, alive: b
         waiting = alive and now is not None and name in now["stages"]
         return {"name": name, "state": "waiting" if waiting else "not run", "seconds": None, "summary": ""}
     measured = workspace.measured(name)
-    summary = measured.get("summary") or workspace.record(name)["summary"]
+    summary = measured.get("summary") or workspace.summary(name)
     state = "done" if entry["passed"] else "failed"
     return {"name": name, "state": state, "seconds": measured["seconds"], "summary": summary}
 

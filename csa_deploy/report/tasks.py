@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from csa_deploy.verify.task_views import TASK
 from csa_deploy.workspace import Workspace
 
 Row = dict[str, Any]
-TASK = "verify/task.json"
 SIDES = (
     ("input", "input"),
     ("truth", "ground truth"),
@@ -25,17 +25,17 @@ def task_views(workspace: Workspace) -> tuple[Row | None, dict[str, str]]:
     if not path.is_file():
         return None, {}
     found: Row = json.loads(path.read_text(encoding="utf-8"))
-    pictures = {}
+    pictures: dict[str, str] = {}
     for candidate in found["candidates"]:
         for sample in candidate["worst"]:
-            for side, url in sample.pop("pictures", {}).items():
-                pictures[picture_name(candidate, sample, side)] = url
+            shown = {**sample.pop("pictures", {}), "input": sample.pop("input", None)}
+            pictures |= {picture_name(candidate, sample, side): url for side, url in shown.items() if url}
     return found, pictures
 
 
 def picture_name(candidate: Row, sample: Row, side: str) -> str:
-    """Of a drawn mask among the page's pictures; the input is the sample's own picture."""
-    return str(sample["id"]) if side == "input" else f"{candidate['label']}/{sample['id']}/{side}"
+    """Of a picture of a sample among the page's; the input is that of all candidates."""
+    return f"{sample['id']}/input" if side == "input" else f"{candidate['label']}/{sample['id']}/{side}"
 
 
 def change(row: Row) -> float | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import did_you_mean
 from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
 from csa_deploy.restricted.vocabulary import EVIDENCE
 
@@ -84,8 +84,7 @@ def explain(rule_id: str) -> str:
             if rule.id == name and wanted in ("", pack.scope):
                 _packs_of(rule, found).append(pack)
     if not found:
-        near = get_close_matches(name, sorted(names), n=3, cutoff=0.5)
-        fix = f"did you mean {', '.join(near)}?" if near else "`csa-deploy rules` lists them"
+        fix = did_you_mean(name, sorted(names), "`csa-deploy rules` lists them", most=3)
         raise UsageError(f"no scope has a rule '{rule_id}'", fix=fix)
     return "\n\n".join(_paragraph(rule, packs) for rule, packs in found)
 

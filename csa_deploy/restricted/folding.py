@@ -6,12 +6,13 @@ A node whose inputs are all constant but large is constant too; its values are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import NodeProto, helper
 
 Array = np.ndarray[Any, Any]
 Attributes = dict[str, Any]
@@ -29,159 +30,56 @@ NOT_FOLDED = frozenset(_NOT_FOLDED.split())
 """Operators that stay layers even when every input is constant."""
 
 
-def _slice(attrs: Attributes, data: Array, *bounds: Array) -> Array:
-    steps: Sequence[int] | Array
-    if not bounds:
-        starts, ends = attrs["starts"], attrs["ends"]
-        axes = attrs.get("axes", range(len(starts)))
-        steps = [1] * len(starts)
-    else:
-        starts, ends = bounds[0], bounds[1]
-        axes = bounds[2] if len(bounds) > 2 else range(len(starts))
-        steps = bounds[3] if len(bounds) > 3 else [1] * len(starts)
-    index = [slice(None)] * data.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = int(end)
-        if step < 0 and end < -data.shape[int(axis)]:
-            stop = None
-        index[int(axis)] = slice(int(start), stop, int(step))
-    return data[tuple(index)]
-
-
-def _axes(attrs: Attributes, rest: tuple[Array, ...]) -> tuple[int, ...] | None:
-    axes = rest[0].tolist() if rest else attrs.get("axes")
-    return None if axes is None else tuple(int(axis) for axis in axes)
-
-
-def _squeeze(attrs: Attributes, data: Array, *rest: Array) -> Array:
-    return np.squeeze(data, axis=_axes(attrs, rest))
-
-
-def _unsqueeze(attrs: Attributes, data: Array, *rest: Array) -> Array:
-    return np.expand_dims(data, _axes(attrs, rest) or ())
-
-
-def _reshape(attrs: Attributes, data: Array, shape: Array) -> Array:
-    dims = [int(dim) for dim in shape]
-    if not attrs.get("allowzero", 0):
-        dims = [data.shape[axis] if dim == 0 else dim for axis, dim in enumerate(dims)]
-    return data.reshape(dims)
-
-
-def _cast(attrs: Attributes, data: Array) -> Array:
-    return data.astype(helper.tensor_dtype_to_np_dtype(attrs["to"]))
-
-
-def _divide(_: Attributes, a: Array, b: Array) -> Array:
-    if np.issubdtype(a.dtype, np.integer):
-        return np.asarray(np.trunc(np.true_divide(a, b)).astype(a.dtype))  # ONNX truncates towards zero
-    return np.asarray(a / b)
-
-
-def _constant_of_shape(attrs: Attributes, shape: Array) -> Array:
-    value = attrs.get("value")
-    fill = np.zeros(1, np.float32) if value is None else value
-    return np.full([int(dim) for dim in shape], fill.reshape(-1)[0], fill.dtype)
-
-
-def _reduction(function: Callable[..., Any]) -> Callable[..., Array]:
-    def reduce(attrs: Attributes, data: Array, *rest: Array) -> Array:
-        reduced = function(data, axis=_axes(attrs, rest), keepdims=bool(attrs.get("keepdims", 1)))
-        return np.asarray(reduced, data.dtype)
-
-    return reduce
-
-
-def _modulo(attrs: Attributes, a: Array, b: Array) -> Array:
-    return np.asarray(np.fmod(a, b) if attrs.get("fmod", 0) else np.mod(a, b))
-
-
-def _flatten(attrs: Attributes, data: Array) -> Array:
-    axis = int(attrs.get("axis", 1))
-    return data.reshape(int(np.prod(data.shape[:axis])), -1)
-
-
-def _plain(function: Callable[..., Any]) -> Callable[..., Array]:
-    return lambda _attrs, *inputs: np.asarray(function(*inputs))
-
-
-_EVALUATORS: dict[str, Callable[..., Array]] = {
-    "Identity": _plain(lambda data: data),
-    "Gather": lambda attrs, data, indices: np.take(data, indices.astype(np.int64), axis=attrs.get("axis", 0)),
-    "Concat": lambda attrs, *parts: np.concatenate(parts, axis=attrs["axis"]),
-    "Slice": _slice,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Reshape": _reshape,
-    "Transpose": lambda attrs, data: np.transpose(data, attrs.get("perm")),
-    "Cast": _cast,
-    "Div": _divide,
-    "ConstantOfShape": _constant_of_shape,
-    "ReduceProd": _reduction(np.prod),
-    "ReduceSum": _reduction(np.sum),
-    "ReduceMax": _reduction(np.max),
-    "ReduceMin": _reduction(np.min),
-    "Range": _plain(np.arange),
-    "Where": _plain(np.where),
-    "Expand": lambda _, data, shape: np.array(data * np.ones([int(d) for d in shape], data.dtype)),
-    "Tile": _plain(lambda data, repeats: np.tile(data, [int(r) for r in repeats])),
-    "CastLike": _plain(lambda data, like: data.astype(like.dtype)),
-    "Flatten": _flatten,
-    "Mod": _modulo,
-    "Pow": _plain(lambda base, power: np.power(base, power).astype(base.dtype)),
-    "Sum": _plain(lambda *arrays: sum(arrays[1:], arrays[0])),
-    "Add": _plain(np.add),
-    "Sub": _plain(np.subtract),
-    "Mul": _plain(np.multiply),
-    "Max": _plain(lambda *arrays: np.maximum.reduce(np.broadcast_arrays(*arrays))),
-    "Min": _plain(lambda *arrays: np.minimum.reduce(np.broadcast_arrays(*arrays))),
-    "Floor": _plain(np.floor),
-    "Ceil": _plain(np.ceil),
-    "Sqrt": _plain(np.sqrt),
-    "Neg": _plain(np.negative),
-    "Abs": _plain(np.abs),
-    "Equal": _plain(np.equal),
-    "Less": _plain(np.less),
-    "Greater": _plain(np.greater),
-    "LessOrEqual": _plain(np.less_equal),
-    "GreaterOrEqual": _plain(np.greater_equal),
-    "Xor": _plain(np.logical_xor),
-    "Sign": _plain(np.sign),
-    "Exp": _plain(np.exp),
-    "Log": _plain(np.log),
-    "Reciprocal": _plain(np.reciprocal),
-    "Not": _plain(np.logical_not),
-    "And": _plain(np.logical_and),
-    "Or": _plain(np.logical_or),
-}
-
-
 _BROADCAST = frozenset(
     "Div Where Mod Pow Sum Add Sub Mul Max Min Equal Less Greater LessOrEqual GreaterOrEqual Xor And Or".split()  # noqa: SIM905
 )
 
+_OTHERS = (
+    "Identity Gather Concat Slice Squeeze Unsqueeze Reshape Transpose Cast CastLike ConstantOfShape Range Expand Tile "
+    "ReduceProd ReduceSum ReduceMax ReduceMin Flatten Floor Ceil Sqrt Neg Abs Sign Exp Log Reciprocal Not"
+)
+FOLDED = _BROADCAST | frozenset(_OTHERS.split())
+"""Operators that are evaluated: those of shape arithmetic, whose work and memory :func:`_elements` bounds."""
 
-def evaluate(op: str, attrs: Attributes, inputs: list[Array], out_elements: int | None) -> Array | None:
-    """Value of a node with constant inputs; None when it is not evaluated here.
+
+def evaluate(
+    proto: NodeProto, attrs: Attributes, inputs: Sequence[Array | None], opset: int, out_elements: int | None
+) -> Array | None:
+    """Value of a node with constant inputs, by ONNX's reference; None when it is not evaluated here.
 
     Args:
-        op: ONNX operator.
-        attrs: its attributes as Python values (tensors as arrays).
-        inputs: values of its inputs, omitted optional ones left out.
+        proto: the node.
+        attrs: its attributes that can be read, as :func:`csa_deploy.restricted.graph.attributes` gives them.
+        inputs: values of its inputs; None for an omitted one.
+        opset: version of the standard operator set.
         out_elements: elements of the output by shape inference; None when unknown. What can blow up a small input
             is evaluated only when its size, by inference or by its own operands, is small.
     """
-    evaluator = _EVALUATORS.get(op)
-    if evaluator is None:
+    if proto.op_type not in FOLDED or any(attribute.name not in attrs for attribute in proto.attribute):
         return None
+    present = [array for array in inputs if array is not None]
     try:
-        with np.errstate(all="ignore"):
-            if max(_elements(op, inputs), out_elements or 0) > MAX_ELEMENTS:  # what is declared may be too little
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            # What is declared may be too little.
+            if max(_elements(proto.op_type, present), out_elements or 0) > MAX_ELEMENTS:
                 return None
-            value = evaluator(attrs, *inputs)
+            if proto.op_type in ("Div", "Mod") and present[1].dtype.kind in "iu" and not present[1].all():
+                return None  # by zero: NumPy's answer is 0
+            value = _computed(proto, inputs, opset)
     except Exception:
         return None  # an ill-formed node is judged by the mapping, not here
     return value if value.size <= MAX_ELEMENTS else None
+
+
+def _computed(proto: NodeProto, inputs: Sequence[Array | None], opset: int) -> Array:
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {f"i{number}": array for number, array in enumerate(inputs) if array is not None}
+    names = [f"i{number}" if array is not None else "" for number, array in enumerate(inputs)]
+    node = NodeProto(op_type=proto.op_type, input=names, output=["y"], attribute=proto.attribute)
+    function = helper.make_function("fold", "fold", list(feeds), ["y"], [node], [helper.make_opsetid("", opset)])
+    (value,) = ReferenceEvaluator(function).run(None, feeds, attributes={})
+    return np.asarray(value)
 
 
 def _elements(op: str, inputs: list[Array]) -> float:
@@ -194,6 +92,8 @@ def _elements(op: str, inputs: list[Array]) -> float:
         return float(inputs[0].size * inputs[1].size)
     if op in _BROADCAST:
         return float(prod(np.broadcast_shapes(*(array.shape for array in inputs))))
+    if op == "Concat":
+        return float(sum(array.size for array in inputs))
     if op == "Tile":
         return float(np.prod(inputs[1], dtype=np.float64)) * inputs[0].size
     if op == "Range":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import ChainMap, defaultdict, deque
+from collections import ChainMap
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -265,11 +267,10 @@ class _Builder:
         first = inputs[0] if inputs else None
         if proto.op_type in ("Shape", "Size"):
             return folding.shape_value(proto.op_type, attributes(proto), first.shape if first else None)
-        present = [value for value in inputs if value is not None]
-        arrays = [value.data for value in present if value.data is not None]
-        if not present or len(arrays) != len(present):
+        if all(value is None for value in inputs) or any(value is not None and value.data is None for value in inputs):
             return None
-        return folding.evaluate(proto.op_type, attributes(proto), arrays, output.elements)
+        arrays = [value.data if value is not None else None for value in inputs]
+        return folding.evaluate(proto, attributes(proto), arrays, self.opset, output.elements)
 
     def _bodies(
         self, proto: NodeProto, inputs: tuple[Value | None, ...], scope: ChainMap[str, Value], path: tuple[str, ...]
@@ -293,21 +294,16 @@ def _is_folded(node: Node) -> bool:
 
 
 def _sorted(needs: dict[int, set[int]]) -> list[int]:
-    """Kahn's algorithm; members of a cycle, and what hangs on them, are left out."""
-    readers: defaultdict[int, list[int]] = defaultdict(list)
+    """Topological order, else that of the file; members of a cycle, and what hangs on them, are left out."""
+    sorter = TopologicalSorter(dict.fromkeys(needs, ()))
     for index, producers in needs.items():
-        for producer in producers:
-            readers[producer].append(index)
-    missing = {index: len(producers) for index, producers in needs.items()}
-    ready = deque(index for index, count in missing.items() if not count)
+        sorter.add(index, *producers)
+    with suppress(CycleError):  # then the sorter gives what is ready all the same
+        sorter.prepare()
     order: list[int] = []
-    while ready:
-        index = ready.popleft()
-        order.append(index)
-        for reader in readers[index]:
-            missing[reader] -= 1
-            if not missing[reader]:
-                ready.append(reader)
+    while ready := sorter.get_ready():
+        order += ready
+        sorter.done(*ready)
     return order
 
 

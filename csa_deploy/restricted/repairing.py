@@ -10,20 +10,21 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from csa_deploy.graph.load import load_model, save_model
-from csa_deploy.graph.optimize import OptimizeResult, Step
+from csa_deploy.graph.optimize import OptimizeResult
 from csa_deploy.graph.repair import repair
 from csa_deploy.graph.repairs.pooling import Limits
-from csa_deploy.graph.rewrite import LEFT_ALONE, Note
+from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.records.check import Finding, ScopeReport
+from csa_deploy.records.graphs import Note, Step
+from csa_deploy.records.repair import Left, ScopeChange
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.inspection import GateResult, inspect
-from csa_deploy.restricted.report import Finding, ScopeReport
 
 _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it came; every rewrite hands it on
 _ATTEMPTS = 12
@@ -35,20 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Left:
-    """What was not repaired, because an asked scope would have been worse off.
-
-    Attributes:
-        what: a node, or a repair as a whole.
-        reason: the scope, and what it would say.
-    """
-
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Repaired:
+class ScopeRepair:
     """A network repaired for scopes.
 
     Attributes:
@@ -70,27 +58,17 @@ class Repaired:
     declined: tuple[Note, ...] = ()
 
     @property
-    def verdicts(self) -> list[dict[str, Any]]:
+    def verdicts(self) -> tuple[ScopeChange, ...]:
         """Verdict and numbers of findings of each scope, before and after."""
-        return [
-            {
-                "scope": old.report.scope,
-                "before": old.verdict,
-                "after": new.verdict,
-                "counts": {key: [old.combined.counts[key], new.combined.counts[key]] for key in COUNTED},
-            }
+        return tuple(
+            ScopeChange(
+                old.report.scope,
+                old.verdict,
+                new.verdict,
+                {key: (old.combined.counts[key], new.combined.counts[key]) for key in COUNTED},
+            )
             for old, new in zip(self.before.scopes, self.after.scopes, strict=True)
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: steps, what was left and why, and verdicts and findings of each scope before and after."""
-        return {
-            "scopes": list(self.scopes),
-            "steps": [asdict(step) for step in self.steps],
-            "left": [asdict(item) for item in self.left],
-            "declined": [asdict(note) for note in self.declined],
-            "verdicts": self.verdicts,
-        }
+        )
 
 
 def repair_for_scopes(
@@ -100,7 +78,7 @@ def repair_for_scopes(
     before: GateResult | None = None,
     strict: bool = False,
     progress: Progress | None = None,
-) -> Repaired:
+) -> ScopeRepair:
     """Repair a network for scopes.
 
     The file is inspected once, unless ``before`` is given, and so is each graph that becomes the result; while nodes
@@ -115,7 +93,7 @@ def repair_for_scopes(
     """
     before = before or inspect(path, scopes, strict=strict)
     asked = before.only(scopes).scopes
-    nothing = Repaired(None, (), (), before, before, tuple(scopes))
+    nothing = ScopeRepair(None, (), (), before, before, tuple(scopes))
     if not any(scope.report.repairs for scope in asked):
         return nothing
     model = load_model(path, full_check=False)
@@ -132,8 +110,8 @@ def repair_for_scopes(
 
 
 def _repaired(
-    path: Path, model: onnx.ModelProto, nothing: Repaired, limits: Limits, progress: Progress | None
-) -> Repaired:
+    path: Path, model: onnx.ModelProto, nothing: ScopeRepair, limits: Limits, progress: Progress | None
+) -> ScopeRepair:
     """With poolings of some limits."""
     before, scopes = nothing.before, nothing.scopes
     asked, strict = before.only(scopes).scopes, before.report.strict
@@ -148,7 +126,7 @@ def _repaired(
             found = [scope.combined for scope in after.only(scopes).scopes]
             if not search.drop_worse(result, [scope.combined for scope in asked], found):
                 left, declined = tuple(search.left), search.declined(result)
-                return Repaired(result.model, result.steps, left, before, after, tuple(scopes), declined)
+                return ScopeRepair(result.model, result.steps, left, before, after, tuple(scopes), declined)
         result, reports = search.attempt(progress)
     return replace(nothing, left=tuple(search.left))
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.vocabulary import EVIDENCE, LAYER_TYPES, PSEUDO_LAYERS
+from csa_deploy.validation import invalid
 
 Verdict = Literal["allowed", "denied", "unknown", "note"]
 """Of a rule: a ``note`` is reported and never changes the verdict of the layer."""
@@ -158,11 +159,7 @@ def read_pack(path: Path) -> Pack:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"rule pack {path.name}: {error}", fix="repair the TOML file") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "pack"
-        raise UsageError(
-            f"rule pack {path.name}: {place}: {first['msg']}", fix="see the pack format in docs/restricted.md"
-        ) from error
+        raise invalid(error, f"rule pack {path.name}", fix="see the pack format in docs/restricted.md") from error
 
 
 @lru_cache(maxsize=8)

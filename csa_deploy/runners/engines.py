@@ -14,6 +14,7 @@ from csa_deploy.spec import TensorSpec
 if TYPE_CHECKING:
     from csa_deploy.trtexec.machine import Machine
     from csa_deploy.trtexec.runner import TrtexecRunner
+    from csa_deploy.trtexec.safe.runner import Tools
 
 # TensorRT's names of element types -> NumPy's.
 _DTYPES = {
@@ -22,7 +23,9 @@ _DTYPES = {
 }
 
 
-def engine_runner(path: Path, record: Mapping[str, Any], target: str | None, *, name: str) -> Runner:
+def engine_runner(
+    path: Path, record: Mapping[str, Any], target: str | None, *, name: str, values: bool = True
+) -> Runner:
     """A runner for an engine.
 
     Args:
@@ -30,9 +33,10 @@ def engine_runner(path: Path, record: Mapping[str, Any], target: str | None, *, 
         record: its entry in the build stage's record.
         target: the target's file, for an engine that was built on one.
         name: name in reports.
+        values: whether its outputs are wanted, and not its latency alone: few ways run a safety engine give them.
 
     Raises:
-        EnvironmentLacksError: it cannot run here, or was built on a target and none is given.
+        EnvironmentLacksError: it cannot run here, gives no values, or was built on a target and none is given.
         UsageError: it is not the engine that its passport describes.
     """
     if record["backend"] != "trtexec":
@@ -44,15 +48,31 @@ def engine_runner(path: Path, record: Mapping[str, Any], target: str | None, *, 
 
     if target is None and record["machine"]["platform"] != "this machine":
         raise EnvironmentLacksError(f"{path.name} was built on a target", fix="give --target to run it there")
-    return on_machine(path, record, open_machine(load_target(Path(target)) if target else None), name=name)
+    config = load_target(Path(target)) if target else None
+    return on_machine(path, record, open_machine(config), name=name, tools=config, values=values)
 
 
 def on_machine(
-    path: Path, record: Mapping[str, Any], machine: AbstractContextManager[Machine], *, name: str
+    path: Path,
+    record: Mapping[str, Any],
+    machine: AbstractContextManager[Machine],
+    *,
+    name: str,
+    tools: Tools | None,
+    values: bool = True,
 ) -> TrtexecRunner:
-    """A runner for an engine that trtexec built, on the machine that it was built on.
+    """A runner for an engine that trtexec built, on the machine that it was built on or for.
+
+    Args:
+        path: the engine here.
+        record: its entry in the build stage's record.
+        machine: reaches it.
+        name: name in reports.
+        tools: the machine or its file: what it has to run safety engines; None is this machine.
+        values: whether outputs are wanted.
 
     Raises:
+        EnvironmentLacksError: outputs are wanted of a safety engine, and nothing there gives them.
         UsageError: it is not the engine that its passport describes.
     """
     from csa_deploy.engine.passport import check_engine
@@ -60,11 +80,42 @@ def on_machine(
     from csa_deploy.trtexec.settings import parse_options
 
     check_engine(path)
+    if record["machine"].get("build") == "host" and tools is not None:
+        return _safe_runner(path, record, machine, tools, name=name, values=values)
     return TrtexecRunner(
         path,
         machine,
         _specs(record["inputs"]),
         _specs(record["outputs"]),
+        options=parse_options(record["builder_option"]),
+        version=record["version"],
+        name=name,
+    )
+
+
+def _safe_runner(
+    path: Path,
+    record: Mapping[str, Any],
+    machine: AbstractContextManager[Machine],
+    tools: Tools,
+    *,
+    name: str,
+    values: bool,
+) -> TrtexecRunner:
+    from csa_deploy.engine.parts import Part
+    from csa_deploy.trtexec.safe.runner import SafeRunner, why_no_values
+    from csa_deploy.trtexec.settings import parse_options
+    from csa_deploy.trtexec.versions import parse_version
+
+    if values and (error := why_no_values(tools, parse_version(record["version"]))):
+        raise error
+    return SafeRunner(
+        path,
+        machine,
+        _specs(record["inputs"]),
+        _specs(record["outputs"]),
+        parts=[Part(**part) for part in record.get("parts", ())],
+        lib_path=record["machine"]["lib_path"],
         options=parse_options(record["builder_option"]),
         version=record["version"],
         name=name,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.options import IMAGE_INPUT
+from csa_deploy.options import IMAGE_INPUT, TASK
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -169,7 +169,7 @@ STAGES: dict[str, Stage] = {
             "torch module to ONNX",
             _export,
             settings=("network", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT, "exporter"),
-            also=("checkpoint", "tensorrt", "opset", "data", "seed", "export_tolerance"),
+            also=("checkpoint", "tensorrt", "opset", "data", "task", "seed", "export_tolerance"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
         Stage("optimize", "exact graph rewrites", _optimize, needs=("export",), packages=("onnxscript", "onnxruntime")),
@@ -203,6 +203,7 @@ STAGES: dict[str, Stage] = {
                 "search",
                 "techniques",
                 "data",
+                *TASK,
                 "samples",
                 "seed",
                 "budget",
@@ -227,8 +228,10 @@ STAGES: dict[str, Stage] = {
             "accuracy against PyTorch",
             _verify,
             settings=(
-                *("precision", "data", "samples", "seed", "budget", "strict", "threads", "provider", "checkpoint_key"),
+                *("precision", "data", "task", "samples", "seed", "budget", "strict", "threads", "provider"),
+                "checkpoint_key",
             ),
+            also=("decode", "score_threshold", "nms_iou", "metric"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.parts import folder_of
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
@@ -18,9 +19,11 @@ from csa_deploy.export.opsets import exported_opset
 from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
+from csa_deploy.results import jsonable
 from csa_deploy.trtexec.builder import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
@@ -175,6 +178,8 @@ def _keep(
     stable[f"engines/{passport.name}"] = passport
     made.artifacts[f"engines/{layers.name}"] = layers
     made.unhashed[f"engines/{result.log.name}"] = result.log
+    parts = folder_of(result.engine)
+    made.unhashed |= {f"engines/{parts.name}/{part.file}": parts / part.file for part in result.parts}
     if result.inspection:
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
 
@@ -192,22 +197,23 @@ def _passport(
         device=device,
         calibration=_calibration(context) if result.plan.precision == "int8" else None,
         scopes=scopes,
+        postprocessing=context.decoding,
     )
 
 
 def _calibration(context: Context) -> dict[str, Any] | None:
     """What the graph was calibrated on, with the hashes of its files."""
-    stated = context.workspace.record("precision").get("calibration")
+    stated = context.workspace.read(PrecisionRecord).calibration
     entry = context.workspace.stage("precision")
     if stated is None or entry is None:
         return None
     hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
-    return {**stated, "sha256": hashes}
+    return {**jsonable(stated), "sha256": hashes}
 
 
 # Said in another way, or with no part in what one engine becomes.
-_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "builds")
-_OF_INT8 = (*INT8, "budget", "data")  # calibration, and the search for layers that stay in floating point
+_NOT_REBUILT = ("precision", "fp32", "fp16", "int8", "safe", "builds")
+_OF_INT8 = (*INT8, "budget", "data", "task", "metric")  # calibration, and the search for layers that stay floating
 
 
 def rebuild_command(context: Context, precision: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.records.check import CheckRecord
+from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
@@ -35,21 +37,20 @@ def key_parts(context: Context) -> dict[str, Any]:
 def run(context: Context) -> StageOutput:
     """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
-    workspace = context.workspace
-    source = (context.floating() if config.fix else workspace.record("export"))["graph"]
-    repaired = config.fix and source != workspace.record("optimize")["graph"]
+    source = (context.floating() if config.fix else context.export).graph
+    repaired = config.fix and source != context.workspace.read(OptimizeRecord).graph
     graph = context.path(source)
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
     result = result.allowing(config.max_fallback)
     gates = gates_of(config)
-    record = {
-        "summary": _summary(result, gates if config.restricted else None),
-        "gate": list(gates.scopes) if config.restricted else [],
-        "gate_why": gates.why if config.restricted else "",
-        "judged": result.report.model,
-        "of": ("repaired" if repaired else "optimized") if config.fix else "exported",
-        **result.to_json(),
-    }
+    record = CheckRecord(
+        summary=_summary(result, gates if config.restricted else None),
+        gate=tuple(gates.scopes) if config.restricted else (),
+        gate_why=gates.why if config.restricted else "",
+        judged=result.report.model,
+        of=("repaired" if repaired else "optimized") if config.fix else "exported",
+        **result.said(),
+    )
     failure = None
     if config.restricted:
         failure = rejection(result.only(gates.scopes), config.strict, context.name, fixed=config.fix)

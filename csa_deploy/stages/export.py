@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +13,10 @@ import onnx
 
 from csa_deploy import __version__
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.export.compare import RANDOM_BATCHES, Difference, compare
+from csa_deploy.export.compare import RANDOM_BATCHES, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
-from csa_deploy.export.metadata import write_metadata
+from csa_deploy.export.metadata import POSTPROCESSING, stated_postprocessing, write_metadata
 from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
@@ -23,9 +24,10 @@ from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
-from csa_deploy.graph.stats import GraphStatistics, graph_statistics
+from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.installing import versions
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.export import Difference, ExportRecord
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -35,6 +37,7 @@ from csa_deploy.workspace import StageOutput, sha256_of
 if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.instance import Network
+    from csa_deploy.tasks.boxes import Postprocessing
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
@@ -106,7 +109,8 @@ def run(context: Context) -> StageOutput:
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
-    write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
+    entries = _provenance(context, exported.exporter, network.postprocessing)
+    write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, STEPS)
     differences = _differences(context, network, path, real)
@@ -117,13 +121,13 @@ def run(context: Context) -> StageOutput:
 
 def compare_again(context: Context) -> StageOutput:
     """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
-    record = context.workspace.record("export")
+    record = context.export
     real, reason = _real_feeds(context, context.preprocessing, context.sampling)
-    notes, differences = [note for note in record["notes"] if not note.startswith(NOT_COMPARED)], []
+    notes, differences = [note for note in record.notes if not note.startswith(NOT_COMPARED)], []
     if context.source.kind != "onnx":
-        differences = _differences(context, _network(context), context.path(record["graph"]), real)
+        differences = _differences(context, _network(context), context.path(record.graph), real)
         notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
-    return _judged({**record, "notes": notes}, differences, context.config.export_tolerance)
+    return _judged(replace(record, notes=tuple(notes)), differences, context.config.export_tolerance)
 
 
 def _network(context: Context) -> Network:
@@ -197,7 +201,8 @@ def _take_in(context: Context) -> StageOutput:
     notes.append("not compared with PyTorch: the source is an ONNX file")
     if config.data:
         _real_feeds(context, preprocessing, sampling)
-    write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
+    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model))
+    write_metadata(model, entries, preprocessing)
     target = _check_and_save(context, model)
     return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
 
@@ -209,8 +214,9 @@ def _try(path: Path) -> None:
         OnnxRuntimeRunner(path, name=path.name)
 
 
-def _provenance(context: Context, exporter: str) -> dict[str, Any]:
+def _provenance(context: Context, exporter: str, postprocessing: Postprocessing | None) -> dict[str, Any]:
     return {
+        **({POSTPROCESSING: postprocessing.to_json()} if postprocessing else {}),
         "version": __version__,
         "network": context.source.name,
         "source": f"{context.source.kind}:{Path(context.source.spec).name}",
@@ -256,34 +262,36 @@ def output_of(
     inputs, outputs = interface_of(model)
     sampling = sampling_of(inputs, outputs)
     relative = f"onnx/{path.name}"
-    record = {
-        "graph": relative,
-        "exporter": exporter,
-        "opset": opset_of(model),
-        "batch": sampling.batch or 1,
-        "sample": "a row of the batch axis" if sampling.shared else "one whole inference",
-        "inputs": _values(inputs),
-        "outputs": _values(outputs),
-        "preprocessing": preprocessing.to_json() if preprocessing else None,
-        "statistics": graph_statistics(model).to_json(),
-        "notes": notes,
-    }
+    record = ExportRecord(
+        summary="",
+        graph=relative,
+        exporter=exporter,
+        opset=opset_of(model),
+        batch=sampling.batch or 1,
+        sample="a row of the batch axis" if sampling.shared else "one whole inference",
+        inputs=_values(inputs),
+        outputs=_values(outputs),
+        preprocessing=preprocessing,
+        statistics=graph_statistics(model),
+        notes=tuple(notes),
+        tolerance=context.config.export_tolerance,
+        differences=(),
+    )
     return _judged(record, differences, context.config.export_tolerance, {relative: path})
 
 
 def _judged(
-    record: dict[str, Any], differences: list[Difference], tolerance: float, artifacts: dict[str, Path] | None = None
+    record: ExportRecord, differences: list[Difference], tolerance: float, artifacts: dict[str, Path] | None = None
 ) -> StageOutput:
     """The record with what the comparison gave."""
-    made_of = {key: value for key, value in record["statistics"].items() if key != "nodes"}  # which it counts itself
-    statistics = GraphStatistics(**made_of)
     worst = max(differences, key=lambda d: d.relative, default=None)
     agreement = f"max error {worst.max_abs_error:.1e} ({worst.relative:.1e} of the range)" if worst else "not compared"
-    record |= {
-        "summary": f"{statistics.nodes} nodes, {statistics.work}, {agreement}",
-        "tolerance": tolerance,
-        "differences": [d.to_json() for d in differences],
-    }
+    record = replace(
+        record,
+        summary=f"{record.statistics.nodes} nodes, {record.statistics.work}, {agreement}",
+        tolerance=tolerance,
+        differences=tuple(differences),
+    )
     failure = None
     if worst and not worst.relative <= tolerance:
         failure = AccuracyGateError(
@@ -296,5 +304,5 @@ def _judged(
     )
 
 
-def _values(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    return [{"name": s.name, "shape": [extent or 0 for extent in s.shape], "dtype": s.dtype} for s in specs]
+def _values(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(spec.name, tuple(extent or 0 for extent in spec.shape), spec.dtype) for spec in specs)

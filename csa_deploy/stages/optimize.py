@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.optimize import OptimizeResult, optimize
+from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.units import giga
 from csa_deploy.workspace import StageOutput
 
@@ -15,13 +16,29 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> StageOutput:
     """Rewrite the exported graph; see :func:`csa_deploy.graph.optimize.optimize`."""
-    model = load_model(context.path(context.workspace.record("export")["graph"]), full_check=False)
+    model = load_model(context.path(context.export.graph), full_check=False)
     result = optimize(model, progress=context.progress)
     path = context.scratch / f"{context.name}.optimized.onnx"
     save_model(result.model, path)
     relative = f"onnx/{path.name}"
-    record = {"summary": summary(result), "graph": relative, **result.to_json()}
-    return StageOutput(record, artifacts={relative: path})
+    return StageOutput(record_of(result, relative), artifacts={relative: path})
+
+
+def record_of(result: OptimizeResult, graph: str) -> OptimizeRecord:
+    """What is stated of a result whose graph has this path inside the workspace."""
+    return OptimizeRecord(
+        summary=summary(result),
+        graph=graph,
+        before=result.before,
+        after=result.after,
+        steps=result.steps,
+        declined=result.declined,
+        proofs=result.proofs,
+        tolerance=result.tolerance,
+        error=result.error,
+        not_proved=result.not_proved,
+        reference=result.reference,
+    )
 
 
 def summary(result: OptimizeResult) -> str:

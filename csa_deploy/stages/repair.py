@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -11,6 +12,8 @@ from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.repair import REPAIRS
 from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.repair import HalfCost, RepairRecord
 from csa_deploy.repair.cost import half_cost
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.scopes import gates_of
@@ -48,42 +51,50 @@ def comparison(context: Context) -> dict[str, Any]:
 
 def run(context: Context) -> StageOutput:
     """Repair the optimized graph; see :func:`csa_deploy.restricted.repairing.repair_for_scopes`."""
-    config, optimized = context.config, context.workspace.record("optimize")
-    path = context.path(optimized["graph"])
+    config, optimized = context.config, context.workspace.read(OptimizeRecord)
+    path = context.path(optimized.graph)
     repaired = repair_for_scopes(path, _scopes(context), strict=config.strict, progress=context.progress)
-    record: dict[str, Any] = {"graph": optimized["graph"], "after": optimized["after"], **repaired.to_json()}
+    record = RepairRecord(
+        summary="",
+        graph=optimized.graph,
+        after=optimized.after,
+        scopes=repaired.scopes,
+        steps=repaired.steps,
+        left=repaired.left,
+        declined=repaired.declined,
+        verdicts=repaired.verdicts,
+    )
     artifacts = {}
     if repaired.model is not None:
         target = context.scratch / f"{context.name}.repaired.onnx"
         save_model(repaired.model, target)
-        record |= {"graph": f"onnx/{target.name}", "after": graph_statistics(repaired.model).to_json()}
-        artifacts[record["graph"]] = target
+        record = replace(record, graph=f"onnx/{target.name}", after=graph_statistics(repaired.model))
+        artifacts[record.graph] = target
     return _with_costs(context, record, repaired.model, artifacts)
 
 
 def compare_again(context: Context) -> StageOutput:
     """The cost in FP16 on other inputs."""
-    record = context.workspace.record("repair")
-    made = record["graph"] != context.workspace.record("optimize")["graph"]
-    return _with_costs(context, record, load_model(context.path(record["graph"])) if made else None, {})
+    record = context.workspace.read(RepairRecord)
+    made = record.graph != context.workspace.read(OptimizeRecord).graph
+    return _with_costs(context, record, load_model(context.path(record.graph)) if made else None, {})
 
 
 def _with_costs(
-    context: Context, record: dict[str, Any], repaired: onnx.ModelProto | None, artifacts: dict[str, Any]
+    context: Context, record: RepairRecord, repaired: onnx.ModelProto | None, artifacts: dict[str, Any]
 ) -> StageOutput:
-    costs = {}
+    costs: dict[str, HalfCost] = {}
     if repaired is not None and "fp16" in context.config.precision:
-        before = load_model(context.path(context.workspace.record("optimize")["graph"]), full_check=False)
-        cost = half_cost(before, repaired, kept_repairs(record), *_feeds(context))
-        costs["fp16"] = cost.to_json()
-    words = [str(cost["words"]) for cost in costs.values()]
-    record |= {COSTS: costs, "summary": "; ".join([_summary(record), *words])}
+        before = load_model(context.path(context.workspace.read(OptimizeRecord).graph), full_check=False)
+        costs["fp16"] = half_cost(before, repaired, kept_repairs(record), *_feeds(context))
+    said = "; ".join([_summary(record), *(cost.words for cost in costs.values())])
+    record = replace(record, costs=costs, summary=said)
     return StageOutput(record, artifacts=artifacts, remarks=(COSTS,))
 
 
-def kept_repairs(record: dict[str, Any]) -> list[str]:
+def kept_repairs(record: RepairRecord) -> list[str]:
     """Names of the repairs that were kept."""
-    return list(dict.fromkeys(step["rule"] for step in record["steps"] if step["kept"] and step["rule"] in REPAIRS))
+    return list(dict.fromkeys(step.rule for step in record.steps if step.kept and step.rule in REPAIRS))
 
 
 def _feeds(context: Context) -> tuple[list[Arrays], str]:
@@ -103,10 +114,10 @@ def _feeds(context: Context) -> tuple[list[Arrays], str]:
     return feeds, "random inputs"
 
 
-def _summary(record: dict[str, Any]) -> str:
+def _summary(record: RepairRecord) -> str:
     """``drive-os-6 denied -> allowed, drive-os-7 allowed: gemm_to_conv, hard_activation_to_relu``."""
     parts = []
-    for scope in record["verdicts"]:
-        changed = f" -> {scope['after']}" if scope["after"] != scope["before"] else ""
-        parts.append(f"{scope['scope']} {scope['before']}{changed}")
+    for scope in record.verdicts:
+        changed = f" -> {scope.after}" if scope.after != scope.before else ""
+        parts.append(f"{scope.scope} {scope.before}{changed}")
     return f"{', '.join(parts)}: {', '.join(kept_repairs(record)) or 'nothing to repair'}"

@@ -33,13 +33,6 @@ def pictures(context: Context, data: dict) -> dict[str, str]:
     """
     from csa_deploy.report.pictures import thumbnails
 
-    drawn = [
-        sample["id"]
-        for candidate in (data["task"] or {"candidates": []})["candidates"]
-        for sample in candidate["worst"]
-    ]
-    identities = [*drawn, *(sample["id"] for found in data["worst"] for sample in found["samples"])]
-    if not identities:
-        return {}
-    found = thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities)))
+    identities = [sample["id"] for found in data["worst"] for sample in found["samples"]]
+    found = thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities))) if identities else {}
     return {**found, **task_views(context.workspace)[1]}

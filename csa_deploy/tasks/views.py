@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from csa_deploy.data.targets import Boxes, Mask
+from csa_deploy.network import Preprocessing
 from csa_deploy.tasks import segmentation
 from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.detection import RECALLS, SIZES, Precision, agreeing, detection_agreement, pairs
@@ -23,6 +24,8 @@ from csa_deploy.tasks.task import Detection, Outputs, Segmentation, Task
 Row = dict[str, Any]
 SIDE = 192
 """Longest side in pixels of a drawn mask."""
+INPUT_SIDE = 288
+"""Longest side of the input's picture."""
 MOVED = 0.5
 """Overlap from which on a box of the same class that is not the same box is a moved one."""
 # Colours of classes, on light and dark pages alike; after the last they repeat.
@@ -110,6 +113,34 @@ def _masks(task: Segmentation, reference: Outputs, candidate: Outputs, target: M
     return {"pictures": pictures, "seen": seen, "alike": float((first == second).mean())}
 
 
+def picture(tensor: np.ndarray, preprocessing: Preprocessing | None) -> Row:
+    """What the network saw of a sample: ``size`` (height, width), and ``input`` a small JPEG where it is an image.
+
+    Args:
+        tensor: without the axis of samples.
+        preprocessing: how it was made of an image; None where nobody says.
+    """
+    if tensor.ndim != 3:
+        return {"size": [1, 1], "input": None}
+    pixels = tensor.astype(np.float64)
+    if preprocessing is None or preprocessing.layout == "NCHW":
+        pixels = pixels.transpose(1, 2, 0)
+    size = list(pixels.shape[:2])
+    if preprocessing is not None:
+        scale = 1 / 255 if preprocessing.scale is None else preprocessing.scale
+        pixels = (pixels * np.asarray(preprocessing.std) + np.asarray(preprocessing.mean)) / scale
+        pixels = pixels[..., ::-1] if preprocessing.mode == "BGR" else pixels
+    elif pixels.shape[2] in (1, 3) and np.ptp(pixels):
+        pixels = 255 * (pixels - pixels.min()) / np.ptp(pixels)
+    if pixels.shape[2] not in (1, 3):
+        return {"size": size, "input": None}
+    image = Image.fromarray(np.repeat(pixels.clip(0, 255), 3 // pixels.shape[2], axis=2).round().astype(np.uint8))
+    image.thumbnail((INPUT_SIDE, INPUT_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "jpeg", quality=82)
+    return {"size": size, "input": f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"}
+
+
 def _judged(first: np.ndarray, second: np.ndarray, wanted: np.ndarray, ignore: int) -> np.ndarray:
     """0 alike or not judged, 1 lost, 2 gained, 3 unlike and both wrong."""
     counted = (first != second) & (wanted != ignore)
@@ -147,7 +178,7 @@ def _boxes(task: Detection, reference: Outputs, candidate: Outputs, target: Boxe
         boxes.append({**moved, "from": _rounded(first.xyxy[free[0][i]])})
     lost, new = (np.delete(rows, shifted[:, i]) for i, rows in enumerate(free))
     boxes += [_box(task, first, int(i), "lost") for i in lost] + [_box(task, second, int(j), "new") for j in new]
-    row: Row = {"boxes": boxes, "agreement": float(detection_agreement(agreeing(first, second)))}
+    row: Row = {"boxes": boxes, "alike": float(detection_agreement(agreeing(first, second)))}
     if target is not None:
         named = zip(target.xyxy, target.labels.tolist(), strict=True)
         row["truth"] = [{"xyxy": _rounded(box), "class": task.name_of(kind)} for box, kind in named]

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from csa_deploy.errors import UsageError
+from csa_deploy.validation import invalid, read_mapping
 
 EMA_DECAY = 0.9999
 """Of an average that is asked for where the recipe has none: the published one."""
@@ -111,26 +110,13 @@ def load_recipe(spec: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         UsageError: no such recipe, not readable, an unknown key or a bad value; the line names it.
     """
     path = RECIPES / f"{spec}.yaml" if spec in names() else Path(spec)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{spec}: no such recipe", fix=f"give a YAML file or one of {', '.join(names())}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{spec}: cannot be read as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{spec}: a recipe is a mapping of keys", fix="start from a packaged one: docs/train.md")
+    start, known = "start from a packaged one: docs/train.md", f"give a YAML file or one of {', '.join(names())}"
+    data = read_mapping(path, "recipe", example=start, missing=known)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
-        return Recipe(**_shortened({str(key): value for key, value in data.items()}, given))
+        return Recipe(**_shortened(data, given))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "recipe"
-        raise UsageError(
-            f"{spec}: {key}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
-            if first["loc"]
-            else f"{spec}: {first['msg'].removeprefix('Value error, ')}",
-            fix=f"keys of a recipe: {', '.join(Recipe.model_fields)}",
-        ) from None
+        raise invalid(error, spec, fix=f"keys of a recipe: {', '.join(Recipe.model_fields)}") from None
 
 
 def _shortened(recipe: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

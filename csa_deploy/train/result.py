@@ -6,35 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Counts over all held-out images, each once.
-
-    Attributes:
-        top1: images whose label is the strongest class.
-        top5: images whose label is among the five strongest; None with five classes or fewer, where that says nothing.
-        samples: all of them.
-    """
-
-    top1: int
-    top5: int | None
-    samples: int
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """``top1``, and ``top5`` where it is counted, as shares of 1."""
-        counts = {"top1": self.top1, "top5": self.top5}
-        return {name: count / self.samples for name, count in counts.items() if count is not None}
-
-    @property
-    def right(self) -> str:
-        """What decides which weights are better, in words."""
-        return f"{self.top1} of the held-out images right"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with the shares."""
-        return {**asdict(self), **{f"{name}_share": share for name, share in self.shares.items()}}
+from csa_deploy.accuracy import RANKS, Accuracy
 
 
 @dataclass(frozen=True)
@@ -54,10 +26,6 @@ class Figures:
         """What decides which weights are better, in words."""
         name, share = next(iter(self.shares.items()))
         return f"{name} {100 * share:.2f} %"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**self.shares, "samples": self.samples}
 
 
 Score = Accuracy | Figures
@@ -166,10 +134,18 @@ class TrainResult:
             "total": self.total,
             "warmup": self.warmup,
             "finished": self.finished,
-            "accuracy": {name: accuracy.to_json() for name, accuracy in self.accuracy.items()},
+            "accuracy": {name: _to_json(score) for name, score in self.accuracy.items()},
             "average": asdict(self.average) if self.average else None,
             "deploy": self.best,
             "unreadable": self.unreadable,
             "weights": {name: path.name for name, path in self.weights.items()},
             "not_done": list(self.not_done),
         }
+
+
+def _to_json(accuracy: Score) -> dict[str, Any]:
+    """JSON form of figures, or of counts over the held-out images with the shares; None is not counted."""
+    if isinstance(accuracy, Figures):
+        return {**accuracy.shares, "samples": accuracy.samples}
+    tops = {f"top{k}": accuracy.hits.get(k) for k in RANKS}
+    return {**tops, "samples": accuracy.samples, **{f"{name}_share": share for name, share in accuracy.shares.items()}}

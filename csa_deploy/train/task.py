@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csa_deploy.accuracy import RANKS, Accuracy, ranks_of
 from csa_deploy.data.targets import Boxes, Mask, Target, Task
 from csa_deploy.tasks import boxes, detection, segmentation
 from csa_deploy.train.losses import detection_loss, segmentation_loss
-from csa_deploy.train.result import Accuracy, Figures, Score
+from csa_deploy.train.result import Figures, Score
 
-TOP = 5
 Outputs = Tensor | Mapping[str, Tensor]
 """What a network returns: one tensor, or several by name."""
 
@@ -72,16 +72,16 @@ class Classification(TrainTask):
         return F.cross_entropy(outputs, targets)
 
     def rows(self, outputs: Tensor, targets: Tensor) -> list[np.ndarray]:
-        """One: images right at first, images right among the first five (-1: not counted), images."""
+        """One: classes, images, and for each rank the images whose label is among so many strongest outputs."""
         classes = outputs.shape[1]
-        right = outputs.topk(min(TOP, classes)).indices == targets[:, None]
-        top5 = int(right.sum()) if classes > TOP else -1
-        return [np.asarray([int(right[:, 0].sum()), top5, len(targets)])]
+        right = outputs.topk(min(max(RANKS), classes)).indices == targets[:, None]
+        return [np.asarray([classes, len(targets), *(int(right[:, :k].sum()) for k in ranks_of(classes))])]
 
     def score(self, rows: Sequence[np.ndarray]) -> Accuracy:
         """Top-1 and, of more than five classes, top-5."""
-        top1, top5, samples = np.sum(rows, axis=0).tolist()
-        return Accuracy(top1, top5 if top5 >= 0 else None, samples)
+        classes = int(rows[0][0])
+        _, samples, *hits = np.sum(rows, axis=0).tolist()
+        return Accuracy(samples, classes, dict(zip(ranks_of(classes), hits, strict=True)))
 
 
 class Segmentation(TrainTask):

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +14,20 @@ import onnx
 from onnx import TensorProto
 
 from csa_deploy.engine import log as build_log
+from csa_deploy.engine.parts import Part, keep_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import external_files, load_model, require_static
-from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, build_command
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
+from csa_deploy.trtexec.safe.build import build_on_host, parts_of
+from csa_deploy.trtexec.safe.commands import host_build_command
+from csa_deploy.trtexec.safe.evidence import evidence_of
 from csa_deploy.trtexec.safe.secrets import masked, masked_words
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
@@ -34,7 +38,7 @@ _logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _LEAST_BYTES = 512
 _WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
-_MODEL, _CALIBRATION = "model.onnx", "calibration.cache"
+_CALIBRATION = "calibration.cache"
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
 # What trtexec says of the device that it uses; a Jetson of JetPack 5 and DRIVE have no nvidia-smi to ask.
 _DEVICE = {
@@ -90,10 +94,7 @@ def trtexec_build(
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_name(out.name + ".log")
     with tempfile.TemporaryDirectory(prefix=".trtexec-", dir=out.parent) as folder:
-        finished = run_job(
-            machine.transport, machine.workdir, job, Path(folder), progress=progress, limit_s=plan.time_limit_s
-        )
-        finished = replace(finished, log=masked(finished.log))
+        finished = _finished(machine, job, Path(folder), plan, progress)
         write_atomic(log, finished.log)
         if finished.status:
             raise explain(finished.log, finished.status, f"building {model_path.name} on {machine.name}", str(log))
@@ -111,8 +112,17 @@ def trtexec_build(
             finished.files[CACHE].replace(plan.timing_cache)
         inspection = _keep_layers(finished, out)
         finished.files[ENGINE].replace(out)
+        parts = keep_parts(out, parts_of(machine.host, finished.files)) if machine.host else ()
     _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
-    return _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
+    result = _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
+    return replace(result, parts=parts, not_done=(*result.not_done, *_not_done_on_host(machine, plan, parts)))
+
+
+def _finished(machine: Machine, job: Job, folder: Path, plan: BuildPlan, progress: Progress | None) -> Finished:
+    if machine.host is not None:
+        return build_on_host(machine, job, folder, plan, progress)
+    finished = run_job(machine.transport, machine.workdir, job, folder, progress=progress, limit_s=plan.time_limit_s)
+    return replace(finished, log=masked(finished.log))
 
 
 def implausible(engine: Path, model: Path, *, stripped: bool) -> str:
@@ -213,7 +223,7 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions, attempt: int) -> Job:
-    files = {_MODEL: model, **_weights(model)}
+    files = {MODEL: model, **_weights(model)}
     cache = options.calibration_cache
     if cache is not None:
         if not cache.is_file():
@@ -221,8 +231,10 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
         files[_CALIBRATION] = cache
     if plan.timing_cache is not None and plan.timing_cache.is_file():
         files[CACHE] = plan.timing_cache
+    if machine.host is not None:
+        return Job([machine.host.trtexec, *host_build_command(plan, options, machine.host, MODEL)], files)
     arguments = build_command(
-        plan, options, machine.version, _MODEL, _CALIBRATION if cache else None, listed=machine.listed
+        plan, options, machine.version, MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
     outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
@@ -232,7 +244,7 @@ def _weights(model: Path) -> dict[str, Path]:
     """Files that hold the weights of a large graph; they lie beside it on the target as they do here."""
     found = external_files(model)
     for name in found:
-        if "/" in name or name in (_MODEL, _CALIBRATION, CACHE):
+        if "/" in name or name in (MODEL, _CALIBRATION, CACHE):
             raise UsageError(
                 f"{model.name}: its external data {name!r} cannot be sent under that name",
                 fix="save it again with one data file beside it (onnx.save_model(..., save_as_external_data=True))",
@@ -282,14 +294,7 @@ def _result(
         outputs=outputs,
         layers=(),
         warnings=build_log.warnings(text),
-        restricted=RestrictedFlag(
-            builder=f"trtexec of TensorRT {version}",
-            requested=plan.restricted,
-            accepted="--restricted" in job.argv,
-            acts=_restricted_acts(machine),
-            evidence="safety-build" if options.safe else "restricted-build",
-            skipped=build_log.scope_skipped(text),
-        ),
+        restricted=_evidence(machine, job, plan, options, text),
         parse_seconds=None,
         build_seconds=float(built[1]) if built else None,
         peak_memory_bytes=None,
@@ -299,10 +304,38 @@ def _result(
     )
 
 
+def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptions, log: str) -> RestrictedFlag:
+    """What the build shows: a safety engine by itself, another by the flag where it acts."""
+    safe = options.safe and not options.loadable
+    host = machine.host
+    listed = host.listed if host else machine.listed
+    level, beyond = "restricted-build", ""
+    if safe:
+        level, beyond = evidence_of(log, machine.version, listed, on_host=host is not None)
+    return RestrictedFlag(
+        builder=f"trtexec of TensorRT {machine.version}",
+        requested=plan.restricted,
+        accepted=safe or "--restricted" in job.argv,
+        acts=safe or _restricted_acts(machine),
+        evidence=level,
+        skipped=build_log.scope_skipped(log),
+        beyond=beyond,
+    )
+
+
 def _restricted_acts(machine: Machine) -> bool:
     """Whether ``--restricted`` checks anything there: TensorRT 8.6 does only in its builds for DRIVE."""
     on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
     return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
+
+
+def _not_done_on_host(machine: Machine, plan: BuildPlan, parts: Sequence[Part]) -> Iterator[str]:
+    if machine.host is None:
+        return
+    if not any(part.role == "checker-blob" for part in parts):
+        yield "kernel text: not kept: trtexec produced none"
+    if plan.timing_cache is not None and machine.host.cpu_only:
+        yield "timing cache: not used: trtexec takes none with --cpuOnly"
 
 
 def _not_done(
@@ -315,6 +348,8 @@ def _not_done(
     if without := {match[1] for match in _WITHOUT_RANGE.finditer(log)}:
         first = ", ".join(sorted(without)[:3])
         found.append(f"INT8 of {len(without)} tensors: not done: the calibration cache has no range for {first}")
+    if options.sparsity == "force":
+        found.append("weights of the graph: not kept: sparsity=force overwrites them with a sparse pattern")
     if options.weakly_typed(machine.version) and plan.precision != "fp32":
         said = "; the layers of the engine say what was chosen" if inspection else ""
         found.append(

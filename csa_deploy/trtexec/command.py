@@ -12,11 +12,12 @@ from typing import Any
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.trtexec.safe.options import STATED, why_no_consistency
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
 
 # Names of the files of one run, in its directory.
-ENGINE, LAYERS, CACHE = "engine.plan", "layers.json", "timing.cache"
+MODEL, ENGINE, LAYERS, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
 WARMUP_MS = 200  # trtexec's own default
 
@@ -49,10 +50,10 @@ class _Command:
 
     def __init__(self, version: Version, listed: frozenset[str] | None) -> None:
         require_known(version, listed)
-        self.version, self._listed, self.words = version, listed, list[str]()
+        self.version, self.listed, self.words = version, listed, list[str]()
 
     def add(self, option: str, value: object = None) -> None:
-        if not has(option, self.version, self._listed):
+        if not has(option, self.version, self.listed):
             raise UsageError(
                 f"trtexec of TensorRT {self.version} has no {option}",
                 fix="leave out what needs it, or use a version that has it",
@@ -60,7 +61,7 @@ class _Command:
         self.words.append(option if value is None else f"{option}={value}")
 
     def has(self, option: str) -> bool:
-        return has(option, self.version, self._listed)
+        return has(option, self.version, self.listed)
 
 
 def build_command(
@@ -164,6 +165,10 @@ def _placement(command: _Command, options: TrtexecOptions) -> None:
     ):
         if wanted:
             command.add(option)
+    if options.consistency:
+        if why := why_no_consistency(command.version, STATED if command.listed is None else command.listed):
+            raise UsageError(why, fix="leave out consistency=true")
+        command.words.append("--consistency")
     for formats, option in ((options.input_formats, "--inputIOFormats"), (options.output_formats, "--outputIOFormats")):
         if formats:
             command.add(option, formats)
@@ -228,7 +233,7 @@ def run_command(
         if wanted:  # without the latter, TensorRT refuses the lean runtime that the engine brings
             command.add(option)
     if inputs:
-        command.add("--loadInputs", ",".join(_named_file(name, path) for name, path in sorted(inputs.items())))
+        command.add("--loadInputs", named_files(inputs))
     conditions = timing or Timing()
     command.add("--iterations", conditions.iterations)
     command.add("--duration", 0)  # else trtexec runs for three seconds more
@@ -274,6 +279,11 @@ def _conditions(version: Version, timing: Timing) -> Sequence[str]:
             (timing.spin_wait, "--useSpinWait"),
         )
     return [option for wanted, option in table if wanted]
+
+
+def named_files(inputs: Mapping[str, str]) -> str:
+    """Raw files by input name, as trtexec and trtexec_safe take them; raises UsageError for a name that they cannot."""
+    return ",".join(_named_file(name, path) for name, path in sorted(inputs.items()))
 
 
 def _named_file(name: str, path: str) -> str:

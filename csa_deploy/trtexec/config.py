@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from csa_deploy.config import nearest
 from csa_deploy.errors import UsageError
+from csa_deploy.naming import unknown
 from csa_deploy.trtexec.safe.keys import HostBuildKeys, check_keys
 from csa_deploy.trtexec.safe.remote_config import RemoteConfig
 from csa_deploy.trtexec.safe.secrets import masked, masked_value
+from csa_deploy.validation import invalid, read_mapping
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")  # never a leading dash: ssh would take it for an option
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -117,29 +118,16 @@ def load_target(path: Path) -> TargetConfig:
     Raises:
         UsageError: missing, no YAML, an unknown key or a value that is not valid, named.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})", fix="give the target's YAML file") from None
-    except yaml.YAMLError as error:
-        said = masked(" ".join(str(error).split()))
-        raise UsageError(f"{path}: not valid YAML ({said})", fix="correct that line") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a target is a mapping of keys", fix="write lines such as 'host: orin.local'")
+    start = "write lines such as 'host: orin.local'"
+    data = read_mapping(path, "target", example=start, missing="give its YAML file", shown=masked)
     known = list(TargetConfig.model_fields)
     for key in data:
         if key not in known:
-            raise UsageError(f"{path}: unknown key '{key}'{nearest(str(key), known)}", fix=f"known: {', '.join(known)}")
+            raise UsageError(f"{path}: {unknown('key', key, known)}", fix=f"known: {', '.join(known)}")
     try:
         config = TargetConfig(**data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        given = f" (got {masked_value(first['input'])})" if key in data else ""
-        raise UsageError(f"{path}: {key}: {reason}{given}", fix=f"correct '{key}'") from None
+        raise invalid(error, str(path), shown=masked_value) from None
     try:
         check_keys(config, data, config.user, config.host, config.port)
     except UsageError as error:

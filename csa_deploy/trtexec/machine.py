@@ -6,13 +6,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.trtexec.config import TargetConfig
 from csa_deploy.trtexec.files import persistently
+from csa_deploy.trtexec.safe.host import Host, find_host, stated_host
+from csa_deploy.trtexec.safe.options import STATED
+from csa_deploy.trtexec.safe.tuning import require_target
 from csa_deploy.trtexec.transport import Transport, open_transport, run_script
 from csa_deploy.trtexec.versions import (
     OPTIONS,
@@ -58,6 +61,8 @@ class Machine:
         trtexec: path of trtexec there.
         version: TensorRT's version, as trtexec states it.
         listed: options on trtexec's own help page.
+        host: this machine, where it builds for the target; None where the target builds itself.
+        trtexec_safe: path of trtexec_safe there, where one runs its engines.
     """
 
     transport: Transport
@@ -69,6 +74,8 @@ class Machine:
     trtexec: str
     version: Version
     listed: frozenset[str]
+    host: Host | None = None
+    trtexec_safe: str | None = None
 
     def clocks(self) -> Mapping[str, str]:
         """Clock readings now."""
@@ -76,46 +83,79 @@ class Machine:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form for records: what it is, not how it is reached."""
-        return {"platform": self.platform, "tensorrt": str(self.version), **self.facts.to_json()}
+        built = self.host.to_json() if self.host else {}
+        return {"platform": self.platform, "tensorrt": str(self.version), **built, **self.facts.to_json()}
 
 
 @contextmanager
-def open_machine(config: TargetConfig | None, *, root: str = "") -> Iterator[Machine]:
+def open_machine(config: TargetConfig | None, *, root: str = "", to_build: bool = False) -> Iterator[Machine]:
     """Reach a target, find out what it is, and hold the connection.
 
     Args:
         config: the target; None is this machine.
         root: prefix of the paths that are looked at.
+        to_build: also ask this machine's trtexec, where it builds for the target.
 
     Raises:
         EnvironmentLacksError: it cannot be reached, has no trtexec, or one of an unknown version.
         UsageError: its TensorRT or power mode is not the one that its file states.
     """
     with open_transport(config) as transport:
-        stated = config.trtexec if config and config.trtexec else ""
-        facts, help_page = _ask(transport, stated, root)
+        facts, help_page = _ask(transport, config.trtexec or "" if config else "", root)
+        if config is not None:
+            _require_power_mode(config, facts)
+        if config is not None and config.build == "host":
+            yield _built_for(config, transport, facts, help_page, to_build)
+            return
         trtexec = facts.values.get("trtexec")
         if trtexec is None:
-            where = stated or "on PATH or in /usr/src/tensorrt/bin"
+            where = (config and config.trtexec) or "on PATH or in /usr/src/tensorrt/bin"
             raise EnvironmentLacksError(
                 f"{transport.name}: no trtexec {where}",
                 fix="install NVIDIA's TensorRT package there, or set trtexec: in the target's file",
             )
         version = _version(transport, trtexec, help_page, config)
-        if config is not None:
-            _require_power_mode(config, facts)
-        values = {key: value for key, value in facts.values.items() if key != "trtexec"}
-        yield Machine(
-            transport=transport,
-            name=transport.name,
-            platform=config.platform if config else "this machine",
-            workdir=config.workdir if config else f"{tempfile.gettempdir()}/csa-deploy-{os.getuid()}",
-            environment=config.environment if config else {},
-            facts=Facts(values, facts.clocks),
-            trtexec=trtexec,
-            version=version,
-            listed=options_of_help(help_page),
+        yield _machine(config, transport, facts, version, options_of_help(help_page))
+
+
+def _machine(
+    config: TargetConfig | None,
+    transport: Transport,
+    facts: Facts,
+    version: Version,
+    listed: frozenset[str],
+    host: Host | None = None,
+) -> Machine:
+    values = {key: value for key, value in facts.values.items() if key != "trtexec"}
+    return Machine(
+        transport=transport,
+        name=transport.name,
+        platform=config.platform if config else "this machine",
+        workdir=config.workdir if config else f"{tempfile.gettempdir()}/csa-deploy-{os.getuid()}",
+        environment=config.environment if config else {},
+        facts=Facts(values, facts.clocks),
+        trtexec=(config.trtexec or "") if config and config.build == "host" else facts.values.get("trtexec", ""),
+        version=version,
+        listed=listed,
+        host=host,
+        trtexec_safe=config.trtexec_safe if config else None,
+    )
+
+
+def _built_for(config: TargetConfig, transport: Transport, facts: Facts, help_page: str, to_build: bool) -> Machine:
+    """A target that a host builds for: it may have no trtexec, and its TensorRT must be the host's."""
+    host = find_host(config) if to_build else None
+    told = version_of_help(help_page) if "trtexec" in facts.values else None
+    found = require_target(transport, config.tuned_by, config.trtexec_safe, told, host.version if host else None)
+    version = found or (host.version if host else parse_version(config.tensorrt or "0.0"))
+    if config.tensorrt is None and found is None:
+        raise EnvironmentLacksError(
+            f"{transport.name}: nothing there tells its TensorRT version",
+            fix="state tensorrt: in the target's file",
         )
+    _require_stated(transport.name, version, config)
+    listed = options_of_help(help_page) if told else frozenset(OPTIONS)
+    return _machine(config, transport, facts, version, listed, host)
 
 
 def stated_machine(config: TargetConfig) -> Machine | None:
@@ -129,18 +169,14 @@ def stated_machine(config: TargetConfig) -> Machine | None:
     """
     if config.tensorrt is None:
         return None
+    host = stated_host(config) if config.build == "host" else None
     version = parse_version(config.tensorrt)
-    require_known(version)
-    return Machine(
-        transport=open_transport(config),
+    if host is None:
+        require_known(version)
+    return replace(
+        _machine(config, open_transport(config), Facts(), version, STATED, host),
         name=config.name,
-        platform=config.platform,
-        workdir=config.workdir,
-        environment=config.environment,
-        facts=Facts(),
-        trtexec=config.trtexec or "trtexec",
-        version=version,
-        listed=frozenset(OPTIONS),  # no help page was read: the table alone says what the version has
+        trtexec=config.trtexec or ("" if host else "trtexec"),
     )
 
 
@@ -167,16 +203,22 @@ def _version(transport: Transport, trtexec: str, help_page: str, config: TargetC
             f"{transport.name}: {trtexec} does not tell its version; it says: {said}",
             fix="check that it starts there; LD_LIBRARY_PATH can be set under environment: in the target's file",
         )
-    if config is not None and config.tensorrt is not None:
-        stated = parse_version(config.tensorrt)
-        exact = config.tensorrt.count(".") > 1
-        if stated.pair != found.pair or (exact and stated.patch != found.patch):
-            raise UsageError(
-                f"{transport.name} has TensorRT {found}, its file states {config.tensorrt}",
-                fix="correct tensorrt: in the target's file, or look whether this is the target that is meant",
-            )
+    if config is not None:
+        _require_stated(transport.name, found, config)
     require_known(found, options_of_help(help_page))
     return found
+
+
+def _require_stated(name: str, found: Version, config: TargetConfig) -> None:
+    if config.tensorrt is None:
+        return
+    stated = parse_version(config.tensorrt)
+    exact = config.tensorrt.count(".") > 1
+    if stated.pair != found.pair or (exact and stated.patch != found.patch):
+        raise UsageError(
+            f"{name} has TensorRT {found}, its file states {config.tensorrt}",
+            fix="correct tensorrt: in the target's file, or look whether this is the target that is meant",
+        )
 
 
 def _require_power_mode(config: TargetConfig, facts: Facts) -> None:

@@ -61,6 +61,42 @@ _MESSAGES = (
         anywhere=True,
     ),
     _known(
+        r"Cannot perform consistency check because the checker is not loaded|Failed to create consistency checker",
+        EnvironmentLacksError,
+        "trtexec has no consistency checker here",
+        "install libnvinfer_checker_shared.so with the host's TensorRT, or set LD_LIBRARY_PATH",
+    ),
+    _known(
+        r"(NVIDIA's reference checker refuses the engine: .+)|(Consistency validation failed)",
+        BuildFailedError,
+        "a checker of NVIDIA's refuses the engine ({})",
+        "keep this engine off the target, and report it to NVIDIA with its log",
+    ),
+    _known(
+        r"Failed to set remote auto tuning config",
+        UsageError,
+        "TensorRT does not take the text of remote tuning",
+        "check remote_exec_path:, remote_lib_path:, user: and host: in the target's file",
+    ),
+    _known(
+        r"Invalid safety plugin argument: (.+?)\.?$|Invalid Safety plugin library option: (.+?)\.?$",
+        UsageError,
+        "trtexec does not take the plugin {}",
+        "write safety_plugins: with LIBRARY[NS::NAME]",
+    ),
+    _known(
+        r"SAFE API Error: (.+?)$",
+        EnvironmentLacksError,
+        "the safety runtime ends with {}",
+        "see that engine, companion library and plugins are of one build, and the TensorRT there of the same version",
+    ),
+    _known(
+        r"File size mismatch for (\S+?)\. Expected: (\d+) bytes, got: \d+ bytes",
+        UsageError,
+        "input file {} is the size that the engine takes, the given one is not",
+        "give inputs in the engine's physical layout; state its formats with input_formats=",
+    ),
+    _known(
         r"Safe runtime does not support (.+?)\.?$",
         UsageError,
         "the safe runtime does not support {}",

@@ -34,7 +34,7 @@ _MOST_OF_TYPE = len("Unknown_.raw")  # at least as long as any TYPE.raw
 # Runs trtexec once per sample. Arguments: samples, then bytes per input up to "--", one file pattern per output up to
 # "--", then the command. A pattern that fits no file or several ends it. The file in.K holds all samples of input K,
 # out.K gets all of output K.
-_LOOP = """one() { [ $# = 1 ] && cat "$1"; }
+LOOP = """one() { [ $# = 1 ] && cat "$1"; }
 samples=$1; shift
 sizes=; while [ "$1" != -- ]; do sizes="$sizes $1"; shift; done; shift
 patterns=; while [ "$1" != -- ]; do patterns="$patterns $1"; shift; done; shift
@@ -94,7 +94,7 @@ class TrtexecRunner:
         self._reached: Machine | None = None
         self._version = version
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        if len({_file_stem(spec.name) for spec in outputs}) != len(outputs):
+        if len({file_stem(spec.name) for spec in outputs}) != len(outputs):
             raise UsageError(f"{name}: trtexec writes two outputs to one file", fix="export them under other names")
 
     @property
@@ -169,7 +169,7 @@ class TrtexecRunner:
             ],
             "conditions": timing.to_json(),
             "clocks": {"before": dict(before), "after": dict(after)},
-            "notes": _clock_notes(before, after),
+            "notes": clock_notes(before, after),
         }
 
     @property
@@ -217,7 +217,7 @@ class TrtexecRunner:
     def _job(self, samples: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Job:
         files = self._files(samples, folder)
         loop = folder / "loop.sh"
-        loop.write_text(_LOOP, encoding="utf-8")
+        loop.write_text(LOOP, encoding="utf-8")
         named = {spec.name: f"in.{k}" for k, spec in enumerate(self._inputs)}
         sizes = [str(files[f"in.{k}"].stat().st_size // len(samples)) for k in range(len(self._inputs))]
         patterns = [file_pattern(spec, self._machine.version) for spec in self._outputs]
@@ -261,14 +261,14 @@ def file_pattern(spec: TensorSpec, version: Version) -> str:
     From 10.13 a file name of more than 150 characters is cut in its middle. Where exactly depends on the type's
     spelling, so the pattern holds what stays in any case.
     """
-    stem, dims = _file_stem(spec.name), ".".join(str(extent) for extent in spec.static_shape)
+    stem, dims = file_stem(spec.name), ".".join(str(extent) for extent in spec.static_shape)
     head = f"{stem}.output.{dims}."
     if version.pair < _CUTS_NAMES or len(head) + _MOST_OF_TYPE <= _LONGEST_NAME:
         return f"{stem}.output.*"
     return f"{head[:_KEPT]}*{head[_MOST_OF_TYPE - _KEPT :]}*"
 
 
-def _file_stem(name: str) -> str:
+def file_stem(name: str) -> str:
     """What trtexec makes of a tensor's name in a file's name, byte by byte."""
     return re.sub(rb"[^A-Za-z0-9._,-]", b"_", name.encode()).decode()
 
@@ -283,7 +283,8 @@ def _json(path: Path) -> Any:
         raise UsageError(f"trtexec's {path.name} is no JSON: {error}", fix="run the command again") from None
 
 
-def _clock_notes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def clock_notes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Clocks that changed during a measurement, one line each."""
     if not before:
         return ["clocks: not measured: the target does not show them"]
     return [

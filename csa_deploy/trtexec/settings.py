@@ -22,6 +22,7 @@ class TrtexecOptions:
         gpu_fallback: let the GPU run what DLA cannot.
         dla_standalone: a DLA loadable without any GPU part.
         safe: build the safety engine itself (DRIVE OS with the safety runtime).
+        consistency: ask NVIDIA's consistency checker about a safety engine that the target builds.
         sparsity: ``"disable"``, ``"enable"`` or ``"force"``; None leaves it to trtexec.
         hardware_compatibility: ``"ampere+"`` and the like; None: this GPU only.
         version_compatible: loadable by later TensorRT versions.
@@ -37,6 +38,7 @@ class TrtexecOptions:
     gpu_fallback: bool = False
     dla_standalone: bool = False
     safe: bool = False
+    consistency: bool = False
     sparsity: str | None = None
     hardware_compatibility: str | None = None
     version_compatible: bool = False
@@ -55,6 +57,8 @@ class TrtexecOptions:
                 f"memory_pools.{unknown[0]} cannot be set",
                 fix=f"use {', '.join(_POOLS)}, in MiB (tacticSharedMem is tens of KiB and is left to TensorRT)",
             )
+        if self.consistency and (not self.safe or self.loadable):
+            raise UsageError("the consistency check is of safety engines", fix="add safe=true, without dla_core")
         if self.dla_core is None and (self.gpu_fallback or self.dla_standalone):
             raise UsageError("GPU fallback and DLA standalone need a DLA core", fix="add dla_core=0")
         if self.gpu_fallback and self.loadable:
@@ -87,7 +91,8 @@ class TrtexecOptions:
     def to_json(self) -> dict[str, Any]:
         """JSON form; the cache by its name."""
         cache = self.calibration_cache.name if self.calibration_cache else None
-        return {**asdict(self), "memory_pools": dict(self.memory_pools), "calibration_cache": cache}
+        stated = {**asdict(self), "memory_pools": dict(self.memory_pools), "calibration_cache": cache}
+        return stated if self.consistency else {k: v for k, v in stated.items() if k != "consistency"}
 
 
 def parse_options(items: Sequence[str]) -> TrtexecOptions:

@@ -62,7 +62,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
             continue
         label = f"engine {precision}"
         try:
-            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label)
+            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label, values=False)
         except EnvironmentLacksError as error:
             found.not_measured += nothing_of(label, error.message)
             continue
@@ -75,7 +75,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         batch = batch_of(feeds)
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        rows = result.pop("layers")
+        rows, evidence = result.pop("layers"), result.pop("evidence", EVIDENCE)
         if parse_options(engine["builder_option"]).inspectable:
             layers = _mapped(context, engine["path"], graphs, rows)
             found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
@@ -84,7 +84,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
-            {"label": label, "path": engine["path"], "runner": description, "evidence": EVIDENCE, **timing.to_json()}
+            {"label": label, "path": engine["path"], "runner": description, "evidence": evidence, **timing.to_json()}
         )
     return found
 

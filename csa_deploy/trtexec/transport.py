@@ -59,6 +59,9 @@ class Transport(Protocol):
     def command(self, script: str, *arguments: str) -> list[str]:
         """The local command that runs a script on the target with positional arguments."""
 
+    def login(self) -> list[str]:
+        """The command by which a person runs one there; empty for this machine."""
+
     def failure(self, status: int, complaint: str) -> UnreachableError | None:
         """What a failed command means when the way to the target is the cause; None when the script failed."""
 
@@ -107,6 +110,10 @@ class LocalTransport:
     def command(self, script: str, *arguments: str) -> list[str]:
         """``sh -c`` here."""
         return ["sh", "-c", script, "csa-deploy", *arguments]
+
+    def login(self) -> list[str]:
+        """None."""
+        return []
 
     def failure(self, status: int, complaint: str) -> UnreachableError | None:
         """Never."""
@@ -165,6 +172,12 @@ class SshTransport:
         """ssh with the script as one quoted word."""
         remote = shlex.join(["sh", "-c", script, "csa-deploy", *arguments])
         return ["ssh", *self._options(), "--", self._config.host, remote]
+
+    def login(self) -> list[str]:
+        """``ssh [-F FILE] [-l USER] [-p PORT] [-J HOST] HOST``."""
+        config = self._config
+        given = {"-F": config.ssh_config, "-l": config.user, "-p": config.port, "-J": config.jump}
+        return ["ssh", *(str(word) for key, value in given.items() if value for word in (key, value)), config.host]
 
     def _options(self, *, shared: bool = True) -> list[str]:
         config = self._config

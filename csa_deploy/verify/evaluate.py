@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from csa_deploy.accuracy import Accuracy, ranks_of
 from csa_deploy.errors import UsageError
-from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
-from csa_deploy.verify.intervals import Interval, share
+from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Batch, Dataset
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Accuracy on labelled data.
-
-    Attributes:
-        samples: samples evaluated.
-        classes: classes of the output.
-        hits: per k, samples whose label is among the k strongest outputs; k = 5 only with more than five classes.
-        not_finite: identities of samples with an output that is not finite; they count as wrong.
-    """
-
-    samples: int
-    classes: int
-    hits: dict[int, int]
-    not_finite: tuple[str, ...] = ()
-
-    def share(self, k: int) -> float:
-        """Top-k accuracy in 0..1."""
-        return self.hits[k] / self.samples
-
-    def interval(self, k: int) -> Interval:
-        """95 % Clopper-Pearson interval of :meth:`share`."""
-        return share(self.hits[k], self.samples)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with shares and intervals."""
-        tops = {f"top{k}": {"value": self.share(k), "interval": self.interval(k)} for k in self.hits}
-        return {**asdict(self), "hits": {str(k): n for k, n in self.hits.items()}, **tops}
 
 
 def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | None = None) -> Accuracy:
@@ -66,19 +35,13 @@ def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | Non
     output = _classification(runner)
     found = Accuracy(0, 0, {})
     for part in data.batches(batch, free_cores([runner])):
-        feeds = part.feed(shapes)
-        typed = {s.name: _cast(feeds[s.name], s.dtype) for s in runner.input_specs}
-        logits = run_padded(runner, typed)[output]
+        logits = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))[output]
         if not found.samples:
             data.check_labels(logits.shape[1])
         found = _add(found, logits, part)
         if progress is not None:
             progress(found.samples, len(data))
     return found
-
-
-def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
 def _classification(runner: Runner) -> str:
@@ -97,9 +60,8 @@ def _add(before: Accuracy, logits: np.ndarray, part: Batch) -> Accuracy:
     finite = np.isfinite(logits).all(axis=1)
     order = np.argsort(-logits, axis=1, kind="stable")
     hits = dict(before.hits)
-    for k in (1, 5):
-        if k == 1 or logits.shape[1] > k:
-            right = (order[:, :k] == part.labels[:, None]).any(axis=1) & finite
-            hits[k] = hits.get(k, 0) + int(right.sum())
+    for k in ranks_of(logits.shape[1]):
+        right = (order[:, :k] == part.labels[:, None]).any(axis=1) & finite
+        hits[k] = hits.get(k, 0) + int(right.sum())
     bad = tuple(identity for identity, good in zip(part.ids, finite, strict=True) if not good)
     return Accuracy(before.samples + len(part), logits.shape[1], hits, before.not_finite + bad)

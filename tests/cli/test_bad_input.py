@@ -201,7 +201,7 @@ def pickled(lab: Path) -> str:
         ),
         (pickled, "holds pickled objects, which are never loaded"),
         (lambda lab: "tiny.onnx", "neither a folder of images"),
-        (lambda lab: "digit", "did you mean digits?"),
+        (lambda lab: "digit", "did you mean 'digits'?"),
     ],
 )
 def test_bad_data_are_refused_before_the_work(lab: Path, csa: Any, make: Callable[[Path], str], said: str) -> None:

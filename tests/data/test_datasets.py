@@ -86,7 +86,7 @@ def test_a_single_bad_file_is_found_when_the_set_is_opened(pets: Path) -> None:
     [
         (lambda p: p / "none", "no such data set, folder or .npz"),
         (lambda p: p, "no images in this folder"),
-        (lambda p: text(p / "x.txt"), "neither a folder of images, a .csv table nor an .npz"),
+        (lambda p: text(p / "x.txt"), "neither a folder of images, a .csv table, a COCO .json nor an .npz"),
         (lambda p: text(p / "x.npz"), "not a readable .npz"),
         (lambda p: p / "none.npz", "no such file"),
         (lambda p: picture(p / "a.png") and picture(p / "c" / "b.png") and p, "unclear whether the sub-folders"),
@@ -98,7 +98,7 @@ def test_bad_places(tmp_path: Path, make: object, message: str) -> None:
 
 
 def test_names_are_suggested() -> None:
-    with pytest.raises(UsageError, match=r"did you mean digits\?"):
+    with pytest.raises(UsageError, match=r"did you mean 'digits'\?"):
         open_dataset("digit", SMALL)
     with pytest.raises(UsageError, match="named data sets: digits"):
         open_dataset("random", SMALL)

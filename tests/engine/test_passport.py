@@ -87,8 +87,10 @@ def test_another_version_or_gpu(backend: str, version: str, capability: str, mes
         check_here(PASSPORT, backend, version, state(capability))
 
 
-def test_the_right_version_and_gpu() -> None:
+def test_a_later_build_of_the_same_version_runs_it_and_one_that_only_begins_alike_does_not() -> None:
     check_here(PASSPORT, "tensorrt", "10.3.0.26", state("8.7"))
+    with pytest.raises(EnvironmentLacksError, match=r"here is tensorrt 10\.3\.01"):
+        check_here(PASSPORT, "tensorrt", "10.3.01", state("8.7"))
 
 
 def test_the_weights_hash_is_of_the_weights_alone(conv_fp32: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from pathlib import Path
@@ -20,16 +22,20 @@ def cache(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_new_cache_is_stamped_and_taken_again(cache: Path) -> None:
+def test_a_new_cache_is_stamped_and_taken_again_with_its_new_stamp(cache: Path) -> None:
+    stamps = [stamp_of(cache).read_text()]
     with held_cache(cache, WHO):
         cache.write_bytes(b"more timings")
     with held_cache(cache, WHO):
-        pass
+        stamps.append(stamp_of(cache).read_text())
+    digests = [hashlib.sha256(content).hexdigest() for content in (b"timings", b"more timings")]
+    assert [json.loads(stamp) for stamp in stamps] == [{"sha256": digest, **WHO} for digest in digests]
 
 
-def test_none_holds_nothing() -> None:
+def test_none_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with held_cache(None, WHO):
-        pass
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_changed_cache_is_refused(cache: Path) -> None:

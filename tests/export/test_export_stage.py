@@ -17,11 +17,12 @@ from csa_deploy import __version__
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
-from csa_deploy.export.compare import Difference, compare, max_error
+from csa_deploy.export.compare import compare, max_error
 from csa_deploy.export.metadata import read_preprocessing, write_metadata
 from csa_deploy.export.sweep import check_shapes, parse_sweep, sweep
 from csa_deploy.network import Preprocessing
 from csa_deploy.pipeline import run_stages
+from csa_deploy.records.export import Difference
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.source import load_source
 from csa_deploy.spec import TensorSpec

@@ -167,3 +167,6 @@ def test_static_shapes_are_required(build):
 def test_initializers_that_are_inputs_too_need_no_shape(build):
     model = build("(float[1,3] x, float[N,3] w) => (float[1,3] y)", "y = Add(x, w)", w=np.ones((1, 3), "f4"))
     require_static(model)
+    del model.graph.initializer[:]
+    with pytest.raises(UsageError, match=r"input 'w' has no fixed size on axis 0 \('N'\)"):
+        require_static(model)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from csa_deploy.graph.stats import graph_statistics
 
@@ -107,3 +108,43 @@ def test_unknown_shapes_are_named_not_guessed(build):
 def test_another_domains_product_is_not_free(build, body):
     statistics = graph_statistics(build("(float[1,3,4,4] x) => (float[1,3,4,4] y)", body, domains=', "com" : 1'))
     assert statistics.macs is None and len(statistics.macs_unknown) == 1
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d", "Conv1d", "Conv3d"])
+def test_convolutions_cost_what_torch_counts(kind, groups):
+    """torch.utils.flop_counter counts two operations for a multiply-accumulate."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rank = int(kind[-2])
+    module = getattr(torch.nn, kind)(4, 6, 3, stride=2, padding=1, groups=groups).eval()
+    x = torch.zeros(2, 4, *[7, 6, 5][:rank])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        y = module(x)
+    weight, bias = (
+        numpy_helper.from_array(p.detach().numpy(), n) for n, p in (("w", module.weight), ("b", module.bias))
+    )
+    layer = {"strides": [2] * rank, "pads": [1] * 2 * rank, "group": groups}
+    node = helper.make_node(kind[:-2], ["x", "w", "b"], ["y"], **layer)
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(t.shape)) for n, t in (("x", x), ("y", y))]
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [weight, bias]))
+    assert graph_statistics(model).macs == counter.get_total_flops() // 2 > 0
+
+
+@pytest.mark.parametrize("shapes", [((5, 3), (3, 4)), ((2, 5, 3), (2, 3, 4)), ((2, 1, 5, 3), (1, 6, 3, 4))])
+def test_products_cost_what_torch_counts(shapes):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    a, b = (torch.zeros(shape) for shape in shapes)
+    with FlopCounterMode(display=False) as counter:
+        y = a @ b
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, list(t.shape))
+        for n, t in zip("aby", (a, b, y), strict=True)
+    ]
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "g", ends[:2], ends[2:])
+    )
+    assert graph_statistics(model).macs == counter.get_total_flops() // 2 > 0

@@ -249,11 +249,17 @@ def test_dimensions_grow_no_further_than_any_reader_follows(tmp_path: Path) -> N
 
 def test_folding_computes_nothing_larger_than_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     column, row = np.zeros((4096, 1), "f4"), np.zeros((1, 4096), "f4")
-    monkeypatch.setattr(np, "add", None)
+    monkeypatch.setattr(folding, "_computed", lambda *_: np.zeros(1))  # would be kept
+
+    def evaluate(op: str, *inputs: np.ndarray, declared: int | None = None) -> np.ndarray | None:
+        return folding.evaluate(node(op, ["a", "b"], ["y"]), {}, inputs, 18, declared)
+
     for op in ("Add", "Mul", "Where", "Max"):
-        assert folding.evaluate(op, {}, [column, row], 1) is None  # what is declared is a lie
-    assert folding.evaluate("Gather", {}, [np.zeros(4096, "f4"), np.zeros((64, 64), "i8")], None) is None
-    assert folding.evaluate("Expand", {}, [column, np.array([1, 4096])], None) is None
+        assert evaluate(op, column, row, declared=1) is None  # what is declared is a lie
+    assert evaluate("Gather", np.zeros(4096, "f4"), np.zeros((64, 64), "i8")) is None
+    assert evaluate("Expand", column, np.array([1, 4096])) is None
+    assert evaluate("Concat", *[np.zeros(2048, "f4")] * 3) is None
+    assert evaluate("Concat", *[np.zeros(2048, "f4")] * 2) is not None
 
 
 def test_all_folded_values_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
-from csa_deploy.precision.cost import latency, milliseconds, node_costs, unknown
+from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.judging import compare
 from csa_deploy.precision.propagation import propagated
@@ -284,7 +284,7 @@ UNKNOWN = ("(float[1,3,4,4] x) => (float[1,8,4,4] y)", "h = own.Thing(x) c = Con
 def test_the_cost_of_unknown_shapes_is_unknown_and_not_zero(build):
     model = build(*UNKNOWN, domains=', "own" : 1', w=(8, 3, 1, 1))
     costs = node_costs(model)
-    assert unknown(costs) == ["n0", "n1", "n2"][: len(unknown(costs))] and "n1" in unknown(costs)
+    assert not_known(costs) == ["n0", "n1", "n2"][: len(not_known(costs))] and "n1" in not_known(costs)
     assert costs["n1"].seconds("fp16") is None and costs["n1"].saved("fp16") is None
     assert latency(costs, frozenset()) is None and milliseconds(None) is None
 

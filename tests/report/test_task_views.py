@@ -20,10 +20,11 @@ from csa_deploy.api.reporting import page_of_results
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.report.charts.detection import boxes, precision_recall
 from csa_deploy.report.page import MOST_BYTES, page_of
-from csa_deploy.report.tasks import TASK, task_views
+from csa_deploy.report.tasks import task_views
 from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import COLOURS, drawn
+from csa_deploy.verify.task_views import TASK
 from csa_deploy.workspace import Workspace
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -42,7 +43,8 @@ def _segmentation() -> dict[str, Any]:
     blocks = np.kron(rng.integers(0, 3, (6, 8)), np.ones((20, 20), int))
     one, other = ({"m": np.eye(3)[mask].transpose(2, 0, 1)} for mask in (blocks, np.roll(blocks, 7, axis=1)))
     worst = [
-        {"id": f"s{i}", "said": "mean IoU 90 % to 80 %", **drawn(task, one, other, Mask(blocks))} for i in range(3)
+        {"id": f"s{i}", "said": "mean IoU 90 % to 80 %", "input": _picture(), **drawn(task, one, other, Mask(blocks))}
+        for i in range(3)
     ]
     seen = [{"name": name, "colour": COLOURS[i]} for i, name in enumerate(task.classes)]
     rows = [{"name": name, "reference": 0.9, "candidate": 0.8} for name in task.classes]
@@ -58,7 +60,8 @@ def _detection() -> dict[str, Any]:
     other = {"b": np.asarray([[10, 10, 60, 60, 0.9, 0], [85, 25, 140, 75, 0.8, 1], [100, 100, 150, 150, 0.6, 1.0]])}
     truth = Boxes(np.asarray([[10.0, 10, 60, 60]]), np.asarray([0]))
     worst = [
-        {"id": f"s{i}", "said": "one lost", "size": [160, 160], **drawn(task, one, other, truth)} for i in range(3)
+        {"id": f"s{i}", "said": "one lost", "size": [160, 160], "input": _picture(), **drawn(task, one, other, truth)}
+        for i in range(3)
     ]
     rows = [{"name": n, "reference": 0.9, "candidate": 0.8} for n in task.classes]
     sizes = [
@@ -86,7 +89,7 @@ def _page(data: dict[str, Any], task: dict[str, Any], tmp_path: Path) -> str:
     (tmp_path / TASK).parent.mkdir(exist_ok=True)
     (tmp_path / TASK).write_text(json.dumps(task))
     views, pictures = task_views(Workspace(tmp_path))
-    return page_of({**data, "task": views}, {**pictures, **{f"s{i}": _picture() for i in range(3)}})
+    return page_of({**data, "task": views}, pictures)
 
 
 def test_a_strip_has_five_pictures_and_names_are_escaped(data: dict[str, Any], tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ import pytest
 from rich.console import Console
 
 from csa_deploy.cli.check import _steps
-from csa_deploy.graph.rewrite import LEFT_ALONE, Note
+from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.records.graphs import Note
+from csa_deploy.records.repair import ScopeChange
 from csa_deploy.restricted import check as checking
 from csa_deploy.restricted import crosscheck as crosschecking
 from csa_deploy.restricted import inspection, loading, repairing
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.repairing import Repaired, repair_for_scopes
+from csa_deploy.restricted.repairing import ScopeRepair, repair_for_scopes
 
 BOTH = ("drive-os-6", "drive-os-7")
 RANK = {"allowed": 0, "unknown": 1, "denied": 2}
@@ -52,7 +54,7 @@ def outputs(model: onnx.ModelProto, feed: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {session.get_inputs()[0].name: feed})
 
 
-def not_worse(repaired: Repaired, path: Path) -> None:
+def not_worse(repaired: ScopeRepair, path: Path) -> None:
     """By a check from scratch, not by the counts that the search kept."""
     if repaired.model is None:
         return
@@ -87,9 +89,8 @@ def test_the_same_node_is_repaired_where_only_the_scope_that_denies_it_is_asked(
     path = saved(model, tmp_path)
     alone = repair_for_scopes(path, ["drive-os-6"])
     assert ops(alone.model) == ["AveragePool"] and not alone.left
-    assert alone.verdicts == [
-        {"scope": "drive-os-6", "before": "denied", "after": "allowed", "counts": {"denied": [1, 0], "unknown": [0, 0]}}
-    ]
+    counts = {"denied": (1, 0), "unknown": (0, 0)}
+    assert alone.verdicts == (ScopeChange("drive-os-6", "denied", "allowed", counts),)
     both = repair_for_scopes(path, BOTH)
     assert both.model is None and both.after is both.before and both.left
 
@@ -140,10 +141,10 @@ def test_a_real_network_stays_allowed_where_it_was(tmp_path: Path) -> None:
     path = saved(model, tmp_path)
     repaired = repair_for_scopes(path, BOTH)
     not_worse(repaired, path)
-    by_scope = {found["scope"]: found for found in repaired.verdicts}
-    assert by_scope["drive-os-7"]["after"] == "allowed"
-    assert sum(by_scope["drive-os-6"]["counts"]["unknown"]) > 100  # it did repair
-    assert by_scope["drive-os-6"]["counts"]["unknown"][1] < 10
+    by_scope = {found.scope: found for found in repaired.verdicts}
+    assert by_scope["drive-os-7"].after == "allowed"
+    assert sum(by_scope["drive-os-6"].counts["unknown"]) > 100  # it did repair
+    assert by_scope["drive-os-6"].counts["unknown"][1] < 10
 
 
 class Counted:
@@ -206,7 +207,7 @@ def test_what_a_repair_left_be_is_said_with_its_reason(build: Build, tmp_path: P
     )
     repaired = repair_for_scopes(saved(model, tmp_path), ["dla-orin"])
     assert [(note.rule, note.node) for note in repaired.declined] == [("global_pool_to_pool", "n0")]
-    assert "23 has no factors" in repaired.to_json()["declined"][0]["reason"]
+    assert "23 has no factors" in repaired.declined[0].reason
     text = shown(repaired)
     assert "left as it is: n0: 23 has no factors" in text
 
@@ -221,7 +222,7 @@ def test_a_repair_that_is_kept_in_part_says_where_it_is_not(build: Build, tmp_pa
     assert "left as it is: one and 2 more: not floating point" in text
 
 
-def shown(repaired: Repaired) -> str:
+def shown(repaired: ScopeRepair) -> str:
     """The table on the console, on one line."""
     console = Console(width=400, file=StringIO(), color_system=None)
     console.print(_steps(repaired, "net"))

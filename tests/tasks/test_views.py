@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csa_deploy.data.images import to_array
 from csa_deploy.data.targets import Boxes, Mask
+from csa_deploy.network import Preprocessing
 from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.metrics import AveragePrecision, MeanIoU
 from csa_deploy.tasks.task import Detection, Segmentation
@@ -21,6 +23,7 @@ from csa_deploy.tasks.views import (
     class_table,
     curves,
     drawn,
+    picture,
     size_table,
 )
 
@@ -49,13 +52,13 @@ def test_a_box_is_the_same_moved_lost_or_new() -> None:
         ("new", "b", 60.0),
     ]
     assert row["boxes"][1]["from"] == [20.0, 0.0, 30.0, 10.0]
-    assert row["agreement"] == pytest.approx(2 / 7)
+    assert row["alike"] == pytest.approx(2 / 7)
     assert row["truth"] == [{"xyxy": [0.0, 0.0, 10.0, 10.0], "class": "a"}]
 
 
 def test_two_empty_samples() -> None:
     row = drawn(Detection((), _decode), _outputs(), _outputs(), None)
-    assert row == {"boxes": [], "agreement": 1.0}
+    assert row == {"boxes": [], "alike": 1.0}
 
 
 def _pixels(url: str) -> np.ndarray:
@@ -90,6 +93,30 @@ def test_a_large_mask_is_drawn_small() -> None:
     small = _pixels(url)[5, 7].tolist()
     step = 700 / SIDE
     assert small == _rgb(COLOURS[int(outputs["map"][:, int(5 * step), int(7 * step)].argmax())])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocessing((40, 60), crop=1.0),
+        Preprocessing((40, 60), crop=1.0, mode="BGR", layout="NHWC", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0,)),
+        Preprocessing((40, 60), crop=1.0, mode="L", mean=(0.1,), std=(0.3,)),
+    ],
+)
+def test_the_input_is_shown_as_the_image_that_it_was(how: Preprocessing) -> None:
+    ramp = np.add.outer(np.linspace(0, 120, 40), np.linspace(0, 100, 60))
+    pixels = np.stack([ramp, 200 - ramp, ramp / 2 + 60], axis=2).astype(np.uint8)
+    image = Image.fromarray(pixels).convert(how.decoded)
+    found = picture(to_array(image, how), how)
+    assert found["size"] == [40, 60]
+    shown = Image.open(io.BytesIO(base64.b64decode(found["input"].partition(",")[2])))
+    assert np.abs(np.asarray(shown, float) - np.asarray(image.convert("RGB"), float)).mean() < 4
+
+
+def test_tensors_of_no_image_have_no_picture() -> None:
+    assert picture(np.zeros((7, 4, 6)), None) == {"size": [4, 6], "input": None}
+    assert picture(np.zeros(5), None)["input"] is None
+    assert picture(np.random.default_rng(0).random((3, 4, 6)), None)["input"].startswith("data:image/jpeg")
 
 
 def test_tables_mean_what_the_metric_says() -> None:

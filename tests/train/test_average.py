@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from csa_deploy.accuracy import Accuracy
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.average import averaged, first_share, warmed
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.recipe import Recipe, load_recipe
-from csa_deploy.train.result import Accuracy, Average, TrainResult
+from csa_deploy.train.result import Average, TrainResult
 from csa_deploy.train.run import train
 from csa_deploy.train.schedule import make_schedule
 
@@ -102,7 +103,7 @@ def apart(result: TrainResult) -> float:
 def test_the_average_of_a_short_training_is_of_its_end(entry: NetworkEntry, images: Path, tmp_path: Path) -> None:
     result = trained(entry, images, tmp_path / "auto", None)
     assert result.average is not None and result.average.warmup and result.average.first_share < 1e-4
-    assert result.accuracy["model_ema"].top1 >= result.accuracy["model"].top1
+    assert result.accuracy["model_ema"].hits[1] >= result.accuracy["model"].hits[1]
     assert result.best == "model_ema" and result.settings["recipe"]["ema_warmup"] is True
     published = trained(entry, images, tmp_path / "plain", False)
     assert published.average is not None and published.average.first_share > 0.5
@@ -120,6 +121,6 @@ def test_the_average_of_a_short_training_is_of_its_end(entry: NetworkEntry, imag
     ],
 )
 def test_which_weights_to_deploy(average: Average | None, counts: dict[str, int], best: str) -> None:
-    accuracy = {name: Accuracy(top1, None, 10) for name, top1 in counts.items()}
+    accuracy = {name: Accuracy(10, 2, {1: top1}) for name, top1 in counts.items()}
     result = TrainResult("n", "d", {}, 1, 1, 0, accuracy, average, {}, {}, ())
     assert result.best == best and result.to_json()["deploy"] == best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,8 +23,12 @@ from csa_deploy.trtexec.versions import (
     version_of_help,
 )
 
-TABLE = json.loads((Path(__file__).parents[1] / "trtexec" / "trtexec_options.json").read_text())
-READ = {key: {*TABLE["common"], *names} for key, names in TABLE.items() if key != "common"}
+sys.path.insert(0, str(Path(__file__).parent))
+from standin_parser import options_of
+
+# Every version that was read, from NVIDIA's own option parsers.
+MINORS = ("8.6", *(f"10.{minor}" for minor in range(17)), "11.0", "11.1")
+READ = {text: options_of(tuple(map(int, text.split("."))))[0] for text in MINORS}
 # 11 still parses these, warns, and does the opposite by default: never passed.
 NO_OPS_IN_11 = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--separateProfileRun", "--stronglyTyped"}
 PLAN = BuildPlan(backend="trtexec")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import string
 import struct
@@ -21,45 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+import standin_remote
+from standin_parser import FailedError, options_of, parse
+from standin_remote import log
+
 TYPES = {"float32": "Float", "float16": "Half", "int8": "Int8", "int32": "Int32", "bool": "Bool", "uint8": "UInt8"}
-DEPRECATED_IN_11 = {"--noDataTransfers", "--useSpinWait", "--useCudaGraph", "--separateProfileRun", "--stronglyTyped"}
-
-
-class FailedError(Exception):
-    pass
-
-
-def log(severity: str, text: str) -> None:
-    print(f"[11/23/2026-04:00:00] [{severity}] {text}", flush=True)
-
-
-def known_options(version: tuple[int, ...]) -> set[str]:
-    version = max(version, (10, 3)) if version >= (10,) else version  # 10.0 - 10.2 are nearer to 10.3 than to 8.6
-    table = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())
-    at_most = [key for key in table if key != "common" and tuple(map(int, key.split("."))) <= version[:2]]
-    newest = max(at_most, key=lambda key: tuple(map(int, key.split("."))))
-    return {*table["common"], *table[newest]}
-
-
-def parse(arguments: list[str], known: set[str]) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for word in arguments:
-        name, _, value = word.partition("=")
-        if name not in known:
-            raise FailedError(f"Unknown option: {name} {value}")
-        options[name] = value
-    return options
-
-
-def require_formats(value: str, version: tuple[int, ...]) -> None:
-    """The grammar of I/O formats, as the parser of each version refuses it."""
-    for item in value.split(","):
-        if version < (11,) and ":" not in item:
-            raise FailedError(f"Invalid IOFormat {item}")
-        layouts = item if version >= (11,) else item.split(":", 1)[1]
-        for layout in layouts.split("+"):
-            if not re.fullmatch(r"chw(2|4|16|32)?|d?hwc8?|hwc16|cdhw32|dla_(linear|hwc4)", layout):
-                raise FailedError(f"Invalid TensorFormat {layout}")
 
 
 def require_types(model, options: dict[str, str], version: tuple[int, ...]) -> None:
@@ -76,35 +42,17 @@ def require_types(model, options: dict[str, str], version: tuple[int, ...]) -> N
                 )
 
 
-def require_values(options: dict[str, str], version: tuple[int, ...]) -> None:
-    """Values that its parser refuses."""
-    for option in ("--inputIOFormats", "--outputIOFormats"):
-        if option in options:
-            require_formats(options[option], version)
-    level = options.get("--hardwareCompatibilityLevel", "none")
-    if level not in ("none", "ampere+") and (level != "sameComputeCapability" or version < (10, 9)):
-        raise FailedError(f"Unknown hardwareCompatibilityLevel option: {level}")
-    if "--calib" in options and "--safe" in options and version >= (10, 14):
-        raise FailedError("Error[3]: API Usage Error (a strongly typed network takes no precision flags)")
-    for pool in filter(None, options.get("--memPoolSize", "").split(",")):
-        if pool.split(":")[0] not in ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM", "tacticSharedMem"):
-            raise FailedError(f"Unknown memory pool: {pool.split(':')[0]}")
-
-
 def require_sound(options: dict[str, str], version: tuple[int, ...]) -> None:
-    """Combinations that the real one refuses, or on which it or TensorRT fails later."""
+    """Combinations that the parser takes, and on which trtexec or TensorRT fails later."""
     typed = version >= (10,) and ("--stronglyTyped" in options or version >= (11,) or "--safe" in options)
     dla = "--useDLACore" in options
-    loadable = dla and ("--buildDLAStandalone" in options or "--safe" in options)
-    if dla and version < (11,) and typed and version >= (10,) and "--safe" not in options:
+    if dla and (10,) <= version < (11,) and typed and "--safe" not in options:
         # trtexec's DLA branch sets FP16 by itself; TensorRT's words of NVIDIA/TensorRT issue 4228.
         raise FailedError(
             "Error[3]: API Usage Error (Parameter check failed, condition: !config.getFlag(BuilderFlag::kFP16).)"
         )
-    if loadable and "--allowGPUFallback" in options:
-        raise FailedError("GPU fallback (--allowGPUFallback) not allowed for DLA standalone mode")
-    if loadable and not {"--inputIOFormats", "--outputIOFormats"} <= options.keys():
-        raise FailedError("I/O formats for safe DLA capability are restricted to fp16:chw16, int8:chw32")
+    if "--calib" in options and "--safe" in options and version >= (10, 14):
+        raise FailedError("Error[3]: API Usage Error (a strongly typed network takes no precision flags)")
     if "--safe" in options and "--exportProfile" in options:
         raise FailedError("Safe runtime does not support --dumpProfile or --exportProfile=<file>.")
     if "--loadEngine" in options and "--safe" in options and dla:
@@ -143,17 +91,24 @@ def export_layers(model, options: dict[str, str], version: tuple[int, ...]) -> N
         Path(options["--exportLayerInfo"]).write_text(json.dumps({"Layers": layers, "Bindings": []}))
 
 
-def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
+def read_model(options: dict[str, str]):
     import onnx
 
     try:
         model = onnx.load(options["--onnx"])  # with the weights that lie beside it
         onnx.checker.check_model(model)
-        content = model.SerializeToString()
     except OSError:
         raise FailedError(f"Could not open file {options['--onnx']}") from None
     except Exception:
         raise FailedError("Failed to parse onnx file") from None
+    for option in ("--inputIOFormats", "--outputIOFormats"):
+        if option in options:
+            model.metadata_props.add(key=option, value=options[option])
+    return model
+
+
+def refuse(model, options: dict[str, str], version: tuple[int, ...]) -> None:
+    """What the builder refuses of a model."""
     require_types(model, options, version)
     if "--restricted" in options and version < (10, 16):
         for node in model.graph.node:
@@ -161,11 +116,21 @@ def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
                 raise FailedError(f'Layer {{LRN}} "{node.name}" failed safety scope validation')
     if "--calib" in options and not Path(options["--calib"]).read_text().startswith("TRT-"):
         raise FailedError("Calibration failure occurred with no scaling factors detected.")
+
+
+def build(options: dict[str, str], version: tuple[int, ...]) -> bytes:
+    model = read_model(options)
+    content = model.SerializeToString()
+    refuse(model, options, version)
+    log("I", "Start parsing network model.")
+    log("I", "Finished parsing network model. Parse time: 0.1")
+    standin_remote.tune(options, "tune")
     header = struct.pack("<4sI16s4B", b"ftrt", 0, b"", *version, 0) if len(version) == 3 else b""
     if "--versionCompatible" in options:
         header = header[:-1] + HOST_CODE
     engine = header + struct.pack("<Q", len(content)) + content + KERNELS
-    if "--saveEngine" in options:
+    standin_remote.after_build(options, engine, version)
+    if "--saveEngine" in options and not os.environ.get("STANDIN_NO_ENGINE"):
         Path(options["--saveEngine"]).write_bytes(engine)
     log("I", "Engine built in 1.25 sec.")
     export_layers(model, options, version)
@@ -266,42 +231,61 @@ def infer(engine: bytes, options: dict[str, str], version: tuple[int, ...]) -> N
         Path(options["--exportProfile"]).write_text(json.dumps(rows))
 
 
+def banner_of(version: tuple[int, ...], program: str = "trtexec") -> str:
+    """The end of the lines that begin with ``&&&&``: with the whole command line, whatever it holds."""
+    unit = 10_000 if version[0] >= 10 else 1_000
+    number = version[0] * unit + version[1] * 100 + version[2]
+    return f"TensorRT.{program} [TensorRT v{number}] # {program} {' '.join(sys.argv[2:])}"
+
+
+def work(options: dict[str, str], version: tuple[int, ...]) -> None:
+    time.sleep(float(os.environ.get("STANDIN_SLEEP", "0")))
+    for line in ("=== Device Information ===", "Selected Device: Orin", "Compute Capability: 8.7"):
+        if "--cpuOnly" not in options:
+            log("I", line)
+    if os.environ.get("STANDIN_WARN"):
+        log("W", os.environ["STANDIN_WARN"])
+    if os.environ.get("STANDIN_SAY"):
+        raise FailedError(os.environ["STANDIN_SAY"])
+    standin_remote.require_runtime(options)
+    require_sound(options, version)
+    if "--loadEngine" in options:
+        host_code = "--versionCompatible" in options
+        engine = load(options["--loadEngine"], version, host_code=host_code)
+        if "--safe" in options:
+            whole = Path(options["--loadEngine"])
+            standin_remote.require_companion(whole.read_bytes(), whole, version)
+    else:
+        engine = build(options, version)
+    if "--reference" in options:
+        standin_remote.reference(options)
+    elif "--skipInference" not in options:
+        infer(engine, options, version)
+
+
 def main() -> int:
     version = tuple(map(int, sys.argv[1].split(".")))
-    unit = 10_000 if version[0] >= 10 else 1_000
-    banner = f"TensorRT.trtexec [TensorRT v{version[0] * unit + version[1] * 100 + version[2]}] # trtexec"
+    banner = banner_of(version)
     print(f"&&&& RUNNING {banner}", flush=True)
-    known = known_options(version)
     if "--help" in sys.argv:
-        print("=== Build Options ===\n" + "".join(f"  {name}=spec      Does something\n" for name in sorted(known)))
+        _, listed = options_of(version)
+        print("=== Build Options ===\n" + "".join(f"  {name}=spec      Does something\n" for name in sorted(listed)))
         return 0
     try:
-        options = parse(sys.argv[2:], known)
-        if version[0] >= 11:
-            for name in DEPRECATED_IN_11 & set(options):
-                log("W", f"{name} is deprecated.")
-        time.sleep(float(os.environ.get("STANDIN_SLEEP", "0")))
-        for line in ("=== Device Information ===", "Selected Device: Orin", "Compute Capability: 8.7"):
-            log("I", line)
-        if os.environ.get("STANDIN_WARN"):
-            log("W", os.environ["STANDIN_WARN"])
-        if os.environ.get("STANDIN_SAY"):
-            raise FailedError(os.environ["STANDIN_SAY"])
-        if "--onnx" not in options and "--loadEngine" not in options:
-            raise FailedError("Model missing or format not recognized")
-        require_values(options, version)
-        require_sound(options, version)
-        engine = (
-            load(options["--loadEngine"], version, host_code="--versionCompatible" in options)
-            if "--loadEngine" in options
-            else build(options, version)
-        )
-        if "--skipInference" not in options:
-            infer(engine, options, version)
+        options, warned = parse(sys.argv[2:], version)
+    except FailedError as error:
+        log("E", str(error))
+        if version < (11, 1):  # 11.1 prints no last line after a parse error
+            print(f"&&&& FAILED {banner}")
+        return 1
+    for line in warned:
+        log("W", line)
+    try:
+        work(options, version)
     except FailedError as error:
         log("E", str(error))
         print(f"&&&& FAILED {banner}")
-        return 1
+        return int(os.environ.get("STANDIN_STATUS", "1"))
     print(f"&&&& PASSED {banner}")
     return 0
 

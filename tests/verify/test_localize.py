@@ -25,7 +25,7 @@ Make = Callable[..., onnx.ModelProto]
 
 def case(candidate: onnx.ModelProto, reference: onnx.ModelProto, **settings: object) -> Case:
     budget = make_config({}).bounds("fp16")
-    return Case("fp16", candidate, reference, "fp32", [X], ("0",), "fp16", budget, 1, **settings)  # type: ignore[arg-type]
+    return Case("fp16", candidate, reference, "fp32", [X], ("0",), budget, 1, **settings)  # type: ignore[arg-type]
 
 
 def doubled(model: onnx.ModelProto, weight: str) -> onnx.ModelProto:

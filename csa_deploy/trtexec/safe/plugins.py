@@ -19,8 +19,7 @@ class SafetyPlugin:
 
     Attributes:
         build: library on this machine, which the builder loads.
-        run: library on this machine, built for the target, which goes there with the engine; None where the target has
-            it (``run_there``).
+        run: library on this machine, built for the target, which goes there with the engine.
         names: creators in it, ``NS::NAME`` each.
     """
 
@@ -31,10 +30,6 @@ class SafetyPlugin:
     def of_build(self) -> str:
         """The option's value for the build."""
         return f"{self.build}[{self.names}]"
-
-    def of_run(self) -> str:
-        """The option's value for the run, with the library beside the engine."""
-        return f"./{self.run.name}[{self.names}]"
 
 
 def parse_plugin(item: Mapping[str, str]) -> SafetyPlugin:

@@ -79,7 +79,9 @@ def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
             if builder.machine is None:
                 runner = engine_runner(engine, made, None, name="localisation")
             else:
-                runner = on_machine(engine, made, nullcontext(builder.machine), name="localisation")
+                runner = on_machine(
+                    engine, made, nullcontext(builder.machine), name="localisation", tools=builder.machine
+                )
             with runner:
                 yield runner
 

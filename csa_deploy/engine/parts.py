@@ -1,0 +1,110 @@
+"""An engine of several files: what belongs to it is hashed, moved and refused with it.
+
+A safety engine may come with a companion library (TensorRT 11.3 and later), the text of its kernels and plugin
+libraries. They are of one build: parts of two builds may load and compute something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from csa_deploy.errors import UsageError
+from csa_deploy.workspace import sha256_of
+
+SUFFIX = ".parts"
+Role = Literal["companion", "checker-blob", "plugin-build", "plugin-run", "other"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file that belongs to an engine.
+
+    Attributes:
+        role: what it is.
+        file: its name, as the builder gave it: the runtime may look for that.
+        sha256: of its content.
+        bytes: its size.
+        names: of a plugin library, the creators in it (``NS::NAME,...``).
+    """
+
+    role: Role
+    file: str
+    sha256: str
+    bytes: int
+    names: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def folder_of(engine: Path) -> Path:
+    """Where an engine's parts lie."""
+    return engine.with_name(engine.name + SUFFIX)
+
+
+def keep_parts(engine: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple[Part, ...]:
+    """Copy files beside an engine, in place of those of an earlier one.
+
+    Args:
+        engine: path of the engine.
+        files: role, file, and the creators of a plugin library.
+
+    Raises:
+        UsageError: two files of one name.
+    """
+    folder = folder_of(engine)
+    shutil.rmtree(folder, ignore_errors=True)
+    found: list[Part] = []
+    for role, path, names in files:
+        folder.mkdir(exist_ok=True)
+        if (folder / path.name).exists():
+            raise UsageError(f"two parts of {engine.name} are called {path.name}", fix="rename a plugin library")
+        shutil.copyfile(path, folder / path.name)
+        found.append(Part(role, path.name, sha256_of(path), path.stat().st_size, names))
+    return tuple(found)
+
+
+def artifact_hash(engine_sha256: str, parts: Sequence[Mapping[str, Any]]) -> str:
+    """One hash over an engine and all its parts."""
+    lines = [f"engine {engine_sha256}", *sorted(f"{part['role']} {part['file']} {part['sha256']}" for part in parts)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def problems(engine: str, parts: Sequence[Mapping[str, Any]], hashes: Mapping[str, str]) -> list[str]:
+    """What is wrong with the parts of an engine, one line each, with both hashes.
+
+    Args:
+        engine: its name.
+        parts: as its passport states them.
+        hashes: SHA-256 of the parts that are there, by name.
+    """
+    found = []
+    for part in parts:
+        there = hashes.get(part["file"])
+        if there is None:
+            found.append(f"its {part['role']} {part['file']} ({part['sha256']}) is missing")
+        elif there != part["sha256"]:
+            found.append(
+                f"its {part['role']} {part['file']} is of another build: {there}, {engine} was built with "
+                f"{part['sha256']}"
+            )
+    stated = {part["file"] for part in parts}
+    return found + [f"{name} ({hashes[name]}) is no part of it" for name in sorted(set(hashes) - stated)]
+
+
+def check_parts(engine: Path, parts: Sequence[Mapping[str, Any]]) -> None:
+    """Hold what lies beside an engine against what its passport states.
+
+    Raises:
+        UsageError: a part is missing, older, of another build, or was added.
+    """
+    folder = folder_of(engine)
+    hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+    if found := problems(engine.name, parts, hashes):
+        raise UsageError(f"{engine}: {found[0]}", fix="engine and parts are of one build: copy or build them together")

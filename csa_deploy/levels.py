@@ -1,0 +1,32 @@
+"""Levels of evidence that a network fits a safety scope, from the weakest to the strongest. Imports nothing."""
+
+from __future__ import annotations
+
+LEVELS: dict[str, str] = {
+    "static": "rules, no build",
+    "validator": "NVIDIA's safety-scope validator accepted it",
+    "restricted-build": "built with the safety-scope flag where it acts",
+    "safety-build": "built as a safety engine",
+    "consistency-checked": "and NVIDIA's consistency checker accepted that engine",
+    "reference-checked": "and NVIDIA's reference checker computed its kernels again, from 11.3",
+}
+"""Level -> what it means."""
+
+
+def is_at_least(level: str, other: str) -> bool:
+    """Whether a level is as strong as another."""
+    names = list(LEVELS)
+    return names.index(level) >= names.index(other)
+
+
+def next_level(level: str) -> str | None:
+    """The level above; None above the strongest."""
+    names = list(LEVELS)
+    place = names.index(level) + 1
+    return names[place] if place < len(names) else None
+
+
+def why_not(level: str, reason: str) -> str:
+    """``NEXT: REASON``, as every record says it; empty at the strongest level."""
+    above = next_level(level)
+    return f"{above}: {reason}" if above else ""

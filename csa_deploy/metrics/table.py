@@ -1,0 +1,229 @@
+"""The one table of metrics. A new metric is an entry here and a function that says what it keeps of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from csa_deploy.errors import UsageError
+from csa_deploy.metrics import estimates as by
+from csa_deploy.metrics.distance import mean
+from csa_deploy.metrics.metric import KINDS, Columns, Estimate, Metric
+from csa_deploy.metrics.samples import errors, positions, ranking
+
+_HITS = {"unit": "share", "counted": True, "reduce": by.hits, "sure": by.sure_of_hits}
+
+
+def _share(name: str, column: str, of: str, **more: object) -> Metric:
+    """A share of samples that are hits."""
+    return Metric(name, "higher", of, ranking, (column,), **_HITS, **more)  # type: ignore[arg-type]
+
+
+def _accuracy(name: str, of: str, heading: str, **bounds: float) -> list[Metric]:
+    """A share of samples that fit their label, of the candidate and of the reference, and what the candidate loses."""
+    own = f"reference_{name}"
+    return [
+        _share(own, own, of, labels=True, budget=False),
+        _share(
+            name, name, of, labels=True, heading=heading, said=f"{heading} {{}}", beside=own, change=by.change_of_hits
+        ),
+        Metric(
+            f"{name}_drop",
+            "lower",
+            of,  # type: ignore[arg-type]
+            ranking,
+            (own, name),
+            by.drop,
+            by.sure_of_drop,
+            unit="share",
+            labels=True,
+            counted=True,
+            default_bounds=bounds,
+        ),
+    ]
+
+
+# FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
+# and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
+_ENTRIES = [
+    Metric("max_abs_error", "lower", "tensor", errors, ("max_abs_error",), by.largest, by.sure_of_extreme),
+    Metric(
+        "max_rel_error",
+        "lower",
+        "tensor",
+        errors,
+        ("finite", "max_abs_error", "low", "high"),
+        by.largest_of_range,
+        by.sure_of_extreme,
+        default_bounds={"fp32": 1e-4},
+    ),
+    Metric(
+        "mean_abs_error",
+        "lower",
+        "tensor",
+        errors,
+        ("mean_abs_error",),
+        mean,
+        by.sure_of_mean,
+        by.change_of_mean,
+        instead_of="snr_db",
+    ),
+    Metric(
+        "mean_rel_error",
+        "lower",
+        "tensor",
+        errors,
+        ("finite", "mean_abs_error", "mean_abs_reference"),
+        by.ratio,
+        by.sure_of_ratio,
+    ),
+    Metric(
+        "snr_db",
+        "higher",
+        "tensor",
+        errors,
+        ("finite", "signal", "noise"),
+        by.decibels,
+        by.sure_of_decibels,
+        by.change_of_decibels,
+        unit="dB",
+        heading="signal/noise",
+        said="{}",
+        minimum_effect=0.1,
+        default_bounds={"fp16": 40.0, "int8": 20.0},
+    ),
+    Metric(
+        "cosine",
+        "higher",
+        "tensor",
+        errors,
+        ("finite", "cosine"),
+        by.smallest,
+        by.sure_of_extreme,
+        digits=6,
+        fixed=True,
+        default_bounds={"fp32": 0.99999, "fp16": 0.999, "int8": 0.95},
+    ),
+    Metric(
+        "mean_iou_agreement",
+        "higher",
+        "map",
+        positions,
+        ("mean_iou",),
+        mean,
+        by.sure_of_part,
+        by.change_of_mean,
+        unit="share",
+        heading="mean IoU with {}",
+        said="mIoU {}",
+    ),
+    Metric(
+        "pixel_agreement",
+        "higher",
+        "map",
+        positions,
+        ("pixel_agreement",),
+        mean,
+        by.sure_of_part,
+        by.change_of_mean,
+        unit="share",
+        heading="pixels as {}",
+    ),
+    _share(
+        "top1_agreement",
+        "agrees",
+        "classes",
+        heading="agrees with {}",
+        said="top-1 agrees on {}",
+        change=by.change_of_hits,
+        default_bounds={"fp32": 0.995, "fp16": 0.99, "int8": 0.95},
+    ),
+    _share("top5_agreement", "agrees_top5", "five", change=by.change_of_hits),
+    *_accuracy("top1", "classes", "top-1", fp16=0.005, int8=0.01),
+    *_accuracy("top5", "five", "top-5"),
+    Metric(
+        "kl_divergence",
+        "lower",
+        "classes",
+        ranking,
+        ("kl_divergence",),
+        mean,
+        by.sure_of_mean,
+        by.change_of_mean,
+        minimum_effect=1e-6,
+    ),
+]
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
+FINITE = Metric(
+    "finite",
+    "higher",
+    "tensor",
+    errors,
+    ("finite",),
+    by.hits,
+    by.sure_of_hits,
+    by.change_of_hits,
+    "share",
+    counted=True,
+)
+"""Of two runs, the share of samples whose outputs are finite; of one run the gate speaks of it in words of its own."""
+PLAIN = Metric("", "higher", "tensor", errors, (), mean, by.sure_of_extreme, budget=False)
+"""What stands for a metric of a stored result that is not known here."""
+
+
+def register(*entries: Metric) -> None:
+    """Add metrics: from then on budgets, verdicts, reports and comparisons know them.
+
+    Raises:
+        UsageError: another metric of that name is in the table.
+    """
+    for entry in entries:
+        if METRICS.get(entry.name, entry) != entry:
+            raise UsageError(f"metric {entry.name}: there is another one of this name", fix="give it another name")
+    METRICS.update({entry.name: entry for entry in entries})
+
+
+def named(name: str) -> Metric:
+    """The metric of that name, or one without unit."""
+    return METRICS.get(name, FINITE if name == FINITE.name else PLAIN)
+
+
+def ordered(metrics: Iterable[Metric] = METRICS.values()) -> list[Metric]:
+    """As tables show them: what rests on labels first, then by how much a metric asks of an output."""
+    return sorted(metrics, key=lambda metric: (not metric.labels, KINDS.index(metric.of)))
+
+
+def bounded() -> dict[str, Metric]:
+    """Those that a budget may bound."""
+    return {name: metric for name, metric in METRICS.items() if metric.budget}
+
+
+def default_budget(precision: str, tasks: Collection[str] = ()) -> dict[str, float]:
+    """The bounds of a precision that nobody needs to ask for; of task metrics those of the ``tasks`` alone."""
+    there = {name: m for name, m in METRICS.items() if m.of != "whole" or m.columns[-1] in tasks}
+    return {name: m.default_bounds[precision] for name, m in there.items() if precision in m.default_bounds}
+
+
+def defined_by(columns: Columns) -> list[Metric]:
+    """The metrics that the columns of an output, or of all outputs together, hold what they are made of."""
+    whole = "finite" not in columns
+    return [m for m in METRICS.values() if (m.of == "whole") == whole and all(name in columns for name in m.columns)]
+
+
+def estimates_of(columns: Columns, *, intervals: bool = True) -> dict[str, Estimate]:
+    """Every metric that the columns define, by name; shares in 0..1. Without intervals no bootstrap is made."""
+    return {metric.name: metric.estimate(columns, intervals=intervals) for metric in defined_by(columns)}
+
+
+def worst_values(metrics: Collection[dict[str, float]]) -> dict[str, float]:
+    """Per metric the worst value of all outputs that have it.
+
+    Accuracy on the labels is that of one output, the one that is least often right, beside the reference's on it.
+    """
+    found: dict[str, float] = {}
+    for name, metric in bounded().items():
+        for values in metrics:
+            if name in values and (name not in found or metric.worse(values[name], found[name])):
+                found[name] = values[name]
+                if metric.beside in values:
+                    found[metric.beside] = values[metric.beside]
+    return found

@@ -1,0 +1,26 @@
+"""What somebody meant who named something that is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LIKE = 0.5
+"""Least likeness of a name that is offered, of 0 to 1."""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The known names that are like a name, the likest first, ``most`` at most."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=_LIKE)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
+    """``did you mean 'x' or 'y'?`` where known names are like a name, else ``otherwise``."""
+    near = nearest(name, known, most)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """``unknown key 'hots', did you mean 'host'?``"""
+    meant = did_you_mean(name, known)
+    return f"unknown {what} '{name}'{f', {meant}' if meant else ''}"

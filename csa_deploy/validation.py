@@ -1,0 +1,61 @@
+"""Files of keys and values: YAML as a mapping, and what pydantic finds wrong in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csa_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def read_mapping(
+    path: Path, what: str, *, example: str, missing: str = "check the path", shown: Callable[[str], str] = str
+) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Args:
+        path: the file.
+        what: it is, in words (``"configuration"``).
+        example: how to write one.
+        missing: what to do where there is no such file.
+        shown: how a piece of the file is shown.
+
+    Raises:
+        UsageError: the file is missing or not readable, no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such {what} file", fix=missing) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
+    except yaml.YAMLError as error:
+        said = shown(" ".join(str(error).split()))
+        raise UsageError(f"{path}: not valid YAML ({said})", fix="correct that line") from None
+    if data is not None and not isinstance(data, dict):
+        raise UsageError(f"{path}: a {what} is a mapping of keys", fix=example)
+    return {str(key): value for key, value in (data or {}).items()}
+
+
+def invalid(
+    error: ValidationError, where: str = "", *, fix: str | None = None, shown: Callable[[Any], str] = repr
+) -> UsageError:
+    """The first thing that pydantic found: ``WHERE: KEY: reason (got VALUE)``, the value where one was given.
+
+    Args:
+        error: of a model.
+        where: what was read.
+        fix: what to do; the default names the key.
+        shown: how the value is shown.
+    """
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    given = f" (got {shown(first['input'])})" if key and first["type"] != "missing" else ""
+    said = [part for part in (where, key, f"{first['msg'].removeprefix('Value error, ')}{given}") if part]
+    return UsageError(": ".join(said), fix=fix or f"correct '{key}'")
