@@ -130,13 +130,14 @@ class Task:
         except Exception as error:
             raise self.wrong(f"reduce() raised {_said(error)} on {len(rows)} rows") from error
         if value.ndim or not np.isfinite(value):
-            raise self.wrong(f"reduce() gave {value} on {len(rows)} rows", "give one finite number for any samples")
+            said = f"an array of shape {value.shape}" if value.ndim else str(value)
+            raise self.wrong(f"reduce() gave {said} on {len(rows)} rows", "give one finite number for any samples")
         return float(value)
 
     def lost(self, reference: np.ndarray, candidate: np.ndarray) -> float:
         """By how much the candidate is worse than the reference."""
-        change = self.reduce(candidate) - self.reduce(reference)
-        return change if self.better == "lower" else -change
+        first, second = self.reduce(reference), self.reduce(candidate)
+        return second - first if self.better == "lower" else first - second
 
     def sure(self, value: float, rows: np.ndarray) -> Sure:
         """Of the value."""
@@ -251,7 +252,7 @@ def task_of(given: Any, name: str = "") -> Task:
     return Task(given, name, **{**chosen, "heading": chosen["heading"] or name})
 
 
-HELP = "csa_deploy/metrics/task.py"
+HELP = "docs/verify.md"
 _CHOICES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "better": ("higher", ("higher", "lower")),
     "unit": ("", ("", "share", "dB")),
