@@ -7,11 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csa_deploy.errors import UsageError
+from csa_deploy.runners.feeds import random_feeds
+from csa_deploy.spec import Arrays
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
 
 # Largest deviation on arrival, as a share of the largest expected value. A test that the right engine arrived and works
 # on this GPU; accuracy is what `csa-deploy verify` measures.
@@ -48,6 +53,17 @@ class Samples:
             "tolerance_is": "share of the largest absolute expected value of the sample's output",
             "outputs": [dict(output) for output in self.outputs],
         }
+
+
+def sample_feeds(context: Context, samples: int) -> list[Arrays]:
+    """Sample inputs: of the network's data where it has any, else random."""
+    how = context.sampling
+    batch = how.batch or 1
+    dataset = context.dataset(context.preprocessing, samples * batch)
+    if dataset is None:
+        return [random_feeds(how.inputs, context.config.seed + index) for index in range(samples)]
+    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
+    return whole[:samples]
 
 
 def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.ndarray]], precision: str) -> Samples:

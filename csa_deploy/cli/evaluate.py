@@ -143,8 +143,3 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
     if result["not_finite"]:
         console.out.print(f"not finite on {len(result['not_finite'])} samples, such as {result['not_finite'][0]}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("evaluate")(evaluate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Annotated
@@ -11,7 +12,6 @@ import typer
 from csa_deploy import __version__
 from csa_deploy.cli.answer import answer_parser_error, answer_to_nobody
 from csa_deploy.cli.failures import INTERRUPTED, failure_of
-from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
 _HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
@@ -24,24 +24,31 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
 """
 
-STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
-_ORDER = (
-    "run",
-    *STAGE_VERBS,
-    "judge",
-    "evaluate",
-    "compare",
-    "diff",
-    "prove",
-    "inspect",
-    "bundle",
-    "verify-bundle",
-    "watch",
-    "train",
-    "rules",
-    "models",
-    "doctor",
-)
+VERBS = {
+    "run": "stages",
+    "export": "stages",
+    "check": "check",
+    "optimize": "stages",
+    "quantize": "quantize",
+    "build": "stages",
+    "verify": "verify",
+    "profile": "stages",
+    "report": "stages",
+    "judge": "judge",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "diff": "diff",
+    "prove": "prove",
+    "inspect": "inspect",
+    "bundle": "bundle",
+    "verify-bundle": "bundle",
+    "watch": "watch",
+    "train": "train",
+    "rules": "check",
+    "models": "environment",
+    "doctor": "environment",
+}
+"""Verb -> the module of this package that defines it as a function of its name; in the order of the help page."""
 
 _LONGEST = 2000
 
@@ -66,41 +73,10 @@ def root(
 
 
 def register() -> None:
-    """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import (
-        bundle,
-        check,
-        compare,
-        diff,
-        environment,
-        evaluate,
-        inspect,
-        judge,
-        prove,
-        quantize,
-        stages,
-        train,
-        verify,
-        watch,
-    )
-
-    stages.register(app)
-    check.register(app)
-    verify.register(app)
-    judge.register(app)
-    evaluate.register(app)
-    quantize.register(app)
-    compare.register(app)
-    watch.register(app)
-    diff.register(app)
-    prove.register(app)
-    inspect.register(app)
-    bundle.register(app)
-    train.register(app)
-    environment.register(app)
-    for command in app.registered_commands:
-        command.cls = command.cls if command.cls and issubclass(command.cls, GroupedCommand) else GroupedCommand
-    app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name)))
+    """Add the verbs of :data:`VERBS`."""
+    for verb, module in VERBS.items():
+        function = getattr(importlib.import_module(f"csa_deploy.cli.{module}"), verb.replace("-", "_"))
+        app.command(verb, cls=function.command_class)(function)
 
 
 register()

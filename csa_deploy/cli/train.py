@@ -81,7 +81,7 @@ def _option(help_text: str, *names: str, least: int | None = None) -> Any:
     return typer.Option(*names, help=help_text, show_default=False, min=least)
 
 
-@flags("train")
+@flags("train", command_class=TrainCommand)
 def train(
     console: Console,
     settings: dict[str, Any],
@@ -319,8 +319,3 @@ def _why(result: TrainResult) -> str:
     if result.average.first_share > LEFT:
         said += f" (the average still holds {100 * result.average.first_share:.0f} % of the first update: too short)"
     return said
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("train", cls=TrainCommand)(train)

@@ -86,8 +86,3 @@ def _seconds(value: float | None) -> str:
     from csa_deploy import units
 
     return "" if value is None else units.duration(value)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("watch")(watch)

@@ -20,7 +20,10 @@ from csa_deploy.restricted.mapping.recorder import (
 )
 from csa_deploy.restricted.patterns import decomposed_layer_norms
 
-for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "signal", "windows"):
+for _module in (
+    *("attention", "control_flow", "detection", "indices", "pointwise", "quantization", "reductions", "resizing"),
+    *("shapes", "signal", "windows"),
+):
     import_module(f"csa_deploy.restricted.mapping.{_module}")
 
 _TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
