@@ -9,16 +9,15 @@ based on paired data", J. Educ. Behav. Stat. 37 (2012); McNemar, Psychometrika 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from csa_deploy.binomial import at_least
+from csa_deploy.binomial import at_least, share
 
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
-_HALVINGS = 60
 _NOTHING = 1e-9  # a relative error below it is rounding
 _AT_ONCE = 200_000  # numbers in memory while resampling
 RESAMPLES = 1000
@@ -28,13 +27,6 @@ FEW_DEVIATE = 10
 """Samples that must deviate at all before a bootstrap knows by how much: of fewer, a resample may hold none."""
 
 Interval = tuple[float, float]
-
-
-def share(hits: int, total: int) -> Interval:
-    """Clopper-Pearson interval of a share: it never covers less than it states, also near 0 and 1."""
-    low = 0.0 if hits == 0 else _solve(lambda p: at_least(hits, total, p), _TAIL)
-    high = 1.0 if hits == total else 1 - _solve(lambda p: at_least(total - hits, total, p), _TAIL)
-    return low, high
 
 
 def samples_for_share(bound: float) -> int | None:
@@ -139,12 +131,3 @@ def mostly_one(values: np.ndarray) -> Interval | None:
     """
     whole = int((values >= 1.0).sum())
     return (share(whole, len(values))[0], 1.0) if len(values) - whole < FEW_DEVIATE else None
-
-
-def _solve(increasing: Callable[[float], float], wanted: float) -> float:
-    """The lower end of the place where an increasing function on 0..1 reaches a value, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if increasing(middle) < wanted else (low, middle)
-    return low

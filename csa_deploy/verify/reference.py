@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from csa_deploy.binomial import share
 from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.spec import TensorSpec
-from csa_deploy.verify.intervals import share
 from csa_deploy.verify.results import OutputColumns
 
 if TYPE_CHECKING:

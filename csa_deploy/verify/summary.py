@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from csa_deploy.binomial import share
 from csa_deploy.verify.intervals import (
     FEWEST,
     Interval,
@@ -20,7 +21,6 @@ from csa_deploy.verify.intervals import (
     mean_interval,
     mostly_one,
     paired_difference,
-    share,
 )
 from csa_deploy.verify.measures import mean, snr
 

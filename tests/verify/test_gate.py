@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from csa_deploy.binomial import share
 from csa_deploy.config import DEFAULT_BUDGET, make_config
 from csa_deploy.verify.gate import Check, applicable, judge, verdict
-from csa_deploy.verify.intervals import paired_difference, share
+from csa_deploy.verify.intervals import paired_difference
 from csa_deploy.verify.summary import BOOTSTRAP, COUNT, EXACT, EXTREME, PAIRED, Estimate, summarise
 
 

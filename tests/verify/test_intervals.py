@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from csa_deploy.binomial import share
 from csa_deploy.verify.intervals import (
     FEW_DEVIATE,
     FEWEST,
@@ -20,7 +21,6 @@ from csa_deploy.verify.intervals import (
     paired_difference,
     samples_for_share,
     samples_without_change,
-    share,
 )
 from csa_deploy.verify.measures import snr
 from csa_deploy.verify.summary import MOSTLY_ONE, summarise

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from scipy.stats import binomtest
 from torch import nn
 
+from csa_deploy.binomial import share
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.runners import exact_runner
@@ -20,7 +21,6 @@ from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.verify.candidates import Candidate, require_same_interface
-from csa_deploy.verify.intervals import share
 from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.reference import OwnAccuracy, arbitrate, own_accuracy
 from csa_deploy.verify.results import OutputColumns

@@ -18,11 +18,11 @@ from trtexec_safe_standin import places
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.trtexec.builder import trtexec_build
 from csa_deploy.trtexec.command import Timing
 from csa_deploy.trtexec.config import load_target
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.machine import open_machine
 from csa_deploy.trtexec.safe.layout import layout_of, pack, unpack
 from csa_deploy.trtexec.safe.runner import EVIDENCE, SafeRunner
