@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-
-_TAIL = 0.025  # outside a 95 % interval, on each side
-_HALVINGS = 60
 
 
 def distribution(total: int, share: float) -> np.ndarray:
@@ -43,19 +39,3 @@ def ranks_around(total: int, share: float, outside: float) -> tuple[int, int]:
     low = int(np.searchsorted(below, outside, side="right"))
     above = np.cumsum(distribution(total, 1 - share))  # the same from the other end
     return low, total + 1 - int(np.searchsorted(above, outside, side="right"))
-
-
-def share(hits: int, total: int) -> tuple[float, float]:
-    """95 % Clopper-Pearson interval of a share: it never covers less than it states, also near 0 and 1."""
-    low = 0.0 if hits == 0 else _solve(lambda p: at_least(hits, total, p), _TAIL)
-    high = 1.0 if hits == total else 1 - _solve(lambda p: at_least(total - hits, total, p), _TAIL)
-    return low, high
-
-
-def _solve(increasing: Callable[[float], float], wanted: float) -> float:
-    """The lower end of the place where an increasing function on 0..1 reaches a value, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if increasing(middle) < wanted else (low, middle)
-    return low

@@ -11,39 +11,22 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import unknown
 from csa_deploy.network import Anchor, Fit, Task
-from csa_deploy.options import OPTIONS
-from csa_deploy.units import SHARES
+from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
+
+if TYPE_CHECKING:
+    from csa_deploy.metrics.task import Task as Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
 Technique = Literal["equalization", "weight_rounding", "bias_correction"]
-
-# Which metrics a budget can bound, and on which side: "min" must be at least the value, "max" at most.
-METRIC_BOUNDS: dict[str, Literal["min", "max"]] = {
-    "max_abs_error": "max",
-    "mean_abs_error": "max",
-    "max_rel_error": "max",
-    "mean_rel_error": "max",
-    "cosine": "min",
-    "snr_db": "min",
-    "kl_divergence": "max",
-    "top1_agreement": "min",
-    "top5_agreement": "min",
-    "top1": "min",
-    "top5": "min",
-    "top1_drop": "max",
-    "top5_drop": "max",
-    "pixel_agreement": "min",
-    "mean_iou": "min",
-}
 
 # What of a network that falls back from DLA to the GPU can be bounded.
 FALLBACK = ("nodes", "subgraphs", "bytes")
@@ -55,13 +38,6 @@ LIMITED = (
 # An engine's series: on the host, and by the device's clock.
 ENGINE_SERIES = ("", " device", " transfers", " cuda graph")
 
-# FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
-# and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
-DEFAULT_BUDGET: dict[str, dict[str, float]] = {
-    "fp32": {"max_rel_error": 1e-4, "cosine": 0.99999, "top1_agreement": 0.995},
-    "fp16": {"snr_db": 40.0, "cosine": 0.999, "top1_agreement": 0.99, "top1_drop": 0.005},
-    "int8": {"snr_db": 20.0, "cosine": 0.95, "top1_agreement": 0.95, "top1_drop": 0.01},
-}
 REDUCED = ("fp16", "int8")
 
 
@@ -168,20 +144,21 @@ def parse_techniques(value: Any) -> Any:
 def parse_budget(value: Any) -> Any:
     """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}.
 
-    Without a precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
+    A bound of one output names it, as in ``fp16.boxes.snr_db=45``: its key is then ``boxes.snr_db``. Without a
+    precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
     percentage points, as people say it; with one (``int8.top1_drop=0.005``) it is a share of 1, as in the report.
     """
     if not isinstance(value, (list, tuple)):
         return value
     budget: dict[str, dict[str, float]] = {}
     for item in value:
-        match = re.fullmatch(r"(?:(\w+)\.)?([\w-]+)=([-+.\deE]+)", str(item).strip())
+        match = re.fullmatch(r"(?:(\w+)\.)?((?:.+\.)?)([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
             raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
-        precision, metric = match[1], match[2].replace("-", "_")
+        precision, metric = match[1], f"{match[2]}{match[3].replace('-', '_')}"
         points = precision is None and metric == "top1_drop"
         try:  # in decimals, so that 0.7 points are 0.007 and a drop of 7 in 1,000 meets them
-            bound = float(Decimal(match[3]) / 100) if points else float(match[3])
+            bound = float(Decimal(match[4]) / 100) if points else float(match[4])
         except InvalidOperation as error:
             raise ValueError(f"'{item}' bounds by no number, such as fp16.snr_db=40") from error
         for name in [precision] if precision else REDUCED:
@@ -191,13 +168,17 @@ def parse_budget(value: Any) -> Any:
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown precisions and metrics by name, and shares that are none."""
+    import csa_deploy.tasks.stock  # noqa: F401 (whose metrics bounds may name)
+    from csa_deploy.metrics.table import bounded
+
     for precision, bounds in budget.items():
-        _known(precision, DEFAULT_BUDGET, "precision")
-        for metric, bound in bounds.items():
-            _known(metric, METRIC_BOUNDS, "metric")
-            if metric in SHARES and not 0.0 <= bound <= 1.0:
+        _known(precision, dict.fromkeys(get_args(Precision)), "precision")
+        for key, bound in bounds.items():
+            metric = key.rpartition(".")[2]
+            _known(metric, bounded(), "metric", "; one of yours needs --metric file.py:NAME")
+            if bounded()[metric].unit == "share" and not 0.0 <= bound <= 1.0:
                 raise ValueError(
-                    f"{precision}.{metric} is a share from 0 to 1, not {bound:g}: write 0.95 for 95 %, 0.005 for half "
+                    f"{precision}.{key} is a share from 0 to 1, not {bound:g}: write 0.95 for 95 %, 0.005 for half "
                     "a point; only top1-drop=VALUE without a precision is in percentage points, from 0 to 100"
                 )
     return budget
@@ -230,9 +211,9 @@ def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
     return limits
 
 
-def _known(name: str, known: Mapping[str, Any], what: str) -> None:
+def _known(name: str, known: Mapping[str, Any], what: str, else_: str = "") -> None:
     if name not in known:
-        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}")
+        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}{else_}")
 
 
 def parse_max_fallback(value: Any) -> Any:
@@ -295,7 +276,7 @@ class Config(BaseModel):
     fp16_io: bool = False
     keep_fp32: Texts = ()
     calib: str | None = None
-    calib_method: Literal["minmax", "entropy", "entropy-published", "percentile", "mse"] = "mse"
+    calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
     techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
@@ -308,11 +289,15 @@ class Config(BaseModel):
     compute_capability: Texts = ()
     data: str | None = None
     task: Annotated[Task | None, BeforeValidator(_lower)] = None
+    decode: str | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    nms_iou: Annotated[float, Field(ge=0, le=1)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     candidate: Texts = ()
     localize: bool | None = None
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     seed: Annotated[int, Field(ge=0)] = 0
+    metric: Texts = ()
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 100
     seconds: Annotated[float, Field(gt=0)] | None = None
@@ -324,11 +309,26 @@ class Config(BaseModel):
 
     def bounds(self, precision: str) -> dict[str, float]:
         """The accuracy budget of a precision: defaults overridden metric by metric."""
-        return {**DEFAULT_BUDGET[precision], **self.budget.get(precision, {})}
+        from csa_deploy.metrics.table import default_budget
+
+        return {**default_budget(precision, [task.name for task in self.tasks()]), **self.budget.get(precision, {})}
 
     def asked(self, precision: str) -> tuple[str, ...]:
-        """Metrics of the budget that were asked for, whether or not their bounds are the defaults."""
+        """Keys of the budget that were asked for, whether or not their bounds are the defaults."""
         return tuple(self.budget.get(precision, {}))
+
+    def tasks(self) -> list[Measured]:
+        """The task metrics to measure: those of the task and of ``metric``, and those that a bound was asked for."""
+        from csa_deploy.metrics.plugins import tasks_of
+        from csa_deploy.tasks.stock import names_of
+
+        bounds = (key for bounds in self.budget.values() for key in bounds)
+        return tasks_of([*names_of(self.task), *self.metric], bounds)
+
+    @property
+    def code(self) -> list[str]:
+        """Metrics and functions of the user that decide what is measured."""
+        return [*self.metric, *filter(None, [self.decode])]
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with defaults filled in, but for the budget: what was asked for counts more than a default."""
@@ -383,6 +383,10 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     for layer in layers:
         merged.update({k: v for k, v in layer.items() if v is not None})
     merged.pop("workspace", None)
+    if merged.get("metric"):
+        from csa_deploy.metrics.plugins import known_as
+
+        merged["metric"] = known_as(merged["metric"])
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
         merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:

@@ -17,9 +17,12 @@ from csa_deploy.records.repair import RepairRecord
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.metrics.task import Task as Measured
     from csa_deploy.network import Preprocessing
     from csa_deploy.source import Source
     from csa_deploy.spec import Sampling
+    from csa_deploy.tasks.boxes import Postprocessing
+    from csa_deploy.tasks.task import Task
     from csa_deploy.workspace import Workspace
 
 Progress = Callable[..., None]
@@ -36,6 +39,10 @@ class Context:
     scratch: Path = Path()
     progress: Progress = lambda done, total, part="": None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.config.task is None and self.source.entry and self.source.entry.task:
+            self.config = self.config.model_copy(update={"task": self.source.entry.task})
 
     @property
     def name(self) -> str:
@@ -93,6 +100,51 @@ class Context:
         """Preprocessing that travels in the exported graph's metadata, or None when the graph is no image network."""
         return self.export.preprocessing
 
+    @cached_property
+    def postprocessing(self) -> Postprocessing | None:
+        """How the outputs become boxes, from the exported graph's metadata; None where nobody states it."""
+        from csa_deploy.export.metadata import stated_postprocessing
+
+        return stated_postprocessing(self.path(self.export.graph))
+
+    @cached_property
+    def task(self) -> Task[Any] | None:
+        """How the outputs are read; None of a network that classifies, or of which nobody says what it does."""
+        from csa_deploy.tasks.stock import vision_task
+
+        classes = self.preprocessing.classes if self.preprocessing else ()
+        return vision_task(self.config, classes, self.postprocessing)
+
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        """How outputs become boxes, with the thresholds in force, for passport and bundle; None where nobody says."""
+        from csa_deploy.metrics.plugins import fingerprints
+
+        config, own = self.config, self.postprocessing
+        thresholds = {"score_threshold": config.score_threshold, "nms_iou": config.nms_iou}
+        if config.decode:
+            return {"decode": config.decode, "sha256": fingerprints([config.decode])[config.decode], **thresholds}
+        return own.with_thresholds(**thresholds).to_json() if own else None
+
+    @property
+    def measured_by(self) -> dict[str, Any]:
+        """What decides the metrics of a task, for the keys of stages; nothing of a network that classifies."""
+        from csa_deploy.metrics.plugins import fingerprints
+
+        config = self.config
+        found = {
+            "metrics": fingerprints(config.code),
+            "postprocessing": self.postprocessing.to_json() if self.postprocessing else None,
+            "thresholds": [t for t in (config.score_threshold, config.nms_iou) if t is not None],
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def tasks(self) -> list[Measured]:
+        """The task metrics to measure, reading outputs as this network's are read."""
+        from csa_deploy.tasks.stock import measured
+
+        return measured(self.config, self.task)
+
     @property
     def data_spec(self) -> str | None:
         """Data set asked for, or the one that belongs to the network."""
@@ -104,10 +156,9 @@ class Context:
 
         if self.data_spec is None:
             return None
-        entry, config = self.source.entry, self.config
-        task = config.task or (entry.task if entry else None)
+        config = self.config
         limit = limit or config.samples
-        return open_dataset(self.data_spec, preprocessing, limit=limit, seed=config.seed, task=task)
+        return open_dataset(self.data_spec, preprocessing, limit=limit, seed=config.seed, task=config.task)
 
     def data_fingerprint(self, limit: int | None = None) -> str | None:
         """Hash of the samples of :meth:`dataset`: files may change under the same name.

@@ -15,6 +15,8 @@ from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from csa_deploy.tasks.boxes import Postprocessing
+
 IMAGENET = Preprocessing((224, 224))
 INPUT, OUTPUT = "input", "output"
 
@@ -48,6 +50,21 @@ class Network:
     def sampling(self) -> Sampling:
         """How samples go through it."""
         return sampling_of(self.input_specs, self.outputs)
+
+    @property
+    def postprocessing(self) -> Postprocessing | None:
+        """How its outputs become boxes: what the module carries as ``postprocessing``, or None.
+
+        Raises:
+            UsageError: it carries something else.
+        """
+        from csa_deploy.tasks.boxes import Postprocessing
+
+        stated = getattr(self.module, "postprocessing", None)
+        try:
+            return Postprocessing.from_json(stated) if isinstance(stated, Mapping) else stated
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"the network's postprocessing is not readable: {_reason(error)}") from error
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:

@@ -7,7 +7,10 @@ cannot drift apart. A key ``compute_capability`` is the flag ``--compute-capabil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+CalibrationMethod = Literal["mse", "minmax", "percentile", "entropy", "entropy-published"]
+"""How INT8 ranges are made; each has its function in :mod:`csa_deploy.precision.thresholds`."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ OPTIONS: dict[str, Option] = {
         first=True,
     ),
     "calib_method": Option(
-        str, "INT8 ranges: mse (default), minmax, percentile, entropy or entropy-published.", group="precision"
+        str, f"INT8 ranges: {', '.join(get_args(CalibrationMethod))}; default mse.", group="precision"
     ),
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
     "search": Option(
@@ -171,6 +174,20 @@ OPTIONS: dict[str, Option] = {
         "Targets of the data: classification, segmentation or detection; default: the network's, else the data's.",
         group="data and accuracy",
     ),
+    "decode": Option(
+        str,
+        "How the outputs of one sample become boxes: file.py:function that returns boxes, scores and classes; default: "
+        "the network's own postprocessing.",
+        group="data and accuracy",
+    ),
+    "score_threshold": Option(
+        float,
+        "Boxes with a lower score are dropped; of a map of one probability, where class 1 begins.",
+        group="data and accuracy",
+    ),
+    "nms_iou": Option(
+        float, "Overlap, 0 to 1, above which the weaker box of a class is dropped.", group="data and accuracy"
+    ),
     "samples": Option(int, "Use at most this many samples; default: all.", group="data and accuracy"),
     "localize": Option(
         bool,
@@ -184,8 +201,14 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(int, "Seed of every random choice; default 0.", group="data and accuracy"),
     "budget": Option(
         list[str],
-        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40 (repeatable); METRIC=VALUE bounds FP16 and "
-        "INT8, with top1-drop in percentage points; with a precision, shares and drops are from 0 to 1.",
+        "Accuracy budget PRECISION.METRIC=VALUE, such as fp16.snr_db=40, or PRECISION.OUTPUT.METRIC=VALUE "
+        "(repeatable); METRIC=VALUE bounds FP16 and INT8, with top1-drop in percentage points; with a precision, "
+        "shares and drops are from 0 to 1.",
+        group="data and accuracy",
+    ),
+    "metric": Option(
+        list[str],
+        "Metric of the task beside those of the outputs: file.py:Name (repeatable); its name is that of budgets.",
         group="data and accuracy",
     ),
     "iterations": Option(
@@ -222,7 +245,8 @@ BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
 )
-VERIFY = ("data", "task", "samples", "budget")
+TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
+VERIFY = ("data", *TASK, "samples", "budget")
 PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
@@ -231,13 +255,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", "task", "budget"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *TASK, "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
     "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
     "evaluate": (
         *(
             "data",
-            "task",
+            *TASK,
             "samples",
             "seed",
             "checkpoint",
@@ -250,10 +274,10 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         ),
         *("input_shape", *IMAGE_INPUT),
     ),
-    "judge": ("budget", "strict"),
+    "judge": ("metric", "budget", "strict"),
     "report": (),
     "prove": ("data", "samples", "seed"),
-    "compare": ("iterations", "threads", "max_slowdown"),
+    "compare": ("metric", "iterations", "threads", "max_slowdown"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
 }
 

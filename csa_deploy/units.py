@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csa_deploy.metrics.metric import Metric
 
 NONE = "-"
 
@@ -82,34 +85,26 @@ def probability(value: Any) -> str:
     return NONE if value is None else f"{float(value):.2g}"
 
 
-SHARES = (
-    "top1",
-    "top5",
-    "top1_agreement",
-    "top5_agreement",
-    "top1_drop",
-    "top5_drop",
-    "pixel_agreement",
-    "mean_iou",
-    "finite",
-)
-
-
 def metric(value: Any, name: str, more: int = 0) -> str:
     """The value of an accuracy metric in its own unit, with so many more digits than usual."""
-    if value is None:
-        return NONE
-    value = float(value)
-    if name in SHARES:
-        return f"{100 * value:.{2 + more}f} %"
-    if name == "snr_db":
-        return "identical" if value == float("inf") else f"{value:.{1 + more}f} dB"
-    return f"{value:.{6 + more}f}" if name == "cosine" else f"{value:.{4 + more}g}"
+    return NONE if value is None else _named(name).shown(float(value), more)
+
+
+def _named(name: str) -> Metric:
+    from csa_deploy.metrics.table import named
+
+    return named(name)
+
+
+def _scale(name: str) -> tuple[int, str, str]:
+    """What a difference of two values is multiplied by, and its unit; of shares percentage points."""
+    unit = _named(name).unit
+    return (100, " points", ".2f") if unit == "share" else (1, f" {unit}" if unit else "", ".3g")
 
 
 def bound(value: Any, name: str) -> str:
     """A metric's bound, with as many digits as it has."""
-    scale = 100 if name in SHARES else 1
+    scale = _scale(name)[0]
     shown = (metric(value, name, more) for more in range(12))
     exact = (text for text in shown if math.isclose(float(text.split()[0]), scale * float(value), rel_tol=1e-13))
     return (
@@ -126,14 +121,12 @@ def beside(value: Any, other: Any, name: str) -> str:
 
 def distance(difference: Any, name: str) -> str:
     """The size of a difference of two values of a metric; of shares in percentage points."""
-    size = abs(float(difference))
-    if name in SHARES:
-        return f"{100 * size:.2g} points"
-    return f"{size:.2g} dB" if name == "snr_db" else f"{size:.2g}"
+    scale, unit, _ = _scale(name)
+    return f"{scale * abs(float(difference)):.2g}{unit}"
 
 
 def change(difference: Any, interval: Any, name: str) -> str:
     """By how much an accuracy metric changed, with its interval; shares in percentage points."""
-    scale, unit, digits = (100, " points", ".2f") if name in SHARES else (1, " dB" if name == "snr_db" else "", ".3g")
+    scale, unit, digits = _scale(name)
     shown = f"{scale * float(difference):+{digits}}{unit}"
     return f"{shown} ({' to '.join(f'{scale * end:+{digits}}' for end in interval)})" if interval else shown

@@ -1,4 +1,4 @@
-"""``csa-deploy evaluate``: top-1 and top-5 on labelled data."""
+"""``csa-deploy evaluate``: top-1 and top-5, mean IoU, mAP or one's own metric on labelled data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.data.base import Dataset
+    from csa_deploy.verify.evaluate import Accuracy
+    from csa_deploy.verify.subject import Subject
+    from csa_deploy.verify.task_evaluation import TaskAccuracy
 
 REMEMBERED = ("checkpoint", "checkpoint_key", "size", "batch")
 """Of the workspace's settings those that decide what the network is."""
@@ -28,7 +32,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure top-1 and top-5 accuracy.
+    """Measure accuracy: top-1 and top-5, mean IoU, mAP, or a metric of yours.
 
     Of a PyTorch network, an ONNX graph or an engine, with the same preprocessing and the same count for each. Without
     --checkpoint it takes the weights that the network's workspace remembers; exit 6 where there are none and the
@@ -37,25 +41,25 @@ def evaluate(
     from csa_deploy.config import DEFAULT_NETWORK
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import AccuracyGateError, UsageError
-    from csa_deploy.runners.base import sampling
     from csa_deploy.stages import Task
     from csa_deploy.units import percent
-    from csa_deploy.verify.evaluate import evaluate as measure
+    from csa_deploy.verify.evaluate import Accuracy
     from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
 
     config, untrained = _configured(network or DEFAULT_NETWORK, settings)
-    runner, preprocessing, own_data = open_subject(config)
-    spec = config.data or own_data
+    subject = open_subject(config)
+    spec = config.data or subject.dataset
     if spec is None:
         raise UsageError(f"{config.network}: evaluate needs labelled data", fix="name them with --data")
-    data = open_dataset(spec, preprocessing, limit=config.samples, seed=config.seed, task=config.task)
+    config = config.model_copy(update={"task": config.task or subject.task})
+    data = open_dataset(spec, subject.preprocessing, limit=config.samples, seed=config.seed, task=config.task)
+    config = config.model_copy(update={"task": config.task or data.task})
     stage = Task("evaluate", "accuracy on labels")
-    with runner, console.watching() as watcher:
+    with subject.runner, console.watching() as watcher:
         watcher.started(stage)
-        batch = sampling(runner).batch or config.batch or 1
-        found = measure(runner, data, batch, lambda done, total: watcher.progress(stage, done, total))
-        described = runner.describe()
+        found = _measured(config, subject, data, lambda done, total: watcher.progress(stage, done, total))
+        described = subject.runner.describe()
     result = {
         "schema_version": 1,
         "network": config.network,
@@ -63,17 +67,33 @@ def evaluate(
         "runner": described,
         "checkpoint": config.checkpoint,
         "trained": None if untrained is None else not untrained,
-        "notes": [*one_class(data.labels), *([untrained] if untrained else [])],
+        "notes": [*one_class(data.labels), *data.notes, *([untrained] if untrained else [])],
         **found.to_json(),
     }
     console.answer.add(result)
     _show(result, console)
-    if untrained and found.interval(1)[0] <= 1 / found.classes:
+    if untrained and isinstance(found, Accuracy) and found.interval(1)[0] <= 1 / found.classes:
         raise AccuracyGateError(
             f"{config.network}: {untrained}; {percent(found.share(1))} right is not shown to be better than "
             f"guessing ({percent(1 / found.classes)})",
             fix="name the trained weights with --checkpoint",
         )
+
+
+def _measured(config: Config, subject: Subject, data: Dataset, progress: Any) -> Accuracy | TaskAccuracy:
+    """Top-1 and top-5 of a network that classifies, unless other metrics are asked for; else those of the task."""
+    from csa_deploy.runners.base import sampling
+    from csa_deploy.tasks.stock import measured, vision_task
+    from csa_deploy.verify.evaluate import evaluate as measure
+    from csa_deploy.verify.task_evaluation import evaluate_task
+
+    batch = sampling(subject.runner).batch or config.batch or 1
+    classes = subject.preprocessing.classes if subject.preprocessing else data.classes
+    task = vision_task(config, classes or data.classes, subject.postprocessing)
+    metrics = measured(config, task)
+    if task is None and not metrics:
+        return measure(subject.runner, data, batch, progress)
+    return evaluate_task(subject.runner, data, task, metrics, batch, progress)
 
 
 def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:
@@ -99,13 +119,17 @@ def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | N
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
+    from csa_deploy.metrics.table import named
     from csa_deploy.units import percent
 
-    for k in (1, 5):
-        if top := result.get(f"top{k}"):
-            low, high = top["interval"]
-            said = f"top-{k} {percent(top['value'])}  (95 % interval {percent(low)} to {percent(high)})"
-            console.out.print(said, highlight=False)
+    tops = {f"top{k}": top for k in (1, 5) if (top := result.get(f"top{k}"))}
+    for name, found in (result.get("estimates") or tops).items():
+        metric = named(name)
+        ends = [metric.shown(end) for end in found["interval"] or ()]
+        sure = f"  (95 % interval {ends[0]} to {ends[1]})" if ends else ""
+        console.out.print(f"{metric.heading or name} {metric.shown(found['value'])}{sure}", highlight=False)
+    for row in [*result.get("sizes", []), *result.get("classes", [])] if "estimates" in result else ():
+        console.out.print(f"  {row['name']}: {percent(row['value'])}", highlight=False, markup=False)
     runner = result["runner"]
     console.out.print(
         f"{result['network']} on {result['samples']} samples of {result['data']['name']}, "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
 
 STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
 
@@ -32,18 +35,13 @@ def judge(
     The budgets are those of the run, overridden by --budget. Exit 6 when one is broken, and with --strict when it is
     undecided.
     """
-    from csa_deploy.config import DEFAULT_BUDGET
     from csa_deploy.verify.judging import judge_results
     from csa_deploy.verify.reporters import as_junit, as_markdown
     from csa_deploy.verify.results import read_results
 
     path = _file(run, settings)
-    budget = _budget(path, settings)
-    judgement = judge_results(
-        read_results(path),
-        lambda precision: {**DEFAULT_BUDGET[precision], **budget.get(precision, {})},
-        lambda precision: budget.get(precision, {}),
-    )
+    config = _configured(path, settings)
+    judgement = judge_results(read_results(path), config.bounds, config.asked)
     data, strict = judgement.to_json(), bool(settings.get("strict"))
     console.answer.add(data)
     if form == "junit":
@@ -70,14 +68,18 @@ def _file(run: str | None, settings: dict[str, Any]) -> Path:
     return stored_results(resolve(run, where, inherit=False)[1])
 
 
-def _budget(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The bounds that were asked for, by precision: those of the run, then those given now."""
+def _configured(path: Path, settings: dict[str, Any]) -> Config:
+    """The bounds that were asked for and their metrics: those of the run, then those given now."""
     from csa_deploy.config import make_config
     from csa_deploy.workspace import Workspace
 
-    stored = Workspace(path.parent.parent).manifest["config"].get("budget", {})
-    given = make_config({"budget": settings.get("budget", [])}).budget
-    return {p: {**stored.get(p, {}), **given.get(p, {})} for p in (*stored, *given)}
+    stored = Workspace(path.parent.parent).manifest["config"]
+    metrics = settings.get("metric") or stored.get("metric", [])
+    before = stored.get("budget", {})
+    given = make_config({"metric": metrics, "budget": settings.get("budget", [])}).budget
+    return make_config(
+        {"metric": metrics, "budget": {p: {**before.get(p, {}), **given.get(p, {})} for p in (*before, *given)}}
+    )
 
 
 def _show(data: dict[str, Any], path: Path, console: Console) -> None:

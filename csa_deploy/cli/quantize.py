@@ -110,25 +110,22 @@ def _diagnose(path: Path, console: Console) -> None:
 def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    from csa_deploy.units import decibel
+    from csa_deploy.units import metric
 
     worst = f", the worst of {search['outputs']} outputs" if search["outputs"] > 1 else ""
     title = f"accuracy against latency, on {search['images']} calibration images{worst}"
     table = Table(title=title, title_justify="left")
-    more = [metric for metric in search["budget"] if metric not in ("snr_db", "cosine", "top1_agreement", "top1_drop")]
-    for heading in ("layers back in floating point", "estimated latency", "signal/noise", "agreement", *more, "budget"):
+    more = dict.fromkeys(["snr_db", "top1_agreement", *(key.rpartition(".")[2] for key in search["budget"])])
+    for heading in ("layers back in floating point", "estimated latency", *more, "budget"):
         table.add_column(heading, justify="right")
     chosen = len(search["returned"])
     for point in points:
         metrics = point["metrics"]
-        agreement = f"{100 * metrics['top1_agreement']:.1f} %" if "top1_agreement" in metrics else "-"
         mark = " (chosen)" if point["returned"] == chosen else ""
         table.add_row(
             f"{point['returned']}{mark}",
             "-" if point["latency_ms"] is None else f"{point['latency_ms']:.3f} ms",
-            decibel(metrics["snr_db"]),
-            agreement,
-            *(f"{float(metrics[metric]):.4g}" for metric in more),
+            *(metric(metrics.get(name), name) for name in more),
             held(point, search),
         )
     return table
@@ -136,18 +133,18 @@ def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
 
 def held(point: dict[str, Any], search: dict[str, Any]) -> str:
     """Whether the budget holds; where it takes the one image that shares may miss, how many differ."""
+    from csa_deploy.metrics.table import named
+
     if not point["holds"]:
         first, *others = point["broken"]
         return f"broken: {first}{f' (and {len(others)} more)' if others else ''}"
     found, budget, images = point["metrics"], search["budget"], search["images"]
-    agreement, drop = found.get("top1_agreement", 1.0), found.get("top1_drop", 0.0)
-    if agreement < budget.get("top1_agreement", 0.0):
-        count, what = round((1 - agreement) * images), "differ"
-    elif drop > budget.get("top1_drop", 1.0):
-        count, what = round(drop * images), "go wrong"
-    else:
-        return "holds"
-    return f"holds ({count} of {images} {what})"
+    for key, bound in budget.items():
+        metric = named(key.rpartition(".")[2])
+        if metric.counted and metric.worse(found[metric.name], bound):
+            missed = found[metric.name] if metric.drop else 1 - found[metric.name]
+            return f"holds ({round(missed * images)} of {images} {'go wrong' if metric.labels else 'differ'})"
+    return "holds"
 
 
 def register(app: typer.Typer) -> None:

@@ -70,9 +70,9 @@ def remembered(root: Path, config: Config, given: Mapping[str, Any], names: Sequ
 
 def _asked(budget: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """The bounds that are not the default ones; the stored budget holds all that apply."""
-    from csa_deploy.config import DEFAULT_BUDGET
+    from csa_deploy.metrics.table import default_budget
 
-    return {p: {m: b for m, b in bounds.items() if DEFAULT_BUDGET[p].get(m) != b} for p, bounds in budget.items()}
+    return {p: {m: b for m, b in bounds.items() if default_budget(p).get(m) != b} for p, bounds in budget.items()}
 
 
 def existing_workspace(network: str | None, settings: dict[str, Any]) -> Workspace:

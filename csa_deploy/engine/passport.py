@@ -37,6 +37,7 @@ def make_passport(
     device: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
     scopes: list[dict[str, str]] | None = None,
+    postprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The passport of a build.
 
@@ -48,6 +49,7 @@ def make_passport(
         device: driver, CUDA, GPU, power mode of the machine that built it, as far as known.
         calibration: hashes of calibration data and cache; None for a build without.
         scopes: verdicts of the restricted-mode gate on the graph.
+        postprocessing: how its outputs become boxes; None where nobody states it.
     """
     cache = result.plan.timing_cache
     body = {
@@ -69,6 +71,7 @@ def make_passport(
         "precision": {"asked": result.plan.precision, **_obtained(result)},
         "restricted": result.restricted.to_json(),
         "gates": scopes or [],
+        **({"postprocessing": dict(postprocessing)} if postprocessing else {}),
         "rebuild": rebuild,
         "command": list(result.command),
         "not_done": list(result.not_done),

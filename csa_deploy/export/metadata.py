@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx
 
 from csa_deploy.network import Preprocessing
+from csa_deploy.tasks.boxes import Postprocessing
 
 PREFIX = "csa_deploy."
+POSTPROCESSING = "postprocessing"
 
 
 def write_metadata(model: onnx.ModelProto, entries: Mapping[str, Any], preprocessing: Preprocessing | None) -> None:
@@ -23,6 +26,16 @@ def write_metadata(model: onnx.ModelProto, entries: Mapping[str, Any], preproces
     del model.metadata_props[:]
     for key in sorted(kept):
         model.metadata_props.add(key=key, value=kept[key])
+
+
+def stated_postprocessing(graph: onnx.ModelProto | Path) -> Postprocessing | None:
+    """How the outputs of a graph become boxes, where it states that; of a file no tensor is read."""
+    model = onnx.load(str(graph), load_external_data=False) if isinstance(graph, Path) else graph
+    stated = next((entry.value for entry in model.metadata_props if entry.key == f"{PREFIX}{POSTPROCESSING}"), None)
+    try:
+        return Postprocessing.from_json(json.loads(stated)) if stated else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:

@@ -137,6 +137,7 @@ def int8_key(context: Context) -> dict[str, Any]:
     config = context.config
     data = _open(context)
     return {
+        **context.measured_by,
         "data": data.fingerprint(),
         "preprocessing": data.preprocessing and data.preprocessing.to_json(),
         "method": config.calib_method,

@@ -9,41 +9,40 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from csa_deploy.verify.gate import DROPS, NOT_APPLICABLE, Check, judge
-from csa_deploy.verify.metrics import OutputMetrics
-from csa_deploy.verify.summary import EXTREME, SHARES, Estimate
+from csa_deploy.metrics.estimates import EXTREME
+from csa_deploy.metrics.metric import NOT_APPLICABLE, Estimate
+from csa_deploy.metrics.stream import SampleTable, measure
+from csa_deploy.metrics.task import Task
+from csa_deploy.verify.gate import Check, judge
 
 Outputs = Mapping[str, np.ndarray]
 Metrics = dict[str, dict[str, float]]
 """By output and name."""
 
 
-def compare(exact: Sequence[Outputs], got: Sequence[Outputs], labels: Sequence[np.ndarray] | None = None) -> Metrics:
-    """Metrics of every output over batches, as the accuracy gate defines them.
+def compare(
+    exact: Sequence[Outputs],
+    got: Sequence[Outputs],
+    targets: Sequence[Sequence[Any]] | None = None,
+    tasks: Sequence[Task] = (),
+) -> Metrics:
+    """Metrics of every output and of the tasks over batches, as the accuracy gate defines them.
 
     Args:
         exact: outputs in FP32, a batch each, the first axis of all outputs the samples.
         got: the same of the choice.
-        labels: class per sample, a batch each; None where they are not known.
+        targets: what the data say of each sample, a batch each; None where they say nothing.
+        tasks: task metrics to measure.
     """
-    found = {name: OutputMetrics(name) for name in exact[0]}
+    found: dict[str, SampleTable] = {}
     for number, (want, have) in enumerate(zip(exact, got, strict=True)):
-        for name, metrics in found.items():
-            ids = [f"{number}-{index}" for index in range(len(want[name]))]
-            metrics.update(want[name], have[name], ids, labels[number] if labels is not None else None)
+        ids = [f"{number}-{index}" for index in range(len(next(iter(want.values()))))]
+        measure(want, have, ids, None if targets is None else targets[number], found, tasks)
     return {name: metrics.values() for name, metrics in found.items()}
-
-
-def worst_of(metrics: Metrics) -> dict[str, float]:
-    """Every metric where it is worst over the outputs; those that no bound can be put on are left out."""
-    from csa_deploy.config import METRIC_BOUNDS
-
-    names = dict.fromkeys(name for found in metrics.values() for name in found if name in METRIC_BOUNDS)
-    worst = {"min": min, "max": max}
-    return {n: worst[METRIC_BOUNDS[n]](found[n] for found in metrics.values() if n in found) for n in names}
 
 
 def broken(metrics: Metrics, budget: Mapping[str, float], images: int) -> tuple[str, ...]:
@@ -74,11 +73,11 @@ def _checks(
     output: str, values: Mapping[str, float], budget: Mapping[str, float], images: int, asked: Collection[str] = ()
 ) -> list[Check]:
     estimates = {name: Estimate(value, None, EXTREME) for name, value in values.items()}
-    return judge(output, estimates, "int8", budget, classifier="kl_divergence" in values, samples=images, asked=asked)
+    return judge(output, estimates, budget, samples=images, asked=asked)
 
 
 def _within_an_image(check: Check, images: int) -> bool:
-    if check.metric not in (*SHARES, *DROPS):
+    if not check.entry.counted:
         return False
     slack = 1 / images + 1e-9
     return replace(check, bound=check.bound + (-slack if check.side == "min" else slack)).state != "fail"

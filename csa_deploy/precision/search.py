@@ -12,14 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
+from csa_deploy.metrics.table import METRICS, worst_values
+from csa_deploy.metrics.task import Task
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
-from csa_deploy.precision.judging import Outputs, broken, compare, unjudged, worst_of
+from csa_deploy.precision.judging import Outputs, broken, compare, unjudged
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.verify.gate import require_outputs
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class SearchResult:
 def search(
     network: Switchable,
     samples: Sequence[Feeds],
-    labels: Sequence[np.ndarray] | None,
+    targets: Sequence[Sequence[Any]] | None,
     budget: Mapping[str, float],
     costs: Mapping[str, Work],
     order: Callable[[], list[Sensitivity]],
@@ -108,25 +109,31 @@ def search(
     recall: Recall | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     asked: Collection[str] = (),
+    tasks: Sequence[Task] = (),
 ) -> SearchResult:
     """Find the fewest layers to return.
 
     Args:
         network: the layers, to switch.
         samples: network inputs.
-        labels: class per sample, a batch each, where known.
+        targets: what the data say of each sample, a batch each, where known.
         budget: bounds by metric, held on every output that they are defined for.
         costs: of every node.
         order: makes the sensitivities; called only when not all layers can stay INT8.
         rest: precision of what is not INT8.
         recall: what an interrupted search measured.
         progress: called with (choices measured, the most that there may be).
-        asked: metrics whose bounds were asked for.
+        asked: keys of the budget that were asked for.
+        tasks: task metrics to measure.
+
+    Raises:
+        UsageError: the budget names an output that is not there.
     """
     recall = recall or Recall()
     names = [layer.name for layer in network.layers]
     exact: list[Outputs] = [network.run(feeds, ()) for feeds in samples]
     images = sum(len(next(iter(outputs.values()))) for outputs in exact)
+    require_outputs(budget, list(exact[0]), "int8")
     points: dict[int, Point] = {}
     ranked: list[Sensitivity] = []
     left: dict[str, str] = {}
@@ -137,10 +144,10 @@ def search(
             int8 = [name for name in names if name not in gone]
             metrics = recall.of(
                 f"without {','.join(sorted(gone))}",
-                lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], labels),
+                lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], targets, tasks),
             )
             seconds = latency(costs, frozenset(int8), rest)
-            found = worst_of(metrics)
+            found = {n: v for n, v in worst_values(list(metrics.values())).items() if METRICS[n].budget}
             points[count] = Point(count, found, broken(metrics, budget, images), milliseconds(seconds))
             left.update(unjudged(metrics, budget, images, asked))
             if ranked:  # the first choice only says whether there is anything to search
@@ -157,7 +164,7 @@ def search(
         sensitivities=tuple(ranked),
         returned=tuple(s.name for s in ranked[:chosen]),
         images=images,
-        budget={metric: bound for metric, bound in budget.items() if metric in points[0].metrics},
+        budget={key: bound for key, bound in budget.items() if key.rpartition(".")[2] in points[0].metrics},
         unjudged=left,
         outputs=len(exact[0]),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from csa_deploy.data.base import Dataset, choose
+from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
     from csa_deploy.spec import Sampling
-
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = "calibration/unfinished-search.json"
@@ -66,17 +65,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Samples:
-    """Calibration samples as full batches, with their labels where all have one."""
+    """Calibration samples as full batches, with what the data say of each where they do of all."""
 
     feeds: list[Feeds]
-    labels: list[np.ndarray]
+    targets: list[Sequence[Any]]
 
     def __post_init__(self) -> None:
-        assert len(self.labels) in (0, len(self.feeds))
+        assert len(self.targets) in (0, len(self.feeds))
 
     def only(self, indices: Sequence[int]) -> Samples:
         """Some of the batches."""
-        return Samples([self.feeds[i] for i in indices], [self.labels[i] for i in indices] if self.labels else [])
+        return Samples([self.feeds[i] for i in indices], [self.targets[i] for i in indices] if self.targets else [])
 
 
 def choose_layers(
@@ -117,7 +116,8 @@ def choose_layers(
     # Those that nothing was fitted to come first; with few images the others make up the number.
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
-    recall = Recall(context.path(UNFINISHED), plan.fingerprint(searched.feeds))
+    key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
+    recall = Recall(context.path(UNFINISHED), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
@@ -137,11 +137,10 @@ def choose_layers(
     found = None
     if config.search:
         budget = budget_of(context)
-        labels = searched.labels or None
         found = search(
             network,
             searched.feeds,
-            labels,
+            searched.targets or None,
             budget,
             costs,
             sensitivities,
@@ -149,6 +148,7 @@ def choose_layers(
             recall=recall,
             progress=phases.of(SEARCHING),
             asked=config.asked("int8"),
+            tasks=context.tasks(),
         )
         found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
@@ -173,7 +173,8 @@ def budget_of(context: Context) -> dict[str, float]:
     """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
-    return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
+    bounds = context.config.bounds("int8").items()
+    return {key: b for key, b in bounds if not (untrained and key.rpartition(".")[2] == "top1_agreement")}
 
 
 def split(batches: int) -> tuple[list[int], list[int]]:
@@ -189,6 +190,8 @@ def read_samples(data: Dataset, sampling: Sampling, count: int) -> Samples:
     """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
     size = sampling.batch or 1
     batches = list(data.batches(size, indices=choose(len(data), count, None)))
-    labels = [filled({"": batch.labels}, size)[""] for batch in batches if batch.labels is not None]
+    known: list[Sequence[Any]] = [
+        [*truth, *[truth[-1]] * (size - len(truth))] for batch in batches if (truth := batch.truth) is not None
+    ]
     feeds = [sampling.network(filled(batch.feed(sampling.shapes), size)) for batch in batches]
-    return Samples(feeds, labels if len(labels) == len(batches) else [])
+    return Samples(feeds, known if len(known) == len(batches) else [])

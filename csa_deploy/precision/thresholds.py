@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from csa_deploy.options import CalibrationMethod
 from csa_deploy.precision.histogram import Histogram
 
-Method = Literal["minmax", "entropy", "entropy-published", "percentile", "mse"]
+Method = CalibrationMethod
 METHODS: tuple[Method, ...] = get_args(Method)
 
 LEVELS = 127

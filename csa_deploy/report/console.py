@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
+from csa_deploy.metrics.table import named
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -115,9 +116,10 @@ def table(data: dict[str, Any]) -> Table:
     columns = accuracy_columns(data["rows"], reference)
     for heading in ("", SIZE, "MACs", *(heading for heading, _ in columns), "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
-    labelled = next((row["metrics"] for row in data["rows"] if "top1" in row["metrics"]), None)
+    beside = [named(metric).beside for _, metric in columns]
+    labelled = next((row["metrics"] for row in data["rows"] if row["metrics"].keys() & set(beside)), None)
     if labelled:
-        cells = [units.percent(labelled.get(f"reference_{m}")) if m in ("top1", "top5") else "" for _, m in columns]
+        cells = [units.metric(labelled.get(own), own) if own else "" for own in beside]
         shown.add_row(f"{reference} fp32", "", "", *cells, "", "reference", "")
     for row in data["rows"]:
         shown.add_row(*_cells(row, [metric for _, metric in columns]))

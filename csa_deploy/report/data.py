@@ -16,6 +16,7 @@ from csa_deploy.report import views
 from csa_deploy.report.labels import rank
 from csa_deploy.report.not_measured import not_measured
 from csa_deploy.report.side_files import calibration, error_histograms, history, passports, sweep
+from csa_deploy.report.tasks import task_views
 from csa_deploy.report.verdict import verdict
 from csa_deploy.report.worst import worst_samples
 from csa_deploy.workspace import R, Workspace
@@ -30,7 +31,8 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     Returns:
         ``schema_version``, ``network``, ``verdict`` (see :mod:`csa_deploy.report.verdict`), ``stages`` (state,
         seconds and artifacts of each), ``rows`` (one per graph or engine), ``records`` and ``measurements`` by stage,
-        ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``errors``, ``calibration``, ``passports``,
+        ``not_measured``; ``worst`` of :mod:`csa_deploy.report.worst`; ``task`` of
+        :mod:`csa_deploy.report.tasks`; ``errors``, ``calibration``, ``passports``,
         ``sweep`` and ``history`` of :mod:`csa_deploy.report.side_files`.
     """
     order = [*ORDER[:2], "repair", *ORDER[2:]] if workspace.stage("repair") else list(ORDER)
@@ -52,6 +54,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "measurements": measurements,
         "not_measured": not_measured(records),
         "worst": worst_samples(workspace, records.get("verify")),
+        "task": task_views(workspace)[0] if "verify" in done else None,
         "errors": error_histograms(workspace),
         "calibration": calibration(workspace),
         "passports": passports(workspace),

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report import views
-from csa_deploy.report.charts import accuracy, latency, layers, precision
+from csa_deploy.levels import LEVELS
+from csa_deploy.report import tasks, views
+from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
 from csa_deploy.report.data import records_of
 from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
@@ -24,6 +25,8 @@ CHARTS = (
     accuracy.blame,
     accuracy.errors,
     accuracy.pareto,
+    detection.boxes,
+    detection.precision_recall,
     latency.distributions,
     latency.growth,
     latency.trend,
@@ -86,6 +89,8 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         records=records_of(data["records"]),
         pictures=pictures,
         views=views,
+        levels=LEVELS,
+        tasks=tasks,
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         tiles=tiles(data),

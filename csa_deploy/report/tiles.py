@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csa_deploy import units
+from csa_deploy.metrics.table import ordered
 from csa_deploy.report.labels import label_of
 
 Tile = dict[str, str]
@@ -26,16 +27,15 @@ def _accuracy(data: dict[str, Any], rows: dict[str, Any]) -> Tile | None:
     if label is None:
         return None
     metrics, samples = rows[label]["metrics"], data["records"]["verify"]["data"]["samples"]
-    metric = "top1" if metrics.get("top1") is not None else "snr_db"
-    if metrics.get(metric) is None:
+    found = [m for m in ordered() if m.heading and metrics.get(m.name) is not None and (m.labels or m.of == "tensor")]
+    if not found:
         return None
-    name, against = "signal/noise", "against the reference"
-    if metric == "top1":
-        name, against = "top-1", f"reference {units.percent(metrics.get('reference_top1'))}"
+    metric, own = found[0].name, found[0].beside
+    against = f"reference {units.metric(metrics.get(own), own)}" if own else "against the reference"
     low, high = rows[label]["intervals"].get(metric) or (None, None)
     sure = units.span(low, high, lambda end: units.metric(end, metric))
     return {
-        "name": f"{name}, {label_of(label)}",
+        "name": f"{found[0].heading}, {label_of(label)}",
         "value": units.metric(metrics[metric], metric),
         "note": f"{against}, {units.counted(samples, 'sample')}, 95 % interval {sure}",
     }

@@ -9,20 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from csa_deploy.graph.operators import QUANTIZERS
+from csa_deploy.metrics.table import ordered as in_order
 from csa_deploy.records.check import Finding, ScopeRecord
 from csa_deploy.records.precision import Int8Graph
 from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]
 VERDICTS = ("denied", "unknown", "allowed", "note")
-ACCURACY = (
-    ("top-1", "top1"),
-    ("top-5", "top5"),
-    ("agrees with {}", "top1_agreement"),
-    ("mean IoU with {}", "mean_iou"),
-    ("pixels as {}", "pixel_agreement"),
-    ("signal/noise", "snr_db"),
-)
 
 
 def latency(data: Row) -> dict[str, Row]:
@@ -177,7 +170,7 @@ def deciding_intervals(candidate: Row) -> Row:
 def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
     """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes."""
     there = {metric for row in rows for metric in row["metrics"]}
-    return [(heading.format(reference), metric) for heading, metric in ACCURACY if metric in there]
+    return [(m.heading.format(reference), m.name) for m in in_order() if m.heading and m.name in there]
 
 
 def techniques(int8: Int8Graph) -> list[Row]:

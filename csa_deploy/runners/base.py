@@ -74,6 +74,12 @@ def sampling(runner: Runner) -> Sampling:
     return sampling_of(runner.input_specs, runner.output_specs)
 
 
+def cast_to_inputs(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    """Feeds as PyTorch takes them in the floating types of a runner's inputs; those of FP16 are rounded to it."""
+    types = {spec.name: spec.dtype for spec in runner.input_specs}
+    return {n: feeds[n].astype(kind) if feeds[n].dtype.kind == "f" else feeds[n] for n, kind in types.items()}
+
+
 def run_padded(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
     """Run any number of samples through a network of static batch size.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.options import IMAGE_INPUT
+from csa_deploy.options import IMAGE_INPUT, TASK
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -203,7 +203,7 @@ STAGES: dict[str, Stage] = {
                 "search",
                 "techniques",
                 "data",
-                "task",
+                *TASK,
                 "samples",
                 "seed",
                 "budget",
@@ -231,6 +231,7 @@ STAGES: dict[str, Stage] = {
                 *("precision", "data", "task", "samples", "seed", "budget", "strict", "threads", "provider"),
                 "checkpoint_key",
             ),
+            also=("decode", "score_threshold", "nms_iou", "metric"),
             needs=("export", "optimize", "precision"),
             uses=("build",),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),

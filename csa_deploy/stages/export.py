@@ -16,7 +16,7 @@ from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLack
 from csa_deploy.export.compare import RANDOM_BATCHES, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
-from csa_deploy.export.metadata import write_metadata
+from csa_deploy.export.metadata import POSTPROCESSING, stated_postprocessing, write_metadata
 from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import make_static, wanted_by
@@ -37,6 +37,7 @@ from csa_deploy.workspace import StageOutput, sha256_of
 if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.instance import Network
+    from csa_deploy.tasks.boxes import Postprocessing
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
@@ -108,7 +109,8 @@ def run(context: Context) -> StageOutput:
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, STEPS)
-    write_metadata(model, _provenance(context, exported.exporter), network.preprocessing)
+    entries = _provenance(context, exported.exporter, network.postprocessing)
+    write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, STEPS)
     differences = _differences(context, network, path, real)
@@ -199,7 +201,8 @@ def _take_in(context: Context) -> StageOutput:
     notes.append("not compared with PyTorch: the source is an ONNX file")
     if config.data:
         _real_feeds(context, preprocessing, sampling)
-    write_metadata(model, _provenance(context, "none (the source is ONNX)"), preprocessing)
+    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model))
+    write_metadata(model, entries, preprocessing)
     target = _check_and_save(context, model)
     return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
 
@@ -211,8 +214,9 @@ def _try(path: Path) -> None:
         OnnxRuntimeRunner(path, name=path.name)
 
 
-def _provenance(context: Context, exporter: str) -> dict[str, Any]:
+def _provenance(context: Context, exporter: str, postprocessing: Postprocessing | None) -> dict[str, Any]:
     return {
+        **({POSTPROCESSING: postprocessing.to_json()} if postprocessing else {}),
         "version": __version__,
         "network": context.source.name,
         "source": f"{context.source.kind}:{Path(context.source.spec).name}",

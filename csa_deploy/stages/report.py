@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from csa_deploy.report.data import collect
 from csa_deploy.report.page import page_of
 from csa_deploy.report.side_files import remember
+from csa_deploy.report.tasks import task_views
 from csa_deploy.workspace import StageOutput, dump_json
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ def run(context: Context) -> StageOutput:
 
 
 def pictures(context: Context, data: dict) -> dict[str, str]:
-    """Worst samples of the comparison as small data URLs by identity; empty for data that are no pictures."""
+    """Worst samples of the comparison as small data URLs by identity, and what a task drew of them by its names.
+
+    Data that are no pictures have none.
+    """
     from csa_deploy.report.pictures import thumbnails
 
     identities = [sample["id"] for found in data["worst"] for sample in found["samples"]]
-    return thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities))) if identities else {}
+    found = thumbnails(context.dataset(context.preprocessing), list(dict.fromkeys(identities))) if identities else {}
+    return {**found, **task_views(context.workspace)[1]}

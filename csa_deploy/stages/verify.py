@@ -16,6 +16,7 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
+from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.runners.base import sampling
@@ -26,7 +27,8 @@ from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
 from csa_deploy.verify.stream import Stream
-from csa_deploy.workspace import StageOutput, sha256_of, write_atomic
+from csa_deploy.verify.task_views import TASK, task_views
+from csa_deploy.workspace import StageOutput, dump_json, sha256_of, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
@@ -40,6 +42,7 @@ UNLIKE_DB = 3.0  # twice the noise on other images than those of the calibration
 def key_parts(context: Context) -> dict[str, Any]:
     """What decides the comparison besides settings and versions."""
     return {
+        **context.measured_by,
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
@@ -105,6 +108,9 @@ def compare(
     not_measured: list[dict[str, str]],
 ) -> StageOutput:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
+    tasks = context.tasks()
+    for candidate in candidates:
+        candidate.tasks = tasks
     data = open_data(context, preprocessing)
     stream = Stream(
         lambda p: data if p == preprocessing else open_data(context, p),
@@ -139,7 +145,7 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
-    notes = [*judgement.notes, *unlike_calibration(judged, context)]
+    notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
     record = {
         **judgement.to_json(),
         "notes": notes,
@@ -160,8 +166,12 @@ def compare(
     }
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
+    artifacts = {SAMPLES: path}
+    if context.task is not None:
+        artifacts[TASK] = context.scratch / "task.json"
+        artifacts[TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
-    return StageOutput(record, artifacts={SAMPLES: path}, failure=judgement.failure(strict=context.config.strict))
+    return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
 
 
 def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
@@ -188,8 +198,8 @@ def _trained(context: Context) -> bool:
 
 def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The candidate's part of the record: its verdict, what ran, and the classes of the worst samples by name."""
-    for output, metrics in zip(judged["outputs"], candidate.outputs.values(), strict=True):
-        output["worst_channels"] = metrics.worst_channels()
+    for output in judged["outputs"]:
+        output["worst_channels"] = t.worst_channels() if (t := candidate.tensors.get(output["name"])) else []
         for shown in (c for w in output["worst"] for c in (*w.get("reference_classes", ()), *w.get("classes", ()))):
             shown["name"] = names[shown["class"]] if shown["class"] < len(names) else ""
     return {
@@ -216,7 +226,7 @@ def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> di
 def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], data: Dataset, reference: Runner) -> Any:
     """FP64 on the worst sample of each FP32 candidate that got the reference's tensors."""
     same = [c for c in candidates if c.precision == "fp32" and stream.given(c) == stream.preprocessing]
-    worst = {m.worst(1)[0]["id"] for c in same for m in c.outputs.values()}
+    worst = {m.worst(1)[0]["id"] for c in same for m in c.tensors.values()}
     shapes = sampling(reference).shapes
     feeds = {batch.ids[0]: batch.feed(shapes) for batch in data.only(sorted(worst)).batches(1)}
     graph = context.path(context.graphs()["exported"]) if context.source.kind == "onnx" else None
@@ -249,9 +259,6 @@ def _figure(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
     if result["decided_by"]:
         return str(result["decided_by"])
-    if "top1" in metrics:
-        return f"top-1 {100 * metrics['top1']:.1f} %"
-    if "top1_agreement" in metrics:
-        return f"top-1 agrees on {100 * metrics['top1_agreement']:.1f} %"
-    shown = units.decibel(metrics["snr_db"])
-    return f"{shown}, mIoU {units.percent(metrics['mean_iou'])}" if "mean_iou" in metrics else shown
+    told = [metric for metric in ordered() if metric.said and metric.name in metrics]
+    told = told[::-1] if told[0].of == "map" else told[:1]  # what the classes of a map are worth is not known
+    return ", ".join(m.said.format(m.shown(metrics[m.name], -1 if m.unit == "share" else 0)) for m in told)

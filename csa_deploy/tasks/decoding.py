@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ Decode = Callable[[Mapping[str, np.ndarray]], Detections]
 _EXPECTED = "boxes (n, 4) as left, top, right, bottom in pixels of the network's input, scores (n,), classes (n,)"
 
 
-@contextlib.contextmanager
-def opened_decode(spec: str) -> Iterator[Decode]:
+def load_decode(spec: str) -> Decode:
     """The function that ``file.py:name`` or ``package.module:name`` names; its module can import its neighbours.
 
     It takes the outputs of one sample by name, without the axis of samples, and returns (boxes, scores, classes).
@@ -29,7 +27,7 @@ def opened_decode(spec: str) -> Iterator[Decode]:
     if source.kind not in ("file", "module"):
         raise UsageError(f"{spec}: no decode function", fix="name it as file.py:decode or package.module:decode")
     with source.opened() as (function, _):
-        yield checked(function, spec)
+        return checked(function, spec)
 
 
 def checked(function: Any, name: str) -> Decode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,17 @@ import numpy as np
 from csa_deploy.tasks import segmentation
 from csa_deploy.tasks.detection import Precision, detection_agreement
 from csa_deploy.tasks.rows import unpacked
-from csa_deploy.tasks.task import Detection, Outputs, Segmentation, Task
+from csa_deploy.tasks.task import Detection, Outputs, Segmentation
+
+DROPS = {"fp32": 0.001, "fp16": 0.005, "int8": 0.01}
+"""What a precision may lose by default; FP32 graphs differ by the order of their sums only."""
 
 
 class MeanIoU:
     """Mean intersection over union of all classes that are in a mask or were found, over the pixels of all samples."""
 
     name, unit, heading, additive = "mean_iou", "share", "mean IoU", True
+    default_bounds = DROPS
 
     def __init__(self, task: Segmentation | None = None) -> None:
         self.task = task or Segmentation()
@@ -33,6 +38,7 @@ class AveragePrecision:
     """COCO's average precision, the mean over classes and over overlaps of 0.5 to 0.95."""
 
     name, unit, heading = "map", "share", "mAP"
+    default_bounds: Mapping[str, float] = DROPS
     ious = slice(None)
 
     def __init__(self, task: Detection | None = None) -> None:
@@ -56,6 +62,7 @@ class AveragePrecision50(AveragePrecision):
     """Average precision at an overlap of 0.5 alone, as Pascal VOC counts."""
 
     name, heading = "map50", "mAP@0.5"
+    default_bounds: Mapping[str, float] = {}
     ious = slice(0, 1)
 
 
@@ -78,11 +85,3 @@ class DetectionAgreement:
     def reduce(self, rows: np.ndarray) -> float:
         """Of the sums."""
         return float(detection_agreement(rows.sum(axis=0)))
-
-
-def metrics_of(task: Task[Any]) -> list[Any]:
-    """What is measured of a task, the first what its worst samples are chosen by."""
-    if isinstance(task, Segmentation):
-        return [MeanIoU(task)]
-    assert isinstance(task, Detection)
-    return [AveragePrecision(task), AveragePrecision50(task), DetectionAgreement(task)]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import UsageError
 from csa_deploy.tasks import segmentation
-from csa_deploy.tasks.boxes import Detections, Postprocessing
+from csa_deploy.tasks.boxes import Detections, Postprocessing, suppress
 from csa_deploy.tasks.decoding import Decode
 from csa_deploy.tasks.detection import Objects, agreeing, match
 from csa_deploy.tasks.rows import MOST_BOXES, packed
@@ -33,10 +33,9 @@ class Task(Generic[Found]):
         classes: names in the order of the network's classes; empty where nobody states them.
     """
 
+    kind: ClassVar[Kind]
     classes: tuple[str, ...] = ()
-    _found: dict[int, tuple[Outputs, Found]] = field(default_factory=dict, repr=False)
-
-    kind: Kind = field(init=False)
+    _found: dict[int, tuple[Outputs, Found]] = field(default_factory=dict, init=False, repr=False)
 
     def found(self, outputs: Outputs) -> Found:
         """What the network says about a sample; several metrics ask of the same outputs."""
@@ -64,11 +63,9 @@ class Segmentation(Task[np.ndarray]):
         output: whose map it is; empty where the network has a single map.
     """
 
+    kind = "segmentation"
     threshold: float = 0.5
     output: str = ""
-
-    def __post_init__(self) -> None:
-        self.kind = "segmentation"
 
     def scores(self, outputs: Outputs) -> np.ndarray:
         """The map, with an axis of one sample."""
@@ -110,12 +107,14 @@ class Detection(Task[Detections]):
 
     Attributes:
         decode: makes boxes of the outputs.
+        score_threshold: boxes with a lower score are dropped; None: as ``decode`` has it.
+        nms_iou: overlap above which the weaker box of a class is dropped; None: as ``decode`` has it.
     """
 
+    kind = "detection"
     decode: Postprocessing | Decode | None = None
-
-    def __post_init__(self) -> None:
-        self.kind = "detection"
+    score_threshold: float | None = None
+    nms_iou: float | None = None
 
     def _read(self, outputs: Outputs) -> Detections:
         if self.decode is None:
@@ -124,9 +123,13 @@ class Detection(Task[Detections]):
                 fix="name a function with --decode heads.py:decode, or let the network state its postprocessing",
             )
         if not isinstance(self.decode, Postprocessing):
-            return self.decode(outputs).strongest(MOST_BOXES)
+            found = self.decode(outputs)
+            if self.score_threshold is not None:
+                found = found.of(np.flatnonzero(found.scores >= self.score_threshold))
+            return (found if self.nms_iou is None else suppress(found, self.nms_iou)).strongest(MOST_BOXES)
         try:
-            (found,) = self.decode({name: array[None] for name, array in outputs.items()})
+            how = self.decode.with_thresholds(score_threshold=self.score_threshold, nms_iou=self.nms_iou)
+            (found,) = how({name: array[None] for name, array in outputs.items()})
         except ValueError as error:
             raise UsageError(f"post-processing: {error}", fix="state the network's postprocessing anew") from error
         return found.strongest(MOST_BOXES)

@@ -15,13 +15,14 @@ from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.load import load_model
+from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
+from csa_deploy.metrics.task import Task
 from csa_deploy.network import Preprocessing
-from csa_deploy.runners.base import Runner, filled, run_padded, sampling
+from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
-from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Candidate:
         runner: what executes it.
         preprocessing: what the file itself says its input is; None when it says nothing.
         file: the ONNX graph that it is or was built from.
-        outputs: metrics by output.
+        outputs: what is kept of every sample, by output; of the tasks' metrics that of all outputs.
+        tasks: task metrics to measure.
     """
 
     label: str
@@ -51,15 +53,17 @@ class Candidate:
     runner: Runner
     preprocessing: Preprocessing | None = None
     file: Path | None = None
-    outputs: dict[str, OutputMetrics] = field(default_factory=dict)
+    outputs: dict[str, SampleTable] = field(default_factory=dict)
+    tasks: Sequence[Task] = ()
+
+    @property
+    def tensors(self) -> dict[str, OutputMetrics]:
+        """Of ``outputs`` those that are one."""
+        return {name: kept for name, kept in self.outputs.items() if isinstance(kept, OutputMetrics)}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs for inputs as PyTorch takes them; inputs that are FP16 in this graph are rounded to it."""
-        cast = {
-            s.name: feeds[s.name].astype(s.dtype) if feeds[s.name].dtype.kind == "f" else feeds[s.name]
-            for s in self.runner.input_specs
-        }
-        return run_padded(self.runner, cast)
+        return run_padded(self.runner, cast_to_inputs(self.runner, feeds))
 
     def run_each(self, steps: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Outputs of several steps; an engine on a target gets them all at once, as each exchange costs a second."""
@@ -75,14 +79,14 @@ class Candidate:
             for answer, count in zip(answers, counts, strict=True)
         ]
 
-    def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, labels: Any) -> None:
+    def update(self, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], ids: Any, targets: Any) -> None:
         """Add a batch."""
-        for name, array in want.items():
-            self.outputs.setdefault(name, OutputMetrics(name)).update(array, got[name], ids, labels)
+        measure(want, got, ids, targets, self.outputs, self.tasks)
 
     def columns(self) -> CandidateColumns:
         """The metrics of every sample."""
-        outputs = tuple(OutputColumns(n, m.classes, m.columns) for n, m in self.outputs.items())
+        classes = {name: kept.classes for name, kept in self.tensors.items()}
+        outputs = tuple(OutputColumns(n, classes.get(n, 0), kept.columns) for n, kept in self.outputs.items())
         return CandidateColumns(self.label, self.precision, outputs)
 
 

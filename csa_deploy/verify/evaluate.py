@@ -9,7 +9,7 @@ import numpy as np
 
 from csa_deploy.accuracy import Accuracy, ranks_of
 from csa_deploy.errors import UsageError
-from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
+from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Batch, Dataset
@@ -35,19 +35,13 @@ def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | Non
     output = _classification(runner)
     found = Accuracy(0, 0, {})
     for part in data.batches(batch, free_cores([runner])):
-        feeds = part.feed(shapes)
-        typed = {s.name: _cast(feeds[s.name], s.dtype) for s in runner.input_specs}
-        logits = run_padded(runner, typed)[output]
+        logits = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))[output]
         if not found.samples:
             data.check_labels(logits.shape[1])
         found = _add(found, logits, part)
         if progress is not None:
             progress(found.samples, len(data))
     return found
-
-
-def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
 def _classification(runner: Runner) -> str:

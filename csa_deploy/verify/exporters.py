@@ -12,9 +12,9 @@ import onnx
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.optimize import optimize
+from csa_deploy.metrics.stream import OutputMetrics
 from csa_deploy.runners.base import run_batch
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.verify.metrics import OutputMetrics
 
 if TYPE_CHECKING:
     from csa_deploy.instance import Network

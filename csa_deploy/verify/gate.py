@@ -13,18 +13,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from csa_deploy import units
-from csa_deploy.config import METRIC_BOUNDS
-from csa_deploy.verify.intervals import (
+from csa_deploy.errors import UsageError
+from csa_deploy.metrics.estimates import COUNT, EXTREME
+from csa_deploy.metrics.intervals import (
     FEW_DEVIATE,
     FEWEST,
     paired_difference,
     samples_for_share,
     samples_without_change,
 )
-from csa_deploy.verify.summary import BOUNDED, COUNT, EXTREME, SHARES, Estimate
+from csa_deploy.metrics.metric import NOT_APPLICABLE, Estimate, Metric
+from csa_deploy.metrics.stream import WHOLE
+from csa_deploy.metrics.table import METRICS
+from csa_deploy.naming import did_you_mean
 
-DROPS = ("top1_drop", "top5_drop")
-NOT_APPLICABLE = "not applicable"
 State = Literal["pass", "fail", "undecided", "not measured"]
 
 
@@ -86,7 +88,7 @@ class Check:
         if self.needed is None:
             return f"{end}; use more"
         if self._nothing_lost:
-            seen = "as long as none changes" if self.metric in DROPS else "all of them hits"
+            seen = "as long as none changes" if self.entry.drop else "all of them hits"
             return f"{end}; at least {self.needed:,} samples are needed, {seen}"
         assert self.value is not None
         near = f"measured {units.distance(self.value - self.bound, self.metric)} from the bound"
@@ -112,22 +114,27 @@ class Check:
         if self.state != "undecided" or self.value is None or self.sure is None or self.value == self.bound:
             return None
         if self._nothing_lost:
-            return samples_without_change(self.bound) if self.metric in DROPS else samples_for_share(self.bound)
+            return samples_without_change(self.bound) if self.entry.drop else samples_for_share(self.bound)
         times = ((self.sure - self.value) / (self.bound - self.value)) ** 2
         return math.ceil(self.samples * times) or None if math.isfinite(times) else None
 
     @property
     def _nothing_lost(self) -> bool:
         """Whether every sample is a hit, or none changed."""
-        if self.metric in DROPS:
+        if self.entry.drop:
             nothing = paired_difference(0, 0, self.samples)[1]
             return self.value == 0.0 and self.sure is not None and self.sure <= nothing
-        return self.metric in (*SHARES, *BOUNDED) and self.value == 1.0
+        return self.entry.share and self.value == 1.0
+
+    @property
+    def entry(self) -> Metric:
+        """The metric's entry of the table."""
+        return METRICS[self.metric]
 
     @property
     def side(self) -> Literal["min", "max"]:
         """Which side is bounded."""
-        return METRIC_BOUNDS[self.metric]
+        return self.entry.side
 
     def _meets(self, value: float) -> bool:
         if math.isnan(value):
@@ -143,52 +150,59 @@ class Check:
 def judge(
     output: str,
     estimates: Mapping[str, Estimate],
-    precision: str,
     budget: Mapping[str, float],
     *,
-    classifier: bool,
     samples: int = 0,
     asked: Collection[str] = (),
 ) -> list[Check]:
-    """Hold the metrics of one output, measured on so many samples, against the budget of its precision.
+    """Hold the metrics of one output, measured on so many samples, against a budget.
 
     Args:
         output: tensor name.
         estimates: by metric.
-        precision: whose budget it is.
-        budget: bound by metric.
-        classifier: whether the output has classes.
+        budget: bound by metric, or by output and metric (``boxes.snr_db``), which counts more for that output.
         samples: how many were compared.
-        asked: metrics whose bound was asked for, also where it is the default's.
+        asked: keys of the budget that were asked for, also where the bound is the default's.
     """
-    checks = []
-    for metric, bound in budget.items():
-        estimate = estimates.get(metric)
+    checks, kinds = [], {METRICS[name].of for name in estimates}
+    for metric, bound in own_bounds(budget, output).items():
+        entry, estimate = METRICS[metric], estimates.get(metric)
+        if (entry.of == "whole") != (output == WHOLE):
+            continue
+        wanted = metric in asked or f"{output}.{metric}" in asked
         if estimate is None:
-            reason = _absent(metric, classifier)
-            checks.append(Check(output, metric, bound, None, asked=metric in asked, reason=reason))
+            checks.append(Check(output, metric, bound, None, asked=wanted, reason=entry.absent(kinds)))
             continue
         ends, method, reason = estimate.interval, estimate.method, ""
-        if _cannot_be_shown(metric, bound):
+        if _cannot_be_shown(entry, bound):
             ends, method = None, COUNT
             reason = f"counted on these {units.counted(samples, 'sample')}: no number of samples shows it of others"
-        sure = None if ends is None else ends[0 if METRIC_BOUNDS[metric] == "min" else 1]
-        check = Check(output, metric, bound, estimate.value, sure, method, metric in asked, reason, samples)
-        checks.append(check)
+        sure = None if ends is None else ends[0 if entry.side == "min" else 1]
+        checks.append(Check(output, metric, bound, estimate.value, sure, method, wanted, reason, samples))
     return checks
 
 
-def _cannot_be_shown(metric: str, bound: float) -> bool:
+def own_bounds(budget: Mapping[str, float], output: str) -> dict[str, float]:
+    """The bounds of one output by metric: those of every output, and those that name it."""
+    keyed = {key: key.rpartition(".")[::2] for key in budget}
+    return {keyed[key][1]: budget[key] for whose in ("", output) for key in budget if keyed[key][0] == whose}
+
+
+def require_outputs(budget: Mapping[str, float], outputs: Collection[str], precision: str) -> None:
+    """Raise UsageError where a bound names an output that the network does not have."""
+    for key in budget:
+        output = key.rpartition(".")[0]
+        if output and output not in outputs:
+            meant = did_you_mean(output, outputs)
+            raise UsageError(
+                f"budget {precision}.{key}: the network has no output '{output}'{f', {meant}' if meant else ''}",
+                fix=f"its outputs: {', '.join(outputs)}",
+            )
+
+
+def _cannot_be_shown(metric: Metric, bound: float) -> bool:
     """Whether no number of samples shows that all of them are hits, or that none is lost."""
-    return bound <= 0.0 if metric in DROPS else metric in (*SHARES, *BOUNDED) and bound >= 1.0
-
-
-def _absent(metric: str, classifier: bool) -> str:
-    if metric in ("pixel_agreement", "mean_iou"):
-        return f"{NOT_APPLICABLE}: the output is no map of channels"
-    if not classifier:
-        return f"{NOT_APPLICABLE}: no classification output"
-    return f"{NOT_APPLICABLE}: five classes or fewer" if "top5" in metric else "not measured: the data have no labels"
+    return bound <= 0.0 if metric.drop else metric.share and bound >= 1.0
 
 
 def applicable(checks: Iterable[Check]) -> list[Check]:
@@ -217,3 +231,14 @@ def verdict(checks: Iterable[Check], non_finite: bool = False) -> Literal["pass"
     if non_finite or "fail" in states:
         return "fail"
     return "pass" if states and all(state == "pass" for state in states) else "undecided"
+
+
+def deciding(checks: Iterable[Check], outputs: int) -> str:
+    """The first broken bound in words, else the first undecided one, else nothing: ``snr_db of box 14.1 dB``."""
+    checks = list(checks)
+    for state in ("fail", "undecided"):
+        for check in checks:
+            if check.state == state and check.value is not None:
+                where = f" of {check.output}" if outputs > 1 else ""
+                return f"{check.metric}{where} {units.beside(check.value, check.bound, check.metric)}"
+    return ""

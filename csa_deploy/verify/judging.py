@@ -10,9 +10,9 @@ import numpy as np
 
 from csa_deploy import units
 from csa_deploy.errors import AccuracyGateError
+from csa_deploy.metrics.table import METRICS
 from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
-from csa_deploy.verify.summary import BOUNDED
 
 FAINT = 1e-5  # magnitude up to which FP32 rounding of numbers around one is a visible part of an output
 QUIET = 0.01  # part of the median energy below which an output is nearly zero
@@ -171,12 +171,12 @@ def _fails(check: dict[str, Any], metric: str) -> bool:
 
 def _maps(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
     """A note where outputs are maps and no bound speaks of their strongest channels: whether it should is not known."""
-    names = dict.fromkeys(o.name for c in results.candidates for o in c.outputs if "mean_iou" in o.columns)
-    bounded = any(check["metric"] in BOUNDED for c in candidates for check in c["checks"])
+    names = dict.fromkeys(o.name for c in results.candidates for o in c.outputs if "map" in o.kinds)
+    bounded = any(METRICS[check["metric"]].of in ("map", "whole") for c in candidates for check in c["checks"])
     if not names or bounded:
         return []
-    listed = ", ".join(f"'{name}'" for name in names)
-    return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget int8.mean_iou=0.9"]
+    listed, one = ", ".join(f"'{name}'" for name in names), "int8.mean_iou_agreement=0.9"
+    return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget {one}"]
 
 
 def wanted_samples(candidates: list[dict[str, Any]]) -> int:

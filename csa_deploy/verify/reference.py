@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from csa_deploy.binomial import share
+from csa_deploy.metrics.intervals import share
 from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -176,7 +176,7 @@ def arbitrate(
 
 def _worst_on(sample: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
     """Candidates and outputs whose worst sample it is."""
-    return [(c, name) for c in candidates for name, m in c.outputs.items() if m.worst(1)[0]["id"] == sample]
+    return [(c, name) for c in candidates for name, m in c.tensors.items() if m.worst(1)[0]["id"] == sample]
 
 
 def _cast(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

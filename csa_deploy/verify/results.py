@@ -1,8 +1,8 @@
 """Stored results: the metrics of every sample in one columnar ``.npz``, enough to judge again without running.
 
-Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,), or (N, k) for the strongest classes and their
-probabilities; ``id`` and, for labelled data, ``label`` have the same length. ``meta`` is a JSON text: what was compared
-with what, on which data, and whether it is complete.
+Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,), or (N, k) for the strongest classes, their
+probabilities and what a task metric keeps (its output is ``all outputs``); ``id`` and, for labelled data, ``label``
+have the same length. ``meta`` is a JSON text: what was compared with what, on which data, and whether it is complete.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.verify.gate import Check, applicable, judge, verdict
-from csa_deploy.verify.metrics import worst
-from csa_deploy.verify.overall import deciding, worst_metrics
-from csa_deploy.verify.summary import Estimate, summarise
+from csa_deploy.metrics.metric import Estimate, Kind
+from csa_deploy.metrics.stream import worst
+from csa_deploy.metrics.table import defined_by, estimates_of, worst_values
+from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, verdict
 
 SCHEMA_VERSION = 3
 SAMPLES = "verify/samples.npz"
@@ -42,11 +42,16 @@ class OutputColumns:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Metrics of the whole set, with their intervals."""
-        return summarise(self.columns)
+        return estimates_of(self.columns)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """What the output is, by the metrics that it has."""
+        return {metric.of for metric in defined_by(self.columns)}
 
     def non_finite(self, ids: Sequence[str], column: str = "finite") -> list[str]:
         """Identities of the samples with values that are not finite, in either or (``reference_finite``) in one."""
-        return [str(ids[i]) for i in np.flatnonzero(self.columns[column] == 0).tolist()]
+        return [str(ids[i]) for i in np.flatnonzero(self.columns.get(column, np.ones(0)) == 0).tolist()]
 
     def to_json(self, ids: Sequence[str]) -> dict[str, Any]:
         """Metrics, their intervals and the worst samples."""
@@ -68,18 +73,15 @@ class CandidateColumns:
     outputs: tuple[OutputColumns, ...]
 
     def judged(self, ids: Sequence[str], budget: Mapping[str, float], asked: Collection[str] = ()) -> dict[str, Any]:
-        """Metrics, checks and verdict, ``asked`` naming bounds that were asked for; the same from a run and a file."""
+        """Metrics, checks and verdict, ``asked`` naming bounds that were asked for; the same from a run and a file.
+
+        Raises:
+            UsageError: the budget names an output that is not there.
+        """
+        require_outputs(budget, [output.name for output in self.outputs], self.precision)
         checks: list[Check] = []
         for output in self.outputs:
-            checks += judge(
-                output.name,
-                output.estimates,
-                self.precision,
-                budget,
-                classifier=bool(output.classes),
-                samples=len(ids),
-                asked=asked,
-            )
+            checks += judge(output.name, output.estimates, budget, samples=len(ids), asked=asked)
         checks = applicable(checks)
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
@@ -87,8 +89,8 @@ class CandidateColumns:
         return {
             "label": self.label,
             "precision": self.precision,
-            "metrics": worst_metrics(outputs),
-            "decided_by": deciding(held, len(outputs)),
+            "metrics": worst_values([output["metrics"] for output in outputs]),
+            "decided_by": deciding(checks, len(outputs)),
             "outputs": outputs,
             "checks": held,
             "non_finite": non_finite,

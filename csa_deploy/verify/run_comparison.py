@@ -7,30 +7,18 @@ does in the other. That finds changes that two separate intervals would hide.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from csa_deploy.verify.intervals import FEWEST, Interval, log_ratio_interval, mcnemar, mean_interval, paired_difference
-from csa_deploy.verify.measures import snr
+from csa_deploy.metrics.estimates import lost_and_gained
+from csa_deploy.metrics.intervals import FEWEST
+from csa_deploy.metrics.metric import Interval, Metric
+from csa_deploy.metrics.table import FINITE, METRICS, defined_by, named, ordered
 from csa_deploy.verify.results import OutputColumns, Results
-from csa_deploy.verify.summary import BOOTSTRAP, DECIBEL, MEANS, PAIRED
 
-Columns = Mapping[str, np.ndarray]
-
-SHARES = {
-    "finite": "finite",
-    "top1": "top1",
-    "top5": "top5",
-    "top1_agreement": "agrees",
-    "top5_agreement": "agrees_top5",
-}
-MINIMUM_EFFECT = {"snr_db": 0.1, "kl_divergence": 1e-6}
-"""Smallest change that counts, in dB and nats; any change of a share does."""
-_LOWER_IS_BETTER = ("kl_divergence", "mean_abs_error")
-_ENERGIES = ("signal", "noise")
 _NAMED = 5  # samples named per direction
 _SAME_REFERENCE = 1e-3  # relative difference of the outputs' energies; rounding alone gives 1e-6
 
@@ -76,14 +64,15 @@ class Change:
 
         Without interval only an infinite change is one, and not on a few samples.
         """
-        if abs(self.difference) < MINIMUM_EFFECT.get(self.metric, 0.0):
+        metric = named(self.metric)
+        if abs(self.difference) < metric.minimum_effect:
             return "no difference shown"
         low, high = self.interval or (self.difference, self.difference)
         if self.interval is None and (math.isfinite(self.difference) or self.samples < FEWEST):
             return "undecided" if self.difference else "no difference shown"
         if low <= 0 <= high:
             return "no difference shown"
-        return "better" if (low > 0) != (self.metric in _LOWER_IS_BETTER) else "worse"
+        return "better" if (low > 0) == (metric.better == "higher") else "worse"
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with difference and outcome."""
@@ -118,12 +107,12 @@ def compare_results(a: Results, b: Results) -> dict[str, Any]:
         if not _same_reference(first, second):
             caveats.append(f"{label}: the reference itself answers otherwise in B: other weights or preprocessing")
         rows += _changes(label, output, common, first, second)
-        for metric in sorted(_defined(first) ^ _defined(second)):
+        for metric in sorted(_defined(first).keys() ^ _defined(second).keys()):
             missing[f"{what}: {metric}"] = f"only in {'A' if metric in _defined(first) else 'B'}"
-    least = f"{MINIMUM_EFFECT['snr_db']:g} dB or {MINIMUM_EFFECT['kl_divergence']:g} nats"
+    least = [f"{m.minimum_effect:g} {m.unit or m.name}" for m in METRICS.values() if m.minimum_effect]
     method = f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A"
     return {
-        "method": f"{method}; changes below {least} do not count",
+        "method": f"{method}; changes below {' or '.join(least)} do not count",
         "caveats": list(dict.fromkeys(caveats)),
         "rows": [row.to_json() for row in rows],
         "not_compared": [{"what": what, "reason": reason} for what, reason in missing.items()],
@@ -134,13 +123,13 @@ def _unlike(a: OutputColumns, b: OutputColumns) -> str:
     """Why two outputs of one name are not the same kind of output; empty when they are."""
     if a.classes != b.classes:
         return f"{a.classes} classes in A, {b.classes} in B"
-    maps = ["pixel_agreement" in side.columns for side in (a, b)]
-    return "" if maps[0] == maps[1] else "a map in one run, none in the other"
+    return "" if ("map" in a.kinds) == ("map" in b.kinds) else "a map in one run, none in the other"
 
 
-def _defined(output: OutputColumns) -> set[str]:
-    """Shares and means that an output has."""
-    return {m for m, c in SHARES.items() if c in output.columns} | {m for m in MEANS if m in output.columns}
+def _defined(output: OutputColumns) -> dict[str, Metric]:
+    """The metrics by which two runs can be compared, as far as an output has them."""
+    first = [FINITE] if "finite" in output.columns else []
+    return {m.name: m for m in (*first, *ordered(defined_by(output.columns))) if m.change}
 
 
 def _outputs(results: Results, ids: list[str]) -> dict[tuple[str, str], OutputColumns]:
@@ -179,54 +168,41 @@ def _differs(first: Any, second: Any) -> bool:
 
 def _same_reference(a: OutputColumns, b: OutputColumns) -> bool:
     """By the energies of its outputs, which are known where the candidate's are finite."""
-    first, second = a.columns["signal"], b.columns["signal"]
+    first, second = (side.columns.get("signal", np.ones(len(next(iter(side.columns.values()))))) for side in (a, b))
     known = np.isfinite(first) & np.isfinite(second)
     return bool(np.allclose(first[known], second[known], rtol=_SAME_REFERENCE, atol=0.0))
 
 
 def _changes(label: str, output: str, ids: list[str], a: OutputColumns, b: OutputColumns) -> Iterator[Change]:
-    first, second = a.columns, b.columns
-    finite = (first["finite"] > 0) & (second["finite"] > 0)
-    for metric, column in SHARES.items():
-        if column in first and column in second and not (metric == "finite" and finite.all()):
-            yield _share(label, output, metric, ids, first[column] > 0, second[column] > 0)
-    if not finite.any():
-        return
-    first, second = ({n: v[finite] for n, v in side.items()} for side in (first, second))
-    decibels = _decibels(label, output, first, second)
-    yield decibels
-    means = MEANS if math.isfinite(decibels.a) or math.isfinite(decibels.b) else (*MEANS, "mean_abs_error")
-    for metric in means:  # where no sample has energy, the error alone tells
-        if metric in first and metric in second:
-            yield _mean(label, output, metric, first[metric], second[metric])
+    """By every metric; all but those that count samples take those alone that are finite in both runs."""
+    finite = _finite(a) & _finite(b)
+    there = _defined(b)
+    metrics = {n: m for n, m in _defined(a).items() if n in there and not (m is FINITE and finite.all())}
+    infinite = set[str]()
+    for metric in sorted(metrics.values(), key=lambda m: bool(m.instead_of)):
+        used = finite | metric.counted
+        if not used.any() or (metric.instead_of and metric.instead_of not in infinite):
+            continue
+        sides = [[side.columns[name][used] for name in metric.columns] for side in (a, b)]
+        change = _change(label, output, metric, [ids[i] for i in np.flatnonzero(used)], *sides)
+        if not (math.isfinite(change.a) or math.isfinite(change.b)):
+            infinite.add(metric.name)
+        yield change
 
 
-def _share(label: str, output: str, metric: str, ids: list[str], a: np.ndarray, b: np.ndarray) -> Change:
-    lost, gained = ([ids[i] for i in np.flatnonzero(which)] for which in (a & ~b, b & ~a))
-    low, high = paired_difference(len(lost), len(gained), len(ids))  # of A - B
-    return Change(
-        label,
-        output,
-        metric,
-        len(ids),
-        float(a.mean()),
-        float(b.mean()),
-        (-high, -low),
-        PAIRED,
-        mcnemar(len(lost), len(gained)),
-        tuple(lost[:_NAMED]),
-        tuple(gained[:_NAMED]),
-    )
+def _finite(output: OutputColumns) -> np.ndarray:
+    """Which samples are; of the tasks' rows each is, or is all NaN."""
+    if "finite" in output.columns:
+        return output.columns["finite"] > 0
+    return np.all([np.isfinite(c.reshape(len(c), -1)).all(axis=1) for c in output.columns.values()], axis=0)
 
 
-def _decibels(label: str, output: str, a: Columns, b: Columns) -> Change:
-    first, second = (snr(*(float(side[name].sum()) for name in _ENERGIES)) for side in (a, b))
-    ends = log_ratio_interval([b["signal"], a["noise"]], [b["noise"], a["signal"]])
-    interval = (DECIBEL * ends[0], DECIBEL * ends[1]) if ends else None
-    return Change(label, output, "snr_db", len(a["noise"]), first, second, interval, BOOTSTRAP)
-
-
-def _mean(label: str, output: str, metric: str, a: np.ndarray, b: np.ndarray) -> Change:
-    change = b - a
-    interval = mean_interval(change)
-    return Change(label, output, metric, len(a), float(a.mean()), float(b.mean()), interval, BOOTSTRAP)
+def _change(
+    label: str, output: str, metric: Metric, ids: list[str], a: list[np.ndarray], b: list[np.ndarray]
+) -> Change:
+    assert metric.change is not None
+    sure = metric.change(a, b)
+    moved = lost_and_gained(a[0], b[0]) if metric.counted else ()
+    lost, gained = (tuple(ids[i] for i in np.flatnonzero(which)[:_NAMED]) for which in moved) if moved else ((), ())
+    first, second = (float(metric.reduce(*side)) for side in (a, b))
+    return Change(label, output, metric.name, len(ids), first, second, *sure, lost, gained)

@@ -103,6 +103,6 @@ class Stream:
         answers = [c.run_each([given[self.given(c)] for given in feeds]) for c in self.candidates]
         for step, (want, batch) in enumerate(zip(wanted, batches, strict=True)):
             for candidate, got in zip(self.candidates, answers, strict=True):
-                candidate.update(want, got[step], batch.ids, batch.labels)
+                candidate.update(want, got[step], batch.ids, batch.truth)
             self.ids += batch.ids
             self.labels += batch.labels.tolist() if batch.labels is not None else []

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.imaging import preprocessing_of
+from csa_deploy.export.metadata import stated_postprocessing
 from csa_deploy.export.settings import require_own_settings
 from csa_deploy.export.static import leaves_open, make_static, wanted_by
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import load_model
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Task
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -23,16 +25,33 @@ from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.tasks.boxes import Postprocessing
 
 logger = logging.getLogger(__name__)
 ENGINES = (".engine", ".plan", ".trt")
 
 
-def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | None]:
-    """What the configuration's ``network`` names.
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
 
-    Returns:
-        The runner, its preprocessing, and the data set that belongs to the network if there is one.
+    Attributes:
+        runner: executes it; not entered.
+        preprocessing: how its input is made.
+        postprocessing: how its outputs become boxes, where it states that.
+        dataset: the data set that belongs to it, if there is one.
+        task: what it does, where that is known.
+    """
+
+    runner: Runner
+    preprocessing: Preprocessing | None
+    postprocessing: Postprocessing | None
+    dataset: str | None = None
+    task: Task | None = None
+
+
+def open_subject(config: Config) -> Subject:
+    """What the configuration's ``network`` names.
 
     Raises:
         UsageError: nothing there, or an engine that is in no workspace, so that its preprocessing is not known.
@@ -41,7 +60,7 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
     path = Path(config.network)
     if path.suffix == ".onnx":
         require_own_settings("ONNX file", config.network, config)
-        return *_graph(path, config), None
+        return _graph(path, config)
     if path.suffix in ENGINES:
         require_own_settings("engine", config.network, config)
         return _engine(path, config.target)
@@ -52,10 +71,12 @@ def open_subject(config: Config) -> tuple[Runner, Preprocessing | None, str | No
         input_size=config.size, batch=config.batch, checkpoint=checkpoint, checkpoint_key=config.checkpoint_key
     )
     runner = TorchRunner(network.module, network.input_specs, network.output_names, threads=config.threads)
-    return runner, network.preprocessing, source.entry.dataset if source.entry else None
+    entry = source.entry
+    own = (entry.dataset, entry.task) if entry else (None, None)
+    return Subject(runner, network.preprocessing, network.postprocessing, *own)
 
 
-def _graph(path: Path, config: Config) -> tuple[Runner, Preprocessing | None]:
+def _graph(path: Path, config: Config) -> Subject:
     """An ONNX file, made static in memory where it leaves sizes open or sizes are given."""
     model = load_model(path, full_check=False)
     source: Path | bytes = path
@@ -67,10 +88,10 @@ def _graph(path: Path, config: Config) -> tuple[Runner, Preprocessing | None]:
     preprocessing, said = preprocessing_of(model, config)
     if said:
         logger.warning("%s: %s", path.name, said)
-    return runner, preprocessing
+    return Subject(runner, preprocessing, stated_postprocessing(model))
 
 
-def _engine(path: Path, target: str | None) -> tuple[Runner, Preprocessing | None, None]:
+def _engine(path: Path, target: str | None) -> Subject:
     """An engine of a workspace, whose records say who built it and how its input is made."""
     workspace = Workspace(path.resolve().parent.parent)
     engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
@@ -86,4 +107,5 @@ def _engine(path: Path, target: str | None) -> tuple[Runner, Preprocessing | Non
         raise EnvironmentLacksError(
             f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
         ) from error
-    return runner, workspace.read(ExportRecord).preprocessing, None
+    exported = workspace.read(ExportRecord)
+    return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))

@@ -136,7 +136,7 @@ def test_markdown_cannot_be_broken_out_of() -> None:
 
 def test_the_columns_are_those_that_a_network_has() -> None:
     """A map has a mean IoU and no top-1; the verdict names the bound that decided, the latency what ran."""
-    metrics = {"mean_iou": 0.52, "pixel_agreement": 0.96, "snr_db": 20.1}
+    metrics = {"mean_iou_agreement": 0.52, "pixel_agreement": 0.96, "snr_db": 20.1}
     row = {
         "label": "int8",
         "precision": "int8",
@@ -146,12 +146,15 @@ def test_the_columns_are_those_that_a_network_has() -> None:
         "macs": 1000,
         "metrics": metrics,
     }
-    row |= {"intervals": {}, "verify": "fail", "decided_by": "mean_iou of mask 52.00 %", "not_measured": None}
+    row |= {"intervals": {}, "verify": "fail", "decided_by": "mean_iou_agreement of mask 52.00 %", "not_measured": None}
     row |= {"latency_ms": {"50": 86.0, "99": 90.0}}
     data = {"network": "net", "verdict": {"state": "fail", "checks": [], "reasons": []}, "rows": [row], "records": {}}
     said = summary({**data, "config": {}, "batch": 1, "not_measured": []})
     assert "| mean IoU with reference | pixels as reference | signal/noise |" in said and "top-1" not in said
-    assert "| 52.00 % | 96.00 % | 20.1 dB | fail: mean_iou of mask 52.00 % | 86.00 ms CPU, fake-quantized |" in said
+    assert (
+        "| 52.00 % | 96.00 % | 20.1 dB | fail: mean_iou_agreement of mask 52.00 % | 86.00 ms CPU, fake-quantized |"
+        in said
+    )
     labelled = {**row, "metrics": {"top1": 0.9, "reference_top1": 0.91, "top1_agreement": 0.99}}
     said = summary({**data, "rows": [labelled], "config": {}, "batch": 1, "not_measured": []})
     assert "| top-1 | agrees with reference |" in said and "top-5" not in said and "IoU" not in said

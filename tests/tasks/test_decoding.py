@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.errors import UsageError
-from csa_deploy.tasks.decoding import checked, opened_decode
+from csa_deploy.tasks.decoding import checked, load_decode
 
 BOX = [[0.0, 0.0, 2.0, 3.0], [1.0, 1.0, 4.0, 4.0]]
 
@@ -16,8 +16,7 @@ def test_a_function_of_a_file_with_its_neighbours(tmp_path: Path) -> None:
         "def decode(outputs):\n    boxes = SCALE * outputs['boxes']\n"
         "    return boxes, outputs['scores'], np.zeros(len(boxes))\n"
     )
-    with opened_decode(f"{tmp_path}/heads.py:decode") as decode:
-        found = decode({"boxes": np.asarray(BOX), "scores": np.asarray([0.1, 0.7])})
+    found = load_decode(f"{tmp_path}/heads.py:decode")({"boxes": np.asarray(BOX), "scores": np.asarray([0.1, 0.7])})
     assert found.scores.tolist() == [0.7, 0.1]  # the strongest first
     assert found.xyxy.tolist() == [[2, 2, 8, 8], [0, 0, 4, 6]]
     assert found.classes.dtype == np.int64
@@ -59,5 +58,5 @@ def test_a_function_that_raises_is_one_line() -> None:
 
 @pytest.mark.parametrize("spec", ["csa_digits", "nowhere.py:decode"])
 def test_what_is_no_function_is_refused(spec: str) -> None:
-    with pytest.raises(UsageError), opened_decode(spec):
-        pass
+    with pytest.raises(UsageError):
+        load_decode(spec)

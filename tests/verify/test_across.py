@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csa_deploy.verify.metrics import OutputMetrics
+from csa_deploy.metrics.stream import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results
 from csa_deploy.verify.run_comparison import compare_results
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from csa_deploy.binomial import share
-from csa_deploy.config import DEFAULT_BUDGET, make_config
+from csa_deploy.config import make_config
+from csa_deploy.metrics.estimates import BOOTSTRAP, COUNT, EXACT, EXTREME, PAIRED
+from csa_deploy.metrics.intervals import paired_difference, share
+from csa_deploy.metrics.metric import Estimate
+from csa_deploy.metrics.table import default_budget, estimates_of
 from csa_deploy.verify.gate import Check, applicable, judge, verdict
-from csa_deploy.verify.intervals import paired_difference
-from csa_deploy.verify.summary import BOOTSTRAP, COUNT, EXACT, EXTREME, PAIRED, Estimate, summarise
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,9 @@ def test_the_unfavourable_end_of_the_interval_decides(value: float, sure: float 
     assert bool(check.why) == (state == "undecided")
 
 
+AGREES = {"top1_agreement": Estimate(1.0, (0.9, 1.0), EXACT)}  # what an output with classes has at least
+
+
 def test_undecided_says_how_many_samples_would_do() -> None:
     assert "at least 368 samples" in Check("y", "top1_agreement", 0.99, 1.0, 0.9, BOOTSTRAP).why
 
@@ -77,15 +81,15 @@ def test_what_was_measured_tells_how_many_more_are_needed() -> None:
 
 def test_which_end_is_unfavourable_depends_on_the_bound() -> None:
     estimates = {"top1_drop": Estimate(0.0, (-0.02, 0.02), BOOTSTRAP), "top1": Estimate(0.9, (0.8, 0.95), BOOTSTRAP)}
-    drop, top1 = judge("y", estimates, "fp16", {"top1_drop": 0.01, "top1": 0.79}, classifier=True)
+    drop, top1 = judge("y", estimates, {"top1_drop": 0.01, "top1": 0.79})
     assert (drop.sure, drop.state) == (0.02, "undecided") and (top1.sure, top1.state) == (0.8, "pass")
 
 
 def test_what_was_not_measured_says_why() -> None:
     estimates = {"cosine": Estimate(1.0, None, EXTREME)}
-    cosine, top1 = judge("y", estimates, "fp16", {"cosine": 0.9, "top1": 0.5}, classifier=True, asked=["top1"])
+    cosine, top1 = judge("y", {**estimates, **AGREES}, {"cosine": 0.9, "top1": 0.5}, asked=["top1"])
     assert cosine.passed and top1.passed is None and "no labels" in top1.reason and top1.asked
-    assert "no classification" in judge("y", estimates, "fp16", {"top1": 0.5}, classifier=False)[0].reason
+    assert "no classification" in judge("y", estimates, {"top1": 0.5})[0].reason
 
 
 def test_verdicts() -> None:
@@ -98,12 +102,12 @@ def test_verdicts() -> None:
     assert verdict([good], non_finite=True) == "fail"
 
 
-@pytest.mark.parametrize("bound", [DEFAULT_BUDGET["fp16"]["top1_drop"], 0.0051])
+@pytest.mark.parametrize("bound", [default_budget("fp16")["top1_drop"], 0.0051])
 def test_a_bound_that_equals_the_default_counts_when_it_was_asked_for(bound: float) -> None:
     config = make_config({"budget": [f"fp16.top1_drop={bound}"]})
     stored = make_config({"budget": config.to_json()["budget"]})  # as the workspace keeps it
     for asked in (config.asked("fp16"), stored.asked("fp16")):
-        (check,) = judge("y", {}, "fp16", {"top1_drop": bound}, classifier=True, asked=asked)
+        (check,) = judge("y", AGREES, {"top1_drop": bound}, asked=asked)
         assert check.asked and verdict([Check("y", "cosine", 0.9, 1.0), check]) == "undecided"
     assert make_config({}).asked("fp16") == () and make_config({}).to_json()["budget"] == {}
 
@@ -123,18 +127,18 @@ def test_points_are_decimals() -> None:
         ("pixel_agreement", 1.0, True),
         ("top1_drop", 0.0, True),
         ("top1_drop", 0.001, False),
-        ("mean_iou", 0.0, False),
+        ("mean_iou_agreement", 0.0, False),
     ],
 )
 def test_what_no_number_of_samples_shows_is_counted_and_says_so(metric: str, bound: float, held: bool) -> None:
     value = 0.0 if metric == "top1_drop" else 1.0
     estimates = {metric: Estimate(value, (-0.1, 0.1) if value == 0 else (0.9, 1.0), EXACT)}
-    (check,) = judge("y", estimates, "fp16", {metric: bound}, classifier=True, samples=50)
+    (check,) = judge("y", estimates, {metric: bound}, samples=50)
     assert (check.method == COUNT) == held
     if held:
         assert check.state == "pass" and "counted on these 50 samples" in check.why
         worse = {metric: Estimate(0.02 if value == 0 else 0.98, (-0.1, 0.2), EXACT)}
-        assert judge("y", worse, "fp16", {metric: bound}, classifier=True, samples=50)[0].state == "fail"
+        assert judge("y", worse, {metric: bound}, samples=50)[0].state == "fail"
 
 
 def test_a_value_that_is_the_bound_is_undecided_and_no_number_of_samples_is_named() -> None:
@@ -166,29 +170,27 @@ def test_what_does_not_apply_is_listed_only_where_it_was_asked_for_and_no_output
         judge(
             name,
             estimates,
-            "int8",
-            {"mean_iou": 0.8, "top1_agreement": 0.95, "cosine": 0.9},
-            classifier=False,
+            {"mean_iou_agreement": 0.8, "top1_agreement": 0.95, "cosine": 0.9},
             asked=asked,
         )
         for name, estimates, asked in (
             (
                 "image",
-                {"mean_iou": Estimate(0.9, (0.85, 0.95), BOOTSTRAP), "cosine": Estimate(1, None, EXTREME)},
-                ["mean_iou"],
+                {"mean_iou_agreement": Estimate(0.9, (0.85, 0.95), BOOTSTRAP), "cosine": Estimate(1, None, EXTREME)},
+                ["mean_iou_agreement"],
             ),
-            ("boxes", {"cosine": Estimate(1, None, EXTREME)}, ["mean_iou"]),
+            ("boxes", {"cosine": Estimate(1, None, EXTREME)}, ["mean_iou_agreement"]),
         )
     )
     assert [(c.output, c.metric) for c in applicable([*image, *boxes])] == [
-        ("image", "mean_iou"),
+        ("image", "mean_iou_agreement"),
         ("image", "cosine"),
         ("boxes", "cosine"),
     ]
     assert verdict(applicable([*image, *boxes])) == "pass"
     alone = applicable([*boxes, *boxes])
-    assert [c.metric for c in alone].count("mean_iou") == 1 and verdict(alone) == "undecided"
-    unlabelled = judge("y", {}, "fp16", {"top1_drop": 0.005}, classifier=True)
+    assert [c.metric for c in alone].count("mean_iou_agreement") == 1 and verdict(alone) == "undecided"
+    unlabelled = judge("y", AGREES, {"top1_drop": 0.005})
     assert applicable(unlabelled) == unlabelled
 
 
@@ -206,5 +208,5 @@ def test_equal_values_of_a_map_meet_the_bound_that_they_are() -> None:
         "high": ones,
         "mean_iou": 0.003 * ones,
     }
-    (check,) = judge("y", summarise(columns), "fp16", {"mean_iou": 0.003}, classifier=False, samples=30)
+    (check,) = judge("y", estimates_of(columns), {"mean_iou_agreement": 0.003}, samples=30)
     assert check.state == "pass"

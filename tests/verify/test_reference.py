@@ -13,15 +13,15 @@ from onnx import numpy_helper
 from scipy.stats import binomtest
 from torch import nn
 
-from csa_deploy.binomial import share
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import stated_types
+from csa_deploy.metrics.intervals import share
+from csa_deploy.metrics.stream import OutputMetrics
 from csa_deploy.runners import exact_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.verify.candidates import Candidate, require_same_interface
-from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.reference import OwnAccuracy, arbitrate, own_accuracy
 from csa_deploy.verify.results import OutputColumns
 

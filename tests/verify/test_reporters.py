@@ -11,9 +11,9 @@ import pytest
 
 from csa_deploy import units
 from csa_deploy.config import make_config
+from csa_deploy.metrics.stream import OutputMetrics
+from csa_deploy.metrics.table import worst_values
 from csa_deploy.verify.judging import Judgement, judge_results
-from csa_deploy.verify.metrics import OutputMetrics
-from csa_deploy.verify.overall import worst_metrics
 from csa_deploy.verify.reporters import as_junit, as_markdown
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results
 
@@ -49,17 +49,17 @@ def test_the_worst_output_stands_beside_the_verdict() -> None:
         candidate["metrics"]["snr_db"] == by_output["box32"]["snr_db"] == min(m["snr_db"] for m in by_output.values())
     )
     assert candidate["metrics"]["max_abs_error"] == max(m["max_abs_error"] for m in by_output.values())
-    assert candidate["metrics"]["mean_iou"] == by_output["map8"]["mean_iou"]
+    assert candidate["metrics"]["mean_iou_agreement"] == by_output["map8"]["mean_iou_agreement"]
     error = judgement.failure(strict=False)
     assert error is not None and error.message.endswith("; 4 bounds are broken")
 
 
 def test_the_worst_of_nothing_and_of_what_is_no_number() -> None:
-    assert worst_metrics([]) == {}
-    spoilt = worst_metrics([{"metrics": {"cosine": 0.5}}, {"metrics": {"cosine": float("nan")}}])
+    assert worst_values([]) == {}
+    spoilt = worst_values([{"cosine": 0.5}, {"cosine": float("nan")}])
     assert np.isnan(spoilt["cosine"])
-    heads = [{"metrics": {"top1": t, "reference_top1": r}} for t, r in ((0.9, 0.95), (0.4, 0.5))]
-    assert worst_metrics(heads) == {"top1": 0.4, "reference_top1": 0.5}
+    heads = [{"top1": t, "reference_top1": r} for t, r in ((0.9, 0.95), (0.4, 0.5))]
+    assert worst_values(heads) == {"top1": 0.4, "reference_top1": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_maps_without_a_budget_say_so() -> None:
     def asks(*budget: str) -> bool:
         return any("no budget bounds the classes" in n for n in judged(results({"map": 1e-3}), *budget).notes)
 
-    assert asks() and not asks("int8.mean_iou=0.5")
+    assert asks() and not asks("int8.mean_iou_agreement=0.5")
     assert not any("classes" in n for n in judged(results({"box": 1e-3})).notes)
 
 
@@ -133,7 +133,7 @@ def junit(judgement: Judgement, strict: bool = False) -> Any:
 
 
 def test_junit_has_a_case_per_bound() -> None:
-    judgement = judged(results({"map": 1e-3, "box": 0.5}), "int8.mean_iou=0.9999")
+    judgement = judged(results({"map": 1e-3, "box": 0.5}), "int8.mean_iou_agreement=0.9999")
     root = junit(judgement)
     checks = judgement.candidates[0]["checks"]
     states = [c["state"] for c in checks]

@@ -13,11 +13,11 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.metrics.stream import OutputMetrics
 from csa_deploy.pipeline import run_stages
 from csa_deploy.source import load_source
 from csa_deploy.stages import verify as verify
 from csa_deploy.verify.judging import judge_results, one_class, wanted_samples
-from csa_deploy.verify.metrics import OutputMetrics
 from csa_deploy.verify.results import CandidateColumns, OutputColumns, Results, read_results
 from csa_deploy.workspace import Workspace
 

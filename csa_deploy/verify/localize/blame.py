@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from csa_deploy.metrics.stream import SampleTable
 from csa_deploy.verify.localize.boundaries import Boundary, needed
 from csa_deploy.verify.localize.case import Case, Cuts
 from csa_deploy.verify.localize.measure import Comparison, Feeds, GraphSource, Source, compare
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import restore
-from csa_deploy.verify.metrics import OutputMetrics
 
 STEPS = 4  # of progress
 ZOOMS = 3  # modules that are taken apart after the memory cap left them whole
@@ -220,9 +220,9 @@ def _fewest(case: Case, modules: dict[str, str], order: Sequence[str]) -> tuple[
     return tuple(order[:high])
 
 
-def _snr(outputs: Mapping[str, OutputMetrics]) -> float:
+def _snr(outputs: Mapping[str, SampleTable]) -> float:
     """The lowest signal-to-noise ratio of any output."""
-    return min(metrics.values()["snr_db"] for metrics in outputs.values())
+    return min(ratio for metrics in outputs.values() if (ratio := metrics.values().get("snr_db")) is not None)
 
 
 def these(samples: Sequence[str]) -> str:

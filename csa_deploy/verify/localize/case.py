@@ -6,11 +6,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.metrics.stream import SampleTable, measure
+from csa_deploy.metrics.task import Task
 from csa_deploy.runners.base import run_batch
 from csa_deploy.verify.gate import judge
 from csa_deploy.verify.localize.boundaries import (
@@ -23,7 +26,6 @@ from csa_deploy.verify.localize.boundaries import (
     within,
 )
 from csa_deploy.verify.localize.measure import Feeds, Open, in_onnxruntime, typed
-from csa_deploy.verify.metrics import OutputMetrics
 
 CAP = 512 * 2**20
 """Bytes that the boundary tensors of one batch may take, in all graphs together."""
@@ -58,7 +60,6 @@ class Case:
         compared_with: the reference's name.
         feeds: network inputs, batch by batch, as the graphs take them.
         samples: identities of the samples in ``feeds``.
-        precision: whose budget counts.
         budget: bounds by metric.
         threads: of ONNX Runtime.
         cap: bytes that the boundary tensors of one batch may take.
@@ -66,6 +67,8 @@ class Case:
         open: what executes the candidate and its edited versions; ONNX Runtime if not given.
         tried: modules that are restored one at a time.
         broken: metrics that break the budget over all samples of the comparison.
+        tasks: task metrics that the budget may bound.
+        targets: what the data set says of the samples, batch by batch; empty where it says nothing.
         until: when to begin nothing more, on the monotonic clock; None for however long it takes.
         not_done: what was left out, and why; grows.
     """
@@ -76,7 +79,6 @@ class Case:
     compared_with: str
     feeds: Sequence[Feeds]
     samples: tuple[str, ...]
-    precision: str
     budget: Mapping[str, float]
     threads: int | None = None
     cap: int = CAP
@@ -84,6 +86,8 @@ class Case:
     open: Open | None = None
     tried: int = TRIED
     broken: Sequence[str] = ()
+    tasks: Sequence[Task] = ()
+    targets: Sequence[Sequence[Any]] = ()
     until: float | None = None
     not_done: list[str] = field(default_factory=list)
 
@@ -138,22 +142,21 @@ class Case:
         with in_onnxruntime(self.reference, self.threads) as runner:
             return [run_batch(runner, feed) for feed in self.feeds]
 
-    def outputs(self, model: onnx.ModelProto) -> dict[str, OutputMetrics]:
+    def outputs(self, model: onnx.ModelProto) -> dict[str, SampleTable]:
         """How far a graph's outputs are from the reference's."""
-        found: dict[str, OutputMetrics] = {}
+        found: dict[str, SampleTable] = {}
         with self.executes()(model) as runner:
-            for feed, want in zip(self.feeds, self.wanted, strict=True):
-                got = run_batch(runner, typed(runner, feed))
-                for name, array in want.items():
-                    ids = [str(i) for i in range(len(array))]
-                    found.setdefault(name, OutputMetrics(name)).update(array, got[name].reshape(array.shape), ids, None)
+            for number, (feed, want) in enumerate(zip(self.feeds, self.wanted, strict=True)):
+                answer = run_batch(runner, typed(runner, feed))
+                got = {name: answer[name].reshape(array.shape) for name, array in want.items()}
+                ids = [str(i) for i in range(len(next(iter(want.values()))))]
+                measure(want, got, ids, self.targets[number] if self.targets else None, found, self.tasks)
         return found
 
-    def fails(self, outputs: Mapping[str, OutputMetrics]) -> bool:
+    def fails(self, outputs: Mapping[str, SampleTable]) -> bool:
         """Whether the outputs break the budget on these samples; intervals do not matter here."""
         for name, metrics in outputs.items():
-            estimates = metrics.estimates(intervals=False)
-            checks = judge(name, estimates, self.precision, self.budget, classifier=bool(metrics.classes))
+            checks = judge(name, metrics.estimates(intervals=False), self.budget)
             if metrics.non_finite or any(check.state == "fail" for check in checks):
                 return True
         return False

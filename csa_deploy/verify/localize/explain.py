@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.graph.load import load_model
+from csa_deploy.metrics.stream import WHOLE
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.trtexec.settings import parse_options
@@ -63,7 +64,7 @@ def explain(
             reason = f"the {UNASKED_SECONDS} s for what was not asked for are spent; {UNLIMITED}"
             not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
             continue
-        feeds, samples = _worst_feeds(reference, candidate, data)
+        feeds, samples, targets = _worst_feeds(reference, candidate, data)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
         pair = _counterpart(context, candidate, model)
@@ -78,9 +79,10 @@ def explain(
                 pair[0],
                 feeds,
                 samples,
-                candidate.precision,
                 context.config.bounds(candidate.precision),
                 context.config.threads,
+                tasks=candidate.tasks,
+                targets=targets if candidate.tasks else (),
                 until=until,
                 broken=tuple(dict.fromkeys(broken.get(candidate.label, ()))),
                 **engine,
@@ -147,18 +149,23 @@ def _tensors(model: onnx.ModelProto) -> set[str | None]:
 
 def _worst_feeds(
     reference: Runner, candidate: Candidate, data: Dataset
-) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...]]:
-    """Network inputs of the worst samples, in full batches: the last one repeats its last sample."""
+) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...], list[Sequence[Any]]]:
+    """Network inputs of the worst samples, in full batches: the last one repeats its last sample; and their targets."""
     how = sampling(reference)
     batch = how.batch or 1
-    worst = [w["id"] for m in candidate.outputs.values() for w in m.worst(SAMPLES)]
+    # Those that lose most of the task come first: they are what a bound on the task breaks by.
+    tables = sorted(candidate.outputs.values(), key=lambda table: table.name != WHOLE)
+    worst = [w["id"] for table in tables for w in table.worst(SAMPLES)]
     chosen = data.only(list(dict.fromkeys(worst))[:SAMPLES])
     feeds: list[dict[str, np.ndarray]] = []
     ids: list[str] = []
+    targets: list[Sequence[Any]] = []
     for part in chosen.batches(batch):
         feeds.append(how.network(filled(part.feed(how.shapes), batch)))
         ids += part.ids
-    return feeds, tuple(ids)
+        if part.truth is not None:
+            targets.append([*part.truth, *[part.truth[-1]] * (batch - len(part))])
+    return feeds, tuple(ids), targets
 
 
 def _against_torch(

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import rel_entr, softmax
 from scipy.stats import rankdata
 
-from csa_deploy.verify.metrics import OutputMetrics, cosine, snr
+from csa_deploy.metrics.distance import cosine, snr
+from csa_deploy.metrics.stream import OutputMetrics
 
 
 def metrics(want: object, got: object, labels: object = None, batches: int = 1) -> OutputMetrics:
@@ -65,8 +66,8 @@ def test_an_output_that_is_no_classification() -> None:
     want = draw.standard_normal((3, 2, 4, 4))
     found = metrics(want, want, labels=[0, 1, 1])
     general = {"max_abs_error", "mean_abs_error", "max_rel_error", "mean_rel_error", "cosine", "snr_db"}
-    assert found.classes == 0 and set(found.values()) == general | {"pixel_agreement", "mean_iou"}
-    assert found.values()["mean_iou"] == 1.0
+    assert found.classes == 0 and set(found.values()) == general | {"pixel_agreement", "mean_iou_agreement"}
+    assert found.values()["mean_iou_agreement"] == 1.0
     assert found.values()["snr_db"] == math.inf and found.values()["cosine"] == pytest.approx(1.0)
 
 

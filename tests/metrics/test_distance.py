@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine as scipy_cosine
 
-from csa_deploy.verify.measures import cosine, decibels, mean, snr
+from csa_deploy.metrics.distance import cosine, decibels, mean, snr
 
 positive = st.floats(min_value=1e-300, max_value=1e300)
 

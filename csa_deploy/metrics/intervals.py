@@ -3,21 +3,25 @@
 Sources: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
 Biometrika 26 (1934); Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
 based on paired data", J. Educ. Behav. Stat. 37 (2012); McNemar, Psychometrika 12 (1947), in its exact form; Efron,
-"Nonparametric standard errors and confidence intervals", Canadian J. Stat. 9 (1981), for the bootstrap-t.
+"Nonparametric standard errors and confidence intervals", Canadian J. Stat. 9 (1981), for the bootstrap-t; Hesterberg,
+"What teachers should know about the bootstrap", The American Statistician 69 (2015), for the expanded percentiles.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
-from csa_deploy.binomial import at_least, share
+from csa_deploy.binomial import at_least
+from csa_deploy.metrics.metric import Interval
 
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _Z = 1.959963984540054  # quantile of the normal distribution at 1 - _TAIL
+_HALVINGS = 60
 _NOTHING = 1e-9  # a relative error below it is rounding
 _AT_ONCE = 200_000  # numbers in memory while resampling
 RESAMPLES = 1000
@@ -26,7 +30,12 @@ FEWEST = 20
 FEW_DEVIATE = 10
 """Samples that must deviate at all before a bootstrap knows by how much: of fewer, a resample may hold none."""
 
-Interval = tuple[float, float]
+
+def share(hits: int, total: int) -> Interval:
+    """Clopper-Pearson interval of a share: it never covers less than it states, also near 0 and 1."""
+    low = 0.0 if hits == 0 else _solve(lambda p: at_least(hits, total, p), _TAIL)
+    high = 1.0 if hits == total else 1 - _solve(lambda p: at_least(total - hits, total, p), _TAIL)
+    return low, high
 
 
 def samples_for_share(bound: float) -> int | None:
@@ -100,18 +109,23 @@ def log_ratio_interval(above: Sequence[np.ndarray], below: Sequence[np.ndarray])
         return _studentised(centre, error, logs @ signs, errors)
 
 
-def _resampled(table: np.ndarray) -> np.ndarray:
-    """Sums of the columns over samples drawn with replacement, (resamples, columns)."""
+def drawn(count: int) -> np.ndarray:
+    """How often each sample is taken when drawn with replacement, (resamples, samples)."""
+    return np.concatenate(list(_draws(count)))
+
+
+def _draws(count: int) -> Iterator[np.ndarray]:
     draw = np.random.RandomState(0)  # its streams never change, so equal data give equal intervals
-    count = len(table)
     step = max(1, _AT_ONCE // count)
-    parts = []
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        drawn = draw.randint(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        parts.append(times @ table)
-    return np.concatenate(parts)
+        taken = draw.randint(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(taken.ravel(), minlength=rows * count).reshape(rows, count)
+
+
+def _resampled(table: np.ndarray) -> np.ndarray:
+    """Sums of the columns over samples drawn with replacement, (resamples, columns)."""
+    return np.concatenate([times @ table for times in _draws(len(table))])
 
 
 def _studentised(centre: float, error: float, moved: np.ndarray, errors: np.ndarray) -> Interval:
@@ -124,6 +138,55 @@ def _studentised(centre: float, error: float, moved: np.ndarray, errors: np.ndar
     return centre - error * float(high[last]), centre - error * float(low[first])
 
 
+def resampled(rows: np.ndarray, statistic: Callable[[np.ndarray], float], *, additive: bool) -> np.ndarray:
+    """A statistic of samples drawn with replacement, (resamples,); the same draws for the same number of samples.
+
+    Args:
+        rows: what is known of each sample, (samples, numbers).
+        statistic: of such rows, any number of them.
+        additive: whether it looks at the sums of the columns alone: then it gets them as one row.
+    """
+    if additive:
+        return np.asarray([statistic(sums[None]) for sums in _resampled(rows)])
+    every = np.arange(len(rows))
+    return np.asarray([statistic(rows[np.repeat(every, t)]) for times in _draws(len(rows)) for t in times])
+
+
+def unusual(rows: np.ndarray) -> int:
+    """How many rows are not the one that is there most often."""
+    return len(rows) - int(np.unique(rows, axis=0, return_counts=True)[1].max())
+
+
+def percentiles(values: np.ndarray, samples: int, deviate: int, certain: float) -> Interval | None:
+    """Interval by the percentiles of resampled values, expanded as Student's t is wider than the normal distribution.
+
+    Args:
+        values: the statistic's, of resamples.
+        samples: how many there are; None below :data:`FEWEST`.
+        deviate: how many of them are unlike the others, or moved; None below :data:`FEW_DEVIATE`.
+        certain: the value where none does.
+    """
+    if samples < FEWEST or 0 < deviate < FEW_DEVIATE:
+        return None
+    if not deviate:
+        return certain, certain
+    tail = NormalDist().cdf(-math.sqrt(samples / (samples - 1)) * student(samples - 1))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def student(freedom: int) -> float:
+    """Quantile of Student's t at the level of all intervals; Abramowitz and Stegun 26.7.5, to 1e-5 from 19 on."""
+    z, f = _Z, float(freedom)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / f**power for power, term in enumerate(terms, 1))
+
+
 def mostly_one(values: np.ndarray) -> Interval | None:
     """Interval of a mean of values in 0..1 of which few are below 1; None where more are, see :data:`FEW_DEVIATE`.
 
@@ -131,3 +194,12 @@ def mostly_one(values: np.ndarray) -> Interval | None:
     """
     whole = int((values >= 1.0).sum())
     return (share(whole, len(values))[0], 1.0) if len(values) - whole < FEW_DEVIATE else None
+
+
+def _solve(increasing: Callable[[float], float], wanted: float) -> float:
+    """The lower end of the place where an increasing function on 0..1 reaches a value, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if increasing(middle) < wanted else (low, middle)
+    return low

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from csa_deploy.binomial import share
-from csa_deploy.verify.intervals import (
+from csa_deploy.metrics.distance import snr
+from csa_deploy.metrics.estimates import MOSTLY_ONE
+from csa_deploy.metrics.intervals import (
     FEW_DEVIATE,
     FEWEST,
     log_ratio_interval,
@@ -21,10 +22,9 @@ from csa_deploy.verify.intervals import (
     paired_difference,
     samples_for_share,
     samples_without_change,
+    share,
 )
-from csa_deploy.verify.measures import snr
-from csa_deploy.verify.summary import MOSTLY_ONE, summarise
-from csa_deploy.verify.summary import _drop as drop_of
+from csa_deploy.metrics.table import METRICS, estimates_of
 
 
 @pytest.mark.parametrize(
@@ -215,17 +215,17 @@ def columns(count: int, noise: float) -> dict[str, np.ndarray]:
 
 
 def test_noise_has_an_interval_and_no_noise_has_none_to_doubt() -> None:
-    found = summarise(columns(50, 1e-4))["snr_db"]
+    found = estimates_of(columns(50, 1e-4))["snr_db"]
     assert found.interval is not None and found.interval[0] < found.value < found.interval[1]
     assert found.value == pytest.approx(snr(50.0, float(columns(50, 1e-4)["noise"].sum())))
-    assert summarise(columns(50, 0.0))["snr_db"].interval == (math.inf, math.inf)
-    assert summarise(columns(FEWEST - 1, 1e-4))["snr_db"].interval is None
-    assert summarise(columns(FEWEST - 1, 0.0))["snr_db"].interval is None  # so few identical ones show nothing
+    assert estimates_of(columns(50, 0.0))["snr_db"].interval == (math.inf, math.inf)
+    assert estimates_of(columns(FEWEST - 1, 1e-4))["snr_db"].interval is None
+    assert estimates_of(columns(FEWEST - 1, 0.0))["snr_db"].interval is None  # so few identical ones show nothing
 
 
 def test_ten_maps_that_agree_do_not_pass_what_thousands_would_have_to_show() -> None:
-    found = summarise({**columns(10, 1e-4), "pixel_agreement": np.ones(10), "mean_iou": np.ones(10)})
-    for metric in ("pixel_agreement", "mean_iou"):
+    found = estimates_of({**columns(10, 1e-4), "pixel_agreement": np.ones(10), "mean_iou": np.ones(10)})
+    for metric in ("pixel_agreement", "mean_iou_agreement"):
         assert found[metric].method == MOSTLY_ONE and found[metric].value == 1.0
         assert found[metric].interval == pytest.approx((0.69150, 1.0), abs=1e-4)
 
@@ -237,7 +237,7 @@ def test_a_drop_is_counted_and_meets_the_bound_that_it_is(total: int, data: st.D
     right = data.draw(st.integers(0, total))
     lost = data.draw(st.integers(0, right))
     reference, candidate = np.arange(total) < right, np.arange(total) < right - lost
-    found = drop_of(reference.astype(float), candidate.astype(float))
+    found = METRICS["top1_drop"].estimate({"reference_top1": reference.astype(float), "top1": candidate.astype(float)})
     assert found.value == lost / total and found.value <= float(f"{lost / total!r}")
 
 

@@ -1,0 +1,157 @@
+"""The part of the page on segmentation and detection, in a browser as well: light, dark, and 420 pixels wide."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+import csa_deploy as csa
+from csa_deploy.api.reporting import page_of_results
+from csa_deploy.data.targets import Boxes, Mask
+from csa_deploy.report.charts.detection import boxes, precision_recall
+from csa_deploy.report.page import MOST_BYTES, page_of
+from csa_deploy.report.tasks import task_views
+from csa_deploy.tasks.boxes import Detections
+from csa_deploy.tasks.task import Detection, Segmentation
+from csa_deploy.tasks.views import COLOURS, drawn
+from csa_deploy.verify.task_views import TASK
+from csa_deploy.workspace import Workspace
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def _picture(side: int = 160) -> str:
+    ramp = np.linspace(0, 255, side)
+    pixels = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (side, 1)), np.full((side, side), 90.0)], 2)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "jpeg")
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _segmentation() -> dict[str, Any]:
+    rng, task = np.random.default_rng(0), Segmentation(("road", "car <b>", "sky"))
+    blocks = np.kron(rng.integers(0, 3, (6, 8)), np.ones((20, 20), int))
+    one, other = ({"m": np.eye(3)[mask].transpose(2, 0, 1)} for mask in (blocks, np.roll(blocks, 7, axis=1)))
+    worst = [
+        {"id": f"s{i}", "said": "mean IoU 90 % to 80 %", "input": _picture(), **drawn(task, one, other, Mask(blocks))}
+        for i in range(3)
+    ]
+    seen = [{"name": name, "colour": COLOURS[i]} for i, name in enumerate(task.classes)]
+    rows = [{"name": name, "reference": 0.9, "candidate": 0.8} for name in task.classes]
+    candidate = {"label": "int8", "classes": rows, "sizes": [], "curves": None, "worst": worst, "seen": seen}
+    return {"kind": "segmentation", "labelled": True, "worst_by": "by loss of mean IoU", "candidates": [candidate]}
+
+
+def _detection() -> dict[str, Any]:
+    task = Detection(
+        ("car", "person & bike"), lambda o: Detections(o["b"][:, :4], o["b"][:, 4], o["b"][:, 5].astype(int))
+    )
+    one = {"b": np.asarray([[10, 10, 60, 60, 0.9, 0], [80, 20, 140, 70, 0.8, 1], [20, 90, 60, 150, 0.7, 0.0]])}
+    other = {"b": np.asarray([[10, 10, 60, 60, 0.9, 0], [85, 25, 140, 75, 0.8, 1], [100, 100, 150, 150, 0.6, 1.0]])}
+    truth = Boxes(np.asarray([[10.0, 10, 60, 60]]), np.asarray([0]))
+    worst = [
+        {"id": f"s{i}", "said": "one lost", "size": [160, 160], "input": _picture(), **drawn(task, one, other, truth)}
+        for i in range(3)
+    ]
+    rows = [{"name": n, "reference": 0.9, "candidate": 0.8} for n in task.classes]
+    sizes = [
+        {"name": "all", "reference": 0.9, "candidate": 0.8},
+        {"name": "small", "reference": None, "candidate": None},
+    ]
+    falling = {"recall": np.linspace(0, 1, 101).tolist(), "reference": np.linspace(1, 0.4, 101).tolist()}
+    curves = {**falling, "candidate": np.linspace(1, 0.2, 101).tolist()}
+    candidate = {"label": "int8", "classes": rows, "sizes": sizes, "curves": curves, "worst": worst, "seen": []}
+    return {"kind": "detection", "labelled": True, "worst_by": "by agreement", "candidates": [candidate]}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a comparison of a map with itself."""
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    samples = np.random.default_rng(0).random((20, 3, 8, 8), np.float32)
+    found = csa.compare(model, [model], data=samples)
+    return page_of_results([found], Workspace(tmp_path_factory.mktemp("w")))[0]
+
+
+def _page(data: dict[str, Any], task: dict[str, Any], tmp_path: Path) -> str:
+    (tmp_path / TASK).parent.mkdir(exist_ok=True)
+    (tmp_path / TASK).write_text(json.dumps(task))
+    views, pictures = task_views(Workspace(tmp_path))
+    return page_of({**data, "task": views}, pictures)
+
+
+def test_a_strip_has_five_pictures_and_names_are_escaped(data: dict[str, Any], tmp_path: Path) -> None:
+    page = _page(data, _segmentation(), tmp_path)
+    assert page.count('class="strip"') == 3 and page.count("<figure>") == 15
+    assert "car &lt;b&gt;" in page and "car <b>" not in page
+    assert "-10.00" in page and len(page.encode()) < MOST_BYTES
+    embedded = page.partition('id="report-data">')[2].partition("</script>")[0]
+    assert json.loads(embedded)["task"]["kind"] == "segmentation" and "data:image/png" not in embedded
+
+
+def test_boxes_are_drawn_by_what_became_of_them(data: dict[str, Any], tmp_path: Path) -> None:
+    page = _page(data, _detection(), tmp_path)
+    assert page.count('<svg class="boxes"') == 3
+    for state in ("same", "moved", "lost", "new", "truth", "moved from"):
+        assert page.count(f'class="{state}"><title>') == 3
+    assert "person &amp; bike" in page
+    assert "Boxes on s0: 1 same, 1 moved, 1 lost, 1 new" in page
+    assert "Precision and recall of the reference and 1 candidates" in page
+
+
+def test_a_comparison_of_no_task_has_no_such_part(data: dict[str, Any]) -> None:
+    assert data["task"] is None and "tab-task" not in page_of(data, {})
+
+
+def test_without_labels_there_is_no_curve() -> None:
+    assert precision_recall([{"label": "int8", "curves": None}]) == ""
+    sample = {"id": "s", "size": [10, 20], "boxes": []}
+    assert "0 same, 0 moved" in boxes(sample, None) and "<image" not in boxes(sample, None)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1280,1000"):
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("task", [_segmentation, _detection])
+def test_everything_is_seen_in_a_browser(
+    browser: Any, data: dict[str, Any], tmp_path: Path, task: Any, width: int, theme: str
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(_page(data, task(), tmp_path), encoding="utf-8")
+    browser.set_window_size(width, 1400)
+    browser.get(file.as_uri() + "#task")
+    browser.execute_script(
+        f"document.documentElement.dataset.theme = '{theme}'; document.querySelector('#tab-task').click()"
+    )
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#task-panel :is(img, svg)')].map(e => {"
+        "const b = e.getBoundingClientRect(); return [b.width, b.height, e.complete ?? true]})"
+    )
+    assert len(shown) >= 3 and all(w > 40 and h > 20 and complete for w, h, complete in shown)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
