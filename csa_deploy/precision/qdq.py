@@ -17,8 +17,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from csa_deploy.graph.facts import add_initializer
+from csa_deploy.graph.names import Names
 from csa_deploy.graph.shapes import editable, infer_shapes
-from csa_deploy.precision.names import Names
 from csa_deploy.precision.qdq_placement import QdqPlacement
 from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer

@@ -15,9 +15,9 @@ from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engine_runner import EngineRunner
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.trtexec.engines import engine_runner
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
 FAKE_QUANTIZED = (

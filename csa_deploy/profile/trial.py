@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -> tuple[list[Ran], str]:
     """Outputs and median latency of each engine, or the reason why there are none."""
-    from csa_deploy.runners.engines import engine_runner, on_machine
+    from csa_deploy.trtexec.engines import engine_runner, on_machine
 
     ran: list[Ran] = []
     with ExitStack() as stack:

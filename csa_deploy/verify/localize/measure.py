@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from csa_deploy.precision.fp16_rounding import keep_rounding
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.boundaries import Boundary, needed, passes

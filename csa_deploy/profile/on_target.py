@@ -12,9 +12,9 @@ from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, no
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import parse_options
 
