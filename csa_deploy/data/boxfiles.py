@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
-import yaml
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.folder import images_below
@@ -20,6 +19,7 @@ from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Boxes, TargetReader, require_inside
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.validation import read_mapping
 
 IMAGES, LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
@@ -129,13 +129,13 @@ def _names(folder: Path) -> tuple[str, ...]:
             continue
         if path.suffix == ".txt":
             return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        try:
-            names = yaml.safe_load(path.read_text(encoding="utf-8")).get("names")
-            named = names if isinstance(names, list) else [names[i] for i in range(len(names))]
-            return tuple(str(name) for name in named)
-        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError) as error:
-            reason = str(error).split("\n")[0]
-            raise UsageError(f"{path}: no list 'names' of classes: {reason}", fix="write names: [a, b]") from error
+        example = "write names: [cat, dog]"
+        names = read_mapping(path, "description of YOLO data", example=example).get("names")
+        if isinstance(names, dict):
+            names = [names.get(index) for index in range(len(names))]
+        if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names):
+            raise UsageError(f"{path}: no list 'names' of classes, numbered from 0", fix=example)
+        return tuple(map(str, names))
     return ()
 
 

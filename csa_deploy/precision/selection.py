@@ -173,7 +173,8 @@ def budget_of(context: Context) -> dict[str, float]:
     """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
-    return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
+    bounds = context.config.bounds("int8").items()
+    return {key: b for key, b in bounds if not (untrained and key.rpartition(".")[2] == "top1_agreement")}
 
 
 def split(batches: int) -> tuple[list[int], list[int]]:
