@@ -181,8 +181,7 @@ def test_parts_share_neither_photographs_nor_digits(monkeypatch):
     assert not digits[True] & digits[False]
     asked = []
     monkeypatch.setattr(
-        named,
-        "load_digits",
+        "csa_deploy.data.packages.load_digits",
         lambda *, train: asked.append(train) or (np.full((1, 28, 28), 255, np.uint8), np.asarray([3])),
     )
     for train in (True, False):
