@@ -22,7 +22,7 @@ from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
-    from csa_deploy.metrics.task import Task as Measured
+    from csa_deploy.metrics.task import Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]

@@ -14,7 +14,7 @@ from csa_deploy.data.targets import Task
 from csa_deploy.network import Preprocessing
 
 DIGIT_CLASSES = tuple("0123456789")
-BACKGROUND = "background"
+_BACKGROUND = "background"
 
 
 def digits(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
@@ -58,8 +58,8 @@ def scenes(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset
     Raises:
         EnvironmentLacksError: mlxtend, scikit-image or foolbox is not installed.
     """
-    task: Task = "segmentation" if BACKGROUND in preprocessing.classes else "detection"
-    classes = (BACKGROUND, *DIGIT_CLASSES) if task == "segmentation" else DIGIT_CLASSES
+    task: Task = "segmentation" if _BACKGROUND in preprocessing.classes else "detection"
+    classes = (_BACKGROUND, *DIGIT_CLASSES) if task == "segmentation" else DIGIT_CLASSES
     samples = SceneSamples(task, train=train)
     return ImageDataset("scenes:train" if train else "scenes", samples, classes, preprocessing, task)
 

@@ -34,7 +34,7 @@ CHARTS = (
     precision.calibration,
     precision.choices,
 )
-FILTERS: tuple[Callable[..., str], ...] = (
+_FILTERS: tuple[Callable[..., str], ...] = (
     units.beside,
     units.bound,
     units.counted,
@@ -76,7 +76,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for shown in FILTERS:
+    for shown in _FILTERS:
         environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of
     environment.filters["word"] = word_of
