@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 import csa_deploy as csa
+from csa_deploy.api.stages import as_exported
 from csa_deploy.cli.main import app
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.load import save_model
@@ -100,7 +101,7 @@ def test_the_lines_give_what_they_promise(chain: Chain) -> None:
     assert chain.proven.verdict == "equal"
     if chain.engine:
         assert chain.engine.engine and chain.engine.passport["seal"]
-        assert chain.result.not_measured[0]["what"] == "engine fp16"
+        assert chain.result.not_measured[0].what == "engine fp16"
 
 
 def test_nothing_is_written_unless_asked(chain: Chain) -> None:
@@ -154,6 +155,8 @@ def test_a_report_of_results(chain: Chain, tmp_path: Path) -> None:
         csa.report([chain.net, chain.net], tmp_path / "no.html")
     with pytest.raises(UsageError, match="no place"):
         csa.report([chain.fixed], tmp_path / "no.html")
+    with pytest.raises(UsageError, match="Exported without a record"):
+        csa.report([as_exported(chain.net.graph)], tmp_path / "no.html")
     assert not (tmp_path / "no.html").exists()
 
 
@@ -197,7 +200,7 @@ def test_a_module_in_memory_stays_as_it_is(tmp_path: Path) -> None:
         module.head.weight.mul_(2)
     result = csa.compare(net, csa.optimize(net), data=images, budget={"fp32": {"max_rel_error": 1e-3}})
     assert not result.failure and len(result.samples) == 6, "compared with the module as it was exported"
-    assert result.report["reference"]["backend"] == "torch"
+    assert result.report.reference["backend"] == "torch"
     other = csa.export(module, workspace=tmp_path / "small")
     assert csa.prove(net, other).verdict == "different"
     page = csa.report(csa.Workspace(tmp_path / "small"), tmp_path / "page.html").read_text()
@@ -272,7 +275,7 @@ def test_data_in_each_of_its_forms(lab: Path, make_tiny: Any) -> None:
     found = {name: csa.compare(graph, graph, **form) for name, form in forms.items()}
     told = {name: (result.outputs, result.samples) for name, result in found.items()}
     assert all(value == told["path"] for value in told.values()), {n: v == told["path"] for n, v in told.items()}
-    assert found["array"].report["data"]["labelled"] and len(found["array"].samples) == 6
+    assert found["array"].report.data.labelled and len(found["array"].samples) == 6
 
 
 def test_data_that_are_none(make_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,5 +385,5 @@ def test_a_metric_of_the_caller_is_an_object(lab: Path) -> None:
             table.update(before)  # type: ignore[arg-type]
     (whole,) = (output for output in found.outputs if output.output == "all outputs")
     assert whole.metrics["HitShare"] == whole.metrics["reference_HitShare"] and whole.metrics["HitShare_drop"] == 0
-    (held,) = (c for c in found.report["candidates"][0]["checks"] if c["metric"] == "HitShare_drop")
-    assert held["state"] == "pass" and held["output"] == "all outputs"
+    (held,) = (c for c in found.report.candidates[0].checks if c.metric == "HitShare_drop")
+    assert held.state == "pass" and held.output == "all outputs"
