@@ -63,8 +63,26 @@ def _compared(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any])
         reason = f"no stored comparison in {' and '.join(without)}"
         data["not_compared"].append({"what": "accuracy", "reason": reason})
     else:
+        unknown = _known_metrics([run_a, run_b], settings)
         data["accuracy"] = compare_results(*map(read_results, samples))
+        data["accuracy"]["not_compared"] += unknown
     return data
+
+
+def _known_metrics(runs: list[Path], settings: dict[str, Any]) -> list[dict[str, str]]:
+    """Make the task metrics of the runs known, or those that are named instead; those that are not to be found."""
+    from csa_deploy.errors import UsageError
+    from csa_deploy.metrics.plugins import load_metric
+    from csa_deploy.workspace import Workspace
+
+    stored = [spec for run in runs for spec in Workspace(run).manifest["config"].get("metric", [])]
+    unknown = []
+    for spec in dict.fromkeys(settings.get("metric") or stored):
+        try:
+            load_metric(spec)
+        except UsageError as error:
+            unknown.append({"what": f"metric {spec}", "reason": error.message})
+    return unknown
 
 
 def _latency(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,8 @@ def test_a_metric_of_a_file_is_measured_judged_and_told(folder: Path, typed: Any
     (row,) = (r for r in rows if r["metric"] == "Right" and r["label"] == "fp16")
     assert row["a"] == row["b"] == 0.9 and row["interval"] == [0.0, 0.0] and row["outcome"] == "no difference shown"
     stored = read_results(folder / "w/verify/samples.npz").candidates[0].outputs[-1]
+    alone = typed(folder, "evaluate", "w/onnx/tiny.fp16.onnx", "--data", "many.npz", "--metric", "mine.py:Right")
+    assert alone.code == 0 and "\nRight 90.00 %\n" in alone.out  # four that deviate give no interval
     assert stored.name == "all outputs" and stored.columns["Right"].shape == (SAMPLES,)
 
 
@@ -110,7 +112,7 @@ def test_a_metric_of_a_file_is_measured_judged_and_told(folder: Path, typed: Any
         ("mine.py:OtherShapes", "metric OtherShapes: 2 numbers of sample"),
         ("mine.py:NotANumber", "metric NotANumber: reduce() gave nan on 40 rows"),
         ("mine.py:Neither", "metric Neither: has no update() and reduce()"),
-        ("mine.py:Rihgt", "did you mean Right?"),
+        ("mine.py:Rihgt", "did you mean 'Right'?"),
         ("none.py:Right", "none.py: no such file"),
         ("Right", "metric Right: no such metric"),
     ],

@@ -126,26 +126,6 @@ def test_no_interval_of_few_samples_or_of_few_that_moved() -> None:
         assert moved or lost.interval == (0.0, 0.0)
 
 
-@pytest.mark.slow
-def test_how_often_the_interval_of_a_drop_misses() -> None:
-    """The figures of docs/verify.md: per mille of 400 runs in which the upper end lies below the truth."""
-    task = register_task(MacroF1())
-
-    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return drawn(count, 0.8, seed)
-
-    want, got, labels = rows(200_000, 10**6)
-    truth = f1_score(labels, want.argmax(1)) - f1_score(labels, got.argmax(1))
-    for count, most in ((50, 0.06), (200, 0.05)):
-        missed = [0, 0]
-        for seed in range(400):
-            interval = measured(*rows(count, seed), task)[1].estimates()["MacroF1_drop"].interval
-            assert interval is not None
-            missed[0] += truth < interval[0]
-            missed[1] += truth > interval[1]
-        assert max(missed) / 400 <= most, (count, missed)
-
-
 def test_lower_may_be_better_and_a_reference_may_be_the_target() -> None:
     class Far:
         better = "lower"
