@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-fast gpu-test gpu-wheels bench validator bindings networks install clean
+.PHONY: help demo test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then take a trained network through the whole pipeline on 1,000 real digits"
 	@echo "make test    install, then lint, type-check and test"
 	@echo "make test-fast  install, then the tests that start no process"
+	@echo "make coverage  install, then the lines that the tests reach, processes included (twice the time of the tests)"
 	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
 	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
@@ -58,6 +59,11 @@ test: install bindings networks
 test-fast: install
 	$(BIN)/pytest -m 'not slow' -n auto --maxprocesses 8 --dist loadfile
 
+# Every test, and the lines that none reaches, by file.
+coverage: install bindings networks
+	@mkdir -p .coverage
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-report=json:.coverage/report.json
+
 # On a machine with a GPU and no network: with the packages that Python has there, no environment is made, nothing is
 # installed. Exit 3 when every test was skipped.
 gpu-test:
@@ -74,4 +80,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) deploy .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) deploy .mypy_cache .ruff_cache .pytest_cache .coverage build *.egg-info

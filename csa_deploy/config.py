@@ -386,7 +386,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if merged.get("metric"):
         from csa_deploy.metrics.plugins import known_as
 
-        merged["metric"] = known_as(split_commas(merged["metric"]))
+        merged["metric"] = known_as(merged["metric"])
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
         merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:

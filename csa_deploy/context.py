@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.repair import RepairRecord
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class Context:
     def graphs(self) -> dict[str, str]:
         """Graphs that were made: label -> path inside the workspace. ``exported`` is the plain export."""
         found = {"exported": self.export.graph, "fp32": self.floating().graph}
-        if self.workspace.stage("precision"):
-            found.update({p: g["graph"] for p, g in self.workspace.record("precision")["precisions"].items()})
+        if record := self.workspace.find(PrecisionRecord):
+            found.update({precision: graph.graph for precision, graph in record.precisions.items()})
         return found
 
     @cached_property

@@ -170,9 +170,22 @@ def jsonable(value: Any) -> Any:
 
 def plain(data: Any) -> Any:
     """Data as a JSON file holds them: lists, mappings by text, no number that is not finite."""
-    from csa_deploy.workspace import dump_json
-
     return json.loads(dump_json(data))
+
+
+def dump_json(data: Any) -> str:
+    """Stable, readable JSON; non-finite numbers become strings, since JSON has none."""
+    return json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

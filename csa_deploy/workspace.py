@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.results import StageRecord
+from csa_deploy.results import StageRecord, dump_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -45,21 +45,6 @@ def sha256_of(path: Path) -> str:
 def key_of(parts: Mapping[str, Any]) -> str:
     """Hash of a JSON-serialisable description."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def dump_json(data: Any) -> str:
-    """Stable, readable JSON; non-finite numbers become strings, since JSON has none."""
-    return json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return value
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.api.results import GraphResult
-from csa_deploy.data.arrays import LABELS
+from csa_deploy.data.arrays import LABELS, target_arrays
 from csa_deploy.errors import UsageError
 from csa_deploy.export.metadata import PREFIX
 from csa_deploy.graph.guard import guarded_reading
@@ -185,7 +185,7 @@ def data_spec(
         data: in one of its forms; tensors as the network takes them, already preprocessed.
         inputs: names of the network's inputs.
         folder: for that file.
-        labels: class indices, one per sample; batches may bring their own.
+        labels: one per sample: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``; batches may bring classes.
         samples: take so many of an iterable.
 
     Raises:
@@ -197,7 +197,7 @@ def data_spec(
         return None if data is None else str(data)
     arrays = _arrays(data, list(inputs), samples)
     if labels is not None:
-        arrays[LABELS] = np.asarray(labels)
+        arrays |= target_arrays(labels)
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())

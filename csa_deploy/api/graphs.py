@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -11,17 +12,17 @@ from typing import Any, Literal
 import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, graph_of, name_of, origin_of
-from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired, ScopeResult
+from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired
 from csa_deploy.api.staging import Place, folder_of, loaded, opened, run
 from csa_deploy.graph.load import save_model
 from csa_deploy.graph.optimize import TOLERANCE
 from csa_deploy.graph.optimize import optimize as rewrite
 from csa_deploy.graph.prove import Proven, prove_equal
 from csa_deploy.precision.fp16 import to_fp16 as typed_in_half
+from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
-from csa_deploy.restricted.report import Finding
 from csa_deploy.results import plain
 from csa_deploy.stages.optimize import record_of
 
@@ -53,12 +54,13 @@ def check(
         given = {**settings, "scope": list(scopes) or None, "strict": strict or None}
         with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
             run(["check"], context)
-            return _checked(context.workspace.record("check"))
+            record = context.workspace.read(CheckRecord)
+            return CheckReport(**{item.name: getattr(record, item.name) for item in fields(Inspected)})
     _refuse(settings)
     with _on_disk(graph) as path:
         # Of an export the arithmetic about weights and shapes is folded first, as the command does.
         found = inspect(path, list(scopes), strict=strict, folded=isinstance(graph, Exported))
-        return _checked(found.to_json())
+        return CheckReport(**found.said())
 
 
 def repair(graph: Graph, scopes: Sequence[str] = (), *, strict: bool = False) -> Repaired:
@@ -82,8 +84,8 @@ def repair(graph: Graph, scopes: Sequence[str] = (), *, strict: bool = False) ->
         name,
         found.steps,
         found.left,
-        _checked(before.to_json()),
-        _checked(found.after.to_json()),
+        CheckReport(**before.said()),
+        CheckReport(**found.after.said()),
         found.model is not None,
         model=model if found.model is None else found.model,
         source=origin_of(graph),
@@ -179,19 +181,3 @@ def _on_disk(graph: Graph) -> Iterator[Path]:
         path = Path(scratch) / f"{name_of(graph)}.onnx"
         save_model(model, path)
         yield path
-
-
-def _checked(data: Mapping[str, Any]) -> CheckReport:
-    scopes = tuple(
-        ScopeResult(
-            scope["scope"],
-            scope["verdict"],
-            scope["level"],
-            scope["why_not_next"],
-            scope["tensorrt"],
-            tuple(Finding(**finding) for finding in scope["findings"]),
-        )
-        for scope in data["scopes"]
-    )
-    said = (data["model"], data["verdict"], data["rejected"], scopes)
-    return CheckReport(*said, tuple(data["notes"]), tuple(data["not_done"]), plain(data))

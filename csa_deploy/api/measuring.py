@@ -55,7 +55,7 @@ def compare(
         data: samples: an array of the only input, a mapping of arrays by input, an iterable of batches, or the name or
             path of a data set; default: the network's own data set. Not those that INT8 was calibrated on.
         budget: bounds, such as ``{"fp16": {"snr_db": 40}}`` or ``["fp16.snr_db=40"]``; default: those of the commands.
-        labels: class indices of the samples, where ``data`` are arrays.
+        labels: of the samples, where ``data`` are arrays: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``.
         samples: use so many of the data.
         workspace: run the stages there.
         settings: by the names of flags, such as ``provider``, ``threads``, ``seed``, ``localize``.

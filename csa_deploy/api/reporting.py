@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from csa_deploy.api.results import (
@@ -19,6 +20,8 @@ from csa_deploy.api.results import (
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.records.check import CheckRecord, Inspected
+from csa_deploy.records.precision import HalfGraph, PrecisionRecord, TypedGraph
 from csa_deploy.results import Result, StageRecord
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
@@ -69,22 +72,24 @@ def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) 
     stage, report = STAGE_OF[type(result)], getattr(result, "report", None)
     record = report if isinstance(report, StageRecord) else dict(report or {})
     if isinstance(result, (Half, Quantized)):
-        known = outputs.setdefault(stage, StageOutput({"precisions": {}, "notes": [], "not_measured": []}))
+        known = outputs.setdefault(stage, StageOutput(PrecisionRecord(summary="", precisions={})))
         precision, entry = _typed(result)
-        _once(precision, known.record["precisions"], "typed graphs")
-        known.record["precisions"][precision] = entry
-        known.record["notes"] += result.notes if isinstance(result, Quantized) else []
-        _tell(known.record, result)
+        _once(precision, known.record.precisions, "typed graphs")
+        record = PrecisionRecord(
+            summary="; ".join(filter(None, [known.record.summary, result.summary])),
+            precisions={**known.record.precisions, precision: entry},
+            notes=(*known.record.notes, *(result.notes if isinstance(result, Quantized) else ())),
+        )
+        outputs[stage] = StageOutput(record)
     elif isinstance(result, Built):
         known = outputs.setdefault(stage, StageOutput({"engines": {}}))
         _once(result.precision, known.record["engines"], "engines")
         known.record["engines"][result.precision] = record
         _tell(known.record, result)
     else:
-        if isinstance(result, CheckReport) and isinstance(
-            record, dict
-        ):  # what the check stage says beside its verdicts: no scope decides here
-            record |= {"summary": result.summary, "gate": [], "gate_why": "", "judged": result.model, "repaired": False}
+        if isinstance(result, CheckReport):  # no scope decides here
+            said = {item.name: getattr(result, item.name) for item in fields(Inspected)}
+            record = CheckRecord(summary=result.summary, judged=result.model, **said)
         _once(stage, outputs, "results")
         outputs[stage] = StageOutput(record)
         _measured(result, outputs[stage], workspace)
@@ -103,12 +108,12 @@ def _tell(record: dict[str, Any], result: Result) -> None:
     record["summary"] = "; ".join([*filter(None, [record.get("summary")]), result.summary])
 
 
-def _typed(result: Half | Quantized) -> tuple[str, dict[str, Any]]:
+def _typed(result: Half | Quantized) -> tuple[str, TypedGraph]:
     if isinstance(result, Quantized):
-        return "int8", dict(result.report["precisions"]["int8"])
-    statistics = graph_statistics(result.graph).to_json()
-    kept = [{"name": node.name, "op": node.op, "reason": node.reason} for node in result.kept]
-    return "fp16", {**result.report, "graph": "onnx/fp16.onnx", "statistics": statistics, "kept": kept}
+        return "int8", result.report.precisions["int8"]
+    return "fp16", HalfGraph.from_json(
+        {**result.report, "graph": "onnx/fp16.onnx", "statistics": graph_statistics(result.graph)}
+    )
 
 
 def _once(name: str, known: dict[str, Any], what: str) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx
 from google.protobuf.message import EncodeError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.precision.fp16 import KeptNode
+from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Step
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
-from csa_deploy.restricted.report import Finding, Verdict
 from csa_deploy.results import NOT_JSON, Result
 from csa_deploy.source import Source
 from csa_deploy.units import milliseconds
@@ -98,48 +98,11 @@ class Exported(GraphResult):
         return [difference.to_json() for difference in self.report.differences] if self.report else []
 
 
-@dataclass(frozen=True)
-class ScopeResult:
-    """What is said of one safety scope.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CheckReport(Result, Inspected):
+    """Verdicts of safety scopes on a graph, with their findings and evidence."""
 
-    Attributes:
-        scope: its name.
-        verdict: allowed, denied or unknown.
-        level: level of evidence.
-        why_not_next: why the evidence is not of the next level.
-        tensorrt: version of TensorRT that its rules are for.
-        findings: reasons, worst first.
-    """
-
-    scope: str
-    verdict: Verdict
-    level: str
-    why_not_next: str
-    tensorrt: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class CheckReport(Result):
-    """Verdicts of safety scopes on a graph.
-
-    Attributes:
-        model: name of the graph.
-        verdict: the worst of all scopes.
-        rejected: whether a scope denies it, or with ``strict`` does not know.
-        scopes: one per scope.
-        notes: contradictions between sources of evidence.
-        not_done: what was not done, and why.
-        report: the check's record.
-    """
-
-    model: str
-    verdict: Verdict
-    rejected: bool
-    scopes: tuple[ScopeResult, ...]
-    notes: tuple[str, ...] = ()
-    not_done: tuple[str, ...] = ()
-    report: Record = field(default_factory=dict)
+    derived: ClassVar[tuple[str, ...]] = ("verdict", "rejected")
 
     @property
     def summary(self) -> str:
@@ -280,7 +243,7 @@ class Quantized(GraphResult):
     int8: tuple[str, ...]
     kept: dict[str, str]
     notes: tuple[str, ...]
-    report: Record = field(default_factory=dict)
+    report: PrecisionRecord
 
     @property
     def summary(self) -> str:
@@ -304,6 +267,7 @@ class Built(GraphResult):
         passport: what it is made of, how and by what, with a seal.
         report: the build's entry of this engine.
         engine: its bytes.
+        parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
 
     precision: str
@@ -311,6 +275,7 @@ class Built(GraphResult):
     passport: Record
     report: Record = field(default_factory=dict)
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+    parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
 
     @property
     def summary(self) -> str:
@@ -319,17 +284,20 @@ class Built(GraphResult):
         return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
 
     def save(self, path: str | Path) -> Path:
-        """Write the engine, and its passport beside it.
+        """Write the engine, and its passport and its parts beside it.
 
         Raises:
             UsageError: the result was read from JSON, which holds no engine.
         """
+        from csa_deploy.engine.parts import parts_folder
         from csa_deploy.engine.passport import passport_of
         from csa_deploy.workspace import dump_json
 
         if self.engine is None:
             raise UsageError(f"{self.name}: read from JSON, without its engine", fix="make the result again")
         write_atomic(Path(path), self.engine)
+        for name, content in self.parts.items():
+            write_atomic(parts_folder(Path(path)) / name, content)
         write_atomic(passport_of(Path(path)), dump_json(self.passport))
         return Path(path)
 

@@ -11,11 +11,13 @@ from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_n
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.config import Config, inherited
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.source import Source
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -126,15 +128,16 @@ def _report_of(graph: Graph) -> ExportRecord | None:
 
 
 def _quantized(context: Given, origin: Source | None) -> Quantized:
-    record = context.workspace.record("precision")
-    entry = record["precisions"]["int8"]
+    record = context.workspace.read(PrecisionRecord)
+    entry = record.int8
+    assert entry is not None  # it was asked for
     return Quantized(
         context.name,
-        tuple(layer["name"] for layer in entry["int8"]),
-        dict(entry["kept_floating"]),
-        tuple(record["notes"]),
+        tuple(layer.name for layer in entry.int8),
+        entry.kept_floating,
+        record.notes,
         record,
-        model=loaded(context, entry["graph"]),
+        model=loaded(context, entry.graph),
         source=origin,
     )
 
@@ -173,8 +176,9 @@ def build(
     given = {**settings, "backend": backend, "precision": [precision]}
     with folder_of(None) as root, opened(root, stand_in(graph), given) as context:
         adopt(context, model, _report_of(graph))
-        relative = context.workspace.read(OptimizeRecord).graph
-        record = {"summary": "as given", "precisions": {precision: {"graph": relative}}}
+        given_one = context.workspace.read(OptimizeRecord)
+        typed = TypedGraph(graph=given_one.graph, statistics=given_one.after)
+        record = PrecisionRecord(summary="as given", precisions={precision: typed})
         commit("precision", context, StageOutput(record))
         run_alone("build", context)
         return _rebuilt_by_api(_built(context, precision, origin_of(graph)), backend, settings)
@@ -190,6 +194,7 @@ def _built(context: Given, precision: str, origin: Source | None) -> Built:
         read_passport(passport_of(path)),
         entry,
         engine=path.read_bytes(),
+        parts={part["file"]: (parts_folder(path) / part["file"]).read_bytes() for part in entry.get("parts", ())},
         model=loaded(context, context.graphs()[precision]),
         source=origin,
     )
@@ -202,7 +207,7 @@ def _rebuilt_by_api(built: Built, backend: str, settings: dict[str, Any]) -> Bui
     body = {**built.passport, "rebuild": ["python", "-c", code]}
     body["seal"] = seal_of(body)
     made = {name: getattr(built, name) for name in ("name", "precision", "backend", "report")}
-    return Built(**made, passport=body, engine=built.engine, model=built.model, source=built.source)
+    return Built(**made, passport=body, engine=built.engine, parts=built.parts, model=built.model, source=built.source)
 
 
 def as_exported(network: Network, **settings: Any) -> Exported:

@@ -16,16 +16,18 @@ import numpy as np
 from csa_deploy import __version__
 from csa_deploy.bundle.archive import write_archive
 from csa_deploy.bundle.needs import Need
+from csa_deploy.bundle.runtime import is_safe, runtime_files
 from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
-from csa_deploy.engine.parts import folder_of
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
 from csa_deploy.naming import unknown
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.tasks.autoware import autoware_files
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
@@ -35,6 +37,9 @@ _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 EMITTED = ("autoware",)
 _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
+_PAIRED = (
+    "the engine is a safety engine of several files; runtime/ holds a program that compares it, README.txt says how"
+)
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,12 @@ def make_bundle(
         CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
         UsageError: nothing to bundle, an engine that is not its passport's, or a key that cannot sign.
     """
-    record = _graph_record(workspace, precision)
+    typed = _typed_graph(workspace, precision)
     verdict = verdict_of(workspace)
     if not despite_failure:
         refuse_failed(verdict, str(workspace.root))
     engine = _engine(workspace, precision)
-    graph = workspace.root / record["graph"] if engine is None else _built_graph(workspace, engine)
+    graph = workspace.root / typed.graph if engine is None else _built_graph(workspace, engine)
     files: dict[str, bytes | Path] = {f"graph/{graph.name}": graph}
     files |= {f"graph/{name}": file for name, file in external_files(graph).items()}
     if engine is not None:
@@ -93,6 +98,8 @@ def make_bundle(
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
     files |= _emitted(emit, f"../graph/{graph.name}", precision, classes, decoding or {})
+    if engine is not None and is_safe(engine):
+        files |= runtime_files(f"engine/{Path(engine['path']).name}", engine.get("parts", ()), samples.listed)
     files[SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
@@ -130,13 +137,13 @@ def _emitted(
     return {f"autoware/{name}": content for name, content in files.items()}
 
 
-def _graph_record(workspace: Workspace, precision: str) -> dict[str, Any]:
-    precisions = workspace.record("precision")["precisions"] if workspace.stage("precision") else {}
+def _typed_graph(workspace: Workspace, precision: str) -> TypedGraph:
+    record = workspace.find(PrecisionRecord)
+    precisions = record.precisions if record else {}
     if precision not in precisions:
         made = ", ".join(sorted(precisions)) or "nothing"
         raise UsageError(f"{workspace.root}: no {precision} graph; made is {made}", fix="run `csa-deploy build` first")
-    found: dict[str, Any] = precisions[precision]
-    return found
+    return precisions[precision]
 
 
 def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:
@@ -160,7 +167,7 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
-    parts = folder_of(path)
+    parts = parts_folder(path)
     files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)
@@ -208,11 +215,12 @@ def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
         comment_start_string="<#",  # sh writes ${#name}
         comment_end_string="#>",
     )
-    runs = engine is not None and engine["backend"] != "tensorrt-rtx"
+    paired = bool(engine and engine.get("parts"))
+    runs = engine is not None and engine["backend"] != "tensorrt-rtx" and not paired
     options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
-        not_run=_RTX if engine else _NO_ENGINE,
+        not_run=(_PAIRED if paired else _RTX) if engine else _NO_ENGINE,
         scale=samples.scale,
         outputs=samples.outputs,
         samples=samples.inputs,
@@ -230,9 +238,11 @@ def _index(
     samples: Samples,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
-    rebuild = None
+    rebuild, evidence = None, {}
     if engine is not None:
-        rebuild = read_passport(workspace.root / engine["passport"])["rebuild"]
+        passport = read_passport(workspace.root / engine["passport"])
+        rebuild = passport["rebuild"]
+        evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
     missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
     missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
@@ -246,6 +256,7 @@ def _index(
         "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
         "graph": f"graph/{graph.name}",
         "rebuild": rebuild,
+        "evidence": evidence,
         "samples": samples.to_json(),
         "files": hashes,
         "not_included": missing,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.pipeline import stage_key
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.stages import STAGES
 from csa_deploy.workspace import sha256_of
 
@@ -88,11 +89,11 @@ def _files(context: Context) -> Iterator[Need]:
 def _data(context: Context) -> Iterator[Need]:
     """Data sets, by the hashes that the results state."""
     workspace, reason = context.workspace, "the hash is over the samples that were used, as the network got them"
-    calibration = workspace.record("precision").get("calibration") if workspace.stage("precision") else None
-    if calibration:
-        with zipfile.ZipFile(workspace.root / calibration["statistics"]) as archive:
+    typed = workspace.find(PrecisionRecord)
+    if typed and (calibration := typed.calibration):
+        with zipfile.ZipFile(workspace.root / calibration.statistics) as archive:
             key = json.loads(archive.read("statistics.json"))["key"]
-        yield Need("calibration data", context.config.calib or calibration["data"], key["data"], reason)
+        yield Need("calibration data", context.config.calib or calibration.data, key["data"], reason)
     if workspace.stage("verify"):
         data = workspace.record("verify")["data"]
         yield Need("evaluation data", context.config.data or data["name"], data["sha256"], reason)

@@ -28,6 +28,7 @@ class Samples:
         files: path in the bundle -> content.
         inputs: per sample trtexec's ``--loadInputs``.
         outputs: name and file of bounds of each output.
+        listed: lines that name every file, for programs that read neither JSON nor trtexec's options.
         scale: bounds are whole numbers of ``10**-scale``.
         tolerance: share of the largest expected value.
     """
@@ -37,6 +38,7 @@ class Samples:
     outputs: tuple[Mapping[str, str], ...]
     scale: int
     tolerance: float
+    listed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON form without the content."""
@@ -73,19 +75,22 @@ def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.n
     largest = max(float(np.max(np.abs(out[name]))) for out in expected for name in names)
     scale = _DIGITS - math.ceil(math.log10(largest)) if largest > 0 else _DIGITS
     files: dict[str, bytes] = {}
-    inputs = []
+    inputs, listed = [], [f"tolerance {TOLERANCE[precision]:g}"]
     for index, (feed, out) in enumerate(zip(feeds, expected, strict=True)):
         loaded = []
+        listed.append(f"sample {index}")
         for k, (name, array) in enumerate(sorted(feed.items())):
             path = f"samples/{index}/input.{k}.raw"
             files[path] = np.ascontiguousarray(array.astype(types[name])).tobytes()
             loaded.append(f"'{name}':{path}")
+            listed.append(f"input {name} {path}")
         for k, name in enumerate(names):
             files[f"samples/{index}/output.{k}.raw"] = np.ascontiguousarray(out[name]).tobytes()
+            listed.append(f"output {name} samples/{index}/output.{k}.raw")
             files[f"samples/{index}/output.{k}.bounds"] = _bounds(out[name], TOLERANCE[precision], scale)
         inputs.append(",".join(loaded))
     outputs = tuple({"name": name, "file": f"output.{k}.bounds"} for k, name in enumerate(names))
-    return Samples(files, tuple(inputs), outputs, scale, TOLERANCE[precision])
+    return Samples(files, tuple(inputs), outputs, scale, TOLERANCE[precision], tuple(listed))
 
 
 def _bounds(values: np.ndarray, tolerance: float, scale: int) -> bytes:

@@ -108,6 +108,7 @@ def verify_bundle(
         f"{file}: {report.verdict}; {what}, {report.files} files",
         f"signature: {report.signature.state}{who}",
         f"verdict of its gates: {_gates(report.index)}",
+        *_evidence(report.index.get("evidence") or {}),
         *report.problems,
     ]
     console.plain(*lines)
@@ -116,6 +117,12 @@ def verify_bundle(
         raise UsageError(f"{file}: {report.verdict}: {reason}", fix="ask for the bundle again, from its maker")
     if unpack is not None:
         unpack_bundle(file, unpack, allowed_signers)
+
+
+def _evidence(stated: dict[str, Any]) -> list[str]:
+    """What the build showed, and why no more."""
+    why = f"; not {stated['why_not_next']}" if stated.get("why_not_next") else ""
+    return [f"{stated['statement']}{why}"] if stated.get("level") else []
 
 
 def _gates(index: dict[str, Any]) -> str:

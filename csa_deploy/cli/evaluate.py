@@ -65,7 +65,7 @@ def evaluate(
         "runner": described,
         "checkpoint": config.checkpoint,
         "trained": None if untrained is None else not untrained,
-        "notes": [*one_class(data.labels), *([untrained] if untrained else [])],
+        "notes": [*one_class(data.labels), *data.notes, *([untrained] if untrained else [])],
         **found.to_json(),
     }
     console.answer.add(result)

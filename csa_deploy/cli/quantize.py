@@ -15,6 +15,7 @@ from csa_deploy.cli.stages import Network
 from csa_deploy.errors import AccuracyGateError
 
 if TYPE_CHECKING:
+    from csa_deploy.records.precision import Int8Graph
     from csa_deploy.workspace import Workspace
 
 
@@ -47,31 +48,34 @@ def _show(workspace: Workspace, console: Console) -> None:
     """What stayed in higher precision and why, what the search weighed, and the files."""
     from rich.markup import escape
 
-    if not workspace.stage("precision"):
+    from csa_deploy.records.export import ExportRecord
+    from csa_deploy.records.precision import PrecisionRecord
+
+    record = workspace.find(PrecisionRecord)
+    if record is None:
         return
-    record = workspace.record("precision")
-    for note in (*workspace.record("export").get("notes", ()), *record["notes"]):
+    for note in (*workspace.read(ExportRecord).notes, *record.notes):
         console.show(f"[yellow]note[/yellow] {escape(note)}")
-    for precision, graph in record["precisions"].items():
-        console.show(f"{precision}: {escape(str(workspace.root / graph['graph']))}")
-    int8 = record["precisions"].get("int8")
-    if not int8:
+    for precision, graph in record.precisions.items():
+        console.show(f"{precision}: {escape(str(workspace.root / graph.graph))}")
+    int8 = record.int8
+    if int8 is None:
         return
-    console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8['cache']))}")
-    console.show(f"latency, estimated by a cost model of {int8['search'].get('device', 'the GPU')}: {_estimates(int8)}")
-    for name, found in int8["techniques"].items():
+    console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8.cache))}")
+    console.show(f"latency, estimated by a cost model of {int8.search.get('device', 'the GPU')}: {_estimates(int8)}")
+    for name, found in int8.techniques.items():
         console.show(f"{name.replace('_', ' ')}: {escape(_evidence(found))}")
-    if points := int8["search"].get("pareto"):
-        console.show(_pareto(points, int8["search"]))
-        for metric, reason in int8["search"]["not_judged"].items():
+    if points := int8.search.get("pareto"):
+        console.show(_pareto(points, int8.search))
+        for metric, reason in int8.search["not_judged"].items():
             console.show(f"[yellow]not judged in the search[/yellow] {metric}: {escape(reason)}")
 
 
-def _estimates(int8: dict[str, Any]) -> str:
+def _estimates(int8: Int8Graph) -> str:
     from csa_deploy.units import counted
 
-    known = [f"{name} {ms:.3f} ms" for name, ms in int8["estimated_latency_ms"].items() if ms is not None]
-    return ", ".join(known) or f"unknown for {counted(len(int8['cost_unknown']), 'node')}"
+    known = [f"{name} {ms:.3f} ms" for name, ms in int8.estimated_latency_ms.items() if ms is not None]
+    return ", ".join(known) or f"unknown for {counted(len(int8.cost_unknown), 'node')}"
 
 
 def _evidence(found: dict[str, Any]) -> str:

@@ -108,6 +108,7 @@ class Dataset(ABC):
         preprocessing: how images become tensors; None for a set of tensors.
         lenient: whether samples that cannot be read are skipped, up to :data:`MOST_SKIPPED`; else they are errors.
         skipped: of a lenient set why samples could not be read, by identity.
+        notes: what a reader must know of the whole source: what was left out, and images without objects.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Dataset(ABC):
     task: Task = "classification"
     preprocessing: Preprocessing | None = None
     lenient = False
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.skipped: dict[str, str] = {}
@@ -236,6 +238,7 @@ class ImageDataset(Dataset):
         preprocessing: the network's.
         task: what the samples' targets are for.
         shards: index of the file that each image shares with its neighbours, int64; None: each has its own.
+        notes: see :class:`Dataset`.
     """
 
     preprocessing: Preprocessing
@@ -248,10 +251,11 @@ class ImageDataset(Dataset):
         preprocessing: Preprocessing,
         task: Task = "classification",
         shards: np.ndarray | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.name, self.samples, self.classes = name, samples, tuple(classes)
-        self.preprocessing, self.task, self.shards = preprocessing, task, shards
+        self.preprocessing, self.task, self.shards, self.notes = preprocessing, task, shards, tuple(notes)
         labels = samples.labels if isinstance(samples, LabelledFiles) else [sample.label for sample in samples]
         self.labels = None if None in labels else np.asarray(labels, dtype=np.int64)
 
@@ -266,7 +270,7 @@ class ImageDataset(Dataset):
         """See :meth:`Dataset.take`."""
         shards = None if self.shards is None else self.shards[list(indices)]
         chosen = [self.samples[i] for i in indices]
-        taken = ImageDataset(self.name, chosen, self.classes, self.preprocessing, self.task, shards)
+        taken = ImageDataset(self.name, chosen, self.classes, self.preprocessing, self.task, shards, self.notes)
         taken.lenient = self.lenient
         return taken
 

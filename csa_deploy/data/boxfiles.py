@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
-import yaml
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.folder import images_below
@@ -21,8 +19,8 @@ from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Boxes, TargetReader, require_inside
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.validation import read_mapping
 
-logger = logging.getLogger(__name__)
 IMAGES, LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 
@@ -114,14 +112,15 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
         for file in files
     ]
     empty = [file for file in files if not (labels / file).with_suffix(".txt").is_file()]
+    notes = []
     if empty:
-        logger.info("%s: %d of %d images have no text, so no object, first %s", name, len(empty), len(files), empty[0])
+        notes += [f"{len(empty)} of {len(files)} images have no text, so no object, the first is {empty[0]}"]
     known = {Path(file).with_suffix(".txt") for file in files}
     left = sorted(p.relative_to(labels) for p in labels.rglob("*.txt") if p.relative_to(labels) not in known)
     left = [path for path in left if path.name not in _NAMES]
     if left:
-        logger.warning("%s: %d texts without an image are left out, first %s", name, len(left), left[0])
-    return ImageDataset(name, samples, classes, preprocessing, "detection")
+        notes += [f"{len(left)} texts without an image are left out, the first is {left[0]}"]
+    return ImageDataset(name, samples, classes, preprocessing, "detection", notes=notes)
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -130,13 +129,13 @@ def _names(folder: Path) -> tuple[str, ...]:
             continue
         if path.suffix == ".txt":
             return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        try:
-            names = yaml.safe_load(path.read_text(encoding="utf-8")).get("names")
-            named = names if isinstance(names, list) else [names[i] for i in range(len(names))]
-            return tuple(str(name) for name in named)
-        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError) as error:
-            reason = str(error).split("\n")[0]
-            raise UsageError(f"{path}: no list 'names' of classes: {reason}", fix="write names: [a, b]") from error
+        example = "write names: [cat, dog]"
+        names = read_mapping(path, "description of YOLO data", example=example).get("names")
+        if isinstance(names, dict):
+            names = [names.get(index) for index in range(len(names))]
+        if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names):
+            raise UsageError(f"{path}: no list 'names' of classes, numbered from 0", fix=example)
+        return tuple(map(str, names))
     return ()
 
 

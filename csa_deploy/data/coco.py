@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,6 @@ from csa_deploy.data.targets import IGNORE, Boxes, Mask, TargetReader, require_i
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing, Task
 
-logger = logging.getLogger(__name__)
 BACKGROUND = "background"
 
 
@@ -135,9 +133,8 @@ def open_coco(path: Path, name: str, preprocessing: Preprocessing, task: Task = 
         target = CocoTarget(where, (image["height"], image["width"]), objects[number], indices, task)
         samples.append(Sample(image["file_name"], target, folder / image["file_name"]))
     empty = [image["file_name"] for number, (_, image) in images.items() if not objects[number]]
-    if empty:
-        logger.info("%s: %d of %d images have no object, first %s", name, len(empty), len(images), empty[0])
-    return ImageDataset(name, samples, classes, preprocessing, task)
+    notes = [f"{len(empty)} of {len(images)} images have no object, the first is {empty[0]}"] if empty else []
+    return ImageDataset(name, samples, classes, preprocessing, task, notes=notes)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

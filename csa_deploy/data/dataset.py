@@ -58,7 +58,9 @@ def open_dataset(
         and dataset.task != task
         and (dataset.labelled or dataset.task != "classification")
     ):
-        raise UsageError(f"{spec}: holds targets of {dataset.task}, not of {task}", fix="give other data, or --task")
+        raise UsageError(
+            f"{spec}: holds targets of {dataset.task}, not of {task}", fix=f"give --task {dataset.task}, or other data"
+        )
     if not lenient and isinstance(dataset, ImageDataset):
         for sample in dataset.samples:
             sample.check()
@@ -75,23 +77,30 @@ class Split:
     held_out: ImageDataset | None
 
 
-def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None = None) -> Split:
+def open_split(
+    spec: str, preprocessing: Preprocessing, class_map: Path | None = None, task: Task | None = None
+) -> Split:
     """Open the images of a training; no file is read before its turn, so that large sets start at once.
 
     Args:
         spec: a named set with a training part (``digits``), or a folder with ``train`` and, if there is one, ``val``,
-            each with one sub-folder per class or with tar shards.
+            each with one sub-folder per class or with tar shards; or one of masks or boxes with both parts.
         preprocessing: the network's; its class names, where it has any, decide the labels.
         class_map: text file whose first word per line is a class's folder, in label order; ``class_map.txt`` in the
             folder when it is there. Without one and without class names: the sorted sub-folders of ``train``.
+        task: see :func:`open_dataset`.
 
     Raises:
-        UsageError: no such data, no images, or folders that are no classes.
+        UsageError: no such data, no images, folders that are no classes, or an image in both parts.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
     if f"{spec}:train" in NAMED:
         return Split(NAMED[f"{spec}:train"](preprocessing), NAMED[spec](preprocessing))
     root = Path(spec)
+    if root.is_dir() and (layout := layout_of(root, task)):
+        split = Split(*(layout.open(root, spec, preprocessing, part) for part in ("train", "val")))
+        _require_apart(split)
+        return split
     if not (root / "train").is_dir():
         trainable = ", ".join(name.removesuffix(":train") for name in NAMED if name.endswith(":train"))
         raise UsageError(
@@ -104,6 +113,16 @@ def open_split(spec: str, preprocessing: Preprocessing, class_map: Path | None =
         if part.labels is None:
             raise UsageError(f"{part.name}: no labelled images", fix="give one sub-folder per class")
     return Split(parts[0], parts[1] if len(parts) > 1 else None)
+
+
+def _require_apart(split: Split) -> None:
+    assert split.held_out is not None
+    both = {str(sample.source) for sample in split.train.samples} & {str(s.source) for s in split.held_out.samples}
+    if both:
+        raise UsageError(
+            f"{split.train.name}: {len(both)} images are in train and val, the first is {min(both)}",
+            fix="give the data both parts, see docs/data.md",
+        )
 
 
 def require_dataset(spec: str) -> None:

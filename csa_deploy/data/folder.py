@@ -102,13 +102,15 @@ def open_images(
 
 def images_below(folder: Path) -> list[str]:
     """Paths of all images below a folder, folder by folder; asks the system about no file by itself."""
-    found = [
-        Path(place, file).relative_to(folder)
-        for place, _, files in os.walk(folder)
-        for file in files
-        if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-    ]
-    return [path.as_posix() for path in sorted(found)]
+    found: list[tuple[str, ...]] = []
+    for place, _, files in os.walk(folder):
+        inside = Path(place).relative_to(folder).parts
+        found += [(*inside, file) for file in files if _is_image(file)]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(SUFFIXES) and not file.startswith(".")
 
 
 def _of_shards(folder: Path, shards: Sequence[Path], name: str, preprocessing: Preprocessing) -> ImageDataset:
@@ -126,8 +128,7 @@ def _by_class(
     """Files, labels and classes of a folder with one sub-folder per class, or without any."""
     subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     files = {name: images_below(folder / name) for name in subfolders}
-    flat = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    flat = [name for name in flat if not name.startswith(".")]
+    flat = sorted(p.name for p in folder.iterdir() if _is_image(p.name) and p.is_file())
     if flat and any(files.values()):
         raise UsageError(
             f"{folder}: holds images itself ({flat[0]}) and in sub-folders ({subfolders[0]}), "

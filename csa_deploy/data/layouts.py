@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.boxfiles import is_yolo, open_voc_boxes, open_yolo
+from csa_deploy.data.coco import open_coco
 from csa_deploy.data.masks import open_cityscapes, open_masks, open_voc_masks
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing, Task
@@ -34,11 +35,24 @@ def _holds(*names: str) -> Callable[[Path], bool]:
     return lambda folder: all((folder / name).is_dir() for name in names)
 
 
+def _coco_files(folder: Path, part: str) -> list[Path]:
+    return sorted([*folder.glob(f"instances_{part}*.json"), *folder.glob(f"annotations/instances_{part}*.json")])
+
+
+def _open_coco(folder: Path, name: str, preprocessing: Preprocessing, part: str) -> ImageDataset:
+    files = _coco_files(folder, part) or _coco_files(folder, "")
+    if len(files) > 1:
+        listed = ", ".join(file.name for file in files)
+        raise UsageError(f"{folder}: {len(files)} files of annotations: {listed}", fix="name one of them")
+    return open_coco(files[0], name, preprocessing)
+
+
 LAYOUTS = (
     Layout("Cityscapes", "segmentation", _holds("leftImg8bit", "gtFine"), open_cityscapes),
     Layout("Pascal VOC", "segmentation", _holds("JPEGImages", "SegmentationClass"), open_voc_masks),
     Layout("Pascal VOC", "detection", _holds("JPEGImages", "Annotations"), open_voc_boxes),
     Layout("images and masks", "segmentation", _holds("images", "masks"), open_masks),
+    Layout("COCO", "detection", lambda folder: bool(_coco_files(folder, "")), _open_coco),
     Layout("YOLO", "detection", is_yolo, open_yolo),
 )
 

@@ -53,17 +53,18 @@ class LabelTable:
             if not self.classes:
                 return Mask(ids)
             known = {**{i: i for i in range(len(self.classes))}, IGNORE: IGNORE}
-        values, inverse = np.unique(ids, return_inverse=True)
-        for value in values.tolist():
-            if value not in known:
-                row, column = np.argwhere(ids == value)[0].tolist()
-                raise UsageError(
-                    f"{where}: row {row}, column {column} has the label id {value}, which is no class",
-                    fix=f"correct the mask, or list the id in {TABLE} with the columns id,name,index",
-                )
-        indices = np.asarray([known[value] for value in values.tolist()], dtype=np.int64)
-        labels = indices[inverse].reshape(ids.shape)
-        return Mask(labels.astype(np.uint8) if labels.max(initial=0) <= IGNORE else labels)
+        table = np.full(1 << 16, -1, dtype=np.int32)
+        for number, index in known.items():
+            table[number] = index
+        labels = table[ids.clip(0, len(table) - 1)]
+        unknown = (labels < 0) | (ids < 0) | (ids >= len(table))
+        if unknown.any():
+            row, column = np.argwhere(unknown)[0].tolist()
+            raise UsageError(
+                f"{where}: row {row}, column {column} has the label id {ids[row, column]}, which is no class",
+                fix=f"correct the mask, or list the id in {TABLE} with the columns id,name,index",
+            )
+        return Mask(labels.astype(np.uint8) if max(known.values()) <= IGNORE else labels)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def read_table(path: Path) -> LabelTable:
                 raise UsageError(f"{path}: has no column {min(missing)}", fix="name the columns id,name,index")
             for row in reader:
                 number, index = int(row["id"]), int(row["index"] or IGNORE)
+                if not 0 <= number < 1 << 16 or index < 0:
+                    raise UsageError(f"{path}: line {reader.line_num}: ids and indices are from 0", fix="correct it")
                 if number in indices:
                     raise UsageError(f"{path}: line {reader.line_num}: id {number} is there twice", fix="keep one")
                 indices[number] = index

@@ -13,10 +13,13 @@ import numpy as np
 from csa_deploy.data import animals as animal_mnist
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.samples import Sample
+from csa_deploy.data.scenes import SceneSamples
+from csa_deploy.data.targets import Task
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.network import Preprocessing
 
 DIGIT_CLASSES = tuple("0123456789")
+BACKGROUND = "background"
 
 # scikit-image's example images that are photographs (not diagrams, masks or scans of text).
 PHOTOGRAPHS = (
@@ -88,12 +91,28 @@ def imagenet_samples(preprocessing: Preprocessing) -> ImageDataset:
     return ImageDataset("imagenet-samples", samples, preprocessing.classes, preprocessing)
 
 
+def scenes(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
+    """Scenes, 128 x 128 in colour: the 500 test scenes, or with ``train`` 20,000 training scenes.
+
+    A network whose classes name a ``background`` gets masks, another one boxes.
+
+    Raises:
+        EnvironmentLacksError: mlxtend, scikit-image or foolbox is not installed.
+    """
+    task: Task = "segmentation" if BACKGROUND in preprocessing.classes else "detection"
+    classes = (BACKGROUND, *DIGIT_CLASSES) if task == "segmentation" else DIGIT_CLASSES
+    samples = SceneSamples(task, train=train)
+    return ImageDataset("scenes:train" if train else "scenes", samples, classes, preprocessing, task)
+
+
 NAMED: dict[str, Callable[[Preprocessing], ImageDataset]] = {
     "digits": digits,
     "digits:train": partial(digits, train=True),
     "animals": animals,
     "animals:train": partial(animals, train=True),
     "photos": photos,
+    "scenes": scenes,
+    "scenes:train": partial(scenes, train=True),
     "imagenet-samples": imagenet_samples,
 }
 

@@ -12,24 +12,31 @@ photographs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import numpy as np
 
+from csa_deploy.data.samples import Sample
+from csa_deploy.data.targets import Boxes, Mask, Task
+
+TRAIN_SCENES, TEST_SCENES = 20_000, 500
+"""Scenes of the data sets ``scenes:train`` and ``scenes``."""
 SIDE = 128
 """Height and width of a scene in pixels."""
 DIGITS = (1, 6)
 """Least and most digits of a scene; fewer than drawn where no place was found."""
 SCALES = (12, 48)
 """Least and most length in pixels of a digit's longer side before it is turned."""
-DEGREES = 30
+DEGREES = 20
 """Digits are turned by at most so many degrees, so that 6 and 9 stay what they are."""
 MOST_HIDDEN = (1, 3)
 """At most this share (a fraction) of a digit's pixels is hidden by later ones."""
 INK = 128
 """A pixel belongs to a digit from this coverage (of 255) on."""
-CONTRAST = 80
+CONTRAST = 96
 """Least difference in luma (of 255) between a digit's colour and the mean of what lies behind it."""
 _PLACES, _COLOURS = 10, 16  # attempts
 _WORD = (1 << 64) - 1
@@ -80,6 +87,12 @@ class Scene:
     visible: np.ndarray
     occlusion: np.ndarray
     layers: tuple[Layer, ...]
+
+    def target(self, task: Task) -> Mask | Boxes:
+        """What is true of the picture, for a task."""
+        if task == "segmentation":
+            return Mask(self.mask)
+        return Boxes(self.boxes, self.labels, areas=self.visible)
 
 
 class Stream:
@@ -145,14 +158,14 @@ class Scenes:
         return [_photograph(name) for name in photographs(train=self.train)]
 
     def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
-        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: made grey, as a fourth is."""
+        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: grey, as a fourth is."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
         crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
         if step > 1:
-            rows = sum(crop[i::step] for i in range(step))
-            crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
+            rows = np.add.reduce([crop[i::step] for i in range(step)])
+            crop = (np.add.reduce([rows[:, i::step] for i in range(step)]) + step * step // 2) // (step * step)
         if stream.below(2):
             crop = crop[:, ::-1]
         grey = stream.below(4) == 0
@@ -228,6 +241,39 @@ class _Canvas:
             if abs(int(_luma(colour)) - mean) >= CONTRAST:
                 return colour
         return np.full(3, 255 if mean < 128 else 0, dtype=np.int32)
+
+
+class SceneSamples(Sequence[Sample]):
+    """Scenes as the samples of a data set; each is made when it is read.
+
+    Args:
+        task: what the targets are for.
+        train: training scenes; else test scenes.
+    """
+
+    def __init__(self, task: Task, *, train: bool) -> None:
+        self.task, self.train = task, train
+
+    def __len__(self) -> int:
+        return TRAIN_SCENES if self.train else TEST_SCENES
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample at an index."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part, make = "train" if self.train else "test", partial(made, index, train=self.train)
+        return Sample(f"{part}-{index:05d}", lambda: make().target(self.task), lambda: make().image)
+
+
+@lru_cache(maxsize=16)  # a sample's picture and target are asked for one after the other
+def made(index: int, *, train: bool) -> Scene:
+    """The scene of this index and seed 0; not to be changed."""
+    return _part(train=train).scene(index)
+
+
+@lru_cache
+def _part(*, train: bool) -> Scenes:
+    return Scenes(train=train)
 
 
 def photographs(*, train: bool) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ DYNAMO_OPSET = 18  # oldest opset that the dynamo exporter writes; older ones ar
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModule:
     """An exported graph.
 
     Attributes:
@@ -58,7 +58,7 @@ def export_module(
     *,
     opset: int = 18,
     exporter: str = "auto",
-) -> Exported:
+) -> ExportedModule:
     """Export a module with static shapes.
 
     Args:
@@ -78,7 +78,7 @@ def export_module(
         model = _dynamo(module, inputs, output_names, opset, notes)
         found = opset_of(model)
         if found == opset:
-            return Exported(model, "dynamo", opset, notes)
+            return ExportedModule(model, "dynamo", opset, notes)
         reason = f"the dynamo exporter made opset {found} where {opset} was asked for"
     except Exception as error:  # the exporter raises many types, torch's own among them
         pass_on_interrupt(error)
@@ -91,10 +91,10 @@ def export_module(
 
 def _fallback(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int, notes: list[str]
-) -> Exported:
+) -> ExportedModule:
     """Export with TorchScript; raises UsageError with what both exporters said."""
     try:
-        return Exported(_torchscript(module, inputs, outputs, opset, notes), "torchscript", opset, notes)
+        return ExportedModule(_torchscript(module, inputs, outputs, opset, notes), "torchscript", opset, notes)
     except Exception as error:  # the exporter raises many types
         pass_on_interrupt(error)
         said = "; ".join([*notes, f"the TorchScript exporter failed: {_one_line(error)}"])

@@ -20,8 +20,9 @@ from csa_deploy.graph.facts import add_initializer, weight_array
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.qdq_placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Placement
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.precision import Layer
 
 _PREFIX = "csa_deploy_bias_correction"
 _Source = tuple[str, int]  # an activation, and the axis that a layer multiplies its weights with

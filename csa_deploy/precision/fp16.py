@@ -24,15 +24,8 @@ from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.naming import did_you_mean
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-
-
-@dataclass(frozen=True)
-class KeptNode:
-    """A node that computes in FP32 in the FP16 graph."""
-
-    name: str
-    op: str
-    reason: str
+from csa_deploy.records.precision import KeptNode
+from csa_deploy.results import jsonable
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,11 @@ class Fp16Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the model."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
-        return data | {"kept": [dataclasses.asdict(node) for node in self.kept]}
+        return {name: jsonable(value) for name, value in self.said().items()}
+
+    def said(self) -> dict[str, Any]:
+        """All but the model."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
 
 
 def to_fp16(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import onnx
 
 from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.operators import ONNX_DOMAINS
-from csa_deploy.precision.fp16 import KeptNode, to_fp16
+from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
-from csa_deploy.precision.qdq_placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Placement
+from csa_deploy.records.precision import KeptNode, Layer
 
 # Opset 19 is the first whose QuantizeLinear takes FP16. What it changes over 18 is additions only, so that a graph of
 # opset 18 is one of opset 19; older graphs (TensorRT 8.6) keep FP32 between their INT8 layers, which TensorRT's weak
@@ -39,16 +39,6 @@ class Int8Result:
     kept_fp32: tuple[KeptNode, ...]
     rest: str
     scales: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, without the model."""
-        return {
-            "int8": [asdict(layer) for layer in self.layers],
-            "kept_floating": self.kept,
-            "kept": [asdict(node) for node in self.kept_fp32],
-            "rest": self.rest,
-            "scales": self.scales,
-        }
 
 
 def rest_of(model: onnx.ModelProto) -> str:

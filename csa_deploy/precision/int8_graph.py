@@ -6,7 +6,7 @@ import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from csa_deploy import __version__
 from csa_deploy.graph.load import save_model
@@ -16,6 +16,7 @@ from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
 from csa_deploy.precision.selection import budget_of, choose_layers
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.precision.trt_cache import cache_text
+from csa_deploy.records.precision import Int8Graph, PrecisionRecord
 from csa_deploy.workspace import key_of, sha256_of
 
 if TYPE_CHECKING:
@@ -24,21 +25,16 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
     from csa_deploy.precision.phases import Phases
-    from csa_deploy.workspace import StageOutput
 
 _LOG = logging.getLogger(__name__)
 
 
 def write_int8(
-    context: Context, model: onnx.ModelProto, calibration: Calibrated, phases: Phases, output: StageOutput
-) -> None:
+    context: Context, model: onnx.ModelProto, calibration: Calibrated, phases: Phases, artifacts: dict[str, Path]
+) -> Int8Graph:
     """Write the INT8 graph and TensorRT's calibration cache, or take over those of the same key."""
     key = _key(context, calibration)
-    entry = _taken_over(context, key, output)
-    if entry is None:
-        entry = {"key": key, **_made(context, model, calibration, phases, output)}
-    output.record["precisions"]["int8"] = entry
-    output.record["notes"] += entry["notes"]
+    return _taken_over(context, key, artifacts) or _made(context, model, calibration, phases, artifacts, key)
 
 
 def _key(context: Context, calibration: Calibrated) -> str:
@@ -57,14 +53,15 @@ def _key(context: Context, calibration: Calibrated) -> str:
     )
 
 
-def _taken_over(context: Context, key: str, output: StageOutput) -> dict[str, Any] | None:
+def _taken_over(context: Context, key: str, artifacts: dict[str, Path]) -> Int8Graph | None:
     """What an earlier run of this workspace recorded under the key, its files copied; None where there is none."""
     stage = context.workspace.stage("precision")
-    entry: dict[str, Any] = context.workspace.record("precision")["precisions"].get("int8", {}) if stage else {}
-    if not stage or entry.get("key") != key:
+    record = context.workspace.find(PrecisionRecord)
+    entry = record.int8 if record else None
+    if stage is None or entry is None or entry.key != key:
         return None
-    graphs = [entry["graph"], *filter(None, [entry["equalized"]])]
-    files = [*graphs, entry["cache"], *(f"{graph}.data" for graph in graphs if f"{graph}.data" in stage["artifacts"])]
+    graphs = [entry.graph, *filter(None, [entry.equalized])]
+    files = [*graphs, entry.cache, *(f"{graph}.data" for graph in graphs if f"{graph}.data" in stage["artifacts"])]
     for relative in files:
         stated, path = stage["artifacts"].get(relative), context.path(relative)
         if stated is None or not path.is_file() or sha256_of(path) != stated["sha256"]:
@@ -72,14 +69,19 @@ def _taken_over(context: Context, key: str, output: StageOutput) -> dict[str, An
     for relative in files:
         copy = context.scratch / Path(relative).name
         shutil.copyfile(context.path(relative), copy)
-        output.artifacts[relative] = copy
+        artifacts[relative] = copy
     _LOG.info("the INT8 graph of the same graph, data and settings is kept")
     return entry
 
 
 def _made(
-    context: Context, model: onnx.ModelProto, calibration: Calibrated, phases: Phases, output: StageOutput
-) -> dict[str, Any]:
+    context: Context,
+    model: onnx.ModelProto,
+    calibration: Calibrated,
+    phases: Phases,
+    artifacts: dict[str, Path],
+    key: str,
+) -> Int8Graph:
     """Choose layers and write the files; the precision's part of the record."""
     config, statistics = context.config, calibration.statistics
     choice = choose_layers(context, model, calibration, rest_of(model), phases)
@@ -98,21 +100,29 @@ def _made(
     sizes = complete(model, {**statistics.largest, **calibration.thresholds})
     cache = context.scratch / f"{context.name}.calibration.cache"
     cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
-    output.artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
+    artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
     base = None
     if plan.model is not model:  # fine-tuning starts from the weights that the scales belong to
         base = context.scratch / f"{context.name}.equalized.onnx"
         save_model(plan.model, base)
-        output.artifacts[f"onnx/{base.name}"] = base
-    return {
-        "graph": f"onnx/{path.name}",
-        "equalized": base and f"onnx/{base.name}",
-        "cache": f"calibration/{cache.name}",
-        "statistics": graph_statistics(result.model).to_json(),
-        "notes": [*choice.notes(), *_kept_out(result)],
-        **choice.to_json(),
-        **result.to_json(),
-    }
+        artifacts[f"onnx/{base.name}"] = base
+    return Int8Graph(
+        key=key,
+        graph=f"onnx/{path.name}",
+        equalized=f"onnx/{base.name}" if base else None,
+        cache=f"calibration/{cache.name}",
+        statistics=graph_statistics(result.model),
+        notes=(*choice.notes(), *_kept_out(result)),
+        search=choice.search.to_json() if choice.search else {"not_done": "switched off with --no-search"},
+        techniques={name: finding.to_json() for name, finding in choice.techniques.items()},
+        estimated_latency_ms=choice.latency_ms,
+        cost_unknown=tuple(choice.cost_unknown),
+        int8=result.layers,
+        kept_floating=result.kept,
+        kept=result.kept_fp32,
+        rest=result.rest,
+        scales=result.scales,
+    )
 
 
 def _kept_out(result: Int8Result) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.data.arrays import RANDOM
@@ -23,7 +24,9 @@ from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import Placement, place
 from csa_deploy.precision.selection import UNFINISHED as UNFINISHED_SEARCH
 from csa_deploy.precision.selection import UNFINISHED_EQUALIZED
-from csa_deploy.workspace import StageOutput, dump_json
+from csa_deploy.records.precision import Calibration
+from csa_deploy.results import NotMeasured
+from csa_deploy.workspace import dump_json
 
 if TYPE_CHECKING:
     import onnx
@@ -47,36 +50,38 @@ class Calibrated:
     thresholds: dict[str, float]
     leaks: tuple[str, ...] = ()
 
-    def describe(self, context: Context, output: StageOutput) -> None:
-        """Write statistics and audit, and the notes that the user must see."""
+    def describe(
+        self, context: Context, artifacts: dict[str, Path]
+    ) -> tuple[Calibration, list[str], list[NotMeasured]]:
+        """Write statistics and audit; with what is stated, the notes that the user must see and what failed."""
         statistics, config = context.scratch / "statistics.npz", context.config
         save_statistics(self.statistics, statistics)
-        output.artifacts[STATISTICS] = statistics
+        artifacts[STATISTICS] = statistics
         classes = context.preprocessing.classes if context.preprocessing else ()
         missing = missing_classes(self.statistics.labels, classes)
         constant = constant_inputs(self.data)
-        output.record["calibration"] = {
-            "data": self.data.name,
-            "images": self.statistics.images,
-            "skipped": len(self.statistics.skipped),
-            "method": config.calib_method,
-            "tensors": len(self.statistics.histograms),
-            "constant_inputs": constant,
-            "leaks": list(self.leaks),
-            "audit": AUDIT,
-            "statistics": STATISTICS,
-        }
-        output.record["notes"] += self._notes(context, missing, constant)
+        stated = Calibration(
+            data=self.data.name,
+            images=self.statistics.images,
+            skipped=len(self.statistics.skipped),
+            method=config.calib_method,
+            tensors=len(self.statistics.histograms),
+            constant_inputs=tuple(constant),
+            leaks=self.leaks,
+            audit=AUDIT,
+            statistics=STATISTICS,
+        )
+        notes = self._notes(context, missing, constant)
         try:
             path = context.scratch / "audit.json"
             path.write_text(dump_json(self._audit(config, missing)))
-            output.artifacts[AUDIT] = path
+            artifacts[AUDIT] = path
         except Exception as error:  # the graphs do not need it: what they took is not given up for it
             _LOG.warning("the audit of the calibration is missing, it failed: %s", error)
             _LOG.debug("the audit's failure", exc_info=error)
-            output.record["calibration"]["audit"] = None
             reason = f"it failed: {type(error).__name__}: {error}"
-            output.record["not_measured"].append({"what": "audit of the calibration", "reason": reason})
+            return replace(stated, audit=None), notes, [NotMeasured("audit of the calibration", reason)]
+        return stated, notes, []
 
     def _audit(self, config: Config, missing: list[str]) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.precision.qdq_placement import Layer
+from csa_deploy.records.precision import Layer
 
 
 @dataclass(frozen=True)

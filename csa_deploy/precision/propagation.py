@@ -26,8 +26,8 @@ from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import quantize_weight
-from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.precision import Layer
 
 _PREFIX = "error_energy"
 _PERMUTES = having(Trait.PERMUTES)  # energies stay as they are

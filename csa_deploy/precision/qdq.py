@@ -19,8 +19,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from csa_deploy.graph.facts import add_initializer
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.names import Names
-from csa_deploy.precision.qdq_placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Placement
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.precision import Layer
 
 _ZERO = "int8_zero"
 _SMALLEST = float(np.finfo(np.float32).tiny)

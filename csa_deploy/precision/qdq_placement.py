@@ -21,29 +21,11 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import is_constant, opset_of
 from csa_deploy.graph.operators import ONNX_DOMAINS, POOLS, QUANTIZED, WEIGHTED
 from csa_deploy.graph.shapes import inferred
+from csa_deploy.records.precision import Layer
 
 # Operator -> axis of the output channels in its weight; Gemm's depends on transB.
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 OLDEST_OPSET = 13
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A node that runs in INT8.
-
-    Attributes:
-        name: of the node.
-        op: its operator.
-        activations: tensor by input index.
-        weight: name of the weight, or None.
-        axis: output-channel axis of the weight.
-    """
-
-    name: str
-    op: str
-    activations: dict[int, str]
-    weight: str | None = None
-    axis: int = 0
 
 
 @dataclass(frozen=True)

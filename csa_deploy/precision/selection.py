@@ -62,15 +62,6 @@ class Choice:
         left = self.search.unjudged if self.search else {}
         return [f"not judged in the search: {metric} ({reason})" for metric, reason in left.items()]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, without the model."""
-        return {
-            "search": self.search.to_json() if self.search else {"not_done": "switched off with --no-search"},
-            "techniques": {name: finding.to_json() for name, finding in self.techniques.items()},
-            "estimated_latency_ms": self.latency_ms,
-            "cost_unknown": self.cost_unknown,
-        }
-
 
 @dataclass(frozen=True)
 class Samples:
@@ -182,7 +173,8 @@ def budget_of(context: Context) -> dict[str, float]:
     """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
-    return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
+    bounds = context.config.bounds("int8").items()
+    return {key: b for key, b in bounds if not (untrained and key.rpartition(".")[2] == "top1_agreement")}
 
 
 def split(batches: int) -> tuple[list[int], list[int]]:

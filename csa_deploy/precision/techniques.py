@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from csa_deploy.metrics.distance import snr
+from csa_deploy.metrics.distance import decibels
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
@@ -106,9 +106,7 @@ class _Errors:
 
     @property
     def snr_db(self) -> float:
-        return min(
-            snr(float(s), float(n)) for s, n in zip(self.signal.sum(axis=1), self.noise.sum(axis=1), strict=True)
-        )
+        return float(decibels(self.signal.sum(axis=1), self.noise.sum(axis=1)).min())
 
     def gains(self, better: _Errors) -> np.ndarray:
         """dB of another one over this one by image, each at its worst output."""
@@ -117,8 +115,7 @@ class _Errors:
     def _worst(self) -> np.ndarray:
         tiny = np.finfo(np.float64).tiny
         smallest = np.finfo(np.float32).eps ** 2 * self.signal + tiny
-        ratios = np.maximum(self.signal, tiny) / np.maximum(self.noise, smallest)
-        return np.asarray(10 * np.log10(ratios)).min(axis=0)
+        return np.asarray(decibels(np.maximum(self.signal, tiny), np.maximum(self.noise, smallest)).min(axis=0))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from onnx import helper, numpy_helper
 from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.qdq_placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Placement
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.precision import Layer
 
 _SWITCHES = "int8_switches"
 

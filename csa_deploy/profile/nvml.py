@@ -6,10 +6,11 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
-LIBRARY = "libnvidia-ml.so.1"
+from csa_deploy.installing import install_command
+
 CUDA_LIBRARY = "libcuda.so.1"
-GRAPHICS, MEMORY = 0, 2
 # NVML's API reference, nvmlClocksEventReasons
 THROTTLE = {
     0x1: "idle",
@@ -34,20 +35,20 @@ class Reading:
 
 
 @lru_cache(maxsize=1)
-def _open() -> tuple[ctypes.CDLL | None, ctypes.c_void_p, str]:
-    device = ctypes.c_void_p()
+def _open() -> tuple[Any, str]:
+    """The handle of CUDA's first device, or why there is none."""
     try:
-        library = ctypes.CDLL(LIBRARY)
-    except OSError:
-        return None, device, f"{LIBRARY} is not on this machine"
-    if library.nvmlInit_v2() != 0:
-        return None, device, "NVML does not start: no driver"
-    bus = _bus_of_first()
-    if bus is None:
-        return None, device, "CUDA finds no device, so there is none to ask NVML about"
-    if library.nvmlDeviceGetHandleByPciBusId_v2(bus, ctypes.byref(device)) != 0:
-        return None, device, f"NVML does not know CUDA's first device, {bus.decode()}"
-    return library, device, ""
+        import pynvml
+    except ModuleNotFoundError:
+        return None, f"nvidia-ml-py is not installed ({install_command('cuda')})"
+    try:
+        pynvml.nvmlInit()
+        bus = _bus_of_first()
+        if bus is None:
+            return None, "CUDA finds no device, so there is none to ask NVML about"
+        return pynvml.nvmlDeviceGetHandleByPciBusId(bus), ""
+    except pynvml.NVMLError as error:
+        return None, f"NVML does not start: {error}"
 
 
 def _bus_of_first() -> bytes | None:
@@ -63,30 +64,27 @@ def _bus_of_first() -> bytes | None:
 
 def read() -> Reading:
     """Read the device: clocks, temperature, power, power limit, throttle reasons and the energy counter."""
-    library, device, reason = _open()
-    if library is None:
+    device, reason = _open()
+    if reason:
         return Reading(reason=reason)
+    import pynvml as nvml
 
-    def get(function: str, kind: type, *arguments: int) -> float | None:
-        value = kind()
-        call: Callable[..., int] = getattr(library, function)
-        return float(value.value) if call(device, *arguments, ctypes.byref(value)) == 0 else None
+    def get(function: Callable[..., int], *arguments: int, scale: float = 1.0) -> float | None:
+        try:
+            return function(device, *arguments) * scale
+        except nvml.NVMLError:  # not supported by this device
+            return None
 
-    uint, wide = ctypes.c_uint, ctypes.c_ulonglong
     asked = {
-        "gpu clock [MHz]": get("nvmlDeviceGetClockInfo", uint, GRAPHICS),
-        "gpu memory clock [MHz]": get("nvmlDeviceGetClockInfo", uint, MEMORY),
-        "gpu temperature [C]": get("nvmlDeviceGetTemperature", uint, 0),
-        "gpu power [W]": _scaled(get("nvmlDeviceGetPowerUsage", uint)),
-        "gpu power limit [W]": _scaled(get("nvmlDeviceGetEnforcedPowerLimit", uint)),
+        "gpu clock [MHz]": get(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_GRAPHICS),
+        "gpu memory clock [MHz]": get(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+        "gpu temperature [C]": get(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        "gpu power [W]": get(nvml.nvmlDeviceGetPowerUsage, scale=1e-3),
+        "gpu power limit [W]": get(nvml.nvmlDeviceGetEnforcedPowerLimit, scale=1e-3),
     }
     values: dict[str, float | str] = {name: value for name, value in asked.items() if value is not None}
-    mask = get("nvmlDeviceGetCurrentClocksThrottleReasons", wide)
+    mask = get(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
     if mask is not None:
         values["gpu throttle reasons"] = ", ".join(n for bit, n in THROTTLE.items() if int(mask) & bit) or "none"
-    energy = _scaled(get("nvmlDeviceGetTotalEnergyConsumption", wide))
+    energy = get(nvml.nvmlDeviceGetTotalEnergyConsumption, scale=1e-3)
     return Reading(values, {"NVML whole GPU": energy} if energy is not None else {})
-
-
-def _scaled(milli: float | None) -> float | None:
-    return None if milli is None else milli / 1e3

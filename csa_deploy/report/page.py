@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from csa_deploy import units
+from csa_deploy.levels import LEVELS
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
@@ -86,6 +87,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         d=data,
         pictures=pictures,
         views=views,
+        levels=LEVELS,
         tasks=tasks,
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from csa_deploy.records.check import Finding, RuleReport, ScopeReport
 from csa_deploy.restricted.graph import Graph
 from csa_deploy.restricted.judge import Judge, Judgement, is_real
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.mapping.network import map_graph, parser_family
 from csa_deploy.restricted.mapping.recorder import Layer
 from csa_deploy.restricted.placement import place
-from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport
 from csa_deploy.restricted.schema import Pack, load_pack, scopes, version_key
 from csa_deploy.restricted.vocabulary import NETWORK
 
@@ -30,7 +30,7 @@ def check(
     strict: bool = False,
     name: str = "",
     progress: Progress | None = None,
-) -> CheckReport:
+) -> RuleReport:
     """Judge a model by the rule packs of safety scopes.
 
     Args:
@@ -56,7 +56,7 @@ def check(
             progress(done, len(packs))
     default = model.name if isinstance(model, Path) else model.graph.name if isinstance(model, ModelProto) else ""
     skipped = ("validator: not asked by the static check", "build: nothing was built")
-    return CheckReport(name or default, tuple(reports), strict, skipped)
+    return RuleReport(name or default, tuple(reports), strict, skipped)
 
 
 def judge_scope(graph: Graph, layers: Sequence[Layer], pack: Pack) -> ScopeReport:

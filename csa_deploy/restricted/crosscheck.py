@@ -7,12 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
 
 from csa_deploy.installing import install_command
+from csa_deploy.records.check import CrossCheck, LayerDifference, MappingAnswer
 from csa_deploy.restricted import crosscheck_child
 from csa_deploy.restricted.graph import Graph
 from csa_deploy.restricted.loading import load_graph
@@ -22,48 +21,6 @@ from csa_deploy.restricted.vocabulary import UNMAPPED
 
 BUILDER_FAMILY = (11,)
 """Family of the mapping that TensorRT-RTX's parser is held against: the newest."""
-
-Answer = Literal["agrees", "differs", "not-parsed", "crashed", "timed-out", "not-available"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where the mapping and the parser disagree.
-
-    Attributes:
-        where: the ONNX node, or 'the network' for counts over all of it.
-        layer: TensorRT layer type.
-        mapped: layers of this type by the mapping.
-        built: layers of this type that the parser built.
-    """
-
-    where: str
-    layer: str
-    mapped: int
-    built: int
-
-
-@dataclass(frozen=True)
-class CrossCheck:
-    """Result of the comparison.
-
-    Attributes:
-        version: version of TensorRT-RTX ('' when it is not there).
-        layers: layers that the parser built, those that only compute constants left out.
-        differences: disagreements, by node first.
-        reason: why there is no comparison ('' when there is).
-        answer: the outcome in one word.
-    """
-
-    answer: Answer
-    version: str = ""
-    layers: int = 0
-    differences: tuple[Difference, ...] = ()
-    reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def crosscheck(model: Path, *, graph: Graph | None = None, timeout: float = 60.0) -> CrossCheck:
@@ -93,11 +50,11 @@ def crosscheck(model: Path, *, graph: Graph | None = None, timeout: float = 60.0
     if "errors" in reply:
         return CrossCheck("not-parsed", reply["version"], reason="; ".join(reply["errors"]))
     differences = compare(mapped, reply["layers"])
-    answer: Answer = "differs" if differences else "agrees"
+    answer: MappingAnswer = "differs" if differences else "agrees"
     return CrossCheck(answer, reply["version"], len(reply["layers"]), tuple(differences))
 
 
-def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[Difference]:
+def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[LayerDifference]:
     """Differences between mapped layers and built ones (type and ONNX node, '' where the parser left it open).
 
     A node whose labelled layers are all mapped may have more, unlabelled ones; those are compared over the network.
@@ -107,13 +64,13 @@ def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[D
     labelled = Counter((node, kind) for kind, node in built if node)
     known = {node for node, _ in by_node}
     differences = [
-        Difference(node, kind, by_node[node, kind], count)
+        LayerDifference(node, kind, by_node[node, kind], count)
         for (node, kind), count in labelled.items()
         if node in known and count > by_node[node, kind]
     ]
     totals, found = Counter(layer.type for layer in ours), Counter(kind for kind, _ in built)
     return differences + [
-        Difference("the network", kind, totals[kind], found[kind])
+        LayerDifference("the network", kind, totals[kind], found[kind])
         for kind in sorted(totals.keys() | found.keys())
         if totals[kind] != found[kind]
     ]

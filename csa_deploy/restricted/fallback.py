@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from csa_deploy.errors import UsageError
-from csa_deploy.restricted.report import Finding, Placement, ScopeReport
+from csa_deploy.records.check import Finding, Placement, ScopeReport
 from csa_deploy.restricted.schema import load_pack
 from csa_deploy.units import counted
 

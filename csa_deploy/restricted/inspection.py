@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
+from csa_deploy.levels import why_not
+from csa_deploy.records.check import (
+    CrossCheck,
+    Finding,
+    Inspected,
+    RuleReport,
+    ScopeRecord,
+    ScopeReport,
+    ValidatorVerdict,
+    Verdict,
+)
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.crosscheck import CrossCheck, crosscheck
+from csa_deploy.restricted.crosscheck import crosscheck
 from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
-from csa_deploy.restricted.report import CheckReport, Finding, ScopeReport, Verdict, worst
 from csa_deploy.restricted.scopes import Platform, choose_gates
-from csa_deploy.restricted.validator import ValidatorVerdict, validate
+from csa_deploy.restricted.validator import validate
 from csa_deploy.restricted.vocabulary import NETWORK
 
 VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
@@ -72,24 +82,24 @@ class ScopeVerdict:
     def why_not_next(self) -> str:
         """Why the evidence is not of the next level."""
         if self.level == "validator":
-            return "restricted-build: needs a TensorRT version on which the flag acts"
+            return why_not(self.level, "needs a TensorRT version on which the flag acts")
         if self.validator is not None:
-            return f"validator: {self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
-        return "validator: NVIDIA's validator does not speak for this scope"
+            reason = f"{self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
+            return why_not(self.level, reason)
+        return why_not(self.level, "NVIDIA's validator does not speak for this scope")
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; the verdict is the combined one, the rules' own stands under ``static``."""
-        validator = self.validator.to_json() if self.validator else None
-        if validator:
-            validator.pop("seconds")  # differs from run to run
-        return {
-            **self.combined.to_json(),
-            "static": self.report.verdict,
-            "level": self.level,
-            "why_not_next": self.why_not_next,
-            "differs": self.differs,
-            "validator": validator,
-        }
+    @property
+    def record(self) -> ScopeRecord:
+        """The verdict with all that it rests on; the verdict is the combined one, the rules' own ``static``."""
+        combined = self.combined
+        return ScopeRecord(
+            **{field.name: getattr(combined, field.name) for field in fields(combined) if field.name != "level"},
+            level=self.level,
+            static=self.report.verdict,
+            why_not_next=self.why_not_next,
+            differs=self.differs,
+            validator=self.validator,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class GateResult:
         parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
     """
 
-    report: CheckReport
+    report: RuleReport
     scopes: tuple[ScopeVerdict, ...]
     parsed: CrossCheck | None = None
 
@@ -132,15 +142,26 @@ class GateResult:
         """Scopes that deny the network; with ``strict`` also those that are unknown."""
         return [s for s in self.scopes if s.verdict == "denied" or (strict and s.verdict == "unknown")]
 
+    @property
+    def inspected(self) -> Inspected:
+        """All verdicts with what they rest on."""
+        return Inspected(**self.said())
+
+    def said(self) -> dict[str, Any]:
+        """The fields of that."""
+        done = "validator" if self._validated else None
+        return {
+            "model": self.report.model,
+            "scopes": tuple(scope.record for scope in self.scopes),
+            "strict": self.report.strict,
+            "notes": tuple(self.notes),
+            "not_done": tuple(line for line in self.report.not_done if not (done and line.startswith(done))),
+            "parsed": self.parsed,
+        }
+
     def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        data = {**self.report.to_json(), "scopes": [s.to_json() for s in self.scopes]}
-        data["verdict"] = worst({s.verdict for s in self.scopes})
-        data["rejected"] = bool(self.rejected(self.report.strict))
-        data["not_done"] = [line for line in data["not_done"] if not (self._validated and line.startswith("validator"))]
-        data["parsed"] = self.parsed.to_json() if self.parsed else None
-        data["notes"] = self.notes
-        return data
+        """JSON form of :attr:`inspected`."""
+        return self.inspected.to_json()
 
     @property
     def _validated(self) -> bool:

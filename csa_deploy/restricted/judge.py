@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from csa_deploy.records.check import Finding, Verdict
 from csa_deploy.restricted.conditions import evaluate, every, negate
 from csa_deploy.restricted.mapping.recorder import Layer
-from csa_deploy.restricted.report import Finding, Verdict
 from csa_deploy.restricted.schema import Pack, Rule
 from csa_deploy.restricted.vocabulary import NETWORK, PSEUDO_LAYERS
 

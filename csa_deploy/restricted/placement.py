@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from csa_deploy.records.check import Fallback, Placement
 from csa_deploy.restricted.graph import Graph, Node, Value
 from csa_deploy.restricted.judge import Judgement
-from csa_deploy.restricted.report import Fallback, Placement
 
 LOADABLES = 16
 """DLA loadables that one engine may hold (DRIVE OS guide, chapter on DLA)."""

@@ -20,11 +20,11 @@ from csa_deploy.graph.optimize import OptimizeResult
 from csa_deploy.graph.repair import repair
 from csa_deploy.graph.repairs.pooling import Limits
 from csa_deploy.graph.rewrite import LEFT_ALONE
+from csa_deploy.records.check import Finding, ScopeReport
 from csa_deploy.records.graphs import Note, Step
 from csa_deploy.records.repair import Left, ScopeChange
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.inspection import GateResult, inspect
-from csa_deploy.restricted.report import Finding, ScopeReport
 
 _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it came; every rewrite hands it on
 _ATTEMPTS = 12
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Repaired:
+class ScopeRepair:
     """A network repaired for scopes.
 
     Attributes:
@@ -78,7 +78,7 @@ def repair_for_scopes(
     before: GateResult | None = None,
     strict: bool = False,
     progress: Progress | None = None,
-) -> Repaired:
+) -> ScopeRepair:
     """Repair a network for scopes.
 
     The file is inspected once, unless ``before`` is given, and so is each graph that becomes the result; while nodes
@@ -93,7 +93,7 @@ def repair_for_scopes(
     """
     before = before or inspect(path, scopes, strict=strict)
     asked = before.only(scopes).scopes
-    nothing = Repaired(None, (), (), before, before, tuple(scopes))
+    nothing = ScopeRepair(None, (), (), before, before, tuple(scopes))
     if not any(scope.report.repairs for scope in asked):
         return nothing
     model = load_model(path, full_check=False)
@@ -110,8 +110,8 @@ def repair_for_scopes(
 
 
 def _repaired(
-    path: Path, model: onnx.ModelProto, nothing: Repaired, limits: Limits, progress: Progress | None
-) -> Repaired:
+    path: Path, model: onnx.ModelProto, nothing: ScopeRepair, limits: Limits, progress: Progress | None
+) -> ScopeRepair:
     """With poolings of some limits."""
     before, scopes = nothing.before, nothing.scopes
     asked, strict = before.only(scopes).scopes, before.report.strict
@@ -126,7 +126,7 @@ def _repaired(
             found = [scope.combined for scope in after.only(scopes).scopes]
             if not search.drop_worse(result, [scope.combined for scope in asked], found):
                 left, declined = tuple(search.left), search.declined(result)
-                return Repaired(result.model, result.steps, left, before, after, tuple(scopes), declined)
+                return ScopeRepair(result.model, result.steps, left, before, after, tuple(scopes), declined)
         result, reports = search.attempt(progress)
     return replace(nothing, left=tuple(search.left))
 

@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.check import RefusedLayer, ValidatorVerdict
 from csa_deploy.restricted.validator_install import (
     INSTALL_COMMAND,
     VERSION,
@@ -40,61 +40,12 @@ __all__ = [
     "validator_status",
 ]
 
-Answer = Literal["accepted", "refused", "skipped", "not-parsed", "crashed", "timed-out", "not-available"]
 
 COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0")
 _CHILD = Path(__file__).with_name("validator_child.py")
 _REFUSED = re.compile(r'Layer \{(?P<layer>[^}]*)\} "(?P<name>.*)" failed safety scope validation', re.DOTALL)
 _NETWORK_REFUSED = "Network IO tensors are not in safety scope"
 _SKIPPED = ("Safety scope check skipped", "Safety scope validation skipped", "but no optimization profile has been")
-
-
-@dataclass(frozen=True)
-class RefusedLayer:
-    """One layer that the validator refused.
-
-    Attributes:
-        layer: TensorRT's layer type as the validator prints it (``LRN``), or ``Network`` for inputs and outputs.
-        name: the layer's name; empty for the network.
-        reasons: the limits that do not hold, in the validator's words; empty where it gives none.
-    """
-
-    layer: str
-    name: str
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ValidatorVerdict:
-    """What the validator said of one network.
-
-    Attributes:
-        answer: ``accepted`` is the only pass. ``skipped``: not validated (dynamic shapes). ``not-parsed``: the
-            parser or the builder's general checks refused the network before its scope was validated.
-        refused: the refused layers.
-        reason: one line on why, empty when accepted.
-        log: the validator's warnings and errors.
-        version: version of TensorRT-RTX that answered, or would have.
-        compute_capability: the target of the build that carried the validation.
-        seconds: wall-clock seconds, the start of the child process included.
-    """
-
-    answer: Answer
-    refused: tuple[RefusedLayer, ...] = ()
-    reason: str = ""
-    log: tuple[str, ...] = ()
-    version: str = VERSION
-    compute_capability: str = "8.6"
-    seconds: float = 0.0
-
-    @property
-    def is_pass(self) -> bool:
-        """Whether the validator looked at every layer and accepted all of them."""
-        return self.answer == "accepted"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON-ready mapping."""
-        return asdict(self)
 
 
 def validate(

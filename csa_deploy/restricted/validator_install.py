@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.records.check import VALIDATOR_VERSION as VERSION
 
-VERSION = "1.4.0.76"
 INSTALL_COMMAND = "csa-deploy doctor --install-validator"
 
 _LIBS = "736d89b60514f997fc23c729534f2721c01b4791d8b88ae75a4c1f8e9fa4eda6"

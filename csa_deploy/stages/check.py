@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
@@ -42,14 +43,14 @@ def run(context: Context) -> StageOutput:
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
     result = result.allowing(config.max_fallback)
     gates = gates_of(config)
-    record = {
-        "summary": _summary(result, gates if config.restricted else None),
-        "gate": list(gates.scopes) if config.restricted else [],
-        "gate_why": gates.why if config.restricted else "",
-        "judged": result.report.model,
-        "of": ("repaired" if repaired else "optimized") if config.fix else "exported",
-        **result.to_json(),
-    }
+    record = CheckRecord(
+        summary=_summary(result, gates if config.restricted else None),
+        gate=tuple(gates.scopes) if config.restricted else (),
+        gate_why=gates.why if config.restricted else "",
+        judged=result.report.model,
+        of=("repaired" if repaired else "optimized") if config.fix else "exported",
+        **result.said(),
+    )
     failure = None
     if config.restricted:
         failure = rejection(result.only(gates.scopes), config.strict, context.name, fixed=config.fix)

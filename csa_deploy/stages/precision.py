@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.graph.load import load_model, save_model
@@ -18,6 +20,8 @@ from csa_deploy.precision.int8_stage import (
     require_calibration,
 )
 from csa_deploy.precision.phases import Phases
+from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
+from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
@@ -54,11 +58,11 @@ def comparison(context: Context) -> dict[str, Any]:
 
 def compare_again(context: Context) -> StageOutput:
     """Hold the calibration images against other data; the graphs do not change by it."""
-    record = context.workspace.record("precision")
-    leaks = check_overlap(context)
-    stated = record["calibration"]
-    notes = [note for note in record["notes"] if note not in stated["leaks"]]
-    return StageOutput({**record, "calibration": {**stated, "leaks": leaks}, "notes": [*notes, *leaks]})
+    record, leaks = context.workspace.read(PrecisionRecord), tuple(check_overlap(context))
+    stated = record.calibration
+    assert stated is not None  # see comparison
+    notes = [note for note in record.notes if note not in stated.leaks]
+    return StageOutput(replace(record, calibration=replace(stated, leaks=leaks), notes=(*notes, *leaks)))
 
 
 def run(context: Context) -> StageOutput:
@@ -68,47 +72,60 @@ def run(context: Context) -> StageOutput:
     model = load_model(context.path(optimized.graph), full_check=False)
     phases = Phases(context.progress)
     calibration = calibrated(context, model, phases) if needs_calibration(config) else None
-    output = StageOutput({"summary": "", "precisions": {}, "notes": [], "not_measured": []})
+    made: dict[str, Int8Graph | HalfGraph | TypedGraph] = {}
+    artifacts: dict[str, Path] = {}
+    notes: list[str] = []
+    not_measured: list[NotMeasured] = []
     for precision in config.precision:
         if precision == "fp32":
-            output.record["precisions"][precision] = {"graph": optimized.graph, "statistics": optimized.after.to_json()}
+            made[precision] = TypedGraph(graph=optimized.graph, statistics=optimized.after)
         elif precision == "fp16":
-            _write_fp16(context, model, calibration, output)
+            half = made[precision] = _write_fp16(context, model, calibration, artifacts)
+            notes += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in half.kept]
+            if calibration is None:
+                not_measured.append(NotMeasured(NOT_MEASURED, "no calibration data; give --calib"))
         else:
             assert calibration is not None
-            write_int8(context, model, calibration, phases, output)
+            int8 = made[precision] = write_int8(context, model, calibration, phases, artifacts)
+            notes += int8.notes
+    stated = None
     if calibration is not None:
-        calibration.describe(context, output)
+        stated, said, missing = calibration.describe(context, artifacts)
+        notes += said
+        not_measured += missing
         forget_unfinished(context)
-    output.record["summary"] = _summary(output.record["precisions"])
-    return output
+    record = PrecisionRecord(
+        summary=_summary(made),
+        precisions=made,
+        calibration=stated,
+        notes=tuple(notes),
+        not_measured=tuple(not_measured),
+    )
+    return StageOutput(record, artifacts=artifacts)
 
 
-def _write_fp16(context: Context, model: onnx.ModelProto, calibration: Calibrated | None, output: StageOutput) -> None:
+def _write_fp16(
+    context: Context, model: onnx.ModelProto, calibration: Calibrated | None, artifacts: dict[str, Path]
+) -> HalfGraph:
     config = context.config
     largest = calibration.statistics.largest if calibration else None
     result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=config.keep_fp32, largest=largest)
     path = context.scratch / f"{context.name}.fp16.onnx"
     save_model(result.model, path)
-    output.artifacts[f"onnx/{path.name}"] = path
-    output.record["precisions"]["fp16"] = {
-        "graph": f"onnx/{path.name}",
-        "statistics": graph_statistics(result.model).to_json(),
-        **result.to_json(),
-    }
-    output.record["notes"] += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in result.kept]
-    if calibration is None:
-        output.record["not_measured"].append({"what": NOT_MEASURED, "reason": "no calibration data; give --calib"})
+    artifacts[f"onnx/{path.name}"] = path
+    return HalfGraph(graph=f"onnx/{path.name}", statistics=graph_statistics(result.model), **result.said())
 
 
-def _summary(graphs: dict[str, Any]) -> str:
+def _summary(graphs: dict[str, Int8Graph | HalfGraph | TypedGraph]) -> str:
     parts = []
     for precision, graph in graphs.items():
-        if precision == "fp32":
-            parts.append(f"fp32: the {'repaired' if graph['graph'].endswith('.repaired.onnx') else 'optimized'} graph")
-        elif precision == "fp16":
-            parts.append(f"fp16: {graph['nodes']} nodes in FP16, {len(graph['kept'])} in FP32, {graph['casts']} casts")
+        if isinstance(graph, HalfGraph):
+            parts.append(f"fp16: {graph.nodes} nodes in FP16, {len(graph.kept)} in FP32, {graph.casts} casts")
+        elif isinstance(graph, Int8Graph):
+            left = f", {len(graph.kept_floating)} of these kinds in {graph.rest.upper()}"
+            parts.append(f"int8: {len(graph.int8)} layers in INT8{left if graph.kept_floating else ''}")
         else:
-            left = f", {len(graph['kept_floating'])} of these kinds in {graph['rest'].upper()}"
-            parts.append(f"int8: {len(graph['int8'])} layers in INT8{left if graph['kept_floating'] else ''}")
+            parts.append(
+                f"{precision}: the {'repaired' if graph.graph.endswith('.repaired.onnx') else 'optimized'} graph"
+            )
     return "; ".join(parts)

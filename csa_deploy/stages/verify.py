@@ -18,6 +18,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.verify.candidates import Candidate, collect
@@ -144,7 +145,7 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
-    notes = [*judgement.notes, *unlike_calibration(judged, context)]
+    notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
     record = {
         **judgement.to_json(),
         "notes": notes,
@@ -234,9 +235,8 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
 
 def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[str]:
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
-    if not context.workspace.stage("precision"):
-        return []
-    found = context.workspace.record("precision")["precisions"].get("int8", {}).get("search", {})
+    record = context.workspace.find(PrecisionRecord)
+    found = record.int8.search if record and record.int8 else {}
     points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
     then = points.get(len(found.get("returned", [])), {}).get("snr_db")
     now = next((c["metrics"].get("snr_db") for c in judged if c["label"] == "int8"), None)

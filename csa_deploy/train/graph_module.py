@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.operators import ONNX_DOMAINS, WEIGHTED
-from csa_deploy.precision.qdq_placement import Layer
 from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.records.precision import Layer
 from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
 
 

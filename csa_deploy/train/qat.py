@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 from safetensors.torch import load_file
@@ -14,9 +13,10 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.network import NetworkEntry
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.qdq_placement import Layer, Placement
+from csa_deploy.precision.qdq_placement import Placement
 from csa_deploy.precision.thresholds import LEVELS
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import Layer, PrecisionRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.workspace import Workspace
@@ -57,23 +57,16 @@ def quantized(root: Path) -> Quantized:
         UsageError: nothing was quantized to INT8 there.
     """
     workspace = Workspace(root)
-    found: dict[str, Any] = {}
-    if workspace.stage("precision"):
-        found = workspace.record("precision")["precisions"].get("int8", {})
-    if not found:
+    record = workspace.find(PrecisionRecord)
+    found = record.int8 if record else None
+    if found is None:
         raise UsageError(f"{root}: no INT8 graph here yet", fix="run `csa-deploy quantize NETWORK --int8` first")
-    layers = tuple(
-        Layer(e["name"], e["op"], {int(i): t for i, t in e["activations"].items()}, e["weight"], e["axis"])
-        for e in found["int8"]
-    )
     return Quantized(
-        load_model(
-            root / (found.get("equalized") or (workspace.find(RepairRecord) or workspace.read(OptimizeRecord)).graph)
-        ),
-        layers,
-        dict(found["kept_floating"]),
-        tuple(node["name"] for node in found["kept"]),
-        found["scales"],
+        load_model(root / (found.equalized or (workspace.find(RepairRecord) or workspace.read(OptimizeRecord)).graph)),
+        found.int8,
+        found.kept_floating,
+        tuple(node.name for node in found.kept),
+        found.scales,
     )
 
 

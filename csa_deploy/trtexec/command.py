@@ -106,8 +106,7 @@ def build_command(
     if plan.timing_cache is not None:
         command.add("--timingCacheFile", CACHE)
     _require_dla(version, plan, options, calibration)
-    _placement(command, options)
-    _portability(command, options)
+    _asked(command, options)
     return command.words
 
 
@@ -155,45 +154,21 @@ def _require_dla(version: Version, plan: BuildPlan, options: TrtexecOptions, cal
         )
 
 
-def _placement(command: _Command, options: TrtexecOptions) -> None:
-    if options.dla_core is not None:
-        command.add("--useDLACore", options.dla_core)
-    for wanted, option in (
-        (options.gpu_fallback, "--allowGPUFallback"),
-        (options.dla_standalone, "--buildDLAStandalone"),
-        (options.safe, "--safe"),
-    ):
-        if wanted:
-            command.add(option)
-    if options.consistency:
-        if why := why_no_consistency(command.version, STATED if command.listed is None else command.listed):
-            raise UsageError(why, fix="leave out consistency=true")
-        command.words.append("--consistency")
-    for formats, option in ((options.input_formats, "--inputIOFormats"), (options.output_formats, "--outputIOFormats")):
-        if formats:
-            command.add(option, formats)
-
-
-def _portability(command: _Command, options: TrtexecOptions) -> None:
+def _asked(command: _Command, options: TrtexecOptions) -> None:
     levels = command.version.hardware_levels
     if options.hardware_compatibility and options.hardware_compatibility not in levels:
         raise UsageError(
             f"TensorRT {command.version} has no hardware compatibility {options.hardware_compatibility!r}",
             fix=f"use {', '.join(levels)}",
         )
-    for value, option in (
-        (options.sparsity, "--sparsity"),
-        (options.hardware_compatibility, "--hardwareCompatibilityLevel"),
-    ):
-        if value:
-            command.add(option, value)
-    for wanted, option in (
-        (options.version_compatible, "--versionCompatible"),
-        (options.strip_weights, "--stripWeights"),
-        (options.refit, "--refit"),
-    ):
-        if wanted:
-            command.add(option)
+    stated = STATED if command.listed is None else command.listed
+    if options.consistency and (why := why_no_consistency(command.version, stated)):
+        raise UsageError(why, fix="leave out consistency=true")
+    for flag, value in options.flags():
+        if flag == "--consistency":  # its versions are those of the safety tools
+            command.words.append(flag)
+        else:
+            command.add(flag, value)
 
 
 def run_command(
@@ -227,11 +202,9 @@ def run_command(
     options = options or TrtexecOptions()
     require_runnable(options, engine)
     command.add("--loadEngine", engine)
-    if options.dla_core is not None:
-        command.add("--useDLACore", options.dla_core)
-    for wanted, option in ((options.safe, "--safe"), (options.version_compatible, "--versionCompatible")):
-        if wanted:  # without the latter, TensorRT refuses the lean runtime that the engine brings
-            command.add(option)
+    # Without the last, TensorRT refuses the lean runtime that the engine brings.
+    for flag, value in options.flags("dla_core", "safe", "version_compatible"):
+        command.add(flag, value)
     if inputs:
         command.add("--loadInputs", named_files(inputs))
     conditions = timing or Timing()

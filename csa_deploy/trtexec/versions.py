@@ -66,11 +66,6 @@ class Version:
         return self.major >= 10
 
     @property
-    def restricted_acts(self) -> bool:
-        """Whether ``--restricted`` checks anything: accepted and ignored from 10.16, gone in 11."""
-        return self.pair < (10, 16)
-
-    @property
     def has_dla(self) -> bool:
         """Whether DLA can be built for: up to 10.7, and again from 11.4.1 on Jetson AGX Orin."""
         return self.pair <= (10, 7) or self >= Version(11, 4, 1)

@@ -101,7 +101,7 @@ def test_a_metric_of_a_file_is_measured_judged_and_told(folder: Path, typed: Any
     assert row["a"] == row["b"] == 0.9 and row["interval"] == [0.0, 0.0] and row["outcome"] == "no difference shown"
     stored = read_results(folder / "w/verify/samples.npz").candidates[0].outputs[-1]
     alone = typed(folder, "evaluate", "w/onnx/tiny.fp16.onnx", "--data", "many.npz", "--metric", "mine.py:Right")
-    assert alone.code == 0 and "\nRight 90.00 %\n" in alone.out  # four that deviate give no interval
+    assert alone.code == 0 and "Right 90.00 %\n" in alone.out  # four that deviate give no interval
     assert stored.name == "all outputs" and stored.columns["Right"].shape == (SAMPLES,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csa_deploy.data.arrays import target_arrays
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.coco import open_coco
-from csa_deploy.data.dataset import open_dataset
+from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
@@ -118,11 +120,10 @@ def test_masks_of_coco_without_pycocotools_say_what_to_install(coco: Path, monke
     assert len(boxes(open_dataset(coco, PLAIN))) == 3, "boxes need none"
 
 
-def test_images_without_objects_are_counted(coco: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    found = boxes(open_dataset(coco, PLAIN))
-    assert [len(target) for target in found] == [3, 1, 0]
-    assert "1 of 3 images have no object, first empty.png" in caplog.text
+def test_images_without_objects_are_counted(coco: Path) -> None:
+    data = open_dataset(coco, PLAIN)
+    assert [len(target) for target in boxes(data)] == [3, 1, 0]
+    assert data.notes == data.take([0]).notes == ("1 of 3 images have no object, the first is empty.png",)
 
 
 def test_names_of_the_network_decide_the_classes(coco: Path) -> None:
@@ -209,6 +210,12 @@ def test_a_damaged_file_is_named_with_its_line(coco: Path) -> None:
         open_dataset(coco, PLAIN)
 
 
+def test_json_without_end_is_one_line(coco: Path) -> None:
+    coco.write_text('{"images": ' + "[" * 200_000)
+    with pytest.raises(UsageError, match=r"instances_val\.json: "):
+        open_dataset(coco, PLAIN)
+
+
 def test_a_damaged_mask_is_named_with_its_annotation(coco: Path) -> None:
     changed = copy.deepcopy(COCO)
     changed["annotations"][1]["segmentation"] = {"counts": "no mask", "size": [40]}
@@ -228,18 +235,17 @@ def yolo(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_yolo(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+def test_yolo(yolo: Path) -> None:
     data = open_dataset(yolo, PLAIN)
     first, second, none = boxes(data)
     assert data.classes == ("cat", "dog", "owl") and data.identities() == ["a.jpg", "b.jpg", "none.jpg"]
     assert first.labels.tolist() == [1, 0]
     assert first.xyxy.tolist() == [[30, 10, 50, 30], [0, 0, 20, 20]]
     assert second.labels.tolist() == [2] and second.xyxy[0].tolist() == pytest.approx([8, 8, 40, 32])
-    assert len(none) == 0 and "1 of 3 images have no text, so no object, first none.jpg" in caplog.text
+    assert len(none) == 0 and data.notes == ("1 of 3 images have no text, so no object, the first is none.jpg",)
 
 
-def test_yolo_without_parts_and_names(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_yolo_without_parts_and_names(yolo: Path) -> None:
     (yolo / "data.yaml").unlink()
     for kind in ("images", "labels"):
         shutil.rmtree(yolo / kind / "train")
@@ -247,8 +253,9 @@ def test_yolo_without_parts_and_names(yolo: Path, caplog: pytest.LogCaptureFixtu
             path.rename(yolo / kind / path.name)
         (yolo / kind / "val").rmdir()
     (yolo / "labels/stray.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    assert [len(target) for target in boxes(open_dataset(yolo, PLAIN))] == [2, 1, 0]
-    assert "1 texts without an image are left out, first stray.txt" in caplog.text
+    data = open_dataset(yolo, PLAIN)
+    assert [len(target) for target in boxes(data)] == [2, 1, 0] and data.classes == ()
+    assert data.notes[1] == "1 texts without an image are left out, the first is stray.txt"
 
 
 @pytest.mark.parametrize(
@@ -273,9 +280,17 @@ def test_a_wrong_line_is_named_when_the_set_is_opened(yolo: Path, line: str, mes
 
 
 def test_names_that_cannot_be_read_are_said(yolo: Path) -> None:
-    for content in ("names: 3\n", "nc: 3\n", "names: [a\n"):
+    bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in itertools.pairwise("abcdefghij"))
+    for content, said in (
+        ("names: 3\n", "no list 'names' of classes"),
+        ("nc: 3\n", "no list 'names' of classes"),
+        ("names: {1: a, 2: b}\n", "no list 'names' of classes, numbered from 0"),
+        (f"{bomb}names: [*j, *j]\n", "no list 'names' of classes"),
+        ("names: [a\n", "not valid YAML"),
+        ("- a\n", "a description of YOLO data is a mapping of keys"),
+    ):
         (yolo / "data.yaml").write_text(content)
-        with pytest.raises(UsageError, match=r"data\.yaml: no list 'names' of classes"):
+        with pytest.raises(UsageError, match=rf"data\.yaml: {said}"):
             open_dataset(yolo, PLAIN)
     with pytest.raises(UsageError, match="3 classes, but the network has 2"):
         (yolo / "data.yaml").write_text("names: [a, b, c]\n")
@@ -289,6 +304,27 @@ XML = """<annotation><size><width>50</width><height>30</height><depth>3</depth><
 <bndbox><xmin>11</xmin><ymin>5</ymin><xmax>20</xmax><ymax>9</ymax></bndbox>
 <part><name>head</name><bndbox><xmin>12</xmin><ymin>5</ymin><xmax>13</xmax><ymax>6</ymax></bndbox></part></object>
 </annotation>"""
+
+
+def test_a_training_takes_both_parts_and_no_image_twice(yolo: Path) -> None:
+    split = open_split(str(yolo), PLAIN)
+    assert split.held_out is not None and len(split.train) == len(split.held_out) == 3
+    assert split.train.samples[0].source == yolo / "images/train/a.jpg"
+    shutil.rmtree(yolo / "images/val")
+    with pytest.raises(UsageError, match=r"3 images are in train and val, the first is .*images/train/a\.jpg"):
+        open_split(str(yolo), PLAIN)
+
+
+def test_a_folder_of_coco_has_parts(coco: Path, tmp_path: Path) -> None:
+    assert open_dataset(tmp_path, PLAIN).identities() == ["a.png", "b.png", "empty.png"]
+    shutil.copytree(tmp_path / "val", tmp_path / "train2017")
+    shutil.copy(coco, coco.with_name("instances_train2017.json"))
+    split = open_split(str(tmp_path), PLAIN)
+    assert split.held_out is not None and split.held_out.samples[0].source == tmp_path / "val/a.png"
+    assert split.train.samples[0].source == tmp_path / "train2017/a.png"
+    shutil.copy(coco, coco.with_name("instances_val2.json"))
+    with pytest.raises(UsageError, match=r"2 files of annotations: instances_val\.json, instances_val2\.json"):
+        open_dataset(tmp_path, PLAIN)
 
 
 @pytest.fixture()
@@ -386,3 +422,61 @@ def test_arrays_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message
     np.savez(tmp_path / "d.npz", **content)
     with pytest.raises(UsageError, match=message):
         open_dataset(tmp_path / "d.npz", None)
+
+
+def test_targets_become_arrays_and_come_back(tmp_path: Path) -> None:
+    given = [
+        Boxes([[0, 0, 12, 8], [1, 2, 3, 4]], [2, 1], crowd=[False, True], difficult=[True, False], areas=[90.0, 4.0]),
+        Boxes(np.zeros((0, 4)), []),
+        Boxes([[2, 2, 2, 2]], [0]),
+    ]
+    np.savez(tmp_path / "b.npz", x=ARRAYS["x"], **target_arrays(given))
+    assert [b.digest() for b in boxes(open_dataset(tmp_path / "b.npz", None))] == [b.digest() for b in given]
+    masks = [Mask(np.full((8, 12), value, np.uint8)) for value in (0, 3, 255)]
+    for form in (masks, np.stack([mask.labels for mask in masks])):
+        np.savez(tmp_path / "m.npz", x=ARRAYS["x"], **target_arrays(form))
+        (batch,) = open_dataset(tmp_path / "m.npz", None).batches(3)
+        assert batch.targets is not None
+        assert [target.digest() for target in batch.targets] == [mask.digest() for mask in masks]
+    assert target_arrays([1, 0, 2]).keys() == {"labels"}
+    with pytest.raises(UsageError, match="several sizes"):
+        target_arrays([masks[0], Mask(np.zeros((3, 3), int))])
+
+
+def test_random_coco_files_read_as_pycocotools_reads_them(tmp_path: Path) -> None:
+    """Twenty files with overlapping polygons, run lengths and crowds at random places."""
+    coco_tools = pytest.importorskip("pycocotools.coco")
+    encoder = pytest.importorskip("pycocotools.mask")
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        height, width = (int(side) for side in draw.integers(12, 40, 2))
+        photo(tmp_path / "i.png", (height, width))
+        annotations: list[dict[str, Any]] = []
+        for number in range(int(draw.integers(1, 7))):
+            crowd = bool(draw.integers(0, 4) == 0)
+            points = (draw.uniform(0, 1, (int(draw.integers(3, 7)), 2)) * (width, height)).round(2)
+            (low_x, low_y), (high_x, high_y) = points.min(axis=0), points.max(axis=0)
+            shape: Any = [points.ravel().tolist()]
+            if crowd:
+                shape = encoder.frPyObjects(shape, height, width)[0]
+                shape = {"size": shape["size"], "counts": shape["counts"].decode()}
+            box = [float(value) for value in (low_x, low_y, high_x - low_x, high_y - low_y)]
+            fields = {"image_id": 1, "category_id": int(draw.integers(1, 4)), "iscrowd": int(crowd), "bbox": box}
+            annotations.append({"id": number, "area": float(draw.uniform(1, 99)), "segmentation": shape, **fields})
+        content = {
+            "images": [{"id": 1, "file_name": "i.png", "height": height, "width": width}],
+            "annotations": annotations,
+            "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
+        }
+        path = written(tmp_path / "all.json", content)
+        theirs = coco_tools.COCO(str(path))
+        (found,) = boxes(open_dataset(path, PLAIN))
+        np.testing.assert_allclose(found.xyxy[:, 2:] - found.xyxy[:, :2], [a["bbox"][2:] for a in annotations])
+        layers = [(theirs.annToMask(a).astype(bool), a) for a in theirs.loadAnns(theirs.getAnnIds())]
+        wanted = np.zeros((height, width), int)
+        for row, column in np.ndindex(height, width):
+            over = {255 if a["iscrowd"] else a["category_id"] for mask, a in layers if mask[row, column]}
+            wanted[row, column] = 0 if not over else over.pop() if len(over) == 1 else 255
+        (batch,) = open_dataset(path, PLAIN, task="segmentation").batches(1)
+        assert batch.targets is not None and isinstance(batch.targets[0], Mask)
+        np.testing.assert_array_equal(batch.targets[0].labels, wanted)

@@ -148,6 +148,17 @@ def test_letterbox_is_the_one_of_the_yolo_family() -> None:
         assert geometry.offset == border
 
 
+@given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.tuples(st.integers(8, 1280), st.integers(8, 1280)))
+def test_letterbox_rounds_as_published(image: tuple[int, int], size: tuple[int, int]) -> None:
+    """Sizes by ``int(round(side * r))``, borders by ``int(round(half - 0.1))``, which every port of it repeats."""
+    ratio = min(size[0] / image[0], size[1] / image[1])
+    unpadded = [max(1, round(side * ratio)) for side in image]
+    border = [round((full - own) / 2 - 0.1) for full, own in zip(size, unpadded, strict=True)]
+    geometry = geometry_of(Preprocessing(size, fit="letterbox"), image)
+    assert geometry.offset == tuple(border)
+    assert geometry.scale == (unpadded[0] / image[0], unpadded[1] / image[1])
+
+
 def test_the_border_is_filled_per_channel_in_the_order_of_the_mode() -> None:
     image = Image.new("RGB", (4, 2), (10, 20, 30))
     plain = {"mean": (0.0,), "std": (1.0,), "scale": 1.0, "fit": "letterbox", "anchor": "corner"}

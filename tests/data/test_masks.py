@@ -11,7 +11,7 @@ from PIL import Image
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.masks import CITYSCAPES
+from csa_deploy.data.masks import CITYSCAPES, LabelTable
 from csa_deploy.data.targets import Mask
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
@@ -165,6 +165,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda p: (p / "labels.csv").write_text("id,name,index\n0,a,0\n0,b,1\n"),
         r"labels\.csv: line 3: id 0 is there twice",
     ),
+    "id out of range": (
+        lambda p: (p / "labels.csv").write_text("id,name,index\n0,a,0\n-1,b,1\n"),
+        r"labels\.csv: line 3: ids and indices are from 0",
+    ),
     "gap": (
         lambda p: (p / "labels.csv").write_text("id,name,index\n0,a,0\n1,b,2\n"),
         r"class indices \[0, 2\] are not 0, 1, 2",
@@ -204,3 +208,17 @@ def test_a_task_that_the_data_do_not_have_is_refused(plain: Path, tmp_path: Path
         open_dataset("digits", Preprocessing((28, 28), mode="L", mean=(0.5,), std=(0.5,)), task="segmentation")
     photo(tmp_path / "recording/a.png")
     assert len(open_dataset(tmp_path / "recording", PLAIN, task="segmentation")) == 1, "images without labels are fine"
+
+
+@pytest.mark.parametrize("value", [-1, 3, 254, 65_535, 65_536, 2**31 - 1])
+def test_no_number_without_a_meaning_becomes_a_class(value: int) -> None:
+    found = np.zeros(SIZE, np.int64)
+    found[2, 4] = value
+    with pytest.raises(UsageError, match=rf"m\.png: row 2, column 4 has the label id {value}, which is no class"):
+        LabelTable(("a", "b", "c")).lookup(found, Path("m.png"))
+
+
+def test_many_classes_are_no_bytes() -> None:
+    names = tuple(map(str, range(300)))
+    found = LabelTable(names, {i: i for i in range(300)}).lookup(np.resize(np.arange(300), (10, 30)), Path("m.png"))
+    assert found.labels.max() == 299

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from csa_deploy.errors import UsageError
-from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, Exported, export_module
+from csa_deploy.export.exporter import OPSET_FOR_TENSORRT, ExportedModule, export_module
 from csa_deploy.export.scopes import SCOPES, scopes_from_names
 
 EXPORTERS = ("dynamo", "torchscript")
@@ -61,7 +61,9 @@ def small(by: str = "size") -> Small:
     return Small(by).eval()
 
 
-def exported(exporter: str, opset: int, size: tuple[int, int] = (24, 40), by: str = "size") -> tuple[Small, Exported]:
+def exported(
+    exporter: str, opset: int, size: tuple[int, int] = (24, 40), by: str = "size"
+) -> tuple[Small, ExportedModule]:
     network = small(by)
     return network, export_module(
         network, {"input": torch.zeros(1, 3, *size)}, ["output"], opset=opset, exporter=exporter
@@ -69,12 +71,12 @@ def exported(exporter: str, opset: int, size: tuple[int, int] = (24, 40), by: st
 
 
 @pytest.fixture(scope="module", params=[(e, o) for e in EXPORTERS for o in (17, 18)], ids=lambda p: f"{p[0]}-{p[1]}")
-def every(request: pytest.FixtureRequest) -> tuple[str, int, Small, Exported]:
+def every(request: pytest.FixtureRequest) -> tuple[str, int, Small, ExportedModule]:
     exporter, opset = request.param
     return exporter, opset, *exported(exporter, opset)
 
 
-def test_it_is_what_was_asked_for(every: tuple[str, int, Small, Exported]) -> None:
+def test_it_is_what_was_asked_for(every: tuple[str, int, Small, ExportedModule]) -> None:
     exporter, opset, _, result = every
     assert (result.exporter, result.opset) == (exporter, opset)
     assert [(o.domain, o.version) for o in result.model.opset_import if not o.domain] == [("", opset)]
@@ -84,7 +86,7 @@ def test_it_is_what_was_asked_for(every: tuple[str, int, Small, Exported]) -> No
     assert "Identity" not in {n.op_type for n in result.model.graph.node}
 
 
-def test_it_agrees_with_pytorch(every: tuple[str, int, Small, Exported]) -> None:
+def test_it_agrees_with_pytorch(every: tuple[str, int, Small, ExportedModule]) -> None:
     *_, network, result = every
     x = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -93,7 +95,7 @@ def test_it_agrees_with_pytorch(every: tuple[str, int, Small, Exported]) -> None
     np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], want, atol=2e-5)
 
 
-def test_every_node_says_its_module(every: tuple[str, int, Small, Exported]) -> None:
+def test_every_node_says_its_module(every: tuple[str, int, Small, ExportedModule]) -> None:
     *_, result = every
     scopes = {
         n.name: ast.literal_eval({p.key: p.value for p in n.metadata_props}[SCOPES])
@@ -105,7 +107,7 @@ def test_every_node_says_its_module(every: tuple[str, int, Small, Exported]) -> 
     assert all(path[0] == "" for path in scopes.values())
 
 
-def test_resize_is_by_nudged_scales(every: tuple[str, int, Small, Exported]) -> None:
+def test_resize_is_by_nudged_scales(every: tuple[str, int, Small, ExportedModule]) -> None:
     *_, result = every
     constants = {t.name: numpy_helper.to_array(t) for t in result.model.graph.initializer}
     for node in result.model.graph.node:
@@ -127,7 +129,7 @@ def test_resize_is_by_nudged_scales(every: tuple[str, int, Small, Exported]) -> 
         assert scales[:2].tolist() == [1.0, 1.0]
 
 
-def test_no_path_of_this_machine_stays(every: tuple[str, int, Small, Exported]) -> None:
+def test_no_path_of_this_machine_stays(every: tuple[str, int, Small, ExportedModule]) -> None:
     *_, result = every
     data = result.model.SerializeToString()
     for trace in (b".py", b"site-packages", os.fsencode(Path.cwd()), os.fsencode(Path(__file__).parent)):

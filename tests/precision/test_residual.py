@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.qdq_placement import Layer, Placement, place
+from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.records.precision import Layer
 
 SIGNATURE = "(float[1,16,8,8] x) => (float[1,16,8,8] y)"
 PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pynvml")
+
 CUDA = """
 #include <string.h>
 int cuInit(unsigned f) { return 0; }
@@ -19,7 +21,7 @@ int cuDeviceGetPCIBusId(char *s, int n, int d) { strncpy(s, d == 7 ? "0000:65:00
 """
 NVML = """
 #include <string.h>
-int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned f) { return 0; }
 int nvmlDeviceGetHandleByPciBusId_v2(const char *s, void **d) { *d = (void *)9; return strcmp(s, "0000:65:00.0"); }
 int nvmlDeviceGetClockInfo(void *d, int kind, unsigned *v) { *v = kind ? 2619 : 1980; return d != (void *)9; }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *v) { *v = 41; return 0; }

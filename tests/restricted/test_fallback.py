@@ -10,12 +10,12 @@ from restricted_networks import MAP, constant, model, node
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import OperationRejectedError, UsageError
+from csa_deploy.records.check import RuleReport
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.fallback import require_dla, within
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.placement import _crossing
-from csa_deploy.restricted.report import CheckReport
 from csa_deploy.restricted.reporters import as_html, as_junit, as_sarif, as_text
 
 # DLA, GPU (Sin), DLA, GPU, DLA: each of the 4 edges between them crosses once with every element in two bytes.
@@ -80,7 +80,7 @@ def test_bytes_of_unknown_shape_are_unknown_and_within_no_bound():
     assert found.verdict == "denied" and "unknown for 1 tensor" in found.fallback
     kept = within(replace(report(), placement=unknown), {"nodes": 2})
     assert kept.said.endswith("bytes that cross unknown for 1 tensor")
-    data = {**CheckReport("x", (kept,)).to_json(), "scopes": [{**kept.to_json(), "static": "denied"}]}
+    data = {**RuleReport("x", (kept,)).to_json(), "scopes": [{**kept.to_json(), "static": "denied"}]}
     assert "bytes unknown for 1" in as_text.render(data) and "bytes unknown for 1" in as_html.render(data)
 
 

@@ -23,7 +23,7 @@ from csa_deploy.restricted import check as checking
 from csa_deploy.restricted import crosscheck as crosschecking
 from csa_deploy.restricted import inspection, loading, repairing
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.repairing import Repaired, repair_for_scopes
+from csa_deploy.restricted.repairing import ScopeRepair, repair_for_scopes
 
 BOTH = ("drive-os-6", "drive-os-7")
 RANK = {"allowed": 0, "unknown": 1, "denied": 2}
@@ -54,7 +54,7 @@ def outputs(model: onnx.ModelProto, feed: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {session.get_inputs()[0].name: feed})
 
 
-def not_worse(repaired: Repaired, path: Path) -> None:
+def not_worse(repaired: ScopeRepair, path: Path) -> None:
     """By a check from scratch, not by the counts that the search kept."""
     if repaired.model is None:
         return
@@ -222,7 +222,7 @@ def test_a_repair_that_is_kept_in_part_says_where_it_is_not(build: Build, tmp_pa
     assert "left as it is: one and 2 more: not floating point" in text
 
 
-def shown(repaired: Repaired) -> str:
+def shown(repaired: ScopeRepair) -> str:
     """The table on the console, on one line."""
     console = Console(width=400, file=StringIO(), color_system=None)
     console.print(_steps(repaired, "net"))

@@ -11,6 +11,7 @@ import pytest
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.levels import flag_acts
 from csa_deploy.trtexec.command import Timing, build_command, run_command
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import (
@@ -90,7 +91,7 @@ def test_restricted_is_passed_where_trtexec_takes_it() -> None:
     assert "--restricted" in words(plan, "8.6")
     assert "--restricted" in words(plan, "10.16")  # taken and ignored: the result says so
     assert "--restricted" not in words(plan, "11.0")
-    acts = {text: version(text).restricted_acts for text in ("8.6", "10.15", "10.16", "11.0")}
+    acts = {text: flag_acts(version(text).pair, on_drive=True) for text in ("8.6", "10.15", "10.16", "11.0")}
     assert acts == {"8.6": True, "10.15": True, "10.16": False, "11.0": False}
 
 

@@ -1,6 +1,6 @@
 """Chooses the renderer by the name of its format.
 
-Every renderer takes the JSON form of :class:`~csa_deploy.restricted.report.CheckReport`, or of an object that adds
+Every renderer takes the JSON form of :class:`~csa_deploy.records.check.RuleReport`, or of an object that adds
 to it (the validator's answer, a higher level of evidence), so that a stored record can be rendered again.
 """
 

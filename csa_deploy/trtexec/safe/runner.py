@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from csa_deploy.engine.parts import Part, folder_of
+from csa_deploy.engine.parts import Part, parts_folder
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
@@ -157,7 +157,7 @@ class SafeRunner(TrtexecRunner):
             }
             for feeds in samples
         ]
-        beside = {part.file: folder_of(self._engine) / part.file for part in self._parts}
+        beside = {part.file: parts_folder(self._engine) / part.file for part in self._parts}
         return {**super()._files(packed, folder), **beside}
 
     def _safe(self, words: Sequence[str], make: str = "") -> list[str]:

@@ -83,7 +83,7 @@ def _build(host: Host, job: Job) -> Iterator[Step]:
     if why := why_no_reference(host.version, host.listed):
         yield Step("host", f"not reference-checked: {why}")
     else:
-        argv = [*prefix, host.trtexec, *reference_command(host, blob=True)]
+        argv = [*prefix, host.trtexec, *reference_command(host, blob=True, pair=True)]
         yield Step("host", "asks the reference checker, as documented for 11.3 and later", masked_words(argv))
 
 

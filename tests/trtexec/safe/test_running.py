@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,22 +12,16 @@ from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "engine"))
+sys.path.insert(0, str(Path(__file__).parent))
 from engine_graphs import save_graph
+from safe_engines import built, opened
 from trtexec_safe_standin import places
 
-from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.trtexec.builder import trtexec_build
 from csa_deploy.trtexec.command import Timing
-from csa_deploy.trtexec.config import load_target
-from csa_deploy.trtexec.machine import open_machine
 from csa_deploy.trtexec.safe.layout import layout_of, pack, unpack
 from csa_deploy.trtexec.safe.runner import EVIDENCE, SafeRunner
-from csa_deploy.trtexec.settings import parse_options
-
-PLAN = BuildPlan(backend="trtexec", restricted=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +32,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shapes = (TensorProto.FLOAT, [1, 3, 4, 5]), (TensorProto.FLOAT, [1, 5, 4, 5])
     folder = tmp_path_factory.mktemp("image")
     return save_graph(folder / "image.onnx", [node], {"x": shapes[0]}, {"y": shapes[1]}, weights, opset=17)
-
-
-def built(target: Any, graph: Path, out: Path, *options: str) -> dict[str, Any]:
-    """Build, and give the record's entry."""
-    options = ("safe", *options)
-    with open_machine(load_target(target.file), to_build=True) as machine:
-        result = trtexec_build(machine, graph, out, PLAN, parse_options(options))
-    return {**result.to_json(), "builder_option": list(options)}
-
-
-def opened(target: Any, out: Path, record: dict[str, Any], *, values: bool = True) -> Any:
-    return engine_runner(out, record, str(target.file), name="engine", values=values)
 
 
 @pytest.mark.parametrize("version", ["10.16.0", "11.1.0", "11.3.1"])

@@ -1,0 +1,147 @@
+"""What the precision stage states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from csa_deploy.records.graphs import GraphStatistics
+from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+
+
+@dataclass(frozen=True)
+class KeptNode:
+    """A node that computes in FP32 in the FP16 graph."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that runs in INT8.
+
+    Attributes:
+        name: of the node.
+        op: its operator.
+        activations: tensor by input index.
+        weight: name of the weight, or None.
+        axis: output-channel axis of the weight.
+    """
+
+    name: str
+    op: str
+    activations: dict[int, str]
+    weight: str | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypedGraph(Stored):
+    """The graph of one precision.
+
+    Attributes:
+        graph: path inside the workspace.
+        statistics: of the graph.
+    """
+
+    graph: str
+    statistics: GraphStatistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfGraph(TypedGraph):
+    """The FP16 graph; see :class:`csa_deploy.precision.fp16.Fp16Result`."""
+
+    kept: tuple[KeptNode, ...]
+    nodes: int
+    casts: int
+    weights: int
+    underflowed: int
+    subnormal: int
+    overflowing: int
+    largest_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Graph(TypedGraph):
+    """The INT8 graph; see :class:`csa_deploy.precision.int8.Int8Result`.
+
+    Attributes:
+        key: hash of what decided it.
+        cache: TensorRT's calibration cache, a path inside the workspace.
+        equalized: the FP32 graph that the scales belong to, where it is another; likewise.
+        int8: layers in INT8.
+        kept_floating: nodes that could be INT8 and stay in ``rest``, with the reason.
+        kept: nodes that stay in FP32 although the rest is FP16.
+        rest: precision of everything else.
+        scales: of the activations, by tensor.
+        notes: what a user must know.
+        search: what the search measured; or why it was not done.
+        techniques: what was found about each.
+        estimated_latency_ms: by precision; None where a cost is not known.
+        cost_unknown: nodes whose cost is not known.
+    """
+
+    key: str
+    cache: str
+    equalized: str | None
+    int8: tuple[Layer, ...]
+    kept_floating: dict[str, str]
+    kept: tuple[KeptNode, ...]
+    rest: str
+    scales: dict[str, float]
+    notes: tuple[str, ...]
+    search: dict[str, Any]
+    techniques: dict[str, dict[str, Any]]
+    estimated_latency_ms: dict[str, float | None]
+    cost_unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What INT8 was calibrated on, and with what.
+
+    Attributes:
+        data: name of the samples.
+        images: number of samples.
+        skipped: samples that could not be used.
+        method: how thresholds were chosen.
+        tensors: how many have one.
+        constant_inputs: inputs that are the same in all samples.
+        leaks: samples that accuracy is measured on, or nearly, in words.
+        audit: path inside the workspace; None where it failed.
+        statistics: path inside the workspace.
+    """
+
+    data: str
+    images: int
+    skipped: int
+    method: str
+    tensors: int
+    constant_inputs: tuple[str, ...]
+    leaks: tuple[str, ...]
+    audit: str | None
+    statistics: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecord(StageRecord):
+    """The typed graphs.
+
+    Attributes:
+        precisions: graph by precision.
+        calibration: of INT8; None where nothing was calibrated.
+    """
+
+    stage: ClassVar[str] = "precision"
+    unstated: ClassVar[tuple[str, ...]] = ()
+    precisions: dict[str, Int8Graph | HalfGraph | TypedGraph]
+    calibration: Calibration | None = field(default=None, metadata=IF_KNOWN)
+
+    @property
+    def int8(self) -> Int8Graph | None:
+        """The INT8 graph."""
+        found = self.precisions.get("int8")
+        return found if isinstance(found, Int8Graph) else None
