@@ -21,7 +21,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.validation import read_mapping
 
-IMAGES, LABELS = "images", "labels"
+IMAGES, _LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 
 
@@ -87,7 +87,7 @@ class YoloFile(TargetReader):
 
 def is_yolo(folder: Path) -> bool:
     """Whether it holds ``images`` and, with texts, ``labels``."""
-    return (folder / IMAGES).is_dir() and (folder / LABELS).is_dir() and any((folder / LABELS).rglob("*.txt"))
+    return (folder / IMAGES).is_dir() and (folder / _LABELS).is_dir() and any((folder / _LABELS).rglob("*.txt"))
 
 
 def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) -> ImageDataset:
@@ -103,7 +103,7 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
             fix="give data of the network's classes",
         )
     inside = part if (folder / IMAGES / part).is_dir() else "."
-    images, labels = folder / IMAGES / inside, folder / LABELS / inside
+    images, labels = folder / IMAGES / inside, folder / _LABELS / inside
     files = images_below(images)
     if not files:
         raise UsageError(f"{images}: no images in this folder", fix="put images beside the labels")
@@ -124,7 +124,7 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
 
 
 def _names(folder: Path) -> tuple[str, ...]:
-    for path in [place / name for place in (folder, folder / LABELS) for name in _NAMES]:
+    for path in [place / name for place in (folder, folder / _LABELS) for name in _NAMES]:
         if not path.is_file():
             continue
         if path.suffix == ".txt":

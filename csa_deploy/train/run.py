@@ -26,7 +26,7 @@ from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.plan import plan_for
 from csa_deploy.train.result import Average, Score, TrainResult
-from csa_deploy.train.task import TASKS, TrainTask
+from csa_deploy.train.task import TRAINED_TASKS, TrainTask
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         if plan.warning:
             log.warning("%s", plan.warning)
     network: Any = trainable(entry, recipe, size, options.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = TASKS[split.train.task]
+    task = TRAINED_TASKS[split.train.task]
     classes = _classes(network, entry, size, task)
     for images in (split.train, split.held_out):
         if images is not None:

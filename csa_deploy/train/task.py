@@ -84,7 +84,7 @@ class Classification(TrainTask):
         return Accuracy(samples, classes, dict(zip(ranks_of(classes), hits, strict=True)))
 
 
-class Segmentation(TrainTask):
+class SegmentationTraining(TrainTask):
     """A class per pixel; logits (n, classes, H, W)."""
 
     name: Task = "segmentation"
@@ -115,7 +115,7 @@ class Segmentation(TrainTask):
         return Figures({"mean_iou": float(segmentation.mean_iou(np.sum(rows, axis=0)))}, len(rows))
 
 
-class Detection(TrainTask):
+class DetectionTraining(TrainTask):
     """Boxes; per level ``logits_S`` and ``distances_S``, see :func:`csa_deploy.train.losses.detection_loss`."""
 
     name: Task = "detection"
@@ -168,13 +168,15 @@ def _objects(rows: np.ndarray) -> detection.Objects:
     return detection.Objects(rows[:, :4], rows[:, 4].astype(np.int64), no, no, boxes.areas(rows[:, :4]))
 
 
-TASKS: dict[Task, TrainTask] = {task.name: task for task in (Classification(), Segmentation(), Detection())}
+TRAINED_TASKS: dict[Task, TrainTask] = {
+    task.name: task for task in (Classification(), SegmentationTraining(), DetectionTraining())
+}
 
 
 def task_of(target: Target) -> TrainTask:
     """The task that has such targets."""
     dense: Task = "segmentation" if isinstance(target, Mask) else "detection"
-    return TASKS["classification" if isinstance(target, int) else dense]
+    return TRAINED_TASKS["classification" if isinstance(target, int) else dense]
 
 
 def leaves(outputs: Outputs) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import external_files, load_model, require_static
 from csa_deploy.levels import flag_acts
-from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS_FILE, MODEL, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
@@ -239,7 +239,7 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     arguments = build_command(
         plan, options, machine.version, MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
-    outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
+    outputs = [ENGINE, *([LAYERS_FILE] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
 
 
@@ -258,7 +258,7 @@ def _weights(model: Path) -> dict[str, Path]:
 def _keep_layers(finished: Finished, out: Path) -> Path | None:
     path = out.with_name(out.name + ".layers.json")
     path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
-    return finished.files[LAYERS].replace(path) if LAYERS in finished.files else None
+    return finished.files[LAYERS_FILE].replace(path) if LAYERS_FILE in finished.files else None
 
 
 def _result(

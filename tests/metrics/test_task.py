@@ -20,7 +20,7 @@ from csa_deploy.metrics import table
 from csa_deploy.metrics.intervals import FEW_DEVIATE, FEWEST, percentiles, resampled, student
 from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS, estimates_of
-from csa_deploy.metrics.task import TASKS, Task, register_task, task_of
+from csa_deploy.metrics.task import TASKS, Measured, register_task, task_of
 
 CLASSES = 5
 
@@ -52,7 +52,7 @@ def _same_table_after() -> Iterator[None]:
 
 
 def measured(
-    want: np.ndarray, got: np.ndarray, targets: Any, *tasks: Task, batches: int = 1
+    want: np.ndarray, got: np.ndarray, targets: Any, *tasks: Measured, batches: int = 1
 ) -> tuple[dict[str, SampleTable], SampleTable]:
     found: dict[str, SampleTable] = {}
     for part in np.array_split(np.arange(len(want)), batches):
