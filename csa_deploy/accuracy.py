@@ -45,7 +45,7 @@ class Accuracy:
 
     def interval(self, k: int) -> tuple[float, float]:
         """95 % Clopper-Pearson interval of :meth:`share`."""
-        from csa_deploy.verify.intervals import share
+        from csa_deploy.metrics.intervals import share
 
         return share(self.hits[k], self.samples)
 

@@ -22,7 +22,7 @@ from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
-    from csa_deploy.metrics.task import Task as Measured
+    from csa_deploy.metrics.task import Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -175,7 +175,7 @@ def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, flo
         _known(precision, dict.fromkeys(get_args(Precision)), "precision")
         for key, bound in bounds.items():
             metric = key.rpartition(".")[2]
-            _known(metric, bounded(), "metric")
+            _known(metric, bounded(), "metric", "; one of yours needs --metric file.py:NAME")
             if bounded()[metric].unit == "share" and not 0.0 <= bound <= 1.0:
                 raise ValueError(
                     f"{precision}.{key} is a share from 0 to 1, not {bound:g}: write 0.95 for 95 %, 0.005 for half "
@@ -211,9 +211,9 @@ def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
     return limits
 
 
-def _known(name: str, known: Mapping[str, Any], what: str) -> None:
+def _known(name: str, known: Mapping[str, Any], what: str, else_: str = "") -> None:
     if name not in known:
-        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}")
+        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}{else_}")
 
 
 def parse_max_fallback(value: Any) -> Any:
@@ -386,7 +386,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if merged.get("metric"):
         from csa_deploy.metrics.plugins import known_as
 
-        merged["metric"] = known_as(split_commas(merged["metric"]))
+        merged["metric"] = known_as(merged["metric"])
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
         merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:

@@ -13,6 +13,15 @@ LEVELS: dict[str, str] = {
 """Level -> what it means."""
 
 
+def flag_acts(tensorrt: tuple[int, int], *, on_drive: bool) -> bool:
+    """Whether the safety-scope flag checks anything in a build; one answer for every builder.
+
+    In 8.6 it does in builds for DRIVE only. NvInfer.h says the same of 10.0 to 10.15, where the check was seen on other
+    machines too; whoever builds elsewhere is told by the log if it was skipped. From 10.16 it is accepted and ignored.
+    """
+    return tensorrt < (10, 16) and (tensorrt >= (10, 0) or on_drive)
+
+
 def is_at_least(level: str, other: str) -> bool:
     """Whether a level is as strong as another."""
     names = list(LEVELS)

@@ -26,6 +26,8 @@ import csa_deploy as csa
 from csa_deploy.cli.main import app
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.load import save_model
+from csa_deploy.metrics.table import METRICS
+from csa_deploy.metrics.task import TASKS
 from csa_deploy.results import Result
 
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -346,3 +348,39 @@ def test_the_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.M
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=said.append)
     assert len(examples.examples) > 20 and not said, "".join(said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deploy", "report.html", "small.onnx"]
+
+
+def test_a_metric_of_the_caller_is_an_object(lab: Path) -> None:
+    """With a bound by its name, on arrays with labels."""
+
+    class HitShare:
+        unit = "share"
+
+        def update(self, outputs: Any, target: Any) -> float:
+            return float(outputs["y"].argmax() == target)
+
+        def reduce(self, rows: np.ndarray) -> float:
+            return float(rows.mean())
+
+    images = np.random.default_rng(3).standard_normal((24, 3, 16, 16)).astype("f4")
+    graph = str(lab / "tiny.onnx")
+    half = csa.to_fp16(graph)
+    kept = dict(METRICS), dict(TASKS)
+    try:
+        found = csa.compare(
+            graph,
+            {"half": half},
+            data=images,
+            labels=np.zeros(24, int),
+            metric=[HitShare()],
+            budget={"fp16": {"HitShare_drop": 0.5, "snr_db": 30}},
+            threads=1,
+        )
+    finally:
+        for table, before in zip((METRICS, TASKS), kept, strict=True):
+            table.clear()
+            table.update(before)  # type: ignore[arg-type]
+    (whole,) = (output for output in found.outputs if output.output == "all outputs")
+    assert whole.metrics["HitShare"] == whole.metrics["reference_HitShare"] and whole.metrics["HitShare_drop"] == 0
+    (held,) = (c for c in found.report["candidates"][0]["checks"] if c["metric"] == "HitShare_drop")
+    assert held["state"] == "pass" and held["output"] == "all outputs"

@@ -27,7 +27,7 @@ from csa_deploy.trtexec.versions import parse_version
         ({"backend": "trtexec", "builder_option": ["memory_pools=1"]}, "unknown builder option"),
         ({"backend": "trtexec", "builder_option": ["gpu_fallback"]}, "need a DLA core"),
         ({"backend": "tensorrt", "target": "t.yaml"}, "--target builds with trtexec"),
-        ({"target": "missing.yaml"}, "missing.yaml: cannot be read"),
+        ({"target": "missing.yaml"}, "missing.yaml: no such target file"),
     ],
 )
 def test_what_does_not_go_together(settings: dict[str, object], message: str) -> None:

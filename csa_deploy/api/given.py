@@ -16,14 +16,14 @@ import numpy as np
 import onnx
 
 from csa_deploy.api.results import GraphResult
-from csa_deploy.data.arrays import LABELS
+from csa_deploy.data.arrays import LABELS, target_arrays
 from csa_deploy.errors import UsageError
 from csa_deploy.export.metadata import PREFIX
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.source import Source, load_source, slug_of
 
-MOST_BYTES = 2**30
+_MOST_BYTES = 2**30
 """Bytes of samples that are taken from an iterable without a number of samples: it may never end."""
 
 Graph = onnx.ModelProto | GraphResult | str | Path
@@ -185,7 +185,7 @@ def data_spec(
         data: in one of its forms; tensors as the network takes them, already preprocessed.
         inputs: names of the network's inputs.
         folder: for that file.
-        labels: class indices, one per sample; batches may bring their own.
+        labels: one per sample: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``; batches may bring classes.
         samples: take so many of an iterable.
 
     Raises:
@@ -197,7 +197,7 @@ def data_spec(
         return None if data is None else str(data)
     arrays = _arrays(data, list(inputs), samples)
     if labels is not None:
-        arrays[LABELS] = np.asarray(labels)
+        arrays |= target_arrays(labels)
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
@@ -238,9 +238,10 @@ def _joined(batches: Iterator[dict[str, np.ndarray]], samples: int | None) -> di
         size += sum(array.nbytes for array in batch.values())
         if samples is not None and count >= samples:
             break
-        if samples is None and size > MOST_BYTES:
+        if samples is None and size > _MOST_BYTES:
             raise UsageError(
-                f"more than {MOST_BYTES >> 20:,} MiB of batches, and no end", fix="give samples=N, or a path of an .npz"
+                f"more than {_MOST_BYTES >> 20:,} MiB of batches, and no end",
+                fix="give samples=N, or a path of an .npz",
             )
     if not count:
         raise UsageError("the data hold no samples", fix="give at least one batch; a generator gives its batches once")

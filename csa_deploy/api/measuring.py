@@ -23,10 +23,10 @@ from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.results import Result
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.verify.candidates import Candidate, graph_candidate
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
@@ -55,7 +55,7 @@ def compare(
         data: samples: an array of the only input, a mapping of arrays by input, an iterable of batches, or the name or
             path of a data set; default: the network's own data set. Not those that INT8 was calibrated on.
         budget: bounds, such as ``{"fp16": {"snr_db": 40}}`` or ``["fp16.snr_db=40"]``; default: those of the commands.
-        labels: class indices of the samples, where ``data`` are arrays.
+        labels: of the samples, where ``data`` are arrays: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``.
         samples: use so many of the data.
         workspace: run the stages there.
         settings: by the names of flags, such as ``provider``, ``threads``, ``seed``, ``localize``.

@@ -267,6 +267,7 @@ class Built(GraphResult):
         passport: what it is made of, how and by what, with a seal.
         report: the build's entry of this engine.
         engine: its bytes.
+        parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
 
     precision: str
@@ -274,6 +275,7 @@ class Built(GraphResult):
     passport: Record
     report: Record = field(default_factory=dict)
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
+    parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
 
     @property
     def summary(self) -> str:
@@ -282,17 +284,20 @@ class Built(GraphResult):
         return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
 
     def save(self, path: str | Path) -> Path:
-        """Write the engine, and its passport beside it.
+        """Write the engine, and its passport and its parts beside it.
 
         Raises:
             UsageError: the result was read from JSON, which holds no engine.
         """
+        from csa_deploy.engine.parts import parts_folder
         from csa_deploy.engine.passport import passport_of
         from csa_deploy.workspace import dump_json
 
         if self.engine is None:
             raise UsageError(f"{self.name}: read from JSON, without its engine", fix="make the result again")
         write_atomic(Path(path), self.engine)
+        for name, content in self.parts.items():
+            write_atomic(parts_folder(Path(path)) / name, content)
         write_atomic(passport_of(Path(path)), dump_json(self.passport))
         return Path(path)
 

@@ -11,6 +11,7 @@ from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_n
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.config import Config, inherited
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
@@ -193,6 +194,7 @@ def _built(context: Given, precision: str, origin: Source | None) -> Built:
         read_passport(passport_of(path)),
         entry,
         engine=path.read_bytes(),
+        parts={part["file"]: (parts_folder(path) / part["file"]).read_bytes() for part in entry.get("parts", ())},
         model=loaded(context, context.graphs()[precision]),
         source=origin,
     )
@@ -205,7 +207,7 @@ def _rebuilt_by_api(built: Built, backend: str, settings: dict[str, Any]) -> Bui
     body = {**built.passport, "rebuild": ["python", "-c", code]}
     body["seal"] = seal_of(body)
     made = {name: getattr(built, name) for name in ("name", "precision", "backend", "report")}
-    return Built(**made, passport=body, engine=built.engine, model=built.model, source=built.source)
+    return Built(**made, passport=body, engine=built.engine, parts=built.parts, model=built.model, source=built.source)
 
 
 def as_exported(network: Network, **settings: Any) -> Exported:

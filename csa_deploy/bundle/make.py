@@ -16,11 +16,12 @@ import numpy as np
 from csa_deploy import __version__
 from csa_deploy.bundle.archive import write_archive
 from csa_deploy.bundle.needs import Need
+from csa_deploy.bundle.runtime import is_safe, runtime_files
 from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.signature import sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
-from csa_deploy.engine.parts import folder_of
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
@@ -29,10 +30,13 @@ from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
-SUMS, SIGNATURE, INDEX, SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
+SUMS, SIGNATURE, INDEX, _SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
+_PAIRED = (
+    "the engine is a safety engine of several files; runtime/ holds a program that compares it, README.txt says how"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ def make_bundle(
     reference = workspace.root / workspace.read(ExportRecord).graph
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
-    files[SCRIPT] = _script(engine, samples).encode()
+    if engine is not None and is_safe(engine):
+        files |= runtime_files(f"engine/{Path(engine['path']).name}", engine.get("parts", ()), samples.listed)
+    files[_SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
     network = str(workspace.manifest["config"].get("network", workspace.root.name))
@@ -132,7 +138,7 @@ def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, byt
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
-    parts = folder_of(path)
+    parts = parts_folder(path)
     files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)
@@ -180,11 +186,12 @@ def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
         comment_start_string="<#",  # sh writes ${#name}
         comment_end_string="#>",
     )
-    runs = engine is not None and engine["backend"] != "tensorrt-rtx"
+    paired = bool(engine and engine.get("parts"))
+    runs = engine is not None and engine["backend"] != "tensorrt-rtx" and not paired
     options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
-        not_run=_RTX if engine else _NO_ENGINE,
+        not_run=(_PAIRED if paired else _RTX) if engine else _NO_ENGINE,
         scale=samples.scale,
         outputs=samples.outputs,
         samples=samples.inputs,
@@ -202,9 +209,11 @@ def _index(
     samples: Samples,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
-    rebuild = None
+    rebuild, evidence = None, {}
     if engine is not None:
-        rebuild = read_passport(workspace.root / engine["passport"])["rebuild"]
+        passport = read_passport(workspace.root / engine["passport"])
+        rebuild = passport["rebuild"]
+        evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
     missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
     missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
@@ -218,6 +227,7 @@ def _index(
         "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
         "graph": f"graph/{graph.name}",
         "rebuild": rebuild,
+        "evidence": evidence,
         "samples": samples.to_json(),
         "files": hashes,
         "not_included": missing,

@@ -48,7 +48,9 @@ class BundleReport:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with the verdict."""
-        kept = {key: self.index.get(key) for key in ("network", "precision", "kind", "builder", "not_included")}
+        kept = {
+            key: self.index.get(key) for key in ("network", "precision", "kind", "builder", "evidence", "not_included")
+        }
         kept["gates"] = self.index.get("verdict")
         return {
             "bundle": self.path.name,

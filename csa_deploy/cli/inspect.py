@@ -73,6 +73,7 @@ def _engine_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             ("weights", passport["graph"]["weights_sha256"][:16]),
             ("precision", f"{passport['precision']['asked']}; {passport['precision']['obtained_from']}"),
             ("restricted", passport["restricted"]["statement"]),
+            *_beside(passport),
             ("rebuild", " ".join(passport["rebuild"])),
         ]
         rows += [("not done", reason) for reason in passport["not_done"]]
@@ -80,12 +81,15 @@ def _engine_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in found["notes"]]
 
 
+def _beside(passport: dict[str, Any]) -> list[tuple[str, str]]:
+    """Why the evidence is of no higher level, and the other files of an engine of several."""
+    why = passport["restricted"].get("why_not_next")
+    rows = [("not the next level", why)] if why else []
+    parts = passport["engine"].get("parts", ())
+    return rows + [(part["role"], f"{part['file']} ({part['sha256'][:16]})") for part in parts]
+
+
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(
         f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("inspect")(inspect)

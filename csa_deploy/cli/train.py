@@ -17,7 +17,7 @@ from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
     from csa_deploy.train.options import TrainOptions
-    from csa_deploy.train.plan import Plan
+    from csa_deploy.train.plan import TrainPlan
     from csa_deploy.train.result import EpochSummary, Score, TrainResult
 
 # Old spelling -> ours; a pair stands for the two sides of a switch.
@@ -81,7 +81,7 @@ def _option(help_text: str, *names: str, least: int | None = None) -> Any:
     return typer.Option(*names, help=help_text, show_default=False, min=least)
 
 
-@flags("train")
+@flags("train", command_class=TrainCommand)
 def train(
     console: Console,
     settings: dict[str, Any],
@@ -165,7 +165,7 @@ def train(
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 
@@ -219,7 +219,7 @@ def train(
     if dry_run:
         _show_plan(plan(options, entry.preprocessing, images), console)
         return
-    stage = Task("train", f"training of {entry.name}")
+    stage = Activity("train", f"training of {entry.name}")
     with console.watching() as watcher:
         watcher.started(stage)
         result = run_training(
@@ -257,7 +257,7 @@ def _deployment(network: str, options: TrainOptions, result: TrainResult) -> lis
     return command + (["--size", "x".join(map(str, options.size))] if options.size else [])
 
 
-def _show_plan(plan: Plan, console: Console) -> None:
+def _show_plan(plan: TrainPlan, console: Console) -> None:
     console.answer.add(asdict(plan))
     console.show(plan.text)
     if plan.warning:
@@ -323,8 +323,3 @@ def _why(result: TrainResult) -> str:
     if result.average.first_share > LEFT:
         said += f" (the average still holds {100 * result.average.first_share:.0f} % of the first update: too short)"
     return said
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("train", cls=TrainCommand)(train)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from csa_deploy.data.base import Dataset, Read
-from csa_deploy.data.targets import Boxes, Mask, Target, require_inside
+from csa_deploy.data.targets import IGNORE, Boxes, Mask, Target, require_inside
 from csa_deploy.errors import UsageError
 
 LABELS, MASKS = "labels", "masks"
@@ -176,6 +176,28 @@ def read_boxes(
         more = {key[4:]: arrays[key][rows] for key in BOXES[3:] if key in arrays}
         found.append(Boxes(arrays["boxes"][rows], arrays["box_labels"][rows], **more))
     return found
+
+
+def target_arrays(targets: Any) -> dict[str, np.ndarray]:
+    """What an ``.npz`` holds of the samples' targets, under the names that :class:`ArrayDataset` reads.
+
+    Args:
+        targets: class indices (n,), masks (n, H, W), or one :class:`Boxes` or :class:`Mask` per sample.
+
+    Raises:
+        UsageError: masks of several sizes, or that do not judge other numbers than 255.
+    """
+    if isinstance(targets, (list, tuple)) and targets and all(isinstance(target, Boxes) for target in targets):
+        fields = ("xyxy", "labels", "crowd", "difficult", "areas")
+        names = ("boxes", "box_labels", *BOXES[3:])
+        arrays = {n: np.concatenate([getattr(t, f) for t in targets]) for n, f in zip(names, fields, strict=True)}
+        return {**arrays, "box_samples": np.repeat(np.arange(len(targets)), [len(target) for target in targets])}
+    if isinstance(targets, (list, tuple)) and targets and all(isinstance(target, Mask) for target in targets):
+        if len({target.size for target in targets}) > 1 or any(target.ignore != IGNORE for target in targets):
+            raise UsageError("masks have several sizes or ignore another number than 255", fix="make them alike")
+        return {MASKS: np.stack([target.labels for target in targets])}
+    array = np.asarray(targets)
+    return {MASKS if array.ndim == 3 else LABELS: array}
 
 
 class RandomDataset(Dataset):

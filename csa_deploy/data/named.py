@@ -14,12 +14,11 @@ from csa_deploy.data import animals as animal_mnist
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.samples import Sample
 from csa_deploy.data.scenes import SceneSamples
-from csa_deploy.data.targets import Task
+from csa_deploy.data.targets import BACKGROUND, Task
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.network import Preprocessing
 
 DIGIT_CLASSES = tuple("0123456789")
-BACKGROUND = "background"
 
 # scikit-image's example images that are photographs (not diagrams, masks or scans of text).
 PHOTOGRAPHS = (

@@ -50,7 +50,7 @@ TEST_PHOTOGRAPHS = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class DrawnDigit:
     """One digit as it was drawn: its corner (x, y), its colour and its coverage, uint8 (h, w) of 0..255."""
 
     x: int
@@ -86,7 +86,7 @@ class Scene:
     labels: np.ndarray
     visible: np.ndarray
     occlusion: np.ndarray
-    layers: tuple[Layer, ...]
+    layers: tuple[DrawnDigit, ...]
 
     def target(self, task: Task) -> Mask | Boxes:
         """What is true of the picture, for a task."""
@@ -95,7 +95,7 @@ class Scene:
         return Boxes(self.boxes, self.labels, areas=self.visible)
 
 
-class Stream:
+class SplitMix:
     """Random numbers: SplitMix64 (Steele, Lea and Flood, 2014), started from several whole numbers."""
 
     def __init__(self, *start: int) -> None:
@@ -137,7 +137,7 @@ class Scenes:
         Raises:
             EnvironmentLacksError: a package that holds the images is not installed.
         """
-        stream = Stream(seed, index, int(self.train))
+        stream = SplitMix(seed, index, int(self.train))
         canvas = _Canvas(*self._background(stream))
         pixels, labels = self._digits
         for _ in range(stream.between(*DIGITS)):
@@ -157,7 +157,7 @@ class Scenes:
     def _photographs(self) -> list[np.ndarray]:
         return [_photograph(name) for name in photographs(train=self.train)]
 
-    def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
+    def _background(self, stream: SplitMix) -> tuple[np.ndarray, bool]:
         """A crop of a photograph at full, half or a third of its size, mirrored or not; True: grey, as a fourth is."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
@@ -178,12 +178,12 @@ class _Canvas:
     def __init__(self, pixels: np.ndarray, grey: bool) -> None:
         self.pixels, self.grey = pixels, grey
         self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)
-        self.layers: list[Layer] = []
+        self.layers: list[DrawnDigit] = []
         self.labels: list[int] = []
         self.areas: list[int] = []  # pixels of each digit
         self.visible: list[int] = []  # of them not hidden
 
-    def place(self, coverage: np.ndarray, stream: Stream) -> tuple[int, int] | None:
+    def place(self, coverage: np.ndarray, stream: SplitMix) -> tuple[int, int] | None:
         """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
         (height, width), covered = coverage.shape, coverage >= INK
         share, whole = MOST_HIDDEN
@@ -195,11 +195,11 @@ class _Canvas:
                 return x, y
         return None
 
-    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: Stream) -> None:
+    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: SplitMix) -> None:
         """Put a digit on top."""
         covered = coverage >= INK
         lost = self._hidden_by(*place, covered)
-        layer = Layer(*place, self._colour(coverage, place, stream), coverage)
+        layer = DrawnDigit(*place, self._colour(coverage, place, stream), coverage)
         alpha = coverage.astype(np.int32)[..., None]
         self.pixels[layer.box] = (self.pixels[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
         self.layers.append(layer)
@@ -230,7 +230,7 @@ class _Canvas:
         below = self.owner[y : y + covered.shape[0], x : x + covered.shape[1]][covered]
         return np.bincount(below, minlength=len(self.layers) + 1)[1:].tolist()
 
-    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: Stream) -> np.ndarray:
+    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: SplitMix) -> np.ndarray:
         """A colour that stands out from the mean of what lies behind; black or white where none was found."""
         (height, width), (x, y) = coverage.shape, place
         behind = _luma(self.pixels[y : y + height, x : x + width])

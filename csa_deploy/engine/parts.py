@@ -43,31 +43,37 @@ class Part:
         return asdict(self)
 
 
-def folder_of(engine: Path) -> Path:
+def parts_folder(engine: Path) -> Path:
     """Where an engine's parts lie."""
     return engine.with_name(engine.name + SUFFIX)
 
 
-def keep_parts(engine: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple[Part, ...]:
-    """Copy files beside an engine, in place of those of an earlier one.
+def gather_parts(folder: Path, files: Iterable[tuple[Role, Path, str]]) -> tuple[Part, ...]:
+    """Copy files into a new folder; :func:`place_parts` then puts it beside the engine.
 
     Args:
-        engine: path of the engine.
+        folder: made where there are files.
         files: role, file, and the creators of a plugin library.
 
     Raises:
         UsageError: two files of one name.
+        OSError: they cannot be copied.
     """
-    folder = folder_of(engine)
-    shutil.rmtree(folder, ignore_errors=True)
     found: list[Part] = []
     for role, path, names in files:
         folder.mkdir(exist_ok=True)
         if (folder / path.name).exists():
-            raise UsageError(f"two parts of {engine.name} are called {path.name}", fix="rename a plugin library")
+            raise UsageError(f"two parts of the engine are called {path.name}", fix="rename a plugin library")
         shutil.copyfile(path, folder / path.name)
         found.append(Part(role, path.name, sha256_of(path), path.stat().st_size, names))
     return tuple(found)
+
+
+def place_parts(folder: Path, engine: Path) -> None:
+    """Put gathered parts beside their engine, in place of those of an earlier one."""
+    shutil.rmtree(parts_folder(engine), ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(parts_folder(engine))
 
 
 def artifact_hash(engine_sha256: str, parts: Sequence[Mapping[str, Any]]) -> str:
@@ -104,7 +110,7 @@ def check_parts(engine: Path, parts: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         UsageError: a part is missing, older, of another build, or was added.
     """
-    folder = folder_of(engine)
+    folder = parts_folder(engine)
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())} if folder.is_dir() else {}
     if found := problems(engine.name, parts, hashes):
         raise UsageError(f"{engine}: {found[0]}", fix="engine and parts are of one build: copy or build them together")

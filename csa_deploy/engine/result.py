@@ -82,12 +82,12 @@ class RestrictedFlag:
         if not self.requested:
             return "restricted: not requested, so this build says nothing about restricted mode"
         if self.level is not None:
-            what = "built it as a safety engine" if self.beyond_flag else "checked the network and accepted it"
+            what = "built it as a safety engine" if self.is_safe else "checked the network and accepted it"
             return f"restricted: {self.builder} {what} (level {self.level})"
         return f"restricted: no evidence from this build, {self._why_not()}; the level stays what the checker reached"
 
     @property
-    def beyond_flag(self) -> bool:
+    def is_safe(self) -> bool:
         """Whether the evidence is a safety build's, and not of the flag alone."""
         return is_at_least(self.evidence, "safety-build")
 

@@ -10,9 +10,9 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import CURRENT, BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import install_command, installed
+from csa_deploy.levels import flag_acts
 
 _FIRST_STRONGLY_TYPED = (10, 0)
-_FIRST_IGNORING = (10, 16)  # from 10.16 on SAFETY_SCOPE is accepted and ignored
 
 
 class TensorRT:
@@ -32,7 +32,7 @@ class TensorRT:
 
     def restricted_acts(self, version: str) -> bool:
         """Only before 10.16."""
-        return version_pair(version) < _FIRST_IGNORING
+        return flag_acts(version_pair(version), on_drive=False)
 
     def capabilities(self, trt: Any, plan: BuildPlan) -> tuple[str, ...]:
         """This machine's, the only one that TensorRT builds for."""

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.graph.proof import Arrays, Session
+from csa_deploy.metrics.distance import snr
 
 Typing = Callable[[onnx.ModelProto], onnx.ModelProto]
 """Writes a precision into a graph; for FP16: ``lambda model: keep_rounding(to_fp16(model).model)``."""
@@ -70,7 +71,7 @@ def precision_cost(
         before: the original, FP32.
         after: the rewritten graph, FP32, of the same inputs and outputs.
         to_precision: writes the precision into a graph; every rounding has to happen (see
-            :func:`csa_deploy.precision.fp16_rounding.keep_rounding`), and inputs and outputs stay as they are.
+            :func:`csa_deploy.graph.fp16_rounding.keep_rounding`), and inputs and outputs stay as they are.
         feeds: inputs by name, one mapping for each run; real images say more than random ones.
 
     Raises:
@@ -95,10 +96,4 @@ def _noise(exact: list[Arrays], typed: onnx.ModelProto, feeds: Sequence[Arrays])
                 signal[name] = signal.get(name, 0.0) + float((want**2).sum())
                 difference = float(((want - have) ** 2).sum()) if np.isfinite(have).all() else math.inf
                 noise[name] = noise.get(name, 0.0) + difference
-    return {name: _decibels(signal[name], noise[name]) for name in signal}
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return math.inf
-    return -math.inf if math.isinf(noise) or signal == 0.0 else 10.0 * math.log10(signal / noise)
+    return {name: snr(signal[name], noise[name]) for name in signal}

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from csa_deploy.config import split_commas
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import METRICS
-from csa_deploy.metrics.task import TASKS, Task, register_task
+from csa_deploy.metrics.task import TASKS, Measured, register_task
 from csa_deploy.naming import did_you_mean
 from csa_deploy.source import load_source
 
-_LOADED: dict[str, tuple[str, Task]] = {}
+_LOADED: dict[str, tuple[str, Measured]] = {}
 
 
-def load_metric(spec: Any) -> Task:
+def load_metric(spec: Any) -> Measured:
     """The task metric that ``spec`` names, made known.
 
     Args:
@@ -42,12 +43,18 @@ def load_metric(spec: Any) -> Task:
     return task
 
 
-def known_as(specs: Iterable[Any]) -> list[str]:
-    """Names of task metrics as a configuration holds them, each made known; one from Python goes by its own name."""
-    return [spec if isinstance(spec, str) and load_metric(spec) else load_metric(spec).name for spec in specs]
+def known_as(given: Any) -> list[str]:
+    """Names of task metrics as a configuration holds them, each made known.
+
+    Args:
+        given: names with commas between them, task metrics, or a list of these.
+    """
+    parts = list(given) if isinstance(given, (list, tuple)) else [given]
+    specs = [s for part in parts for s in (split_commas(part) if isinstance(part, str) else [part])]
+    return [spec if load_metric(spec) and isinstance(spec, str) else load_metric(spec).name for spec in specs]
 
 
-def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Task]:
+def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Measured]:
     """The task metrics of these names, and those that bounds of these keys are of."""
     found = {task.name: task for task in map(load_metric, specs)}
     for key in bounds:

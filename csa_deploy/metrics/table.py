@@ -2,169 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal
 
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics import estimates as by
 from csa_deploy.metrics.distance import mean
-from csa_deploy.metrics.metric import KINDS, Columns, Estimate, Metric
+from csa_deploy.metrics.metric import KINDS, Columns, Estimate, Kind, Metric, Sure
 from csa_deploy.metrics.samples import errors, positions, ranking
 
-_HITS = {"unit": "share", "counted": True, "reduce": by.hits, "sure": by.sure_of_hits}
+Family = Mapping[str, Any]
+"""Fields of an entry that belong together: what the samples' columns become, and how sure that is."""
 
 
-def _share(name: str, column: str, of: str, **more: object) -> Metric:
-    """A share of samples that are hits."""
-    return Metric(name, "higher", of, ranking, (column,), **_HITS, **more)  # type: ignore[arg-type]
+def _metric(name: str, better: Literal["higher", "lower"], of: Kind, how: Family, **more: Any) -> Metric:
+    per_sample = {"tensor": errors, "map": positions}.get(of, ranking)
+    return Metric(name, better, of, per_sample, **how, **more)
 
 
-def _accuracy(name: str, of: str, heading: str, **bounds: float) -> list[Metric]:
+def _mean(column: str, sure: Callable[..., Sure] = by.sure_of_mean) -> Family:
+    return {"columns": (column,), "reduce": mean, "sure": sure, "change": by.change_of_mean}
+
+
+def _extreme(reduce: Callable[..., float], *columns: str) -> Family:
+    return {"columns": columns, "reduce": reduce, "sure": by.sure_of_extreme}
+
+
+def _hits(column: str) -> Family:
+    told = {"columns": (column,), "reduce": by.hits, "sure": by.sure_of_hits, "change": by.change_of_hits}
+    return {**told, "unit": "share", "counted": True}
+
+
+def _accuracy(name: str, of: Kind, heading: str, **bounds: float) -> list[Metric]:
     """A share of samples that fit their label, of the candidate and of the reference, and what the candidate loses."""
     own = f"reference_{name}"
+    lost = {"columns": (own, name), "reduce": by.drop, "sure": by.sure_of_drop, "unit": "share", "counted": True}
     return [
-        _share(own, own, of, labels=True, budget=False),
-        _share(
-            name, name, of, labels=True, heading=heading, said=f"{heading} {{}}", beside=own, change=by.change_of_hits
-        ),
-        Metric(
-            f"{name}_drop",
-            "lower",
-            of,  # type: ignore[arg-type]
-            ranking,
-            (own, name),
-            by.drop,
-            by.sure_of_drop,
-            unit="share",
-            labels=True,
-            counted=True,
-            default_bounds=bounds,
-        ),
+        _metric(own, "higher", of, {**_hits(own), "change": None}, labels=True, budget=False),
+        _metric(name, "higher", of, _hits(name), labels=True, heading=heading, said=f"{heading} {{}}", beside=own),
+        _metric(f"{name}_drop", "lower", of, lost, labels=True, default_bounds=bounds),
     ]
 
 
+_RATIO: Family = {
+    "columns": ("finite", "mean_abs_error", "mean_abs_reference"),
+    "reduce": by.ratio,
+    "sure": by.sure_of_ratio,
+}
+_DECIBELS: Family = {
+    "columns": ("finite", "signal", "noise"),
+    "reduce": by.decibels,
+    "sure": by.sure_of_decibels,
+    "change": by.change_of_decibels,
+    "unit": "dB",
+}
+_RANGE = _extreme(by.largest_of_range, "finite", "max_abs_error", "low", "high")
+
 # FP32 graphs may differ by floating-point order only; FP16 has 11 significant bits, about 66 dB for one rounding,
 # and loses some of it over the depth of a network. INT8 has 7 bits of magnitude and no more than 20 to 30 dB left.
+_SNR = {"fp16": 40.0, "int8": 20.0}
+_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}
+_TOP1 = {"fp32": 0.995, "fp16": 0.99, "int8": 0.95}
 _ENTRIES = [
-    Metric("max_abs_error", "lower", "tensor", errors, ("max_abs_error",), by.largest, by.sure_of_extreme),
-    Metric(
-        "max_rel_error",
-        "lower",
-        "tensor",
-        errors,
-        ("finite", "max_abs_error", "low", "high"),
-        by.largest_of_range,
-        by.sure_of_extreme,
-        default_bounds={"fp32": 1e-4},
-    ),
-    Metric(
-        "mean_abs_error",
-        "lower",
-        "tensor",
-        errors,
-        ("mean_abs_error",),
-        mean,
-        by.sure_of_mean,
-        by.change_of_mean,
-        instead_of="snr_db",
-    ),
-    Metric(
-        "mean_rel_error",
-        "lower",
-        "tensor",
-        errors,
-        ("finite", "mean_abs_error", "mean_abs_reference"),
-        by.ratio,
-        by.sure_of_ratio,
-    ),
-    Metric(
-        "snr_db",
-        "higher",
-        "tensor",
-        errors,
-        ("finite", "signal", "noise"),
-        by.decibels,
-        by.sure_of_decibels,
-        by.change_of_decibels,
-        unit="dB",
+    _metric("max_abs_error", "lower", "tensor", _extreme(by.largest, "max_abs_error")),
+    _metric("max_rel_error", "lower", "tensor", _RANGE, default_bounds={"fp32": 1e-4}),
+    _metric("mean_abs_error", "lower", "tensor", _mean("mean_abs_error"), instead_of="snr_db"),
+    _metric("mean_rel_error", "lower", "tensor", _RATIO),
+    _metric(
+        *("snr_db", "higher", "tensor", _DECIBELS),
         heading="signal/noise",
         said="{}",
         minimum_effect=0.1,
-        default_bounds={"fp16": 40.0, "int8": 20.0},
+        default_bounds=_SNR,
     ),
-    Metric(
-        "cosine",
-        "higher",
-        "tensor",
-        errors,
-        ("finite", "cosine"),
-        by.smallest,
-        by.sure_of_extreme,
+    _metric(
+        *("cosine", "higher", "tensor", _extreme(by.smallest, "finite", "cosine")),
         digits=6,
         fixed=True,
-        default_bounds={"fp32": 0.99999, "fp16": 0.999, "int8": 0.95},
+        default_bounds=_COSINE,
     ),
-    Metric(
-        "mean_iou_agreement",
-        "higher",
-        "map",
-        positions,
-        ("mean_iou",),
-        mean,
-        by.sure_of_part,
-        by.change_of_mean,
+    _metric(
+        *("mean_iou_agreement", "higher", "map", _mean("mean_iou", by.sure_of_part)),
         unit="share",
         heading="mean IoU with {}",
         said="mIoU {}",
     ),
-    Metric(
-        "pixel_agreement",
-        "higher",
-        "map",
-        positions,
-        ("pixel_agreement",),
-        mean,
-        by.sure_of_part,
-        by.change_of_mean,
+    _metric(
+        *("pixel_agreement", "higher", "map", _mean("pixel_agreement", by.sure_of_part)),
         unit="share",
         heading="pixels as {}",
     ),
-    _share(
-        "top1_agreement",
-        "agrees",
-        "classes",
+    _metric(
+        *("top1_agreement", "higher", "classes", _hits("agrees")),
         heading="agrees with {}",
         said="top-1 agrees on {}",
-        change=by.change_of_hits,
-        default_bounds={"fp32": 0.995, "fp16": 0.99, "int8": 0.95},
+        default_bounds=_TOP1,
     ),
-    _share("top5_agreement", "agrees_top5", "five", change=by.change_of_hits),
+    _metric("top5_agreement", "higher", "five", _hits("agrees_top5")),
     *_accuracy("top1", "classes", "top-1", fp16=0.005, int8=0.01),
     *_accuracy("top5", "five", "top-5"),
-    Metric(
-        "kl_divergence",
-        "lower",
-        "classes",
-        ranking,
-        ("kl_divergence",),
-        mean,
-        by.sure_of_mean,
-        by.change_of_mean,
-        minimum_effect=1e-6,
-    ),
+    _metric("kl_divergence", "lower", "classes", _mean("kl_divergence"), minimum_effect=1e-6),
 ]
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
-FINITE = Metric(
-    "finite",
-    "higher",
-    "tensor",
-    errors,
-    ("finite",),
-    by.hits,
-    by.sure_of_hits,
-    by.change_of_hits,
-    "share",
-    counted=True,
-)
+FINITE = _metric("finite", "higher", "tensor", _hits("finite"))
 """Of two runs, the share of samples whose outputs are finite; of one run the gate speaks of it in words of its own."""
 PLAIN = Metric("", "higher", "tensor", errors, (), mean, by.sure_of_extreme, budget=False)
 """What stands for a metric of a stored result that is not known here."""

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
+from csa_deploy.levels import why_not
 from csa_deploy.records.check import (
     CrossCheck,
     Finding,
@@ -81,10 +82,11 @@ class ScopeVerdict:
     def why_not_next(self) -> str:
         """Why the evidence is not of the next level."""
         if self.level == "validator":
-            return "restricted-build: needs a TensorRT version on which the flag acts"
+            return why_not(self.level, "needs a TensorRT version on which the flag acts")
         if self.validator is not None:
-            return f"validator: {self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
-        return "validator: NVIDIA's validator does not speak for this scope"
+            reason = f"{self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
+            return why_not(self.level, reason)
+        return why_not(self.level, "NVIDIA's validator does not speak for this scope")
 
     @property
     def record(self) -> ScopeRecord:

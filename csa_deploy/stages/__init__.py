@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.options import IMAGE_INPUT, TASK
+from csa_deploy.options import _TASK, IMAGE_INPUT
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -51,7 +51,7 @@ class Functions:
 
 
 @dataclass(frozen=True)
-class Task:
+class Activity:
     """What an observer watches: a stage, or the work of a verb that has none.
 
     Attributes:
@@ -64,7 +64,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Stage(Task):
+class Stage(Activity):
     """One stage of the pipeline.
 
     Attributes:
@@ -203,7 +203,7 @@ STAGES: dict[str, Stage] = {
                 "search",
                 "techniques",
                 "data",
-                *TASK,
+                *_TASK,
                 "samples",
                 "seed",
                 "budget",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
-from csa_deploy.engine.parts import folder_of
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
-from csa_deploy.engine.result import BuildResult
+from csa_deploy.engine.result import BuildResult, RestrictedFlag
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
 from csa_deploy.installing import versions
@@ -152,6 +152,7 @@ def _keep(
     """Put an engine and what belongs to it among the artifacts."""
     precision, name = result.plan.precision, result.engine.name
     reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
+    scopes = [_with_evidence(scope, result.restricted) for scope in scopes]
     data = result.to_json()
     measured = {key: data.pop(key) for key in _MEASURED}
     if not reproducible:
@@ -178,10 +179,17 @@ def _keep(
     stable[f"engines/{passport.name}"] = passport
     made.artifacts[f"engines/{layers.name}"] = layers
     made.unhashed[f"engines/{result.log.name}"] = result.log
-    parts = folder_of(result.engine)
+    parts = parts_folder(result.engine)
     made.unhashed |= {f"engines/{parts.name}/{part.file}": parts / part.file for part in result.parts}
     if result.inspection:
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
+
+
+def _with_evidence(scope: dict[str, str], flag: RestrictedFlag) -> dict[str, str]:
+    """A scope's verdict on the graph that was built, with what a safety build adds to it; the verdict stays."""
+    if scope["of"] or not flag.is_safe or flag.level is None:
+        return scope
+    return {**scope, "level": flag.level, "why_not_next": flag.why_not_next}
 
 
 def _passport(

@@ -46,7 +46,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Step:
+class UpdateStep:
     """What one step fed: its share of the update's loss, images, targets, and the images' names."""
 
     loss: Tensor
@@ -146,7 +146,7 @@ class Training:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.update)
-        parts: list[Step] = []
+        parts: list[UpdateStep] = []
         for step in range(self.accumulate):
             waiting = time.perf_counter()
             batch = next(steps).checked()
@@ -157,7 +157,7 @@ class Training:
             with self.fabric.no_backward_sync(self.wrapped, enabled=step + 1 < self.accumulate):
                 loss = self.task.loss(self.wrapped(images), targets) / self.accumulate
                 self.fabric.backward(loss)
-            parts.append(Step(loss.detach(), images, targets, batch.names))
+            parts.append(UpdateStep(loss.detach(), images, targets, batch.names))
         mean = torch.stack([part.loss for part in parts]).sum()
         shared = self.fabric.all_reduce(torch.stack([mean, mean.new_tensor(float(stop.received))]), reduce_op="mean")
         assert isinstance(shared, Tensor)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from csa_deploy.accuracy import RANKS, Accuracy, ranks_of
 from csa_deploy.data.base import ImageDataset
-from csa_deploy.data.named import BACKGROUND
-from csa_deploy.data.targets import Boxes, Mask, Target, Task
+from csa_deploy.data.targets import BACKGROUND, Boxes, Mask, Target, Task
 from csa_deploy.tasks import boxes, detection, segmentation
 from csa_deploy.train.losses import detection_loss, segmentation_loss
 from csa_deploy.train.result import Figures, Score
@@ -88,7 +87,7 @@ class Classification(TrainTask):
 
 
 @dataclass(frozen=True)
-class Segmentation(TrainTask):
+class SegmentationTraining(TrainTask):
     """A class per pixel; logits (n, classes, H, W).
 
     Attributes:
@@ -124,7 +123,7 @@ class Segmentation(TrainTask):
         return Figures({"mean_iou": float(segmentation.mean_iou(np.sum(rows, axis=0)))}, len(rows))
 
 
-class Detection(TrainTask):
+class DetectionTraining(TrainTask):
     """Boxes; per level ``logits_S`` and ``distances_S``, see :func:`csa_deploy.train.losses.detection_loss`."""
 
     name: ClassVar[Task] = "detection"
@@ -177,20 +176,22 @@ def _objects(rows: np.ndarray) -> detection.Objects:
     return detection.Objects(rows[:, :4], rows[:, 4].astype(np.int64), no, no, boxes.areas(rows[:, :4]))
 
 
-TASKS: dict[Task, TrainTask] = {task.name: task for task in (Classification(), Segmentation(), Detection())}
+TRAINED_TASKS: dict[Task, TrainTask] = {
+    task.name: task for task in (Classification(), SegmentationTraining(), DetectionTraining())
+}
 
 
 def task_for(data: ImageDataset) -> TrainTask:
     """The task of a data set, which knows its background where a class is named so."""
-    task = TASKS[data.task]
-    known = BACKGROUND in data.classes and isinstance(task, Segmentation)
-    return Segmentation(data.classes.index(BACKGROUND)) if known else task
+    task = TRAINED_TASKS[data.task]
+    known = BACKGROUND in data.classes and isinstance(task, SegmentationTraining)
+    return SegmentationTraining(data.classes.index(BACKGROUND)) if known else task
 
 
 def task_of(target: Target) -> TrainTask:
     """The task that has such targets."""
     dense: Task = "segmentation" if isinstance(target, Mask) else "detection"
-    return TASKS["classification" if isinstance(target, int) else dense]
+    return TRAINED_TASKS["classification" if isinstance(target, int) else dense]
 
 
 def leaves(outputs: Outputs) -> Iterator[Tensor]:

@@ -14,18 +14,19 @@ import onnx
 from onnx import TensorProto
 
 from csa_deploy.engine import log as build_log
-from csa_deploy.engine.parts import Part, keep_parts
+from csa_deploy.engine.parts import Part, place_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import external_files, load_model, require_static
-from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
+from csa_deploy.levels import flag_acts
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS_FILE, MODEL, build_command
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
-from csa_deploy.trtexec.safe.build import build_on_host, parts_of
+from csa_deploy.trtexec.safe.build import build_on_host, gathered
 from csa_deploy.trtexec.safe.commands import host_build_command
 from csa_deploy.trtexec.safe.evidence import evidence_of
 from csa_deploy.trtexec.safe.secrets import masked, masked_words
@@ -111,8 +112,10 @@ def trtexec_build(
         if plan.timing_cache is not None and CACHE in finished.files:
             finished.files[CACHE].replace(plan.timing_cache)
         inspection = _keep_layers(finished, out)
+        parts = gathered(machine.host, finished.files, Path(folder) / "parts") if machine.host else ()
         finished.files[ENGINE].replace(out)
-        parts = keep_parts(out, parts_of(machine.host, finished.files)) if machine.host else ()
+        if machine.host:
+            place_parts(Path(folder) / "parts", out)
     _logger.info("built %s with trtexec of TensorRT %s on %s", out.name, machine.version, machine.name)
     result = _result(machine, job, finished, model_path, out, log, inspection, plan, options, inputs, outputs)
     return replace(result, parts=parts, not_done=(*result.not_done, *_not_done_on_host(machine, plan, parts)))
@@ -236,7 +239,7 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     arguments = build_command(
         plan, options, machine.version, MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
-    outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
+    outputs = [ENGINE, *([LAYERS_FILE] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
 
 
@@ -255,7 +258,7 @@ def _weights(model: Path) -> dict[str, Path]:
 def _keep_layers(finished: Finished, out: Path) -> Path | None:
     path = out.with_name(out.name + ".layers.json")
     path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
-    return finished.files[LAYERS].replace(path) if LAYERS in finished.files else None
+    return finished.files[LAYERS_FILE].replace(path) if LAYERS_FILE in finished.files else None
 
 
 def _result(
@@ -307,6 +310,7 @@ def _result(
 def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptions, log: str) -> RestrictedFlag:
     """What the build shows: a safety engine by itself, another by the flag where it acts."""
     safe = options.safe and not options.loadable
+    on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
     host = machine.host
     listed = host.listed if host else machine.listed
     level, beyond = "restricted-build", ""
@@ -316,17 +320,11 @@ def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptio
         builder=f"trtexec of TensorRT {machine.version}",
         requested=plan.restricted,
         accepted=safe or "--restricted" in job.argv,
-        acts=safe or _restricted_acts(machine),
+        acts=safe or flag_acts(machine.version.pair, on_drive=on_drive),
         evidence=level,
         skipped=build_log.scope_skipped(log),
         beyond=beyond,
     )
-
-
-def _restricted_acts(machine: Machine) -> bool:
-    """Whether ``--restricted`` checks anything there: TensorRT 8.6 does only in its builds for DRIVE."""
-    on_drive = machine.platform.startswith("drive") or "drive_os" in machine.facts.values
-    return machine.version.restricted_acts and (machine.version.major >= 10 or on_drive)
 
 
 def _not_done_on_host(machine: Machine, plan: BuildPlan, parts: Sequence[Part]) -> Iterator[str]:

@@ -17,13 +17,13 @@ from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
 
 # Names of the files of one run, in its directory.
-MODEL, ENGINE, LAYERS, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
+MODEL, ENGINE, LAYERS_FILE, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
 WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
-class Timing:
+class TimingRequest:
     """The conditions of a measurement, the same in every version.
 
     Attributes:
@@ -94,7 +94,7 @@ def build_command(
     command.add("--noTF32")  # on by default in every version; an FP32 engine computes in FP32
     if options.inspectable:
         command.add("--profilingVerbosity", "detailed")
-        command.add("--exportLayerInfo", LAYERS)
+        command.add("--exportLayerInfo", LAYERS_FILE)
     _precision(command, plan, options, calibration)
     if plan.restricted and command.has("--restricted"):
         command.add("--restricted")
@@ -106,8 +106,7 @@ def build_command(
     if plan.timing_cache is not None:
         command.add("--timingCacheFile", CACHE)
     _require_dla(version, plan, options, calibration)
-    _placement(command, options)
-    _portability(command, options)
+    _asked(command, options)
     return command.words
 
 
@@ -155,52 +154,28 @@ def _require_dla(version: Version, plan: BuildPlan, options: TrtexecOptions, cal
         )
 
 
-def _placement(command: _Command, options: TrtexecOptions) -> None:
-    if options.dla_core is not None:
-        command.add("--useDLACore", options.dla_core)
-    for wanted, option in (
-        (options.gpu_fallback, "--allowGPUFallback"),
-        (options.dla_standalone, "--buildDLAStandalone"),
-        (options.safe, "--safe"),
-    ):
-        if wanted:
-            command.add(option)
-    if options.consistency:
-        if why := why_no_consistency(command.version, STATED if command.listed is None else command.listed):
-            raise UsageError(why, fix="leave out consistency=true")
-        command.words.append("--consistency")
-    for formats, option in ((options.input_formats, "--inputIOFormats"), (options.output_formats, "--outputIOFormats")):
-        if formats:
-            command.add(option, formats)
-
-
-def _portability(command: _Command, options: TrtexecOptions) -> None:
+def _asked(command: _Command, options: TrtexecOptions) -> None:
     levels = command.version.hardware_levels
     if options.hardware_compatibility and options.hardware_compatibility not in levels:
         raise UsageError(
             f"TensorRT {command.version} has no hardware compatibility {options.hardware_compatibility!r}",
             fix=f"use {', '.join(levels)}",
         )
-    for value, option in (
-        (options.sparsity, "--sparsity"),
-        (options.hardware_compatibility, "--hardwareCompatibilityLevel"),
-    ):
-        if value:
-            command.add(option, value)
-    for wanted, option in (
-        (options.version_compatible, "--versionCompatible"),
-        (options.strip_weights, "--stripWeights"),
-        (options.refit, "--refit"),
-    ):
-        if wanted:
-            command.add(option)
+    stated = STATED if command.listed is None else command.listed
+    if options.consistency and (why := why_no_consistency(command.version, stated)):
+        raise UsageError(why, fix="leave out consistency=true")
+    for flag, value in options.flags():
+        if flag == "--consistency":  # its versions are those of the safety tools
+            command.words.append(flag)
+        else:
+            command.add(flag, value)
 
 
 def run_command(
     engine: str,
     version: Version,
     inputs: Mapping[str, str],
-    timing: Timing | None,
+    timing: TimingRequest | None,
     *,
     options: TrtexecOptions | None = None,
     outputs: bool = False,
@@ -227,14 +202,12 @@ def run_command(
     options = options or TrtexecOptions()
     require_runnable(options, engine)
     command.add("--loadEngine", engine)
-    if options.dla_core is not None:
-        command.add("--useDLACore", options.dla_core)
-    for wanted, option in ((options.safe, "--safe"), (options.version_compatible, "--versionCompatible")):
-        if wanted:  # without the latter, TensorRT refuses the lean runtime that the engine brings
-            command.add(option)
+    # Without the last, TensorRT refuses the lean runtime that the engine brings.
+    for flag, value in options.flags("dla_core", "safe", "version_compatible"):
+        command.add(flag, value)
     if inputs:
         command.add("--loadInputs", named_files(inputs))
-    conditions = timing or Timing()
+    conditions = timing or TimingRequest()
     command.add("--iterations", conditions.iterations)
     command.add("--duration", 0)  # else trtexec runs for three seconds more
     command.add("--warmUp", conditions.warmup_ms)
@@ -264,7 +237,7 @@ def require_runnable(options: TrtexecOptions, engine: str) -> None:
         )
 
 
-def _conditions(version: Version, timing: Timing) -> Sequence[str]:
+def _conditions(version: Version, timing: TimingRequest) -> Sequence[str]:
     """The options that turn this version's defaults into the conditions asked for."""
     if version.major >= 11:
         table = (

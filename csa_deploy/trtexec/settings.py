@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,16 @@ from csa_deploy.trtexec.versions import Version
 _POOLS = ("workspace", "dlaSRAM", "dlaLocalDRAM", "dlaGlobalDRAM")
 
 
+def _flag(flag: str, default: Any) -> Any:
+    """An attribute that is a flag of trtexec: alone when True, else with its value; in the order of the command."""
+    return field(default=default, metadata={"flag": flag})
+
+
 @dataclass(frozen=True)
 class TrtexecOptions:
     """What only a build by trtexec can be asked for.
+
+    A flag is an attribute here and a row of :data:`csa_deploy.trtexec.versions.VERSION_OPTIONS`.
 
     Attributes:
         dla_core: build for this DLA core.
@@ -23,6 +30,8 @@ class TrtexecOptions:
         dla_standalone: a DLA loadable without any GPU part.
         safe: build the safety engine itself (DRIVE OS with the safety runtime).
         consistency: ask NVIDIA's consistency checker about a safety engine that the target builds.
+        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``; from 11.0 ``chw16``).
+        output_formats: of all outputs.
         sparsity: ``"disable"``, ``"enable"`` or ``"force"``; None leaves it to trtexec.
         hardware_compatibility: ``"ampere+"`` and the like; None: this GPU only.
         version_compatible: loadable by later TensorRT versions.
@@ -30,24 +39,22 @@ class TrtexecOptions:
         refit: an engine whose weights can be replaced.
         memory_pools: limits in MiB by trtexec's pool names (``dlaSRAM``), beside the plan's workspace.
         calibration_cache: TensorRT's calibration cache, for implicit INT8 (up to 10.16).
-        input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``; from 11.0 ``chw16``).
-        output_formats: of all outputs.
     """
 
-    dla_core: int | None = None
-    gpu_fallback: bool = False
-    dla_standalone: bool = False
-    safe: bool = False
-    consistency: bool = False
-    sparsity: str | None = None
-    hardware_compatibility: str | None = None
-    version_compatible: bool = False
-    strip_weights: bool = False
-    refit: bool = False
+    dla_core: int | None = _flag("--useDLACore", None)
+    gpu_fallback: bool = _flag("--allowGPUFallback", False)
+    dla_standalone: bool = _flag("--buildDLAStandalone", False)
+    safe: bool = _flag("--safe", False)
+    consistency: bool = _flag("--consistency", False)
+    input_formats: str | None = _flag("--inputIOFormats", None)
+    output_formats: str | None = _flag("--outputIOFormats", None)
+    sparsity: str | None = _flag("--sparsity", None)
+    hardware_compatibility: str | None = _flag("--hardwareCompatibilityLevel", None)
+    version_compatible: bool = _flag("--versionCompatible", False)
+    strip_weights: bool = _flag("--stripWeights", False)
+    refit: bool = _flag("--refit", False)
     memory_pools: Mapping[str, int] = field(default_factory=dict)
     calibration_cache: Path | None = None
-    input_formats: str | None = None
-    output_formats: str | None = None
 
     def __post_init__(self) -> None:
         if self.sparsity not in (None, "disable", "enable", "force"):
@@ -68,6 +75,14 @@ class TrtexecOptions:
                 "a DLA loadable needs the formats of its inputs and outputs",
                 fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
             )
+
+    def flags(self, *names: str) -> Iterator[tuple[str, Any]]:
+        """Flags that were asked for and their values (None: it has none); of these attributes only, where named."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            unset = value is None or value is False or value == ""  # a DLA core may be 0
+            if "flag" in item.metadata and not unset and (not names or item.name in names):
+                yield item.metadata["flag"], None if value is True else value
 
     @property
     def loadable(self) -> bool:

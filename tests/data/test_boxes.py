@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csa_deploy.data.arrays import target_arrays
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.coco import open_coco
 from csa_deploy.data.dataset import open_dataset, open_split
@@ -208,6 +210,12 @@ def test_a_damaged_file_is_named_with_its_line(coco: Path) -> None:
         open_dataset(coco, PLAIN)
 
 
+def test_json_without_end_is_one_line(coco: Path) -> None:
+    coco.write_text('{"images": ' + "[" * 200_000)
+    with pytest.raises(UsageError, match=r"instances_val\.json: "):
+        open_dataset(coco, PLAIN)
+
+
 def test_a_damaged_mask_is_named_with_its_annotation(coco: Path) -> None:
     changed = copy.deepcopy(COCO)
     changed["annotations"][1]["segmentation"] = {"counts": "no mask", "size": [40]}
@@ -272,9 +280,17 @@ def test_a_wrong_line_is_named_when_the_set_is_opened(yolo: Path, line: str, mes
 
 
 def test_names_that_cannot_be_read_are_said(yolo: Path) -> None:
-    for content in ("names: 3\n", "nc: 3\n", "names: [a\n"):
+    bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in itertools.pairwise("abcdefghij"))
+    for content, said in (
+        ("names: 3\n", "no list 'names' of classes"),
+        ("nc: 3\n", "no list 'names' of classes"),
+        ("names: {1: a, 2: b}\n", "no list 'names' of classes, numbered from 0"),
+        (f"{bomb}names: [*j, *j]\n", "no list 'names' of classes"),
+        ("names: [a\n", "not valid YAML"),
+        ("- a\n", "a description of YOLO data is a mapping of keys"),
+    ):
         (yolo / "data.yaml").write_text(content)
-        with pytest.raises(UsageError, match=r"data\.yaml: no list 'names' of classes"):
+        with pytest.raises(UsageError, match=rf"data\.yaml: {said}"):
             open_dataset(yolo, PLAIN)
     with pytest.raises(UsageError, match="3 classes, but the network has 2"):
         (yolo / "data.yaml").write_text("names: [a, b, c]\n")
@@ -406,3 +422,61 @@ def test_arrays_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message
     np.savez(tmp_path / "d.npz", **content)
     with pytest.raises(UsageError, match=message):
         open_dataset(tmp_path / "d.npz", None)
+
+
+def test_targets_become_arrays_and_come_back(tmp_path: Path) -> None:
+    given = [
+        Boxes([[0, 0, 12, 8], [1, 2, 3, 4]], [2, 1], crowd=[False, True], difficult=[True, False], areas=[90.0, 4.0]),
+        Boxes(np.zeros((0, 4)), []),
+        Boxes([[2, 2, 2, 2]], [0]),
+    ]
+    np.savez(tmp_path / "b.npz", x=ARRAYS["x"], **target_arrays(given))
+    assert [b.digest() for b in boxes(open_dataset(tmp_path / "b.npz", None))] == [b.digest() for b in given]
+    masks = [Mask(np.full((8, 12), value, np.uint8)) for value in (0, 3, 255)]
+    for form in (masks, np.stack([mask.labels for mask in masks])):
+        np.savez(tmp_path / "m.npz", x=ARRAYS["x"], **target_arrays(form))
+        (batch,) = open_dataset(tmp_path / "m.npz", None).batches(3)
+        assert batch.targets is not None
+        assert [target.digest() for target in batch.targets] == [mask.digest() for mask in masks]
+    assert target_arrays([1, 0, 2]).keys() == {"labels"}
+    with pytest.raises(UsageError, match="several sizes"):
+        target_arrays([masks[0], Mask(np.zeros((3, 3), int))])
+
+
+def test_random_coco_files_read_as_pycocotools_reads_them(tmp_path: Path) -> None:
+    """Twenty files with overlapping polygons, run lengths and crowds at random places."""
+    coco_tools = pytest.importorskip("pycocotools.coco")
+    encoder = pytest.importorskip("pycocotools.mask")
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        height, width = (int(side) for side in draw.integers(12, 40, 2))
+        photo(tmp_path / "i.png", (height, width))
+        annotations: list[dict[str, Any]] = []
+        for number in range(int(draw.integers(1, 7))):
+            crowd = bool(draw.integers(0, 4) == 0)
+            points = (draw.uniform(0, 1, (int(draw.integers(3, 7)), 2)) * (width, height)).round(2)
+            (low_x, low_y), (high_x, high_y) = points.min(axis=0), points.max(axis=0)
+            shape: Any = [points.ravel().tolist()]
+            if crowd:
+                shape = encoder.frPyObjects(shape, height, width)[0]
+                shape = {"size": shape["size"], "counts": shape["counts"].decode()}
+            box = [float(value) for value in (low_x, low_y, high_x - low_x, high_y - low_y)]
+            fields = {"image_id": 1, "category_id": int(draw.integers(1, 4)), "iscrowd": int(crowd), "bbox": box}
+            annotations.append({"id": number, "area": float(draw.uniform(1, 99)), "segmentation": shape, **fields})
+        content = {
+            "images": [{"id": 1, "file_name": "i.png", "height": height, "width": width}],
+            "annotations": annotations,
+            "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
+        }
+        path = written(tmp_path / "all.json", content)
+        theirs = coco_tools.COCO(str(path))
+        (found,) = boxes(open_dataset(path, PLAIN))
+        np.testing.assert_allclose(found.xyxy[:, 2:] - found.xyxy[:, :2], [a["bbox"][2:] for a in annotations])
+        layers = [(theirs.annToMask(a).astype(bool), a) for a in theirs.loadAnns(theirs.getAnnIds())]
+        wanted = np.zeros((height, width), int)
+        for row, column in np.ndindex(height, width):
+            over = {255 if a["iscrowd"] else a["category_id"] for mask, a in layers if mask[row, column]}
+            wanted[row, column] = 0 if not over else over.pop() if len(over) == 1 else 255
+        (batch,) = open_dataset(path, PLAIN, task="segmentation").batches(1)
+        assert batch.targets is not None and isinstance(batch.targets[0], Mask)
+        np.testing.assert_array_equal(batch.targets[0].labels, wanted)

@@ -23,7 +23,7 @@ from csa_deploy.data.scenes import (
     TEST_PHOTOGRAPHS,
     Scene,
     Scenes,
-    Stream,
+    SplitMix,
     drawn_digit,
     photographs,
 )
@@ -53,13 +53,13 @@ def owners(scene: Scene) -> np.ndarray:
 
 
 def test_the_stream_is_splitmix64():
-    stream = Stream()
+    stream = SplitMix()
     stream.state = 1234567  # the reference implementation's numbers for this seed
     assert [stream.word() for _ in range(3)] == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def test_numbers_below_are_even():
-    stream = Stream(1, 2, 3)
+    stream = SplitMix(1, 2, 3)
     counts = np.bincount([stream.below(7) for _ in range(7000)], minlength=7)
     assert len(counts) == 7 and ((counts - 1000) ** 2 / 1000).sum() < 22.5  # chi square, 6 degrees, 0.1 %
     assert {stream.between(3, 5) for _ in range(100)} == {3, 4, 5}
@@ -123,7 +123,7 @@ def test_ground_truth_follows_from_the_layers(part, index):
 def test_pictures_are_the_layers_on_the_background_and_each_stands_out(part, index):
     scenes = PARTS[part]
     scene = scenes.scene(index)
-    image = scenes._background(Stream(0, index, int(scenes.train)))[0].astype(float)
+    image = scenes._background(SplitMix(0, index, int(scenes.train)))[0].astype(float)
     luma = np.asarray([77, 150, 29]) / 256
     for layer in scene.layers:
         contrast = abs(layer.colour @ luma - (image[layer.box] @ luma).mean())

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csa_deploy.metrics.table import METRICS, worst_values
+from csa_deploy.errors import UsageError
+from csa_deploy.metrics.table import METRICS, register, worst_values
+from csa_deploy.metrics.task import task_of
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.cost import node_costs
@@ -66,12 +68,13 @@ def network(plan) -> Switchable:
     return plan.switchable(1)
 
 
-def find(plan: Plan, network: Switchable, budget: dict[str, float], asked: tuple[str, ...] = ()):
+def find(plan: Plan, network: Switchable, budget: dict[str, float], asked: tuple[str, ...] = (), **more):
     def order() -> list[Sensitivity]:
         measured = measure(network, images(2))
         return [Sensitivity(layer.name, layer.op, measured[layer.name], None, 1e-6) for layer in network.layers]
 
-    return search(network, images(6), None, budget, node_costs(plan.model), order, asked=asked)
+    targets = more.pop("targets", None)
+    return search(network, images(6), targets, budget, node_costs(plan.model), order, asked=asked, **more)
 
 
 def test_an_output_that_is_not_the_first_decides(plan, network):
@@ -96,6 +99,41 @@ def test_every_metric_of_the_gate_is_held(plan, network, metric, bound):
     chosen = {p.returned: p for p in found.points}[len(found.returned)].metrics[metric]
     assert chosen >= bound if METRICS[metric].side == "min" else chosen <= bound
     assert found.budget == {metric: bound}
+
+
+class BoxesInPlace:
+    """Share of the boxes that lie within 2 of where they are in truth: no metric of a tensor."""
+
+    def update(self, outputs, target):
+        return np.array([(np.abs(outputs["box"] - target).max(axis=0) < 2.0).sum(), target[0].size])
+
+    def reduce(self, rows):
+        return float(rows[:, 0].sum() / rows[:, 1].sum())
+
+
+def test_layers_go_back_until_the_task_holds(plan, network):
+    """Targets are arrays; the head that is sensitive is found by what the task loses."""
+    task = task_of(BoxesInPlace())
+    register(*task.entries())
+    try:
+        targets = [[network.run(feeds, ())["box"][0].astype("f8")] for feeds in images(6)]
+        found = find(plan, network, {"BoxesInPlace_drop": 0.05}, tasks=[task], targets=targets)
+    finally:
+        for entry in task.entries():
+            del METRICS[entry.name]
+    first, last = found.points[0], found.points[len(found.returned)]
+    assert first.metrics["BoxesInPlace_drop"] > 0.05 and "BoxesInPlace_drop of 'all outputs'" in first.broken[0]
+    assert "n4" in found.returned and last.holds and last.metrics["BoxesInPlace_drop"] <= 0.05
+    assert found.budget == {"BoxesInPlace_drop": 0.05}
+
+
+def test_a_bound_of_one_output_returns_layers_for_it_alone(plan, network):
+    assert not find(plan, network, {"heat.snr_db": 25.0}).returned  # the boxes are far below that
+    found = find(plan, network, {"snr_db": 5.0, "box.snr_db": 25.0})
+    assert found.returned and "snr_db of 'box'" in found.points[0].broken[0]
+    assert found.budget == {"snr_db": 5.0, "box.snr_db": 25.0}
+    with pytest.raises(UsageError, match="no output 'boxes', did you mean 'box'"):
+        find(plan, network, {"boxes.snr_db": 25.0})
 
 
 def test_what_cannot_be_judged_is_named(plan, network):

@@ -6,6 +6,8 @@ import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from csa_deploy.config import make_config
+from csa_deploy.options import OPTIONS
 from csa_deploy.precision.histogram import BINS, Histogram, Scratch
 from csa_deploy.precision.thresholds import METHODS, threshold
 
@@ -173,3 +175,10 @@ def test_a_histogram_holds_the_counts_that_numpy_counts(values, parts):
     expected, _ = np.histogram(np.abs(values).astype(np.float64), edges)
     assert np.array_equal(histogram.counts, expected)
     assert histogram.amax < edges[-1]
+
+
+def test_every_method_of_the_options_has_its_function_and_is_told_in_the_help():
+    told = OPTIONS["calib_method"].help
+    assert METHODS and all(threshold(filled(np.linspace(0.1, 1, 4096)), m) > 0 and m in told for m in METHODS)
+    for method in METHODS:
+        assert make_config({"calib_method": method}).calib_method == method

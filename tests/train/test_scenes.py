@@ -30,7 +30,7 @@ from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.recipe import load_recipe
 from csa_deploy.train.result import EpochSummary, Figures
 from csa_deploy.train.run import train
-from csa_deploy.train.task import TASKS, Segmentation, decoded, task_for, task_of
+from csa_deploy.train.task import TRAINED_TASKS, SegmentationTraining, decoded, task_for, task_of
 
 BOTH = pytest.mark.parametrize("entry", [csa_segmentation, csa_detection], ids=lambda entry: entry.name)
 RECIPE = load_recipe("scenes")
@@ -42,10 +42,12 @@ def boxes(*rows: tuple[float, ...]) -> Boxes:
 
 
 def test_targets_of_a_batch_are_one_tensor() -> None:
-    assert TASKS["classification"].stacked([3, 1]).tolist() == [3, 1]
+    assert TRAINED_TASKS["classification"].stacked([3, 1]).tolist() == [3, 1]
     masks = [Mask(np.asarray([[0, 255], [2, 1]], np.uint8)), Mask(np.asarray([[7, 1], [1, 1]]), ignore=7)]
-    assert TASKS["segmentation"].stacked(masks).tolist() == [[[0, -1], [2, 1]], [[-1, 1], [1, 1]]]
-    found = TASKS["detection"].stacked([boxes((1, 2, 3, 4, 5)), boxes((1, 1, 2, 2, 0), (3, 3, 9, 9, 9)), boxes()])
+    assert TRAINED_TASKS["segmentation"].stacked(masks).tolist() == [[[0, -1], [2, 1]], [[-1, 1], [1, 1]]]
+    found = TRAINED_TASKS["detection"].stacked(
+        [boxes((1, 2, 3, 4, 5)), boxes((1, 1, 2, 2, 0), (3, 3, 9, 9, 9)), boxes()]
+    )
     assert found.shape == (3, 2, 5)
     assert found[..., 4].tolist() == [[5, -1], [0, 9], [-1, -1]] and found[1, 1, :4].tolist() == [3, 3, 9, 9]
     assert [task_of(t).name for t in (3, masks[0], boxes())] == ["classification", "segmentation", "detection"]
@@ -53,8 +55,8 @@ def test_targets_of_a_batch_are_one_tensor() -> None:
 
 def test_a_data_set_that_names_a_background_says_so() -> None:
     data = ImageDataset("two", [], ("road", "background"), csa_segmentation.preprocessing, "segmentation")
-    assert task_for(data) == Segmentation(background=1)
-    assert task_for(ImageDataset("two", [], ("a", "b"), data.preprocessing, "segmentation")) == Segmentation()
+    assert task_for(data) == SegmentationTraining(background=1)
+    assert task_for(ImageDataset("two", [], ("a", "b"), data.preprocessing, "segmentation")) == SegmentationTraining()
     assert task_for(ImageDataset("two", [], ("a", "background"), data.preprocessing)).name == "classification"
 
 
@@ -78,7 +80,7 @@ def test_targets_follow_their_image_to_the_networks_size() -> None:
 
 
 def test_figures_of_masks_are_those_of_all_pixels() -> None:
-    random, task = np.random.default_rng(0), TASKS["segmentation"]
+    random, task = np.random.default_rng(0), TRAINED_TASKS["segmentation"]
     wanted = random.integers(-1, 4, (5, 8, 9))
     logits = torch.from_numpy(random.normal(size=(5, 4, 8, 9)))
     found = logits.argmax(dim=1).numpy()
@@ -91,7 +93,7 @@ def test_figures_of_masks_are_those_of_all_pixels() -> None:
 
 
 def test_figures_of_boxes_are_cocos() -> None:
-    random, task = np.random.default_rng(1), TASKS["detection"]
+    random, task = np.random.default_rng(1), TRAINED_TASKS["detection"]
     scenes = [Scenes(train=False).scene(index) for index in range(12)]
     targets = [scene.target("detection") for scene in scenes]
     outputs = noisy_truth(random, targets)
@@ -144,7 +146,7 @@ def noisy_truth(random: np.random.Generator, targets: list[Boxes]) -> dict[str, 
 
 
 def test_images_without_objects_and_answers_without_boxes_have_figures() -> None:
-    task = TASKS["detection"]
+    task = TRAINED_TASKS["detection"]
     none = {"logits_8": torch.full((2, 10, 4, 4), -20.0), "distances_8": torch.ones(2, 4, 4, 4)}
     rows = task.rows(none, task.stacked([boxes(), boxes((1, 2, 9, 9, 5))]))
     assert len(rows) == 2 and task.score(rows).shares == {"map": 0.0, "map50": 0.0}
@@ -185,7 +187,7 @@ def test_outputs_that_are_not_finite_end_an_evaluation(entry: NetworkEntry) -> N
     images = ImageDataset("few", [data[0], data[1]], (), entry.preprocessing, entry.task)  # type: ignore[arg-type]
     loader = evaluation_loader(EvaluationImages(images, entry.preprocessing), 2, 0, 1, 0)
     with pytest.raises(AccuracyGateError, match="not finite in 1 batches"):
-        accuracy_of(Fabric(accelerator="cpu"), {"model": network}, loader, TASKS[entry.task])  # type: ignore[index]
+        accuracy_of(Fabric(accelerator="cpu"), {"model": network}, loader, TRAINED_TASKS[entry.task])  # type: ignore[index]
 
 
 @pytest.mark.slow
@@ -230,7 +232,7 @@ def test_a_training_starts_from_the_weights_that_fit(tmp_path: Path) -> None:
 @BOTH
 def test_the_weights_reach_what_their_card_says(entry: NetworkEntry) -> None:
     """On the first 100 of the 500 test scenes; the card's figure is of all."""
-    task = TASKS[entry.task]  # type: ignore[index]
+    task = TRAINED_TASKS[entry.task]  # type: ignore[index]
     data = scene_data.SceneSamples(entry.task, train=False)  # type: ignore[arg-type]
     images = EvaluationImages(
         ImageDataset("some", [data[i] for i in range(100)], (), entry.preprocessing), entry.preprocessing

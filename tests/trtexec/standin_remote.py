@@ -68,11 +68,12 @@ def companion_for(engine: bytes) -> bytes:
     return b"\x7fELF stand-in " + hashlib.sha256(engine).hexdigest().encode() + b"\n"
 
 
-def require_companion(engine: bytes, beside: Path, version: Version) -> None:
+def require_companion(engine: bytes, beside: Path, version: Version, named: Path | None = None) -> None:
     """Loading an engine from 11.3: its companion lies beside it, and is its own."""
     if version < FIRST_PAIR:
         return
-    path = beside.parent / COMPANION
+    found = [beside.parent / COMPANION, beside.with_name(f"{beside.name}.so")]
+    path = named or next((one for one in found if one.is_file()), found[0])
     if not path.is_file():
         raise FailedError(f"SAFE API Error: [createTRTGraph]: INVALID_ARGUMENT (no companion {path})")
     if path.read_bytes() != companion_for(engine):
@@ -100,7 +101,8 @@ def after_build(options: dict[str, str], engine: bytes, version: Version) -> Non
         else:
             Path(f"{path}.txt").write_text("// kernels of the stand-in\n")
     if version >= FIRST_PAIR:
-        (path.parent / COMPANION).write_bytes(companion_for(engine))
+        named = options.get("--saveEngineSo")
+        (Path(named) if named else path.parent / COMPANION).write_bytes(companion_for(engine))
 
 
 def reference(options: dict[str, str]) -> None:

@@ -254,7 +254,8 @@ def work(options: dict[str, str], version: tuple[int, ...]) -> None:
         engine = load(options["--loadEngine"], version, host_code=host_code)
         if "--safe" in options:
             whole = Path(options["--loadEngine"])
-            standin_remote.require_companion(whole.read_bytes(), whole, version)
+            named = options.get("--loadEngineSo")
+            standin_remote.require_companion(whole.read_bytes(), whole, version, Path(named) if named else None)
     else:
         engine = build(options, version)
     if "--reference" in options:

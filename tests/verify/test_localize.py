@@ -10,12 +10,14 @@ import pytest
 from onnx import numpy_helper
 
 from csa_deploy.config import make_config
+from csa_deploy.metrics.table import METRICS, register
+from csa_deploy.metrics.task import task_of
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.blame import localize
 from csa_deploy.verify.localize.boundaries import boundaries, modules_of, needed, passes, view_of, within
 from csa_deploy.verify.localize.case import Case
-from csa_deploy.verify.localize.measure import Difference, in_onnxruntime
+from csa_deploy.verify.localize.measure import BoundaryError, in_onnxruntime
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import CLEAN, expose, restore, set_apart
 
@@ -23,8 +25,10 @@ X = {"x": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype("f4")}
 Make = Callable[..., onnx.ModelProto]
 
 
-def case(candidate: onnx.ModelProto, reference: onnx.ModelProto, **settings: object) -> Case:
-    budget = make_config({}).bounds("fp16")
+def case(
+    candidate: onnx.ModelProto, reference: onnx.ModelProto, budget: dict[str, float] | None = None, **settings: object
+) -> Case:
+    budget = budget or make_config({}).bounds("fp16")
     return Case("fp16", candidate, reference, "fp32", [X], ("0",), budget, 1, **settings)  # type: ignore[arg-type]
 
 
@@ -85,6 +89,33 @@ def test_the_guilty_module_is_named_alone(make_tiny: Make, weight: str, module: 
     assert found.rows[0].restored_snr_db is not None and found.rows[0].restored_snr_db > 50
 
 
+class Sum:
+    """Far from the target by what the outputs sum up to, which no bound of a tensor speaks of."""
+
+    better = "lower"
+
+    def update(self, outputs: dict[str, np.ndarray], target: float) -> float:
+        return abs(float(outputs["y"].sum()) - target)
+
+    def reduce(self, rows: np.ndarray) -> float:
+        return float(rows.max())
+
+
+def test_a_module_is_blamed_for_what_the_task_loses(make_tiny: Make) -> None:
+    reference = make_tiny()
+    target = float(in_onnxruntime(reference, 1).run(X)["y"].sum())
+    task = task_of(Sum())
+    register(*task.entries())
+    try:
+        settings = {"tasks": [task], "targets": [[target]], "budget": {"Sum_rise": 1e-3}}
+        found = localize(case(doubled(reference, "last"), reference, **settings))  # type: ignore[arg-type]
+        same = localize(case(reference, reference, **settings))  # type: ignore[arg-type]
+    finally:
+        for entry in task.entries():
+            del METRICS[entry.name]
+    assert found.culprits == ("head",) and same.culprits == ()
+
+
 def test_two_guilty_modules_are_both_named(make_tiny: Make) -> None:
     reference = make_tiny()
     found = localize(case(doubled(doubled(to_fp16(reference).model, "first"), "last"), reference))
@@ -117,10 +148,10 @@ def test_a_statement_names_its_samples_and_does_not_contradict_the_verdict(make_
 
 
 def test_other_shapes_and_values_that_are_not_finite_are_broken() -> None:
-    difference = Difference()
+    difference = BoundaryError()
     difference.add(np.ones((1, 2)), np.ones(2))
     assert difference.relative == np.inf and difference.broken == "shape [2] instead of [1, 2]"
-    difference = Difference()
+    difference = BoundaryError()
     difference.add(np.ones(2), np.array([1.0, np.nan]))
     assert difference.broken == "not finite"
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from csa_deploy.engine.parts import Role
+from csa_deploy.engine.parts import Part, Role, gather_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.trtexec.command import CACHE, ENGINE
 from csa_deploy.trtexec.files import Progress
 from csa_deploy.trtexec.job import Finished, Job
 from csa_deploy.trtexec.machine import Machine
-from csa_deploy.trtexec.safe.commands import BLOB, reference_command
+from csa_deploy.trtexec.safe.commands import BLOB, COMPANION, reference_command
 from csa_deploy.trtexec.safe.evidence import REFERENCE_PASSED, REFERENCE_REFUSED
 from csa_deploy.trtexec.safe.hold import Hold, held
 from csa_deploy.trtexec.safe.host import Host
@@ -90,7 +90,18 @@ class _Told:
                     self._progress(place, len(_STEPS))
 
 
-def parts_of(host: Host, files: Mapping[str, Path]) -> Iterator[tuple[Role, Path, str]]:
+def gathered(host: Host, files: Mapping[str, Path], folder: Path) -> tuple[Part, ...]:
+    """What belongs to an engine, copied into a new folder.
+
+    Raises:
+        EnvironmentLacksError: the disk is full.
+        UsageError: two files of one name.
+    """
+    with _as_environment_error(folder):
+        return gather_parts(folder, _parts_of(host, files))
+
+
+def _parts_of(host: Host, files: Mapping[str, Path]) -> Iterator[tuple[Role, Path, str]]:
     """What a build left besides its engine and log, and the plugin libraries of the engine.
 
     The name of the companion library is not documented: whatever is a shared library is one.
@@ -112,7 +123,8 @@ def _reference(machine: Machine, host: Host, folder: Path, hold: Hold, limit_s: 
     Its texts are not public, so that its verdict is the last line, the exit status, and no error between.
     """
     _logger.info("%s: asking the reference checker, which runs every generated kernel there", machine.name)
-    argv = [host.trtexec, *reference_command(host, blob=(folder / BLOB).is_file())]
+    blob, pair = ((folder / name).is_file() for name in (BLOB, COMPANION))
+    argv = [host.trtexec, *reference_command(host, blob=blob, pair=pair)]
     status, log = _run(argv, folder, host, hold, _Told(None), limit_s)
     if status == 0 and "&&&& PASSED" in log and "[E]" not in log:
         return 0, f"{log}{REFERENCE_PASSED}\n"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from csa_deploy.engine.parts import Part
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.command import ENGINE, Timing, build_command, named_files
+from csa_deploy.trtexec.command import ENGINE, TimingRequest, build_command, named_files
 from csa_deploy.trtexec.safe.host import Host
 from csa_deploy.trtexec.safe.options import FIRST_RUNNER, remote_option, safe_option
 from csa_deploy.trtexec.settings import TrtexecOptions
@@ -16,6 +16,8 @@ from csa_deploy.trtexec.versions import Version
 
 BLOB = f"{ENGINE}.txt"
 """Text of the generated kernels, which is the reference checker's blob: trtexec writes it beside the engine."""
+COMPANION = f"{ENGINE}.so"
+"""Companion library where trtexec takes its name (11.5); before, the builder names it, and how is not documented."""
 DUMPED = "dumped"
 _WARMUP = 20  # inferences, not milliseconds as in trtexec
 
@@ -42,19 +44,24 @@ def host_build_command(plan: BuildPlan, options: TrtexecOptions, host: Host, mod
         words.append("--consistency")
     if blob := safe_option("--dumpKernelText", host.version, host.listed):
         words.append(blob)
+    if named := safe_option("--saveEngineSo", host.version, host.listed):
+        words.append(f"{named}={COMPANION}")
     return [*words, *_build_plugins(host)]
 
 
-def reference_command(host: Host, *, blob: bool) -> list[str]:
+def reference_command(host: Host, *, blob: bool, pair: bool) -> list[str]:
     """The arguments of asking the reference checker about a built engine, without the program.
 
     Args:
         host: what built it.
         blob: whether the build gave a checker blob; an engine of library kernels alone has none.
+        pair: whether it gave a companion library under the name that it was told.
     """
     words = ["--safe", "--reference", f"--loadEngine={ENGINE}"]
     if blob:
         words.append(f"--loadCheckerBlob={BLOB}")
+    if pair and (named := safe_option("--loadEngineSo", host.version, host.listed)):
+        words.append(f"{named}={COMPANION}")
     words.append(f"{remote_option(host.version, host.listed)}={host.remote.text}")
     if host.cpu_only:
         words.append("--cpuOnly")
@@ -75,7 +82,7 @@ def odd(iterations: int) -> int:
 def runner_command(
     version: Version,
     inputs: Mapping[str, str],
-    timing: Timing,
+    timing: TimingRequest,
     parts: Sequence[Part] = (),
     *,
     dump: bool = False,

@@ -7,7 +7,7 @@ newer sample files, and a help page that lists it decides.
 from __future__ import annotations
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.versions import OPTIONS, Version, require_known
+from csa_deploy.trtexec.versions import VERSION_OPTIONS, Version, require_known
 
 Pair = tuple[int, int]
 _ONWARDS: Pair = (99, 0)
@@ -16,6 +16,7 @@ FIRST_REMOTE: Pair = (10, 13)
 FIRST_CPU_ONLY: Pair = (10, 15)
 FIRST_RUNNER: Pair = (10, 15)  # first public source of trtexec_safe
 FIRST_PAIR: Pair = (11, 3)  # a safe engine may come with a companion library, and there is a reference checker
+FIRST_NAMED: Pair = (11, 5)  # trtexec takes the companion's path
 _REMOTE, _REMOTE_LATER = "--remoteAutoTuningConfig", "--remoteConfig"
 
 # Option -> the ranges of versions that have it.
@@ -25,11 +26,12 @@ _OPTIONS: dict[str, tuple[tuple[Pair, Pair], ...]] = {
     "--dumpKernelText": ((FIRST_REMOTE, _ONWARDS),),
     "--safetyPlugins": ((FIRST_REMOTE, _ONWARDS),),
     "--reference": ((FIRST_PAIR, _ONWARDS),),
+    **dict.fromkeys(("--saveEngineSo", "--loadEngineSo"), ((FIRST_NAMED, _ONWARDS),)),
 }
 _NEW_NAMES = {_REMOTE: _REMOTE_LATER, "--dumpKernelText": "--dumpCheckerBlob"}  # from 11.3; the old ones are aliases
 
 
-STATED = frozenset([*_OPTIONS, *OPTIONS, "--cpuOnly"])
+STATED = frozenset([*_OPTIONS, *VERSION_OPTIONS, "--cpuOnly"])
 """Stands in for a help page that was not read: the tables alone say what a version has."""
 
 

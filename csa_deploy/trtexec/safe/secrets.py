@@ -1,7 +1,7 @@
 """Takes credentials out of everything that is kept or printed.
 
 trtexec prints its whole command line in its first and its last line, in every version up to 11.1, and so the text that
-says how the target is reached. csa-deploy never puts a password there; what another program put there is masked too.
+says how the target is reached. No password is put there; what another program put there is masked too.
 """
 
 from __future__ import annotations

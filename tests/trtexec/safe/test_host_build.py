@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.errors import CsaDeployError
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.trtexec.builder import trtexec_build
 from csa_deploy.trtexec.config import load_target
 from csa_deploy.trtexec.job import Job, run_job
@@ -25,6 +28,8 @@ from csa_deploy.trtexec.transport import open_transport
 PLAN = BuildPlan(backend="trtexec", restricted=True)
 SAFE = TrtexecOptions(safe=True)
 
+# Of 11.3 the stand-in's own name, as its real one is not documented; 11.5 is told one.
+COMPANIONS = {"11.3.1": "generated_host_code.so", "11.5.0": "engine.plan.so"}
 EXPECTED = {
     "10.13.3": None,  # a GPU in the host is needed
     "10.15.0": ("safety-build", "consistency-checked: --consistency of TensorRT 10.15 fails always"),
@@ -51,7 +56,7 @@ def test_a_host_without_a_gpu_builds(thor: Callable, graph: Path, tmp_path: Path
     assert any(word.startswith("--remoteAutoTuningConfig=ssh://***@127.0.0.1") for word in result.command)
     roles = {part.role: part.file for part in result.parts}
     assert roles == {"checker-blob": "engine.plan.txt"} | (
-        {"companion": "generated_host_code.so"} if version.startswith(("11.3", "11.5")) else {}
+        {"companion": COMPANIONS[version]} if version in COMPANIONS else {}
     )
     assert all((out.parent / "net.engine.parts" / name).is_file() for name in roles.values())
     tuned = (target.folder / "tuned").read_text().split()
@@ -302,8 +307,72 @@ def test_the_target_is_held_alone(thor: Callable, graph: Path, tmp_path: Path) -
     assert order == ["tuned", "job"]
 
 
-def test_a_full_disk_of_the_host(thor: Callable, graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_of_the_host(thor: Callable, graph: Path, small_disk: Path, tmp_path: Path) -> None:
+    """Told before anything is built where it is known, and in one line where it fills up meanwhile."""
     target = thor("11.1.0")
-    monkeypatch.setattr("csa_deploy.trtexec.safe.build._SPARE_BYTES", 1 << 60)
-    error = refused(target, graph, tmp_path)
-    assert "this machine: its disk is full" in error.message and error.exit_code == 3
+    for at_once in (True, False):
+        out = small_disk / "net.engine"
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(EnvironmentLacksError) as caught,
+            open_machine(load_target(target.file), to_build=True) as machine,
+        ):
+            if not at_once:
+                patch.setattr("csa_deploy.trtexec.safe.build._SPARE_BYTES", 0)
+                (small_disk / "filler").write_bytes(bytes(240 << 10))
+            trtexec_build(machine, graph, out, PLAN, SAFE)
+        assert "disk is full" in caught.value.message and "\n" not in caught.value.message
+        assert not out.exists() and target.work == []
+        assert (target.folder / "tuned").exists() is not at_once
+
+
+def test_a_target_that_asks_for_a_password(thor: Callable, sshd, graph: Path, tmp_path: Path) -> None:
+    target = thor("11.1.0")
+    sshd.client("other")
+    try:
+        error = refused(target, graph, tmp_path)
+    finally:
+        sshd.client("user")
+    assert "the login is refused" in error.message and "passwords are not asked for" in error.fix
+
+
+def test_prompt_leaves_the_terminal_to_trtexec(thor: Callable, graph: Path, tmp_path: Path) -> None:
+    """With a real terminal, at which the stand-in asks; what is typed there is in no log."""
+    target = thor("11.1.0")
+    target.say("remote_password: PROMPT\n")
+    out = tmp_path / "net.engine"
+    program = (
+        "from pathlib import Path\n"
+        "from csa_deploy.engine.plan import BuildPlan\n"
+        "from csa_deploy.trtexec.builder import trtexec_build\n"
+        "from csa_deploy.trtexec.config import load_target\n"
+        "from csa_deploy.trtexec.machine import open_machine\n"
+        "from csa_deploy.trtexec.settings import TrtexecOptions\n"
+        f"with open_machine(load_target(Path({str(target.file)!r})), to_build=True) as machine:\n"
+        f"    trtexec_build(machine, Path({str(graph)!r}), Path({str(out)!r}), BuildPlan(backend='trtexec'),\n"
+        "                  TrtexecOptions(safe=True))\n"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while chunk := os.read(terminal, 1 << 12):
+            seen += chunk
+            if b"password: " in seen and b"hunter2" not in seen:
+                os.write(terminal, b"hunter2\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, seen.decode()
+    log = (tmp_path / "net.engine.log").read_text()
+    assert "a password of 7 characters" in log and "hunter2" not in log

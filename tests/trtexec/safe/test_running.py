@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,22 +12,16 @@ from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "engine"))
+sys.path.insert(0, str(Path(__file__).parent))
 from engine_graphs import save_graph
+from safe_engines import built, opened
 from trtexec_safe_standin import places
 
-from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.trtexec.builder import trtexec_build
-from csa_deploy.trtexec.command import Timing
-from csa_deploy.trtexec.config import load_target
-from csa_deploy.trtexec.machine import open_machine
+from csa_deploy.trtexec.command import TimingRequest
 from csa_deploy.trtexec.safe.layout import layout_of, pack, unpack
-from csa_deploy.trtexec.safe.runner import EVIDENCE, SafeRunner
-from csa_deploy.trtexec.settings import parse_options
-
-PLAN = BuildPlan(backend="trtexec", restricted=True)
+from csa_deploy.trtexec.safe.runner import _EVIDENCE, SafeRunner
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +34,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_graph(folder / "image.onnx", [node], {"x": shapes[0]}, {"y": shapes[1]}, weights, opset=17)
 
 
-def built(target: Any, graph: Path, out: Path, *options: str) -> dict[str, Any]:
-    """Build, and give the record's entry."""
-    options = ("safe", *options)
-    with open_machine(load_target(target.file), to_build=True) as machine:
-        result = trtexec_build(machine, graph, out, PLAN, parse_options(options))
-    return {**result.to_json(), "builder_option": list(options)}
-
-
-def opened(target: Any, out: Path, record: dict[str, Any], *, values: bool = True) -> Any:
-    return engine_runner(out, record, str(target.file), name="engine", values=values)
-
-
 @pytest.mark.parametrize("version", ["10.16.0", "11.1.0", "11.3.1"])
 def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, version: str) -> None:
     target, out = thor(version), tmp_path / "net.engine"
@@ -60,12 +41,12 @@ def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, vers
     feeds = {"x": np.ones((1, 4), np.float32)}
     with opened(target, out, record, values=False) as runner:
         assert isinstance(runner, SafeRunner)
-        measured = runner.measure(feeds, Timing(iterations=20, warmup_ms=200))
+        measured = runner.measure(feeds, TimingRequest(iterations=20, warmup_ms=200))
         assert runner.describe()["executes"].endswith("by trtexec_safe")
     assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 21  # an odd number, one a line
     assert all(host > gpu for host, gpu in zip(measured["samples_ms"], measured["compute_ms"], strict=True))
     assert max(measured["samples_ms"]) < 2.0  # no delay kernel of --sleepTime
-    assert measured["evidence"] == EVIDENCE and measured["conditions"]["iterations"] == 21
+    assert measured["evidence"] == _EVIDENCE and measured["conditions"]["iterations"] == 21
     assert measured["conditions"]["transfers"] is False and measured["layers"] == []
     assert target.work == []
 
@@ -157,7 +138,7 @@ def test_only_its_own_word_counts(thor: Callable, graph: Path, tmp_path: Path, s
     steering = f'case "$*" in *nonexistent*) ;; *) {steered} ;; esac\n'  # not while it is asked for its version
     (target.folder / "environment").write_text(steering)
     with opened(target, out, record, values=False) as runner, pytest.raises(CsaDeployError) as caught:
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))
     assert message in caught.value.message and "\n" not in caught.value.message
     assert target.work == []
 
@@ -169,7 +150,7 @@ def test_a_companion_of_another_build(thor: Callable, graph: Path, image: Path, 
     companion = tmp_path / "net.engine.parts" / "generated_host_code.so"
     companion.write_bytes(companion.read_bytes().replace(b"stand-in ", b"stand-in 0"))
     with opened(target, out, record, values=False) as runner, pytest.raises(EnvironmentLacksError) as caught:
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))
     assert "companion of another engine" in caught.value.message
 
 
@@ -188,7 +169,7 @@ def test_plugins_travel_in_the_build_of_the_target(
         ("plugin-run", "libp_safe.so", "::P"),
     }
     with opened(target, out, record, values=False) as runner:
-        assert runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))["samples_ms"]
+        assert runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))["samples_ms"]
 
 
 def test_a_target_without_anything_to_run_it(thor: Callable, graph: Path, tmp_path: Path) -> None:
@@ -197,4 +178,4 @@ def test_a_target_without_anything_to_run_it(thor: Callable, graph: Path, tmp_pa
     target.without("trtexec_safe")
     target.say('tensorrt: "11.1.0"\n')
     with opened(target, out, record, values=False) as runner, pytest.raises(EnvironmentLacksError, match="not timed"):
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))
