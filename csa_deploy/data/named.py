@@ -91,7 +91,7 @@ def imagenet_samples(preprocessing: Preprocessing) -> ImageDataset:
 
 
 def scenes(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
-    """Scenes, 128 x 128 in colour: the 500 test scenes, or with ``train`` 20,000 training scenes.
+    """Scenes, 128 x 128 in colour: the 500 test scenes, or with ``train`` 50,000 training scenes.
 
     A network whose classes name a ``background`` gets masks, another one boxes.
 
