@@ -165,7 +165,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "data": Option(
         str,
-        "Images to compare on: a folder by class, an .npz, or a named set (digits, animals, photos, imagenet-samples).",
+        "Images to compare on: a folder by class, an .npz, or a named set (csa-deploy models).",
         group="data and accuracy",
         first=True,
     ),
