@@ -149,7 +149,7 @@ class Scenes:
 
     @cached_property
     def _digits(self) -> tuple[np.ndarray, np.ndarray]:
-        from csa_deploy.data.named import load_digits
+        from csa_deploy.data.packages import load_digits
 
         return load_digits(train=self.train)
 
@@ -278,7 +278,7 @@ def _part(*, train: bool) -> Scenes:
 
 def photographs(*, train: bool) -> tuple[str, ...]:
     """File names of the photographs of one part."""
-    from csa_deploy.data.named import photograph_files
+    from csa_deploy.data.packages import photograph_files
 
     return tuple(path.name for path in photograph_files() if (path.name in TEST_PHOTOGRAPHS) != train)
 
@@ -333,7 +333,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 def _photograph(name: str) -> np.ndarray:
     """uint8 (H, W, 3)."""
     from csa_deploy.data.images import decode
-    from csa_deploy.data.named import photograph_files
+    from csa_deploy.data.packages import photograph_files
 
     path = next(path for path in photograph_files() if path.name == name)
     return np.asarray(decode(path, path).convert("RGB"))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from csa_deploy.config import split_commas
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import TASKS, Measured, register_task
-from csa_deploy.naming import did_you_mean
+from csa_deploy.naming import did_you_mean, split_commas
 from csa_deploy.source import load_source
 
 _LOADED: dict[str, tuple[str, Measured]] = {}

@@ -92,13 +92,7 @@ class Stage(Activity):
 def _export() -> Functions:
     from csa_deploy.stages import export as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _optimize() -> Functions:
@@ -110,13 +104,7 @@ def _optimize() -> Functions:
 def _repair() -> Functions:
     from csa_deploy.stages import repair as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _check() -> Functions:
@@ -128,13 +116,7 @@ def _check() -> Functions:
 def _precision() -> Functions:
     from csa_deploy.stages import precision as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _build() -> Functions:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from csa_deploy.data import named
 from csa_deploy.data.dataset import open_dataset, open_split
+from csa_deploy.data.packages import load_digits
 from csa_deploy.data.scenes import (
     CONTRAST,
     DIGITS,
@@ -146,7 +147,7 @@ def test_some_digits_are_hidden_in_part_and_some_scenes_are_grey():
 @pytest.mark.parametrize("degrees", [-20, -7, 0, 13, 20])
 @pytest.mark.parametrize("length", [12, 17, 30, 48])
 def test_digits_are_turned_and_scaled_as_scipy_does(length, degrees):
-    pixels = named.load_digits(train=True)[0][37 * length % 4000]
+    pixels = load_digits(train=True)[0][37 * length % 4000]
     drawn = drawn_digit(pixels, length, degrees)
     rows, columns = np.flatnonzero((pixels >= INK).any(axis=1)), np.flatnonzero((pixels >= INK).any(axis=0))
     longer = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
@@ -176,12 +177,11 @@ def test_parts_share_neither_photographs_nor_digits(monkeypatch):
     train, test = (set(photographs(train=train)) for train in (True, False))
     assert not train & test and test == set(TEST_PHOTOGRAPHS) and len(train) == 20
     assert {"motorcycle_left.png", "motorcycle_right.png"} <= test
-    digits = {train: {p.tobytes() for p in named.load_digits(train=train)[0]} for train in (True, False)}
+    digits = {train: {p.tobytes() for p in load_digits(train=train)[0]} for train in (True, False)}
     assert not digits[True] & digits[False]
     asked = []
     monkeypatch.setattr(
-        named,
-        "load_digits",
+        "csa_deploy.data.packages.load_digits",
         lambda *, train: asked.append(train) or (np.full((1, 28, 28), 255, np.uint8), np.asarray([3])),
     )
     for train in (True, False):
