@@ -246,5 +246,5 @@ def test_the_weights_reach_what_their_card_says(entry: NetworkEntry) -> None:
         assert task.score(rows).shares[name] > least
 
 
-REACHED = {"csa_segmentation": {"mean_iou": 0.0}, "csa_detection": {"map": 0.0, "map50": 0.0}}
+REACHED = {"csa_segmentation": {"mean_iou": 0.56}, "csa_detection": {"map": 0.52, "map50": 0.76}}
 """A few points below what was measured on these scenes."""
