@@ -20,9 +20,9 @@ from benchmarks.pairs import Ratio
 from benchmarks.workspaces import CLI
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
-from csa_deploy.data.named import PHOTOGRAPHS
+from csa_deploy.data.packages import PHOTOGRAPHS
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.load import load_model
-from csa_deploy.precision.fp16_rounding import keep_rounding
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 VIEWS = ((0.0, 0.0, 1.0), (0.0, 0.0, 0.7), (0.3, 0.3, 0.7), (0.3, 0.0, 0.7), (0.0, 0.3, 0.7))

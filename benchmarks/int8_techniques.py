@@ -24,7 +24,7 @@ from benchmarks.workspaces import CLI
 from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
-from csa_deploy.data.named import PHOTOGRAPHS
+from csa_deploy.data.packages import PHOTOGRAPHS
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.activations import Feeds

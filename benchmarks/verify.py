@@ -20,7 +20,7 @@ from benchmarks.workspaces import CLI, deployed
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.named import PHOTOGRAPHS
+from csa_deploy.data.packages import PHOTOGRAPHS
 from csa_deploy.runners.base import run_padded
 from csa_deploy.source import load_source
 from csa_deploy.stages.verify import compare

@@ -38,6 +38,11 @@ class Accuracy:
         """``top1``, and ``top5`` where it is counted, as shares of 1."""
         return {f"top{k}": self.share(k) for k in self.hits}
 
+    @property
+    def right(self) -> str:
+        """What decides which of two networks is better, in words."""
+        return f"{self.hits[1]} of the held-out images right"
+
     def interval(self, k: int) -> tuple[float, float]:
         """95 % Clopper-Pearson interval of :meth:`share`."""
         from csa_deploy.metrics.intervals import share

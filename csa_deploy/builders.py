@@ -18,7 +18,7 @@ from csa_deploy.engine.timing_cache import held_cache
 from csa_deploy.errors import UsageError
 from csa_deploy.installing import versions
 from csa_deploy.trtexec.builder import planned_job, trtexec_build
-from csa_deploy.trtexec.safe.steps import Step, build_steps
+from csa_deploy.trtexec.safe.steps import SafeStep, build_steps
 from csa_deploy.trtexec.settings import TrtexecOptions, parse_options
 from csa_deploy.trtexec.versions import Version, parse_version
 
@@ -59,7 +59,7 @@ class Builder:
             )
         return planned_job(self.machine, graph, plan, self.options)
 
-    def steps(self, job: Job) -> tuple[Step, ...]:
+    def steps(self, job: Job) -> tuple[SafeStep, ...]:
         """Where a host builds for the target, every command in order, of both; else none beside the job's."""
         if self.machine is None or self.machine.host is None:
             return ()

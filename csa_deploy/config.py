@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import unknown
+from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
-    from csa_deploy.metrics.task import Task as Measured
+    from csa_deploy.metrics.task import Measured
 
 DEFAULT_NETWORK = "convselfattn"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -118,16 +118,6 @@ def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
         raise ValueError("a pixel is from 0 to 255")
     check_numbers(values)
     return values
-
-
-def split_commas(value: Any) -> Any:
-    """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, (list, tuple)):
-        parts = [p.strip() if isinstance(p, str) else p for v in value for p in (str(v).split(","))]
-        return list(dict.fromkeys(p for p in parts if p))
-    return value
 
 
 def parse_techniques(value: Any) -> Any:

@@ -17,7 +17,7 @@ from csa_deploy.records.repair import RepairRecord
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
-    from csa_deploy.metrics.task import Task as Measured
+    from csa_deploy.metrics.task import Measured
     from csa_deploy.network import Preprocessing
     from csa_deploy.source import Source
     from csa_deploy.spec import Sampling

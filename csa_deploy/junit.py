@@ -12,7 +12,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 @dataclass(frozen=True)
-class Case:
+class JUnitCase:
     """One thing that was tested.
 
     Attributes:
@@ -31,7 +31,7 @@ class Suite:
     """Cases that belong together; several build servers show a suite without cases as an error, so there is one."""
 
     name: str
-    cases: Sequence[Case]
+    cases: Sequence[JUnitCase]
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,7 +47,7 @@ def document(name: str, suites: Sequence[Suite]) -> str:
 
 
 def _add(root: Element, suite: Suite) -> None:
-    cases = suite.cases or [Case("nothing to test")]
+    cases = suite.cases or [JUnitCase("nothing to test")]
     element = SubElement(root, "testsuite", name=_clean(suite.name), errors="0", tests=str(len(cases)))
     for outcome in ("failure", "skipped"):
         count = str(sum(case.outcome == outcome for case in cases))

@@ -1,9 +1,10 @@
-"""What somebody meant who named something that is not there."""
+"""Names as people write them: several in one word, and what was meant by one that is not there."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 _LIKE = 0.5
 """Least likeness of a name that is offered, of 0 to 1."""
@@ -24,3 +25,13 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """``unknown key 'hots', did you mean 'host'?``"""
     meant = did_you_mean(name, known)
     return f"unknown {what} '{name}'{f', {meant}' if meant else ''}"
+
+
+def split_commas(value: Any) -> Any:
+    """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        parts = [p.strip() if isinstance(p, str) else p for v in value for p in (str(v).split(","))]
+        return list(dict.fromkeys(p for p in parts if p))
+    return value

@@ -245,9 +245,9 @@ BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
 )
-TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
-VERIFY = ("data", *TASK, "samples", "budget")
-PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
+_TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
+VERIFY = ("data", *_TASK, "samples", "budget")
+_PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
 BY_VERB: dict[str, tuple[str, ...]] = {
@@ -255,13 +255,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "check": (*EXPORT, *CHECK),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
-    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *TASK, "budget"),
+    "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
-    "profile": (*EXPORT, *PRECISION, *PROFILE, "target"),
+    "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *(
             "data",
-            *TASK,
+            *_TASK,
             "samples",
             "seed",
             "checkpoint",
@@ -278,7 +278,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *_PROFILE),
 }
 
 

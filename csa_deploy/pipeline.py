@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.installing import versions
-from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Stage, Task, dependents, wants, with_needs
+from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Activity, Stage, dependents, wants, with_needs
 from csa_deploy.workspace import key_of
 
 if TYPE_CHECKING:
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Whoever watches a run: the console, a JSON log, a test."""
 
-    def started(self, stage: Task) -> None:
+    def started(self, stage: Activity) -> None:
         """A stage begins."""
 
-    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Activity, done: int, total: int, part: str = "") -> None:
         """A stage advances, in a part of it where it has several."""
 
-    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Activity, state: str, seconds: float, summary: str) -> None:
         """A stage ended as ``done``, ``kept`` or ``failed``; the summary is one line."""
 
 
 class Silent:
     """An observer that shows nothing."""
 
-    def started(self, stage: Task) -> None:
+    def started(self, stage: Activity) -> None:
         """Show nothing."""
 
-    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Activity, done: int, total: int, part: str = "") -> None:
         """Show nothing."""
 
-    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Activity, state: str, seconds: float, summary: str) -> None:
         """Show nothing."""
 
 

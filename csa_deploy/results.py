@@ -56,15 +56,16 @@ class Stored:
             UsageError: other data, or damaged ones.
         """
         required, adapters = _adapters(cls)  # type: ignore[arg-type]
-        try:
-            fields = {
-                key: adapter.validate_python(data[key]) for key, adapter in adapters if key in required or key in data
-            }
-        except (KeyError, ValueError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise UsageError(
-                f"{cls.__name__}: these data are not complete or damaged: {said}", fix="make them again"
-            ) from None
+        fields: dict[str, Any] = {}
+        for key, adapter in adapters:
+            if key in data:
+                try:
+                    fields[key] = adapter.validate_python(data[key])
+                except ValueError as error:
+                    said = " ".join(str(error).split())[:300]
+                    raise UsageError(f"{cls.__name__}: {key} is damaged: {said}", fix="make it again") from None
+            elif key in required:
+                raise UsageError(f"{cls.__name__}: these data are not complete: no {key}", fix="make it again")
         return cls(**fields)
 
 

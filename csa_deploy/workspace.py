@@ -31,7 +31,7 @@ from csa_deploy.results import StageRecord, dump_json
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".scratch"
-LOCK = ".lock"
+_LOCK = ".lock"
 
 R = TypeVar("R", bound=StageRecord)
 
@@ -131,7 +131,7 @@ class Workspace:
         try:
             made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / LOCK, timeout=0)
+            lock = FileLock(self.root / _LOCK, timeout=0)
             lock.acquire()
         except Timeout:
             raise UsageError(
@@ -149,8 +149,8 @@ class Workspace:
             yield
         finally:
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
-            if made and [path.name for path in self.root.iterdir()] == [LOCK]:
-                _remove(self.root / LOCK, made)
+            if made and [path.name for path in self.root.iterdir()] == [_LOCK]:
+                _remove(self.root / _LOCK, made)
             lock.release()
 
     @contextmanager

@@ -12,10 +12,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csa_deploy.tasks.boxes import Postprocessing
+
 from .csa import CSABackbone, CSAConfig, conv_norm, init_weights, resize
 
 PRIOR = 0.01
 """Probability of each class at each place that a new detector starts from (Lin et al., 2017)."""
+
+
+def init_for_relu(module: nn.Module) -> None:
+    """Normal weights that keep the variance through a ReLU (He et al., 2015), for 3x3 convolutions."""
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class Pyramid(nn.Module):
@@ -36,7 +44,7 @@ class Pyramid(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone -> maps of the pyramid, both from the finest to the coarsest."""
         found: list[Tensor] = []
-        for map_, lateral, mix in zip(reversed(maps), reversed(self.laterals), reversed(self.mixes), strict=True):  # type: ignore[call-overload]
+        for map_, lateral, mix in list(zip(maps, self.laterals, self.mixes, strict=True))[::-1]:
             x = lateral(map_)
             if found:
                 x = x + resize(found[0], int(x.shape[-2]), int(x.shape[-1]))
@@ -58,6 +66,7 @@ class CSASegmentation(nn.Module):
         self.pyramid = Pyramid([s.channels for s in config.stages], widths)
         self.head = nn.Conv2d(widths[0], config.classes, 1)
         self.apply(init_weights)
+        self.pyramid.apply(init_for_relu)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -98,6 +107,9 @@ class CSADetection(nn.Module):
     left, the top, the right and the bottom, in pixels. A distance may be below 0: a thin box lies beside its point.
     Logits are of independent classes (sigmoid), without a background.
 
+    Attributes:
+        postprocessing: the same in a form that travels with the graph, with the thresholds for boxes and NMS.
+
     Args:
         config: of the backbone, with the number of classes.
         levels: the coarsest so many stages become levels.
@@ -109,17 +121,27 @@ class CSADetection(nn.Module):
         super().__init__()
         self.backbone = CSABackbone(config)
         self.strides = self.backbone.strides()[-levels:]
+        self.postprocessing = Postprocessing(
+            scores=tuple(f"logits_{stride}" for stride in self.strides),
+            distances=tuple(f"distances_{stride}" for stride in self.strides),
+            strides=tuple(self.strides),
+        )
         self.pyramid = Pyramid([s.channels for s in config.stages[-levels:]], [width] * levels)
         self.heads = nn.ModuleList(DetectionHead(width, width, depth, config.classes) for _ in self.strides)
         self.apply(init_weights)
-        for head in self.heads:
-            nn.init.constant_(head.distances[-1].bias, 1.0)  # a box of two strides
-            nn.init.constant_(head.classes[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[union-attr, index]
+        self.pyramid.apply(init_for_relu)
+        self.heads.apply(init_for_relu)
+        for name, parameter in self.heads.named_parameters():
+            if name.endswith(f"distances.{2 * depth}.bias"):  # the last layer's
+                nn.init.constant_(parameter, 1.0)  # a box of two strides
+            elif name.endswith(f"classes.{2 * depth}.bias"):
+                nn.init.constant_(parameter, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """See the class."""
         maps = self.pyramid(self.backbone.features(x)[-len(self.strides) :])
         outputs: dict[str, Tensor] = {}
-        for stride, head, map_ in zip(self.strides, self.heads, maps, strict=True):
-            outputs[f"logits_{stride}"], outputs[f"distances_{stride}"] = head(map_)
+        named = zip(self.postprocessing.scores, self.postprocessing.distances, self.heads, maps, strict=True)
+        for scores, distances, head, map_ in named:
+            outputs[scores], outputs[distances] = head(map_)
         return outputs

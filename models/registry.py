@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import NetworkEntry, Preprocessing
@@ -14,7 +14,9 @@ from csa_deploy.network import NetworkEntry, Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
-    from .csa import CSABackbone, CSAConfig
+    from csa_deploy.data.targets import Task
+
+    from .csa import CSAConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -95,10 +97,9 @@ def make(
 
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        network = kind(config)
-    backbone: CSABackbone = getattr(network, "backbone", network)  # type: ignore[assignment]
+        network: Any = kind(config)
     try:
-        backbone.check_size(*input_size)
+        getattr(network, "backbone", network).check_size(*input_size)
     except ValueError as error:
         raise UsageError(str(error), fix="choose a larger --size") from error
     if weights is not None:
@@ -143,7 +144,8 @@ _ROAD = Preprocessing((512, 1024), crop=1.0, interpolation="bilinear")
 _SCENES = replace(_ROAD, size=(128, 128), classes=_DIGITS.classes)
 _SCENES_MASKS = replace(_SCENES, classes=("background", *_SCENES.classes))
 _ROAD_CLASSES = 19
-_RANDOM = "random initialisation (seed 0); no trained weights are published"
+_UNTRAINED = "random initialisation (seed 0)"
+_RANDOM = f"{_UNTRAINED}; no trained weights are published"
 
 convselfattn = NetworkEntry(
     name="convselfattn",
@@ -173,15 +175,12 @@ csa_digits = NetworkEntry(
 
 csa_segmentation = NetworkEntry(
     name="csa_segmentation",
-    summary="small CSA network for segmentation of scenes (10 digits and background)",
-    factory=_factory(
-        csa_scenes_config,
-        _SCENES_MASKS,
-        kind=partial(_segmentation, widths=(16, 24, 32, 48)),
-    ),
+    summary="small CSA network for segmentation of scenes (background and 10 digits)",
+    factory=_factory(csa_scenes_config, _SCENES_MASKS, kind=partial(_segmentation, widths=(16, 24, 32, 48))),
     preprocessing=_SCENES_MASKS,
     weights=_RANDOM,
     dataset="scenes",
+    task="segmentation",
 )
 
 csa_detection = NetworkEntry(
@@ -191,27 +190,27 @@ csa_detection = NetworkEntry(
     preprocessing=_SCENES,
     weights=_RANDOM,
     dataset="scenes",
+    task="detection",
 )
 
 
-def _full_size(name: str, head: str, kind: Callable[[CSAConfig], nn.Module], padding: int) -> NetworkEntry:
-    backbone = "convselfattn_pad1" if padding else "convselfattn"
+def _full_size(name: str, task: Task, kind: Callable[[CSAConfig], nn.Module]) -> NetworkEntry:
+    """A network for the road: 512 x 1024 pixels, the 19 classes that Cityscapes is evaluated on."""
+    backbone = name.rpartition("_")[0]
+    config = partial(convselfattn_config, downsample_padding=int(backbone.endswith("_pad1")), classes=_ROAD_CLASSES)
     return NetworkEntry(
         name=name,
-        summary=f"{head} with {backbone} as backbone, 512x1024",
-        factory=_factory(
-            partial(convselfattn_config, downsample_padding=padding, classes=_ROAD_CLASSES), _ROAD, kind=kind
-        ),
+        summary=f"{task} with {backbone} as backbone ({_ROAD_CLASSES} classes)",
+        factory=_factory(config, _ROAD, kind=kind),
         preprocessing=_ROAD,
-        weights="random initialisation (seed 0)",
+        weights=_UNTRAINED,
+        task=task,
     )
 
 
 _WIDE_SEGMENTATION = partial(_segmentation, widths=(64, 96, 128, 192))
 _WIDE_DETECTION = partial(_detection, levels=3, width=128, depth=2)
-convselfattn_segmentation = _full_size("convselfattn_segmentation", "segmentation (19 classes)", _WIDE_SEGMENTATION, 0)
-convselfattn_pad1_segmentation = _full_size(
-    "convselfattn_pad1_segmentation", "segmentation (19 classes)", _WIDE_SEGMENTATION, 1
-)
-convselfattn_detection = _full_size("convselfattn_detection", "detection (10 classes)", _WIDE_DETECTION, 0)
-convselfattn_pad1_detection = _full_size("convselfattn_pad1_detection", "detection (10 classes)", _WIDE_DETECTION, 1)
+convselfattn_segmentation = _full_size("convselfattn_segmentation", "segmentation", _WIDE_SEGMENTATION)
+convselfattn_pad1_segmentation = _full_size("convselfattn_pad1_segmentation", "segmentation", _WIDE_SEGMENTATION)
+convselfattn_detection = _full_size("convselfattn_detection", "detection", _WIDE_DETECTION)
+convselfattn_pad1_detection = _full_size("convselfattn_pad1_detection", "detection", _WIDE_DETECTION)

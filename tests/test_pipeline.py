@@ -19,7 +19,7 @@ from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
 from csa_deploy.pipeline import comparison_key, run_stages, stage_key
 from csa_deploy.source import load_source
-from csa_deploy.stages import STAGES, Functions, Task, dependents, with_needs
+from csa_deploy.stages import STAGES, Activity, Functions, dependents, with_needs
 from csa_deploy.workspace import Workspace
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
@@ -33,13 +33,13 @@ class Watch:
         self.states: dict[str, str] = {}
         self.steps: dict[str, list[tuple[int, int]]] = {}
 
-    def started(self, stage: Task) -> None:
+    def started(self, stage: Activity) -> None:
         self.steps[stage.name] = []
 
-    def progress(self, stage: Task, done: int, total: int, *said: str) -> None:
+    def progress(self, stage: Activity, done: int, total: int, *said: str) -> None:
         self.steps[stage.name].append((done, total))
 
-    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Activity, state: str, seconds: float, summary: str) -> None:
         self.states[stage.name] = state
 
     @property

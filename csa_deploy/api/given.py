@@ -23,7 +23,7 @@ from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.source import Source, load_source, slug_of
 
-MOST_BYTES = 2**30
+_MOST_BYTES = 2**30
 """Bytes of samples that are taken from an iterable without a number of samples: it may never end."""
 
 Graph = onnx.ModelProto | GraphResult | str | Path
@@ -238,9 +238,10 @@ def _joined(batches: Iterator[dict[str, np.ndarray]], samples: int | None) -> di
         size += sum(array.nbytes for array in batch.values())
         if samples is not None and count >= samples:
             break
-        if samples is None and size > MOST_BYTES:
+        if samples is None and size > _MOST_BYTES:
             raise UsageError(
-                f"more than {MOST_BYTES >> 20:,} MiB of batches, and no end", fix="give samples=N, or a path of an .npz"
+                f"more than {_MOST_BYTES >> 20:,} MiB of batches, and no end",
+                fix="give samples=N, or a path of an .npz",
             )
     if not count:
         raise UsageError("the data hold no samples", fix="give at least one batch; a generator gives its batches once")

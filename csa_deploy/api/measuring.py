@@ -23,10 +23,10 @@ from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.results import Result
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.verify.candidates import Candidate, graph_candidate
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results

@@ -16,7 +16,7 @@ from pathlib import Path
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 MAX_MEMBERS = 10_000
-MAX_BYTES = 64 << 30
+_MAX_BYTES = 64 << 30
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ @-]*")
 
 
@@ -97,7 +97,7 @@ class Archive:
             raise self._refused(f"{member.name!r} would lead outside, or is no plain name") from None
         if member.name in found:
             raise self._refused(f"{member.name!r} is in it twice")
-        if member.size < 0 or member.offset_data + member.size > min(size, MAX_BYTES):
+        if member.size < 0 or member.offset_data + member.size > min(size, _MAX_BYTES):
             raise self._refused(f"{member.name!r} is larger than what is there")
 
     def _refused(self, reason: str) -> UsageError:

@@ -30,7 +30,7 @@ from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
-SUMS, SIGNATURE, INDEX, SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
+SUMS, SIGNATURE, INDEX, _SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
@@ -90,7 +90,7 @@ def make_bundle(
     files |= samples.files
     if engine is not None and is_safe(engine):
         files |= runtime_files(f"engine/{Path(engine['path']).name}", engine.get("parts", ()), samples.listed)
-    files[SCRIPT] = _script(engine, samples).encode()
+    files[_SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
     network = str(workspace.manifest["config"].get("network", workspace.root.name))

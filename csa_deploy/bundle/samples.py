@@ -7,15 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csa_deploy.errors import UsageError
+from csa_deploy.runners.feeds import random_feeds
+from csa_deploy.spec import Arrays
+
+if TYPE_CHECKING:
+    from csa_deploy.pipeline import Context
 
 # Largest deviation on arrival, as a share of the largest expected value. A test that the right engine arrived and works
 # on this GPU; accuracy is what `csa-deploy verify` measures.
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
+_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 _DIGITS = 12  # significant digits of the largest expected value that survive the scaling to whole numbers
 _SAFE = re.compile(r"[A-Za-z0-9_.:/@+-]+")
 
@@ -50,6 +55,17 @@ class Samples:
         }
 
 
+def sample_feeds(context: Context, samples: int) -> list[Arrays]:
+    """Sample inputs: of the network's data where it has any, else random."""
+    how = context.sampling
+    batch = how.batch or 1
+    dataset = context.dataset(context.preprocessing, samples * batch)
+    if dataset is None:
+        return [random_feeds(how.inputs, context.config.seed + index) for index in range(samples)]
+    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
+    return whole[:samples]
+
+
 def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.ndarray]], precision: str) -> Samples:
     """Run the reference on the inputs.
 
@@ -75,7 +91,7 @@ def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.n
     largest = max(float(np.max(np.abs(out[name]))) for out in expected for name in names)
     scale = _DIGITS - math.ceil(math.log10(largest)) if largest > 0 else _DIGITS
     files: dict[str, bytes] = {}
-    inputs, listed = [], [f"tolerance {TOLERANCE[precision]:g}"]
+    inputs, listed = [], [f"tolerance {_TOLERANCE[precision]:g}"]
     for index, (feed, out) in enumerate(zip(feeds, expected, strict=True)):
         loaded = []
         listed.append(f"sample {index}")
@@ -87,10 +103,10 @@ def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.n
         for k, name in enumerate(names):
             files[f"samples/{index}/output.{k}.raw"] = np.ascontiguousarray(out[name]).tobytes()
             listed.append(f"output {name} samples/{index}/output.{k}.raw")
-            files[f"samples/{index}/output.{k}.bounds"] = _bounds(out[name], TOLERANCE[precision], scale)
+            files[f"samples/{index}/output.{k}.bounds"] = _bounds(out[name], _TOLERANCE[precision], scale)
         inputs.append(",".join(loaded))
     outputs = tuple({"name": name, "file": f"output.{k}.bounds"} for k, name in enumerate(names))
-    return Samples(files, tuple(inputs), outputs, scale, TOLERANCE[precision], tuple(listed))
+    return Samples(files, tuple(inputs), outputs, scale, _TOLERANCE[precision], tuple(listed))
 
 
 def _bounds(values: np.ndarray, tolerance: float, scale: int) -> bytes:

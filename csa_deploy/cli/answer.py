@@ -15,37 +15,37 @@ from typing import Any
 from csa_deploy.cli.failures import failure_of
 
 TEXT, JSON = "text", "json"
-FORMS: dict[str, tuple[str, ...]] = {
+VERB_FORMATS: dict[str, tuple[str, ...]] = {
     "check": (TEXT, JSON, "sarif", "junit", "html"),
     "compare": (TEXT, JSON, "markdown"),
     "judge": (TEXT, JSON, "junit", "markdown"),
     "report": (TEXT, JSON, "html", "markdown"),
 }
-"""Forms of the result, of the verbs that know more than text and JSON."""
+"""Formats of the result, of the verbs that know more than text and JSON."""
 
 _ANSWERED = "_csa_deploy_answered"
 
 
-def forms(verb: str) -> tuple[str, ...]:
-    """The forms that a verb's result can take."""
-    return FORMS.get(verb, (TEXT, JSON))
+def formats(verb: str) -> tuple[str, ...]:
+    """The formats that a verb's result can take."""
+    return VERB_FORMATS.get(verb, (TEXT, JSON))
 
 
 class Answer:
     """The result of one command, while it is collected.
 
     Args:
-        form: what was asked for.
+        output_format: what was asked for.
     """
 
-    def __init__(self, form: str = TEXT) -> None:
-        self.form = form
+    def __init__(self, output_format: str = TEXT) -> None:
+        self.output_format = output_format
         self.data: dict[str, Any] = {}
 
     @property
     def as_json(self) -> bool:
         """Whether standard output is for the JSON object alone."""
-        return self.form == JSON
+        return self.output_format == JSON
 
     def add(self, data: Mapping[str, Any]) -> None:
         """Add to the result."""
@@ -53,7 +53,7 @@ class Answer:
 
     def elsewhere(self) -> None:
         """The result went to a file: standard output stays empty."""
-        self.form = ""
+        self.output_format = ""
 
     @contextmanager
     def given(self) -> Iterator[None]:

@@ -37,6 +37,7 @@ def bundle(
     """
     from csa_deploy.bundle.make import make_bundle
     from csa_deploy.bundle.needs import needs_of
+    from csa_deploy.bundle.samples import sample_feeds
     from csa_deploy.bundle.verdict import refuse_failed, verdict_of
     from csa_deploy.cli.session import existing_workspace, opened, resolve
 
@@ -46,7 +47,7 @@ def bundle(
         out = output or Path(f"{context.name}.{precision}.tar")
         if not despite_failure:
             refuse_failed(verdict_of(context.workspace), str(root))
-        feeds, needs = _feeds(context, samples), needs_of(context)
+        feeds, needs = sample_feeds(context, samples), needs_of(context)
         made = make_bundle(
             context.workspace, precision, out, feeds, key=sign, needs=needs, despite_failure=despite_failure
         )
@@ -54,19 +55,6 @@ def bundle(
     console.answer.add({"verdict": made.verdict.to_json(), "not_included": [need.to_json() for need in needs]})
     console.show(f"{made.path}: {made.files} files, SHA-256 {made.sha256}")
     console.out.print(made.verdict.text, markup=False, soft_wrap=True)
-
-
-def _feeds(context: Any, samples: int) -> list[dict[str, Any]]:
-    """Sample inputs: of the network's data where it has any, else random."""
-    from csa_deploy.runners.feeds import random_feeds
-
-    how = context.sampling
-    batch = how.batch or 1
-    dataset = context.dataset(context.preprocessing, samples * batch)
-    if dataset is None:
-        return [random_feeds(how.inputs, context.config.seed + index) for index in range(samples)]
-    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
-    return whole[:samples]
 
 
 @flags("verify-bundle", workspace=False)
@@ -118,9 +106,3 @@ def _gates(index: dict[str, Any]) -> str:
     if said is None:
         return "not stated; an older csa-deploy made the bundle"
     return ": ".join(filter(None, (said["state"].upper(), "; ".join(said["reasons"]))))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command("bundle")(bundle)
-    app.command("verify-bundle")(verify_bundle)

@@ -21,7 +21,7 @@ def check(
     console: Console,
     settings: dict[str, Any],
     network: Network = None,
-    form: str = "text",
+    output_format: str = "text",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report there instead of standard output.")
     ] = None,
@@ -58,7 +58,7 @@ def check(
     if fix:
         for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
             finding["repair"] = ""  # tried, and not exact here or worse for another scope
-    _show(data, form, output, console)
+    _show(data, output_format, output, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     if failure is not None:
         raise failure
@@ -148,7 +148,7 @@ def _difference(before: Any, repaired: Any) -> Iterator[str]:
         yield f"{scope.scope}: {scope.before} -> {scope.after} ({counts})"
 
 
-def _show(data: dict[str, Any], form: str, output: Path | None, console: Console) -> None:
+def _show(data: dict[str, Any], output_format: str, output: Path | None, console: Console) -> None:
     from csa_deploy.restricted.reporters import as_text
     from csa_deploy.restricted.reporters.formats import render
     from csa_deploy.workspace import write_atomic
@@ -156,9 +156,9 @@ def _show(data: dict[str, Any], form: str, output: Path | None, console: Console
     console.answer.add(data)
     if output is not None:
         console.answer.elsewhere()
-        write_atomic(output, render(data, form))
-    elif form not in ("text", "json"):
-        console.write(render(data, form))
+        write_atomic(output, render(data, output_format))
+    elif output_format not in ("text", "json"):
+        console.write(render(data, output_format))
     else:
         as_text.show(data, console.out)
 
@@ -192,9 +192,3 @@ def rules(
                 *map(escape, (pack.scope, pack.tensorrt, pack.kind, pack.default, str(pack.rules), pack.title))
             )
     console.show(table)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command("check")(check)
-    app.command("rules")(rules)

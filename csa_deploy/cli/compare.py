@@ -10,7 +10,7 @@ import typer
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
-STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
+_STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
 
 
 @flags("compare")
@@ -22,7 +22,7 @@ def compare(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time both runs' graphs anew on this machine, interleaved.")
     ] = False,
-    form: str = "text",
+    output_format: str = "text",
 ) -> None:
     """Compare the latency and the accuracy of two runs.
 
@@ -30,73 +30,16 @@ def compare(
     difference shown, sample by sample, with a 95 % interval of the change. The exit code is 0 whatever comes out:
     what must fail is a limit, a budget or a baseline of its own run.
     """
+    from csa_deploy.api.runs import compare_stored
     from csa_deploy.report.markdown import comparison
 
-    data = _compared(run_a, run_b, measure, settings)
+    how = {"minimum_effect" if key == "max_slowdown" else key: value for key, value in settings.items()}
+    data = compare_stored(run_a, run_b, measure=measure, **how)
     console.answer.add(data)
-    if form == "markdown":
+    if output_format == "markdown":
         console.write(comparison(data) + "\n")
     else:
         _show(data, console)
-
-
-def _compared(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """Latency and accuracy, each as far as both runs hold it."""
-    from csa_deploy.errors import UsageError
-    from csa_deploy.verify.results import read_results, stored_results
-    from csa_deploy.verify.run_comparison import compare_results
-
-    for run in (run_a, run_b):
-        if not (run / "manifest.json").is_file():
-            raise UsageError(f"{run}: no workspace of a run", fix="give the folder that `csa-deploy run` worked in")
-    data: dict[str, Any] = {"schema_version": 1, "a": str(run_a), "b": str(run_b), "not_compared": []}
-    samples = [stored_results(run) for run in (run_a, run_b)]
-    without = [str(run) for run, path in zip((run_a, run_b), samples, strict=True) if not path.is_file()]
-    try:
-        data |= _latency(run_a, run_b, measure, settings)
-    except UsageError as error:
-        if measure or without:
-            said = f"; no stored comparison in {' and '.join(without)} either" if without else ""
-            raise UsageError(error.message + said, fix=error.fix) from error
-        data["not_compared"] = [{"what": "latency", "reason": error.message}]
-    if without:
-        reason = f"no stored comparison in {' and '.join(without)}"
-        data["not_compared"].append({"what": "accuracy", "reason": reason})
-    else:
-        unknown = _known_metrics([run_a, run_b], settings)
-        data["accuracy"] = compare_results(*map(read_results, samples))
-        data["accuracy"]["not_compared"] += unknown
-    return data
-
-
-def _known_metrics(runs: list[Path], settings: dict[str, Any]) -> list[dict[str, str]]:
-    """Make the task metrics of the runs known, or those that are named instead; those that are not to be found."""
-    from csa_deploy.errors import UsageError
-    from csa_deploy.metrics.plugins import load_metric
-    from csa_deploy.workspace import Workspace
-
-    stored = [spec for run in runs for spec in Workspace(run).manifest["config"].get("metric", [])]
-    unknown = []
-    for spec in dict.fromkeys(settings.get("metric") or stored):
-        try:
-            load_metric(spec)
-        except UsageError as error:
-            unknown.append({"what": f"metric {spec}", "reason": error.message})
-    return unknown
-
-
-def _latency(run_a: Path, run_b: Path, measure: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    from csa_deploy.profile.comparison import MINIMUM_EFFECT
-    from csa_deploy.profile.runs import compare_interleaved, compare_runs
-    from csa_deploy.profile.stored import load_run
-
-    a, b = load_run(run_a), load_run(run_b)
-    effect = settings.get("max_slowdown", MINIMUM_EFFECT)
-    if not measure:
-        return compare_runs(a, b, minimum_effect=effect)
-    return compare_interleaved(
-        a, b, iterations=settings.get("iterations", 100), threads=settings.get("threads"), minimum_effect=effect
-    )
 
 
 def _show(data: dict[str, Any], console: Console) -> None:
@@ -168,7 +111,7 @@ def _table(title: str, headings: tuple[str, ...], names: int) -> Any:
 
 
 def _styled(outcome: str) -> str:
-    style = STYLE.get(outcome, "dim")
+    style = _STYLE.get(outcome, "dim")
     return f"[{style}]{outcome}[/{style}]"
 
 
@@ -186,8 +129,3 @@ def _limits(data: dict[str, Any], console: Console) -> None:
 
 def _effect(data: dict[str, Any]) -> str:
     return f"{100 * data['rows'][0]['minimum_effect']:g} %" if data["rows"] else "the minimum effect"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("compare")(compare)

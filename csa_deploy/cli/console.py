@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.workspace import Workspace
 
 MARK = {"done": "[green]✓[/green]", "kept": "[dim]=[/dim]", "failed": "[red]✗[/red]"}
@@ -152,19 +152,19 @@ class Watcher:
         self.console, self.bars, self.terminal = console, bars, terminal
         self.task: TaskID | None = None
 
-    def started(self, stage: Task) -> None:
+    def started(self, stage: Activity) -> None:
         """A stage begins."""
         self.console.event("started", stage=stage.name)
         if self.bars is not None:
             self.task = self.bars.add_task(stage.title, name=stage.name, part="", total=None)
 
-    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Activity, done: int, total: int, part: str = "") -> None:
         """A stage advances, in a part of it where it has several."""
         self.console.event("progress", stage=stage.name, done=done, total=total, **({"part": part} if part else {}))
         if self.bars is not None and self.task is not None:
             self.bars.update(self.task, completed=done, total=total, part=part)
 
-    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Activity, state: str, seconds: float, summary: str) -> None:
         """A stage ended: its line stays on the screen."""
         self.console.event("finished", stage=stage.name, state=state, seconds=round(seconds, 3), summary=summary)
         if self.bars is not None and self.task is not None:

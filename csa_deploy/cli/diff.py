@@ -48,8 +48,3 @@ def _count(macs: int | None) -> str:
 
 def _changes(pairs: dict[str, tuple[int, int]]) -> str:
     return ", ".join(f"{name} {left} -> {right}" for name, (left, right) in pairs.items())
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("diff")(diff)

@@ -90,9 +90,3 @@ def doctor(
         found = " ".join(filter(None, (probe.version, probe.detail)))
         table.add_row(marks[probe.state], *(escape(text) for text in (probe.name, found, probe.enables, probe.fix)))
     console.show(table)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command("models")(models)
-    app.command("doctor")(doctor)

@@ -41,7 +41,7 @@ def evaluate(
     from csa_deploy.config import DEFAULT_NETWORK
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import AccuracyGateError, UsageError
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.units import percent
     from csa_deploy.verify.evaluate import Accuracy
     from csa_deploy.verify.judging import one_class
@@ -55,7 +55,7 @@ def evaluate(
     config = config.model_copy(update={"task": config.task or subject.task})
     data = open_dataset(spec, subject.preprocessing, limit=config.samples, seed=config.seed, task=config.task)
     config = config.model_copy(update={"task": config.task or data.task})
-    stage = Task("evaluate", "accuracy on labels")
+    stage = Activity("evaluate", "accuracy on labels")
     with subject.runner, console.watching() as watcher:
         watcher.started(stage)
         found = _measured(config, subject, data, lambda done, total: watcher.progress(stage, done, total))
@@ -143,8 +143,3 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
     if result["not_finite"]:
         console.out.print(f"not finite on {len(result['not_finite'])} samples, such as {result['not_finite'][0]}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("evaluate")(evaluate)

@@ -18,7 +18,7 @@ MOST_LINES = 55
 
 _FEW = 8
 _COLUMN = 21
-_FORM = ("form", "as_json")  # of the result: each verb has others
+_FORMAT = ("output_format", "as_json")  # of the result: each verb has others
 _WHOLE = "csa_deploy.help_all"
 
 
@@ -66,7 +66,7 @@ def _short(formatter: Any, grouped: dict[str, list[tuple[Any, Any]]], verb: str)
         record
         for group, found in grouped.items()
         for param, record in found
-        if (not group and len(found) <= _FEW) or param.name in _FORM or _is_first(param.name)
+        if (not group and len(found) <= _FEW) or param.name in _FORMAT or _is_first(param.name)
     ]
     _section(formatter, "Options", first)
     names = {

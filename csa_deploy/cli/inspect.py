@@ -93,8 +93,3 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(
         f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("inspect")(inspect)

@@ -11,9 +11,9 @@ from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
-    from csa_deploy.config import Config
+    pass
 
-STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
+_STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
 
 
 @flags("judge")
@@ -28,25 +28,23 @@ def judge(
             show_default=False,
         ),
     ] = None,
-    form: str = "text",
+    output_format: str = "text",
 ) -> None:
     """Judge stored results again, without running.
 
     The budgets are those of the run, overridden by --budget. Exit 6 when one is broken, and with --strict when it is
     undecided.
     """
-    from csa_deploy.verify.judging import judge_results
+    from csa_deploy.api.runs import judge_stored
     from csa_deploy.verify.reporters import as_junit, as_markdown
-    from csa_deploy.verify.results import read_results
 
     path = _file(run, settings)
-    config = _configured(path, settings)
-    judgement = judge_results(read_results(path), config.bounds, config.asked)
+    judgement = judge_stored(path, budget=settings.get("budget", []), metric=settings.get("metric", []))
     data, strict = judgement.to_json(), bool(settings.get("strict"))
     console.answer.add(data)
-    if form == "junit":
+    if output_format == "junit":
         console.write(as_junit(data, strict=strict))
-    elif form == "markdown":
+    elif output_format == "markdown":
         console.write(as_markdown(data, str(path)))
     else:
         _show(data, path, console)
@@ -68,20 +66,6 @@ def _file(run: str | None, settings: dict[str, Any]) -> Path:
     return stored_results(resolve(run, where, inherit=False)[1])
 
 
-def _configured(path: Path, settings: dict[str, Any]) -> Config:
-    """The bounds that were asked for and their metrics: those of the run, then those given now."""
-    from csa_deploy.config import make_config
-    from csa_deploy.workspace import Workspace
-
-    stored = Workspace(path.parent.parent).manifest["config"]
-    metrics = settings.get("metric") or stored.get("metric", [])
-    before = stored.get("budget", {})
-    given = make_config({"metric": metrics, "budget": settings.get("budget", [])}).budget
-    return make_config(
-        {"metric": metrics, "budget": {p: {**before.get(p, {}), **given.get(p, {})} for p in (*before, *given)}}
-    )
-
-
 def _show(data: dict[str, Any], path: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
@@ -94,15 +78,10 @@ def _show(data: dict[str, Any], path: Path, console: Console) -> None:
         table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
     for candidate in data["candidates"]:
         for c in candidate["checks"]:
-            style, sure = STYLE[c["state"]], units.metric(c["sure"], c["metric"])
+            style, sure = _STYLE[c["state"]], units.metric(c["sure"], c["metric"])
             cells = (candidate["label"], c["output"], c["metric"], measured_of(c), sure, bound_of(c))
             row = map(escape, cells)
             table.add_row(*row, f"[{style}]{c['state']}[/{style}]")
     console.show(table)
     for note in data["notes"]:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("judge")(judge)

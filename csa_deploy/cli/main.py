@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Annotated
@@ -11,10 +12,9 @@ import typer
 from csa_deploy import __version__
 from csa_deploy.cli.answer import answer_parser_error, answer_to_nobody
 from csa_deploy.cli.failures import INTERRUPTED, failure_of
-from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
-HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
+_HELP = """From a PyTorch vision network to verified TensorRT engines, with evidence for each claim.
 
 The main job is one command: csa-deploy run NETWORK. The stages are commands too, and share a workspace
 (./deploy/NETWORK): export, check, optimize, quantize, build, verify, profile, report. NETWORK is a registry name
@@ -24,29 +24,36 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this ma
 5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
 """
 
-STAGE_VERBS = ("export", "check", "optimize", "quantize", "build", "verify", "profile", "report")
-ORDER = (
-    "run",
-    *STAGE_VERBS,
-    "judge",
-    "evaluate",
-    "compare",
-    "diff",
-    "prove",
-    "inspect",
-    "bundle",
-    "verify-bundle",
-    "watch",
-    "train",
-    "rules",
-    "models",
-    "doctor",
-)
+VERBS = {
+    "run": "stages",
+    "export": "stages",
+    "check": "check",
+    "optimize": "stages",
+    "quantize": "quantize",
+    "build": "stages",
+    "verify": "verify",
+    "profile": "stages",
+    "report": "stages",
+    "judge": "judge",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "diff": "diff",
+    "prove": "prove",
+    "inspect": "inspect",
+    "bundle": "bundle",
+    "verify-bundle": "bundle",
+    "watch": "watch",
+    "train": "train",
+    "rules": "check",
+    "models": "environment",
+    "doctor": "environment",
+}
+"""Verb -> the module of this package that defines it as a function of its name; in the order of the help page."""
 
 _LONGEST = 2000
 
 app = typer.Typer(
-    name="csa-deploy", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    name="csa-deploy", help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
 
@@ -66,41 +73,10 @@ def root(
 
 
 def register() -> None:
-    """Add the verbs, in the order of the help page."""
-    from csa_deploy.cli import (
-        bundle,
-        check,
-        compare,
-        diff,
-        environment,
-        evaluate,
-        inspect,
-        judge,
-        prove,
-        quantize,
-        stages,
-        train,
-        verify,
-        watch,
-    )
-
-    stages.register(app)
-    check.register(app)
-    verify.register(app)
-    judge.register(app)
-    evaluate.register(app)
-    quantize.register(app)
-    compare.register(app)
-    watch.register(app)
-    diff.register(app)
-    prove.register(app)
-    inspect.register(app)
-    bundle.register(app)
-    train.register(app)
-    environment.register(app)
-    for command in app.registered_commands:
-        command.cls = command.cls if command.cls and issubclass(command.cls, GroupedCommand) else GroupedCommand
-    app.registered_commands.sort(key=lambda command: ORDER.index(str(command.name)))
+    """Add the verbs of :data:`VERBS`."""
+    for verb, module in VERBS.items():
+        function = getattr(importlib.import_module(f"csa_deploy.cli.{module}"), verb.replace("-", "_"))
+        app.command(verb, cls=function.command_class)(function)
 
 
 register()

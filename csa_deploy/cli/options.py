@@ -8,28 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from csa_deploy.cli.answer import JSON, TEXT, Answer, forms
+from csa_deploy.cli.answer import JSON, TEXT, Answer, formats
 from csa_deploy.cli.console import Console
-from csa_deploy.cli.helping import show_all
+from csa_deploy.cli.helping import GroupedCommand, show_all
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
 Verb = Callable[..., Any]
-OUTPUT = "output"
-_GIVEN = ("settings", "console", "form", "as_json")
+_OUTPUT = "output"
+_GIVEN = ("settings", "console", "output_format", "as_json")
 SHOWING = {
     "verbose": Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=OUTPUT)
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv for all.", rich_help_panel=_OUTPUT)
     ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_OUTPUT)],
     "log_json": Annotated[
-        bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--log-json", help="Progress as JSON lines on stderr.", rich_help_panel=_OUTPUT)
     ],
     "help_all": Annotated[
         bool,
         typer.Option(
             "--help-all",
             help="Show every option with its explanation and exit.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel=_OUTPUT,
             is_eager=True,
             callback=show_all,
         ),
@@ -37,16 +37,19 @@ SHOWING = {
 }
 
 
-def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
+def flags(
+    verb: str, *, workspace: bool = True, command_class: type[GroupedCommand] = GroupedCommand
+) -> Callable[[Verb], Verb]:
     """Decorator: give a verb the flags that the table lists for it, and those of its output.
 
-    The decorated function receives ``settings``, the flags that the user gave by key, ``console``, and the ``form`` of
-    its result, as far as it asks for them; its other parameters become command-line parameters of their own. Its result
-    goes to ``console.answer``, see there.
+    The decorated function receives ``settings``, the flags that the user gave by key, ``console``, and the
+    ``output_format`` of its result, as far as it asks for them; its other parameters become command-line parameters of
+    their own. Its result goes to ``console.answer``, see there.
 
     Args:
         verb: its name.
         workspace: whether it has one.
+        command_class: what reads its command line.
     """
     names = (*BY_VERB.get(verb, ()), *(EVERY_VERB if workspace else ()))
 
@@ -56,44 +59,55 @@ def flags(verb: str, *, workspace: bool = True) -> Callable[[Verb], Verb]:
 
         def command(**values: Any) -> Any:
             settings = {name: value for name in names if (value := values.pop(name)) not in (None, [])}
-            form, short = values.pop("form"), values.pop("as_json")
-            answer = Answer(JSON if short else form)
+            output_format, short = values.pop("output_format"), values.pop("as_json")
+            answer = Answer(JSON if short else output_format)
             verbose, quiet, log_json, _ = (values.pop(name) for name in SHOWING)
             console = Console(verbose, quiet, log_json, answer)
             with answer.given():
-                _check_form(verb, form, short)
-                given = {"settings": settings, "console": console, "form": answer.form, "as_json": answer.as_json}
+                _check_format(verb, output_format, short)
+                given = {
+                    "settings": settings,
+                    "console": console,
+                    "output_format": answer.output_format,
+                    "as_json": answer.as_json,
+                }
                 return function(**{n: v for n, v in given.items() if n in signature.parameters}, **values)
 
-        parameters = [*own, *(_parameter(name) for name in names), *_form(verb), *(_showing(name) for name in SHOWING)]
+        parameters = [
+            *own,
+            *(_parameter(name) for name in names),
+            *_format(verb),
+            *(_showing(name) for name in SHOWING),
+        ]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         command.__doc__, command.__name__ = function.__doc__, function.__name__
+        command.command_class = command_class  # type: ignore[attr-defined]
         return command
 
     return decorate
 
 
-def _form(verb: str) -> list[inspect.Parameter]:
-    """``--format`` and its short form."""
-    said = ", ".join(forms(verb))
-    form = typer.Option("--format", metavar="FORM", help=f"The result's form: {said}.", rich_help_panel=OUTPUT)
-    short = typer.Option("--json", help="Short for --format json.", rich_help_panel=OUTPUT)
+def _format(verb: str) -> list[inspect.Parameter]:
+    """``--format`` and its short."""
+    said = ", ".join(formats(verb))
+    chosen = typer.Option("--format", metavar="FORMAT", help=f"The result's format: {said}.", rich_help_panel=_OUTPUT)
+    short = typer.Option("--json", help="Short for --format json.", rich_help_panel=_OUTPUT)
     keyword = inspect.Parameter.KEYWORD_ONLY
     return [
-        inspect.Parameter("form", keyword, default=TEXT, annotation=Annotated[str, form]),
+        inspect.Parameter("output_format", keyword, default=TEXT, annotation=Annotated[str, chosen]),
         inspect.Parameter("as_json", keyword, default=False, annotation=Annotated[bool, short]),
     ]
 
 
-def _check_form(verb: str, form: str, short: bool) -> None:
+def _check_format(verb: str, output_format: str, short: bool) -> None:
     from csa_deploy.errors import UsageError
 
-    if form not in forms(verb):
-        raise UsageError(f"--format {form}: no such form", fix=f"use one of {', '.join(forms(verb))}")
-    if short and form not in (TEXT, JSON):
-        raise UsageError(f"--json and --format {form} exclude each other", fix="give one of them")
+    if output_format not in formats(verb):
+        raise UsageError(f"--format {output_format}: no such format", fix=f"use one of {', '.join(formats(verb))}")
+    if short and output_format not in (TEXT, JSON):
+        raise UsageError(f"--json and --format {output_format} exclude each other", fix="give one of them")
 
 
 def _showing(name: str) -> inspect.Parameter:

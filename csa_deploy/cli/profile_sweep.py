@@ -6,7 +6,7 @@ from typing import Any
 
 from csa_deploy.cli.console import Console
 
-FILE = "profile_sweep.json"
+_FILE = "profile_sweep.json"
 
 
 def run_profile_sweep(
@@ -17,7 +17,7 @@ def run_profile_sweep(
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.profile.sweep import parse_points, sweep
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.workspace import dump_json, write_atomic
 
     wanted = {
@@ -25,14 +25,14 @@ def run_profile_sweep(
         "sides": parse_points("--sweep-size", sides) if sides else [],
     }
     config, root = resolve(network, settings, inherit=True)
-    stage = Task("sweep", "batch and size")
+    stage = Activity("sweep", "batch and size")
     with opened(config, root) as context:
         with console.watching() as watcher:
             watcher.started(stage)
             data = sweep(
                 context.source, config, **wanted, progress=lambda done, total: watcher.progress(stage, done, total)
             )
-        write_atomic(root / FILE, dump_json(data))
+        write_atomic(root / _FILE, dump_json(data))
         console.answer.add(data)
         context.workspace.forget(["report"])  # what it shows has changed
     table = Table(title=f"{context.name} on this machine's CPU", title_justify="left")
@@ -40,7 +40,7 @@ def run_profile_sweep(
         table.add_column(heading, justify="right")
     for row in data["rows"]:
         table.add_row(*_cells(row))
-    console.show(table, data["method"], str(root / FILE))
+    console.show(table, data["method"], str(root / _FILE))
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

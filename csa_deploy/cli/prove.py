@@ -44,8 +44,3 @@ def prove(
         raise AccuracyGateError(str(found), fix="see that node; `csa-deploy diff A B` lists what changed")
     if found.verdict == "not proved":
         raise NotProvedError(str(found), fix="give --data with inputs as in use, on which the outputs vary")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("prove")(prove)

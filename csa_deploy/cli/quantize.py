@@ -145,8 +145,3 @@ def held(point: dict[str, Any], search: dict[str, Any]) -> str:
             missed = found[metric.name] if metric.drop else 1 - found[metric.name]
             return f"holds ({round(missed * images)} of {images} {'go wrong' if metric.labels else 'differ'})"
     return "holds"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("quantize")(quantize)

@@ -9,7 +9,7 @@ from csa_deploy.cli.console import Console
 
 
 def run_report(
-    form: str,
+    output_format: str,
     output: Path | None,
     network: str | None,
     settings: dict[str, Any],
@@ -22,15 +22,15 @@ def run_report(
     from csa_deploy.workspace import write_atomic
 
     workspace = existing_workspace(network, settings)
-    console.quiet = console.quiet or (form != "text" and output is None)
+    console.quiet = console.quiet or (output_format != "text" and output is None)
     run_verb(
         ["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console
     )
     if open_page:
         _open(workspace.root / "report.html")
-    if form == "text":
+    if output_format == "text":
         return
-    content = _content(workspace.root, form)
+    content = _content(workspace.root, output_format)
     if output is not None:
         console.answer.elsewhere()
         write_atomic(output, content)
@@ -42,9 +42,9 @@ def run_report(
         console.write(content)
 
 
-def _content(root: Path, form: str) -> str:
-    if form != "markdown":
-        return (root / f"report.{form}").read_text(encoding="utf-8")
+def _content(root: Path, output_format: str) -> str:
+    if output_format != "markdown":
+        return (root / f"report.{output_format}").read_text(encoding="utf-8")
     import json
 
     from csa_deploy.report.markdown import summary

@@ -138,7 +138,7 @@ def report(
     console: Console,
     settings: dict[str, Any],
     network: Network = None,
-    form: str = "text",
+    output_format: str = "text",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
     ] = None,
@@ -150,10 +150,4 @@ def report(
     """
     from csa_deploy.cli.report import run_report
 
-    run_report(form, output, network, settings, console, open_page=open_page)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    for verb in (run, export, optimize, build, profile, report):
-        app.command(verb.__name__)(verb)
+    run_report(output_format, output, network, settings, console, open_page=open_page)

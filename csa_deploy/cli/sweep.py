@@ -14,13 +14,13 @@ def run_sweep(text: str, network: str | None, settings: dict[str, Any], console:
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.export.sweep import OK, SweepRow, parse_sweep, sweep
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.workspace import dump_json, write_atomic
 
     sizes = parse_sweep(text)
     config, root = resolve(network, settings, inherit=True)
     rows: list[SweepRow] = []
-    stage = Task("sweep", "input sizes")
+    stage = Activity("sweep", "input sizes")
     with opened(config, root) as context:
         with console.watching() as watcher:
             watcher.started(stage)

@@ -16,10 +16,9 @@ from csa_deploy.cli.helping import GroupedCommand
 from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
-    from csa_deploy.accuracy import Accuracy
     from csa_deploy.train.options import TrainOptions
-    from csa_deploy.train.plan import Plan
-    from csa_deploy.train.result import EpochSummary, TrainResult
+    from csa_deploy.train.plan import TrainPlan
+    from csa_deploy.train.result import EpochSummary, Score, TrainResult
 
 # Old spelling -> ours; a pair stands for the two sides of a switch.
 OLD_VALUES = {
@@ -43,6 +42,7 @@ OLD_SWITCHES = {
     "--sync_BN": ("--sync-bn", "--no-sync-bn"),
     "--eval": ("--evaluate-only", None),
 }
+_FIGURES = {"top1": "top-1", "top5": "top-5", "mean_iou": "mean IoU", "map": "mAP", "map50": "mAP at IoU 0.5"}
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -81,7 +81,7 @@ def _option(help_text: str, *names: str, least: int | None = None) -> Any:
     return typer.Option(*names, help=help_text, show_default=False, min=least)
 
 
-@flags("train")
+@flags("train", command_class=TrainCommand)
 def train(
     console: Console,
     settings: dict[str, Any],
@@ -90,10 +90,12 @@ def train(
     ] = "convselfattn",
     data: Annotated[
         str | None,
-        _option("Folder with train/ and val/ (by class, or tar shards), digits or animals; default: the network's."),
+        _option(
+            "Folder with train/ and val/ (by class, or tar shards), digits, scenes or animals; default: the network's."
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, _option("imagenet, small, animals or a YAML file; default: by the data and the input size.")
+        str | None, _option("imagenet, small, animals, scenes or a YAML file; default: by the data and the input size.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -103,7 +105,7 @@ def train(
         Path | None, _option("Checkpoint to go on from; default: last.ckpt of the output folder.")
     ] = None,
     evaluate_only: Annotated[
-        bool, _option("Only classify the held-out images with what was trained.", "--evaluate-only")
+        bool, _option("Only evaluate on the held-out images what was trained.", "--evaluate-only")
     ] = False,
     qat: Annotated[
         bool, _option("Fine-tune the INT8 graph of the workspace (recipe qat) instead of training.", "--qat")
@@ -160,7 +162,7 @@ def train(
     from csa_deploy.cli.session import default_root
     from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
     from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of
 
@@ -213,7 +215,7 @@ def train(
     if dry_run:
         _show_plan(plan(options, entry.preprocessing, images), console)
         return
-    stage = Task("train", f"training of {entry.name}")
+    stage = Activity("train", f"training of {entry.name}")
     with console.watching() as watcher:
         watcher.started(stage)
         result = run_training(
@@ -251,7 +253,7 @@ def _deployment(network: str, options: TrainOptions, result: TrainResult) -> lis
     return command + (["--size", "x".join(map(str, options.size))] if options.size else [])
 
 
-def _show_plan(plan: Plan, console: Console) -> None:
+def _show_plan(plan: TrainPlan, console: Console) -> None:
     console.answer.add(asdict(plan))
     console.show(plan.text)
     if plan.warning:
@@ -269,8 +271,8 @@ def _line(summary: EpochSummary) -> str:
     return ", ".join([*parts, *(_accuracy(name, accuracy) for name, accuracy in summary.accuracy.items())])
 
 
-def _accuracy(name: str, accuracy: Accuracy) -> str:
-    shares = [f"{key.replace('top', 'top-')} {100 * share:.2f} %" for key, share in accuracy.shares.items()]
+def _accuracy(name: str, accuracy: Score) -> str:
+    shares = [f"{_FIGURES.get(key, key)} {100 * share:.2f} %" for key, share in accuracy.shares.items()]
     return f"{name}: {', '.join(shares)} of {accuracy.samples}"
 
 
@@ -311,14 +313,9 @@ def _why(result: TrainResult) -> str:
 
     if not result.accuracy:
         return f"{said}; not evaluated"
-    counts = [result.accuracy[name].hits[1] for name in ("model_ema", "model")]
-    said += f": {max(counts)} of the held-out images right, the other {min(counts)}"
-    said += "; chosen on these images, so other images tell its accuracy" if counts[0] != counts[1] else ""
+    better, other = (result.accuracy[name].right for name in sorted(result.accuracy, key=lambda n: n != result.best))
+    said += f": {better}, the other {other}"
+    said += "; chosen on these images, so other images tell its accuracy" if better != other else ""
     if result.average.first_share > LEFT:
         said += f" (the average still holds {100 * result.average.first_share:.0f} % of the first update: too short)"
     return said
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("train", cls=TrainCommand)(train)

@@ -39,8 +39,3 @@ def verify(
         return
     given = [*settings.get("candidate", []), *(candidates or [])]
     run_verb(["verify"], network, {**settings, **({"candidate": given} if given else {})}, console)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("verify")(verify)

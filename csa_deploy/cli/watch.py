@@ -14,8 +14,8 @@ from csa_deploy.cli.options import flags
 if TYPE_CHECKING:
     from rich.table import Table
 
-STYLE = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
-EVERY_SECONDS = 1.0
+_STYLE = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
+_EVERY_SECONDS = 1.0
 
 
 @flags("watch")
@@ -44,8 +44,8 @@ def _follow(directory: Path, console: Console) -> None:
     quiet_since: float | None = None
     with Live(_table(_state(directory)), console=console.out) as live:
         # Between two stages nothing runs for a moment; the job has ended when that lasts.
-        while quiet_since is None or time.monotonic() - quiet_since < 2 * EVERY_SECONDS:
-            time.sleep(EVERY_SECONDS)
+        while quiet_since is None or time.monotonic() - quiet_since < 2 * _EVERY_SECONDS:
+            time.sleep(_EVERY_SECONDS)
             state = _state(directory)
             quiet_since = None if state["running"] else quiet_since or time.monotonic()
             live.update(_table(state))
@@ -70,7 +70,7 @@ def _table(state: dict[str, Any]) -> Table:
     for heading in ("stage", "state", "time", "left", "result"):
         table.add_column(heading, justify="right" if heading in ("time", "left") else "left")
     for stage in state["stages"]:
-        style = STYLE.get(stage["state"], "dim")
+        style = _STYLE.get(stage["state"], "dim")
         share = f" {100 * stage['done'] / stage['total']:.0f} %" if stage.get("total") else ""
         table.add_row(
             stage["name"],
@@ -86,8 +86,3 @@ def _seconds(value: float | None) -> str:
     from csa_deploy import units
 
     return "" if value is None else units.duration(value)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("watch")(watch)

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
-import yaml
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.folder import images_below
@@ -20,8 +19,9 @@ from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Boxes, TargetReader, require_inside
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.validation import read_mapping
 
-IMAGES, LABELS = "images", "labels"
+IMAGES, _LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 
 
@@ -87,7 +87,7 @@ class YoloFile(TargetReader):
 
 def is_yolo(folder: Path) -> bool:
     """Whether it holds ``images`` and, with texts, ``labels``."""
-    return (folder / IMAGES).is_dir() and (folder / LABELS).is_dir() and any((folder / LABELS).rglob("*.txt"))
+    return (folder / IMAGES).is_dir() and (folder / _LABELS).is_dir() and any((folder / _LABELS).rglob("*.txt"))
 
 
 def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) -> ImageDataset:
@@ -103,7 +103,7 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
             fix="give data of the network's classes",
         )
     inside = part if (folder / IMAGES / part).is_dir() else "."
-    images, labels = folder / IMAGES / inside, folder / LABELS / inside
+    images, labels = folder / IMAGES / inside, folder / _LABELS / inside
     files = images_below(images)
     if not files:
         raise UsageError(f"{images}: no images in this folder", fix="put images beside the labels")
@@ -124,18 +124,18 @@ def open_yolo(folder: Path, name: str, preprocessing: Preprocessing, part: str) 
 
 
 def _names(folder: Path) -> tuple[str, ...]:
-    for path in [place / name for place in (folder, folder / LABELS) for name in _NAMES]:
+    for path in [place / name for place in (folder, folder / _LABELS) for name in _NAMES]:
         if not path.is_file():
             continue
         if path.suffix == ".txt":
             return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        try:
-            names = yaml.safe_load(path.read_text(encoding="utf-8")).get("names")
-            named = names if isinstance(names, list) else [names[i] for i in range(len(names))]
-            return tuple(str(name) for name in named)
-        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, UnicodeDecodeError) as error:
-            reason = str(error).split("\n")[0]
-            raise UsageError(f"{path}: no list 'names' of classes: {reason}", fix="write names: [a, b]") from error
+        example = "write names: [cat, dog]"
+        names = read_mapping(path, "description of YOLO data", example=example).get("names")
+        if isinstance(names, dict):
+            names = [names.get(index) for index in range(len(names))]
+        if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names):
+            raise UsageError(f"{path}: no list 'names' of classes, numbered from 0", fix=example)
+        return tuple(map(str, names))
     return ()
 
 

@@ -16,7 +16,7 @@ from csa_deploy.data.samples import LabelledFiles
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 
-CLASSES = 1000
+_CLASSES = 1000
 LISTS = ("LOC_synset_mapping.txt", "synsets.txt")
 SOLUTION = "LOC_val_solution.csv"
 _SYNSET = re.compile(r"n\d{8}")
@@ -78,11 +78,11 @@ def _numbers(folder: Path, used: set[str], by_synset: Path | None) -> dict[str, 
                 return _numbered(known, used, place / name)
     if by_synset is not None:
         used = {p.name for p in by_synset.iterdir() if p.is_dir() and _SYNSET.fullmatch(p.name)}
-    if len(used) == CLASSES:
+    if len(used) == _CLASSES:
         return _numbered(sorted(used), used, folder)
     raise UsageError(
-        f"{folder}: {len(used)} synsets of {CLASSES}, so it is not known which class indices they are",
-        fix=f"put {LISTS[0]} with all {CLASSES} synsets there, or name the sub-folders as the network's classes",
+        f"{folder}: {len(used)} synsets of {_CLASSES}, so it is not known which class indices they are",
+        fix=f"put {LISTS[0]} with all {_CLASSES} synsets there, or name the sub-folders as the network's classes",
     )
 
 

@@ -66,7 +66,7 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     height, width = preprocessing.size
     if image.mode != preprocessing.decoded:
         image = image.convert(preprocessing.decoded)
-    image = _fitted(image, preprocessing)
+    image = fitted(image, preprocessing)
     pixels = np.asarray(image).reshape(height, width, preprocessing.channels)
     if preprocessing.mode == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -79,7 +79,7 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     return np.stack([column.take(pixels[:, :, channel]) for channel, column in enumerate(columns)], axis=axis)
 
 
-def _fitted(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def fitted(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The image in the network's size.
 
     Resize and centre crop are one step: Pillow resamples the part of the image that the crop keeps, which gives the

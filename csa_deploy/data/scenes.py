@@ -12,24 +12,31 @@ photographs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import numpy as np
 
+from csa_deploy.data.samples import Sample
+from csa_deploy.data.targets import Boxes, Mask, Task
+
+TRAIN_SCENES, TEST_SCENES = 20_000, 500
+"""Scenes of the data sets ``scenes:train`` and ``scenes``."""
 SIDE = 128
 """Height and width of a scene in pixels."""
 DIGITS = (1, 6)
 """Least and most digits of a scene; fewer than drawn where no place was found."""
 SCALES = (12, 48)
 """Least and most length in pixels of a digit's longer side before it is turned."""
-DEGREES = 30
+DEGREES = 20
 """Digits are turned by at most so many degrees, so that 6 and 9 stay what they are."""
 MOST_HIDDEN = (1, 3)
 """At most this share (a fraction) of a digit's pixels is hidden by later ones."""
 INK = 128
 """A pixel belongs to a digit from this coverage (of 255) on."""
-CONTRAST = 80
+CONTRAST = 96
 """Least difference in luma (of 255) between a digit's colour and the mean of what lies behind it."""
 _PLACES, _COLOURS = 10, 16  # attempts
 _WORD = (1 << 64) - 1
@@ -43,7 +50,7 @@ TEST_PHOTOGRAPHS = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class DrawnDigit:
     """One digit as it was drawn: its corner (x, y), its colour and its coverage, uint8 (h, w) of 0..255."""
 
     x: int
@@ -79,10 +86,16 @@ class Scene:
     labels: np.ndarray
     visible: np.ndarray
     occlusion: np.ndarray
-    layers: tuple[Layer, ...]
+    layers: tuple[DrawnDigit, ...]
+
+    def target(self, task: Task) -> Mask | Boxes:
+        """What is true of the picture, for a task."""
+        if task == "segmentation":
+            return Mask(self.mask)
+        return Boxes(self.boxes, self.labels, areas=self.visible)
 
 
-class Stream:
+class SplitMix:
     """Random numbers: SplitMix64 (Steele, Lea and Flood, 2014), started from several whole numbers."""
 
     def __init__(self, *start: int) -> None:
@@ -124,7 +137,7 @@ class Scenes:
         Raises:
             EnvironmentLacksError: a package that holds the images is not installed.
         """
-        stream = Stream(seed, index, int(self.train))
+        stream = SplitMix(seed, index, int(self.train))
         canvas = _Canvas(*self._background(stream))
         pixels, labels = self._digits
         for _ in range(stream.between(*DIGITS)):
@@ -136,7 +149,7 @@ class Scenes:
 
     @cached_property
     def _digits(self) -> tuple[np.ndarray, np.ndarray]:
-        from csa_deploy.data.named import load_digits
+        from csa_deploy.data.packages import load_digits
 
         return load_digits(train=self.train)
 
@@ -144,15 +157,15 @@ class Scenes:
     def _photographs(self) -> list[np.ndarray]:
         return [_photograph(name) for name in photographs(train=self.train)]
 
-    def _background(self, stream: Stream) -> tuple[np.ndarray, bool]:
-        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: made grey, as a fourth is."""
+    def _background(self, stream: SplitMix) -> tuple[np.ndarray, bool]:
+        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: grey, as a fourth is."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
         crop = photograph[top : top + SIDE * step, left : left + SIDE * step].astype(np.int32)
         if step > 1:
-            rows = sum(crop[i::step] for i in range(step))
-            crop = (sum(rows[:, i::step] for i in range(step)) + step * step // 2) // (step * step)
+            rows = np.add.reduce([crop[i::step] for i in range(step)])
+            crop = (np.add.reduce([rows[:, i::step] for i in range(step)]) + step * step // 2) // (step * step)
         if stream.below(2):
             crop = crop[:, ::-1]
         grey = stream.below(4) == 0
@@ -165,12 +178,12 @@ class _Canvas:
     def __init__(self, pixels: np.ndarray, grey: bool) -> None:
         self.pixels, self.grey = pixels, grey
         self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)
-        self.layers: list[Layer] = []
+        self.layers: list[DrawnDigit] = []
         self.labels: list[int] = []
         self.areas: list[int] = []  # pixels of each digit
         self.visible: list[int] = []  # of them not hidden
 
-    def place(self, coverage: np.ndarray, stream: Stream) -> tuple[int, int] | None:
+    def place(self, coverage: np.ndarray, stream: SplitMix) -> tuple[int, int] | None:
         """A corner (x, y) from which the digit lies in the scene and hides no other one too much; None: not found."""
         (height, width), covered = coverage.shape, coverage >= INK
         share, whole = MOST_HIDDEN
@@ -182,11 +195,11 @@ class _Canvas:
                 return x, y
         return None
 
-    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: Stream) -> None:
+    def draw(self, coverage: np.ndarray, place: tuple[int, int], label: int, stream: SplitMix) -> None:
         """Put a digit on top."""
         covered = coverage >= INK
         lost = self._hidden_by(*place, covered)
-        layer = Layer(*place, self._colour(coverage, place, stream), coverage)
+        layer = DrawnDigit(*place, self._colour(coverage, place, stream), coverage)
         alpha = coverage.astype(np.int32)[..., None]
         self.pixels[layer.box] = (self.pixels[layer.box] * (255 - alpha) + layer.colour * alpha + 127) // 255
         self.layers.append(layer)
@@ -217,7 +230,7 @@ class _Canvas:
         below = self.owner[y : y + covered.shape[0], x : x + covered.shape[1]][covered]
         return np.bincount(below, minlength=len(self.layers) + 1)[1:].tolist()
 
-    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: Stream) -> np.ndarray:
+    def _colour(self, coverage: np.ndarray, place: tuple[int, int], stream: SplitMix) -> np.ndarray:
         """A colour that stands out from the mean of what lies behind; black or white where none was found."""
         (height, width), (x, y) = coverage.shape, place
         behind = _luma(self.pixels[y : y + height, x : x + width])
@@ -230,9 +243,42 @@ class _Canvas:
         return np.full(3, 255 if mean < 128 else 0, dtype=np.int32)
 
 
+class SceneSamples(Sequence[Sample]):
+    """Scenes as the samples of a data set; each is made when it is read.
+
+    Args:
+        task: what the targets are for.
+        train: training scenes; else test scenes.
+    """
+
+    def __init__(self, task: Task, *, train: bool) -> None:
+        self.task, self.train = task, train
+
+    def __len__(self) -> int:
+        return TRAIN_SCENES if self.train else TEST_SCENES
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample at an index."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part, make = "train" if self.train else "test", partial(made, index, train=self.train)
+        return Sample(f"{part}-{index:05d}", lambda: make().target(self.task), lambda: make().image)
+
+
+@lru_cache(maxsize=16)  # a sample's picture and target are asked for one after the other
+def made(index: int, *, train: bool) -> Scene:
+    """The scene of this index and seed 0; not to be changed."""
+    return _part(train=train).scene(index)
+
+
+@lru_cache
+def _part(*, train: bool) -> Scenes:
+    return Scenes(train=train)
+
+
 def photographs(*, train: bool) -> tuple[str, ...]:
     """File names of the photographs of one part."""
-    from csa_deploy.data.named import photograph_files
+    from csa_deploy.data.packages import photograph_files
 
     return tuple(path.name for path in photograph_files() if (path.name in TEST_PHOTOGRAPHS) != train)
 
@@ -287,7 +333,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 def _photograph(name: str) -> np.ndarray:
     """uint8 (H, W, 3)."""
     from csa_deploy.data.images import decode
-    from csa_deploy.data.named import photograph_files
+    from csa_deploy.data.packages import photograph_files
 
     path = next(path for path in photograph_files() if path.name == name)
     return np.asarray(decode(path, path).convert("RGB"))

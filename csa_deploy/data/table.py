@@ -12,7 +12,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.naming import nearest
 from csa_deploy.network import Preprocessing
 
-FILE, LABEL = "file", "label"
+_FILE, LABEL = "file", "label"
 
 
 def open_table(path: Path, name: str, preprocessing: Preprocessing) -> ImageDataset:
@@ -28,10 +28,10 @@ def open_table(path: Path, name: str, preprocessing: Preprocessing) -> ImageData
     samples = []
     for index, row in enumerate(rows):
         where = f"{path}: row {index + 2}"
-        if not row[FILE]:
+        if not row[_FILE]:
             raise UsageError(f"{where}: names no file", fix="give every row a file")
         label = _label(row[LABEL], preprocessing.classes, where) if labelled else None
-        samples.append(Sample(f"{index:06d} {row[FILE]}", label, path.parent / row[FILE]))
+        samples.append(Sample(f"{index:06d} {row[_FILE]}", label, path.parent / row[_FILE]))
     return ImageDataset(name, samples, preprocessing.classes, preprocessing)
 
 
@@ -42,10 +42,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as a table ({error})", fix="give a comma-separated text") from None
     if not rows:
-        raise UsageError(f"{path}: holds no rows", fix=f"write a line '{FILE},{LABEL}' and one line per image")
-    if FILE not in rows[0]:
+        raise UsageError(f"{path}: holds no rows", fix=f"write a line '{_FILE},{LABEL}' and one line per image")
+    if _FILE not in rows[0]:
         listed = ", ".join(str(key) for key in rows[0])
-        raise UsageError(f"{path}: has no column '{FILE}', but {listed}", fix=f"name the columns {FILE},{LABEL}")
+        raise UsageError(f"{path}: has no column '{_FILE}', but {listed}", fix=f"name the columns {_FILE},{LABEL}")
     return rows
 
 

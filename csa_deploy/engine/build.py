@@ -21,7 +21,7 @@ from csa_deploy import errors
 from csa_deploy.engine import log as build_log
 from csa_deploy.engine.backend import Backend, version_pair
 from csa_deploy.engine.backends import choose_backend
-from csa_deploy.engine.monitor import STEPS
+from csa_deploy.engine.monitor import THOUSANDTHS
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, ParsedLayer, RestrictedFlag, TensorInfo
 from csa_deploy.engine.tensorrt_rtx import FIRST_DEFAULT
@@ -154,7 +154,7 @@ def _run(
         status = process.wait()
     if "result" in last:
         if progress:
-            progress(STEPS, STEPS)
+            progress(THOUSANDTHS, THOUSANDTHS)
         result: dict[str, Any] = last["result"]
         return result
     if expired.is_set():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = 1000  # progress is reported in thousandths
+THOUSANDTHS = 1000  # progress is reported in thousandths
 
 
 @dataclass
@@ -23,7 +23,7 @@ class PhaseProgress:
     name again for the next subgraph.
 
     Args:
-        report: called with (done, :data:`STEPS`) when the number of thousandths grows.
+        report: called with (done, :data:`THOUSANDTHS`) when the number of thousandths grows.
     """
 
     def __init__(self, report: Callable[[int, int], None]) -> None:
@@ -42,10 +42,10 @@ class PhaseProgress:
         while current is not None:
             fraction = min(1.0, (current.done + fraction) / current.total)
             current = self._phases.get(current.parent) if current.parent else None
-        thousandths = int(fraction * STEPS)
+        thousandths = int(fraction * THOUSANDTHS)
         if thousandths > self._best:
             self._best = thousandths
-            self._report(thousandths, STEPS)
+            self._report(thousandths, THOUSANDTHS)
 
     def finish(self, name: str) -> None:
         """A phase ends."""

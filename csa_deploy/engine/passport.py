@@ -19,13 +19,13 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.workspace import dump_json, sha256_of
 
 SCHEMA_VERSION = 1
-SUFFIX = ".passport.json"
+_SUFFIX = ".passport.json"
 _PLAN_TAGS = {b"ftrt": "TensorRT", b"vtrt": "TensorRT-RTX"}
 
 
 def passport_of(engine: Path) -> Path:
     """Where an engine's passport lies."""
-    return engine.with_name(engine.name + SUFFIX)
+    return engine.with_name(engine.name + _SUFFIX)
 
 
 def make_passport(

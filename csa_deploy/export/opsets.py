@@ -22,7 +22,7 @@ PER_CHANNEL = 13  # QuantizeLinear has an axis from here on
 NEWEST = {"8.6": 17}  # what the parser of this TensorRT takes; those of 10 and 11 take what onnx converts to
 _COORDINATES = 11  # Resize names its coordinates from here on
 PROOFS = 2
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 """Largest relative difference of any output; the same operators give 0, another form of one gives rounding."""
 
 
@@ -110,7 +110,7 @@ def _keep_coordinates(nodes: Iterable[onnx.NodeProto]) -> None:
 
 def _difference(model: onnx.ModelProto, converted: onnx.ModelProto, seed: int, what: str, fix: str) -> float:
     try:
-        proof = Prover(model, proofs=PROOFS, tolerance=TOLERANCE, seed=seed).prove(converted)
+        proof = Prover(model, proofs=PROOFS, tolerance=_TOLERANCE, seed=seed).prove(converted)
     except CannotRunError as error:
         raise UsageError(f"{what}: it does not run: {error}", fix=fix) from None
     if not proof.holds or proof.error is None:

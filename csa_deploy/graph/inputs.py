@@ -39,7 +39,7 @@ def _corner(first: int) -> Draw:
     return draw
 
 
-FAMILIES: dict[str, Draw] = {
+_FAMILIES: dict[str, Draw] = {
     "normal": _normal,
     "corners": _corner(0),
     "positive": lambda generator, shape: np.abs(generator.standard_normal(shape)) * 2 + 0.01,
@@ -51,20 +51,20 @@ FAMILIES: dict[str, Draw] = {
 }
 """How floats are drawn, by name, those first that show most."""
 
-WHOLE = ("normal", "image 0..1", "large", "image 0..255", "tiny", "positive")
+WHOLE_GRAPH = ("normal", "image 0..1", "large", "image 0..255", "tiny", "positive")
 """In which order a whole network is tried."""
 
 
 def feed(family: str, specs: Specs, *, seed: int = 0) -> Arrays:
     """Inputs of a family. Integers are the same in each: they are mostly indices."""
-    generator = np.random.default_rng([seed, list(FAMILIES).index(family)])
-    return {name: _drawn(generator, FAMILIES[family], *spec) for name, spec in specs.items()}
+    generator = np.random.default_rng([seed, list(_FAMILIES).index(family)])
+    return {name: _drawn(generator, _FAMILIES[family], *spec) for name, spec in specs.items()}
 
 
 def families(specs: Specs, *, heavy: bool) -> Iterable[str]:
     """The families worth running on these inputs; ``heavy``: where running costs much, only those that show most."""
     maps = [int(np.prod(shape[:-2])) for shape, kind in specs.values() if np.dtype(kind).kind == "f"]
-    for name in FAMILIES:
+    for name in _FAMILIES:
         if heavy and name not in ("normal", "corners", "positive"):
             continue
         if name.startswith("corners ") and min(maps, default=_FEW) >= _FEW:

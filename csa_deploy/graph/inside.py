@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from csa_deploy.graph.inputs import Arrays
-from csa_deploy.graph.proof import CannotRunError, Comparison, Runs, Session
+from csa_deploy.graph.proof import Allowance, CannotRunError, Runs, Session
 from csa_deploy.graph.shapes import inferred, static_shape
 
 _AT_ONCE = 32
@@ -17,7 +17,7 @@ _BYTES_AT_ONCE = 2**28
 
 
 @dataclass(frozen=True)
-class Group:
+class SharedTensors:
     """Some tensors that both graphs compute under the same name, in the order of the first.
 
     Attributes:
@@ -31,7 +31,9 @@ class Group:
     problem: str = ""
 
 
-def inside(a: onnx.ModelProto, b: onnx.ModelProto, comparison: Comparison, on: str, arrays: Arrays) -> Iterator[Group]:
+def inside(
+    a: onnx.ModelProto, b: onnx.ModelProto, comparison: Allowance, on: str, arrays: Arrays
+) -> Iterator[SharedTensors]:
     """Compare tensors inside, group by group.
 
     Args:
@@ -49,9 +51,9 @@ def inside(a: onnx.ModelProto, b: onnx.ModelProto, comparison: Comparison, on: s
             verdicts = comparison.run(before, after, [(on, arrays)])
         except (CannotRunError, ValueError) as error:
             said = f"{len(names)} tensors inside, the first is '{names[0]}', could not be compared: {error}"
-            yield Group(tuple(names), problem=said)
+            yield SharedTensors(tuple(names), problem=said)
             continue
-        yield Group(tuple(names), tuple(name for name in names if name in verdicts and verdicts[name].wrong))
+        yield SharedTensors(tuple(names), tuple(name for name in names if name in verdicts and verdicts[name].wrong))
 
 
 def _some_at_a_time(model: onnx.ModelProto, names: list[str]) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import require_static
 from csa_deploy.graph.proof import CannotRunError, LocalProof, Proof, Prover
-from csa_deploy.graph.rewrite import Rule, attempt
+from csa_deploy.graph.rewrite import Rewrite, attempt
 from csa_deploy.graph.rules import (
     affine_after,
     affine_before,
@@ -30,7 +30,7 @@ from csa_deploy.records.graphs import GraphStatistics, Note, Step
 
 _LOG = logging.getLogger(__name__)
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Rewrite, ...] = (
     constants.RULE,
     identities.RULE,
     reshapes.RULE,
@@ -98,7 +98,7 @@ class OptimizeResult:
 def optimize(
     model: onnx.ModelProto,
     *,
-    rules: Sequence[Rule] = RULES,
+    rules: Sequence[Rewrite] = RULES,
     proofs: int = 2,
     tolerance: float = TOLERANCE,
     progress: Progress | None = None,
@@ -124,13 +124,13 @@ def optimize(
 
 def rewritten(
     model: onnx.ModelProto,
-    rules: Sequence[Rule],
+    rules: Sequence[Rewrite],
     *,
     proofs: int,
     tolerance: float,
     progress: Progress | None,
     reference: Reference | None = None,
-    on_declared: Sequence[Rule] = (),
+    on_declared: Sequence[Rewrite] = (),
 ) -> OptimizeResult:
     """The driver behind :func:`optimize` and :func:`csa_deploy.graph.repair.repair`.
 
@@ -218,7 +218,7 @@ class _Driver:
         self._moved = 0.0
         self._left: dict[str, frozenset[str]] = {}
 
-    def to_fixpoint(self, rules: Sequence[Rule], progress: Progress | None) -> None:
+    def to_fixpoint(self, rules: Sequence[Rewrite], progress: Progress | None) -> None:
         failed: set[str] = set()
         for _ in range(_MAX_ROUNDS):
             changed = False
@@ -238,7 +238,7 @@ class _Driver:
         there = {node.name or node.op_type for node in self.current.graph}
         return tuple(sorted((n for n in self.declined if n.node in there), key=lambda n: (n.rule, n.node, n.reason)))
 
-    def _try(self, rule: Rule) -> Step | None:
+    def _try(self, rule: Rewrite) -> Step | None:
         """Apply one rule, without the nodes at which it is not proved; None where it found nothing."""
         problem: Step | None = None
         for _ in range(_MAX_TRIES):
@@ -263,7 +263,7 @@ class _Driver:
             self._left[rule.name] = left | proof.where
         return problem
 
-    def _apply(self, rule: Rule, candidate: ir.Model) -> int:
+    def _apply(self, rule: Rewrite, candidate: ir.Model) -> int:
         with attempt(self._left.get(rule.name, frozenset())) as notes:
             count = rule.apply(candidate)
         self.declined.update(Note(rule.name, node, reason) for node, reason in notes)
@@ -271,7 +271,7 @@ class _Driver:
             infer_shapes(candidate)
         return count
 
-    def _prove(self, rule: Rule, candidate: ir.Model) -> Proof:
+    def _prove(self, rule: Rewrite, candidate: ir.Model) -> Proof:
         """What changed by itself, then the whole network."""
         before = self.current if rule.reference is None else rule.reference(self.current, candidate)
         slack = {} if rule.slack is None else rule.slack(before, candidate)
@@ -282,7 +282,7 @@ class _Driver:
             return local
         return self._whole.prove(ir.to_proto(candidate), tolerance=max(_MOVED, self._tolerance) if rule.moves else None)
 
-    def _keep(self, rule: Rule, candidate: ir.Model, count: int, proof: Proof, problem: Step | None) -> Step:
+    def _keep(self, rule: Rewrite, candidate: ir.Model, count: int, proof: Proof, problem: Step | None) -> Step:
         self.current = candidate
         self._error = None if proof.error is None else proof.error + self._moved
         if rule.moves:  # what follows is exact again, so it is held against the moved positions

@@ -71,7 +71,7 @@ def precision_cost(
         before: the original, FP32.
         after: the rewritten graph, FP32, of the same inputs and outputs.
         to_precision: writes the precision into a graph; every rounding has to happen (see
-            :func:`csa_deploy.precision.fp16_rounding.keep_rounding`), and inputs and outputs stay as they are.
+            :func:`csa_deploy.graph.fp16_rounding.keep_rounding`), and inputs and outputs stay as they are.
         feeds: inputs by name, one mapping for each run; real images say more than random ones.
 
     Raises:

@@ -27,16 +27,16 @@ from onnx import numpy_helper
 
 from csa_deploy.graph.compare import Deviation, deviation, tolerance_of
 from csa_deploy.graph.cut import runnable_part
-from csa_deploy.graph.inputs import WHOLE, Arrays, Specs, families, feed, nudged, one_ulp
+from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays, Specs, families, feed, nudged, one_ulp
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
 from csa_deploy.graph.region import CannotCutError, Digests, Region, changed_region
 from csa_deploy.graph.stats import graph_statistics
 
 __all__ = [
+    "Allowance",
     "Arrays",
     "CannotFollowError",
     "CannotRunError",
-    "Comparison",
     "LocalProof",
     "OutputVerdict",
     "Proof",
@@ -182,7 +182,7 @@ def _widest(found: list[Deviation]) -> Deviation:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Allowance:
     """How two graphs are compared.
 
     Attributes:
@@ -289,7 +289,7 @@ class LocalProof:
         heavy = macs is None or macs > _HEAVY_MACS
         feeds = ((family, drawn(family, region.inputs)) for family in families(region.inputs, heavy=heavy))
         before = Runs(region.before, keep=False)
-        verdicts = Comparison(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
+        verdicts = Allowance(self._tolerance, allowed, region.terms).run(before, Session(region.after), feeds)
         failing = {key: reason for key, one in verdicts.items() if (reason := why_not(one, key in region.varying))}
         proof = _summed(verdicts, failing, region.outputs)
         return replace(proof, where=frozenset(name for key in failing for name in region.origins[key]))
@@ -334,7 +334,7 @@ class Prover:
     """
 
     def __init__(self, model: onnx.ModelProto, *, proofs: int, tolerance: float, seed: int = 0) -> None:
-        self._seed, self._runs, self._comparison = seed, Runs(model, keep=True), Comparison(tolerance)
+        self._seed, self._runs, self._comparison = seed, Runs(model, keep=True), Allowance(tolerance)
         self._feeds = self._shown(proofs)
         self.contradiction = self._contradiction(model)
         """Which output has another shape than the model declares, in words; empty where none has."""
@@ -342,7 +342,7 @@ class Prover:
     def _shown(self, proofs: int) -> dict[str, Arrays]:
         """Inputs on which every output is finite and varies, as far as there are such."""
         chosen, seen, problem = dict[str, Arrays](), dict[str, OutputVerdict](), None
-        for family in WHOLE:
+        for family in WHOLE_GRAPH:
             if len(chosen) >= proofs and all(one.on and one.varies for one in seen.values()):
                 break
             arrays = drawn(family, self._runs.inputs, self._seed)
@@ -381,7 +381,7 @@ class Prover:
         Raises:
             CannotRunError: the rewritten graph does not run.
         """
-        comparison = self._comparison if tolerance is None else Comparison(tolerance)
+        comparison = self._comparison if tolerance is None else Allowance(tolerance)
         verdicts = comparison.run(self._runs, Session(model), self._feeds.items())
         shown = {name: one for name, one in verdicts.items() if one.wrong or not why_not(one, has_to_vary=True)}
         return _summed(shown, {name: one.wrong for name, one in shown.items() if one.wrong}, {})

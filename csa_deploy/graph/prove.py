@@ -17,13 +17,13 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.correspond import corresponding, renamed
-from csa_deploy.graph.inputs import WHOLE, Arrays
+from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays
 from csa_deploy.graph.inside import inside
 from csa_deploy.graph.load import require_static
 from csa_deploy.graph.proof import (
+    Allowance,
     CannotFollowError,
     CannotRunError,
-    Comparison,
     LocalProof,
     OutputVerdict,
     Proof,
@@ -36,7 +36,7 @@ from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.results import Result
 from csa_deploy.units import counted
 
-FAMILIES = (*WHOLE, "corners")
+_FAMILIES = (*WHOLE_GRAPH, "corners")
 _NOT_REACHED = (
     "the outputs agree on all inputs, but {reason} when what it reads is free: a fault that these inputs do not bring "
     "out, or the name stands for something else in {b}"
@@ -154,7 +154,7 @@ def prove_equal(
             raise UsageError(f"{name}: {error.message}", fix=error.fix) from None
     b, assumed = corresponding(a, b, names)
     told = Proven(*names, "not proved", None, None, (), notes=assumed)
-    comparison = Comparison(tolerance)
+    comparison = Allowance(tolerance)
     try:
         before, after = Runs(a, keep=False), Session(b)
     except CannotRunError as error:
@@ -179,14 +179,14 @@ def prove_equal(
 
 
 def _generated(before: Runs, seed: int) -> Iterator[tuple[str, Arrays]]:
-    for family in FAMILIES:
+    for family in _FAMILIES:
         try:
             yield family, drawn(family, before.inputs, seed)
         except CannotRunError:  # no numbers are known for a type of input
             return
 
 
-def _run(seen: _Seen, comparison: Comparison, before: Runs, after: Session, feeds: Feeds) -> None:
+def _run(seen: _Seen, comparison: Allowance, before: Runs, after: Session, feeds: Feeds) -> None:
     """Both on all inputs.
 
     Raises:
@@ -268,7 +268,7 @@ def _by_parts(a: onnx.ModelProto, b: onnx.ModelProto, seen: _Seen, tolerance: fl
     found = LocalProof(tolerance).prove(first, second)
     if found is None or found.status != "wrong" or seen.first is None:
         return found
-    groups = inside(a, b, Comparison(tolerance), *seen.first)
+    groups = inside(a, b, Allowance(tolerance), *seen.first)
     reused = [name for group in groups for name in group.wrong]
     if not reused:
         return found
@@ -297,7 +297,7 @@ def _read_by(node: ir.Node) -> Iterator[ir.Value | None]:
             yield from graph.outputs
 
 
-def _since(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, comparison: Comparison, arrays: Arrays) -> Proven:
+def _since(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, comparison: Allowance, arrays: Arrays) -> Proven:
     """With the first tensor of the same name that differs on these inputs, in the original's order."""
     equal = 0
     for group in inside(a, b, comparison, told.on, arrays):

@@ -23,12 +23,12 @@ from csa_deploy.graph.repairs import (
     scale,
 )
 from csa_deploy.graph.repairs.pooling import Limits, within
-from csa_deploy.graph.rewrite import Rule
+from csa_deploy.graph.rewrite import Rewrite
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
 from csa_deploy.graph.shapes import editable
 from csa_deploy.naming import did_you_mean
 
-_ORDER: tuple[Rule, ...] = (
+_ORDER: tuple[Rewrite, ...] = (
     resize_scales.NUDGE,
     resize_scales.FROM_SIZES,
     resize_down.RULE,
@@ -46,7 +46,7 @@ _ORDER: tuple[Rule, ...] = (
     identities.RULE,
 )
 
-REPAIRS: dict[str, Rule] = {rule.name: rule for rule in _ORDER}
+REPAIRS: dict[str, Rewrite] = {rule.name: rule for rule in _ORDER}
 """Every repair by its name, in the order in which they are applied."""
 
 

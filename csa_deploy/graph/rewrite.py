@@ -26,7 +26,7 @@ LEFT_ALONE = "csa_deploy.left_alone"
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rewrite:
     """One exact rewrite.
 
     Attributes:
@@ -112,8 +112,8 @@ class _MainGraphRule(RewriteRule):
         return None
 
 
-def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule], **extra: Any) -> Rule:
-    """A :class:`Rule` out of rules of onnxscript's rewriter; ``extra``: its other fields."""
+def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule], **extra: Any) -> Rewrite:
+    """A :class:`Rewrite` out of rules of onnxscript's rewriter; ``extra``: its other fields."""
     rule_set = RewriteRuleSet([_MainGraphRule(rule) for rule in rules])
 
     def apply(model: ir.Model) -> int:
@@ -128,7 +128,7 @@ def pattern_rule(name: str, summary: str, rules: Iterable[RewriteRule], **extra:
             remove_unused(model)
         return count
 
-    return Rule(name, summary, apply, **extra)
+    return Rewrite(name, summary, apply, **extra)
 
 
 def node_rule(op_type: str, rewrite: Callable[[Any, ir.Node], ir.Value | None]) -> RewriteRule:

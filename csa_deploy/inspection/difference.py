@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.inspection.parts import Part, is_engine, read_parts
+from csa_deploy.inspection.parts import NamedPart, is_engine, read_parts
 from csa_deploy.workspace import sha256_of
 
 
@@ -44,7 +44,7 @@ class ModuleDifference:
 
 
 @dataclass(frozen=True)
-class Difference:
+class FileDifference:
     """Two files and what differs.
 
     Attributes:
@@ -78,7 +78,7 @@ class Difference:
         }
 
 
-def compare(first: Path, second: Path) -> Difference:
+def compare(first: Path, second: Path) -> FileDifference:
     """Compare two ONNX files, two engines, or one of each.
 
     Raises:
@@ -92,7 +92,7 @@ def compare(first: Path, second: Path) -> Difference:
         notes.append("a graph is held against an engine: operators and layers have names of their own")
     if not any(modules):
         notes.append("neither says which module a part comes from")
-    return Difference(
+    return FileDifference(
         first,
         second,
         sha256_of(first) == sha256_of(second),
@@ -103,11 +103,11 @@ def compare(first: Path, second: Path) -> Difference:
     )
 
 
-def _of(parts: Iterable[Part], module: str) -> list[Part]:
+def _of(parts: Iterable[NamedPart], module: str) -> list[NamedPart]:
     return [part for part in parts if part.module == module]
 
 
-def _module(name: str, left: list[Part], right: list[Part]) -> ModuleDifference:
+def _module(name: str, left: list[NamedPart], right: list[NamedPart]) -> ModuleDifference:
     return ModuleDifference(
         name,
         _unequal(Counter(part.op for part in left), Counter(part.op for part in right)),
@@ -116,7 +116,7 @@ def _module(name: str, left: list[Part], right: list[Part]) -> ModuleDifference:
     )
 
 
-def _macs(parts: list[Part]) -> int | None:
+def _macs(parts: list[NamedPart]) -> int | None:
     known = [part.macs for part in parts if part.macs is not None]
     return sum(known) if len(known) == len(parts) else None
 

@@ -24,7 +24,7 @@ _TYPE = re.compile(
 
 
 @dataclass(frozen=True)
-class Part:
+class NamedPart:
     """One node of a graph or layer of an engine.
 
     Attributes:
@@ -47,7 +47,7 @@ def is_engine(path: Path) -> bool:
     return path.suffix in ENGINE_SUFFIXES
 
 
-def read_parts(path: Path) -> list[Part]:
+def read_parts(path: Path) -> list[NamedPart]:
     """The parts of an ONNX file or of an engine.
 
     Raises:
@@ -56,9 +56,9 @@ def read_parts(path: Path) -> list[Part]:
     return _engine_parts(path) if is_engine(path) else _graph_parts(path)
 
 
-def _graph_parts(path: Path) -> list[Part]:
+def _graph_parts(path: Path) -> list[NamedPart]:
     model = load_model(path, full_check=False)
-    parts = [Part(n.name, n.op, n.module, n.precision, n.macs) for n in graph_cost(path).nodes]
+    parts = [NamedPart(n.name, n.op, n.module, n.precision, n.macs) for n in graph_cost(path).nodes]
     dequantized = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     in_int8 = {_name(n) for n in model.graph.node if len(n.input) > 1 and set(n.input[:2]) <= dequantized}
     users = _users(model)
@@ -99,7 +99,7 @@ def _module_of_users(name: str, users: Mapping[str, Sequence[str]], modules: Map
     return ""
 
 
-def _engine_parts(path: Path) -> list[Part]:
+def _engine_parts(path: Path) -> list[NamedPart]:
     layers = _parsed_layers(path) or _fused_layers(path)
     if not layers:
         raise UsageError(
@@ -113,11 +113,11 @@ def _engine_parts(path: Path) -> list[Part]:
     ]
 
 
-def _parsed_layers(path: Path) -> list[Part]:
+def _parsed_layers(path: Path) -> list[NamedPart]:
     """The network as NVIDIA's parser built it, before fusion."""
     file = path.with_name(f"{path.name}.network.json")
     return [
-        Part(
+        NamedPart(
             layer["onnx_node"].split(" | ")[0] or layer["name"],
             layer["type"],
             "",
@@ -128,7 +128,7 @@ def _parsed_layers(path: Path) -> list[Part]:
     ]
 
 
-def _fused_layers(path: Path) -> list[Part]:
+def _fused_layers(path: Path) -> list[NamedPart]:
     """The engine's layers after fusion, from TensorRT's inspector; a fused layer stands for its first node."""
     file = path.with_name(f"{path.name}.layers.json")
     found = []
@@ -137,7 +137,7 @@ def _fused_layers(path: Path) -> list[Part]:
             origin = _ORIGIN.search(layer.get("Metadata", ""))
             types = _types(output["Format/Datatype"] for output in layer.get("Outputs", []))
             name = origin[1] if origin else layer["Name"]
-            found.append(Part(name, layer.get("LayerType", "unknown"), "", types, None))
+            found.append(NamedPart(name, layer.get("LayerType", "unknown"), "", types, None))
     return found
 
 
@@ -151,7 +151,7 @@ def _plain(text: str) -> str:
     return (found.lastgroup or found[0].lower()) if found else text
 
 
-def _nodes_behind(path: Path) -> dict[str, Part]:
+def _nodes_behind(path: Path) -> dict[str, NamedPart]:
     """The nodes of the graph that an engine was built of, where that graph lies in the same workspace or bundle."""
     if not passport_of(path).is_file():
         return {}

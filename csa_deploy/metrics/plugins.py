@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from csa_deploy.config import split_commas
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import METRICS
-from csa_deploy.metrics.task import TASKS, Task, register_task
-from csa_deploy.naming import did_you_mean
+from csa_deploy.metrics.task import TASKS, Measured, register_task
+from csa_deploy.naming import did_you_mean, split_commas
 from csa_deploy.source import load_source
 
-_LOADED: dict[str, tuple[str, Task]] = {}
+_LOADED: dict[str, tuple[str, Measured]] = {}
 
 
-def load_metric(spec: Any) -> Task:
+def load_metric(spec: Any) -> Measured:
     """The task metric that ``spec`` names, made known.
 
     Args:
@@ -54,7 +53,7 @@ def known_as(given: Any) -> list[str]:
     return [spec if load_metric(spec) and isinstance(spec, str) else load_metric(spec).name for spec in specs]
 
 
-def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Task]:
+def tasks_of(specs: Iterable[str], bounds: Iterable[str] = ()) -> list[Measured]:
     """The task metrics of these names, and those that bounds of these keys are of."""
     found = {task.name: task for task in map(load_metric, specs)}
     for key in bounds:

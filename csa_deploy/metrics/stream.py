@@ -15,7 +15,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.metrics.distance import snr
 from csa_deploy.metrics.metric import Columns, Estimate, Kind, Pair, Row
 from csa_deploy.metrics.table import METRICS, estimates_of
-from csa_deploy.metrics.task import REFERENCE, Task
+from csa_deploy.metrics.task import REFERENCE, Measured
 
 WHOLE = "all outputs"
 """Where what is said of the outputs together stands among them."""
@@ -139,7 +139,7 @@ def measure(
     ids: Sequence[str],
     targets: Sequence[Any] | None,
     tables: dict[str, SampleTable],
-    tasks: Sequence[Task] = (),
+    tasks: Sequence[Measured] = (),
 ) -> None:
     """Add a batch of all outputs to the tables of a candidate, one for each output and one for the tasks.
 

@@ -44,7 +44,7 @@ from csa_deploy.metrics.metric import Metric, Pair, Row, Sure
 from csa_deploy.metrics.table import METRICS, register
 
 RESAMPLED = "expanded percentile bootstrap over samples"
-PAIRED = "expanded percentile bootstrap over samples, paired"
+PAIRED_TASK = "expanded percentile bootstrap over samples, paired"
 REFERENCE = "reference_"
 
 
@@ -72,7 +72,7 @@ class TaskMetric(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Measured:
     """A task metric with its defaults filled in; every answer of it is checked.
 
     Raises:
@@ -155,10 +155,10 @@ class Task:
         """Of the value of rows B less that of rows A, of the same samples."""
         first, second = _table(a[0]), _table(b[0])
         if not (np.isfinite(first).all() and np.isfinite(second).all()):
-            return Sure(None, PAIRED)
+            return Sure(None, PAIRED_TASK)
         moved = int((first != second).any(axis=1).sum())
         changes = self._resampled(second) - self._resampled(first) if moved else np.zeros(1)
-        return Sure(percentiles(changes, len(first), moved, float(np.median(changes))), PAIRED)
+        return Sure(percentiles(changes, len(first), moved, float(np.median(changes))), PAIRED_TASK)
 
     def _resampled(self, rows: np.ndarray) -> np.ndarray:
         """The value of samples drawn with replacement, the same draws for as many rows."""
@@ -202,7 +202,7 @@ class Task:
 
 
 @lru_cache(maxsize=8)
-def _drawn(task: Task, content: bytes, shape: tuple[int, int]) -> np.ndarray:
+def _drawn(task: Measured, content: bytes, shape: tuple[int, int]) -> np.ndarray:
     """Kept, as the reference's rows are the same for every candidate and precision."""
     rows = np.frombuffer(content).reshape(shape)
     vectorised = getattr(task.given, "resample", None)
@@ -227,7 +227,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
-def task_of(given: Any, name: str = "") -> Task:
+def task_of(given: Any, name: str = "") -> Measured:
     """A task metric, or its class, with the defaults filled in.
 
     Raises:
@@ -249,7 +249,7 @@ def task_of(given: Any, name: str = "") -> Task:
             raise UsageError(
                 f"metric {name}: {key} is {chosen[key]!r}", fix=f"it is one of {', '.join(map(repr, allowed))}"
             )
-    return Task(given, name, **{**chosen, "heading": chosen["heading"] or name})
+    return Measured(given, name, **{**chosen, "heading": chosen["heading"] or name})
 
 
 HELP = "docs/verify.md"
@@ -262,11 +262,11 @@ _CHOICES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "minimum_effect": (0.0, ()),
     "default_bounds": ({}, ()),
 }
-TASKS: dict[str, Task] = {}
+TASKS: dict[str, Measured] = {}
 """Task metrics that are known, by name; a comparison measures those that it was asked for."""
 
 
-def register_task(given: Any, name: str = "") -> Task:
+def register_task(given: Any, name: str = "") -> Measured:
     """Make a task metric known; the same name again replaces it.
 
     Raises:

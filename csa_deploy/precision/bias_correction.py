@@ -20,8 +20,8 @@ from csa_deploy.graph.facts import add_initializer, weight_array
 from csa_deploy.graph.shapes import editable, infer_shapes, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.qdq_placement import Placement
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.qdq_placement import QdqPlacement
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer
 
 _PREFIX = "csa_deploy_bias_correction"
@@ -38,7 +38,7 @@ class _Means:
 
 def corrected_biases(
     model: onnx.ModelProto,
-    placement: Placement,
+    placement: QdqPlacement,
     thresholds: Mapping[str, float],
     samples: Iterable[Feeds],
     *,
@@ -128,7 +128,7 @@ def _instrumented(
         value, stem = values[name], f"{_PREFIX}_{number}"
         rank = len(static_shape(value) or ())
         axes = add_initializer(graph, f"{stem}_axes", np.asarray([a for a in range(rank) if a != channel], np.int64))
-        scale = add_initializer(graph, f"{stem}_scale", np.float32(thresholds[name] / LEVELS))
+        scale = add_initializer(graph, f"{stem}_scale", np.float32(thresholds[name] / INT8_LEVELS))
         quantized = ir.node("QuantizeLinear", [value, scale, zero])
         rounded = ir.node("DequantizeLinear", [quantized.outputs[0], scale, zero])
         graph.extend([quantized, rounded])

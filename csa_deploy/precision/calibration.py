@@ -22,7 +22,7 @@ from csa_deploy.data.base import Batch, Dataset
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration_data import require_enough
 from csa_deploy.precision.histogram import BINS, Histogram
-from csa_deploy.precision.observer import Observer
+from csa_deploy.precision.observer import RangeObserver
 from csa_deploy.precision.thresholds import METHODS, Method, threshold
 from csa_deploy.workspace import key_of, write_atomic
 
@@ -52,7 +52,7 @@ class Statistics:
     Attributes:
         key: what they were taken of.
         histograms: by tensor that can be INT8.
-        ranges: largest absolute value by other tensor; see :class:`Observer`.
+        ranges: largest absolute value by other tensor; see :class:`RangeObserver`.
         images: number of images.
         skipped: files that could not be read, with the reason.
         labels: images per class index; empty for data without labels.
@@ -128,7 +128,7 @@ def calibrate(
         UsageError: an activation is NaN or infinite, the data do not fit the network, or too many cannot be read.
     """
     key = statistics_key(model, data, tensors)  # before the network is loaded: it needs a copy of the weights
-    observer = Observer(model, tensors, threads=threads)
+    observer = RangeObserver(model, tensors, threads=threads)
     statistics = Statistics(key, observer.histograms, observer.ranges, provider=observer.provider)
     done = _resume(statistics, data, unfinished)
     saved = time.monotonic()

@@ -21,7 +21,7 @@ _FREE = having(Trait.VIEWS) | {"Constant"}
 
 
 @dataclass(frozen=True)
-class Device:
+class DevicePeaks:
     """Peak figures of a device: multiply-accumulates per second by precision, bytes per second."""
 
     name: str
@@ -33,7 +33,7 @@ class Device:
 
 # The GPU of Jetson AGX Orin 64 GB at its highest clock, from NVIDIA's technical brief: 170 INT8 TOPS with sparsity, so
 # 85 dense, half of that in FP16, 5.3 TFLOPS in FP32 (two operations to a multiply-accumulate), and 204.8 GB/s.
-ORIN = Device("Jetson AGX Orin 64 GB", int8=42.5e12, fp16=21.3e12, fp32=2.65e12, bandwidth=204.8e9)
+ORIN = DevicePeaks("Jetson AGX Orin 64 GB", int8=42.5e12, fp16=21.3e12, fp32=2.65e12, bandwidth=204.8e9)
 _BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
@@ -44,14 +44,14 @@ class Work:
     macs: int | None
     values: int | None
 
-    def seconds(self, precision: str, device: Device = ORIN) -> float | None:
+    def seconds(self, precision: str, device: DevicePeaks = ORIN) -> float | None:
         """Estimated time in a precision; None where operations or values are not known."""
         if self.macs is None or self.values is None:
             return None
         peak: float = getattr(device, precision)
         return max(self.macs / peak, self.values * _BYTES[precision] / device.bandwidth)
 
-    def saved(self, rest: str, device: Device = ORIN) -> float | None:
+    def saved(self, rest: str, device: DevicePeaks = ORIN) -> float | None:
         """Seconds that INT8 saves against another precision, estimated; None likewise."""
         slow, fast = self.seconds(rest, device), self.seconds("int8", device)
         return None if slow is None or fast is None else slow - fast

@@ -32,7 +32,7 @@ _LARGEST_FACTOR = 2.0**6
 
 
 @dataclass(frozen=True)
-class Group:
+class ScaleGroup:
     """Tensors that share one factor per channel.
 
     Attributes:
@@ -50,7 +50,7 @@ class Group:
 class Groups:
     """What can be equalized, and how many convolutions' outputs cannot, by what bars them."""
 
-    found: tuple[Group, ...]
+    found: tuple[ScaleGroup, ...]
     barred: dict[str, int]
 
     def describe(self) -> str:
@@ -115,7 +115,7 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
         if makers and reason:
             barred[reason] += len(makers)
         elif makers and readers and any(v.name in quantized for v in values):
-            found.append(Group(tuple(str(v.name) for v in values), tuple(makers), tuple(readers)))
+            found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers)))
     return Groups(tuple(found), dict(sorted(barred.items())))
 
 

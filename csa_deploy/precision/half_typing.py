@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from csa_deploy.graph.facts import add_initializer
+from csa_deploy.graph.names import Names
 from csa_deploy.precision.fp16_ports import Ports, half_ports
 from csa_deploy.precision.half_chains import LARGEST, chained, unheld
-from csa_deploy.precision.names import Names
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)

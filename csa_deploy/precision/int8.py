@@ -11,7 +11,7 @@ from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.operators import ONNX_DOMAINS
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq
-from csa_deploy.precision.qdq_placement import Placement
+from csa_deploy.precision.qdq_placement import QdqPlacement
 from csa_deploy.records.precision import KeptNode, Layer
 
 # Opset 19 is the first whose QuantizeLinear takes FP16. What it changes over 18 is additions only, so that a graph of
@@ -48,7 +48,7 @@ def rest_of(model: onnx.ModelProto) -> str:
 
 def to_int8(
     model: onnx.ModelProto,
-    placement: Placement,
+    placement: QdqPlacement,
     thresholds: Mapping[str, float],
     *,
     kept: Mapping[str, str] | None = None,

@@ -14,7 +14,7 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
 from csa_deploy.precision.selection import budget_of, choose_layers
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.precision.trt_cache import cache_text
 from csa_deploy.records.precision import Int8Graph, PrecisionRecord
 from csa_deploy.workspace import key_of, sha256_of
@@ -99,7 +99,7 @@ def _made(
     save_model(result.model, path)
     sizes = complete(model, {**statistics.largest, **calibration.thresholds})
     cache = context.scratch / f"{context.name}.calibration.cache"
-    cache.write_text(cache_text({name: size / LEVELS for name, size in sizes.items()}))
+    cache.write_text(cache_text({name: size / INT8_LEVELS for name, size in sizes.items()}))
     artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})
     base = None
     if plan.model is not model:  # fine-tuning starts from the weights that the scales belong to

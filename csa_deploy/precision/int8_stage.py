@@ -21,9 +21,8 @@ from csa_deploy.precision.calibration_data import (
 )
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
-from csa_deploy.precision.qdq_placement import Placement, place
-from csa_deploy.precision.selection import UNFINISHED as UNFINISHED_SEARCH
-from csa_deploy.precision.selection import UNFINISHED_EQUALIZED
+from csa_deploy.precision.qdq_placement import QdqPlacement, place
+from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH
 from csa_deploy.records.precision import Calibration
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import dump_json
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STATISTICS = "calibration/statistics.npz"
-UNFINISHED = "calibration/unfinished.npz"
+_UNFINISHED = "calibration/unfinished.npz"
 AUDIT = "calibration/audit.json"
 
 
@@ -45,7 +44,7 @@ class Calibrated:
     """What calibration gave."""
 
     data: Dataset
-    placement: Placement
+    placement: QdqPlacement
     statistics: Statistics
     thresholds: dict[str, float]
     leaks: tuple[str, ...] = ()
@@ -184,7 +183,7 @@ def _statistics(
         data,
         tensors,
         threads=context.config.threads,
-        unfinished=context.path(UNFINISHED),
+        unfinished=context.path(_UNFINISHED),
         progress=phases.of(CALIBRATING),
     )
 
@@ -210,7 +209,7 @@ def _open(context: Context) -> Dataset:
 
 def forget_unfinished(context: Context) -> None:
     """Remove what an interrupted run would go on from: everything was written."""
-    for name in (UNFINISHED, UNFINISHED_EQUALIZED, UNFINISHED_SEARCH):
+    for name in (_UNFINISHED, UNFINISHED_EQUALIZED, UNFINISHED_SEARCH):
         context.path(name).unlink(missing_ok=True)
 
 

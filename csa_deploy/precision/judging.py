@@ -16,7 +16,7 @@ import numpy as np
 from csa_deploy.metrics.estimates import EXTREME
 from csa_deploy.metrics.metric import NOT_APPLICABLE, Estimate
 from csa_deploy.metrics.stream import SampleTable, measure
-from csa_deploy.metrics.task import Task
+from csa_deploy.metrics.task import Measured
 from csa_deploy.verify.gate import Check, judge
 
 Outputs = Mapping[str, np.ndarray]
@@ -28,7 +28,7 @@ def compare(
     exact: Sequence[Outputs],
     got: Sequence[Outputs],
     targets: Sequence[Sequence[Any]] | None = None,
-    tasks: Sequence[Task] = (),
+    tasks: Sequence[Measured] = (),
 ) -> Metrics:
     """Metrics of every output and of the tasks over batches, as the accuracy gate defines them.
 

@@ -22,14 +22,14 @@ from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
 from csa_deploy.precision.worker import Lane, Observed
+from csa_deploy.runners.onnxruntime_runner import CPU, PROVIDERS
 from csa_deploy.spec import TensorSpec, sampling_of
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
+CUDA = PROVIDERS["cuda"]
 _LANES = 2  # each holds the observed tensors of an image; counting holds Python's lock, so more would wait for it
 
 
-class Observer:
+class RangeObserver:
     """A graph under observation.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from csa_deploy.precision.techniques import Progress
 
 CALIBRATING, MEASURING, SEARCHING = "calibrating", "measuring layers", "searching"
-STEPS = 1000
+PHASE_STEPS = 1000
 # Where each part begins and ends. Parts that do not take place are jumped over.
 _PARTS = {
     CALIBRATING: (0, 350),
@@ -15,7 +15,7 @@ _PARTS = {
     "weight rounding": (500, 600),
     "bias correction": (600, 650),
     MEASURING: (650, 850),
-    SEARCHING: (850, STEPS),
+    SEARCHING: (850, PHASE_STEPS),
 }
 
 
@@ -35,6 +35,6 @@ class Phases:
 
         def progress(done: int, total: int) -> None:
             self._done = max(self._done, first + (last - first) * min(done, total) // max(total, 1))
-            self._report(self._done, STEPS, part)
+            self._report(self._done, PHASE_STEPS, part)
 
         return progress

@@ -26,7 +26,7 @@ from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, open_session
 from csa_deploy.precision.qdq import quantize_weight
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer
 
 _PREFIX = "error_energy"
@@ -192,12 +192,12 @@ def _instrument(
 def _rounded(graph: _Instrumented, tensor: str, thresholds: Mapping[str, float], zero: str) -> tuple[str, str]:
     """A tensor rounded to 8 bits, and the energy of that error; over its own range where it has no threshold."""
     if tensor in thresholds:
-        scale = graph.constant(np.asarray(thresholds[tensor] / LEVELS, np.float32))
+        scale = graph.constant(np.asarray(thresholds[tensor] / INT8_LEVELS, np.float32))
     else:
-        smallest = graph.constant(np.asarray(np.finfo(np.float32).tiny * LEVELS, np.float32))
+        smallest = graph.constant(np.asarray(np.finfo(np.float32).tiny * INT8_LEVELS, np.float32))
         peak = helper.make_node("ReduceMax", [graph.add("Abs", tensor)], [f"{_PREFIX}_{tensor}_peak"], keepdims=0)
         graph.nodes.append(peak)
-        levels = graph.constant(np.asarray(LEVELS, np.float32))
+        levels = graph.constant(np.asarray(INT8_LEVELS, np.float32))
         scale = graph.add("Div", graph.add("Max", peak.output[0], smallest), levels)
     again = graph.add("DequantizeLinear", graph.add("QuantizeLinear", tensor, scale, zero), scale, zero)
     return again, graph.energy(graph.add("Sub", again, tensor))

@@ -17,10 +17,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from csa_deploy.graph.facts import add_initializer
+from csa_deploy.graph.names import Names
 from csa_deploy.graph.shapes import editable, infer_shapes
-from csa_deploy.precision.names import Names
-from csa_deploy.precision.qdq_placement import Placement
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.qdq_placement import QdqPlacement
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer
 
 _ZERO = "int8_zero"
@@ -90,10 +90,10 @@ def quantize_weight(weight: np.ndarray, axis: int, *, half_scales: bool = False)
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
     # A channel of zeros may have any scale above zero.
-    scales = _representable(np.where(largest > 0, largest, 1.0) / LEVELS, half_scales)
+    scales = _representable(np.where(largest > 0, largest, 1.0) / INT8_LEVELS, half_scales)
     shape = [1] * weight.ndim
     shape[axis] = -1
-    values = np.clip(np.rint(weight / scales.reshape(shape)), -LEVELS, LEVELS).astype(np.int8)
+    values = np.clip(np.rint(weight / scales.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     return QuantizedWeight(values, scales, axis)
 
 
@@ -108,7 +108,7 @@ def _representable(scales: np.ndarray, half: bool) -> np.ndarray:
 
 def insert_qdq(
     model: onnx.ModelProto,
-    placement: Placement,
+    placement: QdqPlacement,
     thresholds: Mapping[str, float],
     *,
     kept: Mapping[str, str] | None = None,
@@ -159,7 +159,7 @@ def _hazard(layer: Layer, thresholds: Mapping[str, float], graph: ir.Graph, half
             return f"its input '{tensor}' was zero on every calibration image"
     if half and layer.weight is not None and (value := graph.initializers[layer.weight].const_value) is not None:
         sizes[f"weight '{layer.weight}'"] = float(np.abs(value.numpy()).max(initial=0.0))
-    large = next((what for what, size in sizes.items() if half and size / LEVELS > _LARGEST_HALF), None)
+    large = next((what for what, size in sizes.items() if half and size / INT8_LEVELS > _LARGEST_HALF), None)
     return f"its {large} reaches {sizes[large]:.3g}, whose INT8 scale FP16 cannot represent" if large else ""
 
 
@@ -197,7 +197,7 @@ class _Writer:
     def _activation(self, value: ir.Value) -> ir.Value:
         name = str(value.name)
         if name not in self._activations:
-            scale = float(_representable(np.asarray(self._thresholds[name] / LEVELS), self._half))
+            scale = float(_representable(np.asarray(self._thresholds[name] / INT8_LEVELS), self._half))
             self.scales[name] = scale
             constant = self._constant(f"{name}_scale", np.float32(scale))
             quantize = self._node(

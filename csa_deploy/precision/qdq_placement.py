@@ -29,7 +29,7 @@ OLDEST_OPSET = 13
 
 
 @dataclass(frozen=True)
-class Placement:
+class QdqPlacement:
     """All nodes that can run in INT8, in the graph's order, and why the other candidates cannot."""
 
     layers: tuple[Layer, ...]
@@ -40,13 +40,13 @@ class Placement:
         """Activations to quantize, each once."""
         return tuple(dict.fromkeys(t for layer in self.layers for t in layer.activations.values()))
 
-    def without(self, names: Iterable[str]) -> Placement:
+    def without(self, names: Iterable[str]) -> QdqPlacement:
         """The placement with the named nodes left in floating point."""
         names = frozenset(names)
-        return Placement(tuple(layer for layer in self.layers if layer.name not in names), self.refused)
+        return QdqPlacement(tuple(layer for layer in self.layers if layer.name not in names), self.refused)
 
 
-def place(model: onnx.ModelProto) -> Placement:
+def place(model: onnx.ModelProto) -> QdqPlacement:
     """Decide what runs in INT8.
 
     Raises:
@@ -72,7 +72,7 @@ def place(model: onnx.ModelProto) -> Placement:
             refused[node.name or node.op_type] = layer
     if not any(layer.weight for layer in layers):
         raise UsageError("no convolution or matrix product that could run in INT8", fix="quantization has no use here")
-    return Placement(tuple(layers), refused)
+    return QdqPlacement(tuple(layers), refused)
 
 
 def _layer(node: ir.Node) -> Layer | str | None:

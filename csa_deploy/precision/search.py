@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from csa_deploy.metrics.table import METRICS, worst_values
-from csa_deploy.metrics.task import Task
+from csa_deploy.metrics.task import Measured
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged
@@ -24,7 +24,7 @@ from csa_deploy.verify.gate import require_outputs
 
 
 @dataclass(frozen=True)
-class Point:
+class SearchPoint:
     """One choice of layers.
 
     Attributes:
@@ -64,7 +64,7 @@ class SearchResult:
         device: of the cost model.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[SearchPoint, ...]
     sensitivities: tuple[Sensitivity, ...]
     returned: tuple[str, ...]
     images: int
@@ -109,7 +109,7 @@ def search(
     recall: Recall | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     asked: Collection[str] = (),
-    tasks: Sequence[Task] = (),
+    tasks: Sequence[Measured] = (),
 ) -> SearchResult:
     """Find the fewest layers to return.
 
@@ -134,11 +134,11 @@ def search(
     exact: list[Outputs] = [network.run(feeds, ()) for feeds in samples]
     images = sum(len(next(iter(outputs.values()))) for outputs in exact)
     require_outputs(budget, list(exact[0]), "int8")
-    points: dict[int, Point] = {}
+    points: dict[int, SearchPoint] = {}
     ranked: list[Sensitivity] = []
     left: dict[str, str] = {}
 
-    def measured(count: int) -> Point:
+    def measured(count: int) -> SearchPoint:
         if count not in points:
             gone = {s.name for s in ranked[:count]}
             int8 = [name for name in names if name not in gone]
@@ -148,7 +148,7 @@ def search(
             )
             seconds = latency(costs, frozenset(int8), rest)
             found = {n: v for n, v in worst_values(list(metrics.values())).items() if METRICS[n].budget}
-            points[count] = Point(count, found, broken(metrics, budget, images), milliseconds(seconds))
+            points[count] = SearchPoint(count, found, broken(metrics, budget, images), milliseconds(seconds))
             left.update(unjudged(metrics, budget, images, asked))
             if ranked:  # the first choice only says whether there is anything to search
                 progress(len(points), 2 * len(names).bit_length() + 2)

@@ -19,7 +19,7 @@ from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
-from csa_deploy.precision.techniques import EvaluationContext, Finding, Plan, try_techniques
+from csa_deploy.precision.techniques import EvaluationContext, Plan, TechniqueFinding, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.runners.base import filled
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from csa_deploy.spec import Sampling
 
 _LOG = logging.getLogger(__name__)
-UNFINISHED = "calibration/unfinished-search.json"
+UNFINISHED_SEARCH = "calibration/unfinished-search.json"
 UNFINISHED_EQUALIZED = "calibration/unfinished-equalized.npz"
 UNTRAINED = "the network is not known to be trained, so that its strongest classes are nearly tied"
 HELD_IMAGES = 32
@@ -53,7 +53,7 @@ class Choice:
     plan: Plan
     kept: dict[str, str]
     search: SearchResult | None
-    techniques: dict[str, Finding]
+    techniques: dict[str, TechniqueFinding]
     latency_ms: dict[str, float | None]
     cost_unknown: list[str] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SearchSamples:
     """Calibration samples as full batches, with what the data say of each where they do of all."""
 
     feeds: list[Feeds]
@@ -73,9 +73,11 @@ class Samples:
     def __post_init__(self) -> None:
         assert len(self.targets) in (0, len(self.feeds))
 
-    def only(self, indices: Sequence[int]) -> Samples:
+    def only(self, indices: Sequence[int]) -> SearchSamples:
         """Some of the batches."""
-        return Samples([self.feeds[i] for i in indices], [self.targets[i] for i in indices] if self.targets else [])
+        return SearchSamples(
+            [self.feeds[i] for i in indices], [self.targets[i] for i in indices] if self.targets else []
+        )
 
 
 def choose_layers(
@@ -117,7 +119,7 @@ def choose_layers(
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
     key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
-    recall = Recall(context.path(UNFINISHED), " ".join(key))
+    recall = Recall(context.path(UNFINISHED_SEARCH), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
@@ -173,7 +175,8 @@ def budget_of(context: Context) -> dict[str, float]:
     """The budget to hold, without agreement on the first class where the network is untrained and that is chance."""
     entry = context.source.entry
     untrained = entry is not None and not entry.pretrained and context.checkpoint is None
-    return {m: b for m, b in context.config.bounds("int8").items() if not (untrained and m == "top1_agreement")}
+    bounds = context.config.bounds("int8").items()
+    return {key: b for key, b in bounds if not (untrained and key.rpartition(".")[2] == "top1_agreement")}
 
 
 def split(batches: int) -> tuple[list[int], list[int]]:
@@ -185,7 +188,7 @@ def split(batches: int) -> tuple[list[int], list[int]]:
     return held, [index for index in range(batches) if index not in held] or held
 
 
-def read_samples(data: Dataset, sampling: Sampling, count: int) -> Samples:
+def read_samples(data: Dataset, sampling: Sampling, count: int) -> SearchSamples:
     """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
     size = sampling.batch or 1
     batches = list(data.batches(size, indices=choose(len(data), count, None)))
@@ -193,4 +196,4 @@ def read_samples(data: Dataset, sampling: Sampling, count: int) -> Samples:
         [*truth, *[truth[-1]] * (size - len(truth))] for batch in batches if (truth := batch.truth) is not None
     ]
     feeds = [sampling.network(filled(batch.feed(sampling.shapes), size)) for batch in batches]
-    return Samples(feeds, known if len(known) == len(batches) else [])
+    return SearchSamples(feeds, known if len(known) == len(batches) else [])

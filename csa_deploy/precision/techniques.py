@@ -22,7 +22,7 @@ from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
 from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.sensitivity import floating
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
@@ -48,7 +48,7 @@ class Plan:
     """
 
     model: onnx.ModelProto
-    placement: Placement
+    placement: QdqPlacement
     thresholds: dict[str, float]
     largest: dict[str, float]
     adjustments: Adjustments = NOTHING
@@ -71,7 +71,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Finding:
+class TechniqueFinding:
     """Whether a technique is used, and why.
 
     Attributes:
@@ -143,26 +143,28 @@ class EvaluationContext:
     progress: Callable[[str], Progress | None] = lambda technique: None
 
 
-def try_techniques(plan: Plan, wanted: Sequence[str], evaluation: EvaluationContext) -> tuple[Plan, dict[str, Finding]]:
+def try_techniques(
+    plan: Plan, wanted: Sequence[str], evaluation: EvaluationContext
+) -> tuple[Plan, dict[str, TechniqueFinding]]:
     """Try the wanted techniques one after the other, each on top of those that were kept.
 
     Returns:
         The plan with what is kept, and a finding for every technique by name.
     """
-    findings = dict.fromkeys(TECHNIQUES, Finding(False, "not asked for: left out of --techniques"))
+    findings = dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "not asked for: left out of --techniques"))
     if not plan.placement.layers:
-        return plan, dict.fromkeys(TECHNIQUES, Finding(False, "no layer is INT8"))
+        return plan, dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "no layer is INT8"))
     without = _errors(plan, evaluation)
     for name in (name for name in TECHNIQUES if name in wanted):
         try:
             candidate, reason = TECHNIQUES[name](plan, evaluation)
             with_ = _errors(candidate, evaluation) if candidate else without
         except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
-            findings[name] = Finding(False, f"it failed: {type(error).__name__}: {error}")
+            findings[name] = TechniqueFinding(False, f"it failed: {type(error).__name__}: {error}")
             _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
             _LOG.debug("the technique's failure", exc_info=error)
             continue
-        findings[name] = _judged(without, with_, reason) if candidate else Finding(False, reason)
+        findings[name] = _judged(without, with_, reason) if candidate else TechniqueFinding(False, reason)
         if candidate and findings[name].used:
             plan, without = candidate, with_
     return plan, findings
@@ -185,12 +187,12 @@ def _energies(array: np.ndarray) -> np.ndarray:
     return np.asarray((array.reshape(len(array), -1) ** 2).sum(axis=1))
 
 
-def _judged(without: _Errors, with_: _Errors, reason: str) -> Finding:
+def _judged(without: _Errors, with_: _Errors, reason: str) -> TechniqueFinding:
     gains = without.gains(with_)
     mean = float(gains.mean())
     error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else None
     used = error is not None and mean > max(BETTER, _STANDARD_ERRORS * error)
-    return Finding(used, reason, without.snr_db, with_.snr_db, mean, error, len(gains))
+    return TechniqueFinding(used, reason, without.snr_db, with_.snr_db, mean, error, len(gains))
 
 
 def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:

@@ -18,7 +18,7 @@ from csa_deploy.precision.histogram import Histogram
 Method = CalibrationMethod
 METHODS: tuple[Method, ...] = get_args(Method)
 
-LEVELS = 127
+INT8_LEVELS = 127
 PERCENTILE = Fraction(9999, 100)
 _GROUPS = 128  # values that the magnitude of an INT8 number takes
 _STRIDE = 4  # bins between two candidates of the entropy method
@@ -110,8 +110,8 @@ def mse(histogram: Histogram) -> float:
     values, weights = np.minimum(histogram.centres[kept], histogram.amax), histogram.counts[kept].astype(np.float64)
     best, best_error = histogram.amax, np.inf
     for candidate in histogram.amax * np.linspace(1.0, _SMALLEST, _CANDIDATES):
-        scale = candidate / LEVELS
-        error = values - np.minimum(np.rint(values / scale), LEVELS) * scale
+        scale = candidate / INT8_LEVELS
+        error = values - np.minimum(np.rint(values / scale), INT8_LEVELS) * scale
         squared = float(weights @ (error * error))
         if squared < best_error:
             best, best_error = float(candidate), squared

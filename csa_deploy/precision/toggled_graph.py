@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.precision.activations import open_session
 from csa_deploy.precision.qdq import NOTHING, Adjustments
-from csa_deploy.precision.qdq_placement import Placement
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.qdq_placement import QdqPlacement
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer
 
 _SWITCHES = "int8_switches"
@@ -41,7 +41,7 @@ class Switchable:
     def __init__(
         self,
         model: onnx.ModelProto,
-        placement: Placement,
+        placement: QdqPlacement,
         thresholds: Mapping[str, float],
         *,
         threads: int | None = None,
@@ -106,7 +106,7 @@ def _int8_form(
     form.CopyFrom(node)
     for position, tensor in layer.activations.items():
         stem = f"{_SWITCHES}_{node.name}_{position}"
-        scale = numpy_helper.from_array(np.asarray(thresholds[tensor] / LEVELS, np.float32), f"{stem}_scale")
+        scale = numpy_helper.from_array(np.asarray(thresholds[tensor] / INT8_LEVELS, np.float32), f"{stem}_scale")
         graph.initializer.append(scale)
         constants = [scale.name, f"{_SWITCHES}_zero"]
         made.append(helper.make_node("QuantizeLinear", [tensor, *constants], [f"{stem}_int8"]))

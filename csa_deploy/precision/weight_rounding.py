@@ -19,8 +19,8 @@ from csa_deploy.graph.shapes import inferred
 from csa_deploy.precision.activations import Feeds, activations
 from csa_deploy.precision.patches import Window, window_of
 from csa_deploy.precision.qdq import QuantizedWeight, quantize_weight
-from csa_deploy.precision.qdq_placement import Placement
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.qdq_placement import QdqPlacement
+from csa_deploy.precision.thresholds import INT8_LEVELS
 
 _POSITIONS = 64  # output positions per image and layer that are taken into account
 _LARGEST_INPUTS = 8192  # a layer with more inputs per output would need moments of more than 256 MiB
@@ -33,7 +33,7 @@ Key = tuple[str, int]
 
 def round_weights(
     model: onnx.ModelProto,
-    placement: Placement,
+    placement: QdqPlacement,
     thresholds: Mapping[str, float],
     samples: Sequence[Feeds],
     *,
@@ -89,7 +89,7 @@ class _Target:
         return QuantizedWeight(np.ascontiguousarray(values), plain.scales, plain.axis)
 
 
-def _targets(model: onnx.ModelProto, placement: Placement, thresholds: Mapping[str, float]) -> list[_Target]:
+def _targets(model: onnx.ModelProto, placement: QdqPlacement, thresholds: Mapping[str, float]) -> list[_Target]:
     nodes = {node.name: node for node in inferred(model).graph}
     weights = {t.name: t for t in model.graph.initializer}
     found: dict[Key, _Target] = {}
@@ -135,9 +135,11 @@ def _moments(
     for values in activations(model, names, samples, threads=threads):
         for target in targets:
             for name in target.inputs:
-                scale = thresholds[name] / LEVELS
+                scale = thresholds[name] / INT8_LEVELS
                 rows = target.window.rows(values[name], _POSITIONS, draw)
-                rounded = np.clip(np.rint(rows / scale), -LEVELS - 1, LEVELS).astype(np.float32) * np.float32(scale)
+                rounded = np.clip(np.rint(rows / scale), -INT8_LEVELS - 1, INT8_LEVELS).astype(np.float32) * np.float32(
+                    scale
+                )
                 sums[target.key] += rounded.transpose(0, 2, 1) @ rounded
     return sums
 
@@ -166,7 +168,7 @@ def _compensated(weight: np.ndarray, scales: np.ndarray, moments: np.ndarray) ->
         end = min(start + _BLOCK, len(inputs))
         errors = np.empty_like(weight[:, :, start:end])
         for j in range(start, end):
-            rounded[:, :, j] = np.clip(np.rint(weight[:, :, j] / scales), -LEVELS, LEVELS)
+            rounded[:, :, j] = np.clip(np.rint(weight[:, :, j] / scales), -INT8_LEVELS, INT8_LEVELS)
             error = (weight[:, :, j] - rounded[:, :, j] * scales) / factor[:, None, j, j]
             weight[:, :, j + 1 : end] -= error[:, :, None] * factor[:, None, j, j + 1 : end]
             errors[:, :, j - start] = error

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.operators import GATES, WEIGHTED, Trait, having
 from csa_deploy.graph.shapes import inferred, static_shape
-from csa_deploy.precision.cost import ORIN, Device, Work, elements, work_of
+from csa_deploy.precision.cost import ORIN, DevicePeaks, Work, elements, work_of
 from csa_deploy.units import counted
 
 _FUSES = having(Trait.INT8)
@@ -26,7 +26,7 @@ _TILE = 16
 
 
 @dataclass(frozen=True)
-class Finding:
+class Hazard:
     """One cause.
 
     Attributes:
@@ -70,7 +70,7 @@ class Total:
 class Diagnosis:
     """All causes in a graph, the most expensive first; of its layers with weights, how many compute in INT8."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Hazard, ...]
     layers: int
     int8_layers: int
     device: str
@@ -97,7 +97,7 @@ class Diagnosis:
         }
 
 
-def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
+def diagnose(model: onnx.ModelProto, device: DevicePeaks = ORIN) -> Diagnosis:
     """Look for what keeps a quantized graph from being faster.
 
     Raises:
@@ -107,7 +107,7 @@ def diagnose(model: onnx.ModelProto, device: Device = ORIN) -> Diagnosis:
     nodes = list(graph)
     if not any(node.op_type == "QuantizeLinear" for node in nodes):
         raise UsageError("the graph is not quantized: it holds no QuantizeLinear", fix="make one: csa-deploy quantize")
-    found: list[Finding] = []
+    found: list[Hazard] = []
     layers = int8 = 0
     for node in nodes:
         if node.op_type in WEIGHTED:
@@ -136,9 +136,9 @@ def _is_dequantized(value: ir.Value) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear"
 
 
-def _island(node: ir.Node, missing: list[str], device: Device) -> Iterator[Finding]:
+def _island(node: ir.Node, missing: list[str], device: DevicePeaks) -> Iterator[Hazard]:
     cost = work_of(node)
-    yield Finding(
+    yield Hazard(
         "float island: a layer with weights that computes in floating point",
         str(node.name),
         cost.saved("fp16", device),
@@ -146,7 +146,7 @@ def _island(node: ir.Node, missing: list[str], device: Device) -> Iterator[Findi
     )
 
 
-def _channels(node: ir.Node, device: Device) -> Iterator[Finding]:
+def _channels(node: ir.Node, device: DevicePeaks) -> Iterator[Hazard]:
     """Layers whose channels do not fill the tensor cores' tiles; depth-wise ones do not use them at all."""
     weight = static_shape(node.inputs[1])
     if weight is None or node.op_type != "Conv":
@@ -162,10 +162,10 @@ def _channels(node: ir.Node, device: Device) -> Iterator[Finding]:
         hazard, help_ = "channels no multiple of 16", f"{inputs * groups} -> {outputs}: use multiples of 16 or 32"
     else:
         return
-    yield Finding(hazard, str(node.name), _lost(work_of(node), more, device), help_)
+    yield Hazard(hazard, str(node.name), _lost(work_of(node), more, device), help_)
 
 
-def _lost(cost: Work, more: tuple[float, float], device: Device) -> float | None:
+def _lost(cost: Work, more: tuple[float, float], device: DevicePeaks) -> float | None:
     """Seconds that so many times the operations and values cost in INT8."""
     if cost.macs is None or cost.values is None:
         return None
@@ -174,12 +174,12 @@ def _lost(cost: Work, more: tuple[float, float], device: Device) -> float | None
     return None if seconds is None or least is None else seconds - least
 
 
-def _unfused(node: ir.Node, device: Device) -> Iterator[Finding]:
+def _unfused(node: ir.Node, device: DevicePeaks) -> Iterator[Hazard]:
     """Q/DQ before operators that TensorRT does not compute in INT8."""
     readers = [user.op_type for user, _ in node.outputs[0].uses()]
     if node.inputs[0] is None or node.inputs[0].is_initializer() or any(op in _FUSES for op in readers):
         return
-    yield Finding(
+    yield Hazard(
         "unfused Q/DQ: rounding without a layer that computes in INT8",
         str(node.name),
         _passes(3, node.outputs[0], device),
@@ -187,13 +187,13 @@ def _unfused(node: ir.Node, device: Device) -> Iterator[Finding]:
     )
 
 
-def _border(node: ir.Node, device: Device) -> Iterator[Finding]:
+def _border(node: ir.Node, device: DevicePeaks) -> Iterator[Hazard]:
     """Quantization of what a floating-point operator made, which takes a pass over the tensor of its own."""
     value = node.inputs[0]
     maker = value.producer() if value is not None else None
     if value is None or maker is None or maker.op_type in _FUSES or maker.op_type in ("Relu", "Clip", "Cast"):
         return
-    yield Finding(
+    yield Hazard(
         f"reformat border: {maker.op_type} in floating point before an INT8 layer",
         str(node.name),
         _passes(3, value, device),
@@ -201,8 +201,8 @@ def _border(node: ir.Node, device: Device) -> Iterator[Finding]:
     )
 
 
-def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
-    yield Finding(
+def _gate(node: ir.Node, device: DevicePeaks) -> Iterator[Hazard]:
+    yield Hazard(
         f"gate in floating point: {node.op_type}",
         str(node.name),
         _passes(4, node.outputs[0], device),
@@ -210,7 +210,7 @@ def _gate(node: ir.Node, device: Device) -> Iterator[Finding]:
     )
 
 
-def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
+def _float_skip(node: ir.Node, device: DevicePeaks) -> Iterator[Hazard]:
     """An addition that an INT8 layer takes in, and whose other branch it has to read in floating point."""
     branches = [v for v in node.inputs if v is not None and v.producer() is not None]
     if len(branches) != 2 or any(map(_is_dequantized, branches)):
@@ -218,7 +218,7 @@ def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
     for branch, skip in (branches, branches[::-1]):
         maker = branch.producer()
         if maker is not None and maker.op_type in WEIGHTED and not _float_inputs(maker) and len(branch.uses()) == 1:
-            yield Finding(
+            yield Hazard(
                 "addition behind an INT8 layer with its skip branch in floating point",
                 str(node.name),
                 _passes(1, skip, device),  # a byte more of each value than INT8 has
@@ -227,7 +227,7 @@ def _float_skip(node: ir.Node, device: Device) -> Iterator[Finding]:
             return
 
 
-def _passes(number: int, value: ir.Value, device: Device) -> float | None:
+def _passes(number: int, value: ir.Value, device: DevicePeaks) -> float | None:
     """Seconds to move so many bytes for each element of a value."""
     count = elements(value)
     return None if count is None else number * count / device.bandwidth

@@ -11,13 +11,13 @@ from typing import Any
 from csa_deploy.config import Config
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
-from csa_deploy.profile.latency import Subject, Timed
+from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engine_runner import EngineRunner
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.trtexec.engines import engine_runner
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
 FAKE_QUANTIZED = (
@@ -47,7 +47,7 @@ class Bench:
     config: Config
     held: contextlib.ExitStack
     prefix: str = ""
-    subjects: dict[str, Subject] = field(default_factory=dict)
+    subjects: dict[str, TimedSubject] = field(default_factory=dict)
     engines: list[OnDevice] = field(default_factory=list)
     contract: list[dict[str, Any]] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Bench:
 
     def _add(self, label: str, path: str, runner: Runner, evidence: str, warm_ms: float = 0.0) -> Mapping[str, Any]:
         feeds = random_feeds(runner.input_specs, self.config.seed)
-        self.subjects[label] = Subject(runner, feeds, warm_ms=warm_ms)
+        self.subjects[label] = TimedSubject(runner, feeds, warm_ms=warm_ms)
         self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
         return feeds
 
@@ -134,5 +134,5 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
     return anew
 
 
-def _shapes(subject: Subject) -> dict[str, Any]:
+def _shapes(subject: TimedSubject) -> dict[str, Any]:
     return {name: array.shape for name, array in subject.feeds.items()}

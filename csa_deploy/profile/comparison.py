@@ -11,7 +11,7 @@ import numpy as np
 from csa_deploy.profile.statistics import CONFIDENCE, OUTSIDE, quantile_levels, too_short
 
 MINIMUM_EFFECT = 0.02
-DIGITS = 5  # of a ratio
+_DIGITS = 5  # of a ratio
 Outcome = Literal["faster", "slower", "no difference shown"]
 
 
@@ -43,9 +43,9 @@ class Ratio:
     def outcome(self) -> Outcome:
         """``slower`` or ``faster`` when the interval excludes 1 and the change is at least the minimum effect."""
         most = 1 + self.minimum_effect  # rounded as the ratio is, so that what exactly meets it counts
-        if self.low > 1 and self.ratio >= round(most, DIGITS):
+        if self.low > 1 and self.ratio >= round(most, _DIGITS):
             return "slower"
-        if self.high is not None and self.high < 1 and self.ratio <= round(1 / most, DIGITS):
+        if self.high is not None and self.high < 1 and self.ratio <= round(1 / most, _DIGITS):
             return "faster"
         return "no difference shown"
 
@@ -80,9 +80,9 @@ def compare_samples(
         percentile=percentile,
         a_ms=round(value_a, 6),
         b_ms=round(value_b, 6),
-        ratio=round(value_b / value_a, DIGITS),
-        low=round(float(low), DIGITS),
-        high=round(float(high), DIGITS) if np.isfinite(high) else None,
+        ratio=round(value_b / value_a, _DIGITS),
+        low=round(float(low), _DIGITS),
+        high=round(float(high), _DIGITS) if np.isfinite(high) else None,
         confidence=CONFIDENCE,
         minimum_effect=minimum_effect,
     )

@@ -32,7 +32,7 @@ TIMED = {
 BURST = 10
 # An idle GPU lowers its clocks within milliseconds, and takes some tens of them to raise them again.
 WARM_MS = 100.0
-LAYERS_METHOD = (
+_LAYERS_METHOD = (
     "TensorRT's profiler in a pass of its own after the timing, as it slows the inference; median over the inferences"
 )
 
@@ -126,7 +126,7 @@ class OnDevice:
         return {
             "memory": None if memory is None else memory.to_json(),
             "layers": None if layers is None else [layer.to_json() for layer in layers],
-            "layers_method": LAYERS_METHOD,
+            "layers_method": _LAYERS_METHOD,
             "layers_iterations": iterations,
         }
 

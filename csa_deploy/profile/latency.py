@@ -39,7 +39,7 @@ class Timed(Protocol):
 
 
 @dataclass
-class Subject:
+class TimedSubject:
     """A runner to time on the host, with what to feed it.
 
     Attributes:
@@ -135,6 +135,6 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Time one runner alone; see :func:`measure_all` and :func:`csa_deploy.profile.statistics.summarise`."""
-    subject = Subject(runner, feeds)
+    subject = TimedSubject(runner, feeds)
     measure_all([subject], iterations=iterations, warmup=warmup, progress=progress)
     return subject.to_json()

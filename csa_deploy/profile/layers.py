@@ -18,7 +18,7 @@ METHOD = (
     "ONNX Runtime's profiler on this machine's CPU, node by node without fusion; median over the timed inferences; "
     "relative weight on this CPU, not the target's time"
 )
-WARMUP = 2
+_WARMUP = 2
 
 
 def layer_times(
@@ -58,9 +58,9 @@ def layer_times(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = random_feeds(interface_of(model)[0], seed)
-    for done in range(WARMUP + iterations):
+    for done in range(_WARMUP + iterations):
         session.run(None, feeds)
-        progress(done + 1, WARMUP + iterations)
+        progress(done + 1, _WARMUP + iterations)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return {"method": METHOD, "iterations": iterations, **_medians(events, {n.name for n in model.graph.node})}
 
@@ -77,7 +77,7 @@ def _medians(events: list[dict[str, Any]], names: set[str]) -> dict[str, Any]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             series[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
-    times = {name: statistics.median(values[WARMUP:]) for name, values in series.items()}
+    times = {name: statistics.median(values[_WARMUP:]) for name, values in series.items()}
     return {
         "times_us": {name: round(t, 1) for name, t in times.items() if name in names},
         "inserted_us": round(sum(t for name, t in times.items() if name not in names), 1),

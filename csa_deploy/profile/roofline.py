@@ -12,7 +12,7 @@ from typing import Any
 
 from csa_deploy.profile.cost import GraphCost
 
-SIDE = 4096
+_SIDE = 4096
 REPEATS = 20
 COPY_BYTES = 2**30
 # Precision of a node -> ceiling that holds for it; what is not here, such as comparisons, counts as FP32.
@@ -64,8 +64,8 @@ def _measured() -> Ceilings:
 
     operations = {name: _matmul(dtype) for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16))}
     with contextlib.suppress(AttributeError, RuntimeError):  # not in every PyTorch, nor for every device
-        whole = torch.ones(SIDE, SIDE, dtype=torch.int8, device="cuda")
-        operations["int8"] = 2 * SIDE**3 / _seconds(lambda: torch._int_mm(whole, whole.T))
+        whole = torch.ones(_SIDE, _SIDE, dtype=torch.int8, device="cuda")
+        operations["int8"] = 2 * _SIDE**3 / _seconds(lambda: torch._int_mm(whole, whole.T))
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     moved = 2 * COPY_BYTES / _seconds(lambda: target.copy_(source))
@@ -75,8 +75,8 @@ def _measured() -> Ceilings:
 def _matmul(dtype: Any) -> float:
     import torch
 
-    square = torch.randn(SIDE, SIDE, dtype=dtype, device="cuda")
-    return 2 * SIDE**3 / _seconds(lambda: square @ square)
+    square = torch.randn(_SIDE, _SIDE, dtype=dtype, device="cuda")
+    return 2 * _SIDE**3 / _seconds(lambda: square @ square)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

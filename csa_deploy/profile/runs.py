@@ -12,8 +12,8 @@ from csa_deploy.profile.comparison import MINIMUM_EFFECT, compare_samples
 from csa_deploy.profile.gates import why_not_compared
 from csa_deploy.profile.stored import StoredRun, differences
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-STORED = "stored samples of two runs, measured at different times"
+_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+_STORED = "stored samples of two runs, measured at different times"
 NOT_IN_BOTH = "not measured in both runs"
 ENGINES_STAY = "only graphs are timed anew; compare the stored samples of engines without --measure"
 INTERLEAVED = "both graphs timed anew on this machine, interleaved"
@@ -35,7 +35,7 @@ def compare_runs(a: StoredRun, b: StoredRun, *, minimum_effect: float = MINIMUM_
     unlike = differences(a, b)
     if a.network != b.network:
         unlike.insert(0, f"another network: {a.network} and {b.network}")
-    return _result(a, b, STORED, unlike, samples, lacking, minimum_effect)
+    return _result(a, b, _STORED, unlike, samples, lacking, minimum_effect)
 
 
 def compare_interleaved(
@@ -66,7 +66,7 @@ def _graphs(root: Path) -> dict[str, Path]:
 
 
 def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[list[float], list[float]]:
-    from csa_deploy.profile.latency import Subject, measure_all
+    from csa_deploy.profile.latency import TimedSubject, measure_all
     from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -75,7 +75,7 @@ def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[
         for path in (a, b):
             runner = stack.enter_context(OnnxRuntimeRunner(path, threads=threads, spin=False, name=path.name))
             feeds = random_feeds(runner.input_specs, 0)
-            subjects.append(Subject(runner, feeds))
+            subjects.append(TimedSubject(runner, feeds))
         measure_all(subjects, iterations=iterations, warmup=5)
     return subjects[0].samples_ms, subjects[1].samples_ms
 
@@ -91,7 +91,7 @@ def _result(
 ) -> dict[str, Any]:
     rows, not_compared = [], [{"what": label, "reason": reason} for label, reason in lacking.items()]
     for label, (a_ms, b_ms) in samples.items():
-        for percentile in PERCENTILES:
+        for percentile in _PERCENTILES:
             ratio = compare_samples(a_ms, b_ms, percentile=percentile, minimum_effect=minimum_effect)
             if ratio is None:
                 reason = why_not_compared(a_ms, b_ms, percentile, ("A", "B"))

@@ -22,13 +22,13 @@ from csa_deploy.binomial import distribution, ranks_around
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 OUTSIDE = (1 - CONFIDENCE) / 2  # chance beyond each end of an interval
-DIGITS = 6  # of milliseconds: nanoseconds, as the clocks have them
+_DIGITS = 6  # of milliseconds: nanoseconds, as the clocks have them
 OUTLIER_Z = 3.5
 DRIFT_Z = 3.29  # two-sided, one in a thousand
 DRIFT_EFFECT = 0.02
 CORRELATED_Z = 2.33  # one in a hundred series of independent samples looks more correlated than that
 CORRELATED = 0.2  # a correlation of neighbours that counts even where so few samples do not prove it
-LEVELS = (np.arange(512) + 0.5) / 512
+_LEVELS = (np.arange(512) + 0.5) / 512
 
 Interval = tuple[float | None, float | None]
 
@@ -93,22 +93,22 @@ def summarise(samples_ms: Sequence[float] | np.ndarray, *, batch: int = 1) -> di
         ``min_ms``, ``max_ms``, ``jitter_ms`` (standard deviation), ``throughput`` (samples of the network per second),
         ``drift``, ``outliers``.
     """
-    samples = np.round(np.asarray(samples_ms, dtype=np.float64), DIGITS)  # what is stored is what is judged
+    samples = np.round(np.asarray(samples_ms, dtype=np.float64), _DIGITS)  # what is stored is what is judged
     measured = [p for p in PERCENTILES if len(samples) >= enough_for(p)]
     values = dict(zip(measured, np.percentile(samples, measured), strict=True))
     worth = independent(samples)
     limits = {p: interval(samples, p, worth) for p in measured}
     return {
         "samples_ms": samples.tolist(),
-        "percentiles_ms": {f"{p:g}": round(float(values[p]), DIGITS) if p in values else None for p in PERCENTILES},
+        "percentiles_ms": {f"{p:g}": round(float(values[p]), _DIGITS) if p in values else None for p in PERCENTILES},
         "intervals_ms": {f"{p:g}": list(found) if (found := limits.get(p)) else None for p in PERCENTILES},
         "confidence": CONFIDENCE,
         "independent": worth,
         "too_few": {f"{p:g}": enough_for(p) for p in PERCENTILES if p not in values},
-        "mean_ms": round(float(samples.mean()), DIGITS),
+        "mean_ms": round(float(samples.mean()), _DIGITS),
         "min_ms": float(samples.min()),
         "max_ms": float(samples.max()),
-        "jitter_ms": round(float(samples.std()), DIGITS),
+        "jitter_ms": round(float(samples.std()), _DIGITS),
         "throughput": round(1000.0 * batch / float(samples.mean()), 2),
         "drift": asdict(drift(samples)),
         "outliers": asdict(outliers(samples)),
@@ -130,13 +130,13 @@ def interval(samples: np.ndarray, percentile: float, worth: int) -> Interval | N
 
 
 def quantile_levels(samples: np.ndarray, percentile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Values between which the true percentile lies, at :data:`LEVELS` of confidence, from both sides.
+    """Values between which the true percentile lies, at :data:`_LEVELS` of confidence, from both sides.
 
     The number of samples below the percentile is binomial: so many, and the percentile lies between this sample and
     the next. From below it may be 0 and from above infinite.
     """
     worth, n = independent(samples), len(samples)
-    below = np.searchsorted(np.cumsum(distribution(worth, percentile / 100)), LEVELS)
+    below = np.searchsorted(np.cumsum(distribution(worth, percentile / 100)), _LEVELS)
     ends = np.concatenate([[0.0], np.sort(samples), [math.inf]])
     return ends[below * n // worth], ends[np.minimum(-(-(below + 1) * n // worth), n + 1)]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.source import Source
 
-METHOD = "The network exported anew at each point, in ONNX Runtime on this machine's CPU: not the target's latency."
+_METHOD = "The network exported anew at each point, in ONNX Runtime on this machine's CPU: not the target's latency."
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def sweep(
     for done, (kind, batch, side) in enumerate(asked):
         rows.append(asdict(_measure(source, config, kind, batch, side, timed)))
         progress(done + 1, len(asked))
-    return {"schema_version": 1, "method": METHOD, "iterations": config.iterations, "rows": rows}
+    return {"schema_version": 1, "method": _METHOD, "iterations": config.iterations, "rows": rows}
 
 
 def _measure(

@@ -13,7 +13,7 @@ from csa_deploy.builders import Builder
 from csa_deploy.engine.repeat import Ran, median_ms
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.trtexec.command import WARMUP_MS, Timing
+from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -> tuple[list[Ran], str]:
     """Outputs and median latency of each engine, or the reason why there are none."""
-    from csa_deploy.runners.engines import engine_runner, on_machine
+    from csa_deploy.trtexec.engines import engine_runner, on_machine
 
     ran: list[Ran] = []
     with ExitStack() as stack:
@@ -49,7 +49,7 @@ def _run(runner: Runner, config: Config) -> Ran:
     feeds = random_feeds(runner.input_specs, config.seed)
     outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
     if isinstance(runner, TrtexecRunner):
-        timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
+        timing = TimingRequest(iterations=config.iterations, warmup_ms=WARMUP_MS)
         return Ran(outputs, median_ms(runner.measure(feeds, timing, layers=False)["samples_ms"]))
     samples = []
     for _ in range(config.iterations):

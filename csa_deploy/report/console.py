@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-STYLE = {"pass": "bold green", "fail": "bold red", "incomplete": "bold yellow", "undecided": "yellow"}
+_STYLE = {"pass": "bold green", "fail": "bold red", "incomplete": "bold yellow", "undecided": "yellow"}
 SHOWN_AFTER = ("build", "verify", "profile", "report")
 
 
@@ -92,9 +92,9 @@ def verdict(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
 
     state = data["verdict"]["state"]
-    console.print(f"[{STYLE[state]}]{state.upper()}[/{STYLE[state]}] {escape(data['network'])}")
+    console.print(f"[{_STYLE[state]}]{state.upper()}[/{_STYLE[state]}] {escape(data['network'])}")
     for check in data["verdict"]["checks"]:
-        style = STYLE.get(check["state"], "yellow")
+        style = _STYLE.get(check["state"], "yellow")
         console.print(f"  [{style}]{check['state']}[/{style}]  {escape(check['text'])}", soft_wrap=True)
     for reason in data["verdict"]["reasons"]:
         console.print(f"  {escape(reason)}", soft_wrap=True)
@@ -130,7 +130,7 @@ def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
     from rich.markup import escape
 
     state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
-    style = STYLE.get(state, "yellow" if row["not_measured"] else "")
+    style = _STYLE.get(state, "yellow" if row["not_measured"] else "")
     said = escape(f"{state}: {row['decided_by']}" if row["decided_by"] else state)
     median = units.milliseconds(row["latency_ms"]["50"]) if row["latency_ms"] else units.NONE
     return [

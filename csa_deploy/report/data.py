@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from csa_deploy import __version__
+from csa_deploy.records.check import CheckRecord
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.repair import RepairRecord
 from csa_deploy.report import views
 from csa_deploy.report.labels import rank
 from csa_deploy.report.not_measured import not_measured
@@ -13,7 +19,7 @@ from csa_deploy.report.side_files import calibration, error_histograms, history,
 from csa_deploy.report.tasks import task_views
 from csa_deploy.report.verdict import verdict
 from csa_deploy.report.worst import worst_samples
-from csa_deploy.workspace import Workspace
+from csa_deploy.workspace import R, Workspace
 
 SCHEMA_VERSION = 1
 ORDER = ("export", "optimize", "check", "precision", "build", "verify", "profile")
@@ -55,6 +61,28 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "sweep": sweep(workspace),
         "history": history(workspace),
     }
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the stages state, as types; None for one that did not run."""
+
+    export: ExportRecord | None
+    optimize: OptimizeRecord | None
+    repair: RepairRecord | None
+    check: CheckRecord | None
+    precision: PrecisionRecord | None
+
+
+def records_of(records: Mapping[str, Any]) -> Records:
+    """The same of plain data by stage."""
+
+    def read(kind: type[R]) -> R | None:
+        return kind.from_json(records[kind.stage]) if kind.stage in records else None
+
+    return Records(
+        read(ExportRecord), read(OptimizeRecord), read(RepairRecord), read(CheckRecord), read(PrecisionRecord)
+    )
 
 
 def outcome(workspace: Workspace, names: Sequence[str]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from csa_deploy.workspace import Workspace, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.pipeline import Observer
-    from csa_deploy.stages import Task
+    from csa_deploy.stages import Activity
 
 PROGRESS = ".progress.json"
-EVERY_SECONDS = 0.5
+_EVERY_SECONDS = 0.5
 
 
 class Journal:
@@ -32,24 +32,24 @@ class Journal:
         self._began = 0.0
         self._written = 0.0
 
-    def started(self, stage: Task) -> None:
+    def started(self, stage: Activity) -> None:
         """A stage begins."""
         self._began = time.time()
         self._write(stage, None, None)
         self.inner.started(stage)
 
-    def progress(self, stage: Task, done: int, total: int, part: str = "") -> None:
+    def progress(self, stage: Activity, done: int, total: int, part: str = "") -> None:
         """A stage advances."""
-        if time.time() - self._written >= EVERY_SECONDS:
+        if time.time() - self._written >= _EVERY_SECONDS:
             self._write(stage, done, total)
         self.inner.progress(stage, done, total, *filter(None, [part]))
 
-    def finished(self, stage: Task, state: str, seconds: float, summary: str) -> None:
+    def finished(self, stage: Activity, state: str, seconds: float, summary: str) -> None:
         """A stage ended."""
         (self.root / PROGRESS).unlink(missing_ok=True)
         self.inner.finished(stage, state, seconds, summary)
 
-    def _write(self, stage: Task, done: int | None, total: int | None) -> None:
+    def _write(self, stage: Activity, done: int | None, total: int | None) -> None:
         state = {"pid": os.getpid(), "stage": stage.name, "began": self._began, "done": done, "total": total}
         write_atomic(self.root / PROGRESS, json.dumps({**state, "stages": self.stages}) + "\n")
         self._written = time.time()

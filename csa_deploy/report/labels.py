@@ -9,13 +9,13 @@ from csa_deploy import units
 NAMES = {"exported": "exported graph", "fp32": "fp32 graph", "fp16": "fp16 graph", "int8": "int8 graph"}
 SIZE = "size of weights"  # heading of the column that size_of fills
 
-ORDER = ("exported", "fp32", "fp16", "int8")
+_ORDER = ("exported", "fp32", "fp16", "int8")
 
 
 def rank(label: str) -> tuple[bool, int, str]:
     """Place of a label in tables and charts: graphs before engines, then by precision, then by name."""
     precision = label.removeprefix("engine ").partition(" ")[0]
-    return label.startswith("engine"), ORDER.index(precision) if precision in ORDER else len(ORDER), label
+    return label.startswith("engine"), _ORDER.index(precision) if precision in _ORDER else len(_ORDER), label
 
 
 def label_of(label: str) -> str:

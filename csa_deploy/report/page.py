@@ -13,6 +13,7 @@ from csa_deploy.levels import LEVELS
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
+from csa_deploy.report.data import records_of
 from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.tiles import tiles
@@ -34,7 +35,7 @@ CHARTS = (
     precision.calibration,
     precision.choices,
 )
-FILTERS: tuple[Callable[..., str], ...] = (
+_FILTERS: tuple[Callable[..., str], ...] = (
     units.beside,
     units.bound,
     units.counted,
@@ -76,7 +77,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for shown in FILTERS:
+    for shown in _FILTERS:
         environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of
     environment.filters["word"] = word_of
@@ -85,6 +86,7 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
+        records=records_of(data["records"]),
         pictures=pictures,
         views=views,
         levels=LEVELS,

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from csa_deploy.data.base import Dataset
 
-SIDE = 176
-MOST = 24
+_SIDE = 176
+_MOST = 24
 
 
 def thumbnails(dataset: Dataset | None, identities: Sequence[str]) -> dict[str, str]:
     """PNG or JPEG data URLs of at most 176 pixels a side, by identity; samples without a picture are left out."""
     found: dict[str, str] = {}
-    for identity in identities[:MOST] if dataset else []:
+    for identity in identities[:_MOST] if dataset else []:
         assert dataset is not None
         image = dataset.image(identity)
         if image is None:
             continue
         image = image.convert("RGB")
-        image.thumbnail((SIDE, SIDE))
+        image.thumbnail((_SIDE, _SIDE))
         kind = "png" if image.width * image.height <= 32 * 32 else "jpeg"
         stream = io.BytesIO()
         image.save(stream, kind)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
-SAMPLES = "verify/samples.npz"
 CALIBRATION = "calibration/audit.json"
 SWEEP = "profile_sweep.json"
 HISTORY = "history.json"
-BINS = 60
+_BINS = 60
 MOST_TENSORS = 12
 MOST_RUNS = 200
 
@@ -33,7 +33,7 @@ def error_histograms(workspace: Workspace) -> list[dict[str, Any]]:
     positive = np.concatenate(finite) if finite else np.empty(0)
     if not len(positive):
         return []
-    edges = np.logspace(np.log10(positive.min() * 0.9), np.log10(positive.max() * 1.1), BINS + 1)
+    edges = np.logspace(np.log10(positive.min() * 0.9), np.log10(positive.max() * 1.1), _BINS + 1)
     return [
         {
             "label": label,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from csa_deploy.verify.task_views import TASK
+from csa_deploy.verify.task_views import _TASK
 from csa_deploy.workspace import Workspace
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ SIDES = (
 
 def task_views(workspace: Workspace) -> tuple[Row | None, dict[str, str]]:
     """The task's part of the data object, and its pictures by name; None where the comparison was of no task."""
-    path = workspace.root / TASK
+    path = workspace.root / _TASK
     if not path.is_file():
         return None, {}
     found: Row = json.loads(path.read_text(encoding="utf-8"))

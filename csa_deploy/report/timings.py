@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-PERCENTILES = ("90", "95", "99", "99.9")
-STYLE = {"pass": "green", "fail": "bold red"}
+_PERCENTILES = ("90", "95", "99", "99.9")
+_STYLE = {"pass": "green", "fail": "bold red"}
 
 
 def timings(data: dict[str, Any], console: Console) -> None:
@@ -38,7 +38,9 @@ def timings(data: dict[str, Any], console: Console) -> None:
                 soft_wrap=True,
             )
     for gate in measured["gates"]:
-        console.print(f"[{STYLE.get(word_of(gate), 'yellow')}]{word_of(gate)}[/] {escape(_gate(gate))}", soft_wrap=True)
+        console.print(
+            f"[{_STYLE.get(word_of(gate), 'yellow')}]{word_of(gate)}[/] {escape(_gate(gate))}", soft_wrap=True
+        )
     for label, rails in measured["energy_per_inference_j"].items():
         for rail, joule in rails.items():
             console.print(f"energy {label_of(label)}: {1e3 * joule:.3g} mJ per inference, {rail}", markup=False)
@@ -63,7 +65,7 @@ def _table(network: str, latency: dict[str, Any]) -> Table:
         "",
         "median",
         "interval",
-        *(f"p{p}" for p in PERCENTILES),
+        *(f"p{p}" for p in _PERCENTILES),
         "max",
         "jitter",
         "per second",
@@ -77,7 +79,7 @@ def _table(network: str, latency: dict[str, Any]) -> Table:
             escape(label_of(label)),
             units.milliseconds(found["percentiles_ms"]["50"]),
             " - ".join(interval) or units.NONE,
-            *(_percentile(found, p) for p in PERCENTILES),
+            *(_percentile(found, p) for p in _PERCENTILES),
             units.milliseconds(found["max_ms"]),
             units.milliseconds(found["jitter_ms"]),
             f"{found['throughput']:,.0f}",

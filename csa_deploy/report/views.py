@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.metrics.table import ordered as in_order
+from csa_deploy.records.check import Finding, ScopeRecord
+from csa_deploy.records.precision import Int8Graph
 from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]
@@ -123,18 +127,28 @@ def evidence(data: Row) -> dict[str, list[str]]:
     return dict(found)
 
 
-def by_rule(scopes: list[Row]) -> list[Row]:
+@dataclass
+class RuleFound:
+    """What one rule found at one set of places: its finding, the places, how often, and the scopes that say so."""
+
+    finding: Finding
+    places: tuple[str, ...]
+    times: int
+    scopes: list[str] = field(default_factory=list)
+
+
+def by_rule(scopes: Sequence[ScopeRecord]) -> list[RuleFound]:
     """Findings of one rule, verdict and set of places as one, with the scopes that say so; denied before unknown."""
-    found: dict[tuple[Any, ...], Row] = {}
+    found: dict[tuple[Any, ...], RuleFound] = {}
     for scope in scopes:
-        groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for finding in scope["findings"]:
-            groups[finding["verdict"], finding["rule"]].append(finding)
+        groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+        for finding in scope.findings:
+            groups[finding.verdict, finding.rule].append(finding)
         for (verdict, rule), group in groups.items():
-            places = tuple(dict.fromkeys(p for f in group if (p := f.get("module") or f.get("node"))))
-            row = {**group[0], "places": places, "times": len(group), "scopes": []}
-            found.setdefault((verdict, rule, places), row)["scopes"].append(scope["scope"])
-    return sorted(found.values(), key=lambda row: VERDICTS.index(row["verdict"]))
+            places = tuple(dict.fromkeys(p for f in group if (p := f.module or f.node)))
+            row = RuleFound(group[0], places, len(group))
+            found.setdefault((verdict, rule, places), row).scopes.append(scope.scope)
+    return sorted(found.values(), key=lambda row: VERDICTS.index(row.finding.verdict))
 
 
 def interval(metrics_of: Row, metric: str) -> list[float] | None:
@@ -159,10 +173,10 @@ def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
     return [(m.heading.format(reference), m.name) for m in in_order() if m.heading and m.name in there]
 
 
-def techniques(int8: Row) -> list[Row]:
+def techniques(int8: Int8Graph) -> list[Row]:
     """Ways to better INT8 without training: whether each is used, dB without and with it, and the reason."""
     rows = []
-    for name, found in int8.get("techniques", {}).items():
+    for name, found in int8.techniques.items():
         before, after = found.get("snr_db_without"), found.get("snr_db_with")
         gain = float(after) - float(before) if before is not None and after is not None else None
         row = {"before": before, "after": after, "gain": gain, "images": found.get("images")}

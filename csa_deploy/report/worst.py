@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.report.labels import label_of, reference_of
-from csa_deploy.report.side_files import SAMPLES
+from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace
 
 Row = dict[str, Any]
 MOST_SAMPLES = 8
-MOST_CLASSES = 3
+_MOST_CLASSES = 3
 
 
 def worst_samples(workspace: Workspace, verified: Row | None) -> list[Row]:
@@ -75,7 +75,7 @@ class _Output:
         if classes is None:
             return []
         pairs = [(int(c), float(p)) for c, p in zip(classes, shares, strict=True) if np.isfinite(p)]
-        return [{"name": self._class(c), "share": p} for c, p in pairs[:MOST_CLASSES]]
+        return [{"name": self._class(c), "share": p} for c, p in pairs[:_MOST_CLASSES]]
 
     def _class(self, index: int) -> str:
         return self.names.get(index, f"class {index}")

@@ -10,10 +10,10 @@ from onnx import ModelProto
 
 from csa_deploy.records.check import Finding, RuleReport, ScopeReport
 from csa_deploy.restricted.graph import Graph
-from csa_deploy.restricted.judge import Judge, Judgement, is_real
+from csa_deploy.restricted.judge import Judge, LayerJudgement, is_real
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.mapping.network import map_graph, parser_family
-from csa_deploy.restricted.mapping.recorder import Layer
+from csa_deploy.restricted.mapping.recorder import TrtLayer
 from csa_deploy.restricted.placement import place
 from csa_deploy.restricted.schema import Pack, load_pack, scopes, version_key
 from csa_deploy.restricted.vocabulary import NETWORK
@@ -45,7 +45,7 @@ def check(
     """
     packs = [load_pack(scope) for scope in scope_names or scopes()]
     graph = model if isinstance(model, Graph) else load_graph(model)
-    mapped: dict[tuple[int, ...], list[Layer]] = {}
+    mapped: dict[tuple[int, ...], list[TrtLayer]] = {}
     reports = []
     for done, pack in enumerate(packs, 1):
         family = parser_family(version_key(pack.tensorrt))
@@ -59,7 +59,7 @@ def check(
     return RuleReport(name or default, tuple(reports), strict, skipped)
 
 
-def judge_scope(graph: Graph, layers: Sequence[Layer], pack: Pack) -> ScopeReport:
+def judge_scope(graph: Graph, layers: Sequence[TrtLayer], pack: Pack) -> ScopeReport:
     """Verdict of one pack about mapped layers (the network's pseudo layer comes last)."""
     judge = Judge(pack)
     judgements = [judge.judge(layer) for layer in layers if layer.type != NETWORK]
@@ -85,7 +85,7 @@ def judge_scope(graph: Graph, layers: Sequence[Layer], pack: Pack) -> ScopeRepor
     )
 
 
-def _findings(judgements: Sequence[Judgement]) -> list[Finding]:
+def _findings(judgements: Sequence[LayerJudgement]) -> list[Finding]:
     """Each finding once, the worst first, then in graph order."""
     unique = dict.fromkeys(finding for judgement in judgements for finding in judgement.findings)
     return sorted(unique, key=lambda finding: _ORDER[finding.verdict])

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
-from csa_deploy.restricted.vocabulary import FACTS, SUFFIXES
+from csa_deploy.restricted.vocabulary import AGGREGATES, FACTS
 
 Facts = Mapping[str, Any]
 Condition = Mapping[str, Any]
@@ -168,7 +168,7 @@ def _path_problems(path: str) -> list[str]:
     name, *suffixes = path.split(".")
     if name not in FACTS:
         return [f"unknown fact '{name}'"]
-    return [f"unknown suffix '.{s}' in '{path}'" for s in suffixes if not s.isdigit() and s not in SUFFIXES]
+    return [f"unknown suffix '.{s}' in '{path}'" for s in suffixes if not s.isdigit() and s not in AGGREGATES]
 
 
 def _test_problems(key: str, test: Any) -> list[str]:

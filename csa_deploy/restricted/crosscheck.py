@@ -16,7 +16,7 @@ from csa_deploy.restricted import crosscheck_child
 from csa_deploy.restricted.graph import Graph
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.mapping.network import map_graph
-from csa_deploy.restricted.mapping.recorder import Layer
+from csa_deploy.restricted.mapping.recorder import TrtLayer
 from csa_deploy.restricted.vocabulary import UNMAPPED
 
 BUILDER_FAMILY = (11,)
@@ -54,7 +54,7 @@ def crosscheck(model: Path, *, graph: Graph | None = None, timeout: float = 60.0
     return CrossCheck(answer, reply["version"], len(reply["layers"]), tuple(differences))
 
 
-def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[LayerDifference]:
+def compare(mapped: Sequence[TrtLayer], built: Sequence[tuple[str, str]]) -> list[LayerDifference]:
     """Differences between mapped layers and built ones (type and ONNX node, '' where the parser left it open).
 
     A node whose labelled layers are all mapped may have more, unlabelled ones; those are compared over the network.
@@ -76,7 +76,7 @@ def compare(mapped: Sequence[Layer], built: Sequence[tuple[str, str]]) -> list[L
     ]
 
 
-def _computes_constant(layer: Layer) -> bool:
+def _computes_constant(layer: TrtLayer) -> bool:
     if layer.type in ("CONSTANT", UNMAPPED):
         return layer.type == "CONSTANT"
     if layer.type == "SHAPE":

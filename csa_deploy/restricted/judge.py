@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from csa_deploy.records.check import Finding, Verdict
 from csa_deploy.restricted.conditions import evaluate, every, negate
-from csa_deploy.restricted.mapping.recorder import Layer
+from csa_deploy.restricted.mapping.recorder import TrtLayer
 from csa_deploy.restricted.schema import Pack, Rule
 from csa_deploy.restricted.vocabulary import NETWORK, PSEUDO_LAYERS
 
@@ -17,10 +17,10 @@ NO_RULE = "no-rule"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LayerJudgement:
     """What a pack says about one layer."""
 
-    layer: Layer
+    layer: TrtLayer
     verdict: Verdict
     findings: tuple[Finding, ...]
 
@@ -34,7 +34,7 @@ class Judge:
         self._permitted = f"a layer that `csa-deploy rules {pack.scope}` allows, or " if allows else ""
         self._spoken: dict[tuple[str, str], list[tuple[Rule, bool | None]]] = {}
 
-    def judge(self, layer: Layer) -> Judgement:
+    def judge(self, layer: TrtLayer) -> LayerJudgement:
         """All that the pack says about a layer.
 
         A ``denied`` rule that cannot be decided makes the layer unknown; an ``allowed`` rule only counts when it holds.
@@ -46,14 +46,14 @@ class Judge:
         verdicts = {finding.verdict for finding in findings}
         allowed = any(holds for rule, holds in spoken if rule.verdict == "allowed")
         if "denied" in verdicts:
-            return Judgement(layer, "denied", tuple(findings))
+            return LayerJudgement(layer, "denied", tuple(findings))
         if "unknown" in verdicts:
-            return Judgement(layer, "unknown", tuple(findings))
+            return LayerJudgement(layer, "unknown", tuple(findings))
         if allowed or layer.type == NETWORK:  # of the network, only defects are worth a rule
-            return Judgement(layer, "allowed", tuple(findings))
-        return Judgement(layer, self.pack.default, (*findings, self._default(layer)))
+            return LayerJudgement(layer, "allowed", tuple(findings))
+        return LayerJudgement(layer, self.pack.default, (*findings, self._default(layer)))
 
-    def _default(self, layer: Layer) -> Finding:
+    def _default(self, layer: TrtLayer) -> Finding:
         pack = self.pack
         what = describe(layer)
         if pack.default == "denied":
@@ -74,7 +74,7 @@ def speaks(rule: Rule, facts: Mapping[str, Any]) -> bool | None:
     return every((evaluate(rule.when, facts), negate(exempt)))
 
 
-def describe(layer: Layer) -> str:
+def describe(layer: TrtLayer) -> str:
     """A layer in words: its type, its kind, and what distinguishes it from one that a rule knows."""
     facts = layer.facts
     words = [f"a layer {layer.type}"]
@@ -88,7 +88,7 @@ def describe(layer: Layer) -> str:
     return " ".join(words)
 
 
-def _finding(rule: Rule, holds: bool | None, layer: Layer) -> Finding | None:
+def _finding(rule: Rule, holds: bool | None, layer: TrtLayer) -> Finding | None:
     if rule.verdict == "allowed" or holds is False:
         return None
     message = render(rule.message, layer.facts)
@@ -99,7 +99,7 @@ def _finding(rule: Rule, holds: bool | None, layer: Layer) -> Finding | None:
     return _of_rule(rule, "unknown", f"cannot be decided, a fact is missing: {message}", layer)
 
 
-def _of_rule(rule: Rule, verdict: Literal["denied", "unknown", "note"], message: str, layer: Layer) -> Finding:
+def _of_rule(rule: Rule, verdict: Literal["denied", "unknown", "note"], message: str, layer: TrtLayer) -> Finding:
     return _make(
         layer,
         rule.id,
@@ -114,7 +114,7 @@ def _of_rule(rule: Rule, verdict: Literal["denied", "unknown", "note"], message:
 
 
 def _make(
-    layer: Layer, rule: str, verdict: Literal["denied", "unknown", "note"], message: str, **words: str
+    layer: TrtLayer, rule: str, verdict: Literal["denied", "unknown", "note"], message: str, **words: str
 ) -> Finding:
     node = layer.node
     return Finding(
@@ -156,6 +156,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def is_real(layer: Layer) -> bool:
+def is_real(layer: TrtLayer) -> bool:
     """Whether a layer is one of TensorRT's, not a pseudo layer."""
     return layer.type not in PSEUDO_LAYERS

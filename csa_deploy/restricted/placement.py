@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from csa_deploy.records.check import Fallback, Placement
 from csa_deploy.restricted.graph import Graph, Node, Value
-from csa_deploy.restricted.judge import Judgement
+from csa_deploy.restricted.judge import LayerJudgement
 
 LOADABLES = 16
 """DLA loadables that one engine may hold (DRIVE OS guide, chapter on DLA)."""
@@ -16,7 +16,7 @@ _FP16_BYTES = 2
 _METHOD = "nodes joined along their edges as far as no path leaves DLA and comes back; TensorRT may cut further"
 
 
-def place(graph: Graph, judgements: Sequence[Judgement]) -> Placement:
+def place(graph: Graph, judgements: Sequence[LayerJudgement]) -> Placement:
     """Place the nodes of the top graph: a node runs on DLA when each of its layers may.
 
     Nodes inside control flow, and nodes that are not understood, count as falling back.

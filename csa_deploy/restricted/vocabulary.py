@@ -118,7 +118,7 @@ FACTS: dict[str, str] = {
 }
 """Facts that conditions may ask for, and what each means. Lists take the suffixes below."""
 
-SUFFIXES = frozenset({"min", "max", "len", "prod", "last"})
+AGGREGATES = frozenset({"min", "max", "len", "prod", "last"})
 """List functions behind a fact name, as in ``kernel.max`` or ``in_shape.0.max``; a number picks an element."""
 
 EVIDENCE = {

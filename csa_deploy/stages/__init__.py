@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.options import IMAGE_INPUT, TASK
+from csa_deploy.options import _TASK, IMAGE_INPUT
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -51,7 +51,7 @@ class Functions:
 
 
 @dataclass(frozen=True)
-class Task:
+class Activity:
     """What an observer watches: a stage, or the work of a verb that has none.
 
     Attributes:
@@ -64,7 +64,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Stage(Task):
+class Stage(Activity):
     """One stage of the pipeline.
 
     Attributes:
@@ -92,13 +92,7 @@ class Stage(Task):
 def _export() -> Functions:
     from csa_deploy.stages import export as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _optimize() -> Functions:
@@ -110,13 +104,7 @@ def _optimize() -> Functions:
 def _repair() -> Functions:
     from csa_deploy.stages import repair as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _check() -> Functions:
@@ -128,13 +116,7 @@ def _check() -> Functions:
 def _precision() -> Functions:
     from csa_deploy.stages import precision as stage
 
-    return Functions(
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _build() -> Functions:
@@ -203,7 +185,7 @@ STAGES: dict[str, Stage] = {
                 "search",
                 "techniques",
                 "data",
-                *TASK,
+                *_TASK,
                 "samples",
                 "seed",
                 "budget",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
-STEPS = 5
+_STEPS = 5
 
 
 def preflight(context: Context) -> None:
@@ -95,9 +95,9 @@ def run(context: Context) -> StageOutput:
     if context.source.kind == "onnx":
         return _take_in(context)
     config, progress = context.config, context.progress
-    progress(0, STEPS)
+    progress(0, _STEPS)
     network = _network(context)
-    progress(1, STEPS)
+    progress(1, _STEPS)
     # Before the export: bad data cost no waiting.
     real, reason = _real_feeds(context, network.preprocessing, network.sampling)
     exported = export_module(
@@ -108,13 +108,13 @@ def run(context: Context) -> StageOutput:
         exporter=config.exporter,
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
-    progress(2, STEPS)
+    progress(2, _STEPS)
     entries = _provenance(context, exported.exporter, network.postprocessing)
     write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
-    progress(3, STEPS)
+    progress(3, _STEPS)
     differences = _differences(context, network, path, real)
-    progress(5, STEPS)
+    progress(5, _STEPS)
     notes += [f"{NOT_COMPARED}: {reason}"] if reason else []
     return output_of(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
@@ -150,7 +150,7 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
         feeds = (random_feeds(specs, context.config.seed + i) for i in range(RANDOM_BATCHES))
         batch = network.sampling.batch
         differences = compare("random", reference, candidate, feeds, batch=batch)
-        context.progress(4, STEPS)
+        context.progress(4, _STEPS)
         return differences + compare(context.data_spec or "", reference, candidate, real, batch=batch)
 
 

@@ -17,10 +17,10 @@ from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
 from csa_deploy.profile.host import host
 from csa_deploy.profile.latency import measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
+from csa_deploy.profile.on_target import measure_on_target
 from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.telemetry import Meter, Telemetry
-from csa_deploy.trtexec.timing import measure_on_target
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
         bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
         return bench
     for precision, engine in context.workspace.record("build")["engines"].items():
-        if engine["backend"] != "trtexec":  # trtexec measures there, see csa_deploy.trtexec.timing
+        if engine["backend"] != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
             bench.engine(f"engine {precision}", engine, built_of(context, engine["path"], graphs))
     return bench
 

@@ -27,7 +27,7 @@ from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
 from csa_deploy.verify.stream import Stream
-from csa_deploy.verify.task_views import TASK, task_views
+from csa_deploy.verify.task_views import _TASK, task_views
 from csa_deploy.workspace import StageOutput, dump_json, sha256_of, write_atomic
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ def compare(
     path.write_bytes(results.to_bytes())
     artifacts = {SAMPLES: path}
     if context.task is not None:
-        artifacts[TASK] = context.scratch / "task.json"
-        artifacts[TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
+        artifacts[_TASK] = context.scratch / "task.json"
+        artifacts[_TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
 

@@ -15,7 +15,7 @@ import yaml
 
 from csa_deploy.errors import UsageError
 
-PARAMETERS, LABELS = "detector.param.yaml", "label.txt"
+PARAMETERS, AUTOWARE_LABELS = "detector.param.yaml", "label.txt"
 _OVERLAID = ("UNKNOWN", "CAR", "TRUCK", "BUS", "MOTORCYCLE", "BICYCLE", "PEDESTRIAN", "ANIMAL", "HAZARD")
 _WHAT = (
     "# Parameters of Autoware's autoware_tensorrt_yolox, which decodes YOLOX heads; paths are relative to this file.\n"
@@ -31,7 +31,7 @@ def autoware_files(
     nms_threshold: float,
     dla_core: int = -1,
 ) -> dict[str, bytes]:
-    """The files by name, :data:`PARAMETERS` and :data:`LABELS`.
+    """The files by name, :data:`PARAMETERS` and :data:`AUTOWARE_LABELS`.
 
     Args:
         model_path: of the ONNX file, as the node is to find it.
@@ -53,7 +53,7 @@ def autoware_files(
             raise UsageError(f"the class name {name!r} cannot be a line of Autoware's label file", fix="rename it")
     parameters = {
         "model_path": model_path,
-        "label_path": LABELS,
+        "label_path": AUTOWARE_LABELS,
         "precision": precision,
         "score_threshold": float(score_threshold),
         "nms_threshold": float(nms_threshold),
@@ -71,4 +71,4 @@ def autoware_files(
         "roi_overlay_segmentation_label": dict.fromkeys(_OVERLAID, False),
     }
     text = yaml.safe_dump({"/**": {"ros__parameters": parameters}}, sort_keys=False)
-    return {PARAMETERS: (_WHAT + text).encode(), LABELS: ("\n".join(classes) + "\n").encode()}
+    return {PARAMETERS: (_WHAT + text).encode(), AUTOWARE_LABELS: ("\n".join(classes) + "\n").encode()}

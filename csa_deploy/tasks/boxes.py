@@ -44,7 +44,7 @@ class Detections:
         return self.of(np.arange(min(count, len(self))))
 
 
-NONE = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+NO_BOXES = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:

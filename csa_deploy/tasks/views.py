@@ -22,7 +22,7 @@ from csa_deploy.tasks.rows import unpacked
 from csa_deploy.tasks.task import Detection, Outputs, Segmentation, Task
 
 Row = dict[str, Any]
-SIDE = 192
+LONGEST_SIDE = 192
 """Longest side in pixels of a drawn mask."""
 INPUT_SIDE = 288
 """Longest side of the input's picture."""
@@ -148,8 +148,8 @@ def _judged(first: np.ndarray, second: np.ndarray, wanted: np.ndarray, ignore: i
 
 
 def _small(mask: np.ndarray) -> np.ndarray:
-    """At most :data:`SIDE` pixels a side, by nearest neighbour."""
-    step = max(1.0, max(mask.shape) / SIDE)
+    """At most :data:`LONGEST_SIDE` pixels a side, by nearest neighbour."""
+    step = max(1.0, max(mask.shape) / LONGEST_SIDE)
     rows, columns = ((np.arange(max(1, int(side / step))) * step).astype(int) for side in mask.shape)
     return mask[np.ix_(rows, columns)]
 

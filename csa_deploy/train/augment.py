@@ -11,8 +11,10 @@ from kornia.augmentation.auto import RandAugment
 from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
 from torch import Tensor, nn
 
+from csa_deploy.data.targets import Task
+from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.train.recipe import Affine, Recipe
+from csa_deploy.train.recipe import PICTORIAL, Affine, Recipe
 
 # kornia counts magnitudes to 30 where RandAugment's authors and timm count to 10; both ends mean the same
 # (30 degrees of rotation, for example).
@@ -23,14 +25,15 @@ _ALIKE = 16  # kornia draws RandAugment's operations per call: so many neighbour
 class Augment(nn.Module):
     """uint8 images (n, C, H, W) and labels (n,) -> normalised images and soft targets (n, classes).
 
-    The order is: flip, affine, elastic, RandAugment, normalisation, erasing, then mixup or CutMix, each as far as the
-    recipe has it. Label smoothing is in the targets.
+    Without a number of classes (None) the labels are masks or boxes: they are passed on, and the recipe must not move
+    pixels. The order is: flip, affine, elastic, RandAugment, normalisation, erasing, then mixup or CutMix, each as far
+    as the recipe has it. Label smoothing is in the targets.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Recipe, preprocessing: Preprocessing, classes: int) -> None:
+    def __init__(self, recipe: Recipe, preprocessing: Preprocessing, classes: int | None) -> None:
         super().__init__()
         self.recipe, self.classes = recipe, classes
         self.pictorial = nn.ModuleList(_pictorial(recipe, preprocessing))
@@ -55,6 +58,8 @@ class Augment(nn.Module):
         x = (x * self.factor - self.mean) / self.std
         for augmentation in self.erasing:
             x = augmentation(x)
+        if self.classes is None:
+            return x, labels
         smoothing = self.recipe.label_smoothing
         targets = F.one_hot(labels, self.classes).float() * (1 - smoothing) + smoothing / self.classes
         return self._mix(x, targets)
@@ -72,6 +77,22 @@ class Augment(nn.Module):
         else:
             x = share * x + (1 - share) * x.flip(0)
         return x, share * targets + (1 - share) * targets.flip(0)
+
+
+def augmentation(recipe: Recipe, preprocessing: Preprocessing, classes: int, task: Task) -> Augment:
+    """The augmentation of a task.
+
+    Raises:
+        UsageError: the recipe's is for classes only: it moves or hides what masks and boxes tell, or mixes labels.
+    """
+    if task == "classification":
+        return Augment(recipe, preprocessing, classes)
+    if foreign := [name for name in (*PICTORIAL, "mixup", "cutmix", "label_smoothing") if getattr(recipe, name)]:
+        raise UsageError(
+            f"the recipe's {', '.join(foreign)} would leave masks and boxes as they are: not possible for {task}",
+            fix="give --recipe scenes, or a recipe without them",
+        )
+    return Augment(recipe, preprocessing, None)
 
 
 def _cutmix(x: Tensor, share: float) -> tuple[Tensor, float]:

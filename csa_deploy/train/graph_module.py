@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.operators import ONNX_DOMAINS, WEIGHTED
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.precision import Layer
-from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, Node, Value
+from csa_deploy.train.operators import OPERATORS, OPSETS, Compute, TorchNode, TorchValue
 
 
 class GraphModule(nn.Module):
@@ -80,15 +80,17 @@ class GraphModule(nn.Module):
         for index, tensor in layer.activations.items():
             if tensor not in rounded:
                 rounded[tensor] = torch.fake_quantize_per_tensor_affine(
-                    arguments[int(index)], self.scales[tensor], 0, -LEVELS - 1, LEVELS
+                    arguments[int(index)], self.scales[tensor], 0, -INT8_LEVELS - 1, INT8_LEVELS
                 )
             arguments[int(index)] = rounded[tensor]
         if layer.weight is not None:
             weight = arguments[1]
             others = [axis for axis in range(weight.ndim) if axis != layer.axis]
-            scale = (weight.detach().abs().amax(others) / LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+            scale = (weight.detach().abs().amax(others) / INT8_LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
             zero = torch.zeros_like(scale, dtype=torch.int32)
-            arguments[1] = torch.fake_quantize_per_channel_affine(weight, scale, zero, layer.axis, -LEVELS, LEVELS)
+            arguments[1] = torch.fake_quantize_per_channel_affine(
+                weight, scale, zero, layer.axis, -INT8_LEVELS, INT8_LEVELS
+            )
 
     def written_to(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the graph with the weights as they are now."""
@@ -129,12 +131,12 @@ def _prepared(
     graph: onnx.GraphProto, image: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[onnx.NodeProto, Compute]]:
     """Each node with its computation; shapes are found by running it on tensors without content."""
-    known = {name: Value(value.shape, False, value) for name, value in constants.items()}
-    known[image] = Value(shape, True)
+    known = {name: TorchValue(value.shape, False, value) for name, value in constants.items()}
+    known[image] = TorchValue(shape, True)
     types = {name: torch.from_numpy(value).dtype for name, value in constants.items()}
     for proto in graph.node:
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-        node = Node(proto.op_type, proto.name, attributes, tuple(known[n] if n else None for n in proto.input))
+        node = TorchNode(proto.op_type, proto.name, attributes, tuple(known[n] if n else None for n in proto.input))
         node.demand(len(proto.output) == 1, f"it has {len(proto.output)} outputs")
         compute = OPERATORS[proto.op_type].prepared(node)
         try:
@@ -146,7 +148,7 @@ def _prepared(
         node.demand(found.dtype == torch.float32, f"it computes in {found.dtype}")
         node.demand(0 not in found.shape, f"its result {list(found.shape)} is empty")
         batched = any(value.batched for value in node.inputs if value is not None)
-        known[proto.output[0]] = Value(tuple(found.shape), batched)
+        known[proto.output[0]] = TorchValue(tuple(found.shape), batched)
         yield proto, compute
     result, stated = known[graph.output[0].name], graph.output[0].type.tensor_type.shape
     if not result.batched:

@@ -14,22 +14,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csa_deploy.data.base import ImageDataset
-from csa_deploy.data.images import FILTERS, to_array
+from csa_deploy.data.geometry import geometry_of
+from csa_deploy.data.images import FILTERS, fitted, to_array
+from csa_deploy.data.samples import Sample
+from csa_deploy.data.targets import Target
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.train.task import task_of
 
-Loaded = tuple[np.ndarray, int, str, dict[str, str]]
-"""Pixels (C, H, W), label, name, and why files before it could not be read."""
+Loaded = tuple[np.ndarray, Target, str, dict[str, str]]
+"""Pixels (C, H, W), what is true of them, name, and why files before it could not be read."""
 _WINDOW = 16  # shards whose images are mixed: reading stays nearly sequential, the order random
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Images uint8 (n, C, H, W) or float32 (evaluation), labels (n,), names, and the unreadable files met.
+    """Images uint8 (n, C, H, W) or float32 (evaluation), labels, names, and the unreadable files met.
+
+    Labels are class indices int64 (n,), classes of pixels int64 (n, H, W), or boxes float32 (n, most, 5) as left, top,
+    right, bottom and class, where a class of -1 fills up.
 
     An ``error`` travels with its batch, from a worker to whoever takes it.
     """
@@ -67,24 +75,27 @@ class TrainImages(Dataset):
         self.pictures, self.preprocessing, self.crop, self.seed = pictures, preprocessing, crop, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Loaded | UsageError:
-        """(pixels (C, H, W), label, name, unreadable) for an (epoch, index); an error is returned, see ``collate``."""
+        """(pixels (C, H, W), target, name, unreadable) for an (epoch, index); an error is returned, see ``collate``."""
         epoch, first = key
         unreadable: dict[str, str] = {}
         count = len(self.pictures)
         for index in ((first + step) % count for step in range(min(count, 100))):
             sample = self.pictures.samples[index]
             try:
-                image = sample.image()
+                image, target = _opened(sample)
             except UsageError as error:
                 unreadable[sample.id] = error.message
                 continue
             image = image.convert(self.preprocessing.decoded)
-            box = self._box(image.width, image.height, (self.seed, epoch, index))
             height, width = self.preprocessing.size
-            image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
+            if isinstance(target, int):
+                box = self._box(image.width, image.height, (self.seed, epoch, index))
+                image = image.resize((width, height), FILTERS[self.preprocessing.interpolation], box=box)
+            else:
+                target = geometry_of(self.preprocessing, (image.height, image.width)).target(target)
+                image = fitted(image, self.preprocessing)
             pixels = np.asarray(image).reshape(height, width, self.preprocessing.channels)
-            assert sample.label is not None
-            return pixels.transpose(2, 0, 1), sample.label, sample.id, unreadable
+            return pixels.transpose(2, 0, 1), target, sample.id, unreadable
         return UsageError(f"100 images in a row cannot be read, the first: {next(iter(unreadable.values()))}")
 
     def _box(self, width: int, height: int, seed: tuple[int, int, int]) -> tuple[float, float, float, float]:
@@ -112,14 +123,22 @@ class EvaluationImages(Dataset):
         self.pictures, self.preprocessing = pictures, preprocessing
 
     def __getitem__(self, index: int) -> Loaded | UsageError:
-        """(float32 (C, H, W), label, name, nothing unreadable); an error is returned, see ``collate``."""
+        """(float32 (C, H, W), target, name, nothing unreadable); an error is returned, see ``collate``."""
         sample = self.pictures.samples[index]
         try:
-            array = to_array(sample.image(), self.preprocessing)
+            image, target = _opened(sample)
+            target = geometry_of(self.preprocessing, (image.height, image.width)).target(target)
+            return to_array(image, self.preprocessing), target, sample.id, {}
         except UsageError as error:
             return error
-        assert sample.label is not None
-        return array, sample.label, sample.id, {}
+
+
+def _opened(sample: Sample) -> tuple[Image.Image, Target]:
+    """Image of a sample, and what is true of it."""
+    image = sample.image()
+    target = sample.read_target((image.height, image.width))
+    assert target is not None  # a split is labelled
+    return image, target
 
 
 class UpdateOrder:
@@ -176,7 +195,7 @@ def collate(read: list[Loaded | UsageError]) -> TrainBatch:
         unreadable.update(sample[3])
     return TrainBatch(
         torch.from_numpy(np.stack([s[0] for s in samples])),
-        torch.tensor([s[1] for s in samples]),
+        task_of(samples[0][1]).stacked([s[1] for s in samples]),
         tuple(s[2] for s in samples),
         unreadable,
     )

@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from csa_deploy.accuracy import Accuracy
 from csa_deploy.errors import UsageError
 from csa_deploy.train.augment import Augment
 from csa_deploy.train.evaluation import accuracy_of
 from csa_deploy.train.faults import CHECKPOINT, StopRequest, stop_at_bad_loss
 from csa_deploy.train.loading import TrainBatch
-from csa_deploy.train.result import EpochSummary
+from csa_deploy.train.result import EpochSummary, Score
 from csa_deploy.train.schedule import Schedule
+from csa_deploy.train.task import TrainTask
 
 Progress = Callable[[int, int], None]
 Watch = Callable[[EpochSummary], None]
@@ -47,8 +46,8 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step fed: its share of the update's loss, images, soft targets, and the images' names."""
+class UpdateStep:
+    """What one step fed: its share of the update's loss, images, targets, and the images' names."""
 
     loss: Tensor
     images: Tensor
@@ -66,6 +65,7 @@ class Training:
         wrapped: the same for forward and backward passes over all processes.
         optimizer: as Fabric set it up.
         ema: the average; None when the recipe has none.
+        task: what the network is for.
         augment: on the device.
         schedule: of the learning rate.
         accumulate: steps per update.
@@ -82,6 +82,7 @@ class Training:
     wrapped: Any
     optimizer: Any
     ema: AveragedModel | None
+    task: TrainTask
     augment: Augment
     schedule: Schedule
     accumulate: int
@@ -104,14 +105,14 @@ class Training:
 
     def fit(
         self, loader: DataLoader, held_out: DataLoader | None, stop: StopRequest, progress: Progress, watch: Watch
-    ) -> tuple[dict[str, Accuracy], Clock]:
+    ) -> tuple[dict[str, Score], Clock]:
         """Train up to the last update, or until every rank knows that one was asked to stop.
 
         Returns:
             The accuracy after the last update (empty: not evaluated), and this run's clock.
         """
         clock, epoch_clock, losses = Clock(), Clock(), []
-        accuracy: dict[str, Accuracy] = {}
+        accuracy: dict[str, Score] = {}
         steps = iter(loader)
         while self.update < self.schedule.total:
             started = time.perf_counter()
@@ -125,7 +126,9 @@ class Training:
                 due = epoch % self.evaluate_every == 0 and not stopping
                 due = due or self.update == self.schedule.total
                 self.save()  # before the evaluation, which may fail
-                accuracy = accuracy_of(self.fabric, self.networks, held_out) if due and held_out is not None else {}
+                accuracy = (
+                    accuracy_of(self.fabric, self.networks, held_out, self.task) if due and held_out is not None else {}
+                )
                 watch(self._summary(losses, epoch_clock, accuracy))
                 _add(clock, epoch_clock)
                 epoch_clock, losses = Clock(), []
@@ -143,7 +146,7 @@ class Training:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.update)
-        parts: list[Step] = []
+        parts: list[UpdateStep] = []
         for step in range(self.accumulate):
             waiting = time.perf_counter()
             batch = next(steps).checked()
@@ -152,9 +155,9 @@ class Training:
             self.unreadable.update(batch.unreadable)
             images, targets = self._prepared(batch)
             with self.fabric.no_backward_sync(self.wrapped, enabled=step + 1 < self.accumulate):
-                loss = F.cross_entropy(self.wrapped(images), targets) / self.accumulate
+                loss = self.task.loss(self.wrapped(images), targets) / self.accumulate
                 self.fabric.backward(loss)
-            parts.append(Step(loss.detach(), images, targets, batch.names))
+            parts.append(UpdateStep(loss.detach(), images, targets, batch.names))
         mean = torch.stack([part.loss for part in parts]).sum()
         shared = self.fabric.all_reduce(torch.stack([mean, mean.new_tensor(float(stop.received))]), reduce_op="mean")
         assert isinstance(shared, Tensor)
@@ -179,7 +182,7 @@ class Training:
         )
         return images.contiguous(memory_format=torch.channels_last), targets
 
-    def _summary(self, losses: list[float], clock: Clock, accuracy: dict[str, Accuracy]) -> EpochSummary:
+    def _summary(self, losses: list[float], clock: Clock, accuracy: dict[str, Score]) -> EpochSummary:
         summary = EpochSummary(
             epoch=self.update // self.schedule.per_epoch,
             epochs=self.schedule.total // self.schedule.per_epoch,

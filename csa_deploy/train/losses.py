@@ -16,17 +16,16 @@ _FOCUS = 2.0  # exponent of the quality focal loss
 _BOX_WEIGHT = 2.0
 
 
-def segmentation_loss(logits: Tensor, classes: Tensor, ignore: int) -> Tensor:
+def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Mean cross entropy of all pixels, and the mean Dice loss of the classes in the batch.
 
     Args:
         logits: (N, classes, H, W).
-        classes: int64 (N, H, W).
-        ignore: the index of pixels that do not count.
+        classes: int64 (N, H, W); -1 where a pixel does not count.
     """
-    entropy = F.cross_entropy(logits, classes, ignore_index=ignore)
-    counted = classes != ignore
-    one_hot = F.one_hot(classes.where(counted, classes.new_zeros(())), logits.shape[1]).movedim(-1, 1)
+    entropy = F.cross_entropy(logits, classes, ignore_index=-1)
+    counted = classes >= 0
+    one_hot = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1)
     one_hot = one_hot * counted[:, None]
     shares = logits.softmax(dim=1) * counted[:, None]
     both, either = (t.sum(dim=(0, 2, 3)) for t in (shares * one_hot, shares + one_hot))
@@ -35,7 +34,7 @@ def segmentation_loss(logits: Tensor, classes: Tensor, ignore: int) -> Tensor:
     return entropy + dice[present].mean() if present.any() else entropy
 
 
-def points(height: int, width: int, stride: int) -> Tensor:
+def points(height: int, width: int, *, stride: int) -> Tensor:
     """The places of a map in the image: (height * width, 2) as x, y in pixels, row by row."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2).add(0.5) * stride
@@ -96,7 +95,7 @@ def detection_loss(outputs: Mapping[str, Tensor], boxes: Tensor, labels: Tensor)
     strides = [int(name.removeprefix("logits_")) for name in outputs if name.startswith("logits_")]
     logits = torch.cat([outputs[f"logits_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
     raw = torch.cat([outputs[f"distances_{s}"].flatten(2).transpose(1, 2) for s in strides], dim=1)
-    grids = [points(*outputs[f"logits_{s}"].shape[2:], s) for s in strides]
+    grids = [points(*outputs[f"logits_{s}"].shape[-2:], stride=s) for s in strides]
     places = torch.cat(grids).to(boxes.device)
     pitch = torch.cat([torch.full((len(grid),), float(s)) for grid, s in zip(grids, strides, strict=True)])
     pitch = pitch.to(boxes.device)

@@ -25,7 +25,7 @@ Allowed = tuple[Any, ...] | None  # of an attribute: its values; None for any
 
 
 @dataclass(frozen=True)
-class Value:
+class TorchValue:
     """A tensor of the graph.
 
     Attributes:
@@ -40,13 +40,13 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Node:
+class TorchNode:
     """A node with what is known of its inputs (None: an optional one that is not given)."""
 
     op: str
     name: str
     attributes: dict[str, Any]
-    inputs: tuple[Value | None, ...]
+    inputs: tuple[TorchValue | None, ...]
 
     def refused(self, reason: str) -> UsageError:
         """The error of a node that has no counterpart here."""
@@ -55,14 +55,14 @@ class Node:
             fix="quantize the network without fine-tuning, or change that operation in it",
         )
 
-    def value(self, index: int) -> Value:
+    def value(self, index: int) -> TorchValue:
         """An input that has to be there."""
         found = self.inputs[index] if index < len(self.inputs) else None
         if found is None:
             raise self.refused(f"input {index} is missing")
         return found
 
-    def optional(self, index: int) -> Value | None:
+    def optional(self, index: int) -> TorchValue | None:
         """An input that may be missing, or be empty, which says the same."""
         found = self.inputs[index] if index < len(self.inputs) else None
         return None if found is not None and 0 in found.shape else found
@@ -86,11 +86,11 @@ class Node:
 class Operator:
     """What is understood of an operator: its attributes with their values, its inputs, and how to compute it."""
 
-    prepare: Callable[[Node], Compute]
+    prepare: Callable[[TorchNode], Compute]
     inputs: range
     attributes: dict[str, Allowed]
 
-    def prepared(self, node: Node) -> Compute:
+    def prepared(self, node: TorchNode) -> Compute:
         """The computation of a node; raises UsageError for one that would be another function."""
         node.demand(len(node.inputs) in self.inputs, f"it has {len(node.inputs)} inputs")
         for name, value in node.attributes.items():
@@ -101,10 +101,10 @@ class Operator:
         return self.prepare(node)
 
 
-def _elementwise(compute: Compute) -> Callable[[Node], Compute]:
+def _elementwise(compute: Compute) -> Callable[[TorchNode], Compute]:
     """Of two tensors that broadcast, where the images have to keep the first axis."""
 
-    def prepare(node: Node) -> Compute:
+    def prepare(node: TorchNode) -> Compute:
         values = [node.value(0), node.value(1)]
         rank = max(len(value.shape) for value in values)
         if any(value.batched for value in values):
@@ -118,11 +118,11 @@ def _elementwise(compute: Compute) -> Callable[[Node], Compute]:
     return prepare
 
 
-def _unary(compute: Compute) -> Callable[[Node], Compute]:
+def _unary(compute: Compute) -> Callable[[TorchNode], Compute]:
     return lambda node: compute
 
 
-def _window(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+def _window(node: TorchNode, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
     """Strides, pads and dilations of two axes; pads alike on both sides."""
     node.demand(len(node.value(0).shape) == 4 and len(kernel) == 2, "only two-dimensional windows are known here")
     pads = list(node.attributes.get("pads", [0, 0, 0, 0]))
@@ -132,7 +132,7 @@ def _window(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int], li
     return strides, pads[:2], dilations
 
 
-def _convolution(node: Node) -> Compute:
+def _convolution(node: TorchNode) -> Compute:
     weight, bias = node.value(1), node.inputs[2] if len(node.inputs) > 2 else None
     node.demand(node.value(0).batched and not weight.batched, "its weight is computed")
     node.demand(bias is None or not bias.batched, "its bias is computed")
@@ -147,7 +147,7 @@ def _convolution(node: Node) -> Compute:
     return compute
 
 
-def _average_pool(node: Node) -> Compute:
+def _average_pool(node: TorchNode) -> Compute:
     kernel = list(node.attributes.get("kernel_shape", []))
     strides, padding, dilations = _window(node, kernel)
     node.demand(dilations == [1, 1], f"dilations {dilations}")
@@ -160,13 +160,13 @@ def _average_pool(node: Node) -> Compute:
     return lambda x: F.avg_pool2d(x, kernel, strides, padding, ceil_mode=False, count_include_pad=counted)
 
 
-def _global_average(node: Node) -> Compute:
+def _global_average(node: TorchNode) -> Compute:
     rank = len(node.value(0).shape)
     node.demand(rank >= 3, "there is nothing to average over")
     return lambda x: x.mean(tuple(range(2, rank)), keepdim=True)
 
 
-def _flatten(node: Node) -> Compute:
+def _flatten(node: TorchNode) -> Compute:
     value, axis = node.value(0), int(node.attributes.get("axis", 1))
     axis += len(value.shape) if axis < 0 else 0
     if not value.batched:
@@ -176,7 +176,7 @@ def _flatten(node: Node) -> Compute:
     return lambda x: x.reshape(x.shape[0], -1)
 
 
-def _gemm(node: Node) -> Compute:
+def _gemm(node: TorchNode) -> Compute:
     left, right, added = node.value(0), node.value(1), node.inputs[2] if len(node.inputs) > 2 else None
     node.demand(len(left.shape) == len(right.shape) == 2, "its inputs are no matrices")
     turned = [bool(node.attributes.get(name, 0)) for name in ("transA", "transB")]
@@ -194,7 +194,7 @@ def _gemm(node: Node) -> Compute:
     return compute
 
 
-def _matmul(node: Node) -> Compute:
+def _matmul(node: TorchNode) -> Compute:
     values = [node.value(0), node.value(1)]
     ranks = [len(value.shape) for value in values]
     node.demand(min(ranks) >= 1, "it has no axis to sum over")
@@ -209,7 +209,7 @@ def _matmul(node: Node) -> Compute:
     return torch.matmul
 
 
-def _reshape(node: Node) -> Compute:
+def _reshape(node: TorchNode) -> Compute:
     value, wanted = node.value(0), node.numbers(1)
     node.demand(wanted is not None, "to a scalar")
     assert wanted is not None
@@ -227,7 +227,7 @@ def _reshape(node: Node) -> Compute:
     return lambda x, _: x.reshape(x.shape[0], *target[1:])
 
 
-def _resize(node: Node) -> Compute:
+def _resize(node: TorchNode) -> Compute:
     value = node.value(0)
     node.demand(node.attributes.get("mode") == b"linear" and len(value.shape) == 4, "only bilinear resizes are known")
     axes = [int(axis) % 4 for axis in node.attributes.get("axes", range(4))]
@@ -255,7 +255,7 @@ def _resize(node: Node) -> Compute:
     return compute
 
 
-def _transpose(node: Node) -> Compute:
+def _transpose(node: TorchNode) -> Compute:
     value = node.value(0)
     order = [int(axis) for axis in node.attributes.get("perm", range(len(value.shape) - 1, -1, -1))]
     node.demand(sorted(order) == list(range(len(value.shape))), f"perm {order}")

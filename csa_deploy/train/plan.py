@@ -14,7 +14,7 @@ MOST_PER_DEVICE = 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """The batches and updates of a training.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan:
         )
 
 
-def plan_for(options: TrainOptions, images: int, world: int) -> Plan:
+def plan_for(options: TrainOptions, images: int, world: int) -> TrainPlan:
     """The plan for a number of training images on a number of devices.
 
     Raises:
@@ -61,10 +61,10 @@ def plan_for(options: TrainOptions, images: int, world: int) -> Plan:
     size = per_device * accumulate * world
     schedule = make_schedule(options.recipe, images, size)
     warning = batch_warning(options.recipe, size)
-    return Plan(images, per_device, accumulate, world, options.recipe.epochs, schedule, warning)
+    return TrainPlan(images, per_device, accumulate, world, options.recipe.epochs, schedule, warning)
 
 
-def plan(options: TrainOptions, preprocessing: Preprocessing, images: int | None) -> Plan:
+def plan(options: TrainOptions, preprocessing: Preprocessing, images: int | None) -> TrainPlan:
     """The plan without starting anything; ``images`` None: as many as the data have."""
     devices, nodes = processes(options)
     if images is None:

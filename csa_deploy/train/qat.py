@@ -13,8 +13,8 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.network import NetworkEntry
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.qdq_placement import Placement
-from csa_deploy.precision.thresholds import LEVELS
+from csa_deploy.precision.qdq_placement import QdqPlacement
+from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import Layer, PrecisionRecord
 from csa_deploy.records.repair import RepairRecord
@@ -23,7 +23,7 @@ from csa_deploy.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Quantized:
+class QuantizationResult:
     """What post-training quantization decided.
 
     Attributes:
@@ -46,11 +46,11 @@ class Quantized:
 
     def int8(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The Q/DQ graph of ``model``, which differs from :attr:`model` in its weights."""
-        thresholds = {name: scale * LEVELS for name, scale in self.scales.items()}
-        return to_int8(model, Placement(self.layers), thresholds, kept=self.kept, keep_fp32=self.keep_fp32).model
+        thresholds = {name: scale * INT8_LEVELS for name, scale in self.scales.items()}
+        return to_int8(model, QdqPlacement(self.layers), thresholds, kept=self.kept, keep_fp32=self.keep_fp32).model
 
 
-def quantized(root: Path) -> Quantized:
+def quantized(root: Path) -> QuantizationResult:
     """Read the INT8 decisions of a workspace.
 
     Raises:
@@ -61,7 +61,7 @@ def quantized(root: Path) -> Quantized:
     found = record.int8 if record else None
     if found is None:
         raise UsageError(f"{root}: no INT8 graph here yet", fix="run `csa-deploy quantize NETWORK --int8` first")
-    return Quantized(
+    return QuantizationResult(
         load_model(root / (found.equalized or (workspace.find(RepairRecord) or workspace.read(OptimizeRecord)).graph)),
         found.int8,
         found.kept_floating,
@@ -70,7 +70,7 @@ def quantized(root: Path) -> Quantized:
     )
 
 
-def tunable(entry: NetworkEntry, ptq: Quantized) -> NetworkEntry:
+def tunable(entry: NetworkEntry, ptq: QuantizationResult) -> NetworkEntry:
     """The network's entry with the quantized graph in place of its module."""
 
     def factory() -> nn.Module:
@@ -79,7 +79,7 @@ def tunable(entry: NetworkEntry, ptq: Quantized) -> NetworkEntry:
     return replace(entry, name=f"{entry.name}-qat", factory=factory)
 
 
-def write_graphs(ptq: Quantized, weights: Path, output: Path, name: str) -> dict[str, Path]:
+def write_graphs(ptq: QuantizationResult, weights: Path, output: Path, name: str) -> dict[str, Path]:
     """Write ``<name>.qat.onnx`` (FP32) and ``<name>.qat.int8.onnx`` with fine-tuned weights; returns their paths."""
     module = ptq.module()
     module.load_state_dict(load_file(weights))

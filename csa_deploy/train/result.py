@@ -10,6 +10,29 @@ from csa_deploy.accuracy import RANKS, Accuracy
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Figures of segmentation or detection over all held-out images, each once.
+
+    Attributes:
+        shares: by name, as shares of 1 (``mean_iou``; ``map`` and ``map50``); the first one decides.
+        samples: images.
+    """
+
+    shares: dict[str, float]
+    samples: int
+
+    @property
+    def right(self) -> str:
+        """What decides which weights are better, in words."""
+        name, share = next(iter(self.shares.items()))
+        return f"{name} {100 * share:.2f} %"
+
+
+Score = Accuracy | Figures
+"""What an evaluation found; the first of its ``shares`` decides."""
+
+
+@dataclass(frozen=True)
 class Average:
     """The average of the weights, as it is.
 
@@ -44,7 +67,7 @@ class EpochSummary:
     lr: float
     images_per_second: float
     waiting: float
-    accuracy: dict[str, Accuracy]
+    accuracy: dict[str, Score]
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,7 @@ class TrainResult:
     updates: int
     total: int
     warmup: int
-    accuracy: dict[str, Accuracy]
+    accuracy: dict[str, Score]
     average: Average | None
     unreadable: dict[str, str]
     weights: dict[str, Path]
@@ -86,12 +109,14 @@ class TrainResult:
 
     @property
     def best(self) -> str:
-        """The weights to deploy: those that got more of the held-out images right, of equal ones the average.
+        """The weights to deploy: those that did better on the held-out images, of equal ones the average.
 
         Without an evaluation the average, where there is one.
         """
         names = ["model_ema", "model"] if self.average else ["model"]
-        return max(names, key=lambda name: self.accuracy[name].hits[1] if name in self.accuracy else 0)
+        return max(
+            names, key=lambda name: next(iter(self.accuracy[name].shares.values())) if name in self.accuracy else 0
+        )
 
     def evaluation(self) -> dict[str, Any]:
         """JSON form of an evaluation alone: it knows nothing of the schedule that the weights were trained with."""
@@ -109,7 +134,7 @@ class TrainResult:
             "total": self.total,
             "warmup": self.warmup,
             "finished": self.finished,
-            "accuracy": {name: _counts(accuracy) for name, accuracy in self.accuracy.items()},
+            "accuracy": {name: _to_json(score) for name, score in self.accuracy.items()},
             "average": asdict(self.average) if self.average else None,
             "deploy": self.best,
             "unreadable": self.unreadable,
@@ -118,7 +143,9 @@ class TrainResult:
         }
 
 
-def _counts(accuracy: Accuracy) -> dict[str, Any]:
-    """JSON form of counts over the held-out images, with the shares; None is not counted."""
+def _to_json(accuracy: Score) -> dict[str, Any]:
+    """JSON form of figures, or of counts over the held-out images with the shares; None is not counted."""
+    if isinstance(accuracy, Figures):
+        return {**accuracy.shares, "samples": accuracy.samples}
     tops = {f"top{k}": accuracy.hits.get(k) for k in RANKS}
     return {**tops, "samples": accuracy.samples, **{f"{name}_share": share for name, share in accuracy.shares.items()}}

@@ -11,12 +11,11 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from csa_deploy.accuracy import Accuracy
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.dataset import Split, open_split
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
-from csa_deploy.train.augment import Augment
+from csa_deploy.train.augment import augmentation
 from csa_deploy.train.average import averaged, first_share, warmed
 from csa_deploy.train.devices import determinism, launched, part, workers_for
 from csa_deploy.train.evaluation import accuracy_of
@@ -26,7 +25,8 @@ from csa_deploy.train.loop import Clock, Progress, Training, Watch
 from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.plan import plan_for
-from csa_deploy.train.result import Average, TrainResult
+from csa_deploy.train.result import Average, Score, TrainResult
+from csa_deploy.train.task import TRAINED_TASKS, TrainTask
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,8 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         if plan.warning:
             log.warning("%s", plan.warning)
     network: Any = trainable(entry, recipe, size, options.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classes = _classes(network, entry, size)
+    task = TRAINED_TASKS[split.train.task]
+    classes = _classes(network, entry, size, task)
     for images in (split.train, split.held_out):
         if images is not None:
             images.check_labels(classes)
@@ -125,7 +126,8 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         wrapped=wrapped,
         optimizer=optimizer,
         ema=averaged(network, recipe.ema_decay, warmup=warmup) if recipe.ema_decay else None,
-        augment=Augment(recipe, entry.preprocessing, classes).to(fabric.device),
+        task=task,
+        augment=augmentation(recipe, entry.preprocessing, classes, split.train.task).to(fabric.device),
         schedule=plan.schedule,
         accumulate=plan.accumulate,
         seed=options.seed,
@@ -190,8 +192,8 @@ def _global_batch(settings: dict[str, Any]) -> int:
     return int(settings["batch_size"] * settings["accumulate"] * settings["world"])
 
 
-def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int]) -> int:
-    """Number of the network's outputs."""
+def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int], task: TrainTask) -> int:
+    """Number of the network's classes."""
     network.eval()
     try:
         with torch.inference_mode():
@@ -202,9 +204,9 @@ def _classes(network: torch.nn.Module, entry: NetworkEntry, size: tuple[int, int
             f"{entry.name}: does not run on {size[0]}x{size[1]} pixels: {reason}", fix="give another --size"
         ) from error
     network.train()
-    if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise UsageError(f"{entry.name}: is no classifier", fix="train networks that return logits (n, classes)")
-    return output.shape[1]
+    if (classes := task.classes(output)) is None:
+        raise UsageError(f"{entry.name}: is no network for {task.name}", fix=task.fix)
+    return classes
 
 
 def _average(training: Training) -> Average | None:
@@ -224,8 +226,8 @@ def _fingerprint(pictures: ImageDataset) -> str:
     return digest.hexdigest()
 
 
-def _evaluated(training: Training, held_out: Any) -> dict[str, Accuracy]:
-    return {} if held_out is None else accuracy_of(training.fabric, training.networks, held_out)
+def _evaluated(training: Training, held_out: Any) -> dict[str, Score]:
+    return {} if held_out is None else accuracy_of(training.fabric, training.networks, held_out, training.task)
 
 
 def _on_first(fabric: Fabric, watch: Watch) -> Watch:
@@ -236,7 +238,7 @@ def _result(
     training: Training,
     entry: NetworkEntry,
     options: TrainOptions,
-    accuracy: dict[str, Accuracy],
+    accuracy: dict[str, Score],
     clock: Clock,
     has_held_out: bool,
 ) -> TrainResult:

@@ -20,7 +20,7 @@ from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.load import external_files
 from csa_deploy.levels import flag_acts
-from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS, MODEL, build_command
+from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS_FILE, MODEL, build_command
 from csa_deploy.trtexec.graph_check import check_graph
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
@@ -151,7 +151,7 @@ def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions
     arguments = build_command(
         plan, options, machine.version, MODEL, _CALIBRATION if cache else None, listed=machine.listed
     )
-    outputs = [ENGINE, *([LAYERS] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
+    outputs = [ENGINE, *([LAYERS_FILE] if options.inspectable else []), *([CACHE] if plan.timing_cache else [])]
     return Job([machine.trtexec, *arguments], files, outputs, machine.environment, attempt)
 
 
@@ -170,7 +170,7 @@ def _weights(model: Path) -> dict[str, Path]:
 def _keep_layers(finished: Finished, out: Path) -> Path | None:
     path = out.with_name(out.name + ".layers.json")
     path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
-    return finished.files[LAYERS].replace(path) if LAYERS in finished.files else None
+    return finished.files[LAYERS_FILE].replace(path) if LAYERS_FILE in finished.files else None
 
 
 def _result(

@@ -17,13 +17,13 @@ from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
 
 # Names of the files of one run, in its directory.
-MODEL, ENGINE, LAYERS, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
+MODEL, ENGINE, LAYERS_FILE, CACHE = "model.onnx", "engine.plan", "layers.json", "timing.cache"
 TIMES, PROFILE = "times.json", "profile.json"
 WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
-class Timing:
+class TimingRequest:
     """The conditions of a measurement, the same in every version.
 
     Attributes:
@@ -94,7 +94,7 @@ def build_command(
     command.add("--noTF32")  # on by default in every version; an FP32 engine computes in FP32
     if options.inspectable:
         command.add("--profilingVerbosity", "detailed")
-        command.add("--exportLayerInfo", LAYERS)
+        command.add("--exportLayerInfo", LAYERS_FILE)
     _precision(command, plan, options, calibration)
     if plan.restricted and command.has("--restricted"):
         command.add("--restricted")
@@ -175,7 +175,7 @@ def run_command(
     engine: str,
     version: Version,
     inputs: Mapping[str, str],
-    timing: Timing | None,
+    timing: TimingRequest | None,
     *,
     options: TrtexecOptions | None = None,
     outputs: bool = False,
@@ -207,7 +207,7 @@ def run_command(
         command.add(flag, value)
     if inputs:
         command.add("--loadInputs", named_files(inputs))
-    conditions = timing or Timing()
+    conditions = timing or TimingRequest()
     command.add("--iterations", conditions.iterations)
     command.add("--duration", 0)  # else trtexec runs for three seconds more
     command.add("--warmUp", conditions.warmup_ms)
@@ -237,7 +237,7 @@ def require_runnable(options: TrtexecOptions, engine: str) -> None:
         )
 
 
-def _conditions(version: Version, timing: Timing) -> Sequence[str]:
+def _conditions(version: Version, timing: TimingRequest) -> Sequence[str]:
     """The options that turn this version's defaults into the conditions asked for."""
     if version.major >= 11:
         table = (

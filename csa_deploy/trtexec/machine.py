@@ -18,7 +18,7 @@ from csa_deploy.trtexec.safe.options import STATED
 from csa_deploy.trtexec.safe.tuning import require_target
 from csa_deploy.trtexec.transport import Transport, open_transport, run_script
 from csa_deploy.trtexec.versions import (
-    OPTIONS,
+    VERSION_OPTIONS,
     Version,
     options_of_help,
     parse_version,
@@ -158,7 +158,7 @@ def _built_for(config: TargetConfig, transport: Transport, facts: Facts, help_pa
     _require_stated(transport.name, version, config)
     if found is None:
         facts = replace(facts, values={**facts.values, "tensorrt_from": "its file: nothing there tells it"})
-    listed = options_of_help(help_page) if told else frozenset(OPTIONS)
+    listed = options_of_help(help_page) if told else frozenset(VERSION_OPTIONS)
     return _machine(config, transport, facts, version, listed, host)
 
 

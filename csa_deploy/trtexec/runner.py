@@ -20,7 +20,7 @@ import numpy as np
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
-from csa_deploy.trtexec.command import PROFILE, TIMES, Timing, require_runnable, run_command
+from csa_deploy.trtexec.command import PROFILE, TIMES, TimingRequest, require_runnable, run_command
 from csa_deploy.trtexec.job import Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain
@@ -141,7 +141,7 @@ class TrtexecRunner:
             self._finish(job, into)
             return self._read(into, len(samples))
 
-    def measure(self, feeds: Mapping[str, np.ndarray], timing: Timing, *, layers: bool = True) -> dict[str, Any]:
+    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> dict[str, Any]:
         """Time inferences as trtexec does.
 
         Returns:
@@ -197,7 +197,9 @@ class TrtexecRunner:
         self._reached = None
         self._opening.__exit__(kind, error, trace)
 
-    def _command(self, engine: str, named: Mapping[str, str], timing: Timing | None, **wanted: bool) -> list[str]:
+    def _command(
+        self, engine: str, named: Mapping[str, str], timing: TimingRequest | None, **wanted: bool
+    ) -> list[str]:
         machine = self._machine
         arguments = run_command(
             engine, machine.version, named, timing, options=self._options, listed=machine.listed, **wanted

@@ -22,7 +22,7 @@ def _flag(flag: str, default: Any) -> Any:
 class TrtexecOptions:
     """What only a build by trtexec can be asked for.
 
-    A flag is an attribute here and a row of :data:`csa_deploy.trtexec.versions.OPTIONS`.
+    A flag is an attribute here and a row of :data:`csa_deploy.trtexec.versions.VERSION_OPTIONS`.
 
     Attributes:
         dla_core: build for this DLA core.

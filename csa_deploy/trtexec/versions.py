@@ -16,7 +16,7 @@ _LAST_WEAK = (10, 16)
 LAST_OPSET_OF_8 = 17  # of ONNX, by the operator list of 8.6's parser
 
 # Option -> first and last version that has it.
-OPTIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+VERSION_OPTIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     **dict.fromkeys(
         (
             *("--onnx", "--saveEngine", "--loadEngine", "--skipInference", "--noTF32", "--safe", "--device"),
@@ -132,7 +132,7 @@ def require_known(version: Version, listed: frozenset[str] | None = None) -> Non
 
 def has(option: str, version: Version, listed: frozenset[str] | None = None) -> bool:
     """Whether this version of trtexec acts on an option."""
-    first, last = OPTIONS[option]
+    first, last = VERSION_OPTIONS[option]
     if listed is not None and option not in listed:
         return False
     return first <= version.pair <= last or (last == LAST and version.pair > LAST)

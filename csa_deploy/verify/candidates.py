@@ -13,15 +13,15 @@ import onnx
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.facts import stated_types
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
-from csa_deploy.metrics.task import Task
+from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
-from csa_deploy.precision.fp16_rounding import keep_rounding
 from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
@@ -54,7 +54,7 @@ class Candidate:
     preprocessing: Preprocessing | None = None
     file: Path | None = None
     outputs: dict[str, SampleTable] = field(default_factory=dict)
-    tasks: Sequence[Task] = ()
+    tasks: Sequence[Measured] = ()
 
     @property
     def tensors(self) -> dict[str, OutputMetrics]:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.metrics.stream import OutputMetrics
-from csa_deploy.runners.base import run_batch
+from csa_deploy.runners.base import filled, run_batch
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 if TYPE_CHECKING:
     from csa_deploy.instance import Network
+    from csa_deploy.pipeline import Context
 
 OLD, NEW = 17, 18  # newest opset of TensorRT 8.6's parser, and the dynamo exporter's own
 
@@ -26,7 +28,7 @@ Outputs = list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ExporterPair:
     """Two graphs of one network on the same inputs.
 
     Attributes:
@@ -56,9 +58,56 @@ class Pair:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ExporterComparison:
+    """All pairs, and how many inferences on real inputs they were compared on, beside a random one."""
+
+    pairs: tuple[ExporterPair, ...]
+    real: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"schema_version": 1, "pairs": [pair.to_json() for pair in self.pairs]}
+
+    def failure(self, tolerance: float) -> AccuracyGateError | None:
+        """The first pair that differs by more than a share of the output's range."""
+        for pair in self.pairs:
+            if pair.differs(tolerance):
+                return AccuracyGateError(
+                    f"exporters: {pair.first} differs from {pair.second} by {pair.max_rel_error:.1e} of the range, "
+                    f"allowed is {tolerance:g}",
+                    fix="see the table; export with the exporter and opset that agree with PyTorch",
+                )
+        return None
+
+
+def compare_exporters(context: Context, samples: int, progress: Progress | None = None) -> ExporterComparison:
+    """Export a context's network in several ways, and compare on a random input and on samples of its data.
+
+    Raises:
+        UsageError: it is an ONNX file, which is exported already.
+    """
+    config = context.config
+    if context.source.kind == "onnx":
+        raise UsageError(f"{config.network}: an ONNX file is exported already", fix="name the PyTorch network")
+    network = context.source.make_network(
+        input_size=context.size,
+        batch=config.batch,
+        checkpoint=context.checkpoint,
+        checkpoint_key=config.checkpoint_key,
+    )
+    how = network.sampling
+    size = how.batch or 1
+    data = context.dataset(network.preprocessing, limit=samples)
+    parts = data.batches(size) if data else ()
+    real = [how.network(filled(part.feed(how.shapes), size)) for part in parts]
+    pairs = cross_check(network, [random_feeds(how.inputs, config.seed), *real], config.threads, progress)
+    return ExporterComparison(tuple(pairs), len(real))
+
+
 def cross_check(
     network: Network, feeds: Sequence[Mapping[str, np.ndarray]], threads: int | None, progress: Progress | None = None
-) -> list[Pair]:
+) -> list[ExporterPair]:
     """Export with dynamo and with TorchScript, in two opsets, plain and optimized, and compare in ONNX Runtime.
 
     Args:
@@ -114,19 +163,19 @@ def _pair(
     second: str,
     made: Mapping[str, tuple[onnx.ModelProto | None, str]],
     answers: Mapping[str, tuple[Outputs | None, str]],
-) -> Pair:
+) -> ExporterPair:
     graphs = [made[name][0] for name in (first, second)]
     nodes = tuple(len(graph.graph.node) if graph is not None else None for graph in graphs)
     (got, why_not), (want, why_neither) = answers[first], answers[second]
     if got is None or want is None:
-        return Pair(first, second, (nodes[0], nodes[1]), reason=why_not or why_neither)
+        return ExporterPair(first, second, (nodes[0], nodes[1]), reason=why_not or why_neither)
     metrics: dict[str, OutputMetrics] = {}
     for one, other in zip(want, got, strict=True):
         for name, array in one.items():
             ids = [str(i) for i in range(len(array))]
             metrics.setdefault(name, OutputMetrics(name)).update(array, other[name], ids, None)
     values = [m.values() for m in metrics.values()]
-    return Pair(
+    return ExporterPair(
         first,
         second,
         (nodes[0], nodes[1]),

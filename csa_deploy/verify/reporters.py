@@ -22,31 +22,31 @@ def as_junit(data: Row, *, strict: bool) -> str:
 def _suite(candidate: Row, strict: bool) -> junit.Suite:
     cases = [_case(check, strict) for check in candidate["checks"]]
     for name, (ours, theirs) in candidate["preprocessing_differs"].items():
-        cases.append(junit.Case(f"preprocessing: {name}", "failure", f"{theirs}, the network's is {ours}"))
+        cases.append(junit.JUnitCase(f"preprocessing: {name}", "failure", f"{theirs}, the network's is {ours}"))
     for key, whose in (("non_finite", "output"), ("reference_non_finite", "the reference's output")):
         for name, ids in candidate[key].items():
-            cases.append(junit.Case(f"finite: {name}", "failure", f"{whose} is not finite on sample {ids[0]}"))
+            cases.append(junit.JUnitCase(f"finite: {name}", "failure", f"{whose} is not finite on sample {ids[0]}"))
     return junit.Suite(candidate["label"], cases, {"verdict": candidate["verdict"]})
 
 
-def _case(check: Row, strict: bool) -> junit.Case:
+def _case(check: Row, strict: bool) -> junit.JUnitCase:
     name = f"{check['metric']} of {check['output']} {bound_of(check)}"
     if check["state"] == "pass":
-        return junit.Case(name)
+        return junit.JUnitCase(name)
     message = f"{check['state']}: measured {measured_of(check)}" + (f"; {check['reason']}" if check["reason"] else "")
     counts = check["state"] == "undecided" or check["asked"]
     failed = check["state"] == "fail" or (strict and counts)
-    return junit.Case(name, "failure" if failed else "skipped", message)
+    return junit.JUnitCase(name, "failure" if failed else "skipped", message)
 
 
-def _reference(data: Row, strict: bool) -> Iterator[junit.Case]:
+def _reference(data: Row, strict: bool) -> Iterator[junit.JUnitCase]:
     open_ended = "failure" if strict else "skipped"
     if data["accuracy"]:
         verdict, said = data["accuracy"]["verdict"], data["accuracy"]["statement"]
         outcome = {"pass": "passed", "fail": "failure", "undecided": open_ended}.get(verdict, "skipped")
-        yield junit.Case("the reference is better than chance", outcome, said)  # type: ignore[arg-type]
+        yield junit.JUnitCase("the reference is better than chance", outcome, said)  # type: ignore[arg-type]
     if data["partial"]:
-        yield junit.Case("all samples were compared", open_ended, data["partial"])  # type: ignore[arg-type]
+        yield junit.JUnitCase("all samples were compared", open_ended, data["partial"])  # type: ignore[arg-type]
 
 
 def as_markdown(data: Row, title: str) -> str:

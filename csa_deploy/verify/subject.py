@@ -17,9 +17,9 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing, Task
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.runners.base import Runner
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.source import load_source
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.verify.candidates import graph_runner
 from csa_deploy.workspace import Workspace
 

@@ -12,7 +12,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.metrics.metric import Estimate
 from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS
-from csa_deploy.metrics.task import Task as Measured
+from csa_deploy.metrics.task import Measured
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 from csa_deploy.tasks.task import Task
 from csa_deploy.tasks.views import class_table, size_table

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from csa_deploy.verify.candidates import Candidate
 
 Row = dict[str, Any]
-TASK = "verify/task.json"
-MOST = 4
+_TASK = "verify/task.json"
+_MOST = 4
 """Samples drawn per candidate."""
 
 
@@ -87,7 +87,7 @@ def _drawings(
     columns: Mapping[str, np.ndarray],
 ) -> list[Row]:
     ids = candidate.outputs[next(iter(candidate.outputs))].ids if candidate.outputs else []
-    chosen = {entry["id"]: entry for entry in worst(columns, ids, MOST)} if columns else _least_alike(candidate)
+    chosen = {entry["id"]: entry for entry in worst(columns, ids, _MOST)} if columns else _least_alike(candidate)
     shapes, found = sampling(reference).shapes, dict[str, Row]()
     for part in data.only(list(chosen)).batches(1) if chosen else ():
         feeds = part.feed(shapes)
@@ -108,7 +108,7 @@ def _least_alike(candidate: Candidate) -> dict[str, Row]:
     """Without a metric of the task: the maps whose classes agree on the fewest positions."""
     for table in candidate.tensors.values():
         if "pixel_agreement" in table.columns:
-            order = np.argsort(table.columns["pixel_agreement"], kind="stable")[:MOST]
+            order = np.argsort(table.columns["pixel_agreement"], kind="stable")[:_MOST]
             return {table.ids[i]: {"id": table.ids[i]} for i in order.tolist()}
     return {}
 

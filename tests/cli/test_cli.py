@@ -111,7 +111,7 @@ def test_completion_offers_verbs(csa: Any, tmp_path: Path) -> None:
         (("check", "tiny.onnx", "--format", "pdf"), 2, "pdf"),
         (("report",), 2, "nothing was made here yet"),
         (("report", "tiny.onnx"), 2, "deploy/tiny: nothing was made here yet"),
-        (("report", "--format", "pdf"), 2, "--format pdf: no such form"),
+        (("report", "--format", "pdf"), 2, "--format pdf: no such format"),
     ],
 )
 def test_wrong_usage_is_one_line(lab: Path, csa: Any, arguments: tuple[str, ...], code: int, said: str) -> None:

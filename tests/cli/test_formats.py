@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from csa_deploy.cli.answer import FORMS, forms
+from csa_deploy.cli.answer import VERB_FORMATS, formats
 from csa_deploy.cli.main import app
 
 NET, DATA, QUICK = "tiny.onnx", ("--data", "x.npz"), ("--threads", 1)
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: Any) -> Path:
 
 def test_the_tables_have_every_verb() -> None:
     assert {verb for verb, *_ in (*WORKING, *SLOW)} == verbs()
-    assert set(FORMS) <= verbs()
+    assert set(VERB_FORMATS) <= verbs()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_a_command_line_that_cannot_be_read_is_one_object_too(folder: Path, type
         assert done.code == 2 and "--nosuch" in one_object(done.out)["error"]["message"]
     assert typed(folder, verb, "--nosuch").out == ""
     wrong = typed(folder, verb, *FAILING.get(verb, ()), "--format", "pdf")
-    assert wrong.code == 2 and wrong.out == "" and f"use one of {', '.join(forms(verb))}" in wrong.err
+    assert wrong.code == 2 and wrong.out == "" and f"use one of {', '.join(formats(verb))}" in wrong.err
 
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
 def test_the_help_lists_the_forms(folder: Path, typed: Any, verb: str) -> None:
     said = re.sub(r"\s+", " ", typed(folder, verb, "--help").out)
-    assert f"The result's form: {', '.join(forms(verb))}." in said and "Short for --format json." in said
+    assert f"The result's format: {', '.join(formats(verb))}." in said and "Short for --format json." in said
 
 
 def test_a_form_that_was_asked_for_twice(folder: Path, typed: Any) -> None:

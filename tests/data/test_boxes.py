@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 import sys
@@ -209,6 +210,12 @@ def test_a_damaged_file_is_named_with_its_line(coco: Path) -> None:
         open_dataset(coco, PLAIN)
 
 
+def test_json_without_end_is_one_line(coco: Path) -> None:
+    coco.write_text('{"images": ' + "[" * 200_000)
+    with pytest.raises(UsageError, match=r"instances_val\.json: "):
+        open_dataset(coco, PLAIN)
+
+
 def test_a_damaged_mask_is_named_with_its_annotation(coco: Path) -> None:
     changed = copy.deepcopy(COCO)
     changed["annotations"][1]["segmentation"] = {"counts": "no mask", "size": [40]}
@@ -273,9 +280,17 @@ def test_a_wrong_line_is_named_when_the_set_is_opened(yolo: Path, line: str, mes
 
 
 def test_names_that_cannot_be_read_are_said(yolo: Path) -> None:
-    for content in ("names: 3\n", "nc: 3\n", "names: [a\n"):
+    bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in itertools.pairwise("abcdefghij"))
+    for content, said in (
+        ("names: 3\n", "no list 'names' of classes"),
+        ("nc: 3\n", "no list 'names' of classes"),
+        ("names: {1: a, 2: b}\n", "no list 'names' of classes, numbered from 0"),
+        (f"{bomb}names: [*j, *j]\n", "no list 'names' of classes"),
+        ("names: [a\n", "not valid YAML"),
+        ("- a\n", "a description of YOLO data is a mapping of keys"),
+    ):
         (yolo / "data.yaml").write_text(content)
-        with pytest.raises(UsageError, match=r"data\.yaml: no list 'names' of classes"):
+        with pytest.raises(UsageError, match=rf"data\.yaml: {said}"):
             open_dataset(yolo, PLAIN)
     with pytest.raises(UsageError, match="3 classes, but the network has 2"):
         (yolo / "data.yaml").write_text("names: [a, b, c]\n")

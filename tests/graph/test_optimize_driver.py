@@ -10,7 +10,7 @@ import pytest
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import RULES, optimize
-from csa_deploy.graph.rewrite import Rule
+from csa_deploy.graph.rewrite import Rewrite
 
 IMAGE = "float[1,4,6,6]"
 BN = {"g": (4,), "o": (4,), "m": (4,), "v": (4,)}
@@ -78,7 +78,7 @@ def test_a_wrong_rule_is_reverted_and_said(build, check_equal):
     def crash(candidate):
         raise KeyError("x")
 
-    result = optimize(model, rules=[Rule("wrong", "", wrong), Rule("crash", "", crash), *RULES])
+    result = optimize(model, rules=[Rewrite("wrong", "", wrong), Rewrite("crash", "", crash), *RULES])
     assert [(step.rule, step.kept) for step in result.reverted] == [("wrong", False), ("crash", False)]
     assert result.steps[0].error > 1e-5 and "differs" in result.steps[0].reason
     assert "KeyError" in result.steps[1].reason
@@ -120,7 +120,7 @@ def test_around_custom_operators(build):
         weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1.01), name="w")
         return 1
 
-    assert not optimize(model, rules=[Rule("wrong", "", wrong)]).steps[0].kept
+    assert not optimize(model, rules=[Rewrite("wrong", "", wrong)]).steps[0].kept
 
 
 def test_what_cannot_be_run_is_not_rewritten(build):

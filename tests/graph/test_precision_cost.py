@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.precision_cost import precision_cost
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.fp16_rounding import keep_rounding
 
 
 def half(model):

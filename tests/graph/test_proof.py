@@ -8,7 +8,7 @@ import pytest
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.graph.proof import LocalProof, Proof
 from csa_deploy.graph.repair import repair
-from csa_deploy.graph.rewrite import Rule, node_rule, pattern_rule
+from csa_deploy.graph.rewrite import Rewrite, node_rule, pattern_rule
 from csa_deploy.graph.shapes import editable, infer_shapes
 
 MAP = "float[1,2,8,8]"
@@ -134,7 +134,7 @@ def test_nothing_around_a_rewrite_hides_that_it_is_wrong(build, where):
         )
         return 1
 
-    (step,) = optimize(model, rules=[Rule("wrong", "", wrong)]).steps
+    (step,) = optimize(model, rules=[Rewrite("wrong", "", wrong)]).steps
     assert not step.kept and "differs" in step.reason
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap, norm
 from scipy.stats import t as student_t
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics import table
-from csa_deploy.metrics.intervals import FEW_DEVIATE, FEWEST, student
+from csa_deploy.metrics.intervals import FEW_DEVIATE, FEWEST, percentiles, resampled, student
 from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS, estimates_of
-from csa_deploy.metrics.task import TASKS, Task, register_task, task_of
+from csa_deploy.metrics.task import TASKS, Measured, register_task, task_of
 
 CLASSES = 5
 
@@ -50,7 +52,7 @@ def _same_table_after() -> Iterator[None]:
 
 
 def measured(
-    want: np.ndarray, got: np.ndarray, targets: Any, *tasks: Task, batches: int = 1
+    want: np.ndarray, got: np.ndarray, targets: Any, *tasks: Measured, batches: int = 1
 ) -> tuple[dict[str, SampleTable], SampleTable]:
     found: dict[str, SampleTable] = {}
     for part in np.array_split(np.arange(len(want)), batches):
@@ -110,6 +112,31 @@ def test_sums_resampling_and_a_vectorised_one_give_the_same_interval() -> None:
 def test_the_quantile_of_student_is_that_of_scipy() -> None:
     for freedom in (*range(FEWEST - 1, 60), 1000, 10**6):
         assert student(freedom) == pytest.approx(student_t.ppf(0.975, freedom), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [FEWEST, 60, 300])
+def test_expanded_percentiles_are_those_of_scipy_between_wider_shares(count: int) -> None:
+    """Hesterberg 2015: percentiles at the normal distribution's tail of Student's t, times the root of n / (n - 1)."""
+    rows = np.random.default_rng(count).lognormal(size=(count, 2))
+
+    def ratio(rows: np.ndarray) -> float:
+        return float(rows[:, 0].sum() / rows[:, 1].sum())
+
+    found = percentiles(resampled(rows, ratio, additive=False), count, count, 0.0)
+    tail = norm.cdf(math.sqrt(count / (count - 1)) * student_t.ppf(0.025, count - 1))
+    theirs = bootstrap(
+        (rows[:, 0], rows[:, 1]),
+        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=4000,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found is not None
+    for ours, other in zip(found, theirs, strict=True):
+        assert ours == pytest.approx(other, abs=0.12 * (theirs.high - theirs.low))  # of 1,000 resamples
 
 
 def test_no_interval_of_few_samples_or_of_few_that_moved() -> None:

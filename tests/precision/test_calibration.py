@@ -14,8 +14,9 @@ from csa_deploy.precision import calibration
 from csa_deploy.precision.calibration import calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import RANDOM, missing_classes, open_calibration
 from csa_deploy.precision.histogram import Histogram, Scratch
-from csa_deploy.precision.observer import CPU, CUDA, providers
+from csa_deploy.precision.observer import CUDA, providers
 from csa_deploy.precision.qdq_placement import place
+from csa_deploy.runners.onnxruntime_runner import CPU
 
 PREPROCESSING = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
 SHAPES = {"x": (1, 3, 16, 16)}

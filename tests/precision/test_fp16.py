@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.fp16_rounding import keep_rounding
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.qdq_placement import place
 

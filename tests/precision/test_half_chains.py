@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.precision.fp16 import to_fp16
-from csa_deploy.precision.fp16_rounding import keep_rounding
 
 F = onnx.TensorProto.FLOAT
 MODERATE = 1e4

@@ -12,8 +12,8 @@ from csa_deploy.context import Context
 from csa_deploy.errors import UsageError
 from csa_deploy.pipeline import run_stages
 from csa_deploy.precision import calibration, int8_graph, int8_stage, techniques
-from csa_deploy.precision.observer import Observer
-from csa_deploy.precision.phases import STEPS
+from csa_deploy.precision.observer import RangeObserver
+from csa_deploy.precision.phases import PHASE_STEPS
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.source import load_source
 from csa_deploy.workspace import Workspace
@@ -92,8 +92,8 @@ def test_calibration_and_search_survive_what_fails_after_them(quantize, monkeypa
     unfinished = {path.name for path in (tmp_path / "ws" / "calibration").iterdir()}
     assert {"unfinished.npz", "unfinished-search.json"} <= unfinished
     passes, runs = [], []
-    plain = Observer.run, Switchable.run
-    monkeypatch.setattr(Observer, "run", lambda self, batches: passes.append(batches) or plain[0](self, batches))
+    plain = RangeObserver.run, Switchable.run
+    monkeypatch.setattr(RangeObserver, "run", lambda self, batches: passes.append(batches) or plain[0](self, batches))
     monkeypatch.setattr(Switchable, "run", lambda self, f, int8: runs.append(len(int8)) or plain[1](self, f, int8))
     resumed = quantize()
     assert (resumed.path(int8_of(resumed)["graph"]).read_bytes(), int8_of(resumed)["search"]) == expected
@@ -155,8 +155,8 @@ def test_progress_says_what_is_done_and_never_goes_back(quantize):
     quantize()
     steps = quantize.watch.steps
     done = [step for step, _, _ in steps]
-    assert done == sorted(done) and done[0] > 0 and done[-1] <= STEPS
-    assert {total for _, total, _ in steps} == {STEPS}
+    assert done == sorted(done) and done[0] > 0 and done[-1] <= PHASE_STEPS
+    assert {total for _, total, _ in steps} == {PHASE_STEPS}
     assert list(dict.fromkeys(part for _, _, part in steps)) == [p for p in PARTS if p in {s[2] for s in steps}]
     assert {"calibrating", "weight rounding", "measuring layers", "searching"} <= {part for _, _, part in steps}
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from csa_deploy.precision.int8 import to_int8
-from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.records.precision import Layer
 
 SIGNATURE = "(float[1,16,8,8] x) => (float[1,16,8,8] y)"
@@ -83,7 +83,7 @@ def test_tensorrt_makes_the_same_kernels_without_the_second_pair(build):
     weights = {name: array.astype("f4") for name, array in given.items()}
     model = build(f"(float{shape} x) => (float{shape} y)", body, **weights)
     skip = place(model)
-    both = Placement(tuple(Layer(x.name, "Add", {0: "c2", 1: "x"}) if x.op == "Add" else x for x in skip.layers))
+    both = QdqPlacement(tuple(Layer(x.name, "Add", {0: "c2", 1: "x"}) if x.op == "Add" else x for x in skip.layers))
     found = [kernels(to_int8(model, p, dict.fromkeys([*p.tensors], 4.0)).model) for p in (skip, both)]
     assert len(found[0]) == len(found[1]) > 3
     differing = [(a, b) for a, b in zip(*found, strict=True) if a != b]

@@ -12,7 +12,7 @@ from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.propagation import propagated
-from csa_deploy.precision.qdq_placement import Placement, place
+from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.selection import split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.techniques import BETTER, TECHNIQUES, EvaluationContext, Plan, try_techniques
@@ -119,7 +119,7 @@ def test_only_what_is_wanted_is_tried(plan, evaluation):
     assert better.model is plan.model and not better.adjustments.weights
     assert "not asked for" in findings["equalization"].reason
     assert findings["equalization"].to_json() == {"used": False, "reason": findings["equalization"].reason, "images": 0}
-    _, none = try_techniques(replace(plan, placement=Placement(())), tuple(TECHNIQUES), evaluation)
+    _, none = try_techniques(replace(plan, placement=QdqPlacement(())), tuple(TECHNIQUES), evaluation)
     assert none["weight_rounding"].reason == "no layer is INT8"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from csa_deploy.profile.latency import Subject, measure_all
+from csa_deploy.profile.latency import TimedSubject, measure_all
 
 
 @dataclass
@@ -70,8 +70,8 @@ def test_a_host_warm_up_takes_its_time() -> None:
             return {}
 
     runner = Counting()
-    Subject(runner, {"x": np.zeros(1)}).warm()
+    TimedSubject(runner, {"x": np.zeros(1)}).warm()
     assert runner.runs == 1
     start = time.perf_counter()
-    Subject(runner, {"x": np.zeros(1)}, warm_ms=20).warm()
+    TimedSubject(runner, {"x": np.zeros(1)}, warm_ms=20).warm()
     assert time.perf_counter() - start >= 0.02 and runner.runs > 2

@@ -6,12 +6,15 @@ import copy
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.check import Finding, ScopeRecord
+from csa_deploy.records.precision import Int8Graph
 from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
@@ -70,8 +73,9 @@ def int8_record(data: dict[str, Any]) -> dict[str, Any]:
     typed = data["records"]["precision"]["precisions"]["fp16"]
     statistics, graph = typed["statistics"], typed["graph"]
     return {
-        "graph": graph, "statistics": statistics, "int8": [{"name": "c"}], "kept": [], "rest": "fp16",
-        "search": search, "techniques": tried,
+        "graph": graph, "statistics": statistics, "int8": [{"name": "c", "op": "Conv", "activations": {"0": "x"}}],
+        "kept": [], "rest": "fp16", "search": search, "techniques": tried, "key": "", "cache": "", "equalized": None,
+        "kept_floating": {}, "scales": {}, "notes": [], "estimated_latency_ms": {}, "cost_unknown": [],
     }  # fmt: skip
 
 
@@ -108,7 +112,7 @@ def test_the_search_shows_every_bound_and_names_what_it_did_not_judge(data: dict
 
 def test_techniques_state_their_gain_or_why_they_are_off(data: dict[str, Any]) -> None:
     data["records"]["precision"]["precisions"]["int8"] = int8_record(data)
-    on, off = techniques(data["records"]["precision"]["precisions"]["int8"])
+    on, off = techniques(Int8Graph.from_json(data["records"]["precision"]["precisions"]["int8"]))
     assert (on["name"], on["used"], on["gain"]) == ("bias correction", True, 1.25)
     assert (off["used"], off["gain"], off["reason"]) == (False, None, "no pairs of layers")
     page = render(data, {})
@@ -129,14 +133,19 @@ def test_a_plot_of_choices_needs_two() -> None:
 
 
 def test_findings_of_several_scopes_are_one_row() -> None:
-    finding = {"rule": "r", "verdict": "denied", "module": "a.b", "node": "n", "message": "m"}
+    words = ("layer", "op", "since", "evidence", "source", "instead", "repair")
+    finding = Finding(rule="r", verdict="denied", module="a.b", node="n", message="m", **dict.fromkeys(words, ""))
+
+    def scope(name: str, *findings: Finding) -> ScopeRecord:
+        return ScopeRecord(name, "", "", "", nodes=1, layers=1, findings=findings)
+
     scopes = [
-        {"scope": "one", "findings": [finding, {**finding, "node": "other"}]},
-        {"scope": "two", "findings": [finding, finding]},
-        {"scope": "three", "findings": [{**finding, "module": "c"}, {**finding, "verdict": "note"}]},
+        scope("one", finding, replace(finding, node="other")),
+        scope("two", finding, finding),
+        scope("three", replace(finding, module="c"), replace(finding, verdict="note")),
     ]
     rows = by_rule(scopes)
-    assert [(r["verdict"], r["scopes"], r["places"]) for r in rows] == [
+    assert [(r.finding.verdict, r.scopes, r.places) for r in rows] == [
         ("denied", ["one", "two"], ("a.b",)),
         ("denied", ["three"], ("c",)),
         ("note", ["three"], ("a.b",)),

@@ -24,7 +24,7 @@ from csa_deploy.report.tasks import task_views
 from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import COLOURS, drawn
-from csa_deploy.verify.task_views import TASK
+from csa_deploy.verify.task_views import _TASK
 from csa_deploy.workspace import Workspace
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -86,8 +86,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def _page(data: dict[str, Any], task: dict[str, Any], tmp_path: Path) -> str:
-    (tmp_path / TASK).parent.mkdir(exist_ok=True)
-    (tmp_path / TASK).write_text(json.dumps(task))
+    (tmp_path / _TASK).parent.mkdir(exist_ok=True)
+    (tmp_path / _TASK).write_text(json.dumps(task))
     views, pictures = task_views(Workspace(tmp_path))
     return page_of({**data, "task": views}, pictures)
 

@@ -8,7 +8,7 @@ import pytest
 
 from csa_deploy.errors import OperationRejectedError, UsageError
 from csa_deploy.restricted.judge import Judge
-from csa_deploy.restricted.mapping.recorder import Layer
+from csa_deploy.restricted.mapping.recorder import TrtLayer
 from csa_deploy.restricted.schema import load_pack
 from csa_deploy.restricted.validator import ValidatorSession, validator_status
 from tools.probe import __main__ as program
@@ -79,7 +79,7 @@ _OF_A_FILE = {"opset": 18, "opset_known": True}  # a network that was built thro
 
 
 def _verdict(judge: Judge, facts: dict) -> str:
-    return judge.judge(Layer(facts["layer"], {**_OF_A_FILE, **facts})).verdict
+    return judge.judge(TrtLayer(facts["layer"], {**_OF_A_FILE, **facts})).verdict
 
 
 def test_every_rule_names_probes_that_exist(committed):

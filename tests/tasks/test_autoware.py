@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from csa_deploy.errors import UsageError
-from csa_deploy.tasks.autoware import LABELS, PARAMETERS, autoware_files
+from csa_deploy.tasks.autoware import AUTOWARE_LABELS, PARAMETERS, autoware_files
 
 # Types of what the node declares without a default; a wrong type stops it at its start.
 DECLARED = {
@@ -32,7 +32,7 @@ def test_every_declared_parameter_is_there_with_its_type() -> None:
     assert set(found) == {*DECLARED, "roi_overlay_segmentation_label"}
     assert (found["model_path"], found["precision"], found["dla_core_id"]) == ("../graph/a.onnx", "int8", 1)
     assert (found["score_threshold"], found["nms_threshold"]) == (0.0, 1.0)
-    assert files[LABELS].decode().splitlines() == ["car", "no"]
+    assert files[AUTOWARE_LABELS].decode().splitlines() == ["car", "no"]
 
 
 @pytest.mark.parametrize("classes", [(), ("car", ""), ("a\nb",), (" car",)])

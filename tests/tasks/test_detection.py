@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from csa_deploy.tasks.boxes import NONE, Detections, overlaps
+from csa_deploy.tasks.boxes import NO_BOXES, Detections, overlaps
 from csa_deploy.tasks.detection import (
     IOUS,
     RECALLS,
@@ -43,7 +43,7 @@ def _images(seed: int) -> list[tuple[Objects, Detections]]:
         swapped = np.where(rng.random(len(repeated)) < 0.2, rng.integers(0, classes, len(repeated)), kinds[repeated])
         labels = np.concatenate([swapped, rng.integers(0, classes, 3)])
         scores = rng.integers(1, 12, len(boxes)) / 12 if seed % 5 == 0 else rng.random(len(boxes))  # ties as well
-        images.append((truth, Detections(boxes, scores, labels) if rng.random() < 0.9 else NONE))
+        images.append((truth, Detections(boxes, scores, labels) if rng.random() < 0.9 else NO_BOXES))
     return images
 
 
@@ -127,7 +127,7 @@ def test_without_any_object_there_is_no_precision() -> None:
     none = np.zeros(0)
     truth = Objects(np.zeros((0, 4)), none.astype(int), none.astype(bool), none.astype(bool), none)
     found = Detections(np.asarray([[0.0, 0.0, 5.0, 5.0]]), np.asarray([0.5]), np.zeros(1, int))
-    ours = Precision([match(truth, NONE), match(truth, found)])
+    ours = Precision([match(truth, NO_BOXES), match(truth, found)])
     assert np.isnan(ours.mean()[0]) and ours.classes == () and (ours.curve(0) == 0).all()
 
 
@@ -171,7 +171,9 @@ def test_agreement_counts_lost_and_new_boxes_alike() -> None:
     xyxy = np.asarray([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [40.0, 0.0, 50.0, 10.0]])
     three = Detections(xyxy, np.ones(3), np.zeros(3, int))
     two = three.of(np.arange(2))
-    rows = np.stack([agreeing(three, two), agreeing(two, three), agreeing(three, NONE), agreeing(NONE, NONE)])
+    rows = np.stack(
+        [agreeing(three, two), agreeing(two, three), agreeing(three, NO_BOXES), agreeing(NO_BOXES, NO_BOXES)]
+    )
     assert detection_agreement(rows).tolist() == [0.8, 0.8, 0.0, 1.0]
     assert detection_agreement(rows.sum(axis=0)) == 8 / 13
 

@@ -16,10 +16,10 @@ from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import (
     COLOURS,
     GAINED,
+    LONGEST_SIDE,
     LOST,
     OTHER,
     SAME_PIXEL,
-    SIDE,
     class_table,
     curves,
     drawn,
@@ -89,9 +89,9 @@ def test_pixels_are_alike_lost_gained_or_wrong_on_both_sides() -> None:
 def test_a_large_mask_is_drawn_small() -> None:
     outputs = {"map": np.random.default_rng(0).random((4, 400, 700))}
     url = drawn(Segmentation(), outputs, outputs, None)["pictures"]["reference"]
-    assert max(_pixels(url).shape[:2]) <= SIDE
+    assert max(_pixels(url).shape[:2]) <= LONGEST_SIDE
     small = _pixels(url)[5, 7].tolist()
-    step = 700 / SIDE
+    step = 700 / LONGEST_SIDE
     assert small == _rgb(COLOURS[int(outputs["map"][:, int(5 * step), int(7 * step)].argmax())])
 
 

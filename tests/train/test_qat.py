@@ -17,7 +17,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import save_model
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.train.graph_module import GraphModule
-from csa_deploy.train.qat import Quantized, quantized, write_graphs
+from csa_deploy.train.qat import QuantizationResult, quantized, write_graphs
 from csa_deploy.workspace import Workspace
 
 BATCH, IMAGES = 1, 32
@@ -71,11 +71,11 @@ def executed(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def ptq() -> Quantized:
+def ptq() -> QuantizationResult:
     model = make_graph()
     layers = place(model).layers
     tensors = {t for layer in layers for t in layer.activations.values()}
-    return Quantized(model, layers, {}, (), dict.fromkeys(tensors, 3.0 / 127))
+    return QuantizationResult(model, layers, {}, (), dict.fromkeys(tensors, 3.0 / 127))
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +83,13 @@ def samples() -> np.ndarray:
     return np.random.RandomState(1).randn(IMAGES, 1, 16, 16).astype(np.float32)
 
 
-def test_the_module_is_the_graph_for_any_batch(ptq: Quantized, samples: np.ndarray) -> None:
+def test_the_module_is_the_graph_for_any_batch(ptq: QuantizationResult, samples: np.ndarray) -> None:
     with torch.no_grad():
         output = GraphModule(ptq.model, (), {})(torch.from_numpy(samples)).numpy()
     np.testing.assert_allclose(output, executed(ptq.model, samples), atol=1e-5)
 
 
-def test_training_sees_the_rounding_of_the_int8_graph(ptq: Quantized, samples: np.ndarray) -> None:
+def test_training_sees_the_rounding_of_the_int8_graph(ptq: QuantizationResult, samples: np.ndarray) -> None:
     with torch.no_grad():
         output = ptq.module()(torch.from_numpy(samples)).numpy()
     int8, fp32 = executed(ptq.int8(ptq.model), samples), executed(ptq.model, samples)
@@ -99,7 +99,7 @@ def test_training_sees_the_rounding_of_the_int8_graph(ptq: Quantized, samples: n
 
 
 def test_fine_tuning_ends_in_the_same_graph_with_other_weights(
-    ptq: Quantized, samples: np.ndarray, tmp_path: Path
+    ptq: QuantizationResult, samples: np.ndarray, tmp_path: Path
 ) -> None:
     module, images = ptq.module(), torch.from_numpy(samples)
     labels = (images.mean((1, 2, 3)) > 0).long()

@@ -72,7 +72,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path.write_text("- epochs")
     with pytest.raises(UsageError, match="mapping"):
         load_recipe(str(path))
-    with pytest.raises(UsageError, match="animals, imagenet, qat, small"):
+    with pytest.raises(UsageError, match="animals, imagenet, qat, scenes, small"):
         load_recipe(str(tmp_path / "none.yaml"))
 
 

@@ -12,10 +12,10 @@ import pytest
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.levels import flag_acts
-from csa_deploy.trtexec.command import Timing, build_command, run_command
+from csa_deploy.trtexec.command import TimingRequest, build_command, run_command
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import (
-    OPTIONS,
+    VERSION_OPTIONS,
     Version,
     has,
     options_of_help,
@@ -49,7 +49,7 @@ def words(
 @pytest.mark.parametrize("text", READ)
 def test_the_table_is_that_of_the_sources(text: str) -> None:
     ignored = NO_OPS_IN_11 if text.startswith("11") else set()
-    for option in OPTIONS:
+    for option in VERSION_OPTIONS:
         assert has(option, version(text)) == (option in READ[text] - ignored), option
 
 
@@ -59,7 +59,7 @@ def test_only_options_that_the_version_has_are_passed(text: str, precision: str,
     plan = replace(plan, timing_cache=Path("t.cache"))
     options = TrtexecOptions(safe=True, sparsity="enable", hardware_compatibility="ampere+", refit=True)
     passed = words(plan, text, options)
-    timed = run_command("e", version(text), {"x": "x.raw"}, Timing(transfers=False), outputs=True, layers=True)
+    timed = run_command("e", version(text), {"x": "x.raw"}, TimingRequest(transfers=False), outputs=True, layers=True)
     allowed = READ[text] - (NO_OPS_IN_11 if text.startswith("11") else set())
     assert {word.split("=")[0] for word in (*passed, *timed)} <= allowed
 
@@ -99,7 +99,7 @@ def test_conditions_are_the_same_where_the_defaults_flipped() -> None:
     def passed(text: str, **conditions: bool) -> set[str]:
         known = {"--noDataTransfers", "--useCudaGraph", "--useSpinWait", "--includeDataTransfers"}
         known |= {"--noCudaGraph", "--noSpinWait"}
-        return set(run_command("e", version(text), {}, Timing(**conditions))) & known
+        return set(run_command("e", version(text), {}, TimingRequest(**conditions))) & known
 
     on = {"transfers": True, "cuda_graph": True, "spin_wait": True}
     off = dict.fromkeys(on, False)
@@ -188,7 +188,7 @@ def test_a_run_repeats_how_the_engine_is_loaded(text: str) -> None:
 @pytest.mark.parametrize("text", READ)
 def test_a_safe_engine_has_no_profile(text: str) -> None:
     def timed(options: TrtexecOptions) -> set[str]:
-        passed = run_command("e", version(text), {}, Timing(), options=options, layers=True)
+        passed = run_command("e", version(text), {}, TimingRequest(), options=options, layers=True)
         return {word.partition("=")[0] for word in passed}
 
     assert "--exportProfile" in timed(TrtexecOptions())

@@ -20,7 +20,7 @@ from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, Operation
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.builder import trtexec_build
-from csa_deploy.trtexec.command import Timing
+from csa_deploy.trtexec.command import TimingRequest
 from csa_deploy.trtexec.machine import open_machine
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import TrtexecOptions
@@ -73,7 +73,7 @@ def test_run_and_measure_over_ssh(
         trtexec_build(machine, graph, out, BuildPlan(backend="trtexec"))
         with TrtexecRunner(out, nullcontext(machine), *specs) as runner:
             there = runner.run_all(samples)
-            measured = runner.measure(samples[0], Timing(iterations=7))
+            measured = runner.measure(samples[0], TimingRequest(iterations=7))
     with OnnxRuntimeRunner(graph, threads=1) as here:
         for sample, got in zip(samples, there, strict=True):
             assert np.array_equal(here.run(sample)["y"], got["y"])
@@ -263,7 +263,7 @@ def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
         assert result.inspection is None
         assert any("tells none of a safe engine" in said for said in result.not_done)
         with TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=safe) as runner:
-            measured = runner.measure({"x": np.zeros((1, 4), np.float32)}, Timing(iterations=3))
+            measured = runner.measure({"x": np.zeros((1, 4), np.float32)}, TimingRequest(iterations=3))
         assert (len(measured["samples_ms"]), measured["layers"]) == (3, [])
         formats = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
@@ -355,5 +355,5 @@ def test_clocks_that_change_are_told(
         result = trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"))
         assert (result.compute_capabilities, result.machine["driver"]) == (("8.7",), "550.1")
         with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
-            notes = runner.measure({"x": np.zeros((1, 4), np.float32)}, Timing())["notes"]
+            notes = runner.measure({"x": np.zeros((1, 4), np.float32)}, TimingRequest())["notes"]
     assert "clock_sm changed during the measurement, from 1310 MHz, 405 MHz to 1320 MHz, 405 MHz" in notes[0]

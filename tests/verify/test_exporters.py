@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.verify.exporters import Pair
+from csa_deploy.verify.exporters import ExporterComparison, ExporterPair
 
 
 def test_a_pair_differs_agrees_or_is_not_known() -> None:
-    assert Pair("a", "b", (1, 1), 0.1, 0.1, 20.0).differs(1e-4) is True
-    assert Pair("a", "b", (1, 1), 0.0, 0.0, float("inf")).differs(1e-4) is False
-    assert Pair("a", "b", (1, 1), float("nan"), float("nan"), 0.0).differs(1e-4) is True
-    assert Pair("a", "b", (1, None), reason="it failed").differs(1e-4) is None
+    assert ExporterPair("a", "b", (1, 1), 0.1, 0.1, 20.0).differs(1e-4) is True
+    assert ExporterPair("a", "b", (1, 1), 0.0, 0.0, float("inf")).differs(1e-4) is False
+    assert ExporterPair("a", "b", (1, 1), float("nan"), float("nan"), 0.0).differs(1e-4) is True
+    assert ExporterPair("a", "b", (1, None), reason="it failed").differs(1e-4) is None
 
 
 @pytest.mark.slow
@@ -29,3 +29,14 @@ def test_exporters_of_a_network(lab: Path, csa: Any) -> None:
     assert "random and 3 real inputs" in " ".join(done.stdout.split())
     refused = csa(lab, "verify", "tiny.onnx", "--exporters", "-w", "w2")
     assert refused.returncode == 2 and "exported already" in refused.stderr
+
+
+def test_the_first_pair_beyond_the_tolerance_is_the_failure() -> None:
+    agrees, unknown = (
+        ExporterPair("a", "b", (1, 1), 0.1, 0.1, 20.0),
+        ExporterPair("c", "d", (1, None), reason="it failed"),
+    )
+    differs = ExporterPair("e", "f", (1, 1), 0.2, 0.2, 20.0)
+    assert ExporterComparison((agrees, unknown), 0).failure(0.1) is None
+    found = ExporterComparison((agrees, unknown, differs), 0).failure(0.1)
+    assert found is not None and found.exit_code == 6 and "e differs from f" in found.message

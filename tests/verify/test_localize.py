@@ -17,7 +17,7 @@ from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.blame import localize
 from csa_deploy.verify.localize.boundaries import boundaries, modules_of, needed, passes, view_of, within
 from csa_deploy.verify.localize.case import Case
-from csa_deploy.verify.localize.measure import Difference, in_onnxruntime
+from csa_deploy.verify.localize.measure import BoundaryError, in_onnxruntime
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import CLEAN, expose, restore, set_apart
 
@@ -148,10 +148,10 @@ def test_a_statement_names_its_samples_and_does_not_contradict_the_verdict(make_
 
 
 def test_other_shapes_and_values_that_are_not_finite_are_broken() -> None:
-    difference = Difference()
+    difference = BoundaryError()
     difference.add(np.ones((1, 2)), np.ones(2))
     assert difference.relative == np.inf and difference.broken == "shape [2] instead of [1, 2]"
-    difference = Difference()
+    difference = BoundaryError()
     difference.add(np.ones(2), np.array([1.0, np.nan]))
     assert difference.broken == "not finite"
 

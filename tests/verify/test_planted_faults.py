@@ -266,9 +266,7 @@ def test_under_a_memory_cap_the_guilty_module_is_named_all_the_same(
     feeds = [{name: batch.inputs["image"]} for batch in digits.batches(1)]
     whole = sum(b.bytes for b in boundaries(view_of(reference), modules_of(reference), view_of(bad)))
     budget = make_config({}).bounds("fp32")
-    case = Case(
-        "bad", bad, reference, "fp32", feeds, ("a", "b"), budget, 1, cap=int(3 * share * whole), tried=1
-    )
+    case = Case("bad", bad, reference, "fp32", feeds, ("a", "b"), budget, 1, cap=int(3 * share * whole), tried=1)
     found = localize(case)
     assert found.culprits == (module,), found.statement
     (said,) = [reason for reason in found.not_done if "memory cap" in reason]

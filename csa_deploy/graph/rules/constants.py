@@ -10,7 +10,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants_ir
 
 from csa_deploy.graph.facts import add_initializer, constant
-from csa_deploy.graph.rewrite import Rule, fresh_name, is_left_alone, remove_unused
+from csa_deploy.graph.rewrite import Rewrite, fresh_name, is_left_alone, remove_unused
 
 # Any constant may be read, but none may grow: a result larger than this many elements must replace inputs as large.
 _MAY_READ = 2**40
@@ -64,4 +64,4 @@ def _fold(model: ir.Model) -> int:
     return max(before - len(graph), 0)
 
 
-RULE = Rule("fold_constants", "compute constants and shape arithmetic ahead; constants become initializers", _fold)
+RULE = Rewrite("fold_constants", "compute constants and shape arithmetic ahead; constants become initializers", _fold)

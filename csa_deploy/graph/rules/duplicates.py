@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
-from csa_deploy.graph.rewrite import Rule
+from csa_deploy.graph.rewrite import Rewrite
 
 
 def _apply(model: ir.Model) -> int:
@@ -14,4 +14,4 @@ def _apply(model: ir.Model) -> int:
     return before - len(model.graph.initializers)
 
 
-RULE = Rule("share_equal_weights", "store initializers of equal content once", _apply)
+RULE = Rewrite("share_equal_weights", "store initializers of equal content once", _apply)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from csa_deploy.graph.facts import constant, node_opset
-from csa_deploy.graph.rewrite import Rule, is_left_alone, remove_unused
+from csa_deploy.graph.rewrite import Rewrite, is_left_alone, remove_unused
 from csa_deploy.graph.shapes import static_shape
 
 _FOR_INFERENCE = 7
@@ -97,4 +97,4 @@ def _apply(model: ir.Model) -> int:
     return count
 
 
-RULE = Rule("drop_identities", "drop Identity, inactive Dropout and other nodes that return their input", _apply)
+RULE = Rewrite("drop_identities", "drop Identity, inactive Dropout and other nodes that return their input", _apply)

@@ -9,7 +9,7 @@ from typing import Any
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of
 
-WIDTH = 960
+_WIDTH = 960
 MOST_MODULES = 12
 
 
@@ -18,7 +18,7 @@ def errors(distributions: Sequence[Mapping[str, Any]]) -> str:
     filled = [d for d in distributions if sum(d["counts"])]
     if not filled:
         return ""
-    x = Scale(filled[0]["edges"][0], filled[0]["edges"][-1], 150, WIDTH - 20, True)
+    x = Scale(filled[0]["edges"][0], filled[0]["edges"][-1], 150, _WIDTH - 20, True)
     bottom = 12 + 62 * len(filled)
     parts = x_axis(x, 8, bottom, "largest error of a sample, in units of the output")
     for row, found in enumerate(filled):
@@ -33,8 +33,8 @@ def errors(distributions: Sequence[Mapping[str, Any]]) -> str:
                 where = f'x="{x(low):g}" y="{base - height:.1f}" width="{x(high) - x(low) - 1:.2f}"'
                 tip = title(f"{count} samples, {low:.1e} to {high:.1e}")
                 parts.append(f'<rect {where} height="{height:.1f}" class="series{row % 6}">{tip}</rect>')
-        parts.append(line(150, base, WIDTH - 20, base, "grid"))
-    return svg(WIDTH, bottom + 38, f"Errors of the samples of {len(filled)} candidates", parts)
+        parts.append(line(150, base, _WIDTH - 20, base, "grid"))
+    return svg(_WIDTH, bottom + 38, f"Errors of the samples of {len(filled)} candidates", parts)
 
 
 def pareto(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +62,7 @@ def blame(rows: Sequence[Mapping[str, Any]], culprits: Sequence[str]) -> str:
     shown = sorted((r for r in rows if r["error_added"]), key=lambda r: -r["error_added"])[:MOST_MODULES]
     if len(shown) < 2:
         return ""
-    x = Scale(0, shown[0]["error_added"], 330, WIDTH - 100)
+    x = Scale(0, shown[0]["error_added"], 330, _WIDTH - 100)
     bottom = 8 + 24 * len(shown)
     parts = x_axis(x, 8, bottom, "error added, relative root mean square")
     for place, row in enumerate(shown):
@@ -73,7 +73,7 @@ def blame(rows: Sequence[Mapping[str, Any]], culprits: Sequence[str]) -> str:
         width = max(x(row["error_added"]) - 330, 1)
         parts.append(f'<rect x="330" y="{y}" width="{width:g}" height="18" rx="3" class="{kind}">{tip}</rect>')
         parts.append(text(338 + width, y + 14, f"{row['error_added']:.1e}", kind="mark"))
-    return svg(WIDTH, bottom + 38, f"The {len(shown)} modules that add the largest errors", parts)
+    return svg(_WIDTH, bottom + 38, f"The {len(shown)} modules that add the largest errors", parts)
 
 
 def _finite(value: Any) -> bool:

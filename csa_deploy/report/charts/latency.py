@@ -8,20 +8,20 @@ from typing import Any
 from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of, rank
 
-WIDTH, LEFT, RIGHT, ROW = 960, 150, 20, 58
+_WIDTH, _LEFT, RIGHT, ROW = 960, 150, 20, 58
 MOST_DOTS = 600
 LOG_FROM = 12
 LETTER = 6.4  # pixels of a letter of a figure
 
 
-def distributions(latency: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> str:
+def distributions(latency: Mapping[str, Mapping[str, Any]], width: int = _WIDTH) -> str:
     """One row per graph or engine; a log scale where the slowest is far from the fastest."""
     if not latency:
         return ""
     low = min(m["min_ms"] for m in latency.values())
     high = max(m["max_ms"] for m in latency.values())
     log = high > LOG_FROM * low > 0
-    scale = Scale(low * 0.9 if log else 0.0, high * 1.05, LEFT, width - RIGHT, log)
+    scale = Scale(low * 0.9 if log else 0.0, high * 1.05, _LEFT, width - RIGHT, log)
     bottom = 14 + ROW * len(latency)
     parts = x_axis(scale, 8, bottom, "ms, logarithmic" if log else "ms")
     for row, (label, summary) in enumerate(latency.items()):
@@ -36,7 +36,7 @@ def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> li
     shown = list(samples[:: 1 + len(samples) // MOST_DOTS])
     if summary["max_ms"] not in shown:
         shown.append(summary["max_ms"])
-    parts = [text(LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
+    parts = [text(_LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
     for index, value in enumerate(shown):
         y = middle - 11 + (index * 7919 % 25)  # spread over the row, the same way each time
         parts.append(f'<circle cx="{scale(value):g}" cy="{y:g}" r="2.6" class="dot"/>')
@@ -94,19 +94,19 @@ def trend(history: Sequence[Mapping[str, Any]]) -> str:
     values = [v for entry in history for v in entry["median_ms"].values()]
     if len(history) < 2 or not values:
         return ""
-    x = Scale(0, len(history) - 1, 60, WIDTH - 150)
+    x = Scale(0, len(history) - 1, 60, _WIDTH - 150)
     y = Scale(0, max(values) * 1.1, 190, 24)
-    parts = y_axis(y, 60, WIDTH - 150, "ms")
+    parts = y_axis(y, 60, _WIDTH - 150, "ms")
     for place, label in enumerate(labels):
         points = [(x(i), y(e["median_ms"][label])) for i, e in enumerate(history) if label in e["median_ms"]]
         path = " ".join(f"{a:g},{b:g}" for a, b in points)
         parts.append(f'<polyline points="{path}" class="trend series{place % 6}"/>')
         parts += [f'<circle cx="{a:g}" cy="{b:g}" r="3.4" class="series{place % 6}"/>' for a, b in points]
         parts.append(
-            f'<rect x="{WIDTH - 138}" y="{28 + 22 * place}" width="12" height="12" class="series{place % 6}"/>'
+            f'<rect x="{_WIDTH - 138}" y="{28 + 22 * place}" width="12" height="12" class="series{place % 6}"/>'
         )
-        parts.append(text(WIDTH - 120, 38 + 22 * place, label_of(label), kind="mark"))
+        parts.append(text(_WIDTH - 120, 38 + 22 * place, label_of(label), kind="mark"))
     for index in {0, len(history) - 1}:
         when = str(history[index]["at"])[:16].replace("T", " ")
         parts.append(text(x(index), 212, when, kind="tick", anchor="start" if index == 0 else "end"))
-    return svg(WIDTH, 222, f"Median latency over {len(history)} runs", parts)
+    return svg(_WIDTH, 222, f"Median latency over {len(history)} runs", parts)

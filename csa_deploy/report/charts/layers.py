@@ -7,16 +7,16 @@ from typing import Any
 
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 
-WIDTH = 960
+_WIDTH = 960
 MOST_BARS = 14
-OPERATORS = ("Conv", "Gemm", "MatMul", "Mul", "Add", "Sigmoid", "Resize", "AveragePool")
+_OPERATORS = ("Conv", "Gemm", "MatMul", "Mul", "Add", "Sigmoid", "Resize", "AveragePool")
 
 
 def kind_of(op: str) -> str:
     """Class of an operator's colour."""
     family = {"ConvTranspose": "Conv", "MaxPool": "AveragePool", "GlobalAveragePool": "AveragePool"}.get(op, op)
     family = {"Gemm": "Conv", "MatMul": "Conv", "Sub": "Add", "Relu": "Sigmoid", "Clip": "Sigmoid"}.get(family, family)
-    return f"op-{family.lower()}" if family in OPERATORS else "op-other"
+    return f"op-{family.lower()}" if family in _OPERATORS else "op-other"
 
 
 def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
@@ -29,7 +29,7 @@ def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
     timed = [r for r in rows if r["time_us"]][:MOST_BARS]
     if not timed:
         return ""
-    scale = Scale(0, timed[0]["time_us"], 330, WIDTH - 190)
+    scale = Scale(0, timed[0]["time_us"], 330, _WIDTH - 190)
     parts = []
     for index, row in enumerate(timed):
         y = 6 + 25 * index
@@ -42,7 +42,7 @@ def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
         )
         said = f"{row['op']}  {row['time_us']:.0f} µs  {100 * row['share']:.1f} %"
         parts.append(text(330 + width + 8, y + 14, said, kind="mark"))
-    return svg(WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers {where}", parts)
+    return svg(_WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers {where}", parts)
 
 
 def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | None = None) -> str:
@@ -58,10 +58,10 @@ def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | No
     speed = [r["operations"] / r["time_us"] / 1e3 for r in points]
     peaks = {name: value / 1e9 for name, value in (ceilings or {}).get("operations_per_second", {}).items()}
     x = Scale(
-        min(r["intensity"] for r in points) / 1.5, max(r["intensity"] for r in points) * 1.5, 70, WIDTH - 30, True
+        min(r["intensity"] for r in points) / 1.5, max(r["intensity"] for r in points) * 1.5, 70, _WIDTH - 30, True
     )
     y = Scale(min(speed) / 2, max([*speed, *peaks.values()]) * 2, 310, 30, True)
-    parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, WIDTH - 30, "billion operations per second")]
+    parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, _WIDTH - 30, "billion operations per second")]
     for name, peak in peaks.items():
         parts += _ceiling(x, y, name, peak, ceilings["bytes_per_second"] / 1e9 if ceilings else 0.0)
     largest = max(r["time_us"] for r in points)
@@ -73,7 +73,7 @@ def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | No
         )
         where = f'cx="{x(row["intensity"]):g}" cy="{y(at):g}" r="{radius:.1f}"'
         parts.append(f'<circle {where} class="bubble {kind_of(row["op"])}">{tip}</circle>')
-    return svg(WIDTH, 348, f"Roofline: {len(points)} layers by operations per byte and speed", parts)
+    return svg(_WIDTH, 348, f"Roofline: {len(points)} layers by operations per byte and speed", parts)
 
 
 def _ceiling(x: Scale, y: Scale, name: str, peak: float, memory: float) -> list[str]:

@@ -12,15 +12,18 @@ from csa_deploy.restricted.graph import Graph, Node, Value
 from csa_deploy.restricted.mapping.recorder import (
     IMPORTERS,
     NOT_BEFORE,
-    Layer,
     Recorder,
+    TrtLayer,
     UnmappableError,
     network_layer,
     unmapped,
 )
 from csa_deploy.restricted.patterns import decomposed_layer_norms
 
-for _module in ("attention", "others", "pointwise", "reductions", "resizing", "shapes", "signal", "windows"):
+for _module in (
+    *("attention", "control_flow", "detection", "indices", "pointwise", "quantization", "reductions", "resizing"),
+    *("shapes", "signal", "windows"),
+):
     import_module(f"csa_deploy.restricted.mapping.{_module}")
 
 _TYPES_8 = frozenset("float32 float64 float16 int8 uint8 int32 int64 bool".split())  # noqa: SIM905
@@ -31,7 +34,7 @@ _FOLDED_BY_PARSER = ("Constant", "Size")
 _LARGEST_DIMENSION = 2**31 - 1
 
 
-def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
+def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[TrtLayer]:
     """Layers that the parser of a TensorRT version makes of a graph, pseudo layers included.
 
     The bodies of control flow are mapped too. What cannot be mapped becomes ``UNMAPPED``; nothing is left out.
@@ -40,7 +43,7 @@ def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[Layer]:
         yield unmapped(
             problem.reason, f"{problem.node}: {problem.detail}" if problem.node else problem.detail, None, problem.op
         )
-    layers: list[Layer] = []
+    layers: list[TrtLayer] = []
     signed = _signed(graph) if version >= (10,) else frozenset()
     for node in graph.walk():
         layers += map_node(node, version, graph.opset, signed)
@@ -61,7 +64,7 @@ def _signed(graph: Graph) -> frozenset[str]:
     return frozenset(names)
 
 
-def map_node(node: Node, version: tuple[int, ...], opset: int, signed: frozenset[str] = frozenset()) -> list[Layer]:
+def map_node(node: Node, version: tuple[int, ...], opset: int, signed: frozenset[str] = frozenset()) -> list[TrtLayer]:
     """Layers of one node; what is not understood becomes one ``UNMAPPED`` layer behind the rest."""
     net = Recorder(node, version, opset, signed)
     try:
@@ -134,7 +137,7 @@ def _run_time_shape(node: Node) -> list[tuple[str, str]]:
     return [("run-time-shape", f"the shape of '{(open_ends or node.outputs)[0].name}' {depends}")]
 
 
-def _network(graph: Graph, layers: list[Layer], version: tuple[int, ...], signed: frozenset[str]) -> Layer:
+def _network(graph: Graph, layers: list[TrtLayer], version: tuple[int, ...], signed: frozenset[str]) -> TrtLayer:
     dtypes = {dtype for layer in layers for dtype in layer.facts.get("out_dtype", ()) if dtype}
     plugins = [str(layer.facts.get("plugin") or layer.facts["op"]) for layer in layers if _is_plugin(layer)]
     return network_layer(
@@ -175,7 +178,7 @@ def _duplicates(graph: Graph) -> list[str]:
     return [name for name, count in names.items() if count > 1]
 
 
-def _is_plugin(layer: Layer) -> bool:
+def _is_plugin(layer: TrtLayer) -> bool:
     return layer.type.startswith("PLUGIN") or layer.facts.get("reason") == "custom-op"
 
 

@@ -18,7 +18,7 @@ _FROM_10 = {"float64": "float32", "uint32": "int32"}
 
 
 @dataclass(frozen=True)
-class Layer:
+class TrtLayer:
     """One layer of the TensorRT network with the facts that rules ask for.
 
     Attributes:
@@ -66,7 +66,7 @@ class Recorder:
         self.node = node
         self.version = version
         self.opset = opset
-        self.layers: list[Layer] = []
+        self.layers: list[TrtLayer] = []
         self._aliases = _FROM_10 if version >= (10,) else _BEFORE_10
 
     def add(self, layer: str, inputs: Sequence[Value], output: Value | Sequence[Value], **facts: Any) -> Value:
@@ -90,7 +90,7 @@ class Recorder:
             "largest_side": [_largest_side(value.shape) for value in (*inputs, *outputs)],
             "non_finite": False,
         }
-        self.layers.append(Layer(layer, {**tensors, **facts}, self.node))
+        self.layers.append(TrtLayer(layer, {**tensors, **facts}, self.node))
         return outputs[0]
 
     def dtype(self, value: Value) -> str | None:
@@ -302,15 +302,15 @@ def broadcast(a: Shape | None, b: Shape | None) -> Shape | None:
     return tuple(y if x == 1 else x if y in (1, x) else None for x, y in zip(a, b, strict=True))
 
 
-def unmapped(reason: str, detail: str, node: Node | None, op: str = "") -> Layer:
+def unmapped(reason: str, detail: str, node: Node | None, op: str = "") -> TrtLayer:
     """The pseudo layer of something that was not understood."""
     facts = {"reason": reason, "detail": detail, "op": node.op if node else op, "domain": node.domain if node else ""}
-    return Layer(UNMAPPED, facts, node)
+    return TrtLayer(UNMAPPED, facts, node)
 
 
-def network_layer(facts: Mapping[str, Any]) -> Layer:
+def network_layer(facts: Mapping[str, Any]) -> TrtLayer:
     """The pseudo layer that carries the facts of the whole network."""
-    return Layer(NETWORK, facts)
+    return TrtLayer(NETWORK, facts)
 
 
 Importer = Callable[[Recorder], None]

@@ -11,7 +11,7 @@ from csa_deploy.runners.device.timing import DeviceTimer
 if TYPE_CHECKING:
     import tensorrt
 
-WARMUP = 2
+_WARMUP = 2
 
 
 def layer_times(
@@ -33,12 +33,12 @@ def layer_times(
     context.profiler = recorder
     context.enqueue_emits_profile = False  # else every launch waits for its own end
     series: dict[str, list[float]] = defaultdict(list)
-    for done in range(WARMUP + iterations):
+    for done in range(_WARMUP + iterations):
         timer.infer()
         recorder.milliseconds.clear()
         if not context.report_to_profiler():
             raise BuildFailedError("TensorRT gives no times of layers", fix="see its log with -vv")
-        if done >= WARMUP:
+        if done >= _WARMUP:
             for name, milliseconds in recorder.milliseconds.items():
                 series[name].append(milliseconds)
     return dict(series)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from csa_deploy.engine.parts import Part
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.command import ENGINE, Timing, build_command, named_files
+from csa_deploy.trtexec.command import ENGINE, TimingRequest, build_command, named_files
 from csa_deploy.trtexec.safe.host import Host
 from csa_deploy.trtexec.safe.options import FIRST_RUNNER, remote_option, safe_option
 from csa_deploy.trtexec.settings import TrtexecOptions
@@ -82,7 +82,7 @@ def odd(iterations: int) -> int:
 def runner_command(
     version: Version,
     inputs: Mapping[str, str],
-    timing: Timing,
+    timing: TimingRequest,
     parts: Sequence[Part] = (),
     *,
     dump: bool = False,

@@ -7,7 +7,7 @@ newer sample files, and a help page that lists it decides.
 from __future__ import annotations
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.trtexec.versions import OPTIONS, Version, require_known
+from csa_deploy.trtexec.versions import VERSION_OPTIONS, Version, require_known
 
 Pair = tuple[int, int]
 _ONWARDS: Pair = (99, 0)
@@ -31,7 +31,7 @@ _OPTIONS: dict[str, tuple[tuple[Pair, Pair], ...]] = {
 _NEW_NAMES = {_REMOTE: _REMOTE_LATER, "--dumpKernelText": "--dumpCheckerBlob"}  # from 11.3; the old ones are aliases
 
 
-STATED = frozenset([*_OPTIONS, *OPTIONS, "--cpuOnly"])
+STATED = frozenset([*_OPTIONS, *VERSION_OPTIONS, "--cpuOnly"])
 """Stands in for a help page that was not read: the tables alone say what a version has."""
 
 

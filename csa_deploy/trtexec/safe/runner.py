@@ -14,7 +14,7 @@ from csa_deploy.engine.parts import Part, parts_folder
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
-from csa_deploy.trtexec.command import Timing
+from csa_deploy.trtexec.command import TimingRequest
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.runner import LOOP, TrtexecRunner, clock_notes, file_stem
@@ -25,7 +25,7 @@ from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version
 
 _BESIDE = ("companion", "plugin-run", "other")
-EVIDENCE = (
+_EVIDENCE = (
     "the target, timed by its own trtexec_safe, one inference after another: the computation on the device, and the "
     "time from the launch until its end is known; no copies, the inputs are on the device already"
 )
@@ -118,7 +118,7 @@ class SafeRunner(TrtexecRunner):
             self._run_safe(self._dumping_job(samples, into), into, len(samples))
             return self._values(into, len(samples))
 
-    def measure(self, feeds: Mapping[str, np.ndarray], timing: Timing, *, layers: bool = True) -> dict[str, Any]:
+    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> dict[str, Any]:
         """Time inferences: ``samples_ms`` as the host sees them, ``compute_ms`` on the device, no layers.
 
         Raises:
@@ -143,7 +143,7 @@ class SafeRunner(TrtexecRunner):
             "samples_ms": list(found.host),
             "compute_ms": list(found.gpu),
             "layers": [],
-            "evidence": EVIDENCE,
+            "evidence": _EVIDENCE,
             "conditions": {**timing.to_json(), "iterations": len(found.gpu), "transfers": False},
             "clocks": {"before": dict(before), "after": dict(after)},
             "notes": clock_notes(before, after),
@@ -172,7 +172,7 @@ class SafeRunner(TrtexecRunner):
         sizes = [str(files[f"in.{k}"].stat().st_size // len(samples)) for k in range(len(self._inputs))]
         patterns = [f"{DUMPED}/{file_stem(spec.name)}.bin" for spec in self._outputs]
         named = {spec.name: f"in.{k}" for k, spec in enumerate(self._inputs)}
-        words = runner_command(self._machine.version, named, Timing(), self._parts, dump=True, above=True)
+        words = runner_command(self._machine.version, named, TimingRequest(), self._parts, dump=True, above=True)
         argv = ["sh", "./loop.sh", str(len(samples)), *sizes, "--", *patterns, "--", *self._safe(words, DUMPED)]
         outputs = [f"out.{k}" for k in range(len(self._outputs))]
         return Job(argv, {**files, "loop.sh": loop}, outputs, self._machine.environment)

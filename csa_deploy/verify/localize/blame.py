@@ -12,7 +12,7 @@ import onnx
 from csa_deploy.metrics.stream import SampleTable
 from csa_deploy.verify.localize.boundaries import Boundary, needed
 from csa_deploy.verify.localize.case import Case, Cuts
-from csa_deploy.verify.localize.measure import Comparison, Feeds, GraphSource, Source, compare
+from csa_deploy.verify.localize.measure import BoundaryErrors, Feeds, GraphSource, TrueValues, compare
 from csa_deploy.verify.localize.quantized import Clipping, ranges
 from csa_deploy.verify.localize.surgery import restore
 
@@ -152,7 +152,7 @@ def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
 def _rows(case: Case, bounds: Sequence[Boundary], shown: Sequence[Boundary]) -> tuple[Row, ...]:
     clipping: dict[str, Clipping] = {}
 
-    def source(tensors: Sequence[str]) -> Source:
+    def source(tensors: Sequence[str]) -> TrueValues:
         return _Watching(GraphSource(case.reference, tensors, case.threads), case.candidate, clipping)
 
     comparison = compare(source, case.candidate, bounds, case.feeds, case.executes(), case.cap)
@@ -167,14 +167,16 @@ class _Watching:
         self.ranges = ranges(candidate, source.tensors)
 
     def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """See :class:`csa_deploy.verify.localize.measure.Source`."""
+        """See :class:`csa_deploy.verify.localize.measure.TrueValues`."""
         found = self.source.values(feeds)
         for name, given in self.ranges.items():
             self.clipping.setdefault(name, Clipping()).add(found[name], given)
         return found
 
 
-def rows_of(bounds: Sequence[Boundary], comparison: Comparison, clipping: Mapping[str, Clipping]) -> tuple[Row, ...]:
+def rows_of(
+    bounds: Sequence[Boundary], comparison: BoundaryErrors, clipping: Mapping[str, Clipping]
+) -> tuple[Row, ...]:
     """One row per module, from all tensors that leave it; largest added error first, then in order of execution."""
     grouped: dict[str, list[Boundary]] = {}
     for bound in bounds:

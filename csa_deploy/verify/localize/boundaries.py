@@ -11,7 +11,7 @@ import onnx_ir as ir
 from csa_deploy.graph.scopes import module_paths
 from csa_deploy.graph.shapes import editable, infer_shapes, static_shape
 
-OUTSIDE = "(no module)"
+_OUTSIDE = "(no module)"
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -47,7 +47,7 @@ def modules_of(model: onnx.ModelProto, depth: int | None = None) -> dict[str, st
     found = {}
     for node in model.graph.node:
         around = paths.get(node.name, [])[:depth]
-        found[node.name] = around[-1] if around else (OUTSIDE if named else node.name or node.op_type)
+        found[node.name] = around[-1] if around else (_OUTSIDE if named else node.name or node.op_type)
     return found
 
 
@@ -80,7 +80,7 @@ def _boundary(tensor: str, node: ir.Node, modules: dict[str, str], cut: set[str]
     size = 4
     for extent in static_shape(value) or ():
         size *= extent
-    return Boundary(tensor, modules.get(node.name or "", OUTSIDE), tuple(sorted(_sources(node, cut))), size)
+    return Boundary(tensor, modules.get(node.name or "", _OUTSIDE), tuple(sorted(_sources(node, cut))), size)
 
 
 def _sources(node: ir.Node, cut: set[str]) -> set[str]:
@@ -116,10 +116,10 @@ def regions(reference: ir.Model, modules: dict[str, str], bounds: Iterable[Bound
     for node in reversed(list(reference.graph)):
         own = [str(v.name) for v in node.outputs if v.name in cut]
         readers = [ends[user] for v in node.outputs for user, _ in v.uses() if user in ends]
-        ends[node] = next(iter(own + readers), OUTSIDE)
+        ends[node] = next(iter(own + readers), _OUTSIDE)
     spans: dict[str, list[str]] = {}
     for node in reference.graph:
-        spans.setdefault(ends[node], []).append(modules.get(node.name or "", OUTSIDE))
+        spans.setdefault(ends[node], []).append(modules.get(node.name or "", _OUTSIDE))
     names = {end: own[-1] if len(set(own)) == 1 else f"{own[0]} .. {own[-1]}" for end, own in spans.items()}
     return {str(node.name): names[end] for node, end in ends.items()}
 

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from csa_deploy.metrics.stream import SampleTable, measure
-from csa_deploy.metrics.task import Task
+from csa_deploy.metrics.task import Measured
 from csa_deploy.runners.base import run_batch
 from csa_deploy.verify.gate import judge
 from csa_deploy.verify.localize.boundaries import (
@@ -86,7 +86,7 @@ class Case:
     open: Open | None = None
     tried: int = TRIED
     broken: Sequence[str] = ()
-    tasks: Sequence[Task] = ()
+    tasks: Sequence[Measured] = ()
     targets: Sequence[Sequence[Any]] = ()
     until: float | None = None
     not_done: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ from csa_deploy.builders import opened_builder
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import save_model
-from csa_deploy.runners.engines import engine_runner, on_machine
+from csa_deploy.trtexec.engines import engine_runner, on_machine
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.measure import Open
 

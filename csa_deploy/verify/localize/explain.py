@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.data.base import Dataset
 
-SAMPLES = 4
+_SAMPLES = 4
 UNASKED_SECONDS = 60  # to explain failures where --localize was not given
-ENGINE = "engine "
+_ENGINE = "engine "
 _WEAK = "TensorRT built this weakly typed: a module restored in the graph may still run in another precision"
 
 
@@ -68,7 +68,7 @@ def explain(
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
         pair = _counterpart(context, candidate, model)
-        engine = _engine_settings(context, candidate) if candidate.label.startswith(ENGINE) else {}
+        engine = _engine_settings(context, candidate) if candidate.label.startswith(_ENGINE) else {}
         if isinstance(engine, str):
             not_done.append({"what": f"layers of {candidate.label}", "reason": engine})
         elif pair is not None:
@@ -116,9 +116,9 @@ def unopened(context: Context, not_measured: Sequence[dict[str, str]]) -> list[d
     """Of engines that cannot run here: why their layers are not explained, and where they could be compared."""
     found = []
     for item in not_measured:
-        if not item["what"].startswith(ENGINE):
+        if not item["what"].startswith(_ENGINE):
             continue
-        precision = item["what"].removeprefix(ENGINE)
+        precision = item["what"].removeprefix(_ENGINE)
         path = context.path(context.workspace.record("build")["engines"][precision]["path"])
         tensors = shared(path, load_model(context.path(context.graphs()[precision]), full_check=False))
         where = NO_LAYERS if tensors is None else f"its fusions leave {len(tensors)} tensors: {', '.join(tensors)}"
@@ -131,7 +131,7 @@ def _counterpart(context: Context, candidate: Candidate, model: onnx.ModelProto)
     if candidate.label == "exported":
         return None
     graphs = context.graphs()
-    if candidate.label == f"{ENGINE}fp32":  # the engine of a graph against that graph
+    if candidate.label == f"{_ENGINE}fp32":  # the engine of a graph against that graph
         return "fp32", model
     names = _tensors(model)
     best: tuple[int, str, onnx.ModelProto] | None = None
@@ -155,8 +155,8 @@ def _worst_feeds(
     batch = how.batch or 1
     # Those that lose most of the task come first: they are what a bound on the task breaks by.
     tables = sorted(candidate.outputs.values(), key=lambda table: table.name != WHOLE)
-    worst = [w["id"] for table in tables for w in table.worst(SAMPLES)]
-    chosen = data.only(list(dict.fromkeys(worst))[:SAMPLES])
+    worst = [w["id"] for table in tables for w in table.worst(_SAMPLES)]
+    chosen = data.only(list(dict.fromkeys(worst))[:_SAMPLES])
     feeds: list[dict[str, np.ndarray]] = []
     ids: list[str] = []
     targets: list[Sequence[Any]] = []

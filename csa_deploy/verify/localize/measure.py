@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from csa_deploy.precision.fp16_rounding import keep_rounding
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.boundaries import Boundary, needed, passes
@@ -21,7 +21,7 @@ Feeds = Mapping[str, np.ndarray]
 Open = Callable[[onnx.ModelProto], AbstractContextManager[Runner]]
 
 
-class Source(Protocol):
+class TrueValues(Protocol):
     """Whoever knows the right values of boundary tensors."""
 
     def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 @dataclass
-class Difference:
+class BoundaryError:
     """Error of one tensor over the samples so far.
 
     Attributes:
@@ -70,13 +70,13 @@ class GraphSource:
         self.tensors = tensors
 
     def values(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """See :class:`Source`."""
+        """See :class:`TrueValues`."""
         answers = self.runner.run(feeds)
         return {name: answers[name] for name in self.tensors}
 
 
 @dataclass
-class Comparison:
+class BoundaryErrors:
     """Errors at the boundaries of one candidate.
 
     Attributes:
@@ -84,18 +84,18 @@ class Comparison:
         added: tensor -> its error when everything before its module is right.
     """
 
-    accumulated: dict[str, Difference] = field(default_factory=dict)
-    added: dict[str, Difference] = field(default_factory=dict)
+    accumulated: dict[str, BoundaryError] = field(default_factory=dict)
+    added: dict[str, BoundaryError] = field(default_factory=dict)
 
 
 def compare(
-    source_of: Callable[[Sequence[str]], Source],
+    source_of: Callable[[Sequence[str]], TrueValues],
     candidate: onnx.ModelProto,
     bounds: Sequence[Boundary],
     feeds: Sequence[Feeds],
     open_: Open,
     cap: int,
-) -> Comparison:
+) -> BoundaryErrors:
     """Compare a candidate with the right values at all boundaries.
 
     Args:
@@ -106,7 +106,7 @@ def compare(
         open_: executes edited graphs.
         cap: bytes that the boundary tensors of a batch may take; if they take more, the samples run several times.
     """
-    found = Comparison()
+    found = BoundaryErrors()
     for own in passes(bounds, cap):
         part = needed(own, bounds)
         one = _compare(source_of([b.tensor for b in part]), candidate, [b.tensor for b in part], feeds, open_)
@@ -116,10 +116,10 @@ def compare(
 
 
 def _compare(
-    source: Source, candidate: onnx.ModelProto, names: list[str], feeds: Sequence[Feeds], open_: Open
-) -> Comparison:
+    source: TrueValues, candidate: onnx.ModelProto, names: list[str], feeds: Sequence[Feeds], open_: Open
+) -> BoundaryErrors:
     """Tensors whose shape differs are reported and left out of the second run, which needs values that fit."""
-    found = Comparison({n: Difference() for n in names}, {n: Difference() for n in names})
+    found = BoundaryErrors({n: BoundaryError() for n in names}, {n: BoundaryError() for n in names})
     with ExitStack() as stack:
         whole = stack.enter_context(open_(expose(candidate, names)))
         apart: Runner | None = None

@@ -60,7 +60,7 @@ class TorchSource:
         self.runner, self.makers = runner, makers
 
     def values(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See :class:`csa_deploy.verify.localize.measure.Source`."""
+        """See :class:`csa_deploy.verify.localize.measure.TrueValues`."""
         found: dict[str, np.ndarray] = {}
         modules = dict(self.runner.module.named_modules())
         with ExitStack() as hooks:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.trtexec.builder import trtexec_build
 from csa_deploy.trtexec.config import load_target
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.machine import open_machine
 from csa_deploy.trtexec.settings import parse_options
 

@@ -18,7 +18,7 @@ from loopback import Sshd, running_sshd
 from safe_engines import built, opened
 
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.trtexec.command import Timing
+from csa_deploy.trtexec.command import TimingRequest
 from csa_deploy.trtexec.config import load_target
 from csa_deploy.trtexec.files import get, listing, put
 from csa_deploy.trtexec.safe.tuning import Leftovers
@@ -97,5 +97,5 @@ def test_build_and_run(thor: Callable, graph: Path, tmp_path: Path) -> None:
     target, out = thor("11.1.0"), tmp_path / "net.engine"
     record = built(target, graph, out)
     with opened(target, out, record, values=False) as runner:
-        measured = runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=5))
+        measured = runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=5))
     assert len(measured["compute_ms"]) == 5 and target.work == []

@@ -19,9 +19,9 @@ from trtexec_safe_standin import places
 
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.trtexec.command import Timing
+from csa_deploy.trtexec.command import TimingRequest
 from csa_deploy.trtexec.safe.layout import layout_of, pack, unpack
-from csa_deploy.trtexec.safe.runner import EVIDENCE, SafeRunner
+from csa_deploy.trtexec.safe.runner import _EVIDENCE, SafeRunner
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, vers
     feeds = {"x": np.ones((1, 4), np.float32)}
     with opened(target, out, record, values=False) as runner:
         assert isinstance(runner, SafeRunner)
-        measured = runner.measure(feeds, Timing(iterations=20, warmup_ms=200))
+        measured = runner.measure(feeds, TimingRequest(iterations=20, warmup_ms=200))
         assert runner.describe()["executes"].endswith("by trtexec_safe")
     assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 21  # an odd number, one a line
     assert all(host > gpu for host, gpu in zip(measured["samples_ms"], measured["compute_ms"], strict=True))
     assert max(measured["samples_ms"]) < 2.0  # no delay kernel of --sleepTime
-    assert measured["evidence"] == EVIDENCE and measured["conditions"]["iterations"] == 21
+    assert measured["evidence"] == _EVIDENCE and measured["conditions"]["iterations"] == 21
     assert measured["conditions"]["transfers"] is False and measured["layers"] == []
     assert target.work == []
 
@@ -143,7 +143,7 @@ def test_only_its_own_word_counts(thor: Callable, graph: Path, tmp_path: Path, s
     steering = f'case "$*" in *nonexistent*) ;; *) {steered} ;; esac\n'  # not while it is asked for its version
     (target.folder / "environment").write_text(steering)
     with opened(target, out, record, values=False) as runner, pytest.raises(CsaDeployError) as caught:
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))
     assert message in caught.value.message and "\n" not in caught.value.message
     assert target.work == []
 
@@ -156,7 +156,7 @@ def test_a_companion_of_another_build(thor: Callable, graph: Path, image: Path, 
     companion = tmp_path / "net.engine.parts" / "generated_host_code.so"
     companion.write_bytes(companion.read_bytes().replace(b"stand-in ", b"stand-in 0"))
     with opened(target, out, record, values=False) as runner, pytest.raises(EnvironmentLacksError) as caught:
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))
     assert "companion of another engine" in caught.value.message
 
 
@@ -176,7 +176,7 @@ def test_plugins_travel_in_the_build_of_the_target(
         ("plugin-run", "libp_safe.so", "::P"),
     }
     with opened(target, out, record, values=False) as runner:
-        assert runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))["samples_ms"]
+        assert runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))["samples_ms"]
 
 
 @pytest.mark.slow
@@ -186,4 +186,4 @@ def test_a_target_without_anything_to_run_it(thor: Callable, graph: Path, tmp_pa
     target.without("trtexec_safe")
     target.say('tensorrt: "11.1.0"\n')
     with opened(target, out, record, values=False) as runner, pytest.raises(EnvironmentLacksError, match="not timed"):
-        runner.measure({"x": np.ones((1, 4), np.float32)}, Timing(iterations=3))
+        runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))

@@ -15,9 +15,9 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import Trait, having
 from csa_deploy.graph.shapes import infer_shapes
-from csa_deploy.precision.names import Names
 
 _EXACT = having(Trait.MOVES | Trait.SELECTS)  # outputs are copies of inputs, which are rounded already
 

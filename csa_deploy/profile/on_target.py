@@ -12,9 +12,9 @@ from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, no
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
-from csa_deploy.runners.engines import engine_runner
 from csa_deploy.runners.feeds import random_feeds
-from csa_deploy.trtexec.command import WARMUP_MS, Timing
+from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
+from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.trtexec.settings import parse_options
 
@@ -27,8 +27,8 @@ NOT_THERE = {
     "power and energy": "the target's rails are not read over ssh",
 }
 NOT_OF_SAFE = "the safe runtime times no layers"
-LAYERS_METHOD = "trtexec's profile on the target, in a run of its own; average over the inferences"
-EVIDENCE = (
+_LAYERS_METHOD = "trtexec's profile on the target, in a run of its own; average over the inferences"
+_EVIDENCE = (
     "the target, timed by its own trtexec: copies to and from the device and the computation between them; two "
     "inferences are in flight, so the copies of one overlap the computation of the other"
 )
@@ -67,7 +67,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
             found.not_measured += nothing_of(label, error.message)
             continue
         assert isinstance(runner, TrtexecRunner)
-        timing = Timing(iterations=config.iterations, warmup_ms=WARMUP_MS)
+        timing = TimingRequest(iterations=config.iterations, warmup_ms=WARMUP_MS)
         with runner:
             feeds = random_feeds(runner.input_specs, config.seed)
             result = runner.measure(feeds, timing)
@@ -75,10 +75,10 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         batch = batch_of(feeds)
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        rows, evidence = result.pop("layers"), result.pop("evidence", EVIDENCE)
+        rows, evidence = result.pop("layers"), result.pop("evidence", _EVIDENCE)
         if parse_options(engine["builder_option"]).inspectable:
             layers = _mapped(context, engine["path"], graphs, rows)
-            found.engines[label] = {"layers": layers, "layers_method": LAYERS_METHOD, "memory": None}
+            found.engines[label] = {"layers": layers, "layers_method": _LAYERS_METHOD, "memory": None}
         else:
             found.not_measured.append(lacking(label, LAYERS, NOT_OF_SAFE))
         found.measured[label] = result

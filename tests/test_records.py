@@ -1,0 +1,75 @@
+"""Records as types: what a stage wrote is read back and written the same, to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from csa_deploy.errors import UsageError
+from csa_deploy.records.check import CheckRecord
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.graphs import GraphStatistics
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
+from csa_deploy.records.repair import RepairRecord
+from csa_deploy.results import StageRecord
+from csa_deploy.workspace import Workspace, dump_json
+
+KINDS = (ExportRecord, OptimizeRecord, CheckRecord, PrecisionRecord)
+
+
+@pytest.fixture
+def workspace(digits: Any) -> Workspace:
+    """Of the finished run."""
+    return Workspace(digits.root)
+
+
+STATISTICS = GraphStatistics({"Conv": 2}, 3, None, ("n",), 4)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.stage))
+def test_a_record_survives_its_type_to_the_byte(workspace: Workspace, kind: type[StageRecord]) -> None:
+    text = (workspace.root / f"records/{kind.stage}.json").read_text(encoding="utf-8")
+    assert dump_json(workspace.read(kind).to_json()) == text
+    assert workspace.find(kind) == workspace.read(kind)
+
+
+def test_what_did_not_run_is_none_and_what_is_damaged_is_said(workspace: Workspace) -> None:
+    assert workspace.find(RepairRecord) is None
+    data = workspace.record("export")
+    with pytest.raises(UsageError, match=r"ExportRecord: .*opset"):
+        ExportRecord.from_json({**data, "opset": "newest"})
+    with pytest.raises(UsageError, match=r"ExportRecord: .*graph"):
+        ExportRecord.from_json({key: value for key, value in data.items() if key != "graph"})
+
+
+def test_numbers_that_are_not_finite_come_back() -> None:
+    record = OptimizeRecord(summary="", graph="g", before=STATISTICS, after=STATISTICS, error=float("inf"))
+    again = OptimizeRecord.from_json(json.loads(dump_json(record.to_json())))
+    assert again == record and again.before.nodes == 2
+
+
+def test_each_precision_is_read_as_its_own_type() -> None:
+    typed: dict[str, Any] = {"graph": "g", "statistics": STATISTICS}
+    whole = {"kept": (), "nodes": 1, "casts": 2, "weights": 3, "underflowed": 0, "subnormal": 0, "overflowing": 0}
+    int8 = dict.fromkeys(("int8", "kept", "notes", "cost_unknown"), ()) | {"key": "", "cache": "", "rest": "fp16"}
+    empty = {name: {} for name in ("kept_floating", "scales", "search", "techniques", "estimated_latency_ms")}
+    made = {
+        "fp32": TypedGraph(**typed),
+        "fp16": HalfGraph(**typed, **whole, largest_weight=0.5),
+        "int8": Int8Graph(**typed, **int8, **empty, equalized=None),
+    }
+    record = PrecisionRecord(summary="", precisions=made)
+    again = PrecisionRecord.from_json(json.loads(dump_json(record.to_json())))
+    assert again == record and {name: type(graph) for name, graph in again.precisions.items()} == {
+        name: type(graph) for name, graph in made.items()
+    }
+    assert "calibration" not in record.to_json() and again.int8 == made["int8"]
+
+
+def test_a_record_cannot_be_changed(workspace: Workspace) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        workspace.read(ExportRecord).graph = "x"  # type: ignore[misc]
