@@ -271,7 +271,9 @@ def test_a_target_that_dies_ends_the_build_in_one_line(
     finally:
         killer.join()
         sshd.start()
-    assert "the connection to" in caught.value.message and "broke" in caught.value.message
+    said = caught.value.message  # of whoever notices first: the holder of the lock, or trtexec's own ssh
+    assert "broke" in said or "cannot be reached" in said
+    assert caught.value.exit_code == 3
     assert "\n" not in caught.value.message
     assert list(out.parent.iterdir()) == []
     for _ in range(400):
