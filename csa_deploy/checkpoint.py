@@ -90,6 +90,31 @@ def load_checkpoint(module: nn.Module, path: Path, *, key: str | None = None) ->
     return used
 
 
+def start_from(module: nn.Module, path: Path) -> int:
+    """Take from ``path`` the weights that fit ``module`` by name and shape; the others stay as they are.
+
+    Files as :func:`load_checkpoint` reads them.
+
+    Returns:
+        The number of tensors taken.
+
+    Raises:
+        UsageError: unreadable, not a checkpoint, not finite, or nothing in it fits.
+    """
+    used, weights = _select(_read(path), path, None)
+    own = module.state_dict()
+    fitting = {n: v for n, v in weights.items() if n in own and own[n].shape == v.shape and not v.is_complex()}
+    if bad := [n for n, v in fitting.items() if not _is_finite(v)]:
+        raise UsageError(f"{path}: {len(bad)} of its weights (under {used}) are not finite ({_first(bad)})")
+    if not fitting:
+        raise UsageError(
+            f"{path}: none of its {len(weights)} weights (under {used}) has a name and a shape of this network",
+            fix="start from weights of a network with the same parts",
+        )
+    module.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
 def _read(path: Path) -> Any:
     """The content of a checkpoint file, with :class:`Inert` objects for whatever is neither plain data nor tensor."""
     if not path.is_file():

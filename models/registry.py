@@ -176,9 +176,15 @@ csa_digits = NetworkEntry(
 csa_segmentation = NetworkEntry(
     name="csa_segmentation",
     summary="small CSA network for segmentation of scenes (background and 10 digits)",
-    factory=_factory(csa_scenes_config, _SCENES_MASKS, kind=partial(_segmentation, widths=(16, 24, 32, 48))),
+    factory=_factory(
+        csa_scenes_config,
+        _SCENES_MASKS,
+        WEIGHTS / "csa_segmentation.safetensors",
+        kind=partial(_segmentation, widths=(16, 24, 32, 48)),
+    ),
     preprocessing=_SCENES_MASKS,
-    weights=_RANDOM,
+    weights="trained on scenes (real digits on photographs), seed 0",
+    pretrained=True,
     dataset="scenes",
     task="segmentation",
 )
@@ -186,9 +192,15 @@ csa_segmentation = NetworkEntry(
 csa_detection = NetworkEntry(
     name="csa_detection",
     summary="small CSA network for detection in scenes (10 digits), anchor-free, strides 8 and 16",
-    factory=_factory(csa_scenes_config, _SCENES, kind=partial(_detection, levels=2, width=48, depth=2)),
+    factory=_factory(
+        csa_scenes_config,
+        _SCENES,
+        WEIGHTS / "csa_detection.safetensors",
+        kind=partial(_detection, levels=2, width=48, depth=2),
+    ),
     preprocessing=_SCENES,
-    weights=_RANDOM,
+    weights="trained on scenes (real digits on photographs), seed 0",
+    pretrained=True,
     dataset="scenes",
     task="detection",
 )

@@ -60,3 +60,53 @@ def test_a_name_means_one_thing() -> None:
 )
 def test_names_are_found_where_they_are_defined(second: str, found: list[str]) -> None:
     assert sorted(_twice({"first": "class Plan: ...\nLIMIT = 1", "second": second})) == found
+
+
+_REPEATED = 6
+"""Lines of code in a row that may not stand in two places."""
+
+
+def _code(source: str) -> list[tuple[int, str]]:
+    """Line number and text of what is code: no blank line, comment, docstring, import or signature."""
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        ):
+            left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):  # an interface that several fulfil
+            left_out.update(range(node.lineno, node.body[0].lineno))
+    lines = ((number, line.strip()) for number, line in enumerate(source.splitlines(), 1))
+    return [(n, line) for n, line in lines if line and n not in left_out and not line.startswith("#")]
+
+
+def _repeated(sources: dict[str, str]) -> list[list[str]]:
+    """Places of the same lines in a row, whatever their indentation."""
+    places = defaultdict(list)
+    for module, source in sources.items():
+        code = _code(source)
+        for start in range(len(code) - _REPEATED + 1):
+            window = tuple(line for _, line in code[start : start + _REPEATED])
+            places[window].append(f"{module}:{code[start][0]}")
+    return [found for window, found in places.items() if len(found) > 1 and any(map(str.isalnum, "".join(window)))]
+
+
+def test_no_six_lines_stand_twice() -> None:
+    assert _repeated({str(file.relative_to(PACKAGE)): file.read_text() for file in FILES}) == []
+
+
+_SIX = "\n".join(f"total += weight[{k}] * {k}" for k in range(6))
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (_SIX, True),
+        ("def f():\n" + "\n".join("    " + line for line in _SIX.splitlines()), True),
+        (_SIX.replace("\n", "\n\n# why\n"), True),
+        ("\n".join(_SIX.splitlines()[:5]), False),
+        (_SIX.replace("weight[3]", "weight[33]"), False),
+    ],
+)
+def test_repeated_lines_are_found(other: str, found: bool) -> None:
+    assert bool(_repeated({"first.py": _SIX, "second.py": other})) is found

@@ -30,7 +30,6 @@ LAYERS = (
 RANK = {room: rank for rank, layer in enumerate(LAYERS, 1) for room in layer}
 
 OPEN = {
-    ("metrics", "config"): "a list of plug-ins is read as the settings read lists",
     ("metrics", "source"): "a plug-in may be a file of the user's, which is loaded as a source is",
     ("config", "tasks"): "settings of a task are checked by its own class, which opens data",
     (

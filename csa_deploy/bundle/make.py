@@ -25,15 +25,18 @@ from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
+from csa_deploy.naming import unknown
 from csa_deploy.records.build import BuildRecord, EngineRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.precision import PrecisionRecord, TypedGraph
+from csa_deploy.tasks.autoware import autoware_files
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
 SUMS, SIGNATURE, INDEX, _SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
+EMITTED = ("autoware",)
 _RTX = "the engine is of TensorRT-RTX, and trtexec of TensorRT does not run those; load it with TensorRT-RTX"
 _PAIRED = (
     "the engine is a safety engine of several files; runtime/ holds a program that compares it, README.txt says how"
@@ -59,6 +62,9 @@ def make_bundle(
     key: Path | None = None,
     needs: Sequence[Need] = (),
     despite_failure: bool = False,
+    decoding: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = (),
+    emit: Sequence[str] = (),
 ) -> Made:
     """Write a bundle.
 
@@ -70,6 +76,9 @@ def make_bundle(
         key: SSH key to sign with; None leaves it unsigned.
         needs: what building it again takes and the bundle does not hold.
         despite_failure: bundle what a gate refused, too; the bundle says so.
+        decoding: how outputs become boxes, with the thresholds in force; None where nobody states it.
+        classes: names in the order of the network's classes.
+        emit: files for other tools, of :data:`EMITTED`.
 
     Raises:
         CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
@@ -89,6 +98,7 @@ def make_bundle(
     reference = workspace.root / workspace.read(ExportRecord).graph
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
+    files |= _emitted(emit, f"../graph/{graph.name}", precision, classes, decoding or {})
     if engine is not None and is_safe(engine.command):
         files |= runtime_files(f"engine/{engine.engine}", engine.parts, samples.listed)
     files[_SCRIPT] = _script(engine, samples).encode()
@@ -99,6 +109,7 @@ def make_bundle(
     files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
     index = _index(workspace, network, precision, engine, graph, samples, hashes)
     index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
+    index |= {"postprocessing": dict(decoding)} if decoding else {}
     index["not_included"] += [need.to_json() for need in needs]
     files[INDEX] = dump_json(index).encode()
     sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
@@ -107,6 +118,24 @@ def make_bundle(
         files[SIGNATURE] = sign(sums, key)
     write_archive(out, files)
     return Made(out, sha256_of(out), len(files), verdict)
+
+
+def _emitted(
+    emit: Sequence[str], graph: str, precision: str, classes: Sequence[str], decoding: Mapping[str, Any]
+) -> dict[str, bytes | Path]:
+    """Files for other tools."""
+    for tool in emit:
+        if tool not in EMITTED:
+            raise UsageError(unknown("tool", tool, EMITTED), fix=f"--emit is one of {', '.join(EMITTED)}")
+    if "autoware" not in emit:
+        return {}
+    score, overlap = decoding.get("score_threshold"), decoding.get("nms_iou")
+    if score is None or overlap is None:
+        raise UsageError(
+            "Autoware's node needs a score threshold and one for NMS", fix="give --score-threshold and --nms-iou"
+        )
+    files = autoware_files(graph, precision, classes, score_threshold=score, nms_threshold=overlap)
+    return {f"autoware/{name}": content for name, content in files.items()}
 
 
 def _typed_graph(workspace: Workspace, precision: str) -> TypedGraph:

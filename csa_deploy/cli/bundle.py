@@ -27,6 +27,10 @@ def bundle(
     despite_failure: Annotated[
         bool, typer.Option("--despite-failure", help="Bundle what a gate refused, too; the bundle says so.")
     ] = False,
+    emit: Annotated[
+        list[str] | None,
+        typer.Option("--emit", help="Files for another tool: autoware, the parameters of its TensorRT detector node."),
+    ] = None,
     sign: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="SSH key to sign with.")] = None,
 ) -> None:
     """Make one file to hand over, which proves itself.
@@ -49,7 +53,16 @@ def bundle(
             refuse_failed(verdict_of(context.workspace), str(root))
         feeds, needs = sample_feeds(context, samples), needs_of(context)
         made = make_bundle(
-            context.workspace, precision, out, feeds, key=sign, needs=needs, despite_failure=despite_failure
+            context.workspace,
+            precision,
+            out,
+            feeds,
+            key=sign,
+            needs=needs,
+            despite_failure=despite_failure,
+            decoding=context.decoding,
+            classes=context.preprocessing.classes if context.preprocessing else (),
+            emit=emit or (),
         )
     console.answer.add({"path": str(made.path), "files": made.files, "sha256": made.sha256})
     console.answer.add({"verdict": made.verdict.to_json(), "not_included": [need.to_json() for need in needs]})

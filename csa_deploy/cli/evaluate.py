@@ -13,9 +13,8 @@ from csa_deploy.cli.options import flags
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
-    from csa_deploy.verify.evaluate import Accuracy
+    from csa_deploy.verify.evaluate import Evaluation
     from csa_deploy.verify.subject import Subject
-    from csa_deploy.verify.task_evaluation import TaskAccuracy
 
 REMEMBERED = ("checkpoint", "checkpoint_key", "size", "batch")
 """Of the workspace's settings those that decide what the network is."""
@@ -43,7 +42,6 @@ def evaluate(
     from csa_deploy.errors import AccuracyGateError, UsageError
     from csa_deploy.stages import Activity
     from csa_deploy.units import percent
-    from csa_deploy.verify.evaluate import Accuracy
     from csa_deploy.verify.judging import one_class
     from csa_deploy.verify.subject import open_subject
 
@@ -58,7 +56,7 @@ def evaluate(
     stage = Activity("evaluate", "accuracy on labels")
     with subject.runner, console.watching() as watcher:
         watcher.started(stage)
-        found = _measured(config, subject, data, lambda done, total: watcher.progress(stage, done, total))
+        found = _evaluated(config, subject, data, lambda done, total: watcher.progress(stage, done, total))
         described = subject.runner.describe()
     result = {
         "schema_version": 1,
@@ -72,28 +70,25 @@ def evaluate(
     }
     console.answer.add(result)
     _show(result, console)
-    if untrained and isinstance(found, Accuracy) and found.interval(1)[0] <= 1 / found.classes:
+    accuracy = found.accuracy
+    if untrained and accuracy and accuracy.interval(1)[0] <= 1 / accuracy.classes:
         raise AccuracyGateError(
-            f"{config.network}: {untrained}; {percent(found.share(1))} right is not shown to be better than "
-            f"guessing ({percent(1 / found.classes)})",
+            f"{config.network}: {untrained}; {percent(accuracy.share(1))} right is not shown to be better than "
+            f"guessing ({percent(1 / accuracy.classes)})",
             fix="name the trained weights with --checkpoint",
         )
 
 
-def _measured(config: Config, subject: Subject, data: Dataset, progress: Any) -> Accuracy | TaskAccuracy:
-    """Top-1 and top-5 of a network that classifies, unless other metrics are asked for; else those of the task."""
+def _evaluated(config: Config, subject: Subject, data: Dataset, progress: Any) -> Evaluation:
+    """By labels, and by the metrics of the task and of the user."""
     from csa_deploy.runners.base import sampling
     from csa_deploy.tasks.stock import measured, vision_task
     from csa_deploy.verify.evaluate import evaluate as measure
-    from csa_deploy.verify.task_evaluation import evaluate_task
 
-    batch = sampling(subject.runner).batch or config.batch or 1
-    classes = subject.preprocessing.classes if subject.preprocessing else data.classes
+    classes = subject.preprocessing.classes if subject.preprocessing else ()
     task = vision_task(config, classes or data.classes, subject.postprocessing)
-    metrics = measured(config, task)
-    if task is None and not metrics:
-        return measure(subject.runner, data, batch, progress)
-    return evaluate_task(subject.runner, data, task, metrics, batch, progress)
+    batch = sampling(subject.runner).batch or config.batch or 1
+    return measure(subject.runner, data, batch, progress, task, measured(config, task))
 
 
 def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:
@@ -119,16 +114,18 @@ def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | N
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from csa_deploy.metrics.table import named
-    from csa_deploy.units import percent
+    from csa_deploy.units import metric, percent
 
-    tops = {f"top{k}": top for k in (1, 5) if (top := result.get(f"top{k}"))}
-    for name, found in (result.get("estimates") or tops).items():
-        metric = named(name)
-        ends = [metric.shown(end) for end in found["interval"] or ()]
-        sure = f"  (95 % interval {ends[0]} to {ends[1]})" if ends else ""
-        console.out.print(f"{metric.heading or name} {metric.shown(found['value'])}{sure}", highlight=False)
-    for row in [*result.get("sizes", []), *result.get("classes", [])] if "estimates" in result else ():
+    tops = {f"top-{k}": top for k in (1, 5) if (top := result.get(f"top{k}"))}
+    for name, found in tops.items():
+        low, high = found["interval"]
+        said = f"{name} {percent(found['value'])}  (95 % interval {percent(low)} to {percent(high)})"
+        console.out.print(said, highlight=False)
+    for name, found in result.get("metrics", {}).items():
+        ends = found["interval"]
+        between = f"  (95 % interval {' to '.join(metric(end, name) for end in ends)})" if ends else ""
+        console.out.print(f"{name} {metric(found['value'], name)}{between}", highlight=False)
+    for row in [*result.get("by_size", []), *result.get("by_class", [])]:
         console.out.print(f"  {row['name']}: {percent(row['value'])}", highlight=False, markup=False)
     runner = result["runner"]
     console.out.print(

@@ -101,6 +101,9 @@ def train(
         Path | None,
         _option("Folder for checkpoint, weights and result; default deploy/NETWORK/train.", "--output", "-o"),
     ] = None,
+    init: Annotated[
+        Path | None, _option("Weights to start from, as far as they fit; default: from the seed alone.")
+    ] = None,
     resume: Annotated[
         Path | None, _option("Checkpoint to go on from; default: last.ckpt of the output folder.")
     ] = None,
@@ -205,6 +208,7 @@ def train(
         workers=workers,
         threads=threads,
         evaluate_every=evaluate_every,
+        init=init,
         resume=resume,
         class_map=class_map,
         evaluate_only=evaluate_only,

@@ -18,11 +18,9 @@ import numpy as np
 
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.samples import Sample
-from csa_deploy.data.targets import IGNORE, Boxes, Mask, TargetReader, require_inside
+from csa_deploy.data.targets import BACKGROUND, IGNORE, Boxes, Mask, TargetReader, require_inside
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing, Task
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.packages import IMAGENET_FILE, find_file, imagenet_files, load_digits, photograph_files
 from csa_deploy.data.samples import Sample
 from csa_deploy.data.scenes import SceneSamples
-from csa_deploy.data.targets import Task
+from csa_deploy.data.targets import BACKGROUND, Task
 from csa_deploy.network import Preprocessing
 
 DIGIT_CLASSES = tuple("0123456789")
-_BACKGROUND = "background"
 
 
 def digits(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
@@ -51,15 +50,15 @@ def imagenet_samples(preprocessing: Preprocessing) -> ImageDataset:
 
 
 def scenes(preprocessing: Preprocessing, *, train: bool = False) -> ImageDataset:
-    """Scenes, 128 x 128 in colour: the 500 test scenes, or with ``train`` 20,000 training scenes.
+    """Scenes, 128 x 128 in colour: the 500 test scenes, or with ``train`` 50,000 training scenes.
 
     A network whose classes name a ``background`` gets masks, another one boxes.
 
     Raises:
         EnvironmentLacksError: mlxtend, scikit-image or foolbox is not installed.
     """
-    task: Task = "segmentation" if _BACKGROUND in preprocessing.classes else "detection"
-    classes = (_BACKGROUND, *DIGIT_CLASSES) if task == "segmentation" else DIGIT_CLASSES
+    task: Task = "segmentation" if BACKGROUND in preprocessing.classes else "detection"
+    classes = (BACKGROUND, *DIGIT_CLASSES) if task == "segmentation" else DIGIT_CLASSES
     samples = SceneSamples(task, train=train)
     return ImageDataset("scenes:train" if train else "scenes", samples, classes, preprocessing, task)
 

@@ -22,7 +22,7 @@ import numpy as np
 from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Boxes, Mask, Task
 
-TRAIN_SCENES, TEST_SCENES = 20_000, 500
+TRAIN_SCENES, TEST_SCENES = 50_000, 500
 """Scenes of the data sets ``scenes:train`` and ``scenes``."""
 SIDE = 128
 """Height and width of a scene in pixels."""

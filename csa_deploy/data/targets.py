@@ -15,6 +15,8 @@ from csa_deploy.network import Task as Task
 
 IGNORE = 255
 """Class index of pixels that count neither as right nor as wrong, unless a data set names another."""
+BACKGROUND = "background"
+"""Name of the class of pixels that are of no object."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,11 +39,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.intervals import RESAMPLES, drawn, percentiles, resampled, unusual
+from csa_deploy.metrics.intervals import RESAMPLES, drawn, percentiles, pivotal, resampled, unusual
 from csa_deploy.metrics.metric import Metric, Pair, Row, Sure
 from csa_deploy.metrics.table import METRICS, register
 
-RESAMPLED = "expanded percentile bootstrap over samples"
+RESAMPLED = "expanded pivotal bootstrap over samples"
 PAIRED_TASK = "expanded percentile bootstrap over samples, paired"
 REFERENCE = "reference_"
 
@@ -144,7 +144,10 @@ class Measured:
         if not np.isfinite(rows).all():
             return Sure(None, RESAMPLED)
         rows = _table(rows)
-        return Sure(percentiles(self._resampled(rows), len(rows), unusual(rows), value), RESAMPLED)
+        ends = pivotal(self._resampled(rows), len(rows), unusual(rows), value)
+        if ends and self.unit == "share":
+            ends = max(ends[0], 0.0), min(ends[1], 1.0)
+        return Sure(ends, RESAMPLED)
 
     def sure_of_lost(self, value: float, reference: np.ndarray, candidate: np.ndarray) -> Sure:
         """Of what is lost, paired."""

@@ -10,7 +10,7 @@ import numpy as np
 from csa_deploy.data.arrays import RANDOM, RandomDataset
 from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ def open_calibration(
     *,
     samples: int | None = None,
     seed: int = 0,
+    task: Task | None = None,
 ) -> Dataset:
     """Open calibration data.
 
@@ -37,6 +38,7 @@ def open_calibration(
         shapes: shape by network input, for random numbers.
         samples: use at most this many, drawn with ``seed``.
         seed: of the draw, and of random numbers.
+        task: what targets are wanted of data that could give several.
 
     Raises:
         UsageError: nothing there, or images for a network without preprocessing.
@@ -44,7 +46,7 @@ def open_calibration(
     """
     if spec == RANDOM:
         return RandomDataset(shapes, samples or _RANDOM_SAMPLES, seed)
-    return open_dataset(spec, preprocessing, limit=samples, seed=seed, lenient=True)
+    return open_dataset(spec, preprocessing, limit=samples, seed=seed, lenient=True, task=task)
 
 
 def constant_inputs(data: Dataset) -> list[str]:

@@ -24,35 +24,19 @@ from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.naming import did_you_mean
 from csa_deploy.precision.half_chains import LARGEST
 from csa_deploy.precision.half_typing import HalfTyping
-from csa_deploy.records.precision import KeptNode
+from csa_deploy.records.precision import HalfFigures, KeptNode
 from csa_deploy.results import jsonable
 
 
-@dataclass(frozen=True)
-class Fp16Result:
+@dataclass(frozen=True, kw_only=True)
+class Fp16Result(HalfFigures):
     """A graph in FP16.
 
     Attributes:
         model: the typed graph; the argument of :func:`to_fp16` is never changed.
-        kept: nodes that stay in FP32, each with the reason.
-        nodes: nodes that compute in FP16.
-        casts: Cast nodes inserted.
-        weights: weight values now stored in FP16.
-        underflowed: weight values that became zero by rounding to FP16.
-        subnormal: weight values below FP16's normal range, stored with fewer than 11 significant bits.
-        overflowing: weight values beyond FP16's range; their nodes are among ``kept``.
-        largest_weight: largest absolute weight stored in FP16.
     """
 
     model: onnx.ModelProto
-    kept: tuple[KeptNode, ...]
-    nodes: int
-    casts: int
-    weights: int
-    underflowed: int
-    subnormal: int
-    overflowing: int
-    largest_weight: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the model."""

@@ -204,7 +204,8 @@ def require_calibration(context: Context) -> str:
 def _open(context: Context) -> Dataset:
     config = context.config
     spec, shapes = require_calibration(context), context.sampling.shapes
-    return open_calibration(spec, context.preprocessing, shapes, samples=config.calib_samples, seed=config.seed)
+    count, seed, task = config.calib_samples, config.seed, config.task
+    return open_calibration(spec, context.preprocessing, shapes, samples=count, seed=seed, task=task)
 
 
 def forget_unfinished(context: Context) -> None:

@@ -88,6 +88,8 @@ def choose_layers(
     sampling = context.sampling
     size = sampling.batch or 1
     samples = read_samples(calibration.data, sampling, HELD_IMAGES + FITTED_IMAGES)
+    if context.task is not None and calibration.data.task != context.task.kind:
+        samples = SearchSamples(samples.feeds, [])  # what they say is of another task
     held, fitted = split(len(samples.feeds))
 
     def recalibrate(changed: onnx.ModelProto, tensors: tuple[str, ...]) -> Statistics:

@@ -51,8 +51,19 @@ class TypedGraph(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HalfGraph(TypedGraph):
-    """The FP16 graph; see :class:`csa_deploy.precision.fp16.Fp16Result`."""
+class HalfFigures:
+    """What became FP16 of a graph.
+
+    Attributes:
+        kept: nodes that stay in FP32, each with the reason.
+        nodes: nodes that compute in FP16.
+        casts: Cast nodes inserted.
+        weights: weight values now stored in FP16.
+        underflowed: weight values that became zero by rounding to FP16.
+        subnormal: weight values below FP16's normal range, stored with fewer than 11 significant bits.
+        overflowing: weight values beyond FP16's range; their nodes are among ``kept``.
+        largest_weight: largest absolute weight stored in FP16.
+    """
 
     kept: tuple[KeptNode, ...]
     nodes: int
@@ -62,6 +73,11 @@ class HalfGraph(TypedGraph):
     subnormal: int
     overflowing: int
     largest_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfGraph(HalfFigures, TypedGraph):
+    """The FP16 graph."""
 
 
 @dataclass(frozen=True, kw_only=True)

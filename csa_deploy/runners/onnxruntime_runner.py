@@ -73,18 +73,8 @@ class OnnxRuntimeRunner:
         self._optimize = optimize
         self._spin = spin
         self._session: onnxruntime.InferenceSession | None = self._open(model)
-        self._inputs = tuple(self._spec(value) for value in self._session.get_inputs())
-        self._outputs = tuple(self._spec(value) for value in self._session.get_outputs())
-
-    @property
-    def input_specs(self) -> tuple[TensorSpec, ...]:
-        """Inputs of the graph."""
-        return self._inputs
-
-    @property
-    def output_specs(self) -> tuple[TensorSpec, ...]:
-        """Outputs of the graph."""
-        return self._outputs
+        self.input_specs = tuple(self._spec(value) for value in self._session.get_inputs())
+        self.output_specs = tuple(self._spec(value) for value in self._session.get_outputs())
 
     def describe(self) -> dict[str, Any]:
         """What executes."""
@@ -111,7 +101,7 @@ class OnnxRuntimeRunner:
         """Execute once; see :class:`csa_deploy.runners.base.Runner`."""
         if self._session is None:
             raise UsageError(f"{self.name} is closed", fix="use it inside its with block")
-        check_feeds(self._inputs, feeds)
+        check_feeds(self.input_specs, feeds)
         try:
             results = self._session.run(None, {name: np.ascontiguousarray(array) for name, array in feeds.items()})
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
@@ -119,7 +109,7 @@ class OnnxRuntimeRunner:
                 f"{self.name}: ONNX Runtime stopped at a node: {_first_line(error)}",
                 fix="check the graph's shapes and types at that node",
             ) from error
-        return {spec.name: np.asarray(result) for spec, result in zip(self._outputs, results, strict=True)}
+        return {spec.name: np.asarray(result) for spec, result in zip(self.output_specs, results, strict=True)}
 
     def __enter__(self) -> OnnxRuntimeRunner:
         """The session is open already."""

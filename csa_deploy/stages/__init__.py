@@ -96,14 +96,7 @@ def _export() -> Functions:
     from csa_deploy.records.export import ExportRecord
     from csa_deploy.stages import export as stage
 
-    return Functions(
-        ExportRecord,
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(ExportRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _optimize() -> Functions:
@@ -117,14 +110,7 @@ def _repair() -> Functions:
     from csa_deploy.records.repair import RepairRecord
     from csa_deploy.stages import repair as stage
 
-    return Functions(
-        RepairRecord,
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
-    )
+    return Functions(RepairRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _check() -> Functions:
@@ -139,12 +125,7 @@ def _precision() -> Functions:
     from csa_deploy.stages import precision as stage
 
     return Functions(
-        PrecisionRecord,
-        stage.run,
-        preflight=stage.preflight,
-        key_parts=stage.key_parts,
-        comparison=stage.comparison,
-        compare_again=stage.compare_again,
+        PrecisionRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again
     )
 
 

@@ -25,7 +25,7 @@ from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
 from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
 from csa_deploy.results import jsonable
-from csa_deploy.trtexec.builder import require_opset
+from csa_deploy.trtexec.graph_check import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import Runtime, VerifyRecord
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
+from csa_deploy.tasks.decoding import load_decode
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
@@ -75,6 +76,8 @@ def preflight(context: Context) -> None:
             fix="give --data with a folder of images, an .npz of inputs by name, or a named set (digits, photos)",
         )
     require_dataset(context.data_spec)
+    if context.config.decode:
+        load_decode(context.config.decode)
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")

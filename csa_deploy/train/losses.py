@@ -16,22 +16,32 @@ _FOCUS = 2.0  # exponent of the quality focal loss
 _BOX_WEIGHT = 2.0
 
 
-def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
+def segmentation_loss(logits: Tensor, classes: Tensor, background: int | None = None) -> Tensor:
     """Mean cross entropy of all pixels, and the mean Dice loss of the classes in the batch.
+
+    Where most pixels are of a background, both say little about which object a pixel belongs to, and a network is slow
+    to learn that. So the mean cross entropy among the other classes is added, of the pixels that are of these; it does
+    not move the border between objects and background.
 
     Args:
         logits: (N, classes, H, W).
         classes: int64 (N, H, W); -1 where a pixel does not count.
+        background: index of the class that is no object; None: there is none.
     """
-    entropy = F.cross_entropy(logits, classes, ignore_index=-1)
+    loss = F.cross_entropy(logits, classes, ignore_index=-1)
     counted = classes >= 0
-    one_hot = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1)
-    one_hot = one_hot * counted[:, None]
+    one_hot = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1) * counted[:, None]
     shares = logits.softmax(dim=1) * counted[:, None]
     both, either = (t.sum(dim=(0, 2, 3)) for t in (shares * one_hot, shares + one_hot))
     present = one_hot.sum(dim=(0, 2, 3)) > 0
-    dice = 1 - 2 * both / either.clamp(min=1e-6)
-    return entropy + dice[present].mean() if present.any() else entropy
+    if present.any():
+        loss = loss + (1 - 2 * both / either.clamp(min=1e-6))[present].mean()
+    objects = counted & (classes != background)
+    if background is not None and objects.any():
+        among = torch.cat([logits[:, :background], logits[:, background + 1 :]], dim=1).movedim(1, -1)[objects]
+        wanted = classes[objects]
+        loss = loss + F.cross_entropy(among, wanted - (wanted > background).long())
+    return loss
 
 
 def points(height: int, width: int, *, stride: int) -> Tensor:

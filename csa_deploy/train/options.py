@@ -28,6 +28,7 @@ class TrainOptions:
         workers: processes that decode; None: none for small images, else the cores' share, at most 8.
         threads: CPU threads of torch; None: its default.
         evaluate_every: epochs between evaluations.
+        init: weights to start from, as far as they fit by name and shape; None: from the seed alone.
         resume: checkpoint to go on from; None: ``last.ckpt`` in the output folder, if there is one.
         class_map: see :func:`csa_deploy.data.dataset.open_split`.
         evaluate_only: no training: classify the held-out images with what was trained so far.
@@ -49,6 +50,7 @@ class TrainOptions:
     workers: int | None = None
     threads: int | None = None
     evaluate_every: int = 5
+    init: Path | None = None
     resume: Path | None = None
     class_map: Path | None = None
     evaluate_only: bool = False

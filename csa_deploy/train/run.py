@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from csa_deploy.checkpoint import start_from
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.dataset import Split, open_split
 from csa_deploy.errors import EnvironmentLacksError, UsageError
@@ -26,7 +27,7 @@ from csa_deploy.train.network import parameter_groups, synchronised, trainable
 from csa_deploy.train.options import TrainOptions
 from csa_deploy.train.plan import plan_for
 from csa_deploy.train.result import Average, Score, TrainResult
-from csa_deploy.train.task import TRAINED_TASKS, TrainTask
+from csa_deploy.train.task import TrainTask, task_for
 from csa_deploy.workspace import dump_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,10 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         if plan.warning:
             log.warning("%s", plan.warning)
     network: Any = trainable(entry, recipe, size, options.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = TRAINED_TASKS[split.train.task]
+    if options.init is not None:
+        taken = start_from(network, options.init)
+        log.info("starting from %d of %d tensors, of %s", taken, len(network.state_dict()), options.init)
+    task = task_for(split.train)
     classes = _classes(network, entry, size, task)
     for images in (split.train, split.held_out):
         if images is not None:
@@ -120,6 +124,8 @@ def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split:
         "amp": options.amp,
         "sync_bn": options.sync_bn and world > 1,
     }
+    if options.init is not None:
+        settings["init"] = hashlib.sha256(options.init.read_bytes()).hexdigest()
     training = Training(
         fabric=fabric,
         network=network,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csa_deploy.accuracy import RANKS, Accuracy, ranks_of
-from csa_deploy.data.targets import Boxes, Mask, Target, Task
+from csa_deploy.data.base import ImageDataset
+from csa_deploy.data.targets import BACKGROUND, Boxes, Mask, Target, Task
 from csa_deploy.tasks import boxes, detection, segmentation
 from csa_deploy.train.losses import detection_loss, segmentation_loss
 from csa_deploy.train.result import Figures, Score
@@ -29,8 +31,8 @@ class TrainTask(ABC):
         fix: which outputs it takes, in words.
     """
 
-    name: Task
-    fix: str
+    name: ClassVar[Task]
+    fix: ClassVar[str]
 
     @abstractmethod
     def classes(self, outputs: Outputs) -> int | None:
@@ -56,7 +58,7 @@ class TrainTask(ABC):
 class Classification(TrainTask):
     """One class per image; logits (n, classes)."""
 
-    name: Task = "classification"
+    name: ClassVar[Task] = "classification"
     fix = "train networks that return logits (n, classes)"
 
     def classes(self, outputs: Outputs) -> int | None:
@@ -84,11 +86,17 @@ class Classification(TrainTask):
         return Accuracy(samples, classes, dict(zip(ranks_of(classes), hits, strict=True)))
 
 
+@dataclass(frozen=True)
 class SegmentationTraining(TrainTask):
-    """A class per pixel; logits (n, classes, H, W)."""
+    """A class per pixel; logits (n, classes, H, W).
 
-    name: Task = "segmentation"
-    fix = "train networks that return logits (n, classes, height, width)"
+    Attributes:
+        background: index of the class that is no object; None: there is none.
+    """
+
+    background: int | None = None
+    name: ClassVar[Task] = "segmentation"
+    fix: ClassVar[str] = "train networks that return logits (n, classes, height, width)"
 
     def classes(self, outputs: Outputs) -> int | None:
         """See :class:`TrainTask`."""
@@ -102,7 +110,7 @@ class SegmentationTraining(TrainTask):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy and Dice."""
-        return segmentation_loss(outputs, targets)
+        return segmentation_loss(outputs, targets, self.background)
 
     def rows(self, outputs: Tensor, targets: Tensor) -> list[np.ndarray]:
         """Counts of each image."""
@@ -118,7 +126,7 @@ class SegmentationTraining(TrainTask):
 class DetectionTraining(TrainTask):
     """Boxes; per level ``logits_S`` and ``distances_S``, see :func:`csa_deploy.train.losses.detection_loss`."""
 
-    name: Task = "detection"
+    name: ClassVar[Task] = "detection"
     fix = "train networks that return per stride S logits_S (n, classes, h, w) and distances_S (n, 4, h, w)"
 
     def classes(self, outputs: Outputs) -> int | None:
@@ -171,6 +179,13 @@ def _objects(rows: np.ndarray) -> detection.Objects:
 TRAINED_TASKS: dict[Task, TrainTask] = {
     task.name: task for task in (Classification(), SegmentationTraining(), DetectionTraining())
 }
+
+
+def task_for(data: ImageDataset) -> TrainTask:
+    """The task of a data set, which knows its background where a class is named so."""
+    task = TRAINED_TASKS[data.task]
+    known = BACKGROUND in data.classes and isinstance(task, SegmentationTraining)
+    return SegmentationTraining(data.classes.index(BACKGROUND)) if known else task
 
 
 def task_of(target: Target) -> TrainTask:

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,11 @@ from csa_deploy.engine.parts import place_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, UsageError
-from csa_deploy.graph.facts import opset_of, stated_types
-from csa_deploy.graph.load import external_files, load_model, require_static
+from csa_deploy.graph.load import external_files
 from csa_deploy.levels import flag_acts
 from csa_deploy.records.build import Part, RestrictedFlag, TensorInfo
 from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS_FILE, MODEL, build_command
-from csa_deploy.trtexec.formats import with_formats
+from csa_deploy.trtexec.graph_check import check_graph
 from csa_deploy.trtexec.job import Finished, Job, run_job
 from csa_deploy.trtexec.machine import Machine
 from csa_deploy.trtexec.messages import explain, plain
@@ -32,7 +31,6 @@ from csa_deploy.trtexec.safe.commands import host_build_command
 from csa_deploy.trtexec.safe.evidence import evidence_of
 from csa_deploy.trtexec.safe.secrets import masked, masked_words
 from csa_deploy.trtexec.settings import TrtexecOptions
-from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
 from csa_deploy.workspace import sha256_of, write_atomic
 
 _logger = logging.getLogger(__name__)
@@ -48,17 +46,6 @@ _DEVICE = {
     "compute_capability": re.compile(r"^\[I\] Compute Capability: (\d+\.\d+)", re.MULTILINE),
 }
 _WITHOUT_RANGE = re.compile(r"Missing scale and zero-point for tensor (.+?), expect fall back")
-# TensorRT's names of the ONNX types that network inputs and outputs can have.
-_TYPES: dict[int, str] = {
-    TensorProto.FLOAT: "FLOAT",
-    TensorProto.FLOAT16: "HALF",
-    TensorProto.INT8: "INT8",
-    TensorProto.UINT8: "UINT8",
-    TensorProto.INT32: "INT32",
-    TensorProto.INT64: "INT64",
-    TensorProto.BOOL: "BOOL",
-    TensorProto.BFLOAT16: "BF16",
-}
 
 
 def trtexec_build(
@@ -149,81 +136,6 @@ def planned_job(machine: Machine, model_path: Path, plan: BuildPlan, options: Tr
     """What a build would run and copy, without running it."""
     check_graph(model_path, plan, options, machine.version)
     return _job(machine, model_path, plan, options, 0)
-
-
-def check_graph(
-    model_path: Path, plan: BuildPlan, options: TrtexecOptions, version: Version
-) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Inputs and outputs of a graph that holds what the plan says, as the engine will have them.
-
-    trtexec itself would not say: without Q/DQ and calibration cache, ``--int8`` makes up its ranges. Where it is weakly
-    typed (8.6, and DLA up to 10.7), FP16 is its own choice, made on an FP32 graph.
-
-    Raises:
-        UsageError: it does not, or an axis is dynamic.
-    """
-    model = load_model(model_path, full_check=False)
-    require_static(model)
-    require_opset(opset_of(model), model_path.name, version)
-    stated = stated_types(model)
-    halves, quantized = stated.half, stated.quantized
-    calibrated = options.calibration_cache is not None
-    if calibrated and quantized:
-        raise UsageError(
-            f"{model_path.name} holds Q/DQ nodes, with which TensorRT ignores a calibration cache",
-            fix="build the FP32 graph with the cache, or this one without",
-        )
-    weak = options.weakly_typed(version)
-    if weak and version.strongly_typed and halves:
-        raise UsageError(
-            f"{model_path.name} holds FP16 tensors, and for DLA TensorRT {version} makes the precision itself",
-            fix="build the FP32 graph",
-        )
-    fits = {
-        "fp32": not halves and not quantized,
-        "fp16": halves or weak,
-        "int8": quantized or calibrated,
-    }
-    if not fits[plan.precision]:
-        need = "Q/DQ nodes or a calibration cache" if plan.precision == "int8" else "that precision in its types"
-        raise UsageError(
-            f"{model_path.name} is no {plan.precision} graph: it lacks {need}"
-            if plan.precision != "fp32"
-            else f"{model_path.name} is no fp32 graph: it holds FP16 or quantized tensors",
-            fix="build the graph that the precision stage made for this precision",
-        )
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = _infos(v for v in model.graph.input if v.name not in weights)
-    return (
-        with_formats(inputs, options.input_formats, "input_formats", version, weak=weak),
-        with_formats(_infos(model.graph.output), options.output_formats, "output_formats", version, weak=weak),
-    )
-
-
-def require_opset(opset: int, name: str, version: Version) -> None:
-    """Refuse a graph that is newer than the TensorRT that is to read it.
-
-    TensorRT 8.6 can read a newer graph as an older one and compute something else.
-
-    Reductions whose axes are an input did (NVIDIA/TensorRT issue 3467); TensorRT 10 refuses what it does not know.
-    """
-    if not version.strongly_typed and opset > LAST_OPSET_OF_8:
-        raise UsageError(
-            f"{name} is of opset {opset}, TensorRT {version} takes up to {LAST_OPSET_OF_8}",
-            fix="add --tensorrt 8.6, so that the graph is exported for it",
-        )
-
-
-def _infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
-    return tuple(_info(value) for value in values)
-
-
-def _info(value: onnx.ValueInfoProto) -> TensorInfo:
-    tensor = value.type.tensor_type
-    if tensor.elem_type not in _TYPES:
-        raise UsageError(f"{value.name!r} is of a type that TensorRT has not", fix="export it as FP32 or FP16")
-    shape = tuple(dim.dim_value if dim.dim_value > 0 else -1 for dim in tensor.shape.dim)
-    return TensorInfo(value.name, _TYPES[tensor.elem_type], shape)
 
 
 def _job(machine: Machine, model: Path, plan: BuildPlan, options: TrtexecOptions, attempt: int) -> Job:

@@ -146,7 +146,9 @@ def _built_for(config: TargetConfig, transport: Transport, facts: Facts, help_pa
     """A target that a host builds for: it may have no trtexec, and its TensorRT must be the host's."""
     host = find_host(config) if to_build else None
     told = version_of_help(help_page) if "trtexec" in facts.values else None
-    found = require_target(transport, config.tuned_by, config.trtexec_safe, told, host.version if host else None)
+    remote = config.tuned_by
+    folders = (remote.exec_path if host else remote.lib_path, remote.lib_path)  # to run, nothing is tuned
+    found = require_target(transport, folders, config.trtexec_safe, told, host.version if host else None)
     version = found or (host.version if host else parse_version(config.tensorrt or "0.0"))
     if config.tensorrt is None and found is None:
         raise EnvironmentLacksError(
@@ -154,6 +156,8 @@ def _built_for(config: TargetConfig, transport: Transport, facts: Facts, help_pa
             fix="state tensorrt: in the target's file",
         )
     _require_stated(transport.name, version, config)
+    if found is None:
+        facts = replace(facts, values={**facts.values, "tensorrt_from": "its file: nothing there tells it"})
     listed = options_of_help(help_page) if told else frozenset(VERSION_OPTIONS)
     return _machine(config, transport, facts, version, listed, host)
 

@@ -2,55 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csa_deploy.accuracy import Accuracy, ranks_of
 from csa_deploy.errors import UsageError
+from csa_deploy.metrics.metric import Estimate
+from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
+from csa_deploy.metrics.table import METRICS
+from csa_deploy.metrics.task import Measured
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
+from csa_deploy.tasks.task import Task
+from csa_deploy.tasks.views import class_table, size_table
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Batch, Dataset
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network reaches.
+
+    Attributes:
+        samples: samples evaluated.
+        not_finite: identities of samples with an output that is not finite.
+        accuracy: of a network that classifies.
+        metrics: of the task, with their intervals; NaN where a sample is not finite.
+        by_class: per class ``name`` and ``value``, IoU or average precision; None where it is nowhere.
+        by_size: of a detector likewise by the size of objects.
+    """
+
+    samples: int
+    not_finite: tuple[str, ...]
+    accuracy: Accuracy | None
+    metrics: dict[str, Estimate]
+    by_class: list[dict[str, Any]]
+    by_size: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; of a network that only classifies that of its accuracy."""
+        found = {"samples": self.samples, "not_finite": list(self.not_finite)}
+        found |= self.accuracy.to_json() if self.accuracy else {}
+        tables = {"by_class": self.by_class, "by_size": self.by_size}
+        metrics = {name: estimate.to_json() for name, estimate in self.metrics.items()}
+        return {**found, **({"metrics": metrics, **tables} if self.metrics else {})}
 
 
-def evaluate(runner: Runner, data: Dataset, batch: int, progress: Progress | None = None) -> Accuracy:
-    """Top-1 and top-5 accuracy; ties between outputs are ranked by class.
+def evaluate(
+    runner: Runner,
+    data: Dataset,
+    batch: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    task: Task[Any] | None = None,
+    metrics: Sequence[Measured] = (),
+) -> Evaluation:
+    """Top-1 and top-5 accuracy, and the metrics of the task; ties between outputs are ranked by class.
 
     Args:
-        runner: an entered runner whose only output of shape (N, classes) is the classification.
+        runner: an entered runner whose only output of shape (N, classes) is the classification; with metrics there
+            need not be one.
         data: labelled.
         batch: samples per step.
         progress: called with (done, total).
+        task: how outputs are read; None where it classifies, or the metrics read them themselves.
+        metrics: to measure; those against a reference are left out.
 
     Raises:
-        UsageError: no labels, labels that do not fit, or no output that classifies.
+        UsageError: no labels, labels that do not fit, no output that classifies, or a metric is wrong.
     """
-    if data.labels is None:
-        raise UsageError(f"{data.name}: has no labels to evaluate against", fix="give a folder by class, a csv or .npz")
-    shapes = sampling(runner).shapes
-    output = _classification(runner)
-    found = Accuracy(0, 0, {})
+    if not data.labelled and data.task == "classification":
+        raise UsageError(f"{data.name}: has no labels to evaluate against", fix="give labelled data, see docs/tasks.md")
+    wanted = [metric for metric in metrics if metric.labelled]
+    output = _classification(runner, needed=not wanted) if data.labels is not None and task is None else ""
+    shapes, tables = sampling(runner).shapes, dict[str, SampleTable]()
+    accuracy = Accuracy(0, 0, {}) if output else None
+    done, spoilt = 0, list[str]()
     for part in data.batches(batch, free_cores([runner])):
-        logits = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))[output]
-        if not found.samples:
-            data.check_labels(logits.shape[1])
-        found = _add(found, logits, part)
-        if progress is not None:
-            progress(found.samples, len(data))
-    return found
+        outputs = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))
+        if accuracy is not None:
+            if not done:
+                data.check_labels(outputs[output].shape[1])
+            accuracy = _add(accuracy, outputs[output], part)
+        if wanted:
+            measure(outputs, outputs, part.ids, part.truth, tables, wanted)
+        finite = np.all([np.isfinite(a.reshape(len(a), -1)).all(axis=1) for a in outputs.values()], axis=0)
+        spoilt += [identity for identity, good in zip(part.ids, finite, strict=True) if not good]
+        done += len(part)
+        progress(done, len(data))
+    rows = tables[WHOLE].columns if WHOLE in tables else {}
+    own = rows[wanted[0].name] if task and rows and not spoilt else None
+    return Evaluation(
+        done,
+        accuracy.not_finite if accuracy else tuple(spoilt),
+        accuracy,
+        {metric.name: METRICS[metric.name].estimate(rows) for metric in wanted},
+        _one_sided(class_table(task, own, own) if task else []),
+        _one_sided(size_table(own, own) if task and task.kind == "detection" and own is not None else []),
+    )
 
 
-def _classification(runner: Runner) -> str:
+def _one_sided(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": row["name"], "value": row["candidate"]} for row in table]
+
+
+def _classification(runner: Runner, *, needed: bool) -> str:
+    """The output that classifies; empty where there is none and none is needed."""
     found = [s.name for s in runner.output_specs if len(s.shape) == 2 and (s.shape[1] or 0) > 1]
+    if len(found) != 1 and not needed:
+        return ""
     if len(found) != 1:
         listed = ", ".join(f"{s.name} {[e or '?' for e in s.shape]}" for s in runner.output_specs)
         raise UsageError(
             f"{runner.name}: top-1 and top-5 need one output of shape (batch, classes); it has {listed}",
-            fix="evaluate a classification network",
+            fix="evaluate a classification network, or name what it does with --task",
         )
     return found[0]
 

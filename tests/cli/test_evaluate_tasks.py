@@ -53,11 +53,11 @@ def test_a_module_and_its_graph_reach_the_same(typed: Any, tmp_path: Path) -> No
         done = typed(tmp_path, "evaluate", network, *how, "--json")
         assert done.code == 0, done.err
         found.append(json.loads(done.out))
-    first, second = (one["estimates"] for one in found)
+    first, second = (one["metrics"] for one in found)
     assert first.keys() == second.keys() == {"map", "map50"}
     assert first["map"]["value"] == second["map"]["value"] == pytest.approx(1.0)
-    assert found[0]["classes"] == found[1]["classes"] and len(found[0]["classes"]) == 2
-    assert [row["name"] for row in found[0]["sizes"]] == ["all", "small", "medium", "large"]
+    assert found[0]["by_class"] == found[1]["by_class"] and len(found[0]["by_class"]) == 2
+    assert [row["name"] for row in found[0]["by_size"]] == ["all", "small", "medium", "large"]
 
 
 def test_mean_iou_of_a_graph_is_that_of_its_masks(typed: Any, tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_mean_iou_of_a_graph_is_that_of_its_masks(typed: Any, tmp_path: Path) ->
     result = json.loads(done.out)
     found = scores.argmax(axis=1)
     ious = [((found == k) & (masks == k)).sum() / ((found == k) | (masks == k)).sum() for k in range(3)]
-    assert result["estimates"]["mean_iou"]["value"] == pytest.approx(np.mean(ious), abs=1e-12)
-    assert [row["value"] for row in result["classes"]] == pytest.approx(ious, abs=1e-12)
-    low, high = result["estimates"]["mean_iou"]["interval"]
+    assert result["metrics"]["mean_iou"]["value"] == pytest.approx(np.mean(ious), abs=1e-12)
+    assert [row["value"] for row in result["by_class"]] == pytest.approx(ious, abs=1e-12)
+    low, high = result["metrics"]["mean_iou"]["interval"]
     assert low < np.mean(ious) < high
     text = typed(tmp_path, "evaluate", "same.onnx", "--data", "masks.npz")
-    assert "mean IoU" in text.out and "95 % interval" in text.out
+    assert "mean_iou" in text.out and "95 % interval" in text.out
 
 
 def test_data_without_targets_is_refused(typed: Any, tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_data_without_targets_is_refused(typed: Any, tmp_path: Path) -> None:
     save(detector(), tmp_path / "squares.onnx")
     how = ("--data", "plain.npz", "--task", "detection", "--decode", "heads.py:decode")
     done = typed(tmp_path, "evaluate", "squares.onnx", *how)
-    assert done.code == 2 and "targets" in done.err and "Traceback" not in done.err
+    assert done.code == 2 and "no labels to evaluate against" in done.err and "Traceback" not in done.err

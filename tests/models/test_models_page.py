@@ -22,7 +22,9 @@ def test_the_example_is_a_network(tmp_path: Path) -> None:
     assert network.output_names == ("lanes",)
 
 
-@pytest.mark.parametrize("name", ["convselfattn", "convselfattn_pad1", "csa_digits"])
+@pytest.mark.parametrize(
+    "name", ["convselfattn", "convselfattn_pad1", "csa_digits", "csa_segmentation", "csa_detection"]
+)
 def test_the_sizes_in_the_table(name: str) -> None:
     network = load_source(name).make_network()
     complexity = count(network.module, list(network.inputs.values()))

@@ -16,26 +16,38 @@ def random_boxes(random: np.random.Generator, count: int, side: int = 128) -> np
     return np.concatenate([corners, np.minimum(corners + random.uniform(0.5, 60, (count, 2)), side)], axis=1)
 
 
+@pytest.mark.parametrize("background", [None, 0, 2])
 @pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
-def test_segmentation_loss_is_cross_entropy_and_dice(ignored):
+def test_segmentation_loss_is_cross_entropy_and_dice(ignored, background):
     random = np.random.default_rng(0)
     logits = random.normal(size=(2, 5, 6, 7))
     classes = random.integers(0, 4, (2, 6, 7))  # class 4 is not there
     classes[random.random(classes.shape) < ignored] = -1
-    found = float(segmentation_loss(torch.from_numpy(logits), torch.from_numpy(classes)))
+    found = float(segmentation_loss(torch.from_numpy(logits), torch.from_numpy(classes), background))
     if ignored == 1.0:
         assert np.isnan(found)  # nothing to learn from: the loop stops and keeps the batch
         return
     logs, shares = log_softmax(logits, axis=1), softmax(logits, axis=1)
-    entropies, both, either = [], np.zeros(5), np.zeros(5)
+    others = [kind for kind in range(5) if kind != background]
+    entropies, among, both, either = [], [], np.zeros(5), np.zeros(5)
     for n, y, x in np.argwhere(classes >= 0):
         kind = classes[n, y, x]
         entropies.append(-logs[n, kind, y, x])
+        if background is not None and kind != background:
+            among.append(-log_softmax(logits[n, others, y, x])[others.index(kind)])
         both[kind] += shares[n, kind, y, x]
         either += shares[n, :, y, x]
         either[kind] += 1
     there = np.unique(classes[classes >= 0])
-    assert found == pytest.approx(np.mean(entropies) + np.mean(1 - 2 * both[there] / either[there]), rel=1e-12)
+    expected = np.mean(entropies) + np.mean(1 - 2 * both[there] / either[there]) + (np.mean(among) if among else 0)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_batch_of_background_alone_has_a_loss():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, torch.zeros(1, 4, 4, dtype=torch.int64), background=0)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 
 
 def test_overlaps_are_those_of_the_pixels():

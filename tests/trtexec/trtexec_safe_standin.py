@@ -17,8 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
 import standin_remote
 from standin_parser import FailedError
@@ -70,6 +68,8 @@ def places(shape: tuple[int, ...], layout: str) -> tuple[int, list[int]]:
 
     Counted element by element, by TensorRT's definition of each format.
     """
+    import numpy as np
+
     width = int(re.sub(r"\D", "", layout) or 1)
     if layout == "chw":
         count = int(np.prod(shape))
@@ -92,7 +92,9 @@ def formats_of(net, option: str, count: int) -> list[str]:
     return items * count if len(items) == 1 else items
 
 
-def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
+def inputs_of(net, options: dict[str, str]) -> dict:
+    import numpy as np
+
     files = dict(re.findall(r"'([^']*)':([^,]+)", options.get("--loadInputs", "")))
     feeds = {}
     layouts = formats_of(net, "--inputIOFormats", len(net.get_inputs()))
@@ -114,7 +116,9 @@ def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
     return feeds
 
 
-def dump(net, outputs: list[np.ndarray], folder: str) -> None:
+def dump(net, outputs: list, folder: str) -> None:
+    import numpy as np
+
     layouts = formats_of(net, "--outputIOFormats", len(outputs))
     for value, array, layout in zip(net.get_outputs(), outputs, layouts, strict=True):
         count, where = places(array.shape, layout)

@@ -18,8 +18,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
 import standin_remote
 from standin_parser import FailedError, options_of, parse
@@ -163,7 +161,9 @@ def load(path: str, version: tuple[int, ...], *, host_code: bool) -> bytes:
     return engine[:end]
 
 
-def inputs_of(net, options: dict[str, str]) -> dict[str, np.ndarray]:
+def inputs_of(net, options: dict[str, str]):
+    import numpy as np
+
     files = {}
     for part in filter(None, options.get("--loadInputs", "").split(",")):
         name, _, path = part.removeprefix("'").partition("':") if part.startswith("'") else part.rpartition(":")

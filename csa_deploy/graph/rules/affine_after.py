@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter import RewriteRule
 
 from csa_deploy.graph.rewrite import pattern_rule
-from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, chain, channel_affine, weights_of, with_weights
+from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of, with_weights
 from csa_deploy.graph.shapes import static_shape
 
 
@@ -53,11 +52,5 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 RULE = pattern_rule(
     "fold_affine_after",
     "fold BatchNormalization, layer scale and added constants into the convolution or Gemm before them",
-    [
-        RewriteRule(chain(layer, affine, constant_first=constant), _rewrite, _check, name=f"Fold{affine}Into{layer}")
-        for layer in _LAYERS
-        for affine in AFFINES
-        for constant in (None, affine)
-        if constant is None or affine in COMMUTING
-    ],
+    affine_rules(_LAYERS, _rewrite, _check, affine_first=False),
 )

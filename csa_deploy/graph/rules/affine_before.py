@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter import RewriteRule
 
 from csa_deploy.graph.rewrite import pattern_rule
-from csa_deploy.graph.rules.channel_affine import AFFINES, COMMUTING, chain, channel_affine, weights_of, with_weights
+from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of, with_weights
 from csa_deploy.graph.shapes import static_shape
 
 
@@ -77,11 +76,5 @@ _LAYERS = ("Conv", "Gemm")
 RULE = pattern_rule(
     "fold_affine_before",
     "fold BatchNormalization and constant scales and shifts into the convolution or Gemm after them",
-    [
-        RewriteRule(chain(affine, layer, constant_first=constant), _rewrite, _check, name=f"Fold{affine}Before{layer}")
-        for layer in _LAYERS
-        for affine in AFFINES
-        for constant in (None, affine)
-        if constant is None or affine in COMMUTING
-    ],
+    affine_rules(_LAYERS, _rewrite, _check, affine_first=True),
 )

@@ -7,11 +7,12 @@ the module path of the convolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnxscript.rewriter import RewriteRule
 
 from csa_deploy.graph.facts import constant, node_opset
 from csa_deploy.graph.rewrite import inherit, is_float, new_weight
@@ -46,6 +47,24 @@ def chain(first: str, second: str, *, constant_first: str | None = None) -> Call
         return call(op, second, call(op, first, x, first_operand, "made"), first_operand, "out")
 
     return pattern if constant_first is None else with_constant
+
+
+def affine_rules(
+    layers: Iterable[str], rewrite: Callable[..., Any], check: Callable[..., bool], *, affine_first: bool
+) -> list[RewriteRule]:
+    """A rule for each layer, each affine operator beside it, and each side that its constant can stand on."""
+    return [
+        RewriteRule(
+            chain(*((affine, layer) if affine_first else (layer, affine)), constant_first=constant),
+            rewrite,
+            check,
+            name=f"Fold{affine}{'Before' if affine_first else 'Into'}{layer}",
+        )
+        for layer in layers
+        for affine in AFFINES
+        for constant in (None, affine)
+        if constant is None or affine in COMMUTING
+    ]
 
 
 def channel_affine(node: ir.Node, data: ir.Value) -> Affine | None:

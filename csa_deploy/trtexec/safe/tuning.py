@@ -40,13 +40,13 @@ _LIBRARY = re.compile(r"^library libnvinfer_safe\w*\.so\.(\d+)\.(\d+)\.(\d+)", r
 
 
 def require_target(
-    transport: Transport, remote: RemoteConfig, runner: str | None, told: Version | None, host: Version | None
+    transport: Transport, folders: tuple[str, str], runner: str | None, told: Version | None, host: Version | None
 ) -> Version | None:
     """See that the target has what a build or a run needs, and the host's TensorRT.
 
     Args:
         transport: the way to it.
-        remote: where its tuning program lies.
+        folders: those of its tuning program and of its libraries.
         runner: path of trtexec_safe there, if there is to be one.
         told: version that trtexec there stated, where it did.
         host: the host's, where it is to build.
@@ -58,9 +58,7 @@ def require_target(
         EnvironmentLacksError: a directory or program is missing.
         UsageError: its TensorRT is another.
     """
-    text = persistently(
-        lambda: run_script(transport, _LOOK, remote.exec_path, remote.lib_path, runner or ""), transport
-    ).text
+    text = persistently(lambda: run_script(transport, _LOOK, *folders, runner or ""), transport).text
     for line in text.splitlines():
         if line.startswith("missing "):
             raise EnvironmentLacksError(

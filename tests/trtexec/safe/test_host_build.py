@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,7 @@ from csa_deploy.trtexec.machine import open_machine
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.transport import open_transport
 
+pytestmark = pytest.mark.slow  # each starts an ssh and programs at both of its ends
 PLAN = BuildPlan(backend="trtexec", restricted=True)
 SAFE = TrtexecOptions(safe=True)
 
@@ -210,7 +212,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(path: Path) -> int:
-    for _ in range(200):
+    for _ in range(2400):  # a busy machine takes its time
         if path.is_file() and path.read_text().strip():
             return int(path.read_text())
         time.sleep(0.05)
@@ -218,14 +220,17 @@ def wait_for(path: Path) -> int:
 
 
 @pytest.mark.parametrize("how", ["limit", "ctrl-C"])
-def test_a_build_that_is_ended_ends_here_and_there(thor: Callable, graph: Path, tmp_path: Path, how: str) -> None:
+def test_a_build_that_is_ended_ends_here_and_there(
+    thor: Callable, graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """The host's trtexec, its ssh and what they started on the target."""
     target = thor("11.1.0")
     (target.folder / "slow").write_text("")
     tuner = target.folder / "tuner.pid"
     if how == "limit":
-        target.say("build_hours: 0.0006\n")
-        assert "not done within 0.0006 hours" in refused(target, graph, tmp_path).message
+        late = SimpleNamespace(monotonic=lambda: time.monotonic() + (1e6 if tuner.is_file() else 0))
+        monkeypatch.setattr("csa_deploy.trtexec.safe.watched.time", late)  # the hours are over once kernels are timed
+        assert "not done within 12 hours" in refused(target, graph, tmp_path).message
     else:
         stop = threading.Thread(target=lambda: (wait_for(tuner), os.kill(os.getpid(), signal.SIGINT)))
         stop.start()
@@ -237,7 +242,7 @@ def test_a_build_that_is_ended_ends_here_and_there(thor: Callable, graph: Path, 
         stop.join()
         assert list((tmp_path / "here").iterdir()) == [] and target.work == []
     pid = wait_for(tuner)
-    for _ in range(40):
+    for _ in range(400):
         if not alive(pid):
             break
         time.sleep(0.05)
@@ -265,10 +270,12 @@ def test_a_target_that_dies_ends_the_build_in_one_line(
     finally:
         killer.join()
         sshd.start()
-    assert "the connection to" in caught.value.message and "broke" in caught.value.message
+    said = caught.value.message  # of whoever notices first: the holder of the lock, or trtexec's own ssh
+    assert "broke" in said or "cannot be reached" in said
+    assert caught.value.exit_code == 3
     assert "\n" not in caught.value.message
     assert list(out.parent.iterdir()) == []
-    for _ in range(100):
+    for _ in range(400):
         if not (target.folder / "work" / "lock").exists():
             break
         time.sleep(0.05)

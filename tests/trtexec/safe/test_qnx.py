@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,10 @@ def test_leftovers_are_found_by_pidin(sshd: Sshd, thor: Callable) -> None:
     with open_transport(sshd.config()) as transport:
         leftovers = Leftovers(transport, remote)
         run_script(transport, f"{target.folder}/bin/tuner tune >/dev/null 2>&1 &")
+        for _ in range(200):
+            if (target.folder / "tuner.pid").is_file():
+                break
+            time.sleep(0.05)
         assert leftovers.end() == 1
         assert leftovers.end() == 0
 

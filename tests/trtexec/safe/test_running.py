@@ -34,6 +34,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_graph(folder / "image.onnx", [node], {"x": shapes[0]}, {"y": shapes[1]}, weights, opset=17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.16.0", "11.1.0", "11.3.1"])
 def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, version: str) -> None:
     target, out = thor(version), tmp_path / "net.engine"
@@ -51,6 +52,7 @@ def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, vers
     assert target.work == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.16.0", "11.1.0", "11.3.1"])
 def test_values_that_nothing_gives_are_not_compared(thor: Callable, graph: Path, tmp_path: Path, version: str) -> None:
     target, out = thor(version), tmp_path / "net.engine"
@@ -60,6 +62,7 @@ def test_values_that_nothing_gives_are_not_compared(thor: Callable, graph: Path,
     assert "runtime/" in caught.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["11.0.0", "11.3.1"])
 def test_values_equal_those_of_the_graph(thor: Callable, graph: Path, tmp_path: Path, version: str) -> None:
     """By what 11.0's trtexec_safe writes, and through the proxy runtime; several samples in one job."""
@@ -81,6 +84,7 @@ def test_values_equal_those_of_the_graph(thor: Callable, graph: Path, tmp_path: 
     assert target.work == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formats", ["chw4", "hwc8", "chw32"])
 def test_inputs_and_outputs_lie_as_the_engine_has_them(
     thor: Callable, image: Path, tmp_path: Path, formats: str
@@ -117,6 +121,7 @@ def test_layouts_that_are_not_known() -> None:
         unpack(np.zeros(3, np.float32), (1, 3, 2, 2), "chw4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steered", "message"),
     [
@@ -143,6 +148,7 @@ def test_only_its_own_word_counts(thor: Callable, graph: Path, tmp_path: Path, s
     assert target.work == []
 
 
+@pytest.mark.slow
 def test_a_companion_of_another_build(thor: Callable, graph: Path, image: Path, tmp_path: Path) -> None:
     """The runtime refuses it; and so does csa-deploy, where a passport says what belongs together."""
     target, out = thor("11.3.1"), tmp_path / "net.engine"
@@ -154,6 +160,7 @@ def test_a_companion_of_another_build(thor: Callable, graph: Path, image: Path, 
     assert "companion of another engine" in caught.value.message
 
 
+@pytest.mark.slow
 def test_plugins_travel_in_the_build_of_the_target(
     thor: Callable, graph: Path, tmp_path: Path, libraries: Path
 ) -> None:
@@ -172,6 +179,7 @@ def test_plugins_travel_in_the_build_of_the_target(
         assert runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))["samples_ms"]
 
 
+@pytest.mark.slow
 def test_a_target_without_anything_to_run_it(thor: Callable, graph: Path, tmp_path: Path) -> None:
     target, out = thor("11.1.0"), tmp_path / "net.engine"
     record = built(target, graph, out)

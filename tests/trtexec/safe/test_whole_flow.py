@@ -36,6 +36,10 @@ def test_round_trip(
     monkeypatch.setenv("STANDIN_WARN", text)  # whatever trtexec prints
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32))
     where = ("--workspace", tmp_path / "w", "--fp32")
+    dry = csa(tmp_path, "build", graph, "--restricted", "--safe", "--target", target.file, "--dry-run", *where)
+    assert dry.returncode == 0, dry.stderr
+    places = [dry.stdout.index(said) for said in ("ls -d", "held by", "--saveEngine", "trtexec_safe --load")]
+    assert places == sorted(places) and not (target.folder / "tuned").exists()
     build = csa(tmp_path, "build", graph, "--restricted", "--safe", "--target", target.file, *where)
     assert build.returncode == 0, build.stderr
     level, above = LEVELS[version]
@@ -74,7 +78,7 @@ def test_round_trip(
     assert f"level {level}" in proved.stdout
     names = {path.name for path in (tmp_path / "unpacked" / "engine").rglob("*")}
     assert "engine.plan.txt" in names and ("generated_host_code.so" in names) == version.startswith("11.3")
-    for done in (build, verify, profile, report, made, proved):
+    for done in (dry, build, verify, profile, report, made, proved):
         assert SECRET not in done.stdout + done.stderr
     assert SECRET.encode() not in kept(tmp_path / "w") + kept(tmp_path / "unpacked") + bundle.read_bytes()
     assert b"somebody else's text with ssh://***@thor" in kept(tmp_path / "w")  # it was there, and is masked
