@@ -25,7 +25,7 @@ BOXES = ("boxes", "box_labels", "box_samples", "box_crowd", "box_difficult", "bo
 RANDOM = "random"
 ARRAYS = (".npz", ".npy")
 GIVEN_FILE = re.compile(r"arrays-[0-9a-f]{16}\.npz")
-"""Arrays that a caller of the API gave in memory: the file is named by what it holds, and they by it wherever it lies."""
+"""Arrays that a caller of the API gave in memory: a file named by what it holds, which names them wherever it lies."""
 
 
 class ArrayDataset(Dataset):
