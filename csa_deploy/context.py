@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError
+from csa_deploy.records.build import BuildRecord, EngineRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord
@@ -76,6 +77,11 @@ class Context:
     def export(self) -> ExportRecord:
         """What the export states."""
         return self.workspace.read(ExportRecord)
+
+    def engines(self) -> dict[str, EngineRecord]:
+        """Engines of the workspace by precision; none where nothing was built."""
+        record = self.workspace.find(BuildRecord)
+        return record.engines if record else {}
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 NOT_JSON = {"json": False}
 """Metadata of a field that stays out of the JSON form: a graph, an engine, where it came from."""
 IF_KNOWN = {"if known": True}
-"""Metadata of a field that stays out of the JSON form where it is None."""
+"""Metadata of a field that stays out of the JSON form where it has its default."""
 
 _MOST_ROWS = 200
 
@@ -42,7 +42,7 @@ class Stored:
         fields = [item for item in dataclasses.fields(self) if item.metadata.get("json", True)]
         found = {item.name: getattr(self, item.name) for item in fields}
         for item in fields:
-            if item.metadata.get("if known") and found[item.name] is None:
+            if item.metadata.get("if known") and found[item.name] == item.default:
                 del found[item.name]
         return {name: jsonable(value) for name, value in found.items()} | {
             name: jsonable(getattr(self, name)) for name in self.derived

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
@@ -34,6 +34,7 @@ SCRATCH = ".scratch"
 _LOCK = ".lock"
 
 R = TypeVar("R", bound=StageRecord)
+Written = TypeVar("Written", bound=StageRecord, covariant=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -62,7 +63,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 @dataclass(frozen=True)
-class StageOutput:
+class StageOutput(Generic[Written]):
     """What a stage hands to the workspace.
 
     Attributes:
@@ -74,7 +75,7 @@ class StageOutput:
         remarks: parts of the record that are measured or said, on which no later stage rests.
     """
 
-    record: Any
+    record: Written
     measured: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
@@ -84,7 +85,7 @@ class StageOutput:
     @property
     def stated(self) -> dict[str, Any]:
         """The record as plain data."""
-        return self.record.to_json() if isinstance(self.record, StageRecord) else self.record
+        return self.record.to_json()
 
 
 class Workspace:

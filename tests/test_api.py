@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 import csa_deploy as csa
+from csa_deploy.api.stages import as_exported
 from csa_deploy.cli.main import app
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.load import save_model
@@ -100,7 +102,7 @@ def test_the_lines_give_what_they_promise(chain: Chain) -> None:
     assert chain.proven.verdict == "equal"
     if chain.engine:
         assert chain.engine.engine and chain.engine.passport["seal"]
-        assert chain.result.not_measured[0]["what"] == "engine fp16"
+        assert chain.result.not_measured[0].what == "engine fp16"
 
 
 def test_nothing_is_written_unless_asked(chain: Chain) -> None:
@@ -154,6 +156,8 @@ def test_a_report_of_results(chain: Chain, tmp_path: Path) -> None:
         csa.report([chain.net, chain.net], tmp_path / "no.html")
     with pytest.raises(UsageError, match="no place"):
         csa.report([chain.fixed], tmp_path / "no.html")
+    with pytest.raises(UsageError, match="Exported without a record"):
+        csa.report([as_exported(chain.net.graph)], tmp_path / "no.html")
     assert not (tmp_path / "no.html").exists()
 
 
@@ -197,7 +201,7 @@ def test_a_module_in_memory_stays_as_it_is(tmp_path: Path) -> None:
         module.head.weight.mul_(2)
     result = csa.compare(net, csa.optimize(net), data=images, budget={"fp32": {"max_rel_error": 1e-3}})
     assert not result.failure and len(result.samples) == 6, "compared with the module as it was exported"
-    assert result.report["reference"]["backend"] == "torch"
+    assert result.report.reference["backend"] == "torch"
     other = csa.export(module, workspace=tmp_path / "small")
     assert csa.prove(net, other).verdict == "different"
     page = csa.report(csa.Workspace(tmp_path / "small"), tmp_path / "page.html").read_text()
@@ -272,7 +276,7 @@ def test_data_in_each_of_its_forms(lab: Path, make_tiny: Any) -> None:
     found = {name: csa.compare(graph, graph, **form) for name, form in forms.items()}
     told = {name: (result.outputs, result.samples) for name, result in found.items()}
     assert all(value == told["path"] for value in told.values()), {n: v == told["path"] for n, v in told.items()}
-    assert found["array"].report["data"]["labelled"] and len(found["array"].samples) == 6
+    assert found["array"].report.data.labelled and len(found["array"].samples) == 6
 
 
 def test_data_that_are_none(make_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +316,20 @@ def test_quantizing_on_arrays(make_tiny: Any) -> None:
     )
     assert whole.int8 and whole.graph == parts.graph
     assert any(node.op_type == "QuantizeLinear" for node in whole.graph.graph.node)
+
+
+def test_results_on_arrays_are_the_same_again_and_tell_no_path(make_tiny: Any, tmp_path: Path) -> None:
+    model = make_tiny()
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    first, second = (
+        (csa.quantize(model, calib=images, techniques="none"), csa.compare(model, model, data=images)) for _ in range(2)
+    )
+    assert first == second
+    page = csa.report(first, tmp_path / "page.json").read_text()
+    for said in (page, *(json.dumps(result.to_json()) for result in first)):
+        assert tempfile.gettempdir() not in said.replace(str(tmp_path), "")
+    other = csa.quantize(model, calib=images[::-1] * 2, techniques="none")
+    assert other.report.calibration.data != first[0].report.calibration.data
 
 
 def test_text_from_outside_is_escaped_in_a_notebook() -> None:
@@ -382,5 +400,5 @@ def test_a_metric_of_the_caller_is_an_object(lab: Path) -> None:
             table.update(before)  # type: ignore[arg-type]
     (whole,) = (output for output in found.outputs if output.output == "all outputs")
     assert whole.metrics["HitShare"] == whole.metrics["reference_HitShare"] and whole.metrics["HitShare_drop"] == 0
-    (held,) = (c for c in found.report["candidates"][0]["checks"] if c["metric"] == "HitShare_drop")
-    assert held["state"] == "pass" and held["output"] == "all outputs"
+    (held,) = (c for c in found.report.candidates[0].checks if c.metric == "HitShare_drop")
+    assert held.state == "pass" and held.output == "all outputs"

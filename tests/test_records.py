@@ -9,16 +9,30 @@ from typing import Any
 import pytest
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
+from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import RepairRecord
+from csa_deploy.records.report import ReportRecord
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import StageRecord
+from csa_deploy.stages import STAGES, Stage
 from csa_deploy.workspace import Workspace, dump_json
 
-KINDS = (ExportRecord, OptimizeRecord, CheckRecord, PrecisionRecord)
+KINDS = (
+    ExportRecord,
+    OptimizeRecord,
+    CheckRecord,
+    PrecisionRecord,
+    BuildRecord,
+    VerifyRecord,
+    ProfileRecord,
+    ReportRecord,
+)
 
 
 @pytest.fixture
@@ -73,3 +87,11 @@ def test_each_precision_is_read_as_its_own_type() -> None:
 def test_a_record_cannot_be_changed(workspace: Workspace) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         workspace.read(ExportRecord).graph = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: str(stage.name))
+def test_a_stage_names_the_type_of_its_record(stage: Stage) -> None:
+    functions = stage.functions()
+    assert functions.result.stage == stage.name
+    for made in filter(None, (functions.run, functions.compare_again)):
+        assert made.__annotations__["return"] == f"StageOutput[{functions.result.__name__}]"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.records.report import ReportRecord
 from csa_deploy.workspace import StageOutput, Workspace, dump_json, key_of, sha256_of, write_atomic
 
 
@@ -24,7 +25,7 @@ def commit(root: Path, content: str = "a", key: str = "k", name: str = "export",
         (scratch / "a.onnx").write_text(content)
         (scratch / "a.log").write_text("log")
         output = StageOutput(
-            {"summary": content},
+            ReportRecord(summary=content),
             {"seconds": 1.0},
             artifacts={"onnx/a.onnx": scratch / "a.onnx"},
             unhashed={"onnx/a.log": scratch / "a.log"},
@@ -73,7 +74,7 @@ def test_files_that_are_not_made_any_more_go(root: Path) -> None:
     commit(root)
     workspace = Workspace(root)
     with workspace.locked():
-        workspace.commit("export", "k2", StageOutput({"summary": "none"}))
+        workspace.commit("export", "k2", StageOutput(ReportRecord(summary="none")))
     assert not (root / "onnx/a.onnx").exists() and not (root / "onnx/a.log").exists()
     assert list(Workspace(root).manifest["stages"]["export"]["artifacts"]) == ["records/export.json"]
 
@@ -84,7 +85,8 @@ def test_the_weights_of_a_large_graph_come_along(root: Path) -> None:
     with workspace.locked(), workspace.scratch("export") as scratch:
         (scratch / "a.onnx").write_text("graph")
         (scratch / "a.onnx.data").write_text("weights")
-        workspace.commit("export", "k", StageOutput({"summary": ""}, artifacts={"onnx/a.onnx": scratch / "a.onnx"}))
+        record = ReportRecord(summary="")
+        workspace.commit("export", "k", StageOutput(record, artifacts={"onnx/a.onnx": scratch / "a.onnx"}))
     assert (root / "onnx/a.onnx.data").read_text() == "weights"
     assert workspace.is_current("export", "k")
     (root / "onnx/a.onnx.data").write_text("other")

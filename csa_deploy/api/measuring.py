@@ -22,7 +22,9 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.results import Result
+from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.results import NotMeasured, Result
 from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
@@ -155,27 +157,27 @@ def _label(graph: Graph) -> str:
 
 
 def _comparison(context: Given, failure: CsaDeployError | None) -> Comparison:
-    record = context.workspace.record("verify")
+    record = context.workspace.read(VerifyRecord)
     results = read_results(context.path(SAMPLES))
     outputs = tuple(
         OutputComparison(
-            candidate["label"],
-            candidate["precision"],
-            candidate["verdict"],
-            output["name"],
-            {name: float(value) for name, value in output["metrics"].items()},
-            tuple(sample["id"] for sample in output["worst"]),
+            candidate.label,
+            candidate.precision,
+            candidate.verdict,
+            output.name,
+            output.metrics,
+            tuple(sample["id"] for sample in output.worst),
         )
-        for candidate in record["candidates"]
-        for output in candidate["outputs"]
+        for candidate in record.candidates
+        for output in candidate.outputs
     )
     return Comparison(
-        record["verdict"],
+        record.verdict,
         str(failure) if failure else "",
         outputs,
         tuple(_sample_rows(results)),
-        tuple(record["notes"]),
-        tuple(record["not_measured"]),
+        record.notes,
+        record.not_measured,
         record,
         stored=results.to_bytes(),
     )
@@ -225,8 +227,7 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
 def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) -> Timing:
     if failure is not None:
         raise failure
-    record, measured = context.workspace.record("profile"), context.workspace.measured("profile")
-    evidence = {entry["label"]: entry["evidence"] for entry in record["measured"]}
+    record, measured = context.workspace.read(ProfileRecord), context.workspace.measured("profile")
     found: list[Latency] = []
     first: list[float] = []
     for label, latency in measured["latency"].items():
@@ -239,12 +240,12 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) 
                 ratio.ratio if ratio else None,
                 (ratio.low, ratio.high) if ratio else None,
                 ratio.outcome if ratio else "",
-                evidence.get(label, ""),
+                record.evidence.get(label, ""),
             )
         )
         first = first or latency["samples_ms"]
-    missing = [{"what": label, "reason": "engines are timed in a workspace"} for label in engines]
-    return Timing(tuple(found), (*record["not_measured"], *missing), record, measured)
+    missing = [NotMeasured(label, "engines are timed in a workspace") for label in engines]
+    return Timing(tuple(found), (*record.not_measured, *missing), record, measured)
 
 
 def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> Path:

@@ -20,9 +20,10 @@ from csa_deploy.api.results import (
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.precision import HalfGraph, PrecisionRecord, TypedGraph
-from csa_deploy.results import Result, StageRecord
+from csa_deploy.results import Result
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -69,8 +70,7 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[di
 
 
 def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) -> None:
-    stage, report = STAGE_OF[type(result)], getattr(result, "report", None)
-    record = report if isinstance(report, StageRecord) else dict(report or {})
+    stage, record = STAGE_OF[type(result)], getattr(result, "report", None)
     if isinstance(result, (Half, Quantized)):
         known = outputs.setdefault(stage, StageOutput(PrecisionRecord(summary="", precisions={})))
         precision, entry = _typed(result)
@@ -82,14 +82,17 @@ def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) 
         )
         outputs[stage] = StageOutput(record)
     elif isinstance(result, Built):
-        known = outputs.setdefault(stage, StageOutput({"engines": {}}))
-        _once(result.precision, known.record["engines"], "engines")
-        known.record["engines"][result.precision] = record
-        _tell(known.record, result)
+        known = outputs.setdefault(stage, StageOutput(BuildRecord(summary="", engines={})))
+        _once(result.precision, known.record.engines, "engines")
+        summary = "; ".join(filter(None, [known.record.summary, result.summary]))
+        engines = {**known.record.engines, result.precision: result.report}
+        outputs[stage] = StageOutput(BuildRecord(summary=summary, engines=engines))
     else:
         if isinstance(result, CheckReport):  # no scope decides here
             said = {item.name: getattr(result, item.name) for item in fields(Inspected)}
             record = CheckRecord(summary=result.summary, judged=result.model, **said)
+        if record is None:  # such as a graph that was given as one, as its own export
+            raise UsageError(f"a {type(result).__name__} without a record: nothing is stated of it", fix="leave it out")
         _once(stage, outputs, "results")
         outputs[stage] = StageOutput(record)
         _measured(result, outputs[stage], workspace)
@@ -102,10 +105,6 @@ def _measured(result: Result, output: StageOutput, workspace: Workspace) -> None
         output.artifacts[SAMPLES].write_bytes(result.stored)
     if isinstance(result, Timing):
         output.measured.update(result.measured)
-
-
-def _tell(record: dict[str, Any], result: Result) -> None:
-    record["summary"] = "; ".join([*filter(None, [record.get("summary")]), result.summary])
 
 
 def _typed(result: Half | Quantized) -> tuple[str, TypedGraph]:

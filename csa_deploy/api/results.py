@@ -12,13 +12,16 @@ from google.protobuf.message import EncodeError
 
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.build import EngineRecord
 from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Step
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
+from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import Left
-from csa_deploy.results import NOT_JSON, Result
+from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.results import NOT_JSON, NotMeasured, Result
 from csa_deploy.source import Source
 from csa_deploy.units import milliseconds
 from csa_deploy.workspace import write_atomic
@@ -265,7 +268,7 @@ class Built(GraphResult):
         precision: fp32, fp16 or int8.
         backend: tensorrt, tensorrt-rtx or trtexec.
         passport: what it is made of, how and by what, with a seal.
-        report: the build's entry of this engine.
+        report: what the build states of it.
         engine: its bytes.
         parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
@@ -273,7 +276,7 @@ class Built(GraphResult):
     precision: str
     backend: str
     passport: Record
-    report: Record = field(default_factory=dict)
+    report: EngineRecord
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
     parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
 
@@ -343,15 +346,15 @@ class Comparison(Result):
     outputs: tuple[OutputComparison, ...]
     samples: tuple[Record, ...]
     notes: tuple[str, ...] = ()
-    not_measured: tuple[dict[str, str], ...] = ()
-    report: Record = field(default_factory=dict)
+    not_measured: tuple[NotMeasured, ...] = ()
+    report: VerifyRecord | None = None
     stored: bytes | None = field(default=None, compare=False, metadata=NOT_JSON)
 
     @property
     def summary(self) -> str:
         """Verdict, and what it rests on."""
         missing = f"; {len(self.not_measured)} not compared" if self.not_measured else ""
-        return f"{self.verdict}: {self.report.get('summary', '')}{missing}"
+        return f"{self.verdict}: {self.report.summary if self.report else ''}{missing}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per candidate and output, a column per metric."""
@@ -396,8 +399,8 @@ class Timing(Result):
     """
 
     latencies: tuple[Latency, ...]
-    not_measured: tuple[dict[str, str], ...] = ()
-    report: Record = field(default_factory=dict)
+    not_measured: tuple[NotMeasured, ...] = ()
+    report: ProfileRecord | None = None
     measured: Record = field(default_factory=dict)
 
     @property

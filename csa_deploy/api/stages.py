@@ -185,16 +185,16 @@ def build(
 
 
 def _built(context: Given, precision: str, origin: Source | None) -> Built:
-    entry = context.workspace.record("build")["engines"][precision]
-    path = context.path(entry["path"])
+    entry = context.engines()[precision]
+    path = context.path(entry.path)
     return Built(
         context.name,
         precision,
-        entry["backend"],
+        entry.backend,
         read_passport(passport_of(path)),
         entry,
         engine=path.read_bytes(),
-        parts={part["file"]: (parts_folder(path) / part["file"]).read_bytes() for part in entry.get("parts", ())},
+        parts={part.file: (parts_folder(path) / part.file).read_bytes() for part in entry.parts},
         model=loaded(context, context.graphs()[precision]),
         source=origin,
     )

@@ -26,6 +26,7 @@ from csa_deploy.engine.passport import check_engine, passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import external_files
 from csa_deploy.naming import unknown
+from csa_deploy.records.build import BuildRecord, EngineRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.tasks.autoware import autoware_files
@@ -98,13 +99,13 @@ def make_bundle(
     samples = make_samples(graph, reference, feeds, precision)
     files |= samples.files
     files |= _emitted(emit, f"../graph/{graph.name}", precision, classes, decoding or {})
-    if engine is not None and is_safe(engine):
-        files |= runtime_files(f"engine/{Path(engine['path']).name}", engine.get("parts", ()), samples.listed)
+    if engine is not None and is_safe(engine.command):
+        files |= runtime_files(f"engine/{engine.engine}", engine.parts, samples.listed)
     files[_SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
     network = str(workspace.manifest["config"].get("network", workspace.root.name))
-    builder = f"{engine['backend']} {engine['version']}" if engine else None
+    builder = f"{engine.backend} {engine.version}" if engine else None
     files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
     index = _index(workspace, network, precision, engine, graph, samples, hashes)
     index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
@@ -146,36 +147,34 @@ def _typed_graph(workspace: Workspace, precision: str) -> TypedGraph:
     return precisions[precision]
 
 
-def _engine(workspace: Workspace, precision: str) -> dict[str, Any] | None:
-    if not workspace.stage("build"):
-        return None
-    found: dict[str, Any] | None = workspace.record("build")["engines"].get(precision)
-    return found
+def _engine(workspace: Workspace, precision: str) -> EngineRecord | None:
+    record = workspace.find(BuildRecord)
+    return record.engines.get(precision) if record else None
 
 
-def _built_graph(workspace: Workspace, engine: dict[str, Any]) -> Path:
+def _built_graph(workspace: Workspace, engine: EngineRecord) -> Path:
     """The graph that an engine was built of: not always that of its precision (TensorRT 8 makes FP16 of FP32)."""
-    stated = read_passport(workspace.root / engine["passport"])["graph"]
+    stated = read_passport(workspace.root / engine.passport)["graph"]
     graph = workspace.root / "onnx" / stated["file"]
     if not graph.is_file() or sha256_of(graph) != stated["sha256"]:
         raise UsageError(f"{graph}: not the graph that the engine was built of", fix="run `csa-deploy build` again")
     return graph
 
 
-def _engine_files(workspace: Workspace, engine: dict[str, Any]) -> dict[str, bytes | Path]:
-    path = workspace.root / engine["path"]
+def _engine_files(workspace: Workspace, engine: EngineRecord) -> dict[str, bytes | Path]:
+    path = workspace.root / engine.path
     if check_engine(path) is None:
         raise UsageError(f"{path}: it has no passport", fix="run `csa-deploy build` again")
     files: dict[str, bytes | Path] = {f"engine/{path.name}": path}
     parts = parts_folder(path)
-    files |= {f"engine/{parts.name}/{part['file']}": parts / part["file"] for part in engine.get("parts", ())}
+    files |= {f"engine/{parts.name}/{part.file}": parts / part.file for part in engine.parts}
     # Gates that ran after the build; the passport itself is sealed.
     files[f"engine/{passport_of(path).name}"] = passport_of(path)
     files["engine/gates.json"] = dump_json(_gates(workspace)).encode()
-    network = workspace.root / engine["network"]
+    network = workspace.root / engine.network
     files[f"engine/{network.name}"] = network
-    if engine["inspection"]:
-        files[f"engine/{engine['inspection']}"] = path.with_name(engine["inspection"])
+    if engine.inspection:
+        files[f"engine/{engine.inspection}"] = path.with_name(engine.inspection)
     return files
 
 
@@ -208,18 +207,18 @@ def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
     return files
 
 
-def _script(engine: dict[str, Any] | None, samples: Samples) -> str:
+def _script(engine: EngineRecord | None, samples: Samples) -> str:
     environment = jinja2.Environment(  # noqa: S701 - the output is sh, not HTML
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         comment_start_string="<#",  # sh writes ${#name}
         comment_end_string="#>",
     )
-    paired = bool(engine and engine.get("parts"))
-    runs = engine is not None and engine["backend"] != "tensorrt-rtx" and not paired
-    options = [word for word in (engine or {}).get("command", []) if word.startswith(("--useDLACore", "--safe"))]
+    paired = bool(engine and engine.parts)
+    runs = engine is not None and engine.backend != "tensorrt-rtx" and not paired
+    options = [word for word in (engine.command if engine else ()) if word.startswith(("--useDLACore", "--safe"))]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        engine=f"engine/{Path(engine['path']).name}" if engine and runs else "",
+        engine=f"engine/{engine.engine}" if engine and runs else "",
         not_run=(_PAIRED if paired else _RTX) if engine else _NO_ENGINE,
         scale=samples.scale,
         outputs=samples.outputs,
@@ -233,14 +232,14 @@ def _index(
     workspace: Workspace,
     network: str,
     precision: str,
-    engine: dict[str, Any] | None,
+    engine: EngineRecord | None,
     graph: Path,
     samples: Samples,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
     rebuild, evidence = None, {}
     if engine is not None:
-        passport = read_passport(workspace.root / engine["passport"])
+        passport = read_passport(workspace.root / engine.passport)
         rebuild = passport["rebuild"]
         evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
@@ -252,8 +251,8 @@ def _index(
         "network": network,
         "precision": precision,
         "kind": "engine" if engine else "graph",
-        "engine": f"engine/{Path(engine['path']).name}" if engine else None,
-        "builder": {"backend": engine["backend"], "version": engine["version"]} if engine else None,
+        "engine": f"engine/{engine.engine}" if engine else None,
+        "builder": {"backend": engine.backend, "version": engine.version} if engine else None,
         "graph": f"graph/{graph.name}",
         "rebuild": rebuild,
         "evidence": evidence,

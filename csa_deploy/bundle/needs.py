@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.pipeline import stage_key
 from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.stages import STAGES
 from csa_deploy.workspace import sha256_of
 
@@ -94,6 +95,5 @@ def _data(context: Context) -> Iterator[Need]:
         with zipfile.ZipFile(workspace.root / calibration.statistics) as archive:
             key = json.loads(archive.read("statistics.json"))["key"]
         yield Need("calibration data", context.config.calib or calibration.data, key["data"], reason)
-    if workspace.stage("verify"):
-        data = workspace.record("verify")["data"]
-        yield Need("evaluation data", context.config.data or data["name"], data["sha256"], reason)
+    if record := workspace.find(VerifyRecord):
+        yield Need("evaluation data", context.config.data or record.data.name, record.data.sha256, reason)

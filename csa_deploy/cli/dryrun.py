@@ -27,7 +27,7 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
         said, commands = list[str](), dict[str, list[str]]()
         for precision in config.precision:
             for scope in scopes_for(context, builder, precision):
-                said.append(f"# {scope['scope']}: {scope['verdict']} ({scope['level']}), {scope['graph']}")
+                said.append(f"# {scope.scope}: {scope.verdict} ({scope.level}), {scope.graph}")
             job = builder.job(graph_for(context, builder, precision), plan_for(context, precision))
             commands[precision] = list(masked_words(job.argv))
             if steps := builder.steps(job):

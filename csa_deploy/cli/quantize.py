@@ -141,7 +141,7 @@ def held(point: dict[str, Any], search: dict[str, Any]) -> str:
     found, budget, images = point["metrics"], search["budget"], search["images"]
     for key, bound in budget.items():
         metric = named(key.rpartition(".")[2])
-        if metric.counted and metric.worse(found[metric.name], bound):
+        if metric.counted and metric.name in found and metric.worse(found[metric.name], bound):
             missed = found[metric.name] if metric.drop else 1 - found[metric.name]
             return f"holds ({round(missed * images)} of {images} {'go wrong' if metric.labels else 'differ'})"
     return "holds"

@@ -23,9 +23,10 @@ from csa_deploy.engine.backend import Backend, version_pair
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.monitor import THOUSANDTHS
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.result import BuildResult, ParsedLayer, RestrictedFlag, TensorInfo
+from csa_deploy.engine.result import BuildResult, ParsedLayer
 from csa_deploy.engine.tensorrt_rtx import FIRST_DEFAULT
 from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError, UsageError
+from csa_deploy.records.build import RestrictedFlag, TensorInfo
 
 _logger = logging.getLogger(__name__)
 
@@ -298,7 +299,7 @@ def _result(
             for item in raw["layers"]
         ),
         warnings=build_log.warnings(text),
-        restricted=RestrictedFlag(
+        restricted=RestrictedFlag.told(
             builder=f"{backend.title} {raw['version']}",
             requested=plan.restricted,
             accepted="SAFETY_SCOPE" in raw["flags"],

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from csa_deploy.engine.plan import Precision
-from csa_deploy.engine.result import ParsedLayer, TensorInfo
+from csa_deploy.engine.result import ParsedLayer
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import TensorInfo
 
 if TYPE_CHECKING:
     import tensorrt

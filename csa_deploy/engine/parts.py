@@ -9,38 +9,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import Part, Role
 from csa_deploy.workspace import sha256_of
 
 SUFFIX = ".parts"
-Role = Literal["companion", "checker-blob", "plugin-build", "plugin-run", "other"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file that belongs to an engine.
-
-    Attributes:
-        role: what it is.
-        file: its name, as the builder gave it: the runtime may look for that.
-        sha256: of its content.
-        bytes: its size.
-        names: of a plugin library, the creators in it (``NS::NAME,...``).
-    """
-
-    role: Role
-    file: str
-    sha256: str
-    bytes: int
-    names: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def parts_folder(engine: Path) -> Path:

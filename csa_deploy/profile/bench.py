@@ -13,11 +13,11 @@ from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
+from csa_deploy.records.profile import Measured
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.trtexec.engines import engine_runner
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
 FAKE_QUANTIZED = (
@@ -49,7 +49,7 @@ class Bench:
     prefix: str = ""
     subjects: dict[str, TimedSubject] = field(default_factory=dict)
     engines: list[OnDevice] = field(default_factory=list)
-    contract: list[dict[str, Any]] = field(default_factory=list)
+    contract: list[Measured] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
     def graph(self, label: str, path: str) -> None:
@@ -64,32 +64,32 @@ class Bench:
         evidence = FAKE_QUANTIZED if label == "int8" else NOT_THE_TARGET
         self._add(label, path, self.held.enter_context(runner), evidence)
 
-    def engine(self, label: str, record: Mapping[str, Any], graph: Path) -> None:
+    def engine(self, label: str, path: str, backend: str, graph: Path) -> None:
         """Add an engine of the workspace, or say why it does not run here.
 
         Args:
             label: of the engine.
-            record: ``path`` and ``backend``, as the build stage states them.
+            path: inside the workspace.
+            backend: that built it, here.
             graph: what it was built of.
 
         Raises:
             UsageError: it is not the engine that its passport describes.
         """
-        path = self.root / record["path"]
         try:
-            runner = self.held.enter_context(engine_runner(path, record, None, name=f"{self.prefix}{label}"))
+            opened = EngineRunner(self.root / path, backend=backend, name=f"{self.prefix}{label}")
+            runner = self.held.enter_context(opened)
         except EnvironmentLacksError as error:
             self.not_measured += nothing_of(label, error.message)
             return
-        assert isinstance(runner, EngineRunner)
-        feeds = self._add(label, record["path"], runner, ON_DEVICE, WARM_MS)
+        feeds = self._add(label, path, runner, ON_DEVICE, WARM_MS)
         self.engines.append(OnDevice(label, runner, feeds, graph, self.prefix))
         self.engines[-1].open(self.held)
 
     def _add(self, label: str, path: str, runner: Runner, evidence: str, warm_ms: float = 0.0) -> Mapping[str, Any]:
         feeds = random_feeds(runner.input_specs, self.config.seed)
         self.subjects[label] = TimedSubject(runner, feeds, warm_ms=warm_ms)
-        self.contract.append({"label": label, "path": path, "runner": runner.describe(), "evidence": evidence})
+        self.contract.append(Measured(label=label, path=path, runner=runner.describe(), evidence=evidence))
         return feeds
 
     @property
@@ -117,7 +117,7 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
     """
     anew = Bench(stored.root, bench.config, held, prefix="baseline ")
     for entry in stored.measured:
-        label, path = entry["label"], entry["path"]
+        label, path = entry.label, entry.path
         if label not in bench.subjects or not (stored.root / path).is_file():
             continue
         with contextlib.suppress(CsaDeployError):
@@ -125,7 +125,7 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
                 anew.graph(label, path)
             else:
                 graph = next(engine.graph for engine in bench.engines if engine.label == label)
-                anew.engine(label, {"path": path, "backend": entry["runner"]["backend"]}, graph)
+                anew.engine(label, path, entry.runner["backend"], graph)
     for label, subject in list(anew.subjects.items()):
         if _shapes(subject) != _shapes(bench.subjects[label]):
             del anew.subjects[label]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -16,76 +15,10 @@ from csa_deploy.graph.operators import MOVES
 from csa_deploy.graph.scopes import SCOPES, innermost_module
 from csa_deploy.graph.shapes import inferred, static_shape, stored_bytes
 from csa_deploy.graph.stats import node_macs
+from csa_deploy.records.profile import GraphCost, NodeCost
 
 _NO_ARITHMETIC = MOVES | {"Cast"}
 HIDDEN = ("Constant",)
-
-
-@dataclass(frozen=True)
-class NodeCost:
-    """One node.
-
-    Attributes:
-        name: name of the node, or of its first output when it has none.
-        op: operator.
-        module: PyTorch module that it came from; empty when the graph does not say.
-        precision: ``int8`` where the node reads two dequantized tensors, as an engine then computes in INT8; else the
-            element type of its first output.
-        macs: multiply-accumulates as :func:`csa_deploy.graph.stats.node_macs` counts them; None when not known.
-        operations: arithmetic operations: two per multiply-accumulate, else one per element of the output (of the
-            input for pooling), none for nodes that move data; None when a shape is unknown.
-        bytes: read and written, weights included, as if nothing were fused or cached; None when a shape is unknown.
-        shape: of the first output.
-        inputs: names of the nodes that it reads.
-    """
-
-    name: str
-    op: str
-    module: str
-    precision: str
-    macs: int | None
-    operations: int | None
-    bytes: int | None
-    shape: tuple[int, ...] | None
-    inputs: tuple[str, ...]
-
-    @property
-    def intensity(self) -> float | None:
-        """Operations per byte."""
-        return None if self.operations is None or not self.bytes else self.operations / self.bytes
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with the intensity."""
-        intensity = self.intensity
-        return {**asdict(self), "intensity": None if intensity is None else round(intensity, 3)}
-
-
-@dataclass(frozen=True)
-class GraphCost:
-    """All nodes but constants, in the graph's order, and the graph's memory.
-
-    Attributes:
-        nodes: see :class:`NodeCost`.
-        weight_bytes: initializers and constants.
-        activation_bytes: largest sum of tensors alive at once when nodes run in the graph's order, each tensor living
-            from its node to its last reader; None when a shape is unknown. An engine fuses and reorders: its figure
-            differs.
-        io_bytes: inputs and outputs of the graph; None when a shape is unknown.
-    """
-
-    nodes: tuple[NodeCost, ...]
-    weight_bytes: int
-    activation_bytes: int | None
-    io_bytes: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "nodes": [n.to_json() for n in self.nodes],
-            "weight_bytes": self.weight_bytes,
-            "activation_bytes": self.activation_bytes,
-            "io_bytes": self.io_bytes,
-        }
 
 
 @dataclass(frozen=True)

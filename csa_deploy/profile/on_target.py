@@ -12,6 +12,7 @@ from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, no
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.profile import Measured
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
 from csa_deploy.trtexec.engines import engine_runner
@@ -49,20 +50,19 @@ class OnTarget:
     latency: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     engines: dict[str, Any] = field(default_factory=dict)
-    contract: list[dict[str, Any]] = field(default_factory=list)
+    contract: list[Measured] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
 
 def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
     """Time every engine that trtexec built, where it was built; ``graphs`` are those of the workspace by label."""
     found, config = OnTarget(), context.config
-    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
-    for precision, engine in build.items():
-        if engine["backend"] != "trtexec":
+    for precision, engine in context.engines().items():
+        if engine.backend != "trtexec":
             continue
         label = f"engine {precision}"
         try:
-            runner = engine_runner(context.path(engine["path"]), engine, config.target, name=label, values=False)
+            runner = engine_runner(context.path(engine.path), engine, config.target, name=label, values=False)
         except EnvironmentLacksError as error:
             found.not_measured += nothing_of(label, error.message)
             continue
@@ -76,15 +76,15 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
         rows, evidence = result.pop("layers"), result.pop("evidence", _EVIDENCE)
-        if parse_options(engine["builder_option"]).inspectable:
-            layers = _mapped(context, engine["path"], graphs, rows)
+        if parse_options(engine.builder_option).inspectable:
+            layers = _mapped(context, engine.path, graphs, rows)
             found.engines[label] = {"layers": layers, "layers_method": _LAYERS_METHOD, "memory": None}
         else:
             found.not_measured.append(lacking(label, LAYERS, NOT_OF_SAFE))
         found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
-            {"label": label, "path": engine["path"], "runner": description, "evidence": evidence, **timing.to_json()}
+            Measured(label=label, path=engine.path, runner=description, evidence=evidence, **timing.to_json())
         )
     return found
 

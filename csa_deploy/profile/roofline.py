@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from csa_deploy.profile.cost import GraphCost
+from csa_deploy.records.profile import GraphCost
 
 _SIDE = 4096
 REPEATS = 20

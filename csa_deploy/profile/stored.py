@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.profile import Measured, ProfileRecord
 
 SAME_HOST = ("cpu", "cores", "system", "devices")
 SAME_CONTRACT = ("timed", "batch", "threads", "inputs")
@@ -23,7 +24,7 @@ class StoredRun:
         latency: label -> summary with all samples.
         host: machine of the measurement.
         contract: how it was measured.
-        measured: what ran: ``label``, ``path`` in the workspace and ``runner``, one entry each.
+        measured: what ran.
     """
 
     root: Path
@@ -31,7 +32,7 @@ class StoredRun:
     latency: dict[str, dict[str, Any]]
     host: dict[str, Any]
     contract: dict[str, Any]
-    measured: list[dict[str, Any]] = field(default_factory=list)
+    measured: tuple[Measured, ...] = ()
 
 
 def load_run(root: Path) -> StoredRun:
@@ -43,10 +44,10 @@ def load_run(root: Path) -> StoredRun:
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
         measured = json.loads((root / "measurements" / "profile.json").read_text(encoding="utf-8"))
-        record = json.loads((root / "records" / "profile.json").read_text(encoding="utf-8"))
-        network, contract = manifest["config"]["network"], record["contract"]
-        return StoredRun(root, network, measured["latency"], measured["host"], contract, record["measured"])
-    except (OSError, ValueError, KeyError, TypeError):
+        record = ProfileRecord.from_json(json.loads((root / "records" / "profile.json").read_text(encoding="utf-8")))
+        network = manifest["config"]["network"]
+        return StoredRun(root, network, measured["latency"], measured["host"], record.contract, record.measured)
+    except (OSError, ValueError, KeyError, TypeError, UsageError):
         raise UsageError(
             f"{root}: no stored profile of a run", fix="give a workspace in which `csa-deploy profile` was run"
         ) from None

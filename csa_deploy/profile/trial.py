@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ def run_each(builder: Builder, results: Sequence[BuildResult], config: Config) -
     ran: list[Ran] = []
     with ExitStack() as stack:
         for result in results:
-            record = {**result.to_json(), "builder_option": list(config.builder_option)}
+            record = replace(result, builder_option=config.builder_option)
             name = result.engine.name
             try:
                 if builder.machine is None:

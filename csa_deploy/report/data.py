@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from csa_deploy import __version__
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import RepairRecord
-from csa_deploy.report import views
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.labels import rank
 from csa_deploy.report.not_measured import not_measured
 from csa_deploy.report.side_files import calibration, error_histograms, history, passports, sweep
@@ -39,6 +42,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
     done = [name for name in order if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
     measurements = {name: workspace.measured(name) for name in done}
+    missing = not_measured(records)
     passed = {name: bool(workspace.manifest["stages"][name]["passed"]) for name in done}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -49,10 +53,10 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         "batch": records.get("export", {}).get("batch", 1),
         "verdict": verdict(passed, order, records, measurements),
         "stages": [_stage(workspace, name, records, measurements) for name in order],
-        "rows": rows(records, measurements),
+        "rows": rows(records_of(records), measurements, missing),
         "records": records,
         "measurements": measurements,
-        "not_measured": not_measured(records),
+        "not_measured": missing,
         "worst": worst_samples(workspace, records.get("verify")),
         "task": task_views(workspace)[0] if "verify" in done else None,
         "errors": error_histograms(workspace),
@@ -72,6 +76,9 @@ class Records:
     repair: RepairRecord | None
     check: CheckRecord | None
     precision: PrecisionRecord | None
+    build: BuildRecord | None
+    verify: VerifyRecord | None
+    profile: ProfileRecord | None
 
 
 def records_of(records: Mapping[str, Any]) -> Records:
@@ -81,7 +88,8 @@ def records_of(records: Mapping[str, Any]) -> Records:
         return kind.from_json(records[kind.stage]) if kind.stage in records else None
 
     return Records(
-        read(ExportRecord), read(OptimizeRecord), read(RepairRecord), read(CheckRecord), read(PrecisionRecord)
+        *(read(ExportRecord), read(OptimizeRecord), read(RepairRecord), read(CheckRecord), read(PrecisionRecord)),
+        *(read(BuildRecord), read(VerifyRecord), read(ProfileRecord)),
     )
 
 
@@ -111,44 +119,37 @@ def _stage(workspace: Workspace, name: str, records: dict[str, Any], measurement
     }
 
 
-def rows(records: dict[str, Any], measurements: dict[str, Any]) -> list[dict[str, Any]]:
+def rows(records: Records, measurements: dict[str, Any], missing: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """One row per graph and engine: file, size, operations, accuracy, latency; None where there is no number."""
     found: dict[str, dict[str, Any]] = {}
-    if "export" in records:
-        found["exported"] = _graph_row("exported", "fp32", records["export"]["graph"], records["export"]["statistics"])
-    if "optimize" in records:
-        floating = records.get("repair", records["optimize"])
-        found["fp32"] = _graph_row("fp32", "fp32", floating["graph"], floating["after"])
-    for precision, graph in records.get("precision", {}).get("precisions", {}).items():
-        if precision not in found:
-            found[precision] = _graph_row(precision, precision, graph["graph"], graph["statistics"])
-    for precision, engine in records.get("build", {}).get("engines", {}).items():
+    if records.export:
+        found["exported"] = _graph_row("exported", "fp32", records.export.graph, records.export.statistics)
+    if floating := records.repair or records.optimize:
+        found["fp32"] = _graph_row("fp32", "fp32", floating.graph, floating.after)
+    for precision, graph in records.precision.precisions.items() if records.precision else ():
+        found.setdefault(precision, _graph_row(precision, precision, graph.graph, graph.statistics))
+    for precision, engine in records.build.engines.items() if records.build else ():
         label = f"engine {precision}"
         # TensorRT's engines differ from build to build, so their size is a measurement.
-        stated = {**measurements["build"].get("engines", {}).get(precision, {}), **engine}
-        found[label] = {**_empty(label, precision, engine["path"]), "bytes": stated.get("engine_bytes")}
-    _add_results(found, records, measurements)
-    return sorted(found.values(), key=lambda row: rank(row["label"]))
-
-
-def _add_results(found: dict[str, dict[str, Any]], records: dict[str, Any], measurements: dict[str, Any]) -> None:
-    for candidate in records.get("verify", {}).get("candidates", []):
-        metrics = candidate.get("metrics") or (candidate["outputs"][0]["metrics"] if candidate["outputs"] else {})
+        measured = measurements["build"].get("engines", {}).get(precision, {}).get("engine_bytes")
+        found[label] = {**_empty(label, precision, engine.path), "bytes": engine.engine_bytes or measured}
+    for candidate in records.verify.candidates if records.verify else ():
         row = found.setdefault(  # a graph that the user named beside those of the workspace
-            candidate["label"], _empty(candidate["label"], candidate["precision"], candidate.get("path", ""))
+            candidate.label, _empty(candidate.label, candidate.precision, candidate.path)
         )
         row.update(
-            metrics=metrics,
-            intervals=views.deciding_intervals(candidate),
-            verify=candidate["verdict"],
-            decided_by=candidate.get("decided_by", ""),
+            metrics=candidate.metrics,
+            intervals=candidate.deciding_intervals(),
+            verify=candidate.verdict,
+            decided_by=candidate.decided_by,
         )
     for label, latency in measurements.get("profile", {}).get("latency", {}).items():
         if label in found:
             found[label]["latency_ms"] = latency["percentiles_ms"]
-    for missing in not_measured(records):
-        if missing["what"] in found and missing["stage"] != "build":
-            found[missing["what"]]["not_measured"] = missing["reason"]
+    for item in missing:
+        if item["what"] in found and item["stage"] != "build":
+            found[item["what"]]["not_measured"] = item["reason"]
+    return sorted(found.values(), key=lambda row: rank(row["label"]))
 
 
 def _empty(label: str, precision: str, path: str) -> dict[str, Any]:
@@ -164,6 +165,6 @@ def _empty(label: str, precision: str, path: str) -> dict[str, Any]:
     }
 
 
-def _graph_row(label: str, precision: str, path: str, statistics: dict[str, Any]) -> dict[str, Any]:
-    shown = {"bytes": statistics["weight_bytes"], "nodes": statistics["nodes"], "macs": statistics["macs"]}
+def _graph_row(label: str, precision: str, path: str, statistics: GraphStatistics) -> dict[str, Any]:
+    shown = {"bytes": statistics.weight_bytes, "nodes": statistics.nodes, "macs": statistics.macs}
     return {**_empty(label, precision, path), **shown}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
@@ -61,10 +62,10 @@ def calibration(workspace: Workspace) -> dict[str, Any] | None:
 def passports(workspace: Workspace) -> dict[str, Any]:
     """Of each engine; types as obtained are counted instead of listed layer by layer."""
     found = {}
-    engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
-    for precision, engine in engines.items():
-        path = workspace.root / engine["passport"] if engine.get("passport") else None
-        if path is None or not path.is_file():
+    record = workspace.find(BuildRecord)
+    for precision, engine in record.engines.items() if record else ():
+        path = workspace.root / engine.passport
+        if not path.is_file():
             continue
         passport = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(passport.get("precision", {}).get("obtained"), dict):

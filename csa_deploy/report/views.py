@@ -151,22 +151,6 @@ def by_rule(scopes: Sequence[ScopeRecord]) -> list[RuleFound]:
     return sorted(found.values(), key=lambda row: VERDICTS.index(row.finding.verdict))
 
 
-def interval(metrics_of: Row, metric: str) -> list[float] | None:
-    """Confidence interval of a metric, where the comparison gave one."""
-    found = metrics_of.get("intervals", {}).get(metric)
-    return found.get("interval") if isinstance(found, dict) else found
-
-
-def deciding_intervals(candidate: Row) -> Row:
-    """Per metric the interval of the output that has its worst value, where the comparison gave one."""
-    found = {}
-    for metric, value in candidate.get("metrics", {}).items():
-        output = next((o for o in candidate["outputs"] if o["metrics"].get(metric) == value), None)
-        if output and (between := interval(output, metric)):
-            found[metric] = between
-    return found
-
-
 def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
     """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes."""
     there = {metric for row in rows for metric in row["metrics"]}

@@ -14,6 +14,7 @@ from csa_deploy.options import _TASK, IMAGE_INPUT
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.context import Context
+    from csa_deploy.results import StageRecord
     from csa_deploy.workspace import StageOutput
 
 
@@ -34,7 +35,8 @@ class Functions:
     """What a stage does.
 
     Attributes:
-        run: makes the record and the artifacts.
+        result: what it states; a later stage reads it with ``workspace.read(result)``.
+        run: makes that and the artifacts.
         preflight: raises before any stage runs.
         key_parts: adds to the key, which holds only what decides what the stage writes.
         comparison: what decides no more than its measurements and checks; None for a stage that has none of these.
@@ -42,11 +44,12 @@ class Functions:
         stale: whether a result of the same key can be bettered on this machine.
     """
 
-    run: Callable[[Context], StageOutput]
+    result: type[StageRecord]
+    run: Callable[[Context], StageOutput[StageRecord]]
     preflight: Callable[[Context], None] = _nothing
     key_parts: Callable[[Context], dict[str, Any]] = _no_parts
     comparison: Callable[[Context], dict[str, Any]] | None = None
-    compare_again: Callable[[Context], StageOutput] | None = None
+    compare_again: Callable[[Context], StageOutput[StageRecord]] | None = None
     stale: Callable[[Context], bool] = _not_stale
 
 
@@ -90,57 +93,68 @@ class Stage(Activity):
 
 
 def _export() -> Functions:
+    from csa_deploy.records.export import ExportRecord
     from csa_deploy.stages import export as stage
 
-    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
+    return Functions(ExportRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _optimize() -> Functions:
+    from csa_deploy.records.optimize import OptimizeRecord
     from csa_deploy.stages import optimize as stage
 
-    return Functions(stage.run)
+    return Functions(OptimizeRecord, stage.run)
 
 
 def _repair() -> Functions:
+    from csa_deploy.records.repair import RepairRecord
     from csa_deploy.stages import repair as stage
 
-    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
+    return Functions(RepairRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _check() -> Functions:
+    from csa_deploy.records.check import CheckRecord
     from csa_deploy.stages import check as stage
 
-    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(CheckRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _precision() -> Functions:
+    from csa_deploy.records.precision import PrecisionRecord
     from csa_deploy.stages import precision as stage
 
-    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
+    return Functions(
+        PrecisionRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again
+    )
 
 
 def _build() -> Functions:
+    from csa_deploy.records.build import BuildRecord
     from csa_deploy.stages import build as stage
 
-    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(BuildRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _verify() -> Functions:
+    from csa_deploy.records.verify import VerifyRecord
     from csa_deploy.stages import verify as stage
 
-    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts, stale=stage.stale)
+    return Functions(VerifyRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts, stale=stage.stale)
 
 
 def _profile() -> Functions:
+    from csa_deploy.records.profile import ProfileRecord
     from csa_deploy.stages import profile as stage
 
-    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(ProfileRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _report() -> Functions:
+    from csa_deploy.records.report import ReportRecord
     from csa_deploy.stages import report as stage
 
-    return Functions(stage.run)
+    return Functions(ReportRecord, stage.run)
 
 
 STAGES: dict[str, Stage] = {

@@ -13,12 +13,13 @@ from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
-from csa_deploy.engine.result import BuildResult, RestrictedFlag
+from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
 from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
+from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope, RestrictedFlag
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -36,6 +37,7 @@ FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 
 # What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
 _MEASURED = ("parse_seconds", "build_seconds", "peak_memory_bytes")
+_OF_FILE = ("engine_sha256", "engine_bytes")
 _PACKAGES = ("tensorrt", "tensorrt-rtx", "polygraphy", "onnx", "onnxruntime", "torch")
 
 
@@ -68,19 +70,19 @@ def key_parts(context: Context) -> dict[str, Any]:
 class _Made:
     """What the stage hands over, as it grows."""
 
-    engines: dict[str, Any] = field(default_factory=dict)
+    engines: dict[str, EngineRecord] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[BuildRecord]:
     """Build; see :func:`csa_deploy.engine.build.build`."""
     made = _Made()
     with opened_builder(context.config) as builder:
         for precision in context.config.precision:
             _build(context, builder, precision, made)
-    record = {"summary": _summary(made.engines), "engines": made.engines}
+    record = BuildRecord(summary=_summary(made.engines), engines=made.engines)
     return StageOutput(record, measured={"engines": made.measured}, artifacts=made.artifacts, unhashed=made.unhashed)
 
 
@@ -108,7 +110,7 @@ def graph_for(context: Context, builder: Builder, precision: str) -> Path:
     return context.path(context.graphs()["fp32" if makes_fp16 or makes_int8 else precision])
 
 
-def scopes_for(context: Context, builder: Builder, precision: str) -> list[dict[str, str]]:
+def scopes_for(context: Context, builder: Builder, precision: str) -> list[JudgedScope]:
     """What the scopes that decide say of an engine; none where they were not asked. Raises where one denies it."""
     if not context.config.restricted:
         return []
@@ -145,7 +147,7 @@ def _keep(
     builder: Builder,
     graph: Path,
     result: BuildResult,
-    scopes: list[dict[str, str]],
+    scopes: list[JudgedScope],
     spread: Spread | None,
     made: _Made,
 ) -> None:
@@ -153,27 +155,16 @@ def _keep(
     precision, name = result.plan.precision, result.engine.name
     reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
     scopes = [_with_evidence(scope, result.restricted) for scope in scopes]
-    data = result.to_json()
-    measured = {key: data.pop(key) for key in _MEASURED}
-    if not reproducible:
-        measured.update(engine_sha256=data.pop("engine_sha256"), engine_bytes=data.pop("engine_bytes"))
+    result = replace(result, builder_option=context.config.builder_option)
+    measured = {key: getattr(result, key) for key in (*_MEASURED, *(() if reproducible else _OF_FILE))}
     if spread is not None:
         measured["spread"] = spread.to_json()
     layers = context.scratch / f"{name}.network.json"
-    layers.write_text(dump_json(data.pop("layers")))
+    layers.write_text(dump_json(jsonable(result.layers)))
     passport = passport_of(result.engine)
     passport.write_text(dump_json(_passport(context, builder, graph, result, scopes)))
     made.measured[precision] = measured
-    made.engines[precision] = {
-        **data,
-        "scopes": scopes,
-        "builder_option": list(context.config.builder_option),
-        "path": f"engines/{name}",
-        "log": f"engines/{result.log.name}",
-        "network": f"engines/{layers.name}",
-        "passport": f"engines/{passport.name}",
-        "engine_mib": round(result.engine_bytes / 2**20, 1),
-    }
+    made.engines[precision] = result.stated(tuple(scopes), reproducible=reproducible)
     stable = made.artifacts if reproducible else made.unhashed
     stable[f"engines/{name}"] = result.engine
     stable[f"engines/{passport.name}"] = passport
@@ -185,15 +176,15 @@ def _keep(
         made.unhashed[f"engines/{result.inspection.name}"] = result.inspection
 
 
-def _with_evidence(scope: dict[str, str], flag: RestrictedFlag) -> dict[str, str]:
+def _with_evidence(scope: JudgedScope, flag: RestrictedFlag) -> JudgedScope:
     """A scope's verdict on the graph that was built, with what a safety build adds to it; the verdict stays."""
-    if scope["of"] or not flag.is_safe or flag.level is None:
+    if scope.of or not flag.is_safe or flag.level is None:
         return scope
-    return {**scope, "level": flag.level, "why_not_next": flag.why_not_next}
+    return replace(scope, level=flag.level, why_not_next=flag.why_not_next)
 
 
 def _passport(
-    context: Context, builder: Builder, graph: Path, result: BuildResult, scopes: list[dict[str, str]]
+    context: Context, builder: Builder, graph: Path, result: BuildResult, scopes: list[JudgedScope]
 ) -> dict[str, Any]:
     here = cuda_state()
     device = result.machine if builder.machine else {**here.to_json(), "power_mode": "not read here"}
@@ -204,7 +195,7 @@ def _passport(
         packages=versions(_PACKAGES),
         device=device,
         calibration=_calibration(context) if result.plan.precision == "int8" else None,
-        scopes=scopes,
+        scopes=[scope.to_json() for scope in scopes],
         postprocessing=context.decoding,
     )
 
@@ -250,7 +241,7 @@ def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> Build
     return BuildFailedError(error.message, fix=(error.fix or "").replace(str(scratch), str(kept)))
 
 
-def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> list[dict[str, str]]:
+def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> list[JudgedScope]:
     """Hold what is built against the scopes that decide; the check stage saw the exported graph.
 
     Each entry says which graph was judged, and under ``of`` why it is not the one that is built, where it is not.
@@ -269,15 +260,15 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
             raise rejected
         verdict = result.scopes[0]
         found.append(
-            {
-                "scope": scope,
-                "graph": judged.name,
-                "of": of,
-                "verdict": verdict.verdict,
-                "said": verdict.combined.said,
-                "level": verdict.level,
-                "why_not_next": verdict.why_not_next,
-            }
+            JudgedScope(
+                scope=scope,
+                graph=judged.name,
+                of=of,
+                verdict=verdict.verdict,
+                said=verdict.combined.said,
+                level=verdict.level,
+                why_not_next=verdict.why_not_next,
+            )
         )
     return found
 
@@ -315,14 +306,14 @@ def _judged(context: Context, builder: Builder, precision: str, graph: Path, pac
     return judged, f"not the graph that was built: TensorRT {pack.tensorrt} would build {judged.name}{flags}"
 
 
-def _summary(engines: dict[str, Any]) -> str:
+def _summary(engines: dict[str, EngineRecord]) -> str:
     """``tensorrt-rtx 1.7 for compute capability 8.0, 8.6: fp32 2.6 MiB, fp16 2.2 MiB``; apart where they differ."""
     first = next(iter(engines.values()))
     alike: dict[str, list[str]] = {}
     for precision, engine in engines.items():
-        capabilities = ", ".join(engine["compute_capabilities"])
+        capabilities = ", ".join(engine.compute_capabilities)
         made_for = f"compute capability {capabilities}" if capabilities else "the target's own GPU"
-        why = f" ({engine['size_note']})" if engine["size_note"] else ""
-        alike.setdefault(made_for, []).append(f"{precision} {engine['engine_mib']} MiB{why}")
+        why = f" ({engine.size_note})" if engine.size_note else ""
+        alike.setdefault(made_for, []).append(f"{precision} {engine.engine_mib} MiB{why}")
     parts = [f"for {made_for}: {', '.join(sizes)}" for made_for, sizes in alike.items()]
-    return f"{first['backend']} {first['version']} {'; '.join(parts)}"
+    return f"{first.backend} {first.version} {'; '.join(parts)}"

@@ -34,7 +34,7 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[CheckRecord]:
     """Check every scope that was asked for, or all; gate on the deciding ones when ``restricted`` is set."""
     config = context.config
     source = (context.floating() if config.fix else context.export).graph

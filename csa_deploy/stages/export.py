@@ -90,7 +90,7 @@ def _require_fitting_settings(context: Context) -> None:
         )
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[ExportRecord]:
     """Export (or take in) the network; see :mod:`csa_deploy.export`."""
     if context.source.kind == "onnx":
         return _take_in(context)
@@ -119,7 +119,7 @@ def run(context: Context) -> StageOutput:
     return output_of(context, model, path, network.preprocessing, differences, exporter=exported.exporter, notes=notes)
 
 
-def compare_again(context: Context) -> StageOutput:
+def compare_again(context: Context) -> StageOutput[ExportRecord]:
     """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
     record = context.export
     real, reason = _real_feeds(context, context.preprocessing, context.sampling)

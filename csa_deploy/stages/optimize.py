@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[OptimizeRecord]:
     """Rewrite the exported graph; see :func:`csa_deploy.graph.optimize.optimize`."""
     model = load_model(context.path(context.export.graph), full_check=False)
     result = optimize(model, progress=context.progress)

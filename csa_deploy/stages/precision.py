@@ -56,7 +56,7 @@ def comparison(context: Context) -> dict[str, Any]:
     }
 
 
-def compare_again(context: Context) -> StageOutput:
+def compare_again(context: Context) -> StageOutput[PrecisionRecord]:
     """Hold the calibration images against other data; the graphs do not change by it."""
     record, leaks = context.workspace.read(PrecisionRecord), tuple(check_overlap(context))
     stated = record.calibration
@@ -65,7 +65,7 @@ def compare_again(context: Context) -> StageOutput:
     return StageOutput(replace(record, calibration=replace(stated, leaks=leaks), notes=(*notes, *leaks)))
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[PrecisionRecord]:
     """Write the graphs; FP32 is the optimized (or repaired) graph itself."""
     config = context.config
     optimized = context.floating()

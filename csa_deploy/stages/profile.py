@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy import __version__, units
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
-from csa_deploy.profile.cost import GraphCost, graph_cost
+from csa_deploy.profile.cost import graph_cost
 from csa_deploy.profile.device import TIMED, WARM_MS
 from csa_deploy.profile.engine_layers import built_of
 from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
@@ -21,6 +21,8 @@ from csa_deploy.profile.on_target import measure_on_target
 from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.telemetry import Meter, Telemetry
+from csa_deploy.records.profile import GraphCost, ProfileRecord
+from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def key_parts(context: Context) -> dict[str, Any]:
     return {**machine, "baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[ProfileRecord]:
     """Measure; the record states what was measured and the graphs' cost, the measurements file holds the numbers."""
     meter, config = Meter(Telemetry()), context.config
     stored = load_run(Path(config.baseline)) if config.baseline else None
@@ -71,14 +73,14 @@ def run(context: Context) -> StageOutput:
     bench.not_measured += meter.not_measured() + _lacking(meter.telemetry, ceilings)
     gates = limit_gates(config.limit, latency, _memory(context, costs, inspected))
     gates += _held_against(context, stored, baseline, latency) if stored else []
-    record = {
-        "summary": f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
-        "contract": contract(context),
-        "measured": bench.contract,
-        "not_measured": bench.not_measured,
-        "cost": {label: cost.to_json() for label, cost in costs.items()},
-        "layers": {"method": METHOD},
-    }
+    record = ProfileRecord(
+        summary=f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
+        contract=contract(context),
+        measured=tuple(bench.contract),
+        not_measured=tuple(NotMeasured(**item) for item in bench.not_measured),
+        cost=costs,
+        layers={"method": METHOD},
+    )
     measured = {
         "summary": _summary(latency, bench.not_measured),
         "latency": latency,
@@ -128,9 +130,9 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
     if not context.workspace.stage("build"):
         bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
         return bench
-    for precision, engine in context.workspace.record("build")["engines"].items():
-        if engine["backend"] != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
-            bench.engine(f"engine {precision}", engine, built_of(context, engine["path"], graphs))
+    for precision, engine in context.engines().items():
+        if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
+            bench.engine(f"engine {precision}", engine.path, engine.backend, built_of(context, engine.path, graphs))
     return bench
 
 
@@ -149,10 +151,9 @@ def _memory(
         label: {"weights_mib": cost.weight_bytes, "activations_mib": cost.activation_bytes}
         for label, cost in costs.items()
     }
-    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
-    for precision, engine in build.items():
+    for precision, engine in context.engines().items():
         label = f"engine {precision}"
-        found[label] = {"engine_mib": context.path(engine["path"]).stat().st_size}
+        found[label] = {"engine_mib": context.path(engine.path).stat().st_size}
         memory = inspected.get(label, {}).get("memory")
         if memory:
             found[label]["weights_mib"] = memory["weights_bytes"]

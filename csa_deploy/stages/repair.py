@@ -49,7 +49,7 @@ def comparison(context: Context) -> dict[str, Any]:
     return {"data": context.data_spec, "samples": samples, "seed": config.seed}
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[RepairRecord]:
     """Repair the optimized graph; see :func:`csa_deploy.restricted.repairing.repair_for_scopes`."""
     config, optimized = context.config, context.workspace.read(OptimizeRecord)
     path = context.path(optimized.graph)
@@ -73,7 +73,7 @@ def run(context: Context) -> StageOutput:
     return _with_costs(context, record, repaired.model, artifacts)
 
 
-def compare_again(context: Context) -> StageOutput:
+def compare_again(context: Context) -> StageOutput[RepairRecord]:
     """The cost in FP16 on other inputs."""
     record = context.workspace.read(RepairRecord)
     made = record.graph != context.workspace.read(OptimizeRecord).graph

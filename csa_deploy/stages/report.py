@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from csa_deploy.records.report import ReportRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.page import page_of
 from csa_deploy.report.side_files import remember
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[ReportRecord]:
     """Render what the workspace holds."""
     data = collect(context.workspace)
     data["history"] = remember(context.workspace, data["verdict"]["state"])
     page, plain = context.scratch / "report.html", context.scratch / "report.json"
     page.write_text(page_of(data, pictures(context, data)), encoding="utf-8")
     plain.write_text(dump_json(data), encoding="utf-8")
-    record = {"summary": f"{data['verdict']['state']}: {context.path('report.html')}"}
+    record = ReportRecord(summary=f"{data['verdict']['state']}: {context.path('report.html')}")
     # The numbers of this run stand in both files, so their bytes differ between runs.
     return StageOutput(record, unhashed={"report.html": page, "report.json": plain})
 

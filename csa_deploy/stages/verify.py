@@ -19,6 +19,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.verify import Runtime, VerifyRecord
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.tasks.decoding import load_decode
@@ -57,15 +58,14 @@ def stale(context: Context) -> bool:
     Where there is none, what a GPU gave stays.
     """
     workspace = context.workspace
-    engines = workspace.record("build")["engines"].values() if workspace.stage("build") else ()
-    local = any(engine["backend"] != "trtexec" for engine in engines)
-    return local and bool(cuda_state().devices) and workspace.record("verify").get("runtime") != _runtime()
+    local = any(engine.backend != "trtexec" for engine in context.engines().values())
+    return local and bool(cuda_state().devices) and workspace.read(VerifyRecord).runtime != _runtime()
 
 
-def _runtime() -> dict[str, list[str]]:
+def _runtime() -> Runtime:
     """What runs engines here: devices, and the packages that are installed."""
     packages = [name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name)]
-    return {"devices": [device.name for device in cuda_state().devices], "packages": packages}
+    return Runtime(tuple(device.name for device in cuda_state().devices), tuple(packages))
 
 
 def preflight(context: Context) -> None:
@@ -91,7 +91,7 @@ def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:
     return dataset
 
 
-def run(context: Context) -> StageOutput:
+def run(context: Context) -> StageOutput[VerifyRecord]:
     """Compare; see the package."""
     not_measured: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
@@ -109,7 +109,7 @@ def compare(
     preprocessing: Preprocessing | None,
     candidates: list[Candidate],
     not_measured: list[dict[str, str]],
-) -> StageOutput:
+) -> StageOutput[VerifyRecord]:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
     tasks = context.tasks()
     for candidate in candidates:
@@ -149,24 +149,26 @@ def compare(
     if context.config.localize:
         unexplained += unopened(context, not_measured)
     notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
-    record = {
-        **judgement.to_json(),
-        "notes": notes,
-        "summary": _summary(judged, len(data)),
-        "reference": reference.describe(),
-        "data": {
-            "name": data.name,
-            "samples": len(data),
-            "labelled": data.labelled,
-            "sha256": data.fingerprint(),
-            "tensors_sha256": stream.digest(),
-        },
-        "candidates": judged,
-        "arbitration": [a.to_json() for a in arbitrations],
-        "localization": [e.to_json() for e in explained],
-        "runtime": _runtime(),
-        "not_measured": not_measured + unexplained,
-    }
+    record = VerifyRecord.from_json(
+        {
+            **judgement.to_json(),
+            "notes": notes,
+            "summary": _summary(judged, len(data)),
+            "reference": reference.describe(),
+            "data": {
+                "name": data.name,
+                "samples": len(data),
+                "labelled": data.labelled,
+                "sha256": data.fingerprint(),
+                "tensors_sha256": stream.digest(),
+            },
+            "candidates": judged,
+            "arbitration": arbitrations,
+            "localization": explained,
+            "runtime": _runtime(),
+            "not_measured": not_measured + unexplained,
+        }
+    )
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
     artifacts = {SAMPLES: path}

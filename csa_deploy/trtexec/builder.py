@@ -14,12 +14,13 @@ import onnx
 from onnx import TensorProto
 
 from csa_deploy.engine import log as build_log
-from csa_deploy.engine.parts import Part, place_parts
+from csa_deploy.engine.parts import place_parts
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.result import BuildResult, RestrictedFlag, TensorInfo
+from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.graph.load import external_files
 from csa_deploy.levels import flag_acts
+from csa_deploy.records.build import Part, RestrictedFlag, TensorInfo
 from csa_deploy.trtexec.command import CACHE, ENGINE, LAYERS_FILE, MODEL, build_command
 from csa_deploy.trtexec.graph_check import check_graph
 from csa_deploy.trtexec.job import Finished, Job, run_job
@@ -228,7 +229,7 @@ def _evidence(machine: Machine, job: Job, plan: BuildPlan, options: TrtexecOptio
     level, beyond = "restricted-build", ""
     if safe:
         level, beyond = evidence_of(log, machine.version, listed, on_host=host is not None)
-    return RestrictedFlag(
+    return RestrictedFlag.told(
         builder=f"trtexec of TensorRT {machine.version}",
         requested=plan.restricted,
         accepted=safe or "--restricted" in job.argv,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.records.build import BuiltEngine, TensorInfo
 from csa_deploy.runners.base import Runner
 from csa_deploy.spec import TensorSpec
 
@@ -23,14 +24,12 @@ _DTYPES = {
 }
 
 
-def engine_runner(
-    path: Path, record: Mapping[str, Any], target: str | None, *, name: str, values: bool = True
-) -> Runner:
+def engine_runner(path: Path, record: BuiltEngine, target: str | None, *, name: str, values: bool = True) -> Runner:
     """A runner for an engine.
 
     Args:
         path: the engine here.
-        record: its entry in the build stage's record.
+        record: what its build states.
         target: the target's file, for an engine that was built on one.
         name: name in reports.
         values: whether its outputs are wanted, and not its latency alone: few ways run a safety engine give them.
@@ -39,14 +38,14 @@ def engine_runner(
         EnvironmentLacksError: it cannot run here, gives no values, or was built on a target and none is given.
         UsageError: it is not the engine that its passport describes.
     """
-    if record["backend"] != "trtexec":
+    if record.backend != "trtexec":
         from csa_deploy.runners.engine_runner import EngineRunner
 
-        return EngineRunner(path, backend=record["backend"], name=name)
+        return EngineRunner(path, backend=record.backend, name=name)
     from csa_deploy.trtexec.config import load_target
     from csa_deploy.trtexec.machine import open_machine
 
-    if target is None and record["machine"]["platform"] != "this machine":
+    if target is None and record.machine["platform"] != "this machine":
         raise EnvironmentLacksError(f"{path.name} was built on a target", fix="give --target to run it there")
     config = load_target(Path(target)) if target else None
     return on_machine(path, record, open_machine(config), name=name, tools=config, values=values)
@@ -54,7 +53,7 @@ def engine_runner(
 
 def on_machine(
     path: Path,
-    record: Mapping[str, Any],
+    record: BuiltEngine,
     machine: AbstractContextManager[Machine],
     *,
     name: str,
@@ -65,7 +64,7 @@ def on_machine(
 
     Args:
         path: the engine here.
-        record: its entry in the build stage's record.
+        record: what its build states.
         machine: reaches it.
         name: name in reports.
         tools: the machine or its file: what it has to run safety engines; None is this machine.
@@ -80,47 +79,46 @@ def on_machine(
     from csa_deploy.trtexec.settings import parse_options
 
     check_engine(path)
-    if record["machine"].get("build") == "host" and tools is not None:
+    if record.machine.get("build") == "host" and tools is not None:
         return _safe_runner(path, record, machine, tools, name=name, values=values)
     return TrtexecRunner(
         path,
         machine,
-        _specs(record["inputs"]),
-        _specs(record["outputs"]),
-        options=parse_options(record["builder_option"]),
-        version=record["version"],
+        _specs(record.inputs),
+        _specs(record.outputs),
+        options=parse_options(record.builder_option),
+        version=record.version,
         name=name,
     )
 
 
 def _safe_runner(
     path: Path,
-    record: Mapping[str, Any],
+    record: BuiltEngine,
     machine: AbstractContextManager[Machine],
     tools: Tools,
     *,
     name: str,
     values: bool,
 ) -> TrtexecRunner:
-    from csa_deploy.engine.parts import Part
     from csa_deploy.trtexec.safe.runner import SafeRunner, why_no_values
     from csa_deploy.trtexec.settings import parse_options
     from csa_deploy.trtexec.versions import parse_version
 
-    if values and (error := why_no_values(tools, parse_version(record["version"]))):
+    if values and (error := why_no_values(tools, parse_version(record.version))):
         raise error
     return SafeRunner(
         path,
         machine,
-        _specs(record["inputs"]),
-        _specs(record["outputs"]),
-        parts=[Part(**part) for part in record.get("parts", ())],
-        lib_path=record["machine"]["lib_path"],
-        options=parse_options(record["builder_option"]),
-        version=record["version"],
+        _specs(record.inputs),
+        _specs(record.outputs),
+        parts=record.parts,
+        lib_path=record.machine["lib_path"],
+        options=parse_options(record.builder_option),
+        version=record.version,
         name=name,
     )
 
 
-def _specs(tensors: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(t["name"], tuple(t["shape"]), _DTYPES[t["dtype"]]) for t in tensors)
+def _specs(tensors: Sequence[TensorInfo]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, t.shape, _DTYPES[t.dtype]) for t in tensors)

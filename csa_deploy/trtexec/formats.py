@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from csa_deploy.engine.result import TensorInfo
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import TensorInfo
 from csa_deploy.trtexec.versions import Version
 
 _TYPES = {

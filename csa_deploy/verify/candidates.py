@@ -114,16 +114,15 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
         found.append(graph_candidate(context.path(graph), label, precision, graph, config))
-    build = context.workspace.record("build")["engines"] if context.workspace.stage("build") else {}
-    for precision, engine in build.items():
-        path, label = context.path(engine["path"]), f"engine {precision}"
+    for precision, engine in context.engines().items():
+        path, label = context.path(engine.path), f"engine {precision}"
         built_from = found_file(found, precision)
         try:
             runner = engine_runner(path, engine, config.target, name=label)
         except EnvironmentLacksError as error:
             not_measured.append({"what": label, "reason": error.message})
             continue
-        found.append(Candidate(label, precision, engine["path"], runner, None, built_from))
+        found.append(Candidate(label, precision, engine.path, runner, None, built_from))
     return found + [_named(given, config) for given in config.candidate]
 
 

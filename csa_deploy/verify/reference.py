@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from csa_deploy.metrics.intervals import share
+from csa_deploy.records.verify import Arbitration, OwnAccuracy
 from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.network import Preprocessing
     from csa_deploy.verify.candidates import Candidate
-
-_HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
-_NEAR = 1.5  # errors closer together than this factor belong to neither side
 
 
 def open_reference(context: Context) -> tuple[Runner, Preprocessing | None]:
@@ -45,56 +42,6 @@ def open_reference(context: Context) -> tuple[Runner, Preprocessing | None]:
     return torch_runner, network.preprocessing
 
 
-@dataclass(frozen=True)
-class OwnAccuracy:
-    """How the reference itself does on the labels.
-
-    Attributes:
-        top1: share of samples that it gets right.
-        interval: 95 % Clopper-Pearson interval.
-        chance: the share that guessing would get.
-        trained: whether the network is known to have trained weights; without them nothing is expected.
-        shift: labels would fit if this were added to each of them; None where no shift makes them fit.
-    """
-
-    top1: float
-    interval: tuple[float, float]
-    chance: float
-    trained: bool
-    shift: int | None = None
-
-    @property
-    def verdict(self) -> Literal["pass", "fail", "undecided", "not expected"]:
-        """Whether the reference is better than chance; a trained network that is not has other data or labels.
-
-        It is where the lower end of the interval lies above chance. It is not where no more is right than by chance,
-        and the upper end lies below halfway from chance to all right.
-        """
-        if not self.trained:
-            return "not expected"
-        if self.shift is not None:
-            return "fail"
-        if self.interval[0] > self.chance:
-            return "pass"
-        halfway = self.chance + _HALFWAY * (1 - self.chance)
-        return "fail" if self.top1 <= self.chance and self.interval[1] < halfway else "undecided"
-
-    @property
-    def statement(self) -> str:
-        """In words."""
-        right, chance = 100 * self.top1, 100 * self.chance
-        said = f"the reference itself gets {right:.1f} % of the labels right, chance is {chance:g} %"
-        if self.shift is not None and self.chance == 0.5:
-            said += "; the two classes are swapped"
-        elif self.shift is not None:
-            said += f"; with {self.shift:+d} on every label it would be right, so the labels are off by {-self.shift}"
-        return said
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**asdict(self), "verdict": self.verdict, "statement": self.statement}
-
-
 def own_accuracy(output: OutputColumns, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:
     """The reference's accuracy; None without labels or classes."""
     if not labels or not output.classes:
@@ -108,36 +55,6 @@ def own_accuracy(output: OutputColumns, labels: Sequence[int], *, trained: bool)
         if moved[0] > interval[1]:
             shift = step
     return OwnAccuracy(hits / len(wanted), interval, 1 / output.classes, trained, shift)
-
-
-@dataclass(frozen=True)
-class Arbitration:
-    """One sample in FP64: how far the reference and a candidate are from it, both in FP32.
-
-    Attributes:
-        candidate: label.
-        sample: the candidate's worst sample.
-        output: tensor name.
-        reference_error: largest absolute difference of the reference from FP64.
-        candidate_error: the candidate's.
-    """
-
-    candidate: str
-    sample: str
-    output: str
-    reference_error: float
-    candidate_error: float
-
-    @property
-    def farther(self) -> Literal["reference", "candidate", "neither"]:
-        """Whose error the difference is."""
-        if self.candidate_error > _NEAR * self.reference_error:
-            return "candidate"
-        return "reference" if self.reference_error > _NEAR * self.candidate_error else "neither"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**asdict(self), "farther": self.farther}
 
 
 def arbitrate(

@@ -15,6 +15,7 @@ from csa_deploy.export.static import leaves_open, make_static, wanted_by
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing, Task
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -94,8 +95,8 @@ def _graph(path: Path, config: Config) -> Subject:
 def _engine(path: Path, target: str | None) -> Subject:
     """An engine of a workspace, whose records say who built it and how its input is made."""
     workspace = Workspace(path.resolve().parent.parent)
-    engines = workspace.record("build")["engines"] if workspace.stage("build") else {}
-    built = next((e for e in engines.values() if Path(e["path"]).name == path.name), None)
+    record = workspace.find(BuildRecord)
+    built = next((e for e in record.engines.values() if e.engine == path.name), None) if record else None
     if built is None:
         raise UsageError(
             f"{path}: not an engine of a workspace, so it is not known how its input is made",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.bundle.runtime import is_safe, runtime_files
+from csa_deploy.records.build import Part
 
 STUBS = Path(__file__).with_name("stubs")
 COMPANION = "-DCSA_CREATE_WITH_COMPANION(g,b,s,r,p)=nvinfer2::safe::stubWithCompanion(g,b,s,r,p)"
@@ -22,7 +23,7 @@ VALUES = np.array([1.0, -2.5, 0.0, 65504.0, 6e-8, -0.333], np.float32)
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    parts = [{"role": "companion", "file": "host.so"}]
+    parts = [Part("companion", "host.so", "", 0)]
     for name, content in runtime_files("engine/e.engine", parts, ["tolerance 0.001"]).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
@@ -121,5 +122,5 @@ def test_cmake_builds_it(sources: Path, tmp_path: Path) -> None:
 
 def test_how_to_use_it_is_said(sources: Path) -> None:
     assert "engine/e.engine engine/e.engine.parts/host.so runtime/samples.txt" in (sources / "README.txt").read_text()
-    assert is_safe({"command": ["trtexec", "--safe"]})
-    assert not is_safe({"command": ["trtexec", "--safe", "--useDLACore=0"]}) and not is_safe({"command": []})
+    assert is_safe(["trtexec", "--safe"])
+    assert not is_safe(["trtexec", "--safe", "--useDLACore=0"]) and not is_safe([])

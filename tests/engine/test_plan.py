@@ -11,10 +11,10 @@ import onnx
 import pytest
 
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.result import RestrictedFlag
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import RestrictedFlag
 from csa_deploy.trtexec.builder import implausible
 
 
@@ -53,7 +53,7 @@ def test_plans_and_results_import_nothing_heavy() -> None:
 
 def flag(**changes: Any) -> RestrictedFlag:
     fields = {"builder": "TensorRT 10.3", "requested": True, "accepted": True, "acts": True}
-    return RestrictedFlag(**{**fields, "evidence": "restricted-build", **changes})
+    return RestrictedFlag.told(**{**fields, "evidence": "restricted-build", **changes})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.pipeline import Silent
+from csa_deploy.records.report import ReportRecord
 from csa_deploy.report.journal import PROGRESS, Journal, job_state
 from csa_deploy.stages import STAGES
 from csa_deploy.workspace import StageOutput, Workspace
@@ -21,7 +22,7 @@ def states(root: Path) -> dict[str, str]:
 
 def test_shows_done_running_and_waiting(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.commit("export", "key", StageOutput({"summary": "fine"}, measured={"seconds": 1.5}))
+    workspace.commit("export", "key", StageOutput(ReportRecord(summary="fine"), measured={"seconds": 1.5}))
     journal = Journal(Silent(), tmp_path, ["export", "check", "optimize"])
     journal.started(STAGES["check"])
     got = states(tmp_path)

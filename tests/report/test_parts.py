@@ -15,6 +15,8 @@ import pytest
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.check import Finding, ScopeRecord
 from csa_deploy.records.precision import Int8Graph
+from csa_deploy.records.report import ReportRecord
+from csa_deploy.records.verify import Localization, ModuleError
 from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network
@@ -22,6 +24,7 @@ from csa_deploy.report.charts.svg import Scale
 from csa_deploy.report.page import page_of, render
 from csa_deploy.report.side_files import history, remember
 from csa_deploy.report.views import blame, by_rule, drawn, modules, nodes, profiled, slowest, techniques
+from csa_deploy.results import jsonable
 from csa_deploy.workspace import StageOutput, Workspace
 
 
@@ -178,9 +181,9 @@ def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any])
 def test_blame_is_a_table_and_colours_the_graph(data: dict[str, Any]) -> None:
     label = "fp16"
     module = next(n["module"] for n in nodes(data, label) if n["module"])
-    row = {"module": module, "error_in": 1e-3, "error_out": 2e-2, "error_added": 2e-2, "restored_snr_db": 71.0}
-    found = {"candidate": label, "statement": "one module", "culprits": [module], "rows": [{**row, "clipped": 0.0}]}
-    data["records"]["verify"]["localization"] = [found]
+    row = ModuleError(module, error_in=1e-3, error_out=2e-2, error_added=2e-2, restored_snr_db=71.0, clipped=0.0)
+    found = Localization(label, "fp32", ("a",), 20.0, (row,), (module,), "one module")
+    data["records"]["verify"]["localization"] = [jsonable(found)]
     page = render(data, {})
     assert "to blame" in page and 'data-error="0.02"' in page and '<option value="error">' in page
 
@@ -221,7 +224,7 @@ def test_history_remembers_each_profile_once(tmp_path: Any) -> None:
     workspace = Workspace(tmp_path)
     for at in ("1", "2", "2"):
         measured = {"started_at": at, "host": {"cpu": "c"}, "latency": {"fp32": {"percentiles_ms": {"50": 1.0}}}}
-        workspace.commit("profile", at, StageOutput({"summary": ""}, measured=measured))
+        workspace.commit("profile", at, StageOutput(ReportRecord(summary=""), measured=measured))
         remember(workspace, "pass")
     assert [entry["at"] for entry in history(workspace)] == ["1", "2"]
 

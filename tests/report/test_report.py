@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from csa_deploy.report.console import show
-from csa_deploy.report.data import ORDER, collect, rows
+from csa_deploy.report.data import ORDER, collect, records_of, rows
 from csa_deploy.report.page import embedded, render
 from csa_deploy.units import decibel, giga, milliseconds, percent, scientific, size
 from csa_deploy.workspace import Workspace
@@ -120,7 +120,7 @@ def test_a_graph_that_the_user_named_has_its_row(digits: Any) -> None:
     records = {"verify": digits.record("verify")}
     named = {**records["verify"]["candidates"][0], "label": "mine.onnx", "path": "mine.onnx"}
     records["verify"]["candidates"] = [named]
-    (row,) = rows(records, {})
+    (row,) = rows(records_of(records), {}, [])
     assert (row["label"], row["path"], row["verify"]) == ("mine.onnx", "mine.onnx", named["verdict"])
     assert row["metrics"] == named["outputs"][0]["metrics"]
 

@@ -29,7 +29,7 @@ def compared(folder: Path, candidate: Any, **settings: Any) -> Any:
 
 
 def checks(found: Any) -> dict[str, Any]:
-    return {check["metric"]: check for check in found.report["candidates"][0]["checks"]}
+    return {check.metric: check for check in found.report.candidates[0].checks}
 
 
 def metrics(found: Any) -> dict[str, float]:
@@ -40,7 +40,7 @@ def test_the_same_network_loses_nothing(folder: Path) -> None:
     found = compared(folder, detector())
     assert metrics(found)["map"] == pytest.approx(1.0) and metrics(found)["map_drop"] == 0.0
     assert metrics(found)["detection_agreement"] == 1.0
-    assert checks(found)["map_drop"]["state"] == "pass" and found.verdict == "pass"
+    assert checks(found)["map_drop"].state == "pass" and found.verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_the_same_network_loses_nothing(folder: Path) -> None:
 def test_a_fault_is_caught_by_the_metric_of_the_task(folder: Path, fault: dict[str, Any], module: str) -> None:
     found = compared(folder, detector(**fault), localize=True)
     assert metrics(found)["map_drop"] > 0.3
-    assert checks(found)["map_drop"]["state"] == "fail" and found.verdict == "fail"
+    assert checks(found)["map_drop"].state == "fail" and found.verdict == "fail"
     assert metrics(found)["detection_agreement"] < 0.9
-    (blamed,) = found.report["localization"]
-    assert blamed["culprits"] == [module]
+    (blamed,) = found.report.localization
+    assert blamed.culprits == (module,)
 
 
 def test_a_decode_function_that_gives_something_else_is_one_line(folder: Path) -> None:

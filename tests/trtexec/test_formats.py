@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from csa_deploy.engine.result import TensorInfo
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import TensorInfo
 from csa_deploy.trtexec.formats import with_formats
 from csa_deploy.trtexec.versions import parse_version
 

@@ -52,7 +52,7 @@ def built(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
 
 def compare(context: Context) -> dict[str, Any]:
     with context.workspace.locked(), context.workspace.scratch("verify") as context.scratch:
-        return verify.run(context).record
+        return verify.run(context).stated
 
 
 def fuse(engine: Path, outputs: list[str]) -> None:

@@ -210,7 +210,7 @@ def test_a_fault_in_the_graph(
     module = fault(model)
     output = compare(model)
     assert isinstance(output.failure, AccuracyGateError) and "bad.onnx" in output.failure.message
-    (found,) = output.record["localization"]
+    (found,) = output.stated["localization"]
     assert found["candidate"] == "bad.onnx" and list(found["culprits"]) == [module], found["statement"]
     (row,) = [row for row in found["rows"] if row["module"] == module]
     assert row["restored_snr_db"] > found["snr_db"] and row["error_added"] > 1e-3
@@ -220,14 +220,14 @@ def test_a_fault_in_the_graph(
 
 def test_a_scale_off_by_two_in_the_int8_graph(compare: Compare, quantized: Callable[[], Model]) -> None:
     output = compare(quantized())
-    clean = output.record["candidates"][-1]
-    assert output.failure is None and clean["precision"] == "int8" and output.record["localization"] == []
+    clean = output.stated["candidates"][-1]
+    assert output.failure is None and clean["precision"] == "int8" and output.stated["localization"] == []
     model, module = quantized(), "downsample_layers.1.0"
     scale = next(t for t in model.graph.initializer if t.name == f"{module}.weight_scale")
     scale.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(scale), scale.name))
     output = compare(model)
     assert isinstance(output.failure, AccuracyGateError) and "bad.onnx" in output.failure.message
-    (found,) = output.record["localization"]
+    (found,) = output.stated["localization"]
     assert list(found["culprits"]) == [module], found["statement"]
     (row,) = [row for row in found["rows"] if row["module"] == module]
     assert row["error_added"] > 0.5 and row["clipped"] is not None and row["limit"] > 0
@@ -249,7 +249,7 @@ def test_a_fault_of_the_export_is_found_against_the_modules_of_pytorch(
     finally:
         path.write_bytes(right)
     assert isinstance(output.failure, AccuracyGateError) and "exported" in output.failure.message
-    (found,) = output.record["localization"]
+    (found,) = output.stated["localization"]
     assert found["candidate"] == "exported" and found["compared_with"] == "PyTorch"
     assert list(found["culprits"]) == [module], found["statement"]
     assert found["rows"][0]["error_added"] > 0.005 > 10 * found["rows"][1]["error_added"]
@@ -281,11 +281,11 @@ def test_another_preprocessing(compare: Compare, graph_of: Callable[[str], Model
     output = compare(model)
     assert isinstance(output.failure, AccuracyGateError)
     assert f"its preprocessing is not the network's: {next(iter(change))}" in output.failure.message
-    bad = output.record["candidates"][-1]
+    bad = output.stated["candidates"][-1]
     assert set(bad["preprocessing_differs"]) == set(change)
-    assert bad["tensors_sha256"] != output.record["data"]["tensors_sha256"]
-    assert {c["tensors_sha256"] for c in output.record["candidates"][:-1]} == {output.record["data"]["tensors_sha256"]}
-    assert output.record["localization"] == []  # the layers are not to blame
+    assert bad["tensors_sha256"] != output.stated["data"]["tensors_sha256"]
+    assert {c["tensors_sha256"] for c in output.stated["candidates"][:-1]} == {output.stated["data"]["tensors_sha256"]}
+    assert output.stated["localization"] == []  # the layers are not to blame
 
 
 def test_a_squeezed_batch(compare: Compare, graph_of: Callable[[str], Model]) -> None:
@@ -317,19 +317,19 @@ def test_labels_off_by_one(compare: Compare, finished: Path, shift: int) -> None
 def test_a_clean_run(compare: Compare, graph_of: Callable[[str], Model], seed: int) -> None:
     """Other samples each time, and the FP16 graph once more under a name of its own."""
     output = compare(graph_of("fp16"), seed=seed)
-    assert output.failure is None and output.record["localization"] == []
-    assert {c["verdict"] for c in output.record["candidates"]} == {"undecided"}  # 20 samples are too few
-    assert all(c["state"] != "fail" for found in output.record["candidates"] for c in found["checks"])
+    assert output.failure is None and output.stated["localization"] == []
+    assert {c["verdict"] for c in output.stated["candidates"]} == {"undecided"}  # 20 samples are too few
+    assert all(c["state"] != "fail" for found in output.stated["candidates"] for c in found["checks"])
 
 
 def test_explanations_can_be_switched_off(compare: Compare) -> None:
     output = compare(localize=False, budget=["fp16.snr_db=200"])
-    assert isinstance(output.failure, AccuracyGateError) and output.record["localization"] == []
+    assert isinstance(output.failure, AccuracyGateError) and output.stated["localization"] == []
 
 
 def test_a_clean_graph_has_no_culprit(compare: Compare) -> None:
     output = compare(localize=True)
-    found = {e["candidate"]: e for e in output.record["localization"]}
+    found = {e["candidate"]: e for e in output.stated["localization"]}
     assert set(found) == {"exported", "fp32", "fp16"}
     assert [e["compared_with"] for e in found.values()] == ["PyTorch", "exported", "fp32"]
     assert all(not e["culprits"] for e in found.values())

@@ -53,7 +53,7 @@ def compared(lab: Path) -> Verify:
 
 
 def candidates(output: StageOutput) -> dict[str, Any]:
-    return {c["label"]: c for c in output.record["candidates"]}
+    return {c["label"]: c for c in output.stated["candidates"]}
 
 
 def set_weight(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[onnx.ModelProto], None]:
@@ -83,7 +83,7 @@ def test_graphs_that_agree_pass(compared: Verify) -> None:
     assert states == {"max_rel_error": "pass", "cosine": "pass", "top1_agreement": "undecided"}
     assert found["fp32"]["outputs"][0]["metrics"]["snr_db"] > 100
     assert 50 < found["fp16"]["outputs"][0]["metrics"]["snr_db"] < 100
-    assert output.record["data"]["samples"] == SAMPLES and output.record["data"]["labelled"]
+    assert output.stated["data"]["samples"] == SAMPLES and output.stated["data"]["labelled"]
 
 
 @pytest.mark.parametrize("graph", ["tiny.optimized.onnx", "tiny.fp16.onnx"])
@@ -110,7 +110,7 @@ def test_an_input_that_is_not_finite_is_not_blamed_on_a_graph(compared: Verify, 
     output = compared()
     assert isinstance(output.failure, AccuracyGateError)
     assert output.failure.message == "verify: the reference's own output 'y' is not finite on sample 2"
-    assert output.record["localization"] == []
+    assert output.stated["localization"] == []
 
 
 def test_wrong_preprocessing_fails(compared: Verify) -> None:
@@ -157,13 +157,13 @@ def test_every_batch_sees_every_sample_once(lab: Path, compared: Verify, make_ti
     assert got["metrics"] == pytest.approx(reference["metrics"], rel=1e-4)
     assert [w["id"] for w in got["worst"]] == [w["id"] for w in reference["worst"]]
     columns = np.load(lab / "w/.scratch/verify/samples.npz") if (lab / "w/.scratch").exists() else None
-    assert columns is None and output.record["data"]["samples"] == SAMPLES
+    assert columns is None and output.stated["data"]["samples"] == SAMPLES
 
 
 def test_the_tensors_that_went_in_are_named_by_hash(compared: Verify, lab: Path) -> None:
     x = np.load(lab / "x.npz")["x"]
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(sample[None]).tobytes() for sample in x)).hexdigest()
-    assert compared().record["data"]["tensors_sha256"] == digest
+    assert compared().stated["data"]["tensors_sha256"] == digest
 
 
 def test_fp16_inputs_get_what_fp32_inputs_get(compared: Verify) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from csa_deploy.records.build import Part
 
 _FILES = ("safe_compare.cpp", "CMakeLists.txt")
 FOLDER = "runtime"
 
 
-def is_safe(engine: Mapping[str, Any]) -> bool:
-    """Whether an engine of the build's record is a safety engine of the GPU."""
-    words = engine["command"]
-    return "--safe" in words and not any(word.startswith("--useDLACore") for word in words)
+def is_safe(command: Sequence[str]) -> bool:
+    """Whether trtexec was told to make a safety engine of the GPU."""
+    return "--safe" in command and not any(word.startswith("--useDLACore") for word in command)
 
 
-def runtime_files(engine: str, parts: Iterable[Mapping[str, Any]], samples: Sequence[str]) -> dict[str, bytes]:
+def runtime_files(engine: str, parts: Iterable[Part], samples: Sequence[str]) -> dict[str, bytes]:
     """What belongs into a bundle with a safety engine: the program, the list of samples, and how to use both.
 
     Args:
@@ -26,7 +26,7 @@ def runtime_files(engine: str, parts: Iterable[Mapping[str, Any]], samples: Sequ
     """
     here = Path(__file__).parent
     files = {f"{FOLDER}/{name}": here.joinpath(f"{name}.j2").read_bytes() for name in _FILES}
-    companion = next((f"{engine}.parts/{part['file']}" for part in parts if part["role"] == "companion"), "-")
+    companion = next((f"{engine}.parts/{part.file}" for part in parts if part.role == "companion"), "-")
     files[f"{FOLDER}/samples.txt"] = ("\n".join(samples) + "\n").encode()
     files[f"{FOLDER}/README.txt"] = (
         "Compares the engine of this bundle with its samples on the machine that runs it, by TensorRT's safety\n"

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from csa_deploy.engine.parts import Part, Role, gather_parts
+from csa_deploy.engine.parts import gather_parts
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.records.build import Part, Role
 from csa_deploy.trtexec.command import CACHE, ENGINE
 from csa_deploy.trtexec.files import Progress
 from csa_deploy.trtexec.job import Finished, Job

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from csa_deploy.engine.parts import Part
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.build import Part
 from csa_deploy.trtexec.command import ENGINE, TimingRequest, build_command, named_files
 from csa_deploy.trtexec.safe.host import Host
 from csa_deploy.trtexec.safe.options import FIRST_RUNNER, remote_option, safe_option

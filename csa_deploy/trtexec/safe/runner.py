@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from csa_deploy.engine.parts import Part, parts_folder
+from csa_deploy.engine.parts import parts_folder
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.records.build import Part
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 from csa_deploy.trtexec.command import TimingRequest

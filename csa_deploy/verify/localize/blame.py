@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from csa_deploy.metrics.stream import SampleTable
+from csa_deploy.records.verify import Localization, ModuleError
 from csa_deploy.verify.localize.boundaries import Boundary, needed
 from csa_deploy.verify.localize.case import Case, Cuts
 from csa_deploy.verify.localize.measure import BoundaryErrors, Feeds, GraphSource, TrueValues, compare
@@ -23,66 +23,6 @@ UNLIMITED = "--localize takes the time that it needs"
 NEGLIGIBLE = 1e-5  # relative error that floating-point order explains
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One module.
-
-    Attributes:
-        module: path of the PyTorch module.
-        error_in: largest relative error of what comes in, in the candidate as it is.
-        error_out: the same of what goes out.
-        error_added: relative error of what goes out when what comes in is right; infinite where it is broken.
-        reason: what is wrong beyond an error: values that are not finite, another shape.
-        restored_snr_db: signal-to-noise ratio of the network's outputs when this module alone computes as the
-            reference does; None where that was not tried.
-        clipped: largest share of values that quantization clips in what comes in; None if none of that is quantized.
-        largest: largest absolute value of that tensor.
-        limit: largest absolute value that its range holds.
-    """
-
-    module: str
-    error_in: float
-    error_out: float
-    error_added: float
-    reason: str = ""
-    restored_snr_db: float | None = None
-    clipped: float | None = None
-    largest: float | None = None
-    limit: float | None = None
-
-
-@dataclass(frozen=True)
-class Localization:
-    """Where an error comes from.
-
-    Attributes:
-        candidate: label of the graph.
-        compared_with: what it was compared with, module by module.
-        samples: identities of the samples; the worst ones.
-        snr_db: signal-to-noise ratio of the outputs on these samples.
-        rows: modules, largest added error first.
-        culprits: the fewest modules, taken in that order, that bring the outputs back into the budget; empty where
-            no number of them does or none is needed.
-        statement: in words.
-        not_done: what was left out, and why.
-        boundaries: of an engine, the tensors that its fusions leave, at which it was compared.
-    """
-
-    candidate: str
-    compared_with: str
-    samples: tuple[str, ...]
-    snr_db: float | None
-    rows: tuple[Row, ...]
-    culprits: tuple[str, ...]
-    statement: str
-    not_done: tuple[str, ...] = ()
-    boundaries: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def localize(case: Case, progress: Progress | None = None) -> Localization:
@@ -126,7 +66,7 @@ def localize(case: Case, progress: Progress | None = None) -> Localization:
     )
 
 
-def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
+def _compared(case: Case) -> tuple[Cuts, tuple[ModuleError, ...]]:
     """The division of the graph, and its modules' errors: as fine as memory allows, finer where the error is."""
     cuts = case.cuts()
     rows = _rows(case, cuts.bounds, cuts.bounds)
@@ -149,7 +89,7 @@ def _compared(case: Case) -> tuple[Cuts, tuple[Row, ...]]:
     return cuts, rows
 
 
-def _rows(case: Case, bounds: Sequence[Boundary], shown: Sequence[Boundary]) -> tuple[Row, ...]:
+def _rows(case: Case, bounds: Sequence[Boundary], shown: Sequence[Boundary]) -> tuple[ModuleError, ...]:
     clipping: dict[str, Clipping] = {}
 
     def source(tensors: Sequence[str]) -> TrueValues:
@@ -176,7 +116,7 @@ class _Watching:
 
 def rows_of(
     bounds: Sequence[Boundary], comparison: BoundaryErrors, clipping: Mapping[str, Clipping]
-) -> tuple[Row, ...]:
+) -> tuple[ModuleError, ...]:
     """One row per module, from all tensors that leave it; largest added error first, then in order of execution."""
     grouped: dict[str, list[Boundary]] = {}
     for bound in bounds:
@@ -186,7 +126,7 @@ def rows_of(
         before = {t for b in own for t in b.before} - {b.tensor for b in own}
         clipped = max((clipping[t] for t in before if t in clipping), key=lambda c: c.share, default=None)
         rows.append(
-            Row(
+            ModuleError(
                 module,
                 max((comparison.accumulated[t].relative for t in before), default=0.0),
                 max(comparison.accumulated[b.tensor].relative for b in own),
@@ -200,7 +140,7 @@ def rows_of(
     return _ordered(rows)
 
 
-def _ordered(rows: Iterable[Row]) -> tuple[Row, ...]:
+def _ordered(rows: Iterable[ModuleError]) -> tuple[ModuleError, ...]:
     return tuple(sorted(rows, key=lambda row: -row.error_added))
 
 
@@ -232,7 +172,7 @@ def these(samples: Sequence[str]) -> str:
     return "its worst sample" if len(samples) == 1 else f"its {len(samples)} worst samples"
 
 
-def _statement(case: Case, rows: Sequence[Row], culprits: Sequence[str], failing: bool) -> str:
+def _statement(case: Case, rows: Sequence[ModuleError], culprits: Sequence[str], failing: bool) -> str:
     where = these(case.samples)
     if culprits:
         listed = ", ".join(culprits[:5]) + (f" and {len(culprits) - 5} more" if len(culprits) > 5 else "")

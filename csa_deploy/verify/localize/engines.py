@@ -6,8 +6,9 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -21,6 +22,7 @@ from csa_deploy.verify.localize.measure import Open
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.records.build import EngineRecord
     from csa_deploy.runners.base import Runner
 
 FEW = 3
@@ -53,7 +55,7 @@ def shared(engine: Path, graph: onnx.ModelProto) -> tuple[str, ...] | None:
     return tuple(str(value.name) for value in values_of(view_of(graph)) if value.name in found)
 
 
-def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
+def as_engine(config: Config, record: EngineRecord, scratch: Path) -> Open:
     """Builds graphs as an engine was built, and runs them where it runs.
 
     Args:
@@ -61,8 +63,8 @@ def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
         record: the engine's entry in the build stage's record.
         scratch: a folder for graphs and engines, which are gone when they were run.
     """
-    backend = "auto" if config.target else record["backend"]
-    given = config.model_copy(update={"backend": backend, "builder_option": tuple(record["builder_option"])})
+    backend = "auto" if config.target else record.backend
+    given = config.model_copy(update={"backend": backend, "builder_option": record.builder_option})
 
     @contextmanager
     def opened(model: onnx.ModelProto) -> Iterator[Runner]:
@@ -75,7 +77,7 @@ def as_engine(config: Config, record: Mapping[str, Any], scratch: Path) -> Open:
             path, engine = Path(folder) / "edited.onnx", Path(folder) / "edited.engine"
             save_model(model, path)
             result = builder.build(path, engine, plan, lambda done, total: None)
-            made = {**result.to_json(), "builder_option": record["builder_option"]}
+            made = replace(result, builder_option=record.builder_option)
             if builder.machine is None:
                 runner = engine_runner(engine, made, None, name="localisation")
             else:

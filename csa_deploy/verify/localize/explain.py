@@ -11,12 +11,13 @@ import onnx
 
 from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import WHOLE
+from csa_deploy.records.verify import Localization
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.trtexec.settings import parse_options
 from csa_deploy.trtexec.versions import parse_version
 from csa_deploy.verify.candidates import Candidate
-from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, UNLIMITED, Localization, localize, rows_of, these
+from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, UNLIMITED, localize, rows_of, these
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
 from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
@@ -98,14 +99,12 @@ def explain(
 
 def _engine_settings(context: Context, candidate: Candidate) -> dict[str, Any] | str:
     """How an engine is cut and run, or the reason why it is not."""
-    record = context.workspace.record("build")["engines"][candidate.precision]
-    if record["backend"] != "tensorrt-rtx" and int(record["version"].split(".")[0]) < STRONGLY_TYPED:
+    record = context.engines()[candidate.precision]
+    if record.backend != "tensorrt-rtx" and int(record.version.split(".")[0]) < STRONGLY_TYPED:
         return _WEAK
-    if record["backend"] == "trtexec" and parse_options(record["builder_option"]).weakly_typed(
-        parse_version(record["version"])
-    ):
+    if record.backend == "trtexec" and parse_options(record.builder_option).weakly_typed(parse_version(record.version)):
         return _WEAK
-    survivors = surviving(context.path(record["path"]))
+    survivors = surviving(context.path(record.path))
     if survivors is None:
         return f"{NO_LAYERS}; see the graph that it was built from"
     opened = as_engine(context.config, record, context.scratch)
@@ -119,7 +118,7 @@ def unopened(context: Context, not_measured: Sequence[dict[str, str]]) -> list[d
         if not item["what"].startswith(_ENGINE):
             continue
         precision = item["what"].removeprefix(_ENGINE)
-        path = context.path(context.workspace.record("build")["engines"][precision]["path"])
+        path = context.path(context.engines()[precision].path)
         tensors = shared(path, load_model(context.path(context.graphs()[precision]), full_check=False))
         where = NO_LAYERS if tensors is None else f"its fusions leave {len(tensors)} tensors: {', '.join(tensors)}"
         found.append({"what": f"layers of {item['what']}", "reason": f"{item['reason']}; {where}"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import signal
@@ -66,7 +65,7 @@ def test_a_host_without_a_gpu_builds(thor: Callable, graph: Path, tmp_path: Path
     assert seen[-1][0] == seen[-1][1]
     assert target.work == []  # the target is left clean, its lock released
     assert sorted(path.name for path in out.parent.iterdir()) == ["net.engine", "net.engine.log", "net.engine.parts"]
-    assert json.loads(json.dumps(result.to_json()))["parts"][0]["role"] in roles
+    assert result.parts[0].role in roles
 
 
 def refused(target, graph: Path, tmp_path: Path, options: TrtexecOptions = SAFE) -> CsaDeployError:
@@ -271,7 +270,9 @@ def test_a_target_that_dies_ends_the_build_in_one_line(
     finally:
         killer.join()
         sshd.start()
-    assert "the connection to" in caught.value.message and "broke" in caught.value.message
+    said = caught.value.message  # of whoever notices first: the holder of the lock, or trtexec's own ssh
+    assert "broke" in said or "cannot be reached" in said
+    assert caught.value.exit_code == 3
     assert "\n" not in caught.value.message
     assert list(out.parent.iterdir()) == []
     for _ in range(400):

@@ -169,8 +169,8 @@ def test_plugins_travel_in_the_build_of_the_target(
         (target.host / name).write_bytes(name.encode())
     target.say(f"safety_plugins: [{{build: '{target.host}/libp.so[::P]', run: '{target.host}/libp_safe.so[::P]'}}]\n")
     record = built(target, graph, out)
-    assert f"--safetyPlugins={target.host}/libp.so[::P]" in record["command"]
-    assert {(part["role"], part["file"], part["names"]) for part in record["parts"]} == {
+    assert f"--safetyPlugins={target.host}/libp.so[::P]" in record.command
+    assert {(part.role, part.file, part.names) for part in record.parts} == {
         ("checker-blob", "engine.plan.txt", ""),
         ("plugin-build", "libp.so", "::P"),
         ("plugin-run", "libp_safe.so", "::P"),

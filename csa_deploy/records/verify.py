@@ -1,0 +1,280 @@
+"""What the verify stage states: verdicts of graphs and engines against the reference, with what they rest on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from csa_deploy.metrics.metric import Estimate
+from csa_deploy.results import StageRecord, Stored
+
+_HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
+_NEAR = 1.5  # errors closer together than this factor belong to neither side
+Verdict = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True)
+class HeldBound:
+    """One bound of a budget and what was measured; see :class:`csa_deploy.verify.gate.Check`."""
+
+    output: str
+    metric: str
+    bound: float
+    value: float | None
+    sure: float | None
+    method: str
+    asked: bool
+    reason: str
+    samples: int
+    side: Literal["min", "max"]
+    state: Literal["pass", "fail", "undecided", "not measured"]
+    passed: bool | None
+    needed: int | None
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """One output of a candidate; that of the tasks' metrics stands for all of them.
+
+    Attributes:
+        name: tensor name.
+        classes: number of classes where it is (N, classes), else 0.
+        metrics: over all samples.
+        intervals: the same with how sure they are.
+        worst: samples, the worst first: ``id``, metrics, and the strongest classes of both where it has classes.
+        worst_channels: of a map, ``channel`` and ``snr_db``.
+    """
+
+    name: str
+    classes: int
+    metrics: dict[str, float]
+    intervals: dict[str, Estimate]
+    worst: tuple[dict[str, Any], ...]
+    worst_channels: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRecord:
+    """A graph or an engine, held against its budget.
+
+    Attributes:
+        label: its name in reports.
+        precision: whose budget.
+        verdict: the worst of its bounds.
+        metrics: over all samples; of several outputs the worst.
+        decided_by: the bound that the verdict rests on, in words; empty for a pass.
+        outputs: metrics of each.
+        checks: its bounds.
+        non_finite: by output, samples with values that are not finite.
+        reference_non_finite: the same of the reference.
+        preprocessing_differs: settings of its own preprocessing that are others than the reference's, with both.
+        path: inside the workspace, or as the user gave it.
+        runner: what executed it.
+        tensors_sha256: of the inputs that it got.
+    """
+
+    label: str
+    precision: str
+    verdict: Verdict
+    metrics: dict[str, float]
+    decided_by: str
+    outputs: tuple[OutputRecord, ...]
+    checks: tuple[HeldBound, ...]
+    non_finite: dict[str, tuple[str, ...]]
+    reference_non_finite: dict[str, tuple[str, ...]]
+    preprocessing_differs: dict[str, tuple[Any, Any]]
+    path: str
+    runner: dict[str, Any]
+    tensors_sha256: str
+
+    def interval(self, output: str, metric: str) -> tuple[float, float] | None:
+        """Confidence interval of a metric of an output, where the comparison gave one."""
+        found = next((o.intervals[metric] for o in self.outputs if o.name == output and metric in o.intervals), None)
+        return found.interval if found else None
+
+    def deciding_intervals(self) -> dict[str, tuple[float, float]]:
+        """Per metric the interval of the output that has its worst value, where the comparison gave one."""
+        found = {}
+        for metric, value in self.metrics.items():
+            output = next((o.name for o in self.outputs if o.metrics.get(metric) == value), "")
+            if between := self.interval(output, metric):
+                found[metric] = between
+        return found
+
+
+@dataclass(frozen=True)
+class ComparedData:
+    """What was compared on: name, number of samples, whether they have labels, hashes of the data and the inputs."""
+
+    name: str
+    samples: int
+    labelled: bool
+    sha256: str
+    tensors_sha256: str
+
+
+@dataclass(frozen=True)
+class OwnAccuracy(Stored):
+    """How the reference itself does on the labels.
+
+    Attributes:
+        top1: share of samples that it gets right.
+        interval: 95 % Clopper-Pearson interval.
+        chance: the share that guessing would get.
+        trained: whether the network is known to have trained weights; without them nothing is expected.
+        shift: labels would fit if this were added to each of them; None where no shift makes them fit.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("verdict", "statement")
+    top1: float
+    interval: tuple[float, float]
+    chance: float
+    trained: bool
+    shift: int | None = None
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "undecided", "not expected"]:
+        """Whether the reference is better than chance; a trained network that is not has other data or labels.
+
+        It is where the lower end of the interval lies above chance. It is not where no more is right than by chance,
+        and the upper end lies below halfway from chance to all right.
+        """
+        if not self.trained:
+            return "not expected"
+        if self.shift is not None:
+            return "fail"
+        if self.interval[0] > self.chance:
+            return "pass"
+        halfway = self.chance + _HALFWAY * (1 - self.chance)
+        return "fail" if self.top1 <= self.chance and self.interval[1] < halfway else "undecided"
+
+    @property
+    def statement(self) -> str:
+        """In words."""
+        right, chance = 100 * self.top1, 100 * self.chance
+        said = f"the reference itself gets {right:.1f} % of the labels right, chance is {chance:g} %"
+        if self.shift is not None and self.chance == 0.5:
+            said += "; the two classes are swapped"
+        elif self.shift is not None:
+            said += f"; with {self.shift:+d} on every label it would be right, so the labels are off by {-self.shift}"
+        return said
+
+
+@dataclass(frozen=True)
+class Arbitration(Stored):
+    """One sample in FP64: how far the reference and a candidate are from it, both in FP32.
+
+    Attributes:
+        candidate: label.
+        sample: the candidate's worst sample.
+        output: tensor name.
+        reference_error: largest absolute difference of the reference from FP64.
+        candidate_error: the candidate's.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("farther",)
+    candidate: str
+    sample: str
+    output: str
+    reference_error: float
+    candidate_error: float
+
+    @property
+    def farther(self) -> Literal["reference", "candidate", "neither"]:
+        """Whose error the difference is."""
+        if self.candidate_error > _NEAR * self.reference_error:
+            return "candidate"
+        return "reference" if self.reference_error > _NEAR * self.candidate_error else "neither"
+
+
+@dataclass(frozen=True)
+class ModuleError:
+    """What one module does to a network's error.
+
+    Attributes:
+        module: path of the PyTorch module.
+        error_in: largest relative error of what comes in, in the candidate as it is.
+        error_out: the same of what goes out.
+        error_added: relative error of what goes out when what comes in is right; infinite where it is broken.
+        reason: what is wrong beyond an error: values that are not finite, another shape.
+        restored_snr_db: signal-to-noise ratio of the network's outputs when this module alone computes as the
+            reference does; None where that was not tried.
+        clipped: largest share of values that quantization clips in what comes in; None if none of that is quantized.
+        largest: largest absolute value of that tensor.
+        limit: largest absolute value that its range holds.
+    """
+
+    module: str
+    error_in: float
+    error_out: float
+    error_added: float
+    reason: str = ""
+    restored_snr_db: float | None = None
+    clipped: float | None = None
+    largest: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where an error comes from.
+
+    Attributes:
+        candidate: label of the graph.
+        compared_with: what it was compared with, module by module.
+        samples: identities of the samples; the worst ones.
+        snr_db: signal-to-noise ratio of the outputs on these samples.
+        rows: modules, largest added error first.
+        culprits: the fewest modules, taken in that order, that bring the outputs back into the budget; empty where
+            no number of them does or none is needed.
+        statement: in words.
+        not_done: what was left out, and why.
+        boundaries: of an engine, the tensors that its fusions leave, at which it was compared.
+    """
+
+    candidate: str
+    compared_with: str
+    samples: tuple[str, ...]
+    snr_db: float | None
+    rows: tuple[ModuleError, ...]
+    culprits: tuple[str, ...]
+    statement: str
+    not_done: tuple[str, ...] = ()
+    boundaries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What can run engines here: names of devices, and packages that are installed."""
+
+    devices: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRecord(StageRecord):
+    """The comparison.
+
+    Attributes:
+        verdict: the worst of all; what is partial is at best undecided.
+        partial: in words, how much of the data was compared; empty when all of it.
+        reference: what everything is held against, as its runner describes itself.
+        accuracy: of the reference itself; None without labels.
+        data: what was compared on.
+        candidates: what was compared.
+        arbitration: FP64 on samples where two FP32 backends differ most.
+        localization: where errors come from.
+        runtime: what could run engines.
+    """
+
+    stage: ClassVar[str] = "verify"
+    unstated: ClassVar[tuple[str, ...]] = ()
+    verdict: Verdict
+    partial: str
+    reference: dict[str, Any]
+    accuracy: OwnAccuracy | None
+    data: ComparedData
+    candidates: tuple[CandidateRecord, ...]
+    arbitration: tuple[Arbitration, ...]
+    localization: tuple[Localization, ...]
+    runtime: Runtime
