@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
@@ -315,6 +316,20 @@ def test_quantizing_on_arrays(make_tiny: Any) -> None:
     )
     assert whole.int8 and whole.graph == parts.graph
     assert any(node.op_type == "QuantizeLinear" for node in whole.graph.graph.node)
+
+
+def test_results_on_arrays_are_the_same_again_and_tell_no_path(make_tiny: Any, tmp_path: Path) -> None:
+    model = make_tiny()
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    first, second = (
+        (csa.quantize(model, calib=images, techniques="none"), csa.compare(model, model, data=images)) for _ in range(2)
+    )
+    assert first == second
+    page = csa.report(first, tmp_path / "page.json").read_text()
+    for said in (page, *(json.dumps(result.to_json()) for result in first)):
+        assert tempfile.gettempdir() not in said.replace(str(tmp_path), "")
+    other = csa.quantize(model, calib=images[::-1] * 2, techniques="none")
+    assert other.report.calibration.data != first[0].report.calibration.data
 
 
 def test_text_from_outside_is_escaped_in_a_notebook() -> None:

@@ -202,7 +202,7 @@ def data_spec(
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    path = folder / f"{digest.hexdigest()[:16]}.npz"
+    path = folder / f"arrays-{digest.hexdigest()[:16]}.npz"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ LABELS, MASKS = "labels", "masks"
 BOXES = ("boxes", "box_labels", "box_samples", "box_crowd", "box_difficult", "box_areas")
 RANDOM = "random"
 ARRAYS = (".npz", ".npy")
+GIVEN_FILE = re.compile(r"arrays-[0-9a-f]{16}\.npz")
+"""Arrays that a caller of the API gave in memory: a file named by what it holds, which names them wherever it lies."""
 
 
 class ArrayDataset(Dataset):
@@ -32,7 +35,7 @@ class ArrayDataset(Dataset):
 
     Args:
         path: the file.
-        name: the path as given.
+        name: the path as given; of arrays that were given in memory the hash of what they hold.
         classes: class names in label order; empty when unknown.
         indices: ascending places of the samples to use; None: all.
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from csa_deploy.data.arrays import ARRAYS, ArrayDataset
+from csa_deploy.data.arrays import ARRAYS, GIVEN_FILE, ArrayDataset
 from csa_deploy.data.base import Dataset, ImageDataset, choose
 from csa_deploy.data.coco import open_coco
 from csa_deploy.data.folder import CLASS_MAP, open_images, split_of, training_classes
@@ -151,7 +151,8 @@ def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool, task: 
             return layout.open(path, spec, _needed(preprocessing, spec), "train" if lenient else "val")
         return _folder(path, spec, _needed(preprocessing, spec), lenient)
     if path.suffix in ARRAYS:
-        return ArrayDataset(path, spec, preprocessing.classes if preprocessing else ())
+        name = path.stem if GIVEN_FILE.fullmatch(path.name) else spec
+        return ArrayDataset(path, name, preprocessing.classes if preprocessing else ())
     raise _unknown(spec, path)
 
 

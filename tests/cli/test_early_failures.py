@@ -34,7 +34,7 @@ MISTAKES = {
     "no such images": (("run", "nets.py:tiny", *DATA, "--int8", "--calib", "pics"), 2, "pics: no such data set"),
     "no trtexec": (("run", "nets.py:tiny", *DATA, "--backend", "trtexec"), 3, "no trtexec on PATH"),
     "an option of trtexec": (("run", "nets.py:tiny", *DATA, "--builder-option", "dla_core=0"), 2, "is for trtexec"),
-    "no such target": (("run", "nets.py:tiny", *DATA, "--target", "orin.yaml"), 2, "orin.yaml: cannot be read"),
+    "no such target": (("run", "nets.py:tiny", *DATA, "--target", "orin.yaml"), 2, "orin.yaml: no such target file"),
     "a target that reads no such opset": (
         ("run", "nets.py:tiny", *DATA, "--target", "drive.yaml", "--opset", "18"),
         2,

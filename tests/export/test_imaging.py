@@ -182,9 +182,10 @@ def test_evaluate_takes_a_foreign_file_with_the_same_settings(make_tiny: Any, tm
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = symbol
     onnx.save(model, tmp_path / "open.onnx")
     settings = {"network": str(tmp_path / "open.onnx"), "size": 16, "mean": 0.5, "std": 0.25, "channels": "bgr"}
-    runner, how, _ = open_subject(make_config({**settings, "batch": 3}))
-    assert runner.input_specs[0].shape == (3, 3, 16, 16) and runner.output_specs[0].shape == (3, 10)
-    assert how == Preprocessing((16, 16), "BGR", (0.5,), (0.25,))
+    subject = open_subject(make_config({**settings, "batch": 3}))
+    assert [spec.shape for spec in subject.runner.input_specs] == [(3, 3, 16, 16)]
+    assert [spec.shape for spec in subject.runner.output_specs] == [(3, 10)]
+    assert subject.preprocessing == Preprocessing((16, 16), "BGR", (0.5,), (0.25,))
     with pytest.raises(UsageError, match="--checkpoint is not for an ONNX file"):
         open_subject(make_config({**settings, "checkpoint": "weights.pth"}))
     with pytest.raises(UsageError, match="--mean is not for a module"):

@@ -15,10 +15,13 @@ from safetensors.torch import save_file
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import save_model
+from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.qdq_placement import place
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import Int8Graph, PrecisionRecord
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.train.qat import QuantizationResult, quantized, write_graphs
-from csa_deploy.workspace import Workspace
+from csa_deploy.workspace import StageOutput, Workspace
 
 BATCH, IMAGES = 1, 32
 
@@ -138,14 +141,29 @@ def test_a_workspace_without_int8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("equalized", [None, "onnx/small.equalized.onnx"])
-def test_training_starts_from_the_weights_that_the_ranges_belong_to(
-    equalized: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    int8 = {"int8": [], "kept_floating": {}, "kept": [], "scales": {}, "equalized": equalized}
-    records = {"precision": {"precisions": {"int8": int8}}, "optimize": {"graph": "onnx/small.optimized.onnx"}}
-    monkeypatch.setattr(Workspace, "stage", lambda self, name: records.get(name))
-    monkeypatch.setattr(Workspace, "record", lambda self, name: records[name])
-    model = make_graph()
+def test_training_starts_from_the_weights_that_the_ranges_belong_to(equalized: str | None, tmp_path: Path) -> None:
+    model, workspace = make_graph(), Workspace(tmp_path)
+    figures = graph_statistics(model)
+    int8 = Int8Graph(
+        graph="onnx/small.int8.onnx",
+        statistics=figures,
+        key="",
+        cache="",
+        equalized=equalized,
+        int8=(),
+        kept_floating={},
+        kept=(),
+        rest="fp32",
+        scales={},
+        notes=(),
+        search={},
+        techniques={},
+        estimated_latency_ms={},
+        cost_unknown=(),
+    )
+    optimized = OptimizeRecord(summary="", graph="onnx/small.optimized.onnx", before=figures, after=figures)
+    for record in (optimized, PrecisionRecord(summary="", precisions={"int8": int8})):
+        workspace.commit(record.stage, "key", StageOutput(record, measured={"seconds": 0.0, "started_at": ""}))
     (tmp_path / "onnx").mkdir()
     for name in ("optimized", "equalized"):
         model.graph.name = name
