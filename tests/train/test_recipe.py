@@ -79,7 +79,13 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 def test_data_and_input_size_choose_the_recipe() -> None:
     asked = [("digits", (32, 32)), ("animals", (32, 32)), ("imagenet", (224, 224)), ("folder", (64, 224))]
     assert [default_recipe(*one) for one in asked] == ["small", "animals", "imagenet", "imagenet"]
-    assert {load_recipe(name).epochs for name in names()} == {2, 16, 30, 300}
+    assert {name: load_recipe(name).epochs for name in names()} == {
+        "animals": 16,
+        "imagenet": 300,
+        "qat": 2,
+        "scenes": 3,
+        "small": 30,
+    }
 
 
 def test_fine_tuning_augments_as_the_data_need_it() -> None:
