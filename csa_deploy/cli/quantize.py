@@ -15,7 +15,7 @@ from csa_deploy.cli.stages import Network
 from csa_deploy.errors import AccuracyGateError
 
 if TYPE_CHECKING:
-    from csa_deploy.records.precision import Int8Graph
+    from csa_deploy.records.precision import Int8Graph, TechniqueFinding
     from csa_deploy.workspace import Workspace
 
 
@@ -78,13 +78,13 @@ def _estimates(int8: Int8Graph) -> str:
     return ", ".join(known) or f"unknown for {counted(len(int8.cost_unknown), 'node')}"
 
 
-def _evidence(found: dict[str, Any]) -> str:
+def _evidence(found: TechniqueFinding) -> str:
     """What a technique brought on the calibration images that it was not fitted to."""
-    if "snr_db_with" not in found:
-        return f"off: {found['reason']}"
-    error = f" ± {found['gain_error_db']:.1f}" if "gain_error_db" in found else ""
-    told = f"{found['gain_db']:+.1f}{error} dB per image in the mean over {found['images']} calibration images"
-    return f"{'on' if found['used'] else 'off'}, {told}; {found['reason']}"
+    if found.snr_db_with is None:
+        return f"off: {found.reason}"
+    error = f" ± {found.gain_error_db:.1f}" if found.gain_error_db is not None else ""
+    told = f"{found.gain_db:+.1f}{error} dB per image in the mean over {found.images} calibration images"
+    return f"{'on' if found.used else 'off'}, {told}; {found.reason}"
 
 
 def _diagnose(path: Path, console: Console) -> None:

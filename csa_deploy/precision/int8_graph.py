@@ -114,7 +114,7 @@ def _made(
         statistics=graph_statistics(result.model),
         notes=(*choice.notes(), *_kept_out(result)),
         search=choice.search.to_json() if choice.search else {"not_done": "switched off with --no-search"},
-        techniques={name: finding.to_json() for name, finding in choice.techniques.items()},
+        techniques=choice.techniques,
         estimated_latency_ms=choice.latency_ms,
         cost_unknown=tuple(choice.cost_unknown),
         int8=result.layers,

@@ -19,8 +19,9 @@ from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.search import SearchResult, search
 from csa_deploy.precision.sensitivity import Sensitivity, measure
-from csa_deploy.precision.techniques import EvaluationContext, Plan, TechniqueFinding, try_techniques
+from csa_deploy.precision.techniques import EvaluationContext, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.records.precision import TechniqueFinding
 from csa_deploy.runners.base import filled
 
 if TYPE_CHECKING:

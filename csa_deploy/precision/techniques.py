@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.sensitivity import floating
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
+from csa_deploy.records.precision import TechniqueFinding
 
 _LOG = logging.getLogger(__name__)
 BETTER = 0.1
@@ -68,33 +69,6 @@ class Plan:
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class TechniqueFinding:
-    """Whether a technique is used, and why.
-
-    Attributes:
-        used: whether it is.
-        reason: what it found to do, or why it was not tried.
-        snr_db_without: signal-to-noise ratio of the worst output with all layers in INT8, without it.
-        snr_db_with: with it; None where it was not tried.
-        gain_db: mean over images of what each image gains at its worst output.
-        gain_error_db: standard error of that mean; None for a single image.
-        images: number of images that all this was measured on.
-    """
-
-    used: bool
-    reason: str
-    snr_db_without: float | None = None
-    snr_db_with: float | None = None
-    gain_db: float | None = None
-    gain_error_db: float | None = None
-    images: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, without what was not measured."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

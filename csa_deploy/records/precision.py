@@ -37,6 +37,36 @@ class Layer:
     axis: int = 0
 
 
+@dataclass(frozen=True)
+class TechniqueFinding(Stored):
+    """Whether a technique is used, and why.
+
+    Attributes:
+        used: whether it is.
+        reason: what it found to do, or why it was not tried.
+        snr_db_without: signal-to-noise ratio of the worst output with all layers in INT8, without it.
+        snr_db_with: with it; None where it was not tried.
+        gain_db: mean over images of what each image gains at its worst output.
+        gain_error_db: standard error of that mean; None for a single image.
+        images: number of images that all this was measured on.
+    """
+
+    used: bool
+    reason: str
+    snr_db_without: float | None = field(default=None, metadata=IF_KNOWN)
+    snr_db_with: float | None = field(default=None, metadata=IF_KNOWN)
+    gain_db: float | None = field(default=None, metadata=IF_KNOWN)
+    gain_error_db: float | None = field(default=None, metadata=IF_KNOWN)
+    images: int = 0
+
+    @property
+    def gain(self) -> float | None:
+        """dB of the worst output over all images, with it against without."""
+        if self.snr_db_with is None or self.snr_db_without is None:
+            return None
+        return self.snr_db_with - self.snr_db_without
+
+
 @dataclass(frozen=True, kw_only=True)
 class TypedGraph(Stored):
     """The graph of one precision.
@@ -110,7 +140,7 @@ class Int8Graph(TypedGraph):
     scales: dict[str, float]
     notes: tuple[str, ...]
     search: dict[str, Any]
-    techniques: dict[str, dict[str, Any]]
+    techniques: dict[str, TechniqueFinding]
     estimated_latency_ms: dict[str, float | None]
     cost_unknown: tuple[str, ...]
 

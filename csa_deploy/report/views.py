@@ -11,7 +11,6 @@ from typing import Any
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.metrics.table import ordered as in_order
 from csa_deploy.records.check import Finding, ScopeRecord
-from csa_deploy.records.precision import Int8Graph
 from csa_deploy.report.labels import rank
 
 Row = dict[str, Any]
@@ -155,15 +154,3 @@ def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
     """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes."""
     there = {metric for row in rows for metric in row["metrics"]}
     return [(m.heading.format(reference), m.name) for m in in_order() if m.heading and m.name in there]
-
-
-def techniques(int8: Int8Graph) -> list[Row]:
-    """Ways to better INT8 without training: whether each is used, dB without and with it, and the reason."""
-    rows = []
-    for name, found in int8.techniques.items():
-        before, after = found.get("snr_db_without"), found.get("snr_db_with")
-        gain = float(after) - float(before) if before is not None and after is not None else None
-        row = {"before": before, "after": after, "gain": gain, "images": found.get("images")}
-        said = {"used": found["used"], "reason": found.get("reason", "")}
-        rows.append({"name": name.replace("_", " "), **row, **said})
-    return rows

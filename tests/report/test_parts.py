@@ -23,7 +23,7 @@ from csa_deploy.report.charts.network import layout, network
 from csa_deploy.report.charts.svg import Scale
 from csa_deploy.report.page import page_of, render
 from csa_deploy.report.side_files import history, remember
-from csa_deploy.report.views import blame, by_rule, drawn, modules, nodes, profiled, slowest, techniques
+from csa_deploy.report.views import blame, by_rule, drawn, modules, nodes, profiled, slowest
 from csa_deploy.results import jsonable
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -70,7 +70,7 @@ def int8_record(data: dict[str, Any]) -> dict[str, Any]:
         "latency_is": "estimated for Orin",
     }
     tried = {
-        "bias_correction": {"used": True, "snr_db_without": 20.0, "snr_db_with": 21.25},
+        "bias_correction": {"used": True, "snr_db_without": 20.0, "snr_db_with": 21.25, "reason": "2 biases"},
         "equalization": {"used": False, "reason": "no pairs of layers"},
     }
     typed = data["records"]["precision"]["precisions"]["fp16"]
@@ -115,9 +115,10 @@ def test_the_search_shows_every_bound_and_names_what_it_did_not_judge(data: dict
 
 def test_techniques_state_their_gain_or_why_they_are_off(data: dict[str, Any]) -> None:
     data["records"]["precision"]["precisions"]["int8"] = int8_record(data)
-    on, off = techniques(Int8Graph.from_json(data["records"]["precision"]["precisions"]["int8"]))
-    assert (on["name"], on["used"], on["gain"]) == ("bias correction", True, 1.25)
-    assert (off["used"], off["gain"], off["reason"]) == (False, None, "no pairs of layers")
+    tried = Int8Graph.from_json(data["records"]["precision"]["precisions"]["int8"]).techniques
+    on, off = tried["bias_correction"], tried["equalization"]
+    assert (on.used, on.gain) == (True, 1.25)
+    assert (off.used, off.gain, off.reason) == (False, None, "no pairs of layers")
     page = render(data, {})
     assert "+1.25 dB" in page and "no pairs of layers" in page
 

@@ -68,10 +68,10 @@ def test_a_fault_in_an_engine_is_named_at_the_boundaries_that_its_fusions_leave(
     record = compare(built)
     found = {e["candidate"]: e for e in record["localization"]}
     assert {c["label"]: c["verdict"] for c in record["candidates"]}["engine fp16"] == "fail"
-    assert found["fp16"]["culprits"] == ("conv",) and found["fp16"]["boundaries"] == ()
+    assert found["fp16"]["culprits"] == ["conv"] and found["fp16"]["boundaries"] == []
     of_engine = found["engine fp16"]
-    assert of_engine["boundaries"] == ("p", "y") and of_engine["compared_with"] == "fp32"
-    assert of_engine["culprits"] == ("conv .. pool",)
+    assert of_engine["boundaries"] == ["p", "y"] and of_engine["compared_with"] == "fp32"
+    assert of_engine["culprits"] == ["conv .. pool"]
     assert not list(built.path("engines").glob("*edited*"))
 
 
