@@ -281,7 +281,7 @@ def test_data_in_each_of_its_forms(lab: Path, make_tiny: Any) -> None:
 
 def test_data_that_are_none(make_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, batch = make_tiny(), np.zeros((1, 3, 16, 16), "f4")
-    monkeypatch.setattr("csa_deploy.api.given.MOST_BYTES", 10 * batch.nbytes)
+    monkeypatch.setattr("csa_deploy.api.given._MOST_BYTES", 10 * batch.nbytes)
     for data, said in (
         (itertools.repeat(batch), "no end"),
         (iter(()), "no samples"),

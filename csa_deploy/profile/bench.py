@@ -13,7 +13,7 @@ from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
-from csa_deploy.records.profile import Measured
+from csa_deploy.records.profile import TimedEntry
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.feeds import random_feeds
@@ -49,7 +49,7 @@ class Bench:
     prefix: str = ""
     subjects: dict[str, TimedSubject] = field(default_factory=dict)
     engines: list[OnDevice] = field(default_factory=list)
-    contract: list[Measured] = field(default_factory=list)
+    contract: list[TimedEntry] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
     def graph(self, label: str, path: str) -> None:
@@ -89,7 +89,7 @@ class Bench:
     def _add(self, label: str, path: str, runner: Runner, evidence: str, warm_ms: float = 0.0) -> Mapping[str, Any]:
         feeds = random_feeds(runner.input_specs, self.config.seed)
         self.subjects[label] = TimedSubject(runner, feeds, warm_ms=warm_ms)
-        self.contract.append(Measured(label=label, path=path, runner=runner.describe(), evidence=evidence))
+        self.contract.append(TimedEntry(label=label, path=path, runner=runner.describe(), evidence=evidence))
         return feeds
 
     @property

@@ -12,7 +12,7 @@ from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, no
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
-from csa_deploy.records.profile import Measured
+from csa_deploy.records.profile import TimedEntry
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
 from csa_deploy.trtexec.engines import engine_runner
@@ -50,7 +50,7 @@ class OnTarget:
     latency: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     engines: dict[str, Any] = field(default_factory=dict)
-    contract: list[Measured] = field(default_factory=list)
+    contract: list[TimedEntry] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -84,7 +84,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
         found.measured[label] = result
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
-            Measured(label=label, path=engine.path, runner=description, evidence=evidence, **timing.to_json())
+            TimedEntry(label=label, path=engine.path, runner=description, evidence=evidence, **timing.to_json())
         )
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.errors import UsageError
-from csa_deploy.records.profile import Measured, ProfileRecord
+from csa_deploy.records.profile import ProfileRecord, TimedEntry
 
 SAME_HOST = ("cpu", "cores", "system", "devices")
 SAME_CONTRACT = ("timed", "batch", "threads", "inputs")
@@ -32,7 +32,7 @@ class StoredRun:
     latency: dict[str, dict[str, Any]]
     host: dict[str, Any]
     contract: dict[str, Any]
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[TimedEntry, ...] = ()
 
 
 def load_run(root: Path) -> StoredRun:

@@ -63,7 +63,7 @@ class GraphCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Stored):
+class TimedEntry(Stored):
     """One graph or engine that was timed.
 
     Attributes:
@@ -100,7 +100,7 @@ class ProfileRecord(StageRecord):
     stage: ClassVar[str] = "profile"
     unstated: ClassVar[tuple[str, ...]] = ("notes",)
     contract: dict[str, Any]
-    measured: tuple[Measured, ...]
+    measured: tuple[TimedEntry, ...]
     cost: dict[str, GraphCost]
     layers: dict[str, str]
 

@@ -20,6 +20,7 @@ from csa_deploy.context import Context
 from csa_deploy.engine.device import CudaDevice, CudaState
 from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.pipeline import run_stages, stage_key
+from csa_deploy.results import jsonable
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
 from csa_deploy.stages import verify as verify
@@ -199,7 +200,7 @@ def test_a_gpu_that_appears_makes_the_comparison_of_engines_stale(
     monkeypatch.setattr(verify, "cuda_state", lambda: gpu)
     assert verify.stale(context)
     record = root / "records" / "verify.json"
-    there = {**json.loads(record.read_text()), "runtime": verify._runtime()}
+    there = {**json.loads(record.read_text()), "runtime": jsonable(verify._runtime())}
     record.write_text(json.dumps(there))
     assert not verify.stale(context), "it ran there"
     monkeypatch.setattr(verify, "cuda_state", lambda: CudaState(reason="no CUDA device"))
