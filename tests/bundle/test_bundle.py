@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from csa_deploy.bundle.make import Made, _script, make_bundle
 from csa_deploy.bundle.samples import Samples
 from csa_deploy.bundle.verify import unpack_bundle, verify_bundle
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import EngineRecord, Part, RestrictedFlag
 from csa_deploy.workspace import Workspace
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
@@ -326,6 +328,32 @@ def test_values_are_exact_in_raw_files(bundle: Made, feeds: list) -> None:
 
 def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run() -> None:
     samples = Samples({}, (), (), 6, 0.01)
-    of_rtx = _script({"backend": "tensorrt-rtx", "path": "engines/net.fp16.engine"}, samples)
+    engine = EngineRecord(
+        backend="tensorrt-rtx",
+        version="1.7",
+        model="net.fp16.onnx",
+        compute_capabilities=(),
+        flags=(),
+        inputs=(),
+        outputs=(),
+        warnings=(),
+        restricted=RestrictedFlag("TensorRT-RTX 1.7", False, False, False, ""),
+        not_done=(),
+        plan={},
+        path="engines/net.fp16.engine",
+        engine="net.fp16.engine",
+        engine_mib=1.0,
+        log="",
+        inspection=None,
+        network="",
+        passport="",
+        layer_counts={},
+        dtype_counts={},
+    )
+    of_rtx = _script(engine, samples)
     assert "trtexec of TensorRT does not run those" in of_rtx and "no engine" not in of_rtx
+    runnable = _script(replace(engine, backend="tensorrt", command=("trtexec", "--useDLACore=0", "--fp16")), samples)
+    assert "engine/net.fp16.engine" in runnable and "--useDLACore=0" in runnable and "--fp16" not in runnable
+    paired = replace(engine, backend="trtexec", parts=(Part("companion", "net.partner.engine", "", 1),))
+    assert "engine/net.fp16.engine" not in _script(paired, samples)
     assert "this bundle holds a graph and no engine" in _script(None, samples)
