@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
+import csa_deploy
 from csa_deploy.cli.main import app
 from csa_deploy.config import Config
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
@@ -33,3 +38,9 @@ def test_help_of_every_verb(verb: str) -> None:
 
 def test_every_list_of_flags_belongs_to_a_verb() -> None:
     assert set(BY_VERB) <= set(VERBS)
+
+
+def test_the_help_names_every_scope() -> None:
+    packs = Path(csa_deploy.__file__).parent / "restricted" / "packs"
+    scopes = {tomllib.loads(file.read_text())["scope"] for file in packs.glob("[!_]*.toml")}
+    assert scopes == set(re.findall(r"[a-z]+-[\w.-]*\w", OPTIONS["scope"].help.partition(":")[2].partition(";")[0]))
