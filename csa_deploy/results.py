@@ -125,7 +125,8 @@ class Result(Stored):
         """
         name, version = data.get("result"), data.get("schema_version")
         if name != cls.__name__:
-            raise UsageError(f"these data are a {name}, not a {cls.__name__}", fix=f"read them with {name}.from_json")
+            fix = f"read them with {name}.from_json" if name else f"give what {cls.__name__}.to_json() returned"
+            raise UsageError(f"these data are {f'a {name}' if name else 'no result'}, not a {cls.__name__}", fix=fix)
         if version != SCHEMA_VERSION:
             raise UsageError(
                 f"{name}: schema version {version}, this csa-deploy reads {SCHEMA_VERSION}",

@@ -332,6 +332,25 @@ def test_results_on_arrays_are_the_same_again_and_tell_no_path(make_tiny: Any, t
     assert other.report.calibration.data != first[0].report.calibration.data
 
 
+def test_one_name_needs_no_list(make_tiny: Any) -> None:
+    model = make_tiny()
+    assert csa.check(model, "dla-orin") == csa.check(model, ["dla-orin"])
+    assert csa.repair(model, "dla-orin") == csa.repair(model, ["dla-orin"])
+    node = model.graph.node[0].name
+    assert csa.to_fp16(model, keep_fp32=node) == csa.to_fp16(model, keep_fp32=[node])
+    with pytest.raises(UsageError, match="no rule pack for scope 'drive'"):
+        csa.check(model, "drive")
+
+
+def test_what_is_no_result_is_said(make_tiny: Any) -> None:
+    with pytest.raises(UsageError, match="no result, not a Timing"):
+        csa.Timing.from_json({})
+    with pytest.raises(UsageError, match=r"a CheckReport, not a Timing \| fix: read them with CheckReport.from_json"):
+        csa.Timing.from_json(csa.check(make_tiny(), "dla-orin").to_json())
+    with pytest.raises(UsageError, match=r"^arrays-[0-9a-f]{16}: holds no samples"):
+        csa.compare(make_tiny(), make_tiny(), data=np.zeros((0, 3, 16, 16), np.float32))
+
+
 def test_text_from_outside_is_escaped_in_a_notebook() -> None:
     left = csa.Half("<script>", 1, 0, ())
     assert "<script>" not in left._repr_html_() and "&lt;script&gt;" in left._repr_html_()

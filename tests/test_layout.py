@@ -1,6 +1,7 @@
 """What the sources as a whole keep to: one idea stands in one place, under one name."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,3 +111,20 @@ _SIX = "\n".join(f"total += weight[{k}] * {k}" for k in range(6))
 )
 def test_repeated_lines_are_found(other: str, found: bool) -> None:
     assert bool(_repeated({"first.py": _SIX, "second.py": other})) is found
+
+
+def test_the_places_that_contributing_names_are_there() -> None:
+    root = PACKAGE.parent
+    if not (root / "CONTRIBUTING.md").is_file():
+        pytest.skip("not a checkout")
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## To add X")[2].partition("## Rules")[0]
+    assert len(re.findall(r"^\| an? ", text, re.MULTILINE)) == 12
+    for path in re.findall(r"`([\w/]+(?:/|\.\w+))`", text):
+        assert (root / path).exists(), path
+    named = re.findall(r"`(\w+)` (?:of|in) `(csa_deploy/[\w/.]+)`", text)
+    assert len(named) > 12
+    for name, path in named:
+        tree = ast.parse((root / path).read_text(encoding="utf-8"))
+        keys = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        ids = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        assert name in ids | keys | {getattr(n, "name", None) for n in ast.walk(tree)}, (name, path)

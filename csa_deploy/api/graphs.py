@@ -29,7 +29,7 @@ from csa_deploy.stages.optimize import record_of
 
 def check(
     graph: Graph | Network,
-    scopes: Sequence[str] = (),
+    scopes: str | Sequence[str] = (),
     *,
     strict: bool = False,
     workspace: Place = None,
@@ -39,7 +39,7 @@ def check(
 
     Args:
         graph: a graph, a path, or a result that holds one; with a workspace a network.
-        scopes: names such as ``drive-os-6``; none: all.
+        scopes: a name or names, such as ``drive-os-6``; none: all.
         strict: count unknown as denied.
         workspace: run the stage there.
         settings: of the export in that workspace, by the names of flags.
@@ -51,7 +51,7 @@ def check(
         UsageError: no such scope, or no readable graph.
     """
     if workspace is not None:
-        given = {**settings, "scope": list(scopes) or None, "strict": strict or None}
+        given = {**settings, "scope": _names(scopes) or None, "strict": strict or None}
         with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
             run(["check"], context)
             record = context.workspace.read(CheckRecord)
@@ -59,11 +59,11 @@ def check(
     _refuse(settings)
     with _on_disk(graph) as path:
         # Of an export the arithmetic about weights and shapes is folded first, as the command does.
-        found = inspect(path, list(scopes), strict=strict, folded=isinstance(graph, Exported))
+        found = inspect(path, _names(scopes), strict=strict, folded=isinstance(graph, Exported))
         return CheckReport(**found.said())
 
 
-def repair(graph: Graph, scopes: Sequence[str] = (), *, strict: bool = False) -> Repaired:
+def repair(graph: Graph, scopes: str | Sequence[str] = (), *, strict: bool = False) -> Repaired:
     """Rewrite exactly what scopes deny and a repair is known for; every step is proved, and no scope gets worse.
 
     It is what ``csa-deploy check --fix`` does. The argument is not changed.
@@ -78,8 +78,8 @@ def repair(graph: Graph, scopes: Sequence[str] = (), *, strict: bool = False) ->
     """
     model, name = graph_of(graph), name_of(graph)
     with _on_disk(graph) as path:
-        before = inspect(path, list(scopes), strict=strict, folded=isinstance(graph, Exported))
-        found = repair_for_scopes(path, gate_scopes(list(scopes)), before=before, strict=strict)
+        before = inspect(path, _names(scopes), strict=strict, folded=isinstance(graph, Exported))
+        found = repair_for_scopes(path, gate_scopes(_names(scopes)), before=before, strict=strict)
     return Repaired(
         name,
         found.steps,
@@ -115,7 +115,7 @@ def optimize(graph: Graph | Network, *, workspace: Place = None, **settings: Any
     return Optimized(name, record, model=found.model, source=origin_of(graph))
 
 
-def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Sequence[str] = ()) -> Half:
+def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: str | Sequence[str] = ()) -> Half:
     """Type a graph in FP16, with FP32 where FP16 cannot hold the numbers.
 
     Args:
@@ -126,7 +126,7 @@ def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: Se
     Raises:
         UsageError: ``keep_fp32`` names a node that is not there, or no readable graph.
     """
-    found = typed_in_half(graph_of(graph), io=io, keep_fp32=keep_fp32)
+    found = typed_in_half(graph_of(graph), io=io, keep_fp32=_names(keep_fp32))
     said = (name_of(graph), found.nodes, found.casts, found.kept)
     return Half(*said, plain(found.to_json()), model=found.model, source=origin_of(graph))
 
@@ -161,6 +161,11 @@ def prove(
     feeds = feeds_of(first, data, samples, seed)
     names = [str(one) if isinstance(one, (str, Path)) else name_of(one) for one in (a, b)]
     return prove_equal(first, second, names=(names[0], names[1]), data=feeds, seed=seed, tolerance=tolerance)
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    """One name needs no list."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:

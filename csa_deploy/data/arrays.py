@@ -52,13 +52,13 @@ class ArrayDataset(Dataset):
         lengths = {key: shape[0] if shape else 0 for key, shape in self.shapes.items() if key not in BOXES}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} {count}" for key, count in lengths.items())
-            raise UsageError(f"{path}: the arrays differ in their number of samples: {listed}")
+            raise UsageError(f"{name}: the arrays differ in their number of samples: {listed}")
         total = next(iter(lengths.values()))
         if total == 0:
-            raise UsageError(f"{path}: holds no samples")
+            raise UsageError(f"{name}: holds no samples")
         self.inputs = tuple(key for key in self.shapes if key not in (LABELS, MASKS, *BOXES))
         if not self.inputs:
-            raise UsageError(f"{path}: holds labels only", fix="add one array per network input, under its name")
+            raise UsageError(f"{name}: holds labels only", fix="add one array per network input, under its name")
         self.indices = list(range(total) if indices is None else indices)
         self.labels = self._read_labels()
         self.boxes = read_boxes(path, self.shapes, total, self._picture())
@@ -93,7 +93,7 @@ class ArrayDataset(Dataset):
                         target = Mask(arrays.pop(MASKS))
                     yield Read(str(self.indices[index]), arrays, target)
         except (zipfile.BadZipFile, StopIteration, OSError, ValueError) as error:
-            raise UsageError(f"{self.path}: damaged: {error}", fix="write the file again") from error
+            raise UsageError(f"{self.name}: damaged: {error}", fix="write the file again") from error
 
     def fingerprint(self) -> str:
         """See :meth:`Dataset.fingerprint`."""
@@ -127,10 +127,10 @@ class ArrayDataset(Dataset):
             kind = archive[MASKS].dtype.kind
         shape, size = self.shapes[MASKS], self._picture()
         if len(shape) != 3 or kind not in "iu":
-            raise UsageError(f"{self.path}: {MASKS} have the shape {shape}", fix="masks are (n, H, W) integers")
+            raise UsageError(f"{self.name}: {MASKS} have the shape {shape}", fix="masks are (n, H, W) integers")
         if size is not None and shape[1:] != size:
             raise UsageError(
-                f"{self.path}: {MASKS} have {shape[2]}x{shape[1]} pixels, the images {size[1]}x{size[0]}",
+                f"{self.name}: {MASKS} have {shape[2]}x{shape[1]} pixels, the images {size[1]}x{size[0]}",
                 fix="give masks of the size of the images",
             )
 
@@ -141,7 +141,7 @@ class ArrayDataset(Dataset):
             labels = archive[LABELS]
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise UsageError(
-                f"{self.path}: labels are {labels.dtype} of shape {labels.shape}",
+                f"{self.name}: labels are {labels.dtype} of shape {labels.shape}",
                 fix="labels are one integer class index per sample",
             )
         return labels[self.indices].astype(np.int64)

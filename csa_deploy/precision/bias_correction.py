@@ -58,8 +58,9 @@ def corrected_biases(
         progress: called with the number of samples done.
     """
     nodes = {node.name: node for node in inferred(model).graph}
-    layers = [layer for layer in placement.layers if layer.activations[0] in thresholds]
-    layers = [layer for layer in layers if _correctable(nodes[layer.name])]
+    # Correctable first: a sum may quantize its second operand alone.
+    layers = [layer for layer in placement.layers if _correctable(nodes[layer.name])]
+    layers = [layer for layer in layers if layer.activations.get(0) in thresholds]
     if not layers:
         return {}
     sources = {layer.name: _source(nodes[layer.name], layer) for layer in layers}

@@ -22,8 +22,8 @@ SHAPES = {"x": (1, 3, 12, 12)}
 PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
 
 
-def residual(build, smallest: float) -> onnx.ModelProto:
-    """Residual blocks of which some channels are smaller than others by up to a factor."""
+def residual(build, smallest: float, operands: str = "s{0}, o{0}") -> onnx.ModelProto:
+    """Residual blocks of which some channels are smaller than others by up to a factor; ``operands`` of each sum."""
     draw = np.random.default_rng(4)
     spread = np.geomspace(smallest, 1, 16)[draw.permutation(16)].reshape(-1, 1, 1, 1)
     given = {
@@ -39,7 +39,7 @@ def residual(build, smallest: float) -> onnx.ModelProto:
             g{block} = Sigmoid (h{block})
             m{block} = Mul (h{block}, g{block})
             o{block} = Conv (m{block}, p{block})
-            s{block + 1} = Add (s{block}, o{block})
+            s{block + 1} = Add ({operands.format(block)})
         """
     body += "a = AveragePool <kernel_shape = [12, 12]> (s3) z = Conv (a, wy) y = Reshape (z, shape)"
     return build(
@@ -69,6 +69,17 @@ def plan(build) -> Plan:
 
 def recalibrate(model, tensors):
     return calibrate(model, open_calibration("random", None, SHAPES), tensors, threads=1)
+
+
+@pytest.mark.parametrize("operands", ["s{0}, o{0}", "o{0}, s{0}"])
+def test_no_technique_fails_whichever_operand_of_a_sum_is_quantized(build, evaluation, operands) -> None:
+    """A failure would only be a finding: nothing depends on a technique."""
+    plan = plain(residual(build, 0.1, operands))
+    assert {tuple(layer.activations) for layer in plan.placement.layers if layer.op == "Add"} == {
+        (0,) if operands.startswith("s") else (1,)
+    }
+    _, findings = try_techniques(plan, TECHNIQUES, evaluation)
+    assert not [finding.reason for finding in findings.values() if "failed" in finding.reason]
 
 
 @pytest.fixture(scope="module")
