@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from csa_deploy.bundle.make import Made, _script, make_bundle
 from csa_deploy.bundle.samples import Samples
 from csa_deploy.bundle.verify import unpack_bundle, verify_bundle
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.workspace import Workspace
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
@@ -324,8 +326,10 @@ def test_values_are_exact_in_raw_files(bundle: Made, feeds: list) -> None:
     assert np.array_equal(raw, feeds[0]["x"])
 
 
-def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run() -> None:
+def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run(digits: Any) -> None:
     samples = Samples({}, (), (), 6, 0.01)
-    of_rtx = _script({"backend": "tensorrt-rtx", "path": "engines/net.fp16.engine"}, samples)
+    engine = Workspace(digits.root).read(BuildRecord).engines["fp16"]
+    assert engine.backend == "tensorrt-rtx"
+    of_rtx = _script(engine, samples)
     assert "trtexec of TensorRT does not run those" in of_rtx and "no engine" not in of_rtx
     assert "this bundle holds a graph and no engine" in _script(None, samples)
