@@ -92,7 +92,7 @@ class Scene:
         """What is true of the picture, for a task."""
         if task == "segmentation":
             return Mask(self.mask)
-        return Boxes(self.boxes, self.labels, areas=self.visible)
+        return Boxes(self.boxes, self.labels)  # a stroke covers a third of its box: sizes are those of boxes
 
 
 class SplitMix:

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from csa_deploy.bundle.make import Made, _script, make_bundle
 from csa_deploy.bundle.samples import Samples
 from csa_deploy.bundle.verify import unpack_bundle, verify_bundle
 from csa_deploy.errors import UsageError
-from csa_deploy.records.build import EngineRecord, Part, RestrictedFlag
+from csa_deploy.records.build import BuildRecord
 from csa_deploy.workspace import Workspace
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
@@ -326,34 +326,10 @@ def test_values_are_exact_in_raw_files(bundle: Made, feeds: list) -> None:
     assert np.array_equal(raw, feeds[0]["x"])
 
 
-def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run() -> None:
+def test_the_script_says_why_an_engine_of_tensorrt_rtx_is_not_run(digits: Any) -> None:
     samples = Samples({}, (), (), 6, 0.01)
-    engine = EngineRecord(
-        backend="tensorrt-rtx",
-        version="1.7",
-        model="net.fp16.onnx",
-        compute_capabilities=(),
-        flags=(),
-        inputs=(),
-        outputs=(),
-        warnings=(),
-        restricted=RestrictedFlag("TensorRT-RTX 1.7", False, False, False, ""),
-        not_done=(),
-        plan={},
-        path="engines/net.fp16.engine",
-        engine="net.fp16.engine",
-        engine_mib=1.0,
-        log="",
-        inspection=None,
-        network="",
-        passport="",
-        layer_counts={},
-        dtype_counts={},
-    )
+    engine = Workspace(digits.root).read(BuildRecord).engines["fp16"]
+    assert engine.backend == "tensorrt-rtx"
     of_rtx = _script(engine, samples)
     assert "trtexec of TensorRT does not run those" in of_rtx and "no engine" not in of_rtx
-    runnable = _script(replace(engine, backend="tensorrt", command=("trtexec", "--useDLACore=0", "--fp16")), samples)
-    assert "engine/net.fp16.engine" in runnable and "--useDLACore=0" in runnable and "--fp16" not in runnable
-    paired = replace(engine, backend="trtexec", parts=(Part("companion", "net.partner.engine", "", 1),))
-    assert "engine/net.fp16.engine" not in _script(paired, samples)
     assert "this bundle holds a graph and no engine" in _script(None, samples)
