@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
-
-if TYPE_CHECKING:
-    pass
 
 _STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
 
