@@ -13,6 +13,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.profile.runs import compare_runs
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.profile.stored import load_run
+from csa_deploy.records.profile import ProfileRecord
 
 
 def store(root: Path, medians: dict[str, float], seed: int, n: int = 250, **host: Any) -> Path:
@@ -22,7 +23,7 @@ def store(root: Path, medians: dict[str, float], seed: int, n: int = 250, **host
     files = {
         "manifest.json": {"schema_version": 1, "config": {"network": "net"}, "stages": {}},
         "measurements/profile.json": {"latency": latency, "host": {"cpu": "A", "cores": 2, "system": "L", **host}},
-        "records/profile.json": {"contract": contract, "measured": []},
+        "records/profile.json": ProfileRecord(summary="", contract=contract, measured=(), cost={}, layers={}).to_json(),
     }
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
