@@ -421,3 +421,18 @@ def test_a_metric_of_the_caller_is_an_object(lab: Path) -> None:
     assert whole.metrics["HitShare"] == whole.metrics["reference_HitShare"] and whole.metrics["HitShare_drop"] == 0
     (held,) = (c for c in found.report.candidates[0].checks if c.metric == "HitShare_drop")
     assert held.state == "pass" and held.output == "all outputs"
+
+
+def test_repair_and_to_fp16_are_stages_in_a_workspace(tmp_path: Path) -> None:
+    place = csa.Workspace(tmp_path / "w")
+    small = csa.optimize("csa_digits", workspace=place)
+    fixed, there = csa.repair(small, "dla-orin"), csa.repair("csa_digits", "dla-orin", workspace=place)
+    assert there.graph == fixed.graph and there.changed
+    assert [s.verdict for s in there.before.scopes] == ["denied"]
+    assert [s.verdict for s in there.report.scopes] == ["allowed"]
+    assert [(s.rule, s.rewrites, s.kept) for s in there.steps] == [(s.rule, s.rewrites, s.kept) for s in fixed.steps]
+    kept = csa.to_fp16(fixed, keep_fp32=[fixed.graph.graph.node[0].name])
+    typed = csa.to_fp16("csa_digits", keep_fp32=[fixed.graph.graph.node[0].name], workspace=place)
+    assert typed.graph == kept.graph and typed.report == kept.report and len(typed.kept) >= 1
+    assert set(place.manifest["stages"]) == {"export", "optimize", "repair", "check", "precision"}
+    assert type(there).from_json(there.to_json()) == there

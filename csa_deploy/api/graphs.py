@@ -13,7 +13,7 @@ import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, graph_of, name_of, origin_of
 from csa_deploy.api.results import CheckReport, Exported, Half, Optimized, Repaired
-from csa_deploy.api.staging import Place, folder_of, loaded, opened, run
+from csa_deploy.api.staging import Given, Place, folder_of, loaded, opened, run, with_precision
 from csa_deploy.graph.load import save_model
 from csa_deploy.graph.optimize import TOLERANCE
 from csa_deploy.graph.optimize import optimize as rewrite
@@ -21,9 +21,11 @@ from csa_deploy.graph.prove import Proven, prove_equal
 from csa_deploy.precision.fp16 import to_fp16 as typed_in_half
 from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import HalfFigures, HalfGraph, PrecisionRecord
+from csa_deploy.records.repair import RepairRecord
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
-from csa_deploy.results import plain
+from csa_deploy.results import jsonable, plain
 from csa_deploy.stages.optimize import record_of
 
 
@@ -63,19 +65,34 @@ def check(
         return CheckReport(**found.said())
 
 
-def repair(graph: Graph, scopes: str | Sequence[str] = (), *, strict: bool = False) -> Repaired:
+def repair(
+    graph: Graph | Network,
+    scopes: str | Sequence[str] = (),
+    *,
+    strict: bool = False,
+    workspace: Place = None,
+    **settings: Any,
+) -> Repaired:
     """Rewrite exactly what scopes deny and a repair is known for; every step is proved, and no scope gets worse.
 
-    It is what ``csa-deploy check --fix`` does. The argument is not changed.
+    It is what ``csa-deploy check --fix`` does; with a workspace what ``run --fix`` does, on the optimized graph.
+    The argument is not changed.
 
     Args:
-        graph: a graph of fixed shape, a path, or a result that holds one.
+        graph: a graph of fixed shape, a path, or a result that holds one; with a workspace a network.
         scopes: scopes to repair for; none: those that decide by default.
         strict: count unknown as denied.
+        workspace: run the stages there.
+        settings: of the export in that workspace, by the names of flags.
 
     Raises:
         UsageError: no such scope, or no readable graph.
     """
+    if workspace is not None:
+        given = {**settings, "scope": _names(scopes) or None, "strict": strict or None, "fix": True}
+        with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
+            return _repaired_in(context)
+    _refuse(settings)
     model, name = graph_of(graph), name_of(graph)
     with _on_disk(graph) as path:
         before = inspect(path, _names(scopes), strict=strict, folded=isinstance(graph, Exported))
@@ -89,6 +106,26 @@ def repair(graph: Graph, scopes: str | Sequence[str] = (), *, strict: bool = Fal
         found.model is not None,
         model=model if found.model is None else found.model,
         source=origin_of(graph),
+    )
+
+
+def _repaired_in(context: Given) -> Repaired:
+    """The repair of a workspace, judged before and after."""
+    run(["check"], context)
+    optimized, repaired = context.workspace.read(OptimizeRecord), context.workspace.read(RepairRecord)
+    before, after = (
+        CheckReport(**inspect(context.path(made.graph), list(repaired.scopes), strict=context.config.strict).said())
+        for made in (optimized, repaired)
+    )
+    return Repaired(
+        context.name,
+        repaired.steps,
+        repaired.left,
+        before,
+        after,
+        repaired.graph != optimized.graph,
+        model=loaded(context, repaired.graph),
+        source=context.source,
     )
 
 
@@ -115,17 +152,39 @@ def optimize(graph: Graph | Network, *, workspace: Place = None, **settings: Any
     return Optimized(name, record, model=found.model, source=origin_of(graph))
 
 
-def to_fp16(graph: Graph, *, io: Literal["fp32", "fp16"] = "fp32", keep_fp32: str | Sequence[str] = ()) -> Half:
+def to_fp16(
+    graph: Graph | Network,
+    *,
+    io: Literal["fp32", "fp16"] = "fp32",
+    keep_fp32: str | Sequence[str] = (),
+    workspace: Place = None,
+    **settings: Any,
+) -> Half:
     """Type a graph in FP16, with FP32 where FP16 cannot hold the numbers.
 
     Args:
-        graph: a graph of known shapes, a path, or a result that holds one. It is not changed.
+        graph: a graph of known shapes, a path, or a result that holds one; with a workspace a network, whose optimized
+            graph is typed. It is not changed.
         io: type of the network's inputs and outputs.
         keep_fp32: names of nodes that stay in FP32.
+        workspace: run the stages there.
+        settings: of the export in that workspace, by the names of flags.
 
     Raises:
         UsageError: ``keep_fp32`` names a node that is not there, or no readable graph.
     """
+    if workspace is not None:
+        with folder_of(workspace) as root:
+            given = {"fp16_io": io == "fp16" or None, "keep_fp32": _names(keep_fp32) or None, **settings}
+            given.setdefault("precision", with_precision("fp16", root))
+            with opened(root, graph, given, workspace) as context:
+                run(["precision"], context)
+                typed = context.workspace.read(PrecisionRecord).precisions["fp16"]
+                assert isinstance(typed, HalfGraph)  # it was asked for
+                report = {item.name: jsonable(getattr(typed, item.name)) for item in fields(HalfFigures)}
+                counted = (context.name, typed.nodes, typed.casts, typed.kept)
+                return Half(*counted, plain(report), model=loaded(context, typed.graph), source=context.source)
+    _refuse(settings)
     found = typed_in_half(graph_of(graph), io=io, keep_fp32=_names(keep_fp32))
     said = (name_of(graph), found.nodes, found.casts, found.kept)
     return Half(*said, plain(found.to_json()), model=found.model, source=origin_of(graph))

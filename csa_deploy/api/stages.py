@@ -9,8 +9,20 @@ import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of, origin_of
 from csa_deploy.api.results import Built, Exported, GraphResult, Quantized
-from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
-from csa_deploy.config import Config, inherited
+from csa_deploy.api.staging import (
+    GIVEN,
+    Given,
+    Place,
+    adopt,
+    commit,
+    folder_of,
+    loaded,
+    opened,
+    run,
+    run_alone,
+    with_precision,
+)
+from csa_deploy.config import inherited
 from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import passport_of, read_passport, seal_of
 from csa_deploy.graph.facts import stated_types
@@ -19,7 +31,7 @@ from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.source import Source
-from csa_deploy.workspace import StageOutput, Workspace
+from csa_deploy.workspace import StageOutput
 
 
 def export(network: Network, *, workspace: Place = None, **settings: Any) -> Exported:
@@ -86,7 +98,7 @@ def quantize(
         names = [] if is_named(calib) else _inputs(graph, workspace, settings)
         calib = data_spec(calib, names, root / GIVEN, labels=labels, samples=samples)
         given = {**settings, "calib": calib, "budget": budget, "calib_samples": samples}
-        given.setdefault("precision", ["int8"] if workspace is None else _with("int8", root))
+        given.setdefault("precision", ["int8"] if workspace is None else with_precision("int8", root))
         with opened(root, network, given, workspace) as context:
             if workspace is not None:
                 run(["precision"], context)
@@ -114,12 +126,6 @@ def stand_in(graph: Graph) -> Source:
     origin = origin_of(graph)
     entry = origin.entry if origin else None
     return Source("onnx", f"{name_of(graph)}.onnx", name_of(graph), entry)
-
-
-def _with(precision: str, root: Path) -> list[str]:
-    """A precision, and those that the workspace works on already: they stay."""
-    stored = Workspace(root).manifest["config"].get("precision", [])
-    return list(dict.fromkeys([*(stored or Config().precision), precision]))
 
 
 def _report_of(graph: Graph) -> ExportRecord | None:
@@ -167,7 +173,7 @@ def build(
     if workspace is not None:
         precision = precision or "fp32"
         with folder_of(workspace) as root:
-            given = {**settings, "backend": backend, "precision": _with(precision, root)}
+            given = {**settings, "backend": backend, "precision": with_precision(precision, root)}
             with opened(root, graph, given, workspace) as context:
                 run(["check", "build"], context)
                 return _built(context, precision, origin_of(graph))

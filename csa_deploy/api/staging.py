@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from csa_deploy.api.given import source_of
-from csa_deploy.config import inherited, make_config, normalise
+from csa_deploy.config import Config, inherited, make_config, normalise
 from csa_deploy.context import Context
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.export.imaging import preprocessing_of
@@ -138,3 +138,9 @@ def adopt(context: Context, model: onnx.ModelProto, report: ExportRecord | None 
 def loaded(context: Context, relative: str) -> onnx.ModelProto:
     """A graph of the workspace, in memory."""
     return load_model(context.path(relative), full_check=False)
+
+
+def with_precision(precision: str, root: Path) -> list[str]:
+    """A precision, and those that the workspace works on already: they stay."""
+    stored = Workspace(root).manifest["config"].get("precision", [])
+    return list(dict.fromkeys([*(stored or Config().precision), precision]))
