@@ -286,9 +286,10 @@ def test_data_that_are_none(make_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> 
         (itertools.repeat(batch), "no end"),
         (iter(()), "no samples"),
         (3.5, "is no data"),
-        ({"first": batch, "second": batch}, "second"),
+        ({"x": batch, "second": batch}, "unknown input 'second'"),
+        ({"X": batch}, "unknown input 'X'"),
         (np.asarray(["a"]), "no input of a network"),
-        ([batch, {"other": batch}], "those before it"),
+        ([batch, {"x": batch, "labels": np.zeros(1)}], "those before it"),
         (None, "needs data"),
     ):
         with pytest.raises(UsageError, match=said):

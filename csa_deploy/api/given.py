@@ -16,11 +16,12 @@ import numpy as np
 import onnx
 
 from csa_deploy.api.results import GraphResult
-from csa_deploy.data.arrays import LABELS, target_arrays
+from csa_deploy.data.arrays import BOXES, LABELS, MASKS, target_arrays
 from csa_deploy.errors import UsageError
 from csa_deploy.export.metadata import PREFIX
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, save_model
+from csa_deploy.naming import unknown
 from csa_deploy.source import Source, load_source, slug_of
 
 _MOST_BYTES = 2**30
@@ -253,6 +254,9 @@ def _batch(batch: Any, inputs: list[str]) -> dict[str, np.ndarray]:
     if _is_labelled(batch):
         return {**_batch(batch[0], inputs), LABELS: _array(batch[1])}
     if isinstance(batch, Mapping):
+        for name in batch:
+            if name not in (*inputs, LABELS, MASKS, *BOXES):
+                raise UsageError(unknown("input", str(name), inputs), fix=f"the network's: {', '.join(inputs)}")
         return {str(name): _array(array) for name, array in batch.items()}
     if len(inputs) != 1:
         raise UsageError(
