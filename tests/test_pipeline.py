@@ -162,6 +162,10 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "timing_cache": ("cache", {"build"}, set()),
     "data": ("y.npz", {"verify"}, {"export"}),
     "task": ("classification", {"verify"}, set()),
+    "decode": ("heads.py:decode", {"verify"}, set()),
+    "score_threshold": (0.3, {"verify"}, set()),
+    "nms_iou": (0.4, {"verify"}, set()),
+    "metric": (["mine.py:Worst"], {"verify"}, set()),
     "samples": (3, {"verify"}, set()),
     "candidate": (["tiny.onnx"], {"verify"}, set()),
     "localize": (True, {"verify"}, set()),
@@ -203,6 +207,12 @@ def test_a_setting_changes_the_keys_of_the_stages_that_it_decides(
     """A key holds what decides what the stage writes, and no more; what is only compared with has a key of its own."""
     monkeypatch.chdir(lab)
     np.savez(lab / "y.npz", x=np.ones((5, 3, 16, 16), "f4"), labels=np.arange(5))
+    (lab / "heads.py").write_text("def decode(outputs):\n    raise NotImplementedError\n")
+    (lab / "mine.py").write_text(
+        "class Worst:\n"
+        "    def update(self, outputs, target):\n        return [0.0]\n"
+        "    def reduce(self, rows):\n        return 0.0\n"
+    )
     base = {"network": "tiny.onnx", "data": "x.npz", "precision": precision}
     base |= {"calib": "x.npz"} if "int8" in precision else {}
     value, writes, compares = (INT8 if "int8" in precision else FLOAT)[key]

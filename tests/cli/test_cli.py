@@ -13,6 +13,7 @@ import pytest
 
 from csa_deploy import __version__
 from csa_deploy.cli.main import calm_threads
+from csa_deploy.data.named import NAMED
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "numpy", "pydantic", "polygraphy")
 
@@ -88,7 +89,7 @@ def test_completion_offers_verbs(csa: Any, tmp_path: Path) -> None:
         (("run", "--samples", "many"), 2, "--samples"),
         (("run", "--samples", "0"), 2, "samples: Input should be greater than or equal to 1"),
         (("run", "a", "b"), 2, "unexpected extra argument"),
-        (("run", "csa_digit"), 2, "did you mean 'csa_digits'?"),
+        (("run", "csa_digit"), 2, "did you mean 'csa_digits' or"),
         (("run", "missing.onnx"), 2, "missing.onnx: no such file"),
         (("run", "missing.yaml"), 2, "missing.yaml: no such configuration file"),
         (("run", "nets.py"), 2, "which factory in this file?"),
@@ -230,6 +231,7 @@ def test_models(csa: Any, tmp_path: Path) -> None:
     assert networks["convselfattn"]["parameters"] == 27_638_836
     assert networks["convselfattn"]["macs"] == 4_069_200_384
     assert networks["csa_digits"]["input"] == [1, 32, 32] and "trained on" in networks["csa_digits"]["weights"]
+    assert json.loads(done.stdout)["data_sets"] == sorted(NAMED), "what the help of --data points to"
 
 
 def test_a_missing_builder_is_exit_3_with_the_install_line(lab: Path, csa: Any) -> None:
