@@ -25,18 +25,21 @@ from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
 from csa_deploy.data.packages import PHOTOGRAPHS
+from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.load import load_model
+from csa_deploy.metrics.table import worst_values
 from csa_deploy.network import Preprocessing
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.int8 import rest_of
-from csa_deploy.precision.judging import compare, worst_of
+from csa_deploy.precision.judging import compare
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.selection import FITTED_IMAGES, HELD_IMAGES, read_samples, split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
-from csa_deploy.precision.techniques import TECHNIQUES, Plan, Workshop, try_techniques
+from csa_deploy.precision.techniques import TECHNIQUES, EvaluationContext, Plan, try_techniques
+from csa_deploy.spec import sampling_of
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -67,10 +70,9 @@ def _rows(case: Case) -> list[Ratio]:
     placement = place(case.model)
     statistics = case.recalibrate(case.model, placement.tensors)
     plain = Plan(case.model, placement, statistics.thresholds("mse"), statistics.largest)
-    shape = next(iter(case.evaluation[0].values())).shape
-    samples = read_samples(case.data, {next(iter(case.evaluation[0])): shape}, HELD_IMAGES + FITTED_IMAGES)
+    samples = read_samples(case.data, sampling_of(*interface_of(case.model)), HELD_IMAGES + FITTED_IMAGES)
     held, fitted = split(len(samples.feeds))
-    workshop = Workshop(
+    evaluation = EvaluationContext(
         samples.only(fitted).feeds,
         samples.only(held).feeds,
         case.recalibrate,
@@ -81,10 +83,10 @@ def _rows(case: Case) -> list[Ratio]:
     without = _error(plain, case.evaluation)
     found = []
     for name, technique in TECHNIQUES.items():
-        candidate, _ = technique(plain, workshop)
+        candidate, _ = technique(plain, evaluation)
         if candidate is not None:
             found.append(_row(f"INT8 error energy, {case.name}", name, _error(candidate, case.evaluation), without))
-    kept, findings = try_techniques(plain, tuple(TECHNIQUES), workshop)
+    kept, findings = try_techniques(plain, tuple(TECHNIQUES), evaluation)
     used = [name for name, finding in findings.items() if finding.used]
     label = f"kept by evidence: {', '.join(used) or 'none'}"
     found.append(_row(f"INT8 error energy, {case.name}", label, _error(kept, case.evaluation), without))
@@ -95,7 +97,7 @@ def _error(plan: Plan, evaluation: list[Feeds]) -> float:
     network = plan.switchable(None)
     names = [layer.name for layer in network.layers]
     pairs = [(network.run(feeds, ()), network.run(feeds, names)) for feeds in evaluation]
-    found = worst_of(compare([a for a, _ in pairs], [b for _, b in pairs]))
+    found = worst_values(compare([a for a, _ in pairs], [b for _, b in pairs]).values())
     return float(10 ** (-found["snr_db"] / 10))
 
 

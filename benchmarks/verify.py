@@ -63,7 +63,7 @@ def overhead() -> Ratio:
             start = time.perf_counter()
             output = compare(context, reference, preprocessing, [candidate], [])
             took = time.perf_counter() - start
-        assert output.record["data"]["samples"] == SAMPLES and output.failure is None
+        assert output.record.data.samples == SAMPLES and output.failure is None
         return took
 
     def forward() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -51,3 +52,11 @@ def test_engines_know_nothing_of_trtexec_and_nothing_knows_the_command_line() ->
         rooms = {".".join(other.split(".")[:2]) for other in needed(path.read_text())}
         assert not (name.startswith("csa_deploy.engine.") and "csa_deploy.trtexec" in rooms), name
         assert name.startswith(("csa_deploy.cli", "csa_deploy.__main__")) or "csa_deploy.cli" not in rooms, name
+
+
+@pytest.mark.parametrize(
+    "module", sorted(path.stem for path in (Path(csa_deploy.__file__).parents[1] / "benchmarks").glob("[!_]*.py"))
+)
+def test_every_benchmark_finds_what_it_imports(module: str) -> None:
+    """They are run by hand, so a name that moved would not be noticed."""
+    importlib.import_module(f"benchmarks.{module}")
