@@ -59,4 +59,4 @@ def test_engines_know_nothing_of_trtexec_and_nothing_knows_the_command_line() ->
 )
 def test_every_benchmark_finds_what_it_imports(module: str) -> None:
     """They are run by hand, so a name that moved would not be noticed."""
-    importlib.import_module(f"benchmarks.{module}")
+    assert importlib.import_module(f"benchmarks.{module}").__doc__
