@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.metrics.table import named
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -36,6 +37,8 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         restricted(data, console)
     for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:
         explanation(found, console)
+    if verb == "verify" and (verified := workspace.find(VerifyRecord)):
+        batches(verified, console)
     if verb in ("verify", "profile", "report"):
         missing(data, console)
     for gate in data["verdict"]["gates"] if verb == "build" else []:
@@ -54,6 +57,14 @@ def missing(data: dict[str, Any], console: Console) -> None:
     for entry in by_reason(data["not_measured"]):
         shown = f"{escape(entry['brief'])}: {escape(entry['reason'])}"
         console.print(f"[yellow]not measured[/yellow] {shown}", soft_wrap=True)
+
+
+def batches(verified: VerifyRecord, console: Console) -> None:
+    """Whether samples give the same in every batch, candidates of the same answer in one line."""
+    from rich.markup import escape
+
+    for said, labels in verified.batches().items():
+        console.print(f"{escape(said)} ({escape(', '.join(labels))})", soft_wrap=True)
 
 
 def _end(workspace: Workspace, record: dict[str, Any], console: Console) -> None:

@@ -18,12 +18,15 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import Runtime, VerifyRecord
+from csa_deploy.results import plain
 from csa_deploy.runners.base import sampling
-from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
+from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner, require_provider
 from csa_deploy.tasks.decoding import load_decode
-from csa_deploy.verify.candidates import Candidate, collect
+from csa_deploy.verify.batch import batch_consistency
+from csa_deploy.verify.candidates import Candidate, changed_graph, collect
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
@@ -135,7 +138,8 @@ def compare(
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
-    results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
+    batch = {c.label: plain(_batches(c, context).to_json()) for c in candidates}
+    results = results_of(stream, {**meta, "tensors_sha256": stream.digest(), "batch": batch})
     judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
@@ -179,6 +183,16 @@ def compare(
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
 
 
+def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
+    changed = None
+    if candidate.file is not None:
+        engine = not isinstance(candidate.runner, OnnxRuntimeRunner)
+        changed = changed_graph(
+            candidate.file, candidate.precision, context.config, name=candidate.label, engine=engine
+        )
+    return batch_consistency(candidate.runner, candidate.first, changed)
+
+
 def results_of(stream: Stream, meta: dict[str, Any]) -> Results:
     """What is stored of a comparison, finished or not."""
     labels = np.asarray(stream.labels) if stream.labels else None
@@ -217,7 +231,9 @@ def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], nam
 
 def _unexplained(judged: dict[str, Any]) -> bool:
     """Whether a candidate fails for a reason that lies in its layers."""
-    return judged["verdict"] == "fail" and not (judged["preprocessing_differs"] or judged["reference_non_finite"])
+    other = judged["preprocessing_differs"] or judged["reference_non_finite"]
+    broken = judged["non_finite"] or any(check["state"] == "fail" for check in judged["checks"])
+    return bool(broken and not other)
 
 
 def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> dict[str, list[Any]]:
