@@ -16,6 +16,7 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.batch import BatchConsistency
@@ -184,11 +185,14 @@ def compare(
 
 
 def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
-    changed = None
-    if candidate.file is not None:
-        engine = not isinstance(candidate.runner, OnnxRuntimeRunner)
+    changed, file = None, candidate.file
+    if file is not None:
         changed = changed_graph(
-            candidate.file, candidate.precision, context.config, name=candidate.label, engine=engine
+            lambda: load_model(file, full_check=False),
+            candidate.precision,
+            context.config,
+            name=candidate.label,
+            engine=not isinstance(candidate.runner, OnnxRuntimeRunner),
         )
     return batch_consistency(candidate.runner, candidate.first, changed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,14 +154,16 @@ def graph_candidate(path: Path, label: str, precision: str | None, shown: str, c
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
 
 
-def changed_graph(file: Path, precision: str, config: Config, *, name: str, engine: bool = False) -> Changed:
-    """The graph of a file, to be changed and run as it ran; or that of an engine, whose sums may be in FP16."""
+def changed_graph(
+    load: Callable[[], onnx.ModelProto], precision: str, config: Config, *, name: str, engine: bool = False
+) -> Changed:
+    """A graph, to be changed and run as it ran; or that of an engine, whose sums may be in FP16."""
 
     def opened(model: onnx.ModelProto) -> OnnxRuntimeRunner:
         return graph_runner(model.SerializeToString(), model, precision, config, name=name)
 
     unit = UNIT_ROUNDOFF["float16" if engine and precision != "fp32" else "float32"]
-    return Changed(lambda: load_model(file, full_check=False), opened, not engine, unit)
+    return Changed(load, opened, not engine, unit)
 
 
 def graph_runner(

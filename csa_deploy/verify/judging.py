@@ -209,11 +209,8 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
             fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
-    if result["batch"] and result["batch"]["verdict"] == "fail":
-        return AccuracyGateError(
-            f"{where}: {result['batch']['statement']}",
-            fix="look for an operation over axis 0 (a mean, a norm in training mode, a Reshape or Squeeze)",
-        )
+    if result["batch"] and (batch := BatchConsistency.from_json(result["batch"])).broken:
+        return batch_failure(where, batch)
     broken = [check for check in result["checks"] if check["state"] == "fail"]
     for check in broken[:1]:
         outputs = {o["name"]: o for o in result["outputs"]}
@@ -226,6 +223,14 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
         )
     return None
+
+
+def batch_failure(where: str, batch: BatchConsistency) -> AccuracyGateError:
+    """What a sample that gives something else in another batch raises."""
+    return AccuracyGateError(
+        f"{where}: {batch.statement}",
+        fix="look for an operation over axis 0 (a mean, a norm in training mode, a Reshape or Squeeze)",
+    )
 
 
 def _bound(check: dict[str, Any]) -> str:
