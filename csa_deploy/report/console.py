@@ -27,7 +27,6 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
     if not workspace.manifest["stages"]:
         return
-    from rich.markup import escape
 
     data, verb = collect(workspace), names[-1]
     if verb in SHOWN_AFTER:
@@ -41,13 +40,23 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         batches(verified, console)
     if verb in ("verify", "profile", "report"):
         missing(data, console)
-    for gate in data["verdict"]["gates"] if verb == "build" else []:
-        console.print(escape(gate), soft_wrap=True)
+    if verb == "build":
+        _of_build(data, console)
     if verb == "report":
         _notes(data["records"].get("export", {}), console)
         verdict(data, console)
     elif verb in data["records"]:
         _end(workspace, data["records"][verb], console)
+
+
+def _of_build(data: dict[str, Any], console: Console) -> None:
+    """What the engines obtained, and the scopes that decide."""
+    from rich.markup import escape
+
+    for engine in data["records"].get("build", {}).get("engines", {}).values():
+        console.print(f"obtained {escape(engine['obtained']['statement'])}", soft_wrap=True)
+    for gate in data["verdict"]["gates"]:
+        console.print(escape(gate), soft_wrap=True)
 
 
 def missing(data: dict[str, Any], console: Console) -> None:
