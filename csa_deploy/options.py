@@ -82,8 +82,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "scope": Option(
         list[str],
-        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-7, dla-orin, dla-orin-8.6.12, dla-xavier, "
-        "trt-11; see csa-deploy rules.",
+        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-6.0.10, drive-os-6.12.1, drive-os-7, trt-11, "
+        "dla-orin, dla-orin-8.6.12, dla-orin-11, dla-xavier; see csa-deploy rules.",
         group="restricted mode",
         first=True,
     ),

@@ -113,7 +113,11 @@ ORIN = {"platform": "drive-orin"}
 FITTING = {
     "8.6.11": {"dla-orin", "drive-os-6"},
     "8.6.12": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9"},
-    "8.6.13": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9"},
+    "8.6.13": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10"},
+    "8.6.14": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10"},
+    "8.6.15": {
+        *("dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10", "drive-os-6.12.1"),
+    },
     "10.10.10": {"drive-os-7"},
     "11.3.1": set(),
 }
@@ -130,7 +134,15 @@ def test_the_scopes_that_speak_about_a_drive_orin(version: str) -> None:
         (None, GATE_SCOPES),
         (Platform("t", "drive-orin", "8.6.11"), ("drive-os-6",)),
         (Platform("t", "drive-orin", "8.6.12"), ("drive-os-6.0.9",)),
-        (Platform("t", "drive-orin", "8.6.15"), ("drive-os-6.0.9",)),
+        (Platform("t", "drive-orin", "8.6.13"), ("drive-os-6.0.10",)),
+        (Platform("t", "drive-orin", "8.6.14"), ("drive-os-6.0.10",)),
+        (Platform("t", "drive-orin", "8.6.15"), ("drive-os-6.12.1",)),
+        (Platform("t", "drive-orin", "8.6.13", dla=True), ("dla-orin-8.6.12",)),
+        (Platform("t", "jetson-orin", "11.4.1"), ("trt-11",)),
+        (Platform("t", "jetson-orin", "11.4.1", dla=True), ("dla-orin-11",)),
+        (Platform("t", "jetson-orin", "11.3.1", dla=True), ()),
+        (Platform("t", "drive-thor", "11.4.1", dla=True), ()),
+        (Platform("t", "drive-orin", "11.4.1", dla=True), ()),
         (Platform("t", "drive-orin", "8.6"), ("drive-os-6",)),  # the patch is open: the narrower rules
         (Platform("t", "drive-orin", "8.6.12", dla=True), ("dla-orin-8.6.12",)),
         (Platform("t", "drive-orin", "10.10.10"), ("drive-os-7",)),
