@@ -269,6 +269,7 @@ class Config(BaseModel):
     calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
+    target_dla: bool = False
     techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
     target: str | None = None

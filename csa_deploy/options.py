@@ -111,7 +111,10 @@ OPTIONS: dict[str, Option] = {
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True, group="precision"),
     "int8": Option(bool, "Shorthand: build INT8, calibrated on --calib.", shorthand=True, group="precision"),
     "fp16_io": Option(
-        bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32.", group="precision"
+        bool,
+        "Make inputs and outputs of the FP16 graph FP16 as well (with --target-dla those of the INT8 graph, too); "
+        "default: they stay FP32.",
+        group="precision",
     ),
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
     "calib": Option(
@@ -127,6 +130,11 @@ OPTIONS: dict[str, Option] = {
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
     "search": Option(
         bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes.", group="precision"
+    ),
+    "target_dla": Option(
+        bool,
+        "INT8 for DLA of TensorRT 11.4.1 (Jetson AGX Orin): Q/DQ on every tensor of what DLA runs, and no search.",
+        group="precision",
     ),
     "techniques": Option(
         list[str],
@@ -239,7 +247,7 @@ EXPORT = (
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
 CHECK = ("scope", "strict", "max_fallback")
-INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
+INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),

@@ -12,6 +12,7 @@ from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
+from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
     RECOMMENDED,
@@ -19,11 +20,12 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
+from csa_deploy.precision.dla_placement import place_for_dla, with_every_scale
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH
-from csa_deploy.records.precision import Calibration
+from csa_deploy.records.precision import Calibration, DlaGraph
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import dump_json
 
@@ -48,6 +50,7 @@ class Calibrated:
     statistics: Statistics
     thresholds: dict[str, float]
     leaks: tuple[str, ...] = ()
+    dla: DlaGraph | None = None
 
     def describe(
         self, context: Context, artifacts: dict[str, Path]
@@ -118,7 +121,7 @@ class Calibrated:
             notes.append(f"no calibration image of {len(missing)} classes, the first is {missing[0]}")
         if skipped := self.statistics.skipped:
             notes.append(f"{len(skipped)} unreadable files were skipped, the first is {next(iter(skipped.values()))}")
-        zero = [n for n, h in self.statistics.histograms.items() if h.amax == 0.0]
+        zero = [n for n, h in self.statistics.histograms.items() if h.amax == 0.0 and n not in self.thresholds]
         if zero:
             notes.append(
                 f"{len(zero)} activations were zero on every image and stay unquantized, the first is {zero[0]}"
@@ -143,6 +146,7 @@ def int8_key(context: Context) -> dict[str, Any]:
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
         "techniques": config.techniques,
+        **({"target_dla": config.fp16_io} if config.target_dla else {}),
     }
 
 
@@ -152,12 +156,15 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     Raises:
         UsageError: no calibration data, images that accuracy is measured on, or a graph that cannot be INT8.
     """
-    placement = place(model)
+    config = context.config
+    placement, dla = place_for_dla(model, config.fp16_io) if config.target_dla else (place(model), None)
     data = _open(context)
     leaks = check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    thresholds = statistics.thresholds(context.config.calib_method)
-    return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
+    thresholds = statistics.thresholds(config.calib_method)
+    if dla is not None:
+        thresholds = with_every_scale(placement, thresholds, complete(model, statistics.largest))
+    return Calibrated(data, placement, statistics, thresholds, tuple(leaks), dla)
 
 
 def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:

@@ -140,7 +140,7 @@ def choose_layers(
         ]
 
     found = None
-    if config.search:
+    if config.search and calibration.dla is None:
         budget = budget_of(context)
         found = search(
             network,

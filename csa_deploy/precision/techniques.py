@@ -170,6 +170,8 @@ def _judged(without: _Errors, with_: _Errors, reason: str) -> TechniqueFinding:
 
 
 def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    if plan.placement.scales:
+        return None, "scales that tensors share fix their channels, too"
     groups = find_groups(plan.model, plan.thresholds)
     if not groups.found:
         return None, groups.describe()

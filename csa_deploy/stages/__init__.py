@@ -197,6 +197,7 @@ STAGES: dict[str, Stage] = {
                 "calib_method",
                 "calib_samples",
                 "search",
+                "target_dla",
                 "techniques",
                 "data",
                 *_TASK,
