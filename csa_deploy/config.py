@@ -98,6 +98,13 @@ def parse_scale(value: Any) -> Any:
     return scale
 
 
+def parse_tensorrt(value: Any) -> str:
+    """``8.6``, ``10``, ``11``, or a version of them such as ``8.6.13``."""
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+)*", str(value)):
+        raise ValueError("a TensorRT is '8.6', '10' or '11', or a version of these such as 8.6.13")
+    return str(value)
+
+
 def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Refuse what is no finite number, and more or fewer numbers than an image has channels."""
     if values is not None and (len(values) not in (1, 3) or not all(math.isfinite(v) for v in values)):
@@ -260,7 +267,7 @@ class Config(BaseModel):
     fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
     fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
     anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
-    tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
+    tensorrt: Annotated[str, BeforeValidator(parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
     export_tolerance: Annotated[float, Field(gt=0)] = 1e-4

@@ -50,7 +50,9 @@ OPTIONS: dict[str, Option] = {
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
     "tensorrt": Option(
-        str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10."
+        str,
+        "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10. A version "
+        "such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
     ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),

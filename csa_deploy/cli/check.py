@@ -41,6 +41,7 @@ def check(
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
+    from csa_deploy.restricted.scopes import judged_scopes, version_asked
 
     if explain is not None:
         said = explain_rule(explain)
@@ -48,11 +49,12 @@ def check(
         console.plain(said)
         return
     graph, config, exported = _graph(network, settings, console)
-    scopes, strict, bounds = config.scope, config.strict, config.max_fallback
-    require_dla(gate_scopes(scopes) if fix else scopes, bounds)
+    scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
+    gates = gate_scopes(config.scope, None if config.target else version_asked(config))
+    require_dla(gates if fix else scopes, bounds)
     result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
-        result = _repair(graph, fixed, result, gate_scopes(scopes), console)
+        result = _repair(graph, fixed, result, gates, console)
     result = result.allowing(bounds)
     data = result.to_json()
     if fix:
