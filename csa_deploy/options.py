@@ -135,7 +135,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "target_dla": Option(
         bool,
-        "INT8 for DLA of TensorRT 11.4.1 (Jetson AGX Orin): Q/DQ on every tensor of what DLA runs, and no search.",
+        "INT8 for DLA of TensorRT 11.4.1 (Jetson AGX Orin): Q/DQ on every tensor of what DLA runs; the "
+        "search is one of ranges.",
         group="precision",
     ),
     "techniques": Option(

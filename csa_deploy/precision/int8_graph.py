@@ -48,7 +48,7 @@ def _key(context: Context, calibration: Calibrated) -> str:
         {
             "csa_deploy": __version__,
             "statistics": asdict(calibration.statistics.key),
-            "method": config.calib_method,
+            "method": calibration.method,
             "search": config.search and budget_of(context),
             "techniques": config.techniques,
             "keep_fp32": config.keep_fp32,
@@ -118,7 +118,7 @@ def _made(
         equalized=f"onnx/{base.name}" if base else None,
         cache=f"calibration/{cache.name}",
         statistics=graph_statistics(result.model),
-        notes=(*choice.notes(), *_kept_out(result), *(of_dla(dla) if dla else ())),
+        notes=(*choice.notes(), *_kept_out(result), *(of_dla(dla, calibration.method) if dla else ())),
         search=choice.search.to_json() if choice.search else {"not_done": EVERY_TENSOR if dla else SWITCHED_OFF},
         techniques=choice.techniques,
         estimated_latency_ms=choice.latency_ms,

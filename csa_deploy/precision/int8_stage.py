@@ -20,11 +20,13 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
-from csa_deploy.precision.dla_placement import place_for_dla, with_every_scale
+from csa_deploy.precision.dla_placement import RANGED_IMAGES, best_ranges, place_for_dla, with_every_scale
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
-from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH
+from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH, read_samples
+from csa_deploy.precision.techniques import Plan
+from csa_deploy.precision.thresholds import METHODS, Method
 from csa_deploy.records.precision import Calibration, DlaGraph
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import dump_json
@@ -49,6 +51,7 @@ class Calibrated:
     placement: QdqPlacement
     statistics: Statistics
     thresholds: dict[str, float]
+    method: Method
     leaks: tuple[str, ...] = ()
     dla: DlaGraph | None = None
 
@@ -66,7 +69,7 @@ class Calibrated:
             data=self.data.name,
             images=self.statistics.images,
             skipped=len(self.statistics.skipped),
-            method=config.calib_method,
+            method=self.method,
             tensors=len(self.statistics.histograms),
             constant_inputs=tuple(constant),
             leaks=self.leaks,
@@ -91,7 +94,7 @@ class Calibrated:
             "data": self.data.name,
             "random": self.data.name == RANDOM,
             "seed": config.seed,
-            "method": config.calib_method,
+            "method": self.method,
             "preprocessing": self.data.preprocessing and self.data.preprocessing.to_json(),
             "provider": self.statistics.provider,
             "hashes": self.data.hashes(),
@@ -161,10 +164,16 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     data = _open(context)
     leaks = check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    thresholds = statistics.thresholds(config.calib_method)
-    if dla is not None:
-        thresholds = with_every_scale(placement, thresholds, complete(model, statistics.largest))
-    return Calibrated(data, placement, statistics, thresholds, tuple(leaks), dla)
+    method = config.calib_method
+    if dla is None:
+        return Calibrated(data, placement, statistics, statistics.thresholds(method), method, tuple(leaks))
+    sizes = complete(model, statistics.largest)
+    ranges = {name: with_every_scale(placement, statistics.thresholds(name), sizes) for name in METHODS}
+    if config.search:
+        feeds = read_samples(data, context.sampling, RANGED_IMAGES).feeds
+        method, found = best_ranges(Plan(model, placement, {}, {}), ranges, method, feeds, config.threads)
+        dla = replace(dla, ranges=found)
+    return Calibrated(data, placement, statistics, ranges[method], method, tuple(leaks), dla)
 
 
 def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:

@@ -128,11 +128,11 @@ def try_techniques(
     findings = dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "not asked for: left out of --techniques"))
     if not plan.placement.layers:
         return plan, dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "no layer is INT8"))
-    without = _errors(plan, evaluation)
+    without = _errors(plan, evaluation.held, evaluation.threads)
     for name in (name for name in TECHNIQUES if name in wanted):
         try:
             candidate, reason = TECHNIQUES[name](plan, evaluation)
-            with_ = _errors(candidate, evaluation) if candidate else without
+            with_ = _errors(candidate, evaluation.held, evaluation.threads) if candidate else without
         except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
             findings[name] = TechniqueFinding(False, f"it failed: {type(error).__name__}: {error}")
             _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
@@ -144,12 +144,17 @@ def try_techniques(
     return plan, findings
 
 
-def _errors(plan: Plan, evaluation: EvaluationContext) -> _Errors:
-    """Of all layers in INT8, on the images that nothing was fitted to."""
-    network = plan.switchable(evaluation.threads)
+def worst_snr_db(plan: Plan, samples: Sequence[Feeds], threads: int | None) -> float:
+    """Signal-to-noise ratio of the worst output with all layers in INT8."""
+    return _errors(plan, samples, threads).snr_db
+
+
+def _errors(plan: Plan, samples: Sequence[Feeds], threads: int | None) -> _Errors:
+    """Of all layers in INT8."""
+    network = plan.switchable(threads)
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
-    for feeds in evaluation.held:
+    for feeds in samples:
         exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
         signal.append([_energies(array) for array in exact.values()])
         noise.append([_energies(got[name] - array) for name, array in exact.items()])

@@ -132,6 +132,7 @@ class DlaGraph:
         tensors: number of tensors with a scale.
         shared: groups of tensors with one scale.
         io: type of the network's inputs and outputs.
+        ranges: dB of the worst output on calibration images, by method of the thresholds; empty where none was tried.
         rounding: how DLA rounds halves; ONNX Runtime and the GPU round them to even.
     """
 
@@ -141,6 +142,7 @@ class DlaGraph:
     tensors: int
     shared: tuple[tuple[str, ...], ...]
     io: Literal["fp32", "fp16"]
+    ranges: dict[str, float] = field(default_factory=dict)
     rounding: str = "half away from zero"
 
 

@@ -15,9 +15,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 import csa_deploy as csa
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.bounds import complete
-from csa_deploy.precision.dla_placement import SCOPE, place_for_dla, with_every_scale
+from csa_deploy.precision.dla_placement import SCOPE, best_ranges, place_for_dla, with_every_scale
 from csa_deploy.precision.int8 import to_int8
+from csa_deploy.precision.qdq import insert_qdq
 from csa_deploy.precision.qdq_placement import place
+from csa_deploy.precision.techniques import BETTER, Plan
+from csa_deploy.precision.thresholds import METHODS
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import DlaGraph
 from csa_deploy.restricted.check import check
@@ -276,8 +279,6 @@ def test_switched_on_throughout_it_is_the_same_network() -> None:
     switchable = Switchable(model, placement, thresholds, threads=1)
     every = [layer.name for layer in switchable.layers]
     assert set(every) == {node.name for node in model.graph.node}
-    from csa_deploy.precision.qdq import insert_qdq
-
     (written,) = run(insert_qdq(model, placement, thresholds).model, x)
     steps = np.abs(switchable.run({"x": x}, every)["y"] - written) / (thresholds["h"] / 127)
     assert steps.max() < 1.1 and (steps > 0.1).mean() < 0.01  # sums in another order end in the next step
@@ -337,8 +338,6 @@ def test_rounding_halves_away_from_zero_by_brute_force() -> None:
     model = network(nodes, [1, 4, 32, 32], {"y": [1, 4, 16, 16]}, {"w": eye, "v": eye / 2})
     x = (rng.integers(-60, 61, size=(1, 4, 32, 32)) * scale).astype("f4")
     placement, _ = place_for_dla(model)
-    from csa_deploy.precision.qdq import insert_qdq
-
     graph = insert_qdq(model, placement, placement.shared(dict.fromkeys(placement.tensors, 127 * scale))).model
     even, away = HalfAway(graph, away=False), HalfAway(graph, away=True)
     exact, other = even.run(x), away.run(x)
@@ -349,6 +348,23 @@ def test_rounding_halves_away_from_zero_by_brute_force() -> None:
     assert (np.abs(other["c_int8"]) >= np.abs(exact["c_int8"])).all()  # away from zero
     steps = np.abs(exact["y"] - other["y"]) / scale
     assert steps.max() == 2 and 29 < decibels(exact["y"], other["y"]) < 31
+
+
+@pytest.mark.parametrize(("usual", "chosen"), [("mse", "minmax"), ("percentile", "percentile"), ("minmax", "minmax")])
+def test_the_method_of_the_ranges_is_the_best_on_the_samples(usual: str, chosen: str) -> None:
+    """Each method's figure worked out here from the written graph; one that is as good as the best stays."""
+    rng = np.random.default_rng(6)
+    model, x = branches(rng), rng.normal(size=(1, 3, 10, 10)).astype("f4")
+    placement, _ = place_for_dla(model)
+    sizes = measured(model, x)
+    full = with_every_scale(placement, sizes, complete(model, sizes))
+    factors = {"mse": 0.5, "minmax": 1.0, "percentile": 1.0, "entropy": 0.25}
+    ranges = {name: {tensor: size * factor for tensor, size in full.items()} for name, factor in factors.items()}
+    method, found = best_ranges(Plan(model, placement, {}, {}), ranges, usual, [{"x": x}], threads=1)  # type: ignore[arg-type]
+    assert method == chosen
+    for name, thresholds in ranges.items():
+        (written,) = run(insert_qdq(model, placement, thresholds).model, x)
+        assert found[name] == pytest.approx(decibels(run(model, x)[0], written), abs=1.0)
 
 
 NETWORKS = {
@@ -370,11 +386,12 @@ def test_the_networks_of_the_box(name: str, tmp_path: Path) -> None:
     assert nodes in (None, dla.nodes)
     assert made.report.int8.search == {"not_done": "DLA wants a scale at every tensor of a part (--target-dla)"}
     assert any("half away from zero" in note for note in made.notes)
+    method = made.report.calibration.method
+    assert set(dla.ranges) == set(METHODS) and dla.ranges[method] > max(least, max(dla.ranges.values()) - BETTER - 1e-9)
     scope = check(made.model, [SCOPE]).scopes[0]
     assert scope.verdict == "allowed" and scope.placement is not None
     assert scope.placement.subgraphs == 1 and not scope.placement.fallbacks
     rng = np.random.default_rng(0)
-    assert least
     shape = [dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim]
     x = rng.normal(size=shape).astype("f4")
     assert all(np.isfinite(array).all() for array in run(made.model, x))
