@@ -24,6 +24,7 @@ from csa_deploy.precision.thresholds import METHODS
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import DlaGraph
 from csa_deploy.restricted.check import check
+from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -283,6 +284,24 @@ def test_switched_on_throughout_it_is_the_same_network() -> None:
     steps = np.abs(switchable.run({"x": x}, every)["y"] - written) / (thresholds["h"] / 127)
     assert steps.max() < 1.1 and (steps > 0.1).mean() < 0.01  # sums in another order end in the next step
     np.testing.assert_allclose(switchable.run({"x": x}, ())["y"], run(model, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_runner_computes_the_bias_that_the_graph_states() -> None:
+    """ONNX Runtime's optimizer makes INT32 of a bias between Q/DQ, with a scale that underflows in FP16."""
+    rng = np.random.default_rng(7)
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["a"]), helper.make_node("Conv", ["a", "v"], ["y"])]
+    constants = {
+        "w": (1e-4 * rng.normal(size=(4, 4, 1, 1))).astype("f4"),
+        "b": np.array([3, -2, 1, 0.5], "f4"),
+        "v": np.eye(4, dtype="f4")[:, :, None, None],
+    }
+    model = network(nodes, [1, 4, 6, 6], {"y": [1, 4, 6, 6]}, constants)
+    x = (0.01 * rng.normal(size=(1, 4, 6, 6))).astype("f4")
+    int8, _, _ = quantized(model, x)
+    with OnnxRuntimeRunner(int8.SerializeToString()) as runner:
+        found = runner.run({"x": x.astype(np.float16)})["y"].astype("f4")
+    assert decibels(run(model, x)[0], found) > 35
+    np.testing.assert_allclose(found, run(int8, x)[0], atol=3 / 127 + 1e-3)  # a step, where a sum ends in the next
 
 
 class HalfAway:
