@@ -118,7 +118,10 @@ def _made(
         equalized=f"onnx/{base.name}" if base else None,
         cache=f"calibration/{cache.name}",
         statistics=graph_statistics(result.model),
-        notes=(*choice.notes(), *_kept_out(result), *(of_dla(dla, calibration.method) if dla else ())),
+        notes=(
+            *(*choice.notes(), *_kept_out(result)),
+            *((*of_dla(dla, calibration.method), *_off_by_type(result)) if dla else ()),
+        ),
         search=choice.search.to_json() if choice.search else {"not_done": EVERY_TENSOR if dla else SWITCHED_OFF},
         techniques=choice.techniques,
         estimated_latency_ms=choice.latency_ms,
@@ -130,6 +133,13 @@ def _made(
         scales=result.scales,
         dla=dla,
     )
+
+
+def _off_by_type(result: Int8Result) -> list[str]:
+    """Nodes that DLA would run if FP16 could hold them."""
+    if not (kept := result.kept_fp32):
+        return []
+    return [f"{len(kept)} of the nodes stay in FP32, and so on the GPU; the first is {kept[0].name}: {kept[0].reason}"]
 
 
 def _kept_out(result: Int8Result) -> list[str]:

@@ -222,6 +222,8 @@ def _weight_rounding(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    if plan.placement.scales:
+        return None, "a bias that FP16 cannot hold would put its layer on the GPU"
     samples = evaluation.fitted
     progress = evaluation.progress("bias correction")
     biases = corrected_biases(
