@@ -18,8 +18,9 @@ from csa_deploy.records.repair import RepairRecord
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.instance import Network
     from csa_deploy.metrics.task import Measured
-    from csa_deploy.network import Preprocessing
+    from csa_deploy.network import Preprocessing, Sample
     from csa_deploy.source import Source
     from csa_deploy.spec import Sampling
     from csa_deploy.tasks.boxes import Postprocessing
@@ -60,6 +61,20 @@ class Context:
         """Input size asked for, (height, width)."""
         return self.config.size
 
+    def make_network(self, sample: Sample | None = None) -> Network:
+        """The PyTorch network with the weights, size and batch that are asked for; not of an ONNX file.
+
+        Args:
+            sample: what one sample of it is; None: as asked for.
+        """
+        return self.source.make_network(
+            input_size=self.size,
+            batch=self.config.batch,
+            checkpoint=self.checkpoint,
+            checkpoint_key=self.config.checkpoint_key,
+            sample=sample or self.config.sample,
+        )
+
     @property
     def batch(self) -> int:
         """Samples that one inference of the exported graph takes."""
@@ -71,7 +86,7 @@ class Context:
         from csa_deploy.spec import sampling_of
 
         export = self.export
-        return sampling_of(export.inputs, export.outputs)
+        return sampling_of(export.inputs, export.outputs, export.sample)
 
     @property
     def export(self) -> ExportRecord:

@@ -49,6 +49,11 @@ OPTIONS: dict[str, Option] = {
         list[str],
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
+    "sample": Option(
+        str,
+        "What one sample is: batched (a row of axis 0 of every input and output) or whole (all that one inference "
+        "takes); default: found.",
+    ),
     "tensorrt": Option(
         str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10."
     ),
@@ -235,7 +240,7 @@ OPTIONS: dict[str, Option] = {
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
 EXPORT = (
-    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
+    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", "sample", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
 CHECK = ("scope", "strict", "max_fallback")
@@ -260,7 +265,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
-        *("target", "input_shape", *IMAGE_INPUT),
+        *("target", "input_shape", "sample", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
     "report": (),

@@ -76,10 +76,13 @@ class Batch:
             array.shape[1:] == tuple(network[name][1:]) for name, array in inputs.items()
         )
         if not fits:
+            whole = inputs.keys() == network.keys() and all(a.shape[1:] == (*network[n],) for n, a in inputs.items())
             raise UsageError(
                 f"the data do not fit the network: the network takes {_listed(network)}, "
                 f"the data hold {_listed({name: array.shape for name, array in self.inputs.items()})}",
-                fix="give inputs of these names and shapes (the first axis is the sample)",
+                fix="say --sample whole, where one inference takes one sample"
+                if whole
+                else "give inputs of these names and shapes (the first axis is the sample)",
             )
         return inputs
 

@@ -190,13 +190,13 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Shape | None]:
         found = {value.name: _stated(value) for value in known.graph.output}
         if all(shape is not None and None not in shape for shape in found.values()):
             return found
-    with _running(model) as runner:
+    with running(model) as runner:
         return {spec.name: spec.shape for spec in runner.output_specs}
 
 
 def _answers(model: onnx.ModelProto, shapes: Mapping[str, Sequence[Extent]] | None = None) -> list[Arrays]:
     """What the network says to two random inputs, of these shapes where it leaves them open."""
-    with _running(model) as runner:
+    with running(model) as runner:
         specs = [_at(spec, shapes[spec.name]) if shapes else spec for spec in runner.input_specs]
         for spec in specs:
             if (taken := math.prod(spec.static_shape) * np.dtype(spec.dtype).itemsize) > _MOST_BYTES:
@@ -213,7 +213,8 @@ def _at(spec: TensorSpec, shape: Sequence[Extent]) -> TensorSpec:
 
 
 @contextmanager
-def _running(model: onnx.ModelProto) -> Iterator[OnnxRuntimeRunner]:
+def running(model: onnx.ModelProto) -> Iterator[OnnxRuntimeRunner]:
+    """A model in ONNX Runtime, entered."""
     with tempfile.TemporaryDirectory() as scratch:
         source: Path | bytes = Path(scratch) / "network.onnx"
         if weight_bytes(model) > EXTERNAL_DATA_FROM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import StageRecord, Stored
 from csa_deploy.spec import TensorSpec
@@ -60,7 +60,7 @@ class ExportRecord(StageRecord):
     exporter: str
     opset: int
     batch: int
-    sample: str
+    sample: Sample
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None

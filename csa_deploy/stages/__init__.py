@@ -164,7 +164,7 @@ STAGES: dict[str, Stage] = {
             "export",
             "torch module to ONNX",
             _export,
-            settings=("network", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT, "exporter"),
+            settings=("network", "checkpoint_key", "size", "batch", "input_shape", "sample", *IMAGE_INPUT, "exporter"),
             also=("checkpoint", "tensorrt", "opset", "data", "task", "seed", "export_tolerance"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),

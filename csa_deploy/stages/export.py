@@ -16,25 +16,27 @@ from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLack
 from csa_deploy.export.compare import RANDOM_BATCHES, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
-from csa_deploy.export.metadata import POSTPROCESSING, stated_postprocessing, write_metadata
+from csa_deploy.export.metadata import POSTPROCESSING, PREFIX, stated_postprocessing, write_metadata
 from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
-from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.export.static import make_static, running, wanted_by
 from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.installing import versions
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.export import Difference, ExportRecord
+from csa_deploy.runners.base import found_sample
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.runners.torch_runner import TorchRunner
-from csa_deploy.spec import Sampling, TensorSpec, sampling_of
+from csa_deploy.runners.torch_runner import torch_runner
+from csa_deploy.spec import SAMPLE, Sampling, TensorSpec, sampling_of
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.config import Config
     from csa_deploy.context import Context
     from csa_deploy.instance import Network
     from csa_deploy.tasks.boxes import Postprocessing
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
 _STEPS = 5
+_MIXED = (
+    "a row of the inputs changes other rows of the outputs: a sample is all that one inference takes; where rows are "
+    "samples, say --sample batched"
+)
 
 
 def preflight(context: Context) -> None:
@@ -109,7 +115,7 @@ def run(context: Context) -> StageOutput[ExportRecord]:
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, _STEPS)
-    entries = _provenance(context, exported.exporter, network.postprocessing)
+    entries = _provenance(context, exported.exporter, network.postprocessing, network.sampling.kind)
     write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, _STEPS)
@@ -132,19 +138,19 @@ def compare_again(context: Context) -> StageOutput[ExportRecord]:
 
 def _network(context: Context) -> Network:
     config = context.config
-    return context.source.make_network(
-        input_size=context.size,
-        batch=config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-    )
+    network = context.make_network()
+    with torch_runner(network) as runner:
+        sample = found_sample(runner, config.sample, config.batch)
+    if sample == "whole" and network.sampling.kind == "batched":
+        network = replace(network, sample=sample, notes=(*network.notes, _MIXED))
+    return network
 
 
 def _differences(context: Context, network: Network, path: Path, real: list[dict[str, np.ndarray]]) -> list[Difference]:
     """Of PyTorch and the graph, on random inputs and on real ones."""
     specs = network.input_specs
     with (
-        TorchRunner(network.module, specs, network.output_names) as reference,
+        torch_runner(network) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
         feeds = (random_feeds(specs, context.config.seed + i) for i in range(RANDOM_BATCHES))
@@ -189,8 +195,8 @@ def _take_in(context: Context) -> StageOutput:
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)
-    sampling = graph_sampling(model)
-    if config.batch not in (None, 1) and not sampling.shared:
+    sampling = _sampling(model, config, notes)
+    if config.batch not in (None, 1) and sampling.kind == "whole":
         raise UsageError(
             f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
             + ", ".join(f"{s.name} {list(s.shape)}" for specs in interface_of(model) for s in specs),
@@ -201,10 +207,23 @@ def _take_in(context: Context) -> StageOutput:
     notes.append("not compared with PyTorch: the source is an ONNX file")
     if config.data:
         _real_feeds(context, preprocessing, sampling)
-    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model))
+    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model), sampling.kind)
     write_metadata(model, entries, preprocessing)
     target = _check_and_save(context, model)
     return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
+
+
+def _sampling(model: onnx.ModelProto, config: Config, notes: list[str]) -> Sampling:
+    """How samples go through a file that is static now; what is to be said about it goes into the notes."""
+    by_shape = sampling_of(*interface_of(model), config.sample)
+    if by_shape.kind == "batched" and (by_shape.batch or 1) > 1 and config.sample is None and config.batch is None:
+        with running(model) as runner:
+            if found_sample(runner, None, None) == "whole":
+                notes.append(_MIXED)
+                return sampling_of(*interface_of(model), "whole")
+    if by_shape.kind == "whole":
+        notes.append(f"a sample is {by_shape.words}")
+    return by_shape
 
 
 def _try(path: Path) -> None:
@@ -214,8 +233,11 @@ def _try(path: Path) -> None:
         OnnxRuntimeRunner(path, name=path.name)
 
 
-def _provenance(context: Context, exporter: str, postprocessing: Postprocessing | None) -> dict[str, Any]:
+def _provenance(
+    context: Context, exporter: str, postprocessing: Postprocessing | None, sample: Sample
+) -> dict[str, Any]:
     return {
+        SAMPLE.removeprefix(PREFIX): sample,
         **({POSTPROCESSING: postprocessing.to_json()} if postprocessing else {}),
         "version": __version__,
         "network": context.source.name,
@@ -260,7 +282,7 @@ def output_of(
 ) -> StageOutput:
     """The record of a graph that was exported or taken in, and whether it agrees with what it was made of."""
     inputs, outputs = interface_of(model)
-    sampling = sampling_of(inputs, outputs)
+    sampling = graph_sampling(model)
     relative = f"onnx/{path.name}"
     record = ExportRecord(
         summary="",
@@ -268,7 +290,7 @@ def output_of(
         exporter=exporter,
         opset=opset_of(model),
         batch=sampling.batch or 1,
-        sample="a row of the batch axis" if sampling.shared else "one whole inference",
+        sample=sampling.kind,
         inputs=_values(inputs),
         outputs=_values(outputs),
         preprocessing=preprocessing,
