@@ -243,6 +243,8 @@ class Config(BaseModel):
     size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
     batch: Annotated[int, Field(ge=1)] | None = None
     sample: Annotated[Sample | None, BeforeValidator(_lower)] = None
+    state: Texts = ()
+    state_init: str | None = None
     input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
     mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
     std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None

@@ -11,7 +11,7 @@ import numpy as np
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Sample
 
-SAMPLE = "csa_deploy.sample"
+SAMPLE_ENTRY = "csa_deploy.sample"
 """Entry of an ONNX file's metadata that states what one sample is."""
 
 Arrays = dict[str, np.ndarray]
@@ -112,7 +112,7 @@ def sampling_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], kin
 
 def stated_sample(metadata: Mapping[str, str]) -> Sample | None:
     """What a graph's metadata say that one sample is; None: as its shapes say."""
-    stated = metadata.get(SAMPLE)
+    stated = metadata.get(SAMPLE_ENTRY)
     return cast(Sample, stated) if stated in get_args(Sample) else None
 
 

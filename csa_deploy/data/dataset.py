@@ -13,6 +13,7 @@ from csa_deploy.data.folder import CLASS_MAP, open_images, split_of, training_cl
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
 from csa_deploy.data.layouts import layout_of
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.sequences import LIST, open_sequences
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import did_you_mean
@@ -29,6 +30,7 @@ def open_dataset(
     seed: int | None = None,
     lenient: bool = False,
     task: Task | None = None,
+    sequences: bool = False,
 ) -> Dataset:
     """Open a data set: a name (``digits``, ``photos``, ...), a folder of images or tar shards, a ``.csv`` table, or
     arrays (``.npz``, ``.npy``).
@@ -44,13 +46,18 @@ def open_dataset(
         lenient: open no file before its turn, and skip those that cannot be read; a folder may mix levels, and its
             sub-folders are classes where the network names them so.
         task: what targets are wanted of data that could give several; None: what they are laid out for.
+        sequences: whether they are frames of sequences; see :func:`csa_deploy.data.sequences.open_sequences`.
 
     Raises:
         UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
-    dataset = _whole(str(spec), preprocessing, lenient, task)
-    dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
+    if sequences and not lenient:
+        dataset: Dataset = open_sequences(str(spec), preprocessing, limit=limit)
+    else:
+        whole = open_sequences(str(spec), preprocessing) if sequences else None
+        dataset = whole or _whole(str(spec), preprocessing, lenient, task)
+        dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
     dataset.lenient = lenient
     if (
         not lenient
@@ -128,7 +135,11 @@ def _require_apart(split: Split) -> None:
 def require_dataset(spec: str) -> None:
     """Raise UsageError where ``spec`` names no set, and nothing is there; opens nothing."""
     path = Path(spec)
-    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", ".json", *ARRAYS) and path.is_file()):
+    if (
+        spec not in NAMED
+        and not path.is_dir()
+        and not (path.suffix in (".csv", ".json", LIST, *ARRAYS) and path.is_file())
+    ):
         raise _unknown(spec, path)
 
 

@@ -9,6 +9,7 @@ from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import StageRecord, Stored
 from csa_deploy.spec import TensorSpec
+from csa_deploy.state import StateLink
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ExportRecord(StageRecord):
         opset: of ONNX.
         batch: samples that one inference takes.
         sample: what a sample is.
+        state: outputs that feed inputs on the next frame.
         inputs: of the graph; an extent that is open is 0.
         outputs: likewise.
         preprocessing: how an image becomes its input; None where it takes no image.
@@ -67,3 +69,4 @@ class ExportRecord(StageRecord):
     statistics: GraphStatistics
     tolerance: float
     differences: tuple[Difference, ...]
+    state: tuple[StateLink, ...] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,16 +29,19 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.installing import versions
 from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.export import Difference, ExportRecord
-from csa_deploy.runners.base import found_sample
+from csa_deploy.runners.base import Runner, found_sample
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.runners.stateful import StatesAdded, require_one_at_a_time
 from csa_deploy.runners.torch_runner import torch_runner
-from csa_deploy.spec import SAMPLE, Sampling, TensorSpec, sampling_of
+from csa_deploy.spec import SAMPLE_ENTRY, Sampling, TensorSpec, sampling_of
+from csa_deploy.state import STATE_ENTRY, StateLink, links_of, stated_links
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.context import Context
+    from csa_deploy.data.base import Dataset
     from csa_deploy.instance import Network
     from csa_deploy.tasks.boxes import Postprocessing
 
@@ -54,6 +58,8 @@ def preflight(context: Context) -> None:
     """Refuse a factory or a checkpoint that is not there, and settings that this kind of network does not have."""
     _require_fitting_settings(context)
     _require_checkpoint(context)
+    if (file := context.config.state_init) and not Path(file).is_file():
+        raise UsageError(f"--state-init {file}: no such file", fix="give an .npz of arrays under the inputs' names")
     context.source.require_factory()
 
 
@@ -81,7 +87,14 @@ def comparison(context: Context) -> dict[str, Any]:
     """What the exported graph is compared on, and held to."""
     config = context.config
     samples = context.data_fingerprint(REAL_SAMPLES) if context.source.kind != "onnx" else None
-    return {"data": context.data_spec, "samples": samples, "seed": config.seed, "tolerance": config.export_tolerance}
+    init = sha256_of(Path(config.state_init)) if config.state_init else None
+    return {
+        "state_init": init,
+        "data": context.data_spec,
+        "samples": samples,
+        "seed": config.seed,
+        "tolerance": config.export_tolerance,
+    }
 
 
 def _require_fitting_settings(context: Context) -> None:
@@ -104,8 +117,12 @@ def run(context: Context) -> StageOutput[ExportRecord]:
     progress(0, _STEPS)
     network = _network(context)
     progress(1, _STEPS)
+    links = links_of(config.state, network.input_specs, network.outputs)
     # Before the export: bad data cost no waiting.
-    real, reason = _real_feeds(context, network.preprocessing, network.sampling)
+    with torch_runner(network) as runner:
+        require_one_at_a_time(links, runner)
+        states = partial(_with_states, context, runner, links)
+        real, reason = _real_feeds(context, network.preprocessing, network.sampling, states)
     exported = export_module(
         network.module,
         network.inputs,
@@ -115,7 +132,7 @@ def run(context: Context) -> StageOutput[ExportRecord]:
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, _STEPS)
-    entries = _provenance(context, exported.exporter, network.postprocessing, network.sampling.kind)
+    entries = _provenance(context, exported.exporter, network.postprocessing, network.sampling.kind, links)
     write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, _STEPS)
@@ -128,7 +145,7 @@ def run(context: Context) -> StageOutput[ExportRecord]:
 def compare_again(context: Context) -> StageOutput[ExportRecord]:
     """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
     record = context.export
-    real, reason = _real_feeds(context, context.preprocessing, context.sampling)
+    real, reason = _real_feeds(context, context.preprocessing, context.sampling, context.with_states)
     notes, differences = [note for note in record.notes if not note.startswith(NOT_COMPARED)], []
     if context.source.kind != "onnx":
         differences = _differences(context, _network(context), context.path(record.graph), real)
@@ -160,8 +177,16 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
         return differences + compare(context.data_spec or "", reference, candidate, real, batch=batch)
 
 
+def _with_states(context: Context, runner: Runner, links: Sequence[StateLink], data: Dataset) -> Dataset:
+    """Frames with the states that a network has before them."""
+    return StatesAdded(data, runner, links, context.initial_state(links, runner.input_specs)) if links else data
+
+
 def _real_feeds(
-    context: Context, preprocessing: Preprocessing | None, sampling: Sampling
+    context: Context,
+    preprocessing: Preprocessing | None,
+    sampling: Sampling,
+    states: Callable[[Dataset], Dataset],
 ) -> tuple[list[dict[str, np.ndarray]], str]:
     """Batches of a few samples of the network's data, however many are configured; else the reason why not."""
     batch = sampling.batch or 1
@@ -176,7 +201,7 @@ def _real_feeds(
         return [], str(error)
     assert dataset is not None
     feeds = []
-    for b in dataset.batches(batch):
+    for b in states(dataset).batches(batch):
         feed = b.feed(sampling.shapes)
         for place, sample in enumerate(b.ids):
             if not all(np.isfinite(array[place]).all() for array in feed.values()):
@@ -205,9 +230,14 @@ def _take_in(context: Context) -> StageOutput:
     preprocessing, said = preprocessing_of(model, config)
     notes += [said] if said else []
     notes.append("not compared with PyTorch: the source is an ONNX file")
-    if config.data:
-        _real_feeds(context, preprocessing, sampling)
-    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model), sampling.kind)
+    links = links_of(config.state, *interface_of(model))
+    if config.data or links:
+        with running(model) as runner:
+            runner.sample = sampling.kind
+            require_one_at_a_time(links, runner)
+            if config.data:
+                _real_feeds(context, preprocessing, sampling, partial(_with_states, context, runner, links))
+    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model), sampling.kind, links)
     write_metadata(model, entries, preprocessing)
     target = _check_and_save(context, model)
     return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
@@ -234,10 +264,15 @@ def _try(path: Path) -> None:
 
 
 def _provenance(
-    context: Context, exporter: str, postprocessing: Postprocessing | None, sample: Sample
+    context: Context,
+    exporter: str,
+    postprocessing: Postprocessing | None,
+    sample: Sample,
+    links: Sequence[StateLink],
 ) -> dict[str, Any]:
     return {
-        SAMPLE.removeprefix(PREFIX): sample,
+        SAMPLE_ENTRY.removeprefix(PREFIX): sample,
+        **({STATE_ENTRY.removeprefix(PREFIX): [asdict(link) for link in links]} if links else {}),
         **({POSTPROCESSING: postprocessing.to_json()} if postprocessing else {}),
         "version": __version__,
         "network": context.source.name,
@@ -298,6 +333,7 @@ def output_of(
         notes=tuple(notes),
         tolerance=context.config.export_tolerance,
         differences=(),
+        state=stated_links({entry.key: entry.value for entry in model.metadata_props}),
     )
     return _judged(record, differences, context.config.export_tolerance, {relative: path})
 
