@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
-from csa_deploy.network import Anchor, Fit, Task
+from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
@@ -256,6 +256,9 @@ class Config(BaseModel):
     checkpoint_key: str | None = None
     size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    sample: Annotated[Sample | None, BeforeValidator(_lower)] = None
+    state: Texts = ()
+    state_init: str | None = None
     input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
     mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
     std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None

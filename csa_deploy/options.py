@@ -49,6 +49,18 @@ OPTIONS: dict[str, Option] = {
         list[str],
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
+    "sample": Option(
+        str,
+        "What one sample is: batched (a row of axis 0 of every input and output) or whole (all that one inference "
+        "takes); default: found.",
+    ),
+    "state": Option(
+        list[str],
+        "Recurrent state OUTPUT:INPUT (repeatable): that output feeds that input on the next frame; data: sequences.",
+    ),
+    "state_init": Option(
+        str, "State at the start of a sequence: .npz of arrays under the inputs' names; default zeros."
+    ),
     "tensorrt": Option(
         str,
         "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10. A version "
@@ -246,7 +258,7 @@ OPTIONS: dict[str, Option] = {
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
 EXPORT = (
-    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
+    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
 CHECK = ("scope", "strict", "max_fallback")
@@ -271,7 +283,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
-        *("target", "input_shape", *IMAGE_INPUT),
+        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
     "report": (),

@@ -132,6 +132,9 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "opset": (16, {"export"}, set()),
     "exporter": ("torchscript", {"export"}, set()),
     "input_shape": (["x=1x3x32x32"], {"export"}, set()),
+    "sample": ("whole", {"export"}, set()),
+    "state": (["y:x"], {"export", "verify"}, set()),  # the data are sequences then
+    "state_init": ("x.npz", {"verify"}, {"export"}),
     "mean": ("0.4,0.4,0.4", {"export"}, set()),
     "std": ("0.4,0.4,0.4", {"export"}, set()),
     "scale": (0.5, {"export"}, set()),

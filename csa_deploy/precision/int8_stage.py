@@ -163,6 +163,7 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     placement, dla = place_for_dla(model, config.fp16_io) if config.target_dla else (place(model), None)
     data = _open(context)
     leaks = check_overlap(context, data)
+    data = context.with_states(data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
     method = config.calib_method
     if dla is None:
@@ -221,7 +222,10 @@ def _open(context: Context) -> Dataset:
     config = context.config
     spec, shapes = require_calibration(context), context.sampling.shapes
     count, seed, task = config.calib_samples, config.seed, config.task
-    return open_calibration(spec, context.preprocessing, shapes, samples=count, seed=seed, task=task)
+    sequences = bool(config.state)
+    return open_calibration(
+        spec, context.preprocessing, shapes, samples=count, seed=seed, task=task, sequences=sequences
+    )
 
 
 def forget_unfinished(context: Context) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.runners.base import check_feeds
-from csa_deploy.spec import Arrays, TensorSpec
+from csa_deploy.spec import Arrays, TensorSpec, stated_sample
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -77,6 +77,7 @@ class OnnxRuntimeRunner:
         self._optimize = optimize
         self._spin = spin
         self._session: onnxruntime.InferenceSession | None = self._open(model)
+        self.sample = stated_sample(self._session.get_modelmeta().custom_metadata_map)
         self.input_specs = tuple(self._spec(value) for value in self._session.get_inputs())
         self.output_specs = tuple(self._spec(value) for value in self._session.get_outputs())
 
