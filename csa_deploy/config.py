@@ -19,6 +19,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
+from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
@@ -222,6 +223,15 @@ def parse_max_fallback(value: Any) -> Any:
     return bounds
 
 
+def parse_tensorrt(value: Any) -> str:
+    """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
+    if isinstance(value, float) and value >= 10:
+        raise ValueError("put it in quotes: YAML reads 10.10 as the number 10.1")
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+){0,3}", str(value)):
+        raise ValueError("it should be '8.6', '10' or '11', or begin so, such as '10.13.3'")
+    return str(value)
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -253,7 +263,7 @@ class Config(BaseModel):
     fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
     fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
     anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
-    tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
+    tensorrt: Annotated[str, BeforeValidator(parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
     export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
@@ -262,6 +272,8 @@ class Config(BaseModel):
     strict: bool = False
     max_fallback: Annotated[dict[str, int], BeforeValidator(parse_max_fallback)] = {}
     fix: bool = False
+    errata: bool | None = None
+    fail_on: Severity | None = None
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()

@@ -31,13 +31,16 @@ def check(
     fixed: Annotated[
         Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
     ] = None,
-    explain: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="Explain a rule instead.")] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Explain a rule, or a known problem, instead.")
+    ] = None,
 ) -> None:
     """Check operations against safety scopes.
 
     Each verdict comes with its evidence: rule packs, and NVIDIA's own validator where it is installed. Exit 4 when a
-    scope denies the network. Without --scope, all scopes.
+    scope denies the network. Without --scope, all scopes. With --errata also what this TensorRT is known to get wrong.
     """
+    from csa_deploy.restricted.errata.asking import errata_failure, question_of
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
@@ -50,7 +53,8 @@ def check(
     graph, config, exported = _graph(network, settings, console)
     scopes, strict, bounds = config.scope, config.strict, config.max_fallback
     require_dla(gate_scopes(scopes) if fix else scopes, bounds)
-    result = inspect(graph, scopes, strict=strict, folded=exported)
+    question = question_of(config) if config.errata or config.fail_on else None
+    result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
         result = _repair(graph, fixed, result, gate_scopes(scopes), console)
     result = result.allowing(bounds)
@@ -60,6 +64,7 @@ def check(
             finding["repair"] = ""  # tried, and not exact here or worse for another scope
     _show(data, output_format, output, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
+    failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
         raise failure
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.restricted.errata.asking import errata_failure, question_of
+from csa_deploy.restricted.errata.schema import ERRATA_FOLDER
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
@@ -15,6 +17,7 @@ from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
+    from csa_deploy.restricted.errata.finding import Question
     from csa_deploy.restricted.inspection import GateResult
     from csa_deploy.restricted.scopes import Gates
 
@@ -28,10 +31,18 @@ def preflight(context: Context) -> None:
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """The rule packs, and whether the validator can be asked."""
+    """The rule packs, the errata and what they are asked, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
+    errata = {path.name: sha256_of(path) for path in sorted(ERRATA_FOLDER.glob("*.toml"))} if _asked(context) else {}
     gates = gates_of(context.config)
-    return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
+    asked = repr(_asked(context))
+    known = {"packs": packs, "errata": errata, "asked": asked, "validator": validator_status().installed}
+    return {**known, "gates": gates.scopes, "why": gates.why}
+
+
+def _asked(context: Context) -> Question | None:
+    """What is asked about known problems."""
+    return None if context.config.errata is False else question_of(context.config)
 
 
 def run(context: Context) -> StageOutput[CheckRecord]:
@@ -40,7 +51,14 @@ def run(context: Context) -> StageOutput[CheckRecord]:
     source = (context.floating() if config.fix else context.export).graph
     repaired = config.fix and source != context.workspace.read(OptimizeRecord).graph
     graph = context.path(source)
-    result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
+    result = inspect(
+        graph,
+        config.scope,
+        strict=config.strict,
+        folded=not config.fix,
+        errata=_asked(context),
+        progress=context.progress,
+    )
     result = result.allowing(config.max_fallback)
     gates = gates_of(config)
     record = CheckRecord(
@@ -54,14 +72,16 @@ def run(context: Context) -> StageOutput[CheckRecord]:
     failure = None
     if config.restricted:
         failure = rejection(result.only(gates.scopes), config.strict, context.name, fixed=config.fix)
+    failure = failure or errata_failure(result.errata, config.fail_on, context.name)
     return StageOutput(record, failure=failure)
 
 
 def _summary(result: GateResult, gates: Gates | None) -> str:
     """The verdicts, those that decide first, in one line with the reason why they do."""
     said = {s.report.scope: f"{s.report.scope} {s.combined.said} ({s.level})" for s in result.scopes}
+    known = f"; {result.errata.summary}" if result.errata is not None else ""
     if gates is None:
-        return f"{', '.join(said.values())}; none decides without --restricted"
+        return f"{', '.join(said.values())}; none decides without --restricted{known}"
     deciding = [said.pop(name) for name in gates.scopes if name in said]
     rest = f"; for information: {', '.join(said.values())}" if said else ""
-    return f"{', '.join(deciding)}; deciding, as {gates.why}{rest}"
+    return f"{', '.join(deciding)}; deciding, as {gates.why}{rest}{known}"

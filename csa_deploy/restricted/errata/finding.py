@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
+from csa_deploy.errors import UsageError
 from csa_deploy.records.errata import SEVERITIES, ErrataReport, KnownProblem, State
 from csa_deploy.restricted.conditions import evaluate, every
-from csa_deploy.restricted.errata.matching import Match, Neighbourhood, types_of
-from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, errata_packs
+from csa_deploy.restricted.errata.matching import FLOATS, Neighbourhood, types_of
+from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata, errata_packs
 from csa_deploy.restricted.errata.versions import compared
-from csa_deploy.restricted.graph import Graph
+from csa_deploy.restricted.graph import Graph, Node
+from csa_deploy.restricted.schema import version_key
 
 _TYPE = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _PLATFORM = "it is about {}, and the platform is not stated"
@@ -39,32 +43,45 @@ class Question:
         return ", ".join(filter(None, [self.platform, "DLA" if self.dla else ""]))
 
     def fits(self, erratum: Erratum) -> bool | None:
-        """Whether an erratum is about this platform; None where the platform decides and is not known."""
+        """Whether an erratum is about this platform; None where the platform decides and is not known.
+
+        What is about every network of one platform is not said where the platform is not stated.
+        """
         if erratum.dla and not self.dla:
             return False
         if not erratum.platforms or self.platform in erratum.platforms:
             return True
-        return None if self.platform in ("", "other") else False
+        return None if erratum.pattern and self.platform in ("", "other") else False
 
 
 def known_problems(graph: Graph, question: Question) -> ErrataReport:
     """What is known of a graph; time is linear in its nodes."""
     around = Neighbourhood(graph)
     network = around.network
-    packs = errata_packs()
-    found = [
-        problem
-        for pack in packs
-        for erratum in pack.errata
-        if (problem := _problem(pack, erratum, around, network, question)) is not None
-    ]
+    found = (_problem(pack, erratum, around, network, question) for pack, erratum in all_errata())
+    return _report([problem for problem in found if problem is not None], question)
+
+
+def listed(version: str = "") -> ErrataReport:
+    """All errata of a version ('' every one), whatever the graph.
+
+    Raises:
+        UsageError: no version.
+    """
+    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise UsageError(f"{version!r} is no TensorRT version", fix="write it as 8.6.12 or 10.3")
+    states = ((pack, erratum, erratum.versions.state(version)) for pack, erratum in all_errata())
+    return _report([_said(pack, erratum, *state) for pack, erratum, state in states if state], Question(version))
+
+
+def _report(problems: Sequence[KnownProblem], question: Question) -> ErrataReport:
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    found.sort(key=lambda problem: (problem.state != "affected", order[problem.severity]))
+    packs = errata_packs()
     return ErrataReport(
         question.tensorrt,
         question.where,
         question.precisions,
-        tuple(found),
+        tuple(sorted(problems, key=lambda p: (p.state != "affected", order[p.severity]))),
         beyond(packs, question.tensorrt),
         str(max(pack.read for pack in packs)) if packs else "",
     )
@@ -74,10 +91,8 @@ def beyond(packs: Sequence[ErrataPack], version: str) -> tuple[str, ...]:
     """What the packs cannot say about a version: they are older than it, or do not go back so far."""
     if not version or not packs:
         return ()
-    oldest, newest = packs[0].tensorrt[0], packs[0].tensorrt[1]
-    for pack in packs:
-        oldest = min(oldest, pack.tensorrt[0], key=_key)
-        newest = max(newest, pack.tensorrt[1], key=_key)
+    oldest = min((pack.tensorrt[0] for pack in packs), key=version_key)
+    newest = max((pack.tensorrt[1] for pack in packs), key=version_key)
     read = max(pack.read for pack in packs)
     if compared(version, newest) > 0:
         return (f"nothing is known about TensorRT {version}: sources were read on {read}, up to {newest}",)
@@ -86,40 +101,36 @@ def beyond(packs: Sequence[ErrataPack], version: str) -> tuple[str, ...]:
     return ()
 
 
-def _key(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
-
-
 def _problem(
-    pack: ErrataPack, erratum: Erratum, around: Neighbourhood, network: dict[str, object], question: Question
+    pack: ErrataPack, erratum: Erratum, around: Neighbourhood, network: dict[str, Any], question: Question
 ) -> KnownProblem | None:
     """The erratum about this graph; None where it is not about it."""
     version, there = erratum.versions.state(question.tensorrt), question.fits(erratum)
     of_network = evaluate(erratum.network, network)
     if version is None or there is False or of_network is False:
         return None
-    matches = around.find(erratum) if erratum.pattern else []
-    matches = [match for match in matches if _computes_in(erratum, match, network, question)]
-    if (erratum.pattern and not matches) or not (matches or _meets(erratum, network, question)):
+    engines = _engines(network, question)
+    matches = [m for m in around.find(erratum) if _shows(erratum, network, types_of(m[0]), engines)]
+    if not matches and (erratum.pattern or not _shows(erratum, network, FLOATS, engines)):
         return None
     sure = [match for match in matches if match[1]]
     decided = every([of_network, bool(sure) or not matches or None])
-    reasons = [
-        version[1],
-        "" if there else _PLATFORM.format(" or ".join(erratum.platforms)),
-        "" if decided else _UNDECIDED,
-    ]
+    platform = "" if there else _PLATFORM.format(" or ".join(erratum.platforms))
+    reasons = [version[1], platform, "" if decided else _UNDECIDED]
     state: State = version[0] if there and decided else "not ruled out"
-    shown = [node for node, _ in sure or matches]
+    return _said(pack, erratum, state, "; ".join(filter(None, reasons)), [node for node, _ in sure or matches])
+
+
+def _said(pack: ErrataPack, erratum: Erratum, state: State, why: str, nodes: Sequence[Node] = ()) -> KnownProblem:
     return KnownProblem(
         id=erratum.id,
         title=erratum.title,
         state=state,
-        why="; ".join(filter(None, reasons)),
+        why=why,
         symptom=erratum.symptom,
         severity=erratum.severity,
-        nodes=tuple(node.name for node in shown),
-        modules=tuple(dict.fromkeys(node.module for node in shown if node.module)),
+        nodes=tuple(node.name for node in nodes),
+        modules=tuple(dict.fromkeys(node.module for node in nodes if node.module)),
         versions=erratum.versions.words,
         sources=erratum.source,
         read=str(pack.read),
@@ -129,22 +140,16 @@ def _problem(
     )
 
 
-def _computes_in(erratum: Erratum, match: Match, network: dict[str, object], question: Question) -> bool:
-    """Whether a node computes in a precision that shows the problem: by its types where the graph is typed."""
-    wanted = {_TYPE[name] for name in erratum.precision if name in _TYPE}
-    typed = {"float16", "bfloat16"} & set(_types(network))
-    if not erratum.precision or "int8" in erratum.precision or not typed:
-        return _meets(erratum, network, question)
-    return bool(wanted & types_of(match[0]))
+def _engines(network: dict[str, Any], question: Question) -> set[str]:
+    """Precisions of the engines: those asked for, and those that the graph itself states."""
+    stated = {name for name in ("fp16", "bf16") if _TYPE[name] in network["dtypes"]}
+    return {*question.precisions, *stated, *(["int8"] if network["quantized"] else [])}
 
 
-def _meets(erratum: Erratum, network: dict[str, object], question: Question) -> bool:
-    """Whether one of the engines is of a precision that shows the problem."""
-    has = {name for name, dtype in _TYPE.items() if name != "fp32" and dtype in _types(network)}
-    engines = {*question.precisions, *has, *(["int8"] if network["quantized"] else [])}
-    return not erratum.precision or bool(engines & set(erratum.precision))
-
-
-def _types(network: dict[str, object]) -> Sequence[str]:
-    types = network["dtypes"]
-    return types if isinstance(types, list) else ()
+def _shows(erratum: Erratum, network: dict[str, Any], types: Set[str], engines: Set[str]) -> bool:
+    """Whether an engine shows the problem in its precision; in a typed graph the node has to compute in it."""
+    half = {_TYPE[name] for name in erratum.precision if name in ("fp16", "bf16")}
+    typed = half & set(network["dtypes"])
+    if not erratum.precision:
+        return True
+    return bool(half & types) if typed else bool(engines & set(erratum.precision))

@@ -20,7 +20,8 @@ _FARTHEST = 64
 _VALUES = 16
 """Elements of a constant input up to which its values are facts."""
 
-_FLOATS = ("float32", "float16", "bfloat16", "float64")
+FLOATS = frozenset({"float32", "float16", "bfloat16", "float64"})
+"""Types that an engine computes in."""
 
 Match = tuple[Node, bool | None]
 """A node that a pattern finds; None where a fact that decides is not known."""
@@ -97,7 +98,7 @@ class Neighbourhood:
             seen.add(id(other))
             if other.op in neighbour.op and other.domain in ONNX_DOMAINS:
                 yield other
-            if other.op in neighbour.through:
+            if other.op in neighbour.passed:
                 waiting += self._next(other, up)
 
     def _next(self, node: Node, up: bool, position: int | None = None) -> list[Node]:
@@ -118,7 +119,7 @@ class Neighbourhood:
 
 def types_of(node: Node) -> set[str]:
     """Floating-point types that a node reads or writes."""
-    return {value.dtype for value in (*node.inputs, *node.outputs) if value is not None and value.dtype in _FLOATS}
+    return {value.dtype for value in (*node.inputs, *node.outputs) if value is not None and value.dtype in FLOATS}
 
 
 def _facts(node: Node, opset: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Container, Iterator
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from csa_deploy.validation import invalid
 
 ERRATA_FOLDER = Path(__file__).parent / "packs"
 
-GROUPS: dict[str, tuple[str, ...]] = {
+PASSED_OVER: dict[str, tuple[str, ...]] = {
     "@layout": ("Cast", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
     "@scale": ("Add", "Cast", "Div", "Identity", "Mul", "Sub", "Where"),
     "@quantize": ("DequantizeLinear", "QuantizeLinear"),
@@ -62,7 +62,7 @@ class NodePattern(_Strict):
     Attributes:
         op: its operator, or one of several, of ONNX's own set.
         when: condition on :data:`NODE_FACTS` and attributes.
-        through: of a neighbour: operators that may stand between, or :data:`GROUPS`.
+        through: of a neighbour: operators that may stand between, or :data:`PASSED_OVER`.
         input: of a producer: the input of the node below through which it comes; any where it is not given.
         producers: each of them writes, directly or through others, what the node reads.
         consumers: each of them reads what the node writes.
@@ -82,10 +82,10 @@ class NodePattern(_Strict):
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("through")
-    @classmethod
-    def _groups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for word in value for name in GROUPS.get(word, (word,)))
+    @cached_property
+    def passed(self) -> frozenset[str]:
+        """The operators of ``through``, written out."""
+        return frozenset(name for word in self.through for name in PASSED_OVER.get(word, (word,)))
 
     @model_validator(mode="after")
     def _known_words(self) -> NodePattern:
