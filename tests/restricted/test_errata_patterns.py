@@ -45,8 +45,8 @@ def _pow(base: str, exponent: str) -> onnx.ModelProto:
     return g.simple("y = Pow(x, e)", f"{base}[3] x, {exponent}[3] e", f"{base}[3] y")
 
 
-def _depthwise(swish: bool = True, group: int = 8) -> onnx.ModelProto:
-    after = "t = Sigmoid(y) out = Mul(y, t)" if swish else "out = Relu(y)"
+def _depthwise(swish: bool | None = True, group: int = 8) -> onnx.ModelProto:
+    after = "t = Sigmoid(y) out = Mul(y, t)" if swish else "out = Relu(y)" if swish is None else "out = Sigmoid(y)"
     return g.conv(8, 8 // group, group, after, "out")
 
 
@@ -99,7 +99,7 @@ PAIRS: dict[str, tuple[list[onnx.ModelProto], list[onnx.ModelProto]]] = {
     "convolution.depthwise-qdq-8.6": ([g.conv(8, 1, 8)], [g.conv(8, 8), g.conv(8, 2, 4), g.attention()]),
     "convolution.depthwise-swish-qdq-8.5": (
         [_depthwise()],
-        [_depthwise(swish=False), _depthwise(group=1)],
+        [_depthwise(swish=False), _depthwise(swish=None), _depthwise(group=1)],
     ),
     "convolution.grouped-int8-slow": ([g.conv(8, 2, 4)], [g.conv(8, 1, 8), g.conv(8, 8)]),
     "convolution.run-time-kernel": (

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from csa_deploy.errors import UsageError
 from csa_deploy.records.errata import SEVERITIES, ErrataReport, KnownProblem, State
 from csa_deploy.restricted.conditions import evaluate, every
 from csa_deploy.restricted.errata.matching import FLOATS, Neighbourhood, types_of
 from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata, errata_packs
-from csa_deploy.restricted.errata.versions import compared
+from csa_deploy.restricted.errata.versions import checked_version, compared
 from csa_deploy.restricted.graph import Graph, Node
 from csa_deploy.restricted.schema import version_key
 
@@ -68,8 +66,7 @@ def listed(version: str = "") -> ErrataReport:
     Raises:
         UsageError: no version.
     """
-    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
-        raise UsageError(f"{version!r} is no TensorRT version", fix="write it as 8.6.12 or 10.3")
+    checked_version(version)
     states = ((pack, erratum, erratum.versions.state(version)) for pack, erratum in all_errata())
     return _report([_said(pack, erratum, *state) for pack, erratum, state in states if state], Question(version))
 

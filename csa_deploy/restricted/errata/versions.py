@@ -5,14 +5,27 @@ A version with fewer parts stands for all that begin with it: ``10`` has a probl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from csa_deploy.errors import UsageError
 from csa_deploy.records.errata import State
 from csa_deploy.restricted.schema import version_key
 
 Known = tuple[State, str]
 """The state of a version, and why it is not certain."""
+
+
+def checked_version(version: str) -> str:
+    """The version, or none.
+
+    Raises:
+        UsageError: it is no version.
+    """
+    if version and not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise UsageError(f"{version!r} is no TensorRT version", fix="write it as 8.6.12 or 10.3")
+    return version
 
 
 def compared(one: str, other: str) -> int:

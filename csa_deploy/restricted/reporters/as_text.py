@@ -121,7 +121,8 @@ def _errata(errata: Mapping[str, Any], console: Console) -> None:
 
 def _problem(problem: Mapping[str, Any], console: Console) -> None:
     colour = {"high": "red", "medium": "yellow"}.get(problem["severity"], "blue")
-    console.print(f"  [{colour}]{problem['severity']}[/{colour}] {_safe(problem['id'])} [dim]{problem['symptom']}[/dim]")
+    heading = f"[{colour}]{problem['severity']}[/{colour}] {_safe(problem['id'])}"
+    console.print(f"  {heading} [dim]{problem['symptom']}[/dim]")
     _line(problem["title"], console, 6)
     if problem["nodes"]:
         _line(f"at: {some(problem['modules'] or problem['nodes'], _PLACES)}", console, 8)
