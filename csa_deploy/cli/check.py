@@ -56,7 +56,7 @@ def check(
     question = question_of(config) if config.errata or config.fail_on else None
     result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
-        result = _repair(graph, fixed, result, gate_scopes(scopes), console)
+        result = _repair(graph, fixed, result, gate_scopes(scopes), question, console)
     result = result.allowing(bounds)
     data = result.to_json()
     if fix:
@@ -86,15 +86,18 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
         return context.path(context.export.graph), config, True
 
 
-def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:
-    """Repair for the scopes that count, show the difference and save the graph; the verdicts that hold then.
+def _repair(
+    graph: Path, target: Path | None, before: Any, scopes: Sequence[str], question: Any, console: Console
+) -> Any:
+    """Repair for the scopes that count, and known problems asked for; show the difference and save the graph.
 
+    Returns what holds then.
     Where nothing is repaired, nothing is saved unless a place was named.
     """
     from csa_deploy.graph.load import load_model, save_model
-    from csa_deploy.restricted.repairing import repair_for_scopes
+    from csa_deploy.restricted.errata.repairing import repair_known
 
-    repaired = repair_for_scopes(graph, scopes, before=before, strict=before.report.strict)
+    repaired = repair_known(graph, scopes, question, before=before, strict=before.report.strict)
     if repaired.steps or repaired.left or repaired.declined:
         console.notice(_steps(repaired, graph.name))
     if repaired.model is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.optimize import OptimizeRecord
-from csa_deploy.restricted.errata.asking import errata_failure, question_of
+from csa_deploy.restricted.errata.asking import errata_asked, errata_failure
 from csa_deploy.restricted.errata.schema import ERRATA_FOLDER
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
@@ -17,7 +17,6 @@ from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
-    from csa_deploy.restricted.errata.finding import Question
     from csa_deploy.restricted.inspection import GateResult
     from csa_deploy.restricted.scopes import Gates
 
@@ -32,17 +31,11 @@ def preflight(context: Context) -> None:
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, the errata and what they are asked, and whether the validator can be asked."""
-    packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    errata = {path.name: sha256_of(path) for path in sorted(ERRATA_FOLDER.glob("*.toml"))} if _asked(context) else {}
+    packs, asked = {name: sha256_of(path) for name, path in pack_files().items()}, errata_asked(context.config)
+    errata = {path.name: sha256_of(path) for path in sorted(ERRATA_FOLDER.glob("*.toml"))} if asked else {}
     gates = gates_of(context.config)
-    asked = repr(_asked(context))
-    known = {"packs": packs, "errata": errata, "asked": asked, "validator": validator_status().installed}
+    known = {"packs": packs, "errata": errata, "asked": repr(asked), "validator": validator_status().installed}
     return {**known, "gates": gates.scopes, "why": gates.why}
-
-
-def _asked(context: Context) -> Question | None:
-    """What is asked about known problems."""
-    return None if context.config.errata is False else question_of(context.config)
 
 
 def run(context: Context) -> StageOutput[CheckRecord]:
@@ -56,7 +49,7 @@ def run(context: Context) -> StageOutput[CheckRecord]:
         config.scope,
         strict=config.strict,
         folded=not config.fix,
-        errata=_asked(context),
+        errata=errata_asked(config),
         progress=context.progress,
     )
     result = result.allowing(config.max_fallback)

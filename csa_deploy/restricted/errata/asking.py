@@ -45,6 +45,11 @@ def question_of(config: Config) -> Question:
     )
 
 
+def errata_asked(config: Config) -> Question | None:
+    """What a stage asks: everything, unless errata are not wanted."""
+    return None if config.errata is False else question_of(config)
+
+
 def errata_failure(report: ErrataReport | None, severity: Severity | None, name: str) -> OperationRejectedError | None:
     """The error of ``--fail-on``: the first problem of that severity or worse; None where there is none."""
     found = report.at_least(severity) if report is not None and severity is not None else []
