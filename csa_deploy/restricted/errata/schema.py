@@ -9,14 +9,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.attributes import declared_types
 from csa_deploy.records.errata import Severity, Symptom
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.errata.versions import Versions
-from csa_deploy.restricted.schema import Version, Words
+from csa_deploy.restricted.schema import Strict, Version, Words
 from csa_deploy.validation import invalid
 
 ERRATA_FOLDER = Path(__file__).parent / "packs"
@@ -52,11 +52,7 @@ NETWORK_FACTS = {
 """Facts that an erratum may ask of the network."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NodePattern(_Strict):
+class NodePattern(Strict):
     """A node and what stands around it.
 
     Attributes:
@@ -70,7 +66,7 @@ class NodePattern(_Strict):
     """
 
     op: tuple[str, ...]
-    when: dict[str, Any] = {}
+    when: dict[str, Any] = Field(default={})
     through: tuple[str, ...] = ()
     input: int | None = None
     producers: tuple[NodePattern, ...] = ()
@@ -100,12 +96,29 @@ def _facts_of(operators: Container[str]) -> set[str]:
     return {*NODE_FACTS, *attributes}
 
 
-class Erratum(_Strict):
-    """One known problem.
+class Problem(Strict):
+    """What is known of a fault, whosever it is.
 
     Attributes:
-        id: ``subject.words``, unique in all packs.
+        id: ``subject.words``, unique.
         title: the problem in one line.
+        symptom, severity: what happens, and how bad that is.
+        workaround: what to do.
+        detect: how to notice it; of an erratum what ``csa-deploy verify`` shows.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
+    title: Words
+    symptom: Symptom
+    severity: Severity
+    workaround: Words
+    detect: Words
+
+
+class Erratum(Problem):
+    """One known problem of TensorRT.
+
+    Attributes:
         pattern: any of these nodes; none: the network alone decides.
         unlike: facts of which one differs between two of the nodes that the pattern finds; given, one node is none.
         network: condition on :data:`NETWORK_FACTS`.
@@ -114,19 +127,14 @@ class Erratum(_Strict):
         platforms: platforms of a target; none: every one.
         gpu: on which GPUs it was seen, in words.
         seen, since, fixed, right: see :class:`.Versions`; ``seen`` is empty where the sources name no version.
-        symptom, severity: what happens, and how bad that is.
         source: links or places, precise enough to look them up.
         state: what the source said of itself when it was read: ``open``, ``closed`` or ``document``.
-        workaround: what to do.
         repair: exact repair ('' none).
-        detect: what ``csa-deploy verify`` shows.
     """
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
-    title: Words
     pattern: tuple[NodePattern, ...] = ()
     unlike: tuple[str, ...] = ()
-    network: dict[str, Any] = {}
+    network: dict[str, Any] = Field(default={})
     precision: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ()
     dla: bool = False
     platforms: tuple[str, ...] = ()
@@ -135,13 +143,9 @@ class Erratum(_Strict):
     since: Version | Literal[""] = ""
     fixed: Version | Literal[""] = ""
     right: Version | Literal[""] = ""
-    symptom: Symptom
-    severity: Severity
     source: Annotated[tuple[Words, ...], Field(min_length=1)]
     state: Literal["open", "closed", "document"]
-    workaround: Words
     repair: str = ""
-    detect: Words
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -164,7 +168,7 @@ class Erratum(_Strict):
         return Versions(self.seen, self.since, self.fixed, self.right)
 
 
-class ErrataPack(_Strict):
+class ErrataPack(Strict):
     """All errata of a subject.
 
     Attributes:
@@ -182,7 +186,7 @@ class ErrataPack(_Strict):
     title: Words
     read: date
     tensorrt: tuple[Version, Version]
-    patterns: dict[str, NodePattern] = {}
+    patterns: dict[str, NodePattern] = Field(default={})
     errata: Annotated[tuple[Erratum, ...], Field(min_length=1)]
 
     @model_validator(mode="before")
