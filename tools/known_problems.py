@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from csa_deploy.records.errata import SEVERITIES
-from csa_deploy.restricted.errata.schema import Problem
+from csa_deploy.restricted.errata.schema import KnownFault
 from csa_deploy.restricted.schema import Strict
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-class OwnProblem(Problem):
+class OwnProblem(KnownFault):
     """A problem of csa-deploy.
 
     Attributes:

@@ -68,7 +68,7 @@ def test_listing_and_explaining(net: Path, typed: Any) -> None:
     assert missing.code == 2 and ID in missing.err
 
 
-def test_stages_record_them_and_repair_them(net: Path) -> None:
+def test_stages_record_them_and_repair_them(net: Path, typed: Any) -> None:
     from csa_deploy import check, repair
 
     def record() -> dict[str, Any]:
@@ -77,6 +77,11 @@ def test_stages_record_them_and_repair_them(net: Path) -> None:
     report = check(str(net / "up.onnx"), "drive-os-7", errata="10.13.3", workspace=net / "ws")
     assert report.errata is not None and [p.id for p in report.errata.affected] == [ID]
     assert record()["errata"]["problems"][0]["id"] == ID and "1 known problem" in record()["summary"]
+    said = typed(net, "report", "up.onnx", "--workspace", "ws")
+    assert f"high {ID}" in said.out
+    page = (net / "ws" / "report.html").read_text(encoding="utf-8")
+    for word in ("Known problems of TensorRT", ID, "issues/1042", "--fix applies transpose_pads", "no fix known"):
+        assert word in page, word
     fixed = repair(str(net / "up.onnx"), "drive-os-7", workspace=net / "ws", tensorrt="10.13.3")
     assert [step.rule for step in fixed.steps if step.kept] == ["transpose_pads"]
     assert [p["id"] for p in record()["errata"]["problems"] if p["state"] == "affected"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import errata_graphs as g
 import onnx
@@ -22,6 +23,7 @@ from csa_deploy.restricted.errata.versions import Versions, compared
 from csa_deploy.restricted.explain import explain
 from csa_deploy.restricted.inspection import inspect
 from csa_deploy.restricted.loading import load_graph
+from csa_deploy.restricted.reporters.formats import FORMATS, render
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
 EVERY = ("fp32", "fp16", "int8")
@@ -286,3 +288,19 @@ def test_ten_thousand_nodes_in_below_two_seconds() -> None:
 
 def test_packs_are_read_once() -> None:
     assert errata_packs() is errata_packs()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_names_known_problems(form: str) -> None:
+    model = g.segformer(2)
+    report = csa.check(model, "drive-os-6", errata="10.11")
+    data, plain = report.to_json(), csa.check(model, "drive-os-6").to_json()
+    assert "attention.segformer-batch" in render(data, form) and "attention.segformer-batch" not in render(plain, form)
+    if form == "sarif":
+        (run,) = json.loads(render(data, form))["runs"]
+        levels = {result["ruleId"]: result["level"] for result in run["results"]}
+        assert levels["errata/attention.segformer-batch"] == "warning"
+        assert levels["errata/attention.identical-samples"] == "note"
+    if form == "junit":
+        failing = [int(suite.get("failures")) for suite in ElementTree.fromstring(render(data, form))]
+        assert failing[-1] == 0  # they inform

@@ -96,7 +96,7 @@ def _facts_of(operators: Container[str]) -> set[str]:
     return {*NODE_FACTS, *attributes}
 
 
-class Problem(Strict):
+class KnownFault(Strict):
     """What is known of a fault, whosever it is.
 
     Attributes:
@@ -115,7 +115,7 @@ class Problem(Strict):
     detect: Words
 
 
-class Erratum(Problem):
+class Erratum(KnownFault):
     """One known problem of TensorRT.
 
     Attributes:
