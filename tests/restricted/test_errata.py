@@ -159,6 +159,7 @@ def test_a_version_that_is_newer_or_older_than_the_packs() -> None:
         assert f"nothing is known about TensorRT {version}" in line and word in line
     assert known_problems(load_graph(g.attention()), Question("11.4")).unknown == ()
     assert "11.6" in listed("11.6").unknown[0]
+    assert listed("11.6").affected == () != listed("11.4").affected  # not even what names no version
 
 
 def test_each_erratum_is_complete() -> None:

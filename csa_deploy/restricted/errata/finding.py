@@ -10,7 +10,7 @@ from csa_deploy.records.errata import SEVERITIES, ErrataReport, KnownProblem, St
 from csa_deploy.restricted.conditions import evaluate, every
 from csa_deploy.restricted.errata.matching import FLOATS, Neighbourhood, types_of
 from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata, errata_packs
-from csa_deploy.restricted.errata.versions import checked_version, compared
+from csa_deploy.restricted.errata.versions import Known, checked_version, compared
 from csa_deploy.restricted.graph import Graph, Node
 from csa_deploy.restricted.schema import version_key
 
@@ -67,7 +67,7 @@ def listed(version: str = "") -> ErrataReport:
         UsageError: no version.
     """
     checked_version(version)
-    states = ((pack, erratum, erratum.versions.state(version)) for pack, erratum in all_errata())
+    states = ((pack, erratum, _in_version(pack, erratum, version)) for pack, erratum in all_errata())
     return _report([_said(pack, erratum, *state) for pack, erratum, state in states if state], Question(version))
 
 
@@ -98,11 +98,17 @@ def beyond(packs: Sequence[ErrataPack], version: str) -> tuple[str, ...]:
     return ()
 
 
+def _in_version(pack: ErrataPack, erratum: Erratum, version: str) -> Known | None:
+    """The state of a version; what names none is not certain in one that nobody looked for."""
+    known = erratum.versions.state(version)
+    return ("not ruled out", known[1]) if known and not erratum.seen and beyond([pack], version) else known
+
+
 def _problem(
     pack: ErrataPack, erratum: Erratum, around: Neighbourhood, network: dict[str, Any], question: Question
 ) -> KnownProblem | None:
     """The erratum about this graph; None where it is not about it."""
-    version, there = erratum.versions.state(question.tensorrt), question.fits(erratum)
+    version, there = _in_version(pack, erratum, question.tensorrt), question.fits(erratum)
     of_network = evaluate(erratum.network, network)
     if version is None or there is False or of_network is False:
         return None
