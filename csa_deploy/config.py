@@ -19,6 +19,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
+from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
@@ -96,13 +97,6 @@ def parse_scale(value: Any) -> Any:
     if len(parts) > 2 or not 0 < scale < float("inf"):
         raise ValueError("a scale is a number above 0, such as 1, 1/255 or 0.017")
     return scale
-
-
-def parse_tensorrt(value: Any) -> str:
-    """``8.6``, ``10``, ``11``, or a version of them such as ``8.6.13``."""
-    if not re.fullmatch(r"(8\.6|10|11)(\.\d+)*", str(value)):
-        raise ValueError("a TensorRT is '8.6', '10' or '11', or a version of these such as 8.6.13")
-    return str(value)
 
 
 def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -236,6 +230,15 @@ def parse_max_fallback(value: Any) -> Any:
     return bounds
 
 
+def parse_tensorrt(value: Any) -> str:
+    """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
+    if isinstance(value, float) and value >= 10:
+        raise ValueError("put it in quotes: YAML reads 10.10 as the number 10.1")
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+){0,3}", str(value)):
+        raise ValueError("it should be '8.6', '10' or '11', or begin so, such as '10.13.3'")
+    return str(value)
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -279,6 +282,8 @@ class Config(BaseModel):
     strict: bool = False
     max_fallback: Annotated[dict[str, int], BeforeValidator(parse_max_fallback)] = {}
     fix: bool = False
+    errata: bool | None = None
+    fail_on: Severity | None = None
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()

@@ -63,8 +63,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "tensorrt": Option(
         str,
-        "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10. A version "
-        "such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
+        "TensorRT the graph is meant for, such as 8.6, 10 or 10.13.3: decides opset and known problems; default: the "
+        "target's, else 10. A version such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
     ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
@@ -113,6 +113,16 @@ OPTIONS: dict[str, Option] = {
     "fix": Option(
         bool,
         "Repair exactly what the scopes need and can be; every later stage works on the repaired graph.",
+        group="restricted mode",
+    ),
+    "errata": Option(
+        bool,
+        "Name known problems of this TensorRT that the graph meets; --no-errata does not; default: in run and build.",
+        group="restricted mode",
+    ),
+    "fail_on": Option(
+        str,
+        "Exit 4 on a known problem of TensorRT of this severity or worse: high, medium or low; default: they inform.",
         group="restricted mode",
     ),
     "precision": Option(
@@ -261,7 +271,7 @@ EXPORT = (
     *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
-CHECK = ("scope", "strict", "max_fallback")
+CHECK = ("scope", "strict", "max_fallback", "errata", "fail_on")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
@@ -275,7 +285,7 @@ EVERY_VERB = ("workspace",)
 
 BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
-    "check": (*EXPORT, *CHECK),
+    "check": (*EXPORT, *CHECK, "target", "builder_option"),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),

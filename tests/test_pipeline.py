@@ -128,7 +128,9 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "checkpoint_key": ("ema", {"export", "verify"}, set()),
     "size": (32, {"export"}, set()),
     "batch": (2, {"export"}, set()),
-    "tensorrt": ("8.6", {"export"}, set()),  # through the opset
+    "tensorrt": ("8.6", {"export", "check"}, set()),  # through the opset; and the known problems of that version
+    "errata": (False, {"check"}, set()),
+    "fail_on": ("high", {"check"}, set()),
     "opset": (16, {"export"}, set()),
     "exporter": ("torchscript", {"export"}, set()),
     "input_shape": (["x=1x3x32x32"], {"export"}, set()),
@@ -151,7 +153,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "strict": (True, {"check", "build", "verify"}, set()),
     "max_fallback": (["nodes=1"], {"check", "build"}, set()),
     "fix": (True, set(), set()),  # the stage that it asks for has not run
-    "precision": (["fp32"], {"precision", "build", "verify", "profile"}, set()),
+    "precision": (["fp32"], {"check", "precision", "build", "verify", "profile"}, set()),
     "fp16_io": (True, {"precision"}, set()),
     "keep_fp32": (["conv"], {"precision"}, set()),
     "calib_method": ("minmax", set(), set()),
@@ -272,7 +274,7 @@ def _exported(lab: Path) -> Workspace:
         ({"iterations": 4}, {"profile", "report"}),
         ({"samples": 3}, {"verify", "report"}),
         ({"budget": ["fp16.snr_db=20"]}, {"verify", "report"}),
-        ({"precision": "fp32"}, {"precision", "verify", "profile", "report"}),
+        ({"precision": "fp32"}, {"check", "precision", "verify", "profile", "report"}),
         ({"keep_fp32": "conv"}, {"precision", "verify", "profile", "report"}),
         ({"scope": ["drive-os-6"]}, {"check", "report"}),
     ],

@@ -21,6 +21,7 @@ from csa_deploy.graph.repairs import (
     resize_down,
     resize_scales,
     scale,
+    transpose_pads,
 )
 from csa_deploy.graph.repairs.pooling import Limits, within
 from csa_deploy.graph.rewrite import Rewrite
@@ -43,6 +44,7 @@ _ORDER: tuple[Rewrite, ...] = (
     affine_after.RULE,
     affine_before.RULE,
     scale.RULE,
+    transpose_pads.RULE,
     identities.RULE,
 )
 

@@ -162,3 +162,8 @@ def restricted(data: dict[str, Any], console: Console) -> None:
             f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )
+    if errata := checked.get("errata"):
+        console.print(errata["summary"], soft_wrap=True)
+        for problem in (p for p in errata["problems"] if p["state"] == "affected"):
+            said = f"{problem['severity']} {problem['id']}: {problem['title']}"
+            console.print(f"  {escape(said)}", soft_wrap=True)

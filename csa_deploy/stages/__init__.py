@@ -192,7 +192,7 @@ STAGES: dict[str, Stage] = {
             "check",
             "restricted-mode rules",
             _check,
-            settings=("scope", "strict", "restricted", "max_fallback"),
+            settings=("scope", "strict", "restricted", "max_fallback", "errata", "fail_on"),
             also=("fix",),
             needs=("export",),
             uses=("repair",),
