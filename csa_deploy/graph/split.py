@@ -7,7 +7,7 @@ thought of would otherwise become a second output of the encoder, and one more b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
@@ -19,9 +19,7 @@ from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.naming import did_you_mean
-
-ENCODER, HEADS = "encoder", "heads"
-"""What the parts are called: the first, and all others together."""
+from csa_deploy.parts import ENCODER, PartSetting, groups_of, setting_of
 
 _CONVERT = (*QUANTIZERS, "Cast")
 """What behind the cut each head has for itself, so that it does not join them."""
@@ -36,29 +34,34 @@ class PlannedPart:
         nodes: names of its nodes, in the graph's order.
         inputs: what it reads: tensors of the cut, and inputs of the network.
         outputs: what it makes: tensors of the cut, and outputs of the network.
+        setting: its precision and target.
     """
 
     name: str
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    setting: PartSetting = field(default_factory=PartSetting)
 
 
 def plan_cut(
-    model: onnx.ModelProto, tensors: Iterable[str], groups: Iterable[Sequence[str]] = ()
+    model: onnx.ModelProto, tensors: Iterable[str], part: Mapping[str, str] | None = None
 ) -> tuple[PlannedPart, ...]:
     """The parts that a cut makes, the encoder first, then the heads by their outputs.
 
     Args:
         model: any graph; not changed.
         tensors: to cut at.
-        groups: outputs of the network whose heads become one part.
+        part: settings by the name of a part, see :func:`csa_deploy.parts.parse_part`; heads whose outputs are named
+            together (``boxes+scores``) become one part.
 
     Raises:
         UsageError: a name that is no tensor of the graph or that nothing behind the cut reads, nothing before or behind
             the cut, outputs that no head makes, or further tensors that cross the cut; with the names that are missing.
     """
-    return _Plan(inferred(model).graph, tuple(dict.fromkeys(tensors))).parts(groups)
+    part = part or {}
+    planned = _Plan(inferred(model).graph, tuple(dict.fromkeys(tensors))).parts(groups_of(part))
+    return tuple(replace(one, setting=setting_of(part, one.name, one.outputs)) for one in planned)
 
 
 class _Plan:

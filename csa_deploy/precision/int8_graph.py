@@ -47,7 +47,7 @@ def _key(context: Context, calibration: Calibrated) -> str:
             "method": config.calib_method,
             "search": config.search and budget_of(context),
             "techniques": config.techniques,
-            "keep_fp32": config.keep_fp32,
+            "kept": asdict(calibration.kept),
             "seed": config.seed,
         }
     )
@@ -83,7 +83,7 @@ def _made(
     key: str,
 ) -> Int8Graph:
     """Choose layers and write the files; the precision's part of the record."""
-    config, statistics = context.config, calibration.statistics
+    statistics = calibration.statistics
     choice = choose_layers(context, model, calibration, rest_of(model), phases)
     plan = choice.plan
     result = to_int8(
@@ -91,7 +91,7 @@ def _made(
         plan.placement,
         plan.thresholds,
         kept=choice.kept,
-        keep_fp32=config.keep_fp32,
+        keep_fp32=calibration.kept.fp32,
         largest=plan.largest,
         adjustments=plan.adjustments,
     )

@@ -19,6 +19,7 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
+from csa_deploy.precision.kept import Kept, kept_by
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
@@ -41,12 +42,13 @@ AUDIT = "calibration/audit.json"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration gave."""
+    """What calibration gave, and what of the graph stays in floating point whatever it gave."""
 
     data: Dataset
     placement: QdqPlacement
     statistics: Statistics
     thresholds: dict[str, float]
+    kept: Kept
     leaks: tuple[str, ...] = ()
 
     def describe(
@@ -157,7 +159,8 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     leaks = check_overlap(context, data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
     thresholds = statistics.thresholds(context.config.calib_method)
-    return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
+    kept = kept_by(context.config, model)
+    return Calibrated(data, placement, statistics, thresholds, kept, tuple(leaks))
 
 
 def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:

@@ -19,6 +19,7 @@ from csa_deploy.precision.int8_stage import (
     needs_calibration,
     require_calibration,
 )
+from csa_deploy.precision.kept import kept_by
 from csa_deploy.precision.phases import Phases
 from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
 from csa_deploy.results import NotMeasured
@@ -109,7 +110,8 @@ def _write_fp16(
 ) -> HalfGraph:
     config = context.config
     largest = calibration.statistics.largest if calibration else None
-    result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=config.keep_fp32, largest=largest)
+    kept = kept_by(config, model).fp32
+    result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=kept, largest=largest)
     path = context.scratch / f"{context.name}.fp16.onnx"
     save_model(result.model, path)
     artifacts[f"onnx/{path.name}"] = path

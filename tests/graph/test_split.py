@@ -17,7 +17,8 @@ from onnx.utils import Extractor
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.optimize import optimize
-from csa_deploy.graph.split import ENCODER, crossing, extract_part, plan_cut
+from csa_deploy.graph.split import crossing, extract_part, plan_cut
+from csa_deploy.parts import ENCODER
 from csa_deploy.runners.chained_runner import ChainedRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -42,8 +43,8 @@ def skip(build: Build) -> onnx.ModelProto:
     return build("(float[1,3,8,8] x) => (float[1,2,8,8] ya, float[1,4,7,7] yb)", SKIP, **weights)
 
 
-def parts_of(model: onnx.ModelProto, tensors: list[str], groups: list[list[str]] = []) -> dict[str, onnx.ModelProto]:  # noqa: B006
-    planned = plan_cut(model, tensors, groups)
+def parts_of(model: onnx.ModelProto, tensors: list[str], *together: str) -> dict[str, onnx.ModelProto]:
+    planned = plan_cut(model, tensors, dict.fromkeys(together, "fp16@gpu"))
     crosses = crossing(model, planned)
     return {part.name: extract_part(model, part, crosses) for part in planned}
 
@@ -86,11 +87,11 @@ def test_two_heads_share_the_encoders_map(skip: onnx.ModelProto) -> None:
 
 
 def test_heads_are_put_together_by_their_outputs(skip: onnx.ModelProto) -> None:
-    parts = parts_of(skip, ["s"], [["yb", "ya"]])
+    parts = parts_of(skip, ["s"], "yb+ya")
     assert list(parts) == [ENCODER, "ya+yb"]
     assert_same(skip, parts)
     with pytest.raises(UsageError, match="no head makes 'yc'") as error:
-        plan_cut(skip, ["s"], [["ya", "yc"]])
+        plan_cut(skip, ["s"], {"ya+yc": "int8@dla0"})
     assert "did you mean 'yb'" in str(error.value.fix)
 
 
