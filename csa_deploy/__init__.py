@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         Optimized,
         Quantized,
         Repaired,
+        Split,
         Timing,
     )
+    from csa_deploy.api.splitting import split
     from csa_deploy.api.stages import build, export, quantize
     from csa_deploy.graph.prove import Proven
     from csa_deploy.workspace import Workspace
@@ -36,10 +38,14 @@ _WHERE = {
     **dict.fromkeys(("build", "export", "quantize"), "csa_deploy.api.stages"),
     **dict.fromkeys(("compare", "profile", "report"), "csa_deploy.api.measuring"),
     **dict.fromkeys(
-        ("Built", "CheckReport", "Comparison", "Exported", "Half", "Optimized", "Quantized", "Repaired", "Timing"),
+        (
+            *("Built", "CheckReport", "Comparison", "Exported", "Half", "Optimized", "Quantized", "Repaired", "Split"),
+            "Timing",
+        ),
         "csa_deploy.api.results",
     ),
     "Proven": "csa_deploy.graph.prove",
+    "split": "csa_deploy.api.splitting",
     "Workspace": "csa_deploy.workspace",
 }
 
@@ -53,6 +59,7 @@ __all__ = [
     "Proven",
     "Quantized",
     "Repaired",
+    "Split",
     "Timing",
     "Workspace",
     "__version__",
@@ -66,6 +73,7 @@ __all__ = [
     "quantize",
     "repair",
     "report",
+    "split",
     "to_fp16",
 ]
 

@@ -194,7 +194,9 @@ def parse_limit(value: Any) -> Any:
 def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown labels and quantities by name."""
     precisions = get_args(Precision)
-    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)])
+    labels = dict.fromkeys(
+        ["exported", "split", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)]
+    )
     for label, bounds in limits.items():
         _known(label, labels, "graph or engine")
         for quantity in bounds:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner, check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
+
+CHAINED = "split"
+"""Label of the parts of a split network, run one after another."""
+SPLIT_FILE = f"records/{SplitRecord.stage}.json"
+"""What says in a workspace what they are; it stands for them where a graph or an engine is named."""
+
+
+def open_chain(split: SplitRecord, root: Path, opened: Callable[[Path, str], Runner]) -> ChainedRunner:
+    """The parts of a split network as one.
+
+    Args:
+        split: says what they are.
+        root: folder that their paths are in.
+        opened: opens a graph under the name of its part.
+    """
+    parts = {part.name: opened(root / part.graph, part.name) for part in split.parts}
+    return ChainedRunner(parts, split.outputs, name=CHAINED)
 
 
 class ChainedRunner:
@@ -29,7 +48,7 @@ class ChainedRunner:
         UsageError: no part makes an output, or a part takes a tensor in another shape or type than it is made in.
     """
 
-    def __init__(self, parts: Mapping[str, Runner], outputs: Sequence[str], *, name: str = "split") -> None:
+    def __init__(self, parts: Mapping[str, Runner], outputs: Sequence[str], *, name: str = CHAINED) -> None:
         self.name = name
         self._parts = dict(parts)
         self._open = ExitStack()

@@ -7,7 +7,7 @@ that no reformatting stands between the two.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -125,9 +125,12 @@ def _crossing(name: str, encoder: EnginePart, heads: list[EnginePart]) -> CutTen
 def mismatches(tensors: Iterable[CutTensor]) -> Iterator[SplitFinding]:
     """What does not fit: other types, scales or layouts on the two sides."""
     for tensor in tensors:
-        for consumer in tensor.consumers if tensor.producer else ():
-            assert tensor.producer is not None
-            found = _compared(tensor.name, tensor.producer, consumer)
+        alike: dict[BoundarySide, list[str]] = {}
+        for side in tensor.consumers:
+            alike.setdefault(replace(side, part=""), []).append(side.part)
+        for side, parts in alike.items():
+            consumer = replace(side, part=" and ".join(parts))
+            found = _compared(tensor.name, tensor.producer, consumer) if tensor.producer else None
             if found is not None:
                 yield found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from csa_deploy.builders import stated_version
 from csa_deploy.graph.interface import interface_of
@@ -13,11 +16,14 @@ from csa_deploy.precision.trt_cache import cache_text, read_cache
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.split import SplitPart, SplitRecord
 from csa_deploy.restricted.schema import load_pack, pack_files
+from csa_deploy.runners.chained_runner import open_chain
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.source import slug_of
 from csa_deploy.split.building import place_parts, plan_builds
 from csa_deploy.trtexec.settings import parse_options
 from csa_deploy.trtexec.versions import Version
 from csa_deploy.units import counted
+from csa_deploy.verify.candidates import rounding_runner
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
@@ -25,10 +31,12 @@ if TYPE_CHECKING:
 
     from csa_deploy.config import Config
     from csa_deploy.context import Context
+    from csa_deploy.runners.base import Runner
 
 _VERSIONS = {"8.6": Version(8, 6, 12), "10": Version(10, 3), "11": Version(11, 1)}
 """What commands are for where no target states a version: DRIVE OS 6, JetPack 6, and the last that is known."""
 _DLA = ("dla-orin",)
+_RANDOM = 2
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -89,19 +97,36 @@ def _written(context: Context, model: onnx.ModelProto, stem: str, artifacts: dic
     return f"onnx/{path.name}"
 
 
-def _write_cache(context: Context, plain: onnx.ModelProto, stem: str, artifacts: dict[str, Path]) -> str:
+def _write_cache(context: Context, plain: onnx.ModelProto, stem: str, artifacts: dict[str, Path]) -> str | None:
     """The calibration cache of a part: the network's, with the scales that the typed graph has where it has one."""
     int8 = context.workspace.read(PrecisionRecord).int8
-    assert int8 is not None  # its precision was asked for with the part
+    if int8 is None:
+        return None  # a graph that was given with its Q/DQ
     _, scales = read_cache(context.path(int8.cache))
     made = [name for node in plain.graph.node for name in node.output]
     names = [*(spec.name for spec in interface_of(plain)[0]), *made]
     path = context.scratch / "calibration" / f"{stem}.cache"
     path.parent.mkdir(exist_ok=True)
     own = {name: int8.scales.get(name, scales.get(name)) for name in names}
-    path.write_text(cache_text({name: scale for name, scale in own.items() if scale is not None}))
+    known = {name: scale for name, scale in own.items() if scale is not None}
+    path.write_text(cache_text(known, version=version_of(context.config).digits))
     artifacts[f"calibration/{path.name}"] = path
     return f"calibration/{path.name}"
+
+
+def chained_error(split: SplitRecord, root: Path, typed: onnx.ModelProto, seed: int) -> float:
+    """See :attr:`SplitRecord.error`."""
+
+    def opened(path: Path, name: str) -> Runner:
+        return rounding_runner(load_model(path, full_check=False), threads=1, name=name)
+
+    with open_chain(split, root, opened) as chain, rounding_runner(typed, threads=1, name="whole") as whole:
+        differences = [0.0]
+        for number in range(_RANDOM):
+            feeds = random_feeds(whole.input_specs, seed + number)
+            got, want = chain.run(feeds), whole.run(feeds)
+            differences += [float(np.abs(got[name].astype("f8") - want[name]).max()) for name in want]
+    return max(differences)
 
 
 def _record(context: Context, precision: str, typed: onnx.ModelProto, parts: list[SplitPart]) -> SplitRecord:
@@ -112,9 +137,10 @@ def _record(context: Context, precision: str, typed: onnx.ModelProto, parts: lis
     findings = (*found.findings, *fallbacks)
     wrong = [finding for finding in findings if finding.kind != "note"]
     said = ", ".join(f"{part.name} {part.setting}" for part in parts)
-    return SplitRecord(
+    record = SplitRecord(
         summary=f"{said}; {counted(len(found.crossing), 'tensor')} cross"
         + (f"; {counted(len(wrong), 'finding')}" if wrong else ", both sides of each fit"),
+        error=0.0,
         notes=tuple(f"{finding.kind}: {finding.message}; {finding.fix}" for finding in findings),
         tensors=config.split,
         precision=precision,
@@ -127,3 +153,6 @@ def _record(context: Context, precision: str, typed: onnx.ModelProto, parts: lis
         placements=tuple(placements),
         findings=findings,
     )
+    error = chained_error(record, context.scratch, typed, config.seed)
+    same = "every bit as in the uncut graph" if error == 0.0 else f"up to {error:.2g} off the uncut graph"
+    return replace(record, error=error, summary=f"{record.summary}; {same}")

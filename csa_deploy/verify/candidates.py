@@ -20,7 +20,7 @@ from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
-from csa_deploy.runners.chained_runner import ChainedRunner
+from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, ChainedRunner, open_chain
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.engines import engine_runner
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.context import Context
 
-CHAINED = "split"
-"""Label of the parts of a split network, run one after another."""
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
 
 
@@ -122,7 +120,7 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
         chain = chain_runner(split, context.workspace.root, config)
         file = context.path(split.graph)
         preprocessing = read_preprocessing(load_model(file, full_check=False))
-        found.append(Candidate(CHAINED, split.precision, "records/split.json", chain, preprocessing, file))
+        found.append(Candidate(CHAINED, split.precision, SPLIT_FILE, chain, preprocessing, file))
     for precision, engine in context.engines().items():
         path, label = context.path(engine.path), f"engine {precision}"
         built_from = found_file(found, precision)
@@ -160,13 +158,13 @@ def graph_candidate(path: Path, label: str, precision: str | None, shown: str, c
 
 
 def chain_runner(split: SplitRecord, root: Path, config: Config) -> ChainedRunner:
-    """The parts of a split network one after another in ONNX Runtime, each with the rounding that its types state."""
-    parts: dict[str, Runner] = {}
-    for part in split.parts:
-        path = root / part.graph
+    """The parts of a split network one after another, each as :func:`graph_runner` runs a graph."""
+
+    def opened(path: Path, name: str) -> Runner:
         model = load_model(path, full_check=False)
-        parts[part.name] = graph_runner(path, model, stated_types(model).precision, config, name=part.name)
-    return ChainedRunner(parts, split.outputs, name=CHAINED)
+        return graph_runner(path, model, stated_types(model).precision, config, name=name)
+
+    return open_chain(split, root, opened)
 
 
 def graph_runner(
