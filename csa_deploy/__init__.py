@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Optimized,
         Quantized,
         Repaired,
-        Split,
+        SplitNetwork,
         Timing,
     )
     from csa_deploy.api.splitting import split
@@ -39,7 +39,17 @@ _WHERE = {
     **dict.fromkeys(("compare", "profile", "report"), "csa_deploy.api.measuring"),
     **dict.fromkeys(
         (
-            *("Built", "CheckReport", "Comparison", "Exported", "Half", "Optimized", "Quantized", "Repaired", "Split"),
+            *(
+                "Built",
+                "CheckReport",
+                "Comparison",
+                "Exported",
+                "Half",
+                "Optimized",
+                "Quantized",
+                "Repaired",
+                "SplitNetwork",
+            ),
             "Timing",
         ),
         "csa_deploy.api.results",
@@ -59,7 +69,7 @@ __all__ = [
     "Proven",
     "Quantized",
     "Repaired",
-    "Split",
+    "SplitNetwork",
     "Timing",
     "Workspace",
     "__version__",

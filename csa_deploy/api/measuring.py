@@ -12,7 +12,7 @@ import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of
 from csa_deploy.api.reporting import page_of_results
-from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, Split, Timing
+from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, SplitNetwork, Timing
 from csa_deploy.api.stages import as_exported, stand_in
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, opened, run, run_alone
 from csa_deploy.data.dataset import open_dataset
@@ -35,7 +35,7 @@ from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
-Candidates = Iterable[Graph | Split] | Mapping[str, Graph | Split] | Graph | Split
+Candidates = Iterable[Graph | SplitNetwork] | Mapping[str, Graph | SplitNetwork] | Graph | SplitNetwork
 """Graphs, engines and split networks, by label or in order; one alone needs no list."""
 
 
@@ -106,7 +106,7 @@ def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
 def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict[str, str]]) -> Candidate | None:
     """What is compared; None for an engine that does not run here, which is noted."""
     path = context.path(GIVEN) / slug_of(label)
-    if isinstance(graph, Split):
+    if isinstance(graph, SplitNetwork):
         chain = chain_runner(graph.report, graph.save(path), context.config)
         return Candidate(label, graph.report.precision, label, chain)
     if not isinstance(graph, Built):
@@ -154,10 +154,10 @@ def _labelled(candidates: Candidates) -> dict[str, Any]:
     return found
 
 
-def _label(graph: Graph | Split) -> str:
+def _label(graph: Graph | SplitNetwork) -> str:
     if isinstance(graph, Built):
         return f"engine {graph.precision}"
-    if isinstance(graph, Split):
+    if isinstance(graph, SplitNetwork):
         return CHAINED
     return name_of(graph) if isinstance(graph, (str, Path)) else stated_types(graph_of(graph)).precision
 

@@ -262,7 +262,7 @@ class Quantized(GraphResult):
 
 
 @dataclass(frozen=True, repr=False)
-class Split(Result):
+class SplitNetwork(Result):
     """A network in parts: the encoder and its heads.
 
     Attributes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named
-from csa_deploy.api.results import Exported, Split
+from csa_deploy.api.results import Exported, SplitNetwork
 from csa_deploy.api.stages import stand_in
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, loaded, opened, run, run_alone
 from csa_deploy.graph.facts import stated_types
@@ -24,7 +24,7 @@ def split(
     calib: Data = None,
     workspace: Place = None,
     **settings: Any,
-) -> Split:
+) -> SplitNetwork:
     """Cut a network at tensors into its encoder and its heads, each with its own precision and target.
 
     A floating-point graph is typed first, each part in its precision, and INT8 calibrated on ``calib``. A graph that
@@ -69,11 +69,11 @@ def _as_typed(context: Given) -> None:
     commit("precision", context, StageOutput(record))
 
 
-def _split(context: Given) -> Split:
+def _split(context: Given) -> SplitNetwork:
     record = context.split
     assert record is not None  # it was asked for
     entry = context.workspace.stage("split")
     assert entry is not None
     files = {path: context.path(path).read_bytes() for path in entry["artifacts"] if not path.startswith("records/")}
     graphs = {part.name: loaded(context, part.graph) for part in record.parts}
-    return Split(context.name, record, graphs=graphs, files=files)
+    return SplitNetwork(context.name, record, graphs=graphs, files=files)

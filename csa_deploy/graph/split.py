@@ -21,6 +21,7 @@ from csa_deploy.graph.shapes import inferred
 from csa_deploy.naming import did_you_mean
 from csa_deploy.parts import ENCODER, PartSetting, groups_of, setting_of
 
+_SHOWN = 3
 _CONVERT = (*QUANTIZERS, "Cast")
 """What behind the cut each head has for itself, so that it does not join them."""
 
@@ -92,12 +93,11 @@ class _Plan:
 
     def _named(self) -> list[ir.Value]:
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
+        made = [str(value.name) for node in self._graph for value in node.outputs if node not in self._fixed]
         for name in self._names:
             if name not in values:
-                raise UsageError(
-                    f"no tensor '{name}' to cut at",
-                    fix=did_you_mean(name, values, "`csa-deploy inspect FILE.onnx --nodes` lists them", most=3),
-                )
+                otherwise = f"they are named as in the ONNX graph: {', '.join(made[:_SHOWN])}, ..."
+                raise UsageError(f"no tensor '{name}' to cut at", fix=did_you_mean(name, made, otherwise, most=3))
             if self._is_fixed(values[name]):
                 raise UsageError(
                     f"'{name}' is a weight, which every part has for itself", fix="cut at what a node computes"

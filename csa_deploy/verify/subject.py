@@ -104,7 +104,10 @@ def _split(path: Path, config: Config) -> Subject:
     workspace = Workspace(path.resolve().parent.parent)
     split = workspace.find(SplitRecord)
     if split is None:
-        raise UsageError(f"{path}: no record of a split network in its workspace", fix="run `csa-deploy run --split`")
+        raise UsageError(
+            f"{path}: no record of a split network in its workspace",
+            fix="make it with `csa-deploy run NETWORK --split TENSOR`",
+        )
     exported = workspace.read(ExportRecord)
     runner = chain_runner(split, workspace.root, config)
     return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))
