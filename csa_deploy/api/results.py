@@ -307,7 +307,7 @@ class SplitNetwork(Result):
         return self.report.rows()
 
     def save(self, folder: str | Path) -> Path:
-        """Write the files of the parts; the commands are to be run in the folder.
+        """Write the files of the parts; the commands are for that folder.
 
         Raises:
             UsageError: the result was read from JSON, which holds no files.

@@ -202,7 +202,7 @@ def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
                 f"report/{Path(p).name}": workspace.root / p for p in entry["unhashed"] if "measurements/" not in p
             }
         if stage == "split":
-            files |= {f"split/{Path(p).name}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
+            files |= {f"split/{p}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
         if stage == "precision":
             kept = [p for p in entry["artifacts"] if not p.endswith((".onnx", ".data")) and "records/" not in p]
             files |= {f"calibration/{Path(p).name}": workspace.root / p for p in kept}

@@ -99,8 +99,8 @@ class PartBuild(Stored):
 
     Attributes:
         part: name of it.
-        graph: file that is built.
-        command: trtexec's words; none where this version cannot build it.
+        graph: that is built, a path inside the workspace.
+        command: trtexec's words, in the folder of the workspace; none where this version cannot build it.
     """
 
     part: str

@@ -22,6 +22,7 @@ from csa_deploy.records.split import BoundarySide, CutTensor, SplitFinding
 from csa_deploy.spec import TensorSpec
 
 _WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_FLOAT_WORDS = tuple(_WORDS.values())
 _FLOATS = (*_WORDS, "float64")
 _NATIVE = {"fp16": "chw16", "int8": "chw32"}
 LINEAR, DLA_LINEAR = "chw", "dla_linear"
@@ -133,6 +134,16 @@ def mismatches(tensors: Iterable[CutTensor]) -> Iterator[SplitFinding]:
             found = _compared(tensor.name, tensor.producer, consumer) if tensor.producer else None
             if found is not None:
                 yield found
+
+
+def wide(parts: Mapping[str, EnginePart], tensors: Iterable[CutTensor]) -> Iterator[SplitFinding]:
+    """INT8 heads on a DLA that take a tensor in more bytes than they compute in."""
+    for tensor in tensors:
+        for side in tensor.consumers:
+            part = parts[side.part]
+            if part.on_dla and part.setting.precision == "int8" and side.kind in _FLOAT_WORDS:
+                message = f"{side.part} is INT8 and takes '{tensor.name}' in {side.kind}: not all that reads it is INT8"
+                yield SplitFinding("note", side.part, message, "make all heads that read it INT8, or leave it so")
 
 
 def _compared(name: str, producer: BoundarySide, consumer: BoundarySide) -> SplitFinding | None:

@@ -16,7 +16,7 @@ from csa_deploy.records.split import CutTensor, DlaPlacement, PartBuild, SplitFi
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.fallback import within, words
 from csa_deploy.spec import TensorSpec
-from csa_deploy.split.boundaries import DLA_LINEAR, LINEAR, EnginePart, crossings, kind_of, mismatches
+from csa_deploy.split.boundaries import DLA_LINEAR, LINEAR, EnginePart, crossings, kind_of, mismatches, wide
 from csa_deploy.trtexec.command import ENGINE, LAYERS_FILE, build_command
 from csa_deploy.trtexec.graph_check import check_graph
 from csa_deploy.trtexec.settings import TrtexecOptions
@@ -54,22 +54,23 @@ def plan_builds(
     given = options or TrtexecOptions()
     engines = {part.name: _engine(part, root, version) for part in parts}
     tensors = crossings(list(engines.values()))
-    findings = [*mismatches(tensors)]
+    findings = [*mismatches(tensors), *wide(engines, tensors)]
     builds = []
     for part in parts:
         engine = engines[part.name]
-        graph = root / (part.floating if engine.floating else part.graph)
+        built = part.floating if engine.floating else part.graph
+        graph = root / built
         formats = _formats(engine, graph, tensors, version)
         try:
             asked = _options(part, root, given, version, formats)
             plan = BuildPlan(backend="trtexec", precision=part.setting.precision)  # type: ignore[arg-type]
             check_graph(graph, plan, asked, version)
-            cache = asked.calibration_cache.name if asked.calibration_cache else None
-            command = tuple(_named(word, part, root) for word in build_command(plan, asked, version, graph.name, cache))
+            cache = part.cache if asked.calibration_cache else None
+            command = tuple(_named(word, part, root) for word in build_command(plan, asked, version, built, cache))
         except CsaDeployError as error:
             findings.append(SplitFinding("not built", part.name, error.message, error.fix or ""))
             command = ()
-        builds.append(PartBuild(part.name, graph.name, command))
+        builds.append(PartBuild(part.name, built, command))
     return Builds(tensors, tuple(builds), tuple(findings))
 
 
@@ -134,7 +135,7 @@ def _said(
 
 
 def _named(word: str, part: SplitPart, root: Path) -> str:
-    """trtexec's word with the files of the part, which lie beside each other."""
+    """trtexec's word with the names of what it writes; it runs in the folder that paths are in."""
     stem = (root / part.graph).stem
     return word.replace(f"={ENGINE}", f"={stem}.engine").replace(f"={LAYERS_FILE}", f"={stem}.{LAYERS_FILE}")
 
