@@ -16,9 +16,11 @@ from onnx.utils import Extractor
 
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import export_module
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.graph.split import crossing, extract_part, plan_cut
 from csa_deploy.parts import ENCODER
+from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.runners.chained_runner import ChainedRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -166,6 +168,18 @@ def test_outputs_that_the_encoder_makes_are_its_own(build: Build) -> None:
     assert_same(model, parts)
 
 
+def test_an_output_that_heads_read_as_well_has_two_types_in_fp16(build: Build) -> None:
+    """The network gives it in FP32; what crosses is the FP16 tensor in front of that Cast."""
+    model = build("(float[1,4] x) => (float[1,4] a, float[1,4] y)", "a = Relu(x) y = Exp(a)")
+    half = to_fp16(model).model
+    planned = plan_cut(model, ["a"])
+    assert crossing(half, planned) == {"a": "a_fp16"}
+    parts = {part.name: keep_rounding(extract_part(half, part, {"a": "a_fp16"})) for part in planned}
+    kinds = {v.name: v.type.tensor_type.elem_type for v in parts[ENCODER].graph.output}
+    assert kinds == {"a": onnx.TensorProto.FLOAT, "a_fp16": onnx.TensorProto.FLOAT16}
+    assert_same(keep_rounding(half), parts)
+
+
 def test_what_reads_constants_alone_belongs_to_each_part(build: Build) -> None:
     body = "k = Neg(w) a = Mul(x, k) y = Mul(a, k) z = Add(a, k)"
     model = build("(float[1,4] x) => (float[1,4] y, float[1,4] z)", body, w=(1, 4))
@@ -266,3 +280,16 @@ def test_random_cuts_of_the_networks_in_the_box(boxed: onnx.ModelProto, data: st
     assert crossing_names == set(tensors)
     assert_same(boxed, parts)
     assert_same(boxed, parts, exact=False)
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_cuts_of_typed_graphs(boxed: onnx.ModelProto, data: st.DataObject) -> None:
+    """The plan is of the FP32 graph, the parts are of the FP16 one, with some of it in FP32: the same bits."""
+    kept = data.draw(st.lists(st.sampled_from([node.name for node in boxed.graph.node]), max_size=5, unique=True))
+    half = to_fp16(boxed, keep_fp32=kept).model
+    inner = [o for node in boxed.graph.node for o in node.output]
+    planned = plan_cut(boxed, completed(boxed, data.draw(st.lists(st.sampled_from(inner), min_size=1, max_size=2))))
+    crosses = crossing(half, planned)
+    parts = {part.name: keep_rounding(extract_part(half, part, crosses)) for part in planned}
+    assert_same(keep_rounding(half), parts)
