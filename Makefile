@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 # Files of tests side by side, as many as there are cores; each worker holds torch.
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: help demo test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
