@@ -40,6 +40,7 @@ def split(
         settings: by the names of flags, such as ``tensorrt``, ``scope``, ``fp16_io``, ``builder_option``.
 
     Raises:
+        OperationRejectedError: with ``restricted``, a DLA does not take its part.
         UsageError: no such tensor, or others cross the cut, which are named; no calibration data for an INT8 part.
     """
     with folder_of(workspace) as root:
@@ -57,7 +58,8 @@ def split(
                 run_alone("precision", context)
             else:
                 _as_typed(context)
-            run_alone("split", context)
+            if (failure := run_alone("split", context)) is not None:
+                raise failure
             return _split(context)
 
 

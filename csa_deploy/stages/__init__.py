@@ -219,7 +219,7 @@ STAGES: dict[str, Stage] = {
             "split",
             "encoder and heads",
             _split,
-            settings=("split", "part", "scope", "max_fallback", "builder_option"),
+            settings=("split", "part", "scope", "max_fallback", "builder_option", "restricted", "strict"),
             also=("tensorrt", "target", "fix"),
             needs=("optimize", "precision"),
             uses=("repair",),

@@ -9,7 +9,7 @@ from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
-from csa_deploy.restricted.scopes import gates_of
+from csa_deploy.restricted.scopes import gates_of, gates_of_whole
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -30,7 +30,7 @@ def preflight(context: Context) -> None:
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    gates = gates_of(context.config)
+    gates = gates_of_whole(context.config)
     return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
 
 
@@ -42,7 +42,7 @@ def run(context: Context) -> StageOutput[CheckRecord]:
     graph = context.path(source)
     result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
     result = result.allowing(config.max_fallback)
-    gates = gates_of(config)
+    gates = gates_of_whole(config)
     record = CheckRecord(
         summary=_summary(result, gates if config.restricted else None),
         gate=tuple(gates.scopes) if config.restricted else (),
@@ -60,8 +60,10 @@ def run(context: Context) -> StageOutput[CheckRecord]:
 def _summary(result: GateResult, gates: Gates | None) -> str:
     """The verdicts, those that decide first, in one line with the reason why they do."""
     said = {s.report.scope: f"{s.report.scope} {s.combined.said} ({s.level})" for s in result.scopes}
-    if gates is None:
-        return f"{', '.join(said.values())}; none decides without --restricted"
+    if gates is None or not gates.scopes:
+        return (
+            f"{', '.join(said.values())}; none decides{' without --restricted' if gates is None else f': {gates.why}'}"
+        )
     deciding = [said.pop(name) for name in gates.scopes if name in said]
     rest = f"; for information: {', '.join(said.values())}" if said else ""
     return f"{', '.join(deciding)}; deciding, as {gates.why}{rest}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.builders import stated_version
+from csa_deploy.errors import OperationRejectedError
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.split import crossing, extract_part, plan_cut
@@ -87,7 +88,21 @@ def run(context: Context) -> StageOutput[SplitRecord]:
             )
         )
         context.progress(number + 1, len(planned))
-    return StageOutput(_record(context, precision, typed, parts), artifacts=artifacts)
+    record = _record(context, precision, typed, parts)
+    return StageOutput(record, artifacts=artifacts, failure=_rejection(config, record))
+
+
+def _rejection(config: Config, record: SplitRecord) -> OperationRejectedError | None:
+    """The error of a part that its DLA does not take, where restricted mode was asked for."""
+    counted_as = ("denied", "unknown") if config.strict else ("denied",)
+    for placed in record.placements if config.restricted else ():
+        if placed.verdict in counted_as:
+            found = next(
+                (one for one in record.findings if one.kind == "falls back" and one.where == placed.part), None
+            )
+            said = found.message if found else f"{placed.part}: {placed.verdict} in {placed.scope}: {placed.said}"
+            return OperationRejectedError(said, fix=found.fix if found else "`csa-deploy check` shows all")
+    return None
 
 
 def _written(context: Context, model: onnx.ModelProto, stem: str, artifacts: dict[str, Path]) -> str:
@@ -125,8 +140,16 @@ def chained_error(split: SplitRecord, root: Path, typed: onnx.ModelProto, seed: 
         for number in range(_RANDOM):
             feeds = random_feeds(whole.input_specs, seed + number)
             got, want = chain.run(feeds), whole.run(feeds)
-            differences += [float(np.abs(got[name].astype("f8") - want[name]).max()) for name in want]
+            differences += [_difference(got[name], want[name]) for name in want]
     return max(differences)
+
+
+def _difference(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest one; infinite where one has a number that is not finite and the other has another one there."""
+    if np.array_equal(got, want, equal_nan=want.dtype.kind == "f"):
+        return 0.0
+    apart = np.abs(got.astype("f8") - want.astype("f8"))
+    return float(apart.max()) if np.isfinite(apart).all() else float("inf")
 
 
 def _record(context: Context, precision: str, typed: onnx.ModelProto, parts: list[SplitPart]) -> SplitRecord:

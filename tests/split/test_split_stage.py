@@ -13,7 +13,7 @@ import pytest
 import csa_deploy as csa
 from csa_deploy.cli.main import app
 from csa_deploy.config import make_config
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import OperationRejectedError, UsageError
 from csa_deploy.options import flag_words
 from csa_deploy.parts import PartSetting, setting_of
 from csa_deploy.records.split import SplitRecord
@@ -106,6 +106,28 @@ def test_without_split_the_parts_are_gone(workspace: Workspace, folder: Path) ->
     app(words, standalone_mode=False)
     assert "split" not in {one.label for one in Workspace(again).read(VerifyRecord).candidates}
     assert Workspace(again).find(SplitRecord) is None
+
+
+def test_restricted_mode_judges_each_part_by_its_target(
+    build: Callable[..., onnx.ModelProto], folder: Path, tmp_path: Path
+) -> None:
+    """The encoder holds what a DLA does not run; the head does in one network and not in the other."""
+    weights = {"first": (16, 3, 3, 3), "second": (4, 16, 1, 1)}
+    body = "c = Conv<pads = [1, 1, 1, 1]>(x, first) f = {} h = Conv(f, second) y = {}"
+    for name, first, last in (("good", "Softplus(c)", "Relu(h)"), ("bad", "Relu(c)", "Softplus(h)")):
+        signature = "(float[1,3,16,16] x) => (float[1,4,16,16] y)"
+        onnx.save(build(signature, body.format(first, last), **weights), tmp_path / f"{name}.onnx")
+    asked = ["--split", "f", "--part", "y=fp16@dla0", "--restricted", "--scope", "dla-orin", "--no-localize", "-q"]
+    words = ["run", str(tmp_path / "good.onnx"), *asked, "--data", str(folder / "data.npz"), "--iterations", "2"]
+    app([*words, "--workspace", str(tmp_path / "good")], standalone_mode=False)
+    data = json.loads((tmp_path / "good/report.json").read_text())
+    gates = [check for check in data["verdict"]["checks"] if check["name"] == "restricted mode"]
+    assert [(gate["state"], "y on its DLA: dla-orin allowed" in gate["text"]) for gate in gates] == [("pass", True)]
+    with pytest.raises(OperationRejectedError, match=r"y on dla0, by dla-orin: .*Softplus"):
+        csa.split(tmp_path / "bad.onnx", "f", part={"y": "fp16@dla0"}, restricted=True)
+    found = csa.split(tmp_path / "bad.onnx", "f", part={"y": "fp16@dla0"})  # without it, it is said
+    assert [finding.kind for finding in found.findings] == ["falls back"]
+    assert not csa.split(tmp_path / "bad.onnx", "f", part={"y": "fp16@dla0"}, max_fallback=["nodes=1"]).findings
 
 
 def test_the_function_does_what_the_stages_do(
