@@ -198,7 +198,7 @@ STAGES: dict[str, Stage] = {
             "precision",
             "typed graphs per precision",
             _precision,
-            settings=("precision", "fp16_io", "keep_fp32", "split", "part"),
+            settings=("precision", "fp16_io", "keep_fp32"),
             also=(
                 "calib",
                 "calib_method",
@@ -211,6 +211,8 @@ STAGES: dict[str, Stage] = {
                 "seed",
                 "budget",
                 "fix",
+                "split",
+                "part",
             ),
             needs=("optimize",),
             uses=("repair",),

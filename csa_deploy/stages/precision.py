@@ -40,8 +40,11 @@ def preflight(context: Context) -> None:
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the graphs besides settings: calibration data, where there are any."""
-    return int8_key(context) if needs_calibration(context.config) else {}
+    """What decides the graphs besides settings: calibration data, where there are any, and what parts are kept in."""
+    config = context.config
+    wanted = {name: said.partition("@")[0] for name, said in config.part.items()}
+    parts = {"split": config.split, "part": wanted} if {*wanted.values()} - {"fp16"} else {}
+    return {**(int8_key(context) if needs_calibration(config) else {}), **parts}
 
 
 def comparison(context: Context) -> dict[str, Any]:

@@ -13,11 +13,15 @@ import pytest
 import csa_deploy as csa
 from csa_deploy.cli.main import app
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import OperationRejectedError, UsageError
 from csa_deploy.options import flag_words
 from csa_deploy.parts import PartSetting, setting_of
+from csa_deploy.pipeline import stage_key
 from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.source import load_source
+from csa_deploy.stages import STAGES
 from csa_deploy.verify.results import SAMPLES, read_results
 from csa_deploy.workspace import Workspace
 
@@ -93,6 +97,33 @@ def test_every_stage_knows_the_chain(workspace: Workspace, folder: Path, capsys:
 def test_a_record_survives_its_type_to_the_byte(workspace: Workspace) -> None:
     text = (workspace.root / "records/split.json").read_text()
     assert json.loads(text) == json.loads(json.dumps(workspace.read(SplitRecord).to_json()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ({}, set()),
+        ({"part": ["encoder=fp16@gpu", "boxes=int8@dla1", "scores=int8@dla1"]}, {"split"}),
+        ({"part": ["heads=fp16"]}, {"precision", "split"}),
+        ({"scope": ["dla-xavier"]}, {"split"}),
+        ({"max_fallback": ["nodes=1"]}, {"split"}),
+        ({"tensorrt": "11"}, {"split"}),
+        ({"iterations": 9}, set()),
+    ],
+)
+def test_what_decides_the_parts(
+    workspace: Workspace, folder: Path, changed: dict[str, object], stages: set[str]
+) -> None:
+    """Another target leaves the typed graphs as they are."""
+    base = {"network": str(folder / "net.onnx"), "split": ["f"], "part": PARTS, "precision": ["fp32", "fp16", "int8"]}
+    base |= {"data": str(folder / "data.npz"), "calib": str(folder / "calib.npz")}
+
+    def keys(settings: dict[str, object]) -> dict[str, str]:
+        context = Context(make_config(settings), load_source(str(folder / "net.onnx")), workspace)
+        return {name: stage_key(STAGES[name], context) for name in ("optimize", "precision", "split")}
+
+    before, after = keys(base), keys({**base, "precision": ["fp32", "fp16", "int8"], **changed})
+    assert {name for name in before if before[name] != after[name]} == stages
 
 
 def test_without_split_the_parts_are_gone(workspace: Workspace, folder: Path) -> None:
