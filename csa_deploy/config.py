@@ -19,6 +19,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
+from csa_deploy.parts import parse_part
 from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
@@ -201,7 +202,9 @@ def parse_limit(value: Any) -> Any:
 def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown labels and quantities by name."""
     precisions = get_args(Precision)
-    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)])
+    labels = dict.fromkeys(
+        ["exported", "split", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)]
+    )
     for label, bounds in limits.items():
         _known(label, labels, "graph or engine")
         for quantity in bounds:
@@ -287,6 +290,8 @@ class Config(BaseModel):
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()
+    split: Texts = ()
+    part: Annotated[dict[str, str], BeforeValidator(parse_part)] = {}
     calib: str | None = None
     calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
@@ -403,9 +408,26 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
         merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:
-        return Config(**merged)
+        return _with_parts(Config(**merged))
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def _with_parts(config: Config) -> Config:
+    """The configuration with the precisions that the parts of a split network have.
+
+    Equalization is left out where one is in INT8: it moves factors through the cut, and the calibration cache that a
+    DLA needs is of the graph without them.
+    """
+    if config.part and not config.split:
+        raise UsageError("--part is about a split network", fix="add --split TENSOR, or leave out --part")
+    if not config.split:
+        return config
+    wanted = [said.partition("@")[0] for said in config.part.values()] or ["fp16"]
+    changed: dict[str, Any] = {"precision": tuple(dict.fromkeys([*config.precision, *wanted]))}
+    if "int8" in wanted:
+        changed["techniques"] = tuple(name for name in config.techniques if name != "equalization")
+    return config.model_copy(update=changed)
 
 
 def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:

@@ -141,6 +141,17 @@ OPTIONS: dict[str, Option] = {
         group="precision",
     ),
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
+    "split": Option(
+        list[str],
+        "Tensor to cut the network at (repeatable): what it needs is the encoder, what is left falls into heads.",
+        group="precision",
+    ),
+    "part": Option(
+        list[str],
+        "Precision and target of a part of the split network, NAME=PRECISION@TARGET (repeatable), such as "
+        "encoder=fp16@gpu, heads=int8@dla0, or OUTPUT+OUTPUT=int8@dla1; default fp16@gpu.",
+        group="precision",
+    ),
     "calib": Option(
         str,
         "Images to calibrate INT8 on: a folder, tar shards, a .csv, an .npz, a named set (csa-deploy models), or "
@@ -273,7 +284,7 @@ EXPORT = (
 )
 CHECK = ("scope", "strict", "max_fallback", "errata", "fail_on")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techniques")
-PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
+PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", "split", "part", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
@@ -312,6 +323,8 @@ def flag_words(key: str, value: Any) -> list[str]:
         items = ["x".join(str(side) for side in value)]
     elif key == "input_shape":
         items = [f"{name}={'x'.join(str(side) for side in shape)}" for name, shape in value.items()]
+    elif key == "part":
+        items = [f"{name}={said}" for name, said in value.items()]
     elif isinstance(value, dict):  # bounds by precision or label
         items = [
             f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
