@@ -24,11 +24,11 @@ def net(tmp_path: Path) -> Path:
 
 
 def test_check_names_them_in_text_and_json(net: Path, typed: Any) -> None:
-    said = typed(net, "check", "up.onnx", "--scope", "drive-os-6", "--errata", "--tensorrt", "10.13.3")
+    said = typed(net, "check", "up.onnx", "--scope", "drive-os-7", "--errata", "--tensorrt", "10.13.3")
     assert ID in said.out and "1 known problem of TensorRT 10.13.3 (1 high)" in said.out
     for word in ("issues/1042, read 2026-11-29", "since unknown; no fix known", "(--fix)", "instead: state pads"):
         assert word in " ".join(said.out.split()), word
-    said = typed(net, "check", "up.onnx", "--scope", "drive-os-6", "--errata", "--tensorrt", "10.13.3", "--json")
+    said = typed(net, "check", "up.onnx", "--scope", "drive-os-7", "--errata", "--tensorrt", "10.13.3", "--json")
     assert [p["id"] for p in json.loads(said.out)["errata"]["problems"] if p["state"] == "affected"] == [ID]
     said = typed(net, "check", "up.onnx", "--scope", "drive-os-6", "--json")
     assert "errata" not in json.loads(said.out)
