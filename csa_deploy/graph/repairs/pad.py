@@ -34,8 +34,6 @@ def _positions(node: ir.Node) -> tuple[ir.Value, dict[int, np.ndarray]] | None:
     for axis, (before, after) in _pads(node, len(shape)).items():
         if min(before, after) < 0:
             raise DeclinedError("crops as well")
-        if mode == "reflect" and max(before, after) >= shape[axis]:
-            raise DeclinedError(f"reflects {max(before, after)} positions of an axis of {shape[axis]}")
         if before or after:
             found[axis] = np.pad(np.arange(shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
     return x, found
