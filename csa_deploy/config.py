@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
-from csa_deploy.network import Anchor, Fit, Task
+from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
@@ -98,6 +98,13 @@ def parse_scale(value: Any) -> Any:
     return scale
 
 
+def parse_tensorrt(value: Any) -> str:
+    """``8.6``, ``10``, ``11``, or a version of them such as ``8.6.13``."""
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+)*", str(value)):
+        raise ValueError("a TensorRT is '8.6', '10' or '11', or a version of these such as 8.6.13")
+    return str(value)
+
+
 def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Refuse what is no finite number, and more or fewer numbers than an image has channels."""
     if values is not None and (len(values) not in (1, 3) or not all(math.isfinite(v) for v in values)):
@@ -132,15 +139,18 @@ def parse_techniques(value: Any) -> Any:
 
 
 def parse_budget(value: Any) -> Any:
-    """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}.
+    """``["fp16.snr_db=40"]``, ``{"fp16.snr_db": 40}`` or a mapping of mappings to {precision: {metric: bound}}.
 
     A bound of one output names it, as in ``fp16.boxes.snr_db=45``: its key is then ``boxes.snr_db``. Without a
     precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
     percentage points, as people say it; with one (``int8.top1_drop=0.005``) it is a share of 1, as in the report.
     """
+    budget: dict[str, dict[str, float]] = {}
+    if isinstance(value, Mapping):
+        budget = {key: dict(bounds) if isinstance(bounds, Mapping) else bounds for key, bounds in value.items()}
+        value = [f"{key}={budget.pop(key)}" for key in value if _is_flat(key, value[key])]
     if not isinstance(value, (list, tuple)):
         return value
-    budget: dict[str, dict[str, float]] = {}
     for item in value:
         match = re.fullmatch(r"(?:(\w+)\.)?((?:.+\.)?)([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
@@ -154,6 +164,10 @@ def parse_budget(value: Any) -> Any:
         for name in [precision] if precision else REDUCED:
             budget.setdefault(name, {})[metric] = bound
     return budget
+
+
+def _is_flat(key: Any, bound: Any) -> bool:
+    return isinstance(bound, (int, float, str)) and key not in get_args(Precision)
 
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -242,6 +256,9 @@ class Config(BaseModel):
     checkpoint_key: str | None = None
     size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    sample: Annotated[Sample | None, BeforeValidator(_lower)] = None
+    state: Texts = ()
+    state_init: str | None = None
     input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
     mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
     std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None
@@ -253,7 +270,7 @@ class Config(BaseModel):
     fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
     fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
     anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
-    tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
+    tensorrt: Annotated[str, BeforeValidator(parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
     export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
@@ -269,6 +286,7 @@ class Config(BaseModel):
     calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
+    target_dla: bool = False
     techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
     target: str | None = None
