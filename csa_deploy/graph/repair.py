@@ -26,6 +26,7 @@ from csa_deploy.graph.repairs import (
     resize_scales,
     scale,
     shuffle_rank,
+    transpose_pads,
     where,
 )
 from csa_deploy.graph.repairs.pooling import Limits, within
@@ -56,6 +57,7 @@ _ORDER: tuple[Rewrite, ...] = (
     affine_after.RULE,
     affine_before.RULE,
     scale.RULE,
+    transpose_pads.RULE,
     identities.RULE,
 )
 

@@ -22,6 +22,7 @@ from csa_deploy.graph.repairs import (
     resize_scales,
     scale,
     shuffle_rank,
+    transpose_pads,
     where,
 )
 from csa_deploy.graph.rules import affine_after, affine_before, constants, duplicates, identities, reshapes, resize
@@ -79,6 +80,11 @@ MUTANTS = {
     "pool_stride_to_one": (
         pool_stride, "_room", lambda node, shape, axis: 0,
         f"({MAP} x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[15,16], strides=[16,16]>(x)", {}, 18,
+    ),
+    "transpose_pads": (
+        transpose_pads, "_halves", lambda total, upper: [pad // 2 if not upper else pad - pad // 2 for pad in total],
+        "(float[1,2,4,4] x) => (float[1,3,8,8] y)",
+        "y = ConvTranspose<strides=[2,2], output_shape=[8,8]>(x, w)", {"w": (2, 3, 3, 3)}, 17,
     ),
     "resize_down_to_conv": (
         resize_down, "half_pixel_linear", lambda resize, after: True,
