@@ -117,7 +117,7 @@ GENERATORS: dict[str, tuple[Any, set[str]]] = {
     "gathers": (gathers, {"gather_to_conv"}),
     "wheres": (wheres, {"where_to_scale"}),
     "pads": (pads, {"pad_to_conv"}),
-    "axis reductions": (axis_reductions, {"reduce_to_layers", "global_pool_to_pool"}),
+    "axis reductions": (axis_reductions, {"reduce_to_layers"}),
 }
 
 

@@ -274,17 +274,12 @@ def test_inspection_reads_the_graph_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_ten_thousand_nodes_in_below_two_seconds() -> None:
-    small, large = load_graph(blocks(50)), load_graph(blocks(500))
+    large = load_graph(blocks(500))
     assert len(large.nodes) == 10_000
-    known_problems(small, Question())
-    took = []
-    for graph in (small, large):
-        start = time.process_time()  # of this process: the machine may be busy
-        report = known_problems(graph, Question(dla=True, precisions=EVERY))
-        took.append(time.process_time() - start)
-        assert {"attention.split-scale", "attention.identical-samples"} <= {p.id for p in report.affected}
-    assert took[1] < 2.0
-    assert took[1] < 25 * max(took[0], 0.01)  # ten times the nodes
+    start = time.process_time()  # of this process: the machine may be busy
+    report = known_problems(large, Question(dla=True, precisions=EVERY))
+    assert time.process_time() - start < 2.0
+    assert {"attention.split-scale", "attention.identical-samples"} <= {p.id for p in report.affected}
 
 
 def test_packs_are_read_once() -> None:
