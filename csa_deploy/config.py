@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import split_commas, unknown
+from csa_deploy.naming import named_values, split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
+from csa_deploy.network_parts import parse_part
 from csa_deploy.options import OPTIONS, CalibrationMethod
-from csa_deploy.parts import parse_part
 from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
@@ -60,11 +60,7 @@ def parse_input_shape(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
         value = {"": value}
     if isinstance(value, (list, tuple)):
-        pairs = [part.strip().rpartition("=")[::2] for item in value for part in str(item).split(",")]
-        twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
-        if twice:
-            raise ValueError(f"input '{twice[0]}' is given twice; write one NAME=SHAPE per input")
-        value = dict(pairs)
+        value = named_values([part for item in value for part in str(item).split(",")], "input", "NAME=SHAPE")
     if not isinstance(value, Mapping):
         return value
     return {str(name): _extents(shape) for name, shape in value.items()}

@@ -19,7 +19,7 @@ from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.naming import did_you_mean
-from csa_deploy.parts import ENCODER, PartSetting, groups_of, setting_of
+from csa_deploy.network_parts import ENCODER, PartSetting, groups_of, setting_of
 
 _SHOWN = 3
 _CONVERT = (*QUANTIZERS, "Cast")
@@ -53,8 +53,8 @@ def plan_cut(
     Args:
         model: any graph; not changed.
         tensors: to cut at.
-        part: settings by the name of a part, see :func:`csa_deploy.parts.parse_part`; heads whose outputs are named
-            together (``boxes+scores``) become one part.
+        part: settings by the name of a part, see :func:`csa_deploy.network_parts.parse_part`; heads whose outputs
+            are named together (``boxes+scores``) become one part.
 
     Raises:
         UsageError: a name that is no tensor of the graph or that nothing behind the cut reads, nothing before or behind

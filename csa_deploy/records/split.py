@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from csa_deploy.parts import PartSetting
+from csa_deploy.network_parts import PartSetting
 from csa_deploy.records.check import Fallback
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from csa_deploy.graph.facts import constant_tensor
 from csa_deploy.graph.interface import interface_of
-from csa_deploy.parts import PartSetting
+from csa_deploy.network_parts import PartSetting
 from csa_deploy.records.split import BoundarySide, CutTensor, SplitFinding
 from csa_deploy.spec import TensorSpec
 

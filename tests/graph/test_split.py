@@ -19,7 +19,7 @@ from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.graph.split import crossing, extract_part, plan_cut
-from csa_deploy.parts import ENCODER
+from csa_deploy.network_parts import ENCODER
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.runners.chained_runner import ChainedRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner

@@ -15,8 +15,8 @@ from csa_deploy.cli.main import app
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.errors import OperationRejectedError, UsageError
+from csa_deploy.network_parts import PartSetting, setting_of
 from csa_deploy.options import flag_words
-from csa_deploy.parts import PartSetting, setting_of
 from csa_deploy.pipeline import stage_key
 from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import VerifyRecord

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import split_commas
+from csa_deploy.naming import named_values, split_commas
 
 ENCODER, HEADS = "encoder", "heads"
 """The part in front of the cut, and all those behind it together."""
@@ -40,11 +40,7 @@ class PartSetting:
 def parse_part(value: Any) -> Any:
     """``["heads=int8@dla0"]`` or a mapping to {part: precision@target}; without a target it is the GPU."""
     if isinstance(value, str | list | tuple):
-        pairs = [str(item).partition("=")[::2] for item in split_commas(value)]
-        twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
-        if twice:
-            raise ValueError(f"part '{twice[0]}' is given twice; write one NAME=PRECISION@TARGET per part")
-        value = dict(pairs)
+        value = named_values([str(item) for item in split_commas(value)], "part", "NAME=PRECISION@TARGET")
     if not isinstance(value, Mapping):
         return value
     return {str(name).strip(): str(_setting(str(name), str(said).strip())) for name, said in value.items()}
