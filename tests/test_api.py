@@ -34,7 +34,19 @@ from csa_deploy.results import Result
 
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 CALIB = {"samples": 16, "techniques": "none", "search": False}
-FUNCTIONS = ("build", "check", "compare", "export", "optimize", "profile", "prove", "quantize", "repair", "report")
+FUNCTIONS = (
+    "build",
+    "check",
+    "compare",
+    "export",
+    "optimize",
+    "profile",
+    "prove",
+    "quantize",
+    "repair",
+    "report",
+    "split",
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,7 @@ def test_a_report_of_results(chain: Chain, tmp_path: Path) -> None:
 def test_the_names_are_public_documented_and_typed() -> None:
     assert set(csa.__all__) <= set(dir(csa))
     assert {*FUNCTIONS, "to_fp16"} == {name for name in csa.__all__ if inspect.isfunction(getattr(csa, name))}
-    for name in ("export", "profile", "report", "repair"):  # sub-packages of the same names
+    for name in ("export", "profile", "report", "repair", "split"):  # sub-packages of the same names
         importlib.import_module(f"csa_deploy.{name}")
     for name in (*FUNCTIONS, "to_fp16"):
         function = getattr(csa, name)
@@ -437,3 +449,10 @@ def test_repair_and_to_fp16_are_stages_in_a_workspace(tmp_path: Path) -> None:
     assert typed.graph == kept.graph and typed.report == kept.report and len(typed.kept) >= 1
     assert set(place.manifest["stages"]) == {"export", "optimize", "repair", "check", "precision"}
     assert type(there).from_json(there.to_json()) == there
+
+
+def test_a_module_that_runs_at_one_size_only_is_exported_at_it() -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 20 * 20, 4))
+    assert csa.export(module, size=20).report.outputs[0].shape == (1, 4)
+    module.preprocessing = {"size": (20, 20)}  # type: ignore[assignment]
+    assert csa.export(module).report.outputs[0].shape == (1, 4)

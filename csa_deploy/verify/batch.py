@@ -1,11 +1,12 @@
 """Whether what a sample gives depends on the batch that it lies in.
 
-Of the first two batches of a comparison the middle is run again as one batch, backwards, so that samples have other
-neighbours and other places. Then samples are run one at a time, by a copy of the graph of batch 1. Bitwise the
-same needs no bound. Otherwise the rounding of sums is measured: :data:`DRAWS` graphs whose sums round otherwise (see
-:mod:`csa_deploy.graph.summation`), and a difference counts as rounding up to the one-sided 99.99 % bound of Student's t
-on their root mean square, times the square root of 2, since both sides round. Three runs and Student's t are what
-stochastic arithmetic takes (J. Vignes, "A stochastic arithmetic for reliable scientific computation", 1993).
+Of the first two batches of a comparison a batch that begins inside the first one is run again, so that every sample
+has another place, even ones become odd ones, and most have other neighbours. Then samples are run one at a time, by a
+copy of the graph of batch 1. Bitwise the same needs no bound. Otherwise the rounding of sums is measured:
+:data:`DRAWS` graphs whose sums round otherwise (see :mod:`csa_deploy.graph.summation`), and a difference counts as
+rounding up to the one-sided 99.99 % bound of Student's t on their root mean square, times the square root of 2, since
+both sides round. Three runs and Student's t are what stochastic arithmetic takes (J. Vignes, "A stochastic arithmetic
+for reliable scientific computation", 1993).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from csa_deploy.graph.summation import UNIT_ROUNDOFF, with_other_sums
 from csa_deploy.records.batch import BatchConsistency, BatchDifference
 from csa_deploy.results import NotMeasured
 from csa_deploy.runners.base import Runner, cast_to_inputs, run_batch, sampling
-from csa_deploy.spec import Arrays
+from csa_deploy.runners.stateful import StatefulRunner
+from csa_deploy.spec import Arrays, Sampling
 
 DRAWS = 3
 STUDENT = 22.204  # one-sided 99.99 % quantile of Student's t with DRAWS degrees of freedom
@@ -73,7 +75,7 @@ def batch_consistency(runner: Runner, first: FirstSteps, changed: Changed | None
     """
     how = sampling(runner)
     ids = [identity for step in first.steps for identity in step[0]]
-    if reason := _why_not(how.shared, how.batch, len(ids)):
+    if reason := _why_not(runner, how, len(ids)):
         return BatchConsistency(how.batch or 1, not_measured=(NotMeasured("other batches", reason),))
     batch = how.batch or len(first.steps[0][0])
     feeds = _joined([step[1] for step in first.steps])
@@ -99,18 +101,19 @@ def batch_consistency(runner: Runner, first: FirstSteps, changed: Changed | None
     return BatchConsistency(batch, len(ordered), tuple(found), alone, tuple(missing))
 
 
-def _why_not(shared: bool, batch: int | None, samples: int) -> str:
-    if not shared:
-        return "inputs and outputs share no batch axis, so one inference is one sample"
-    if batch == 1:
+def _why_not(runner: Runner, how: Sampling, samples: int) -> str:
+    if isinstance(runner, StatefulRunner):
+        return "samples are frames of a sequence, each rests on those before it"
+    if how.kind == "whole":
+        return f"one sample is {how.words}"
+    if how.batch == 1:
         return "an inference takes one sample, no other lies beside it"
     return "there is one sample" if samples == 1 else ""
 
 
 def _reordered(samples: int, batch: int) -> list[int]:
-    """One batch: the second half of the first, and what comes after it, backwards; repeated where they are too few."""
-    first = min(batch // 2, samples - 1)
-    some = [*range(first, samples)][:batch][::-1]
+    """One batch from inside the first on, repeated where there are too few; the shift is odd and less than a batch."""
+    some = [*range(min(batch // 2 | 1, samples - 1), samples)][:batch]
     return [some[i % len(some)] for i in range(batch)]
 
 
@@ -122,7 +125,7 @@ def _alone(
         answers = [run_batch(runner, cast_to_inputs(runner, _taken(feeds, [i]))) for i in some]
         return "the same graph at batch 1", _joined(answers)
     if changed is None or not changed.runs:
-        raise UsageError("an engine has one batch, another would be another engine")
+        raise UsageError(f"{runner.name} takes a batch of {sampling(runner).batch}, no other")
     model, extents = of_one_sample(changed.graph())
     with changed.open(model) as single:
         answers = [run_batch(single, cast_to_inputs(single, _taken(feeds, [i]))) for i in some]

@@ -16,6 +16,7 @@ from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import Measured
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
+from csa_deploy.runners.stateful import begin
 from csa_deploy.tasks.task import Task
 from csa_deploy.tasks.views import class_table, size_table
 from csa_deploy.verify.batch import Changed, FirstSteps, batch_consistency
@@ -87,6 +88,7 @@ def evaluate(
     accuracy = Accuracy(0, 0, {}) if output else None
     done, spoilt, first = 0, list[str](), FirstSteps()
     for part in data.batches(batch, free_cores([runner])):
+        begin(part, [runner])
         feeds = cast_to_inputs(runner, part.feed(shapes))
         outputs = run_padded(runner, feeds)
         first.add(part.ids, feeds, outputs)
