@@ -18,6 +18,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import add_initializer, constant_tensor
 from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import QUANTIZERS
+from csa_deploy.graph.rules import constants
 from csa_deploy.graph.shapes import editable, infer_shapes, static_shape
 
 _APART = ("Concat", "Gather", "GatherElements", "Slice", "Split")  # along the batch they take samples apart
@@ -31,6 +32,8 @@ def of_one_sample(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
         UsageError: the graph does not tell how its batch passes; the message is the reason.
     """
     view = editable(model)
+    if any(node.op_type in ("Constant", "Shape") for node in view.graph):
+        constants.RULE.apply(view)  # extents may be computed
     infer_shapes(view)
     copy = _Copy(view)
     for node in list(view.graph):

@@ -128,7 +128,9 @@ def _alone(
         raise UsageError(f"{runner.name} takes a batch of {sampling(runner).batch}, no other")
     model, extents = of_one_sample(changed.graph())
     with changed.open(model) as single:
-        answers = [run_batch(single, cast_to_inputs(single, _taken(feeds, [i]))) for i in some]
+        answers = [single.run(cast_to_inputs(single, _taken(feeds, [i]))) for i in some]
+    if kept := [name for name, array in answers[0].items() if len(array) != 1]:
+        raise UsageError(f"'{kept[0]}' of a copy for batch 1 still has {len(answers[0][kept[0]])} samples")
     said = f" with {extents} extents restated" if extents else ""
     return f"a copy of the graph for batch 1{said}", _joined(answers)
 

@@ -18,7 +18,7 @@ from csa_deploy.graph.rebatch import of_one_sample
 from csa_deploy.graph.summation import with_other_sums
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.verify.batch import DRAWS, STUDENT
+from csa_deploy.verify.batch import DRAWS, STUDENT, _reordered
 from csa_deploy.verify.reporters import as_junit
 
 Build = Callable[..., onnx.ModelProto]
@@ -74,6 +74,27 @@ def test_a_sound_graph_is_the_same_in_every_batch(build: Build) -> None:
     assert found is not None and found.verdict == "pass"
     assert (found.batch, found.samples, found.alone) == (4, 4, "a copy of the graph for batch 1")
     assert {d.against for d in found.differences} == {"another order", "batch 1"}
+
+
+def test_extents_that_the_graph_computes_are_followed(build: Build) -> None:
+    """As PyTorch's exporter leaves them, before they are folded."""
+    body = (
+        "s = Shape(x) b = Gather(s, at) r = Concat<axis=0>(b, rest) f = Reshape(x, r) t = Transpose<perm=[0,2,1]>(f)"
+        " u = Transpose<perm=[0,2,1]>(t) q = Reshape(u, s) y = Conv(q, w)"
+    )
+    model = build(SIGNATURE, body, at=np.array([0]), rest=np.array([3, 36]), w=WEIGHTS["w"])
+    found = compared(model).report.candidates[0].batch
+    assert found is not None and found.verdict == "pass"
+    assert found.alone == "a copy of the graph for batch 1 with 2 extents restated"
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4, 6, 7, 8])
+def test_every_sample_gets_another_place(build: Build, batch: int) -> None:
+    """And one of even number an odd one, which kernels that take two at a time tell apart."""
+    taken = _reordered(2 * batch, batch)
+    assert len(set(taken)) == batch
+    assert all(sample % batch != place for place, sample in enumerate(taken))
+    assert batch % 2 or all((sample - place) % 2 for place, sample in enumerate(taken))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
