@@ -24,7 +24,7 @@ from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.runners.stateful import StatefulRunner
 from csa_deploy.tasks.decoding import load_decode
-from csa_deploy.verify.arithmetic import compare_arithmetic
+from csa_deploy.verify.arithmetic import arithmetic_notes, compare_arithmetic
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.growth import error_growth, growth_notes
 from csa_deploy.verify.judging import judge_results, wanted_samples
@@ -85,13 +85,13 @@ def preflight(context: Context) -> None:
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")
-    require_provider(PROVIDERS[context.config.provider])
     if context.config.int8_arithmetic != "float" and context.config.provider != "cpu":
         raise UsageError(
             f"--int8-arithmetic {context.config.int8_arithmetic} is computed by integer kernels of the CPU, not by the "
             f"{context.config.provider} provider",
             fix="leave out --provider, or --int8-arithmetic",
         )
+    require_provider(PROVIDERS[context.config.provider])
 
 
 def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:
@@ -167,6 +167,7 @@ def compare(
         unexplained += unopened(context, not_measured)
     arithmetic = compare_arithmetic(context, reference, candidates, data)
     notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
+    notes += arithmetic_notes(arithmetic)
     record = VerifyRecord.from_json(
         {
             **judgement.to_json(),

@@ -63,6 +63,15 @@ def compare_arithmetic(
     return tuple(found)
 
 
+def arithmetic_notes(found: Sequence[Int8Arithmetic]) -> list[str]:
+    """What the console and the report say of it."""
+    return [
+        note
+        for one in found
+        for note in (one.statement, f"{one.candidate}: not modelled: {'; '.join(one.not_modelled)}")
+    ]
+
+
 def distances(
     model: onnx.ModelProto, feeds: Sequence[Feeds], threads: int | None, cap: int = CAP
 ) -> tuple[tuple[ArithmeticDistance, ...], tuple[ArithmeticDistance, ...]]:
