@@ -32,7 +32,7 @@ from csa_deploy.graph.operators import MOVES, QUANTIZERS
 from csa_deploy.graph.shapes import editable, infer_shapes
 
 Rounding = Literal["gpu", "dla"]
-EXACT = 2**24
+LARGEST_EXACT = 2**24
 """Integers up to here are FP32 numbers, and so are sums of them, in any order."""
 
 UNKNOWN: dict[Rounding, tuple[str, ...]] = {
@@ -157,7 +157,7 @@ class _Writer:
         name, attributes = str(node.name), dict(node.attributes)
         if node.op_type == "ConvTranspose":  # ONNX has no integer one; FP32 is as exact where sums stay small
             largest = second.largest_sum((0, *range(2, len(node.inputs[1].shape or ()))))  # type: ignore[union-attr]
-            if largest is None or largest > EXACT:
+            if largest is None or largest > LARGEST_EXACT:
                 raise RefusedError("its sums may exceed 2^24, and ONNX has no transposed convolution of integers")
             shift, one = self._shift, self._one
             plain = [

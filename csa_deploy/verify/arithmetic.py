@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.data.base import Dataset
 
-_EACH: tuple[Literal["float", "gpu", "dla"], ...] = ("float", "gpu", "dla")
-_PAIRS = (("float", "gpu"), ("float", "dla"), ("gpu", "dla"))
-Errors = dict[tuple[str, str], BoundaryError]
+Arithmetic = Literal["float", "gpu", "dla"]
+_EACH: tuple[Arithmetic, ...] = ("float", "gpu", "dla")
+_PAIRS: tuple[tuple[Arithmetic, Arithmetic], ...] = (("float", "gpu"), ("float", "dla"), ("gpu", "dla"))
+Errors = dict[tuple[Arithmetic, Arithmetic], BoundaryError]
 
 
 def compare_arithmetic(
@@ -100,7 +101,7 @@ def distances(
     return tuple(farthest), tuple(_distance(name, [errors[name]]) for name in outputs if name in errors)
 
 
-def _distance(name: str, found: Sequence[Mapping[tuple[str, str], BoundaryError]]) -> ArithmeticDistance:
+def _distance(name: str, found: Sequence[Errors]) -> ArithmeticDistance:
     return ArithmeticDistance(name, *(max(errors[pair].relative for errors in found) for pair in _PAIRS))
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from csa_deploy.graph.int8_arithmetic import EXACT, Rounding, to_integer
+from csa_deploy.graph.int8_arithmetic import LARGEST_EXACT, Rounding, to_integer
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.surgery import expose
 
@@ -267,7 +267,7 @@ def test_transposed_convolutions_up_to_what_fp32_holds(rounding: Rounding) -> No
 @pytest.mark.parametrize(("beyond", "layers"), [(0, 1), (1, 0)])
 def test_a_transposed_convolution_whose_sums_fp32_may_not_hold_is_named(beyond: int, layers: int) -> None:
     """The weights of a channel sum up to 2^24 / 128 exactly, and to one more."""
-    w = np.full((EXACT // 128 // 64, 1, 1, 1), 64, np.int8)
+    w = np.full((LARGEST_EXACT // 128 // 64, 1, 1, 1), 64, np.int8)
     w[0] += beyond
     found = to_integer(transposed(w, np.float32(1), np.ones(1, np.float32), np.float32(1)), "gpu")
     assert len(found.layers) == layers
@@ -334,7 +334,7 @@ def test_sums_beyond_what_fp32_adds_exactly() -> None:
     x[0, -1] = 64.0
     total = 40_001 * 127 * 127 + 64
     got = execute(to_integer(expose(products(w, 2.0**24), ["c"]), "gpu").model, {"x": x})["c"].item()
-    assert total > EXACT and got == float(np.float32(total))
+    assert total > LARGEST_EXACT and got == float(np.float32(total))
 
 
 def test_onnx_runtimes_own_integer_kernels_agree() -> None:
