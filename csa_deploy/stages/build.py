@@ -111,7 +111,7 @@ def share_failure(obtained: ObtainedPrecision, least: float | None, name: str) -
     listed = ", ".join(stayed[:_SHOWN]) + (f" and {len(stayed) - _SHOWN} more" if len(stayed) > _SHOWN else "")
     return BuildFailedError(
         f"{said}; wider: {listed}" if stayed else said,
-        fix="see why with `csa-deploy quantize --why`, or ask for the precision that it is with --precision"
+        fix="see why with `csa-deploy quantize --why GRAPH.onnx`, or ask for the precision that it is with --precision"
         if obtained.asked == "int8"
         else "convert these layers too (--keep-fp32 keeps layers), or ask for less with --min-share",
     )
