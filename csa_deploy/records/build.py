@@ -116,6 +116,7 @@ class JudgedScope(Stored):
         said: the same in words.
         level: level of evidence.
         why_not_next: why it is not the next one.
+        unknown_by: ids of the rules that leave it unknown.
     """
 
     scope: str
@@ -125,6 +126,7 @@ class JudgedScope(Stored):
     said: str
     level: str
     why_not_next: str
+    unknown_by: tuple[str, ...] = field(default=(), metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -300,6 +300,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
                 said=verdict.combined.said,
                 level=verdict.level,
                 why_not_next=verdict.why_not_next,
+                unknown_by=tuple(dict.fromkeys(f.rule for f in verdict.combined.findings if f.verdict == "unknown")),
             )
         )
     return found
