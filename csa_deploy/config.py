@@ -310,6 +310,7 @@ class Config(BaseModel):
     candidate: Texts = ()
     localize: bool | None = None
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    int8_arithmetic: Literal["float", "gpu", "dla"] = "float"
     seed: Annotated[int, Field(ge=0)] = 0
     metric: Texts = ()
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}

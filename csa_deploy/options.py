@@ -274,6 +274,12 @@ OPTIONS: dict[str, Option] = {
     "provider": Option(
         str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu.", group="data and accuracy"
     ),
+    "int8_arithmetic": Option(
+        str,
+        "How INT8 graphs compute here: float (dequantized values), or as an engine of gpu or dla with integer sums; "
+        "default float.",
+        group="data and accuracy",
+    ),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
 }
 
@@ -291,6 +297,7 @@ BUILD = (
 )
 _TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
 VERIFY = ("data", *_TASK, "samples", "budget")
+_RUNS = ("candidate", "localize", "provider", "int8_arithmetic")
 _PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
@@ -300,7 +307,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target"),
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
@@ -310,7 +317,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *_PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE),
 }
 
 

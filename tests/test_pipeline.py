@@ -178,6 +178,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "candidate": (["tiny.onnx"], {"verify"}, set()),
     "localize": (True, {"verify"}, set()),
     "provider": ("cuda", {"verify"}, set()),
+    "int8_arithmetic": ("gpu", {"verify"}, set()),
     "seed": (1, {"verify", "profile"}, {"export"}),
     "budget": (["int8.snr_db=15"], {"verify"}, set()),
     "iterations": (4, {"profile"}, set()),

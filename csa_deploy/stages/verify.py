@@ -24,6 +24,7 @@ from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
 from csa_deploy.runners.stateful import StatefulRunner
 from csa_deploy.tasks.decoding import load_decode
+from csa_deploy.verify.arithmetic import arithmetic_notes, compare_arithmetic
 from csa_deploy.verify.candidates import Candidate, collect
 from csa_deploy.verify.growth import error_growth, growth_notes
 from csa_deploy.verify.judging import judge_results, wanted_samples
@@ -50,6 +51,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
+        **({} if (wanted := context.config.int8_arithmetic) == "float" else {"int8_arithmetic": wanted}),
         "candidates": [sha256_of(Path(given)) for given in context.config.candidate],
     }
 
@@ -83,6 +85,12 @@ def preflight(context: Context) -> None:
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")
+    if context.config.int8_arithmetic != "float" and context.config.provider != "cpu":
+        raise UsageError(
+            f"--int8-arithmetic {context.config.int8_arithmetic} is computed by integer kernels of the CPU, not by the "
+            f"{context.config.provider} provider",
+            fix="leave out --provider, or --int8-arithmetic",
+        )
     require_provider(PROVIDERS[context.config.provider])
 
 
@@ -157,7 +165,9 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
+    arithmetic = compare_arithmetic(context, reference, candidates, data)
     notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
+    notes += arithmetic_notes(arithmetic)
     record = VerifyRecord.from_json(
         {
             **judgement.to_json(),
@@ -176,6 +186,7 @@ def compare(
             "localization": explained,
             "runtime": _runtime(),
             "growth": growth,
+            "arithmetic": arithmetic,
             "not_measured": not_measured + unexplained,
         }
     )

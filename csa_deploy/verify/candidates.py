@@ -14,6 +14,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.fp16_rounding import keep_rounding
+from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Measured
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
+
+INTEGER = {
+    "gpu": "INT32 sums, one rescale in FP32, halves to even as on the GPU",
+    "dla": "INT32 sums, one rescale in FP32, halves away from zero as on DLA",
+}
 
 
 @dataclass
@@ -177,6 +183,9 @@ def graph_runner(
         EnvironmentLacksError: the configured provider is not here.
     """
     if config.provider == "cpu" and precision != "fp32":
+        if precision == "int8" and config.int8_arithmetic != "float":
+            model = to_integer(model, config.int8_arithmetic).model
+            name = f"{name}: {INTEGER[config.int8_arithmetic]}"
         return rounding_runner(model, threads=config.threads, name=name)
     provider = PROVIDERS[config.provider]
     return OnnxRuntimeRunner(
