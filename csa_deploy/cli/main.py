@@ -49,6 +49,7 @@ VERBS = {
     "errata": "errata",
     "models": "environment",
     "doctor": "environment",
+    "kit": "kit",
 }
 """Verb -> the module of this package that defines it as a function of its name; in the order of the help page."""
 
