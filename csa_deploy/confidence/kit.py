@@ -76,7 +76,7 @@ class ConfidenceKit:
         """The result of a test in words."""
         result = self.results.of(test)
         if result.outcome == "not run":
-            return "not run: not in the results" if self.results.source else "not run: give --results"
+            return "not run"
         cases = f" ({result.cases} cases)" if result.cases > 1 else ""
         return f"{result.outcome}{cases}" + (f": {result.reason}" if result.reason else "")
 
