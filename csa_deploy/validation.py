@@ -27,12 +27,23 @@ def read_mapping(
         shown: how a piece of the file is shown.
 
     Raises:
-        UsageError: the file is missing or not readable, no YAML, or no mapping.
+        UsageError: the file is missing or not readable, no YAML, a key that stands twice, or no mapping.
     """
     import yaml
 
+    class Unique(yaml.SafeLoader):
+        """Refuses a key that stands twice, of which YAML would silently take the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Unique)  # noqa: S506 - a safe loader
     except FileNotFoundError:
         raise UsageError(f"{path}: no such {what} file", fix=missing) from None
     except (OSError, UnicodeDecodeError) as error:

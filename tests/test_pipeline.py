@@ -166,6 +166,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "backend": ("tensorrt-rtx", {"build"}, set()),
     "builds": (2, {"build"}, set()),
     "reproducible": (True, {"build"}, set()),
+    "min_share": (["fp16=0.9"], {"build"}, set()),
     "compute_capability": (["8.6"], {"build"}, set()),
     "timing_cache": ("cache", {"build"}, set()),
     "data": ("y.npz", {"verify"}, {"export"}),

@@ -28,6 +28,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
+from csa_deploy.records.obtained import ObtainedPrecision
 
 pytestmark = [
     pytest.mark.rtx,
@@ -107,7 +108,7 @@ def test_progress_grows_to_its_end(built: tuple[BuildResult, list[tuple[int, int
 
 
 def test_json_holds_no_folder_of_this_machine(built: tuple[BuildResult, list[tuple[int, int]]]) -> None:
-    text = json.dumps(built[0].stated((), reproducible=True).to_json())
+    text = json.dumps(built[0].stated((), ObtainedPrecision("fp32"), reproducible=True).to_json())
     assert str(built[0].engine.parent) not in text
     assert json.loads(text)["layer_counts"]["CONVOLUTION"] == 1
 
@@ -356,7 +357,7 @@ def test_tensorrt_is_taken_where_a_device_is(
         from csa_deploy.errors import UsageError
         plan = BuildPlan(restricted=True, timing_cache=Path("t.cache"), compute_capabilities=("8.7",))
         made = build(Path({str(conv_fp32)!r}), Path("net.engine"), plan)
-        print(json.dumps(made.stated((), reproducible=True).to_json()))
+        print(json.dumps(made.stated((), ObtainedPrecision("fp32"), reproducible=True).to_json()))
         try:
             build(Path({str(conv_fp32)!r}), Path("net.engine"), BuildPlan(compute_capabilities=("8.6",)))
         except UsageError as error:
