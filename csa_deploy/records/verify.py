@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.metrics.metric import Estimate
-from csa_deploy.results import StageRecord, Stored
+from csa_deploy.records.batch import BatchConsistency
+from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
 _NEAR = 1.5  # errors closer together than this factor belong to neither side
@@ -72,6 +73,7 @@ class CandidateRecord:
         path: inside the workspace, or as the user gave it.
         runner: what executed it.
         tensors_sha256: of the inputs that it got.
+        batch: whether a sample gives the same in every batch; None of a comparison that does not tell.
     """
 
     label: str
@@ -87,6 +89,7 @@ class CandidateRecord:
     path: str
     runner: dict[str, Any]
     tensors_sha256: str
+    batch: BatchConsistency | None = None
 
     def interval(self, output: str, metric: str) -> tuple[float, float] | None:
         """Confidence interval of a metric of an output, where the comparison gave one."""
@@ -270,6 +273,69 @@ class ErrorGrowth:
         return f"{self.candidate}, output '{self.output}': {', '.join(said)}"
 
 
+@dataclass(frozen=True)
+class ArithmeticDistance:
+    """How far one tensor's arithmetics are apart, as root-mean-square difference relative to the second named.
+
+    Attributes:
+        name: module that it leaves, or output.
+        gpu_float: the GPU's arithmetic against floating point.
+        dla_float: DLA's against floating point.
+        dla_gpu: DLA's against the GPU's.
+    """
+
+    name: str
+    gpu_float: float
+    dla_float: float
+    dla_gpu: float
+
+
+@dataclass(frozen=True)
+class Int8Arithmetic(Stored):
+    """An INT8 graph in the arithmetics of GPU and DLA and in floating point, on the same samples.
+
+    Attributes:
+        candidate: label of the graph.
+        judged: the arithmetic that its metrics and its verdict are of.
+        samples: identities of the samples; the worst ones.
+        layers: number of layers with integer sums.
+        fused: of these, those whose sums are quantized without another rounding between.
+        modules: of each module the tensor that leaves it, farthest apart first.
+        outputs: the same of the network's outputs.
+        not_modelled: what computes otherwise than in an engine, or may; in words.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("statement",)
+    candidate: str
+    judged: Literal["gpu", "dla"]
+    samples: tuple[str, ...]
+    layers: int
+    fused: int
+    modules: tuple[ArithmeticDistance, ...]
+    outputs: tuple[ArithmeticDistance, ...]
+    not_modelled: tuple[str, ...]
+
+    @property
+    def statement(self) -> str:
+        """In words."""
+        said = [f"{self.candidate} in {self.judged} arithmetic: {self.layers} layers with INT32 sums"]
+        if self.outputs:
+            far = max(self.outputs, key=lambda distance: max(distance.gpu_float, distance.dla_float, distance.dla_gpu))
+            ratios = [_decibels(_ratio(value)) for value in (far.gpu_float, far.dla_float, far.dla_gpu)]
+            said.append(
+                f"output '{far.name}': gpu {ratios[0]} and dla {ratios[1]} from floating point, {ratios[2]} from each "
+                "other"
+            )
+        if self.modules:
+            said.append(f"farthest apart behind {self.modules[0].name}")
+        return "; ".join(said)
+
+
+def _ratio(relative: float) -> float:
+    """A relative difference as a signal-to-noise ratio in dB."""
+    return math.inf if relative == 0 else -20 * math.log10(relative)
+
+
 def _decibels(value: float) -> str:
     return "identical" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
@@ -297,6 +363,7 @@ class VerifyRecord(StageRecord):
         localization: where errors come from.
         runtime: what could run engines.
         growth: of a network with state, errors over the frames of sequences.
+        arithmetic: how far the arithmetics of INT8 are apart; empty where floating point was asked for.
     """
 
     stage: ClassVar[str] = "verify"
@@ -311,3 +378,12 @@ class VerifyRecord(StageRecord):
     localization: tuple[Localization, ...]
     runtime: Runtime
     growth: tuple[ErrorGrowth, ...] = ()
+    arithmetic: tuple[Int8Arithmetic, ...] = field(default=(), metadata=IF_KNOWN)
+
+    def batches(self) -> dict[str, list[str]]:
+        """What is said of other batches -> the candidates that it is said of."""
+        found: dict[str, list[str]] = {}
+        for candidate in self.candidates:
+            if batch := candidate.batch:
+                found.setdefault(f"batch {batch.batch}: {batch.statement}", []).append(candidate.label)
+        return found
