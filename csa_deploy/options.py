@@ -320,6 +320,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
+    "gate": ("metric",),
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.shows("MEA-11")
 def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -> None:
     """As the stages do; random weights were measured in silence here."""
     assert typed(folder, "export", "net.py:make", "--checkpoint", "weights/right.safetensors").code == 0
@@ -52,6 +53,7 @@ def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -
     assert "random weights" in typed(folder, "evaluate", "net.py:make", "--data", "x.npz", "-w", "other").out
 
 
+@pytest.mark.shows("MEA-11", "ERR-09")
 def test_random_weights_are_said_and_no_result(folder: Path, typed: Any) -> None:
     torch.manual_seed(1)
     labels = np.random.RandomState(3).randint(0, 4, 60)
