@@ -22,7 +22,7 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
 from csa_deploy.source import Source, load_source, slug_of
@@ -229,10 +229,10 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) 
         raise failure
     record, measured = context.workspace.read(ProfileRecord), context.workspace.measured("profile")
     found: list[Latency] = []
-    first: list[float] = []
-    for label, latency in measured["latency"].items():
-        percentiles = {name: float(value) for name, value in latency["percentiles_ms"].items() if value is not None}
-        ratio = compare_samples(first, latency["samples_ms"]) if first else None
+    first: tuple[float, ...] = ()
+    for label, latency in Profiled.from_json(measured).latency.items():
+        percentiles = {name: value for name, value in latency.percentiles_ms.items() if value is not None}
+        ratio = compare_samples(first, latency.samples_ms) if first else None
         found.append(
             Latency(
                 label,
@@ -243,7 +243,7 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) 
                 record.evidence.get(label, ""),
             )
         )
-        first = first or latency["samples_ms"]
+        first = first or latency.samples_ms
     missing = [NotMeasured(label, "engines are timed in a workspace") for label in engines]
     return Timing(tuple(found), (*record.not_measured, *missing), record, measured)
 
@@ -273,7 +273,7 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
         return path
     with folder_of(None) as root:
         data, page = page_of_results([results] if isinstance(results, Result) else list(results), Workspace(root))
-    write_atomic(path, dump_json(data) if path.suffix == ".json" else page)
+    write_atomic(path, dump_json(data.to_json()) if path.suffix == ".json" else page)
     return path
 
 

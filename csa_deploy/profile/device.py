@@ -18,6 +18,7 @@ from csa_deploy.errors import CsaDeployError
 from csa_deploy.profile.engine_layers import EngineLayer, map_layers
 from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.profile import LatencySummary
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
 
@@ -107,7 +108,7 @@ class OnDevice:
         else:
             self.subjects.append(DeviceSubject(f"{self.prefix}{self.label} {GRAPH}", timer, graph=True))
 
-    def latency(self) -> dict[str, Any]:
+    def latency(self) -> dict[str, LatencySummary]:
         """Label of each series -> its statistics."""
         batch, found = batch_of(self.feeds), {}
         for subject in self.subjects:

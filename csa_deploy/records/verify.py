@@ -309,3 +309,8 @@ class VerifyRecord(StageRecord):
     arbitration: tuple[Arbitration, ...]
     localization: tuple[Localization, ...]
     runtime: Runtime
+
+    @property
+    def reference_name(self) -> str:
+        """What the graphs were compared with: PyTorch, or the source graph where the source is an ONNX file."""
+        return "PyTorch" if self.reference["backend"] == "torch" else "the source graph"
