@@ -13,6 +13,7 @@ original where that is more. Where nothing can be seen (no output is finite and 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -460,5 +461,14 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
         raise CannotRunError(_first_line(error)) from None
 
 
+_UNKNOWN = re.compile(
+    r"No Op registered for (\S+) with domain_version|Fatal error: (\S+?)\(-?\d+\) is not a registered"
+)
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What ONNX Runtime says, without its codes."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if found := _UNKNOWN.search(said):
+        return f"it knows no operator {found[1] or found[2].replace(':', '::')}"
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", said)[:300]
