@@ -21,18 +21,8 @@ from csa_deploy.graph.cut import unlike_customs
 from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays
 from csa_deploy.graph.inside import inside
 from csa_deploy.graph.load import require_static
-from csa_deploy.graph.proof import (
-    Allowance,
-    CannotFollowError,
-    CannotRunError,
-    LocalProof,
-    OutputVerdict,
-    Proof,
-    Runs,
-    Session,
-    drawn,
-    why_not,
-)
+from csa_deploy.graph.proof import Allowance, LocalProof, OutputVerdict, Proof, why_not
+from csa_deploy.graph.sessions import CannotFollowError, CannotRunError, Runs, Session, drawn
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.results import Result
 from csa_deploy.units import counted

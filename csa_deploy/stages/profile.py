@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 ANEW_WHERE = "timed anew in the same rounds where its workspace still holds the file and it runs here"
+NO_ENGINES = "engines"  # what is not measured where none was built
 LAYER_ITERATIONS = 20
 MIB = 2**20
 
@@ -128,7 +129,7 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
     for label, graph in graphs.items():
         bench.graph(label, graph)
     if not context.workspace.stage("build"):
-        bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
+        bench.not_measured.append({"what": NO_ENGINES, "reason": "not built; run `csa-deploy build`"})
         return bench
     for precision, engine in context.engines().items():
         if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
