@@ -473,7 +473,8 @@ def test_errors_name_parameters_and_no_file_of_the_api() -> None:
             call()
         text = str(caught.value)
         assert said in text and "--" not in text and ".npz:" not in text and "/tmp" not in text, text
-    found = csa.compare(graph, [csa.to_fp16(graph)], data=np.ones((30, 4), "f4"), budget=["fp16.snr_db=900"])
+    values = np.random.default_rng(0).standard_normal((30, 4)).astype("f4")
+    found = csa.compare(graph, [csa.to_fp16(graph)], data=values, budget=["fp16.snr_db=900"])
     assert "budget=['fp16.snr_db=VALUE']" in found.failure and "--" not in found.failure + str(found)
 
 

@@ -10,7 +10,7 @@ from typing import get_origin
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.options import OPTIONS
 
-_FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*)(?:[ =]([\w.]+=[^\s,;)]+|[A-Z][A-Z0-9_.=]+\b))?")
+_FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*)(?:[ =]([\w.]+=[^\s,;)]+|[\w./]+\.\w+:\w+|[A-Z][A-Z0-9_.=]+\b))?")
 _ARRAYS = re.compile(r"\S*\barrays-[0-9a-f]{16}\.npz")
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(folder: Path, candidate: Any, **settings: Any) -> Any:
-    settings = {"task": "detection", "decode": f"{folder}/heads.py:decode", **settings}
+    settings = {"task": "detection", "decode": f"{folder}/heads.py:decode'", **settings}
     return csa.compare(detector(), {"candidate": candidate}, data=folder / "squares.npz", **settings)
 
 
@@ -69,5 +69,5 @@ def test_a_decode_function_that_gives_something_else_is_one_line(folder: Path) -
 
 
 def test_detection_without_a_way_to_boxes_says_how(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--decode heads\.py:decode"):
+    with pytest.raises(UsageError, match=r"decode='heads\.py:decode'"):
         compared(folder, detector(), decode=None)
