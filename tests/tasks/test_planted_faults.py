@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(folder: Path, candidate: Any, **settings: Any) -> Any:
-    settings = {"task": "detection", "decode": f"{folder}/heads.py:decode'", **settings}
+    settings = {"task": "detection", "decode": f"{folder}/heads.py:decode", **settings}
     return csa.compare(detector(), {"candidate": candidate}, data=folder / "squares.npz", **settings)
 
 
