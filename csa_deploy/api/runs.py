@@ -9,11 +9,11 @@ from typing import Any
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.plugins import load_metric
 from csa_deploy.profile.comparison import MINIMUM_EFFECT
 from csa_deploy.profile.runs import RunComparison, compare_interleaved, compare_runs
 from csa_deploy.profile.stored import load_run
 from csa_deploy.results import NotMeasured
+from csa_deploy.tasks.plugins import load_metric
 from csa_deploy.verify.judging import Judgement, judge_results
 from csa_deploy.verify.results import read_results, stored_results
 from csa_deploy.verify.run_comparison import compare_results
