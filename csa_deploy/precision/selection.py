@@ -107,13 +107,13 @@ def choose_layers(
         fitted=samples.only(fitted).feeds,
         held=samples.only(held).feeds,
         recalibrate=recalibrate,
-        method=config.calib_method,
+        method=calibration.method,
         half_scales=rest == "fp16",
         seed=config.seed,
         threads=config.threads,
         progress=phases.of,
     )
-    placement = calibration.placement.without(config.keep_fp32)
+    placement = calibration.placement.without(calibration.kept.floating)
     plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
     plan, findings = try_techniques(plan, config.techniques, evaluation)
     costs = node_costs(model)
@@ -140,7 +140,7 @@ def choose_layers(
         ]
 
     found = None
-    if config.search:
+    if config.search and calibration.dla is None:
         budget = budget_of(context)
         found = search(
             network,

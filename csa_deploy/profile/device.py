@@ -16,9 +16,9 @@ import numpy as np
 
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.profile.engine_layers import EngineLayer, map_layers
-from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.profile import LatencySummary
+from csa_deploy.runners.base import sampling
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
 
@@ -96,6 +96,7 @@ class OnDevice:
 
     def open(self, held: contextlib.ExitStack) -> None:
         """Make the timer; an engine that cannot be timed so is timed on the host all the same."""
+        self._batch = sampling(self.runner).batch or 1  # asked now: an engine tells nothing when it is closed
         try:
             self.runner.run(self.feeds)  # its memory is read here, before the timer takes its own
             timer = held.enter_context(self.runner.timer(self.feeds))
@@ -110,7 +111,7 @@ class OnDevice:
 
     def latency(self) -> dict[str, LatencySummary]:
         """Label of each series -> its statistics."""
-        batch, found = batch_of(self.feeds), {}
+        batch, found = self._batch, {}
         for subject in self.subjects:
             found[subject.name.removeprefix(self.prefix)] = summarise(subject.samples_ms, batch=batch)
             if not subject.graph:

@@ -12,7 +12,7 @@ import numpy as np
 
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.profile import LatencySummary
-from csa_deploy.runners.base import Runner
+from csa_deploy.runners.base import Runner, sampling
 
 BLOCKS = 10  # rounds over all that is timed
 
@@ -56,6 +56,9 @@ class TimedSubject:
     burst: int = 1
     warm_ms: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._batch = sampling(self.runner).batch or 1  # asked now: an engine tells nothing when it is closed
+
     @property
     def name(self) -> str:
         """The runner's."""
@@ -78,12 +81,7 @@ class TimedSubject:
 
     def summary(self) -> LatencySummary:
         """See :func:`csa_deploy.profile.statistics.summarise`."""
-        return summarise(self.samples_ms, batch=batch_of(self.feeds))
-
-
-def batch_of(feeds: Mapping[str, np.ndarray]) -> int:
-    """Samples of the network per inference: the first extent of its first input."""
-    return len(next(iter(feeds.values())))
+        return summarise(self.samples_ms, batch=self._batch)
 
 
 def measure_all(

@@ -14,6 +14,7 @@ from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.repair import RepairRecord
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
 
@@ -34,6 +35,7 @@ class Records(Stored):
     repair: RepairRecord | None = field(default=None, metadata=IF_KNOWN)
     check: CheckRecord | None = field(default=None, metadata=IF_KNOWN)
     precision: PrecisionRecord | None = field(default=None, metadata=IF_KNOWN)
+    split: SplitRecord | None = field(default=None, metadata=IF_KNOWN)
     build: BuildRecord | None = field(default=None, metadata=IF_KNOWN)
     verify: VerifyRecord | None = field(default=None, metadata=IF_KNOWN)
     profile: ProfileRecord | None = field(default=None, metadata=IF_KNOWN)

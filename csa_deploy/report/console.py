@@ -9,6 +9,7 @@ from csa_deploy import units
 from csa_deploy.metrics.table import named
 from csa_deploy.records.profile import Gate, LatencySummary
 from csa_deploy.records.report import Records, ReportData, Row
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import Localization
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, rank, size_of, timed_on
@@ -40,6 +41,7 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         timings(data, console) if verb == "profile" else console.print(table(data))
     if verb in ("build", "report"):
         restricted(data.records, console)
+    parts(data.records.split if verb in ("verify", "report") else None, console)
     for found in data.records.verify.localization if verb == "verify" and data.records.verify else ():
         explanation(found, console)
     if verb in ("verify", "profile", "report"):
@@ -113,7 +115,7 @@ def table(data: ReportData) -> Table:
         title += f" on {verified.data.samples} samples of {verified.data.name}"
     title += f"; work and time per inference of batch {data.batch}"
     shown = Table(title=escape(title), title_justify="left")
-    columns = accuracy_columns(data.rows, data.reference)
+    columns = accuracy_columns(data)
     for heading in ("", SIZE, "MACs", *(heading for heading, _ in columns), "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     beside = [named(metric).beside for _, metric in columns]
@@ -144,6 +146,26 @@ def _cells(row: Row, metrics: list[str]) -> list[str]:
     ]
 
 
+def parts(split: SplitRecord | None, console: Console) -> None:
+    """What each part of a split network is for, what crosses between them, and what does not fit."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if split is None:
+        return
+    rows = split.rows()
+    shown = Table(title=f"parts, for TensorRT {split.tensorrt}", title_justify="left")
+    for heading in rows[0]:
+        shown.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(str(cell)) for cell in row.values()))
+    console.print(shown)
+    for tensor in split.crossing:
+        sides = f"{tensor.producer or 'the application'} -> {', '.join(map(str, tensor.consumers))}"
+        console.print(f"{tensor.name}: {sides}, {units.size(tensor.bytes)}", markup=False, soft_wrap=True)
+    _notes(split, console)
+
+
 def restricted(records: Records, console: Console) -> None:
     """One line per scope of the graph that was checked, with the level of evidence, and whether it decides.
 
@@ -154,14 +176,19 @@ def restricted(records: Records, console: Console) -> None:
     if records.repair:
         console.print(f"repaired: {escape(records.repair.summary)}", soft_wrap=True)
     checked = records.check
-    for scope in checked.scopes if checked else ():
-        assert checked is not None
+    if checked is None:
+        return
+    for scope in checked.scopes:
         colour = {"allowed": "green", "denied": "red"}.get(scope.verdict, "yellow")
         console.print(
             f"{checked.of} graph in {scope.scope}: [{colour}]{escape(scope.said)}[/{colour}] (evidence: {scope.level}"
             f"{'' if scope.scope in checked.gate else ', for information'})",
             soft_wrap=True,
         )
+    if errata := checked.errata:
+        console.print(errata.summary, soft_wrap=True)
+        for problem in errata.affected:
+            console.print(f"  {escape(f'{problem.severity} {problem.id}: {problem.title}')}", soft_wrap=True)
 
 
 def timings(data: ReportData, console: Console) -> None:

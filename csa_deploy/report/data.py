@@ -15,6 +15,7 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.report import Lacking, Records, ReportData, Row, StageState, profiled_of
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.labels import rank
 from csa_deploy.report.not_measured import not_measured
@@ -22,9 +23,11 @@ from csa_deploy.report.side_files import calibration, error_histograms, history,
 from csa_deploy.report.tasks import task_views
 from csa_deploy.report.verdict import verdict
 from csa_deploy.report.worst import worst_samples
+from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE
 from csa_deploy.workspace import Workspace
 
-ORDER = ("export", "optimize", "check", "precision", "build", "verify", "profile")
+ORDER = ("export", "optimize", "repair", "check", "precision", "split", "build", "verify", "profile")
+_ON_DEMAND = ("repair", "split")
 
 
 def collect(workspace: Workspace) -> ReportData:
@@ -35,11 +38,12 @@ def collect(workspace: Workspace) -> ReportData:
         repair=workspace.find(RepairRecord),
         check=workspace.find(CheckRecord),
         precision=workspace.find(PrecisionRecord),
+        split=workspace.find(SplitRecord),
         build=workspace.find(BuildRecord),
         verify=workspace.find(VerifyRecord),
         profile=workspace.find(ProfileRecord),
     )
-    order = [*ORDER[:2], "repair", *ORDER[2:]] if records.repair else list(ORDER)
+    order = [name for name in ORDER if name not in _ON_DEMAND or name in records.done]
     measurements = {name: workspace.measured(name) for name in records.done}
     profiled = profiled_of(measurements)
     missing = not_measured(records)
@@ -103,6 +107,7 @@ def rows(
         found["fp32"] = _graph_row("fp32", "fp32", floating.graph, floating.after)
     for precision, graph in records.precision.precisions.items() if records.precision else ():
         found.setdefault(precision, _graph_row(precision, precision, graph.graph, graph.statistics))
+    found |= {CHAINED: Row(label=CHAINED, precision=s.precision, path=SPLIT_FILE)} if (s := records.split) else {}
     for precision, engine in records.build.engines.items() if records.build else ():
         label, size = f"engine {precision}", engine.engine_bytes or engine_bytes.get(precision)
         found[label] = Row(label=label, precision=precision, path=engine.path, bytes=size)

@@ -22,7 +22,7 @@ def summary(data: ReportData) -> str:
     lines = [f"### {ICON[verdict.state]} {data.network}: {verdict.state.upper()}", ""]
     lines += [f"- **{check.state}** {_plain(check.text)}" for check in verdict.checks]
     lines += [f"- {_plain(reason)}" for reason in verdict.reasons]
-    columns = accuracy_columns(data.rows, data.reference)
+    columns = accuracy_columns(data)
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
     lines += ["", *_table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
     if data.not_measured:

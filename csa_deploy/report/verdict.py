@@ -9,6 +9,7 @@ from csa_deploy import units
 from csa_deploy.records.build import EngineRecord
 from csa_deploy.records.profile import Gate, Profiled
 from csa_deploy.records.report import GateState, Headline, Records
+from csa_deploy.records.split import DlaPlacement
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.labels import rank
 
@@ -25,7 +26,9 @@ def gate_states(records: Records, profiled: Profiled | None) -> list[GateState]:
     found += _built(records.build.engines) if records.build else []
     measured_by = records.profile.evidence if records.profile else {}
     found += [_limit(gate, measured_by) for gate in (profiled.gates if profiled else ())]
-    if records.check and not records.check.gate:
+    asked = records.check and (records.check.gate_why or records.check.gate)
+    found += [_placed(part) for part in records.split.placements] if records.split and asked else []
+    if records.check and not asked:
         text = "restricted mode was checked and does not count: --restricted was not given"
         found.append(GateState("restricted mode", "not counted", text, ""))
     return found
@@ -55,6 +58,12 @@ def _built(engines: Mapping[str, EngineRecord]) -> Iterable[GateState]:
         listed, what = ", ".join(sorted(precisions, key=rank)), f"({of})" if of else "as built"
         text = f"restricted mode, {listed} {what}: {name} {words} (evidence: {level})"
         yield GateState("restricted mode", _OF_SCOPE.get(verdict, "undecided"), text, level)
+
+
+def _placed(part: DlaPlacement) -> GateState:
+    """The gate of a part that is for a DLA."""
+    text = f"restricted mode, {part.part} on its DLA: {part.scope} {part.verdict}, {part.said} (evidence: static)"
+    return GateState("restricted mode", _OF_SCOPE.get(part.verdict, "undecided"), text, "static")
 
 
 def _limit(gate: Gate, measured_by: Mapping[str, str]) -> GateState:

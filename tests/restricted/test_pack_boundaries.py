@@ -67,6 +67,7 @@ BETWEEN: dict[str, dict[str, dict[str, Numbers]]] = {
         "activation.relu": {"in_rank": {("le", 4)}},
         "elementwise.sum-product": {"in_rank": {("le", 4)}},
         "shuffle.static": {"in_rank": {("le", 4)}, "out_rank": {("le", 4)}},
+        "shuffle.rank": {"in_rank": {("gt", 4)}, "out_rank": {("gt", 4)}},
         "limits.xavier-era": {"batch": {("le", 16)}, "largest_side": {("le", 4096)}},
         "opset.newer-than-parser": {"opset": {("gt", 17)}},
     },
@@ -105,7 +106,17 @@ BETWEEN: dict[str, dict[str, dict[str, Numbers]]] = {
         "slice.stride": {"stride": {("ge", -1)}},
     },
 }
-SAME = {"dla-orin-8.6.12": "dla-orin", "drive-os-6.0.9": "drive-os-6"}
+SAME = {
+    "dla-orin-8.6.12": "dla-orin",
+    "drive-os-6.0.9": "drive-os-6",
+    "drive-os-6.0.10": "drive-os-6",
+    "drive-os-6.12.1": "drive-os-6",
+}
+SCALED = {"in_scales.len": {("ge", 1)}}  # no limit of DLA's: whether a convolution computes in INT8
+BETWEEN["dla-orin-11"] = BETWEEN["dla-orin"] | {
+    "dla.convolution.buffer": {"buffer_fp16": {("le", 16)}, **SCALED},
+    "dla.convolution.buffer.int8": {"buffer_int8": {("le", 16)}, **SCALED},
+}
 
 
 def bounds(condition: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
