@@ -70,3 +70,9 @@ class PerformanceGateError(CsaDeployError):
     """A latency or memory budget is broken (exit 7)."""
 
     exit_code = 7
+
+
+class PolicyGateError(CsaDeployError):
+    """A project's acceptance policy is not met, or what it asks is not shown (exit 8)."""
+
+    exit_code = 8

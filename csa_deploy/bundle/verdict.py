@@ -23,6 +23,7 @@ _ERRORS: dict[str, type[CsaDeployError]] = {
     "check": OperationRejectedError,
     "optimize": AccuracyGateError,
     "precision": AccuracyGateError,
+    "split": OperationRejectedError,
     "build": BuildFailedError,
     "verify": AccuracyGateError,
     "profile": PerformanceGateError,

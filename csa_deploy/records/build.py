@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from csa_deploy.levels import is_at_least, why_not
 from csa_deploy.records.check import Verdict
+from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _NEXT = {
@@ -116,6 +117,7 @@ class JudgedScope(Stored):
         said: the same in words.
         level: level of evidence.
         why_not_next: why it is not the next one.
+        unknown_by: ids of the rules that leave it unknown.
     """
 
     scope: str
@@ -125,6 +127,7 @@ class JudgedScope(Stored):
     said: str
     level: str
     why_not_next: str
+    unknown_by: tuple[str, ...] = field(default=(), metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +187,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
+        obtained: the precision that it obtained.
     """
 
     plan: dict[str, Any]
@@ -199,6 +203,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
+    obtained: ObtainedPrecision
 
 
 @dataclass(frozen=True, kw_only=True)

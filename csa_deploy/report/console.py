@@ -10,7 +10,7 @@ from csa_deploy.metrics.table import named
 from csa_deploy.records.profile import Gate, LatencySummary
 from csa_deploy.records.report import Records, ReportData, Row
 from csa_deploy.records.split import SplitRecord
-from csa_deploy.records.verify import Localization
+from csa_deploy.records.verify import Localization, VerifyRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, rank, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -33,7 +33,6 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
     if not workspace.manifest["stages"]:
         return
-    from rich.markup import escape
 
     data, verb = collect(workspace), names[-1]
     if verb in SHOWN_AFTER:
@@ -42,12 +41,12 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     if verb in ("build", "report"):
         restricted(data.records, console)
     parts(data.records.split if verb in ("verify", "report") else None, console)
-    for found in data.records.verify.localization if verb == "verify" and data.records.verify else ():
-        explanation(found, console)
+    if verb == "verify" and data.records.verify:
+        _of_verify(data.records.verify, console)
     if verb in ("verify", "profile", "report"):
         missing(data, console)
-    for gate in data.verdict.gates if verb == "build" else ():
-        console.print(escape(gate), soft_wrap=True)
+    if verb == "build":
+        _of_build(data, console)
     record = data.records.export if verb == "report" else data.records.done.get(verb)
     if record:
         _notes(record, console)
@@ -59,6 +58,16 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         console.print(told, markup=False, soft_wrap=True)
 
 
+def _of_build(data: ReportData, console: Console) -> None:
+    """What the engines obtained, and the scopes that decide."""
+    from rich.markup import escape
+
+    for engine in data.records.build.engines.values() if data.records.build else ():
+        console.print(f"obtained {escape(engine.obtained.statement)}", soft_wrap=True)
+    for gate in data.verdict.gates:
+        console.print(escape(gate), soft_wrap=True)
+
+
 def missing(data: ReportData, console: Console) -> None:
     """What was not measured, one line per reason."""
     from rich.markup import escape
@@ -66,6 +75,16 @@ def missing(data: ReportData, console: Console) -> None:
     for entry in by_reason(data.not_measured):
         shown = f"{escape(entry.brief)}: {escape(entry.reason)}"
         console.print(f"[yellow]not measured[/yellow] {shown}", soft_wrap=True)
+
+
+def _of_verify(record: VerifyRecord, console: Console) -> None:
+    """Where errors come from, and whether samples give the same in every batch."""
+    from rich.markup import escape
+
+    for found in record.localization:
+        explanation(found, console)
+    for said, labels in record.batches().items():
+        console.print(f"{escape(said)} ({escape(', '.join(labels))})", soft_wrap=True)
 
 
 def _notes(record: StageRecord, console: Console) -> None:

@@ -24,7 +24,7 @@ def summary(data: ReportData) -> str:
     lines += [f"- {_plain(reason)}" for reason in verdict.reasons]
     columns = accuracy_columns(data)
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
-    lines += ["", *_table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
+    lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
     if data.not_measured:
         lines += ["", f"<details><summary>{len(data.not_measured)} not measured</summary>", ""]
         lines += [f"- {_plain(entry.brief)}: {_plain(entry.reason)}" for entry in by_reason(data.not_measured)]
@@ -58,7 +58,7 @@ def _latency(rows: Sequence[LatencyChange]) -> list[str]:
         )
         for row in rows
     )
-    return ["", *_table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), shown)]
+    return ["", *table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), shown)]
 
 
 def _accuracy(found: AccuracyComparison) -> list[str]:
@@ -76,7 +76,7 @@ def _accuracy(found: AccuracyComparison) -> list[str]:
         for row in found.rows
     )
     headings = ("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained")
-    return ["", *_table(headings, rows), *_limits(found)]
+    return ["", *table(headings, rows), *_limits(found)]
 
 
 def _limits(found: RunComparison | AccuracyComparison) -> list[str]:
@@ -103,8 +103,10 @@ def _row(row: Row, metrics: Sequence[str]) -> Sequence[str]:
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + ["---:"] * (len(headings) - 1)) + "|"]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> list[str]:
+    """A table, its columns after the first set right where they hold numbers."""
+    other = "---:" if numbers else "---"
+    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + [other] * (len(headings) - 1)) + "|"]
     return lines + ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
 
 

@@ -16,8 +16,10 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import (
     CandidateRecord,
@@ -27,12 +29,14 @@ from csa_deploy.records.verify import (
     Runtime,
     VerifyRecord,
 )
-from csa_deploy.results import NotMeasured, shallow
+from csa_deploy.results import NotMeasured, plain, shallow
 from csa_deploy.runners.base import sampling
-from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
+from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner, require_provider
 from csa_deploy.runners.stateful import StatefulRunner
 from csa_deploy.tasks.decoding import load_decode
-from csa_deploy.verify.candidates import Candidate, collect
+from csa_deploy.verify.arithmetic import arithmetic_notes, compare_arithmetic
+from csa_deploy.verify.batch import batch_consistency
+from csa_deploy.verify.candidates import Candidate, changed_graph, collect
 from csa_deploy.verify.growth import error_growth, growth_notes
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
@@ -58,6 +62,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "data": open_data(context, context.preprocessing).fingerprint(),
         "source": context.source.fingerprint(),
         "localize": context.config.localize,
+        **({} if (wanted := context.config.int8_arithmetic) == "float" else {"int8_arithmetic": wanted}),
         "candidates": [sha256_of(Path(given)) for given in context.config.candidate],
     }
 
@@ -91,6 +96,12 @@ def preflight(context: Context) -> None:
     for given in context.config.candidate:
         if not Path(given).is_file():
             raise UsageError(f"{given}: no such graph to compare", fix="give the path of an .onnx file")
+    if context.config.int8_arithmetic != "float" and context.config.provider != "cpu":
+        raise UsageError(
+            f"--int8-arithmetic {context.config.int8_arithmetic} is computed by integer kernels of the CPU, not by the "
+            f"{context.config.provider} provider",
+            fix="leave out --provider, or --int8-arithmetic",
+        )
     require_provider(PROVIDERS[context.config.provider])
 
 
@@ -148,11 +159,12 @@ def compare(
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
+    batch = {c.label: plain(_batches(c, context).to_json()) for c in candidates}
     for candidate in candidates:  # from here on single frames, on the states of the reference graph
         candidate.runner = getattr(candidate.runner, "inner", candidate.runner)
     data = context.with_states(data)
     growth = error_growth(stream)
-    results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
+    results = results_of(stream, {**meta, "tensors_sha256": stream.digest(), "batch": batch})
     judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
@@ -165,9 +177,11 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
+    arithmetic = compare_arithmetic(context, reference, candidates, data)
+    notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
     record = VerifyRecord(
         summary=_summary(judged, len(data)),
-        notes=(*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)),
+        notes=(*notes, *arithmetic_notes(arithmetic)),
         not_measured=tuple(NotMeasured(**item) for item in (*not_measured, *unexplained)),
         verdict=judgement.verdict,
         partial=judgement.partial,
@@ -179,6 +193,7 @@ def compare(
         localization=tuple(explained),
         runtime=_runtime(),
         growth=growth,
+        arithmetic=tuple(arithmetic),
     )
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
@@ -188,6 +203,19 @@ def compare(
         artifacts[_TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
+
+
+def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
+    changed, file = None, candidate.file
+    if file is not None:
+        changed = changed_graph(
+            lambda: load_model(file, full_check=False),
+            candidate.precision,
+            context.config,
+            name=candidate.label,
+            engine=not isinstance(candidate.runner, OnnxRuntimeRunner),
+        )
+    return batch_consistency(candidate.runner, candidate.first, changed)
 
 
 def on_own_states(context: Context, runners: Sequence[Runner]) -> list[Runner]:
@@ -239,7 +267,9 @@ def _described(candidate: Candidate, stream: Stream, judged: JudgedCandidate, na
 
 def _unexplained(judged: JudgedCandidate) -> bool:
     """Whether a candidate fails for a reason that lies in its layers."""
-    return judged.verdict == "fail" and not (judged.preprocessing_differs or judged.reference_non_finite)
+    other = judged.preprocessing_differs or judged.reference_non_finite
+    broken = judged.non_finite or any(check.state == "fail" for check in judged.checks)
+    return bool(broken and not other)
 
 
 def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> dict[str, list[Any]]:

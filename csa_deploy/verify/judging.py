@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.metrics.table import METRICS
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.verify import JudgedCandidate, OwnAccuracy, Verdict
 from csa_deploy.results import Stored
 from csa_deploy.verify.reference import own_accuracy
@@ -79,13 +80,19 @@ def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precis
     """Hold results against budgets.
 
     Args:
-        results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs``.
+        results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs`` and its ``batch``.
         bounds: budget of a precision, by metric.
         asked: metrics of a precision whose bounds were asked for, whether or not they are the defaults.
     """
     differs = results.meta.get("differs", {})
     candidates = tuple(
-        c.judged(results.ids, bounds(c.precision), asked(c.precision), differs.get(c.label, {}))
+        c.judged(
+            results.ids,
+            bounds(c.precision),
+            asked(c.precision),
+            differs.get(c.label, {}),
+            _batch(results.meta, c.label),
+        )
         for c in results.candidates
     )
     accuracy = None
@@ -93,6 +100,11 @@ def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precis
         first, trained = results.candidates[0].outputs[0], bool(results.meta.get("trained"))
         accuracy = own_accuracy(first, results.labels.tolist(), trained=trained)
     return Judgement(candidates, accuracy, results.partial, tuple(_notes(results, candidates, accuracy)))
+
+
+def _batch(meta: Mapping[str, Any], label: str) -> BatchConsistency | None:
+    stored = meta.get("batch", {}).get(label)
+    return BatchConsistency.from_json(stored) if stored else None
 
 
 def one_class(labels: np.ndarray | None) -> list[str]:
@@ -196,6 +208,8 @@ def _candidate_failure(result: JudgedCandidate) -> AccuracyGateError | None:
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
             fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
+    if result.batch and result.batch.broken:
+        return batch_failure(where, result.batch)
     broken = [check for check in result.checks if check.state == "fail"]
     for check in broken[:1]:
         worst = next(output.worst[0]["id"] for output in result.outputs if output.name == check.output)
@@ -206,3 +220,11 @@ def _candidate_failure(result: JudgedCandidate) -> AccuracyGateError | None:
             fix=f"see the report; another budget is --budget {result.precision}.{check.metric}=VALUE",
         )
     return None
+
+
+def batch_failure(where: str, batch: BatchConsistency) -> AccuracyGateError:
+    """What a sample that gives something else in another batch raises."""
+    return AccuracyGateError(
+        f"{where}: {batch.statement}",
+        fix="look for an operation over axis 0 (a mean, a norm in training mode, a Reshape or Squeeze)",
+    )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from csa_deploy import junit, units
 from csa_deploy.records.verify import HeldBound, JudgedCandidate
 from csa_deploy.verify.judging import Judgement
+
+_OF_BATCH: dict[str, Literal["passed", "failure", "skipped"]] = {
+    "pass": "passed",
+    "fail": "failure",
+    "not measured": "skipped",
+}
 
 
 def as_junit(judged: Judgement, *, strict: bool) -> str:
@@ -26,6 +33,9 @@ def _suite(candidate: JudgedCandidate, strict: bool) -> junit.Suite:
     for non_finite, whose in both:
         for name, ids in non_finite.items():
             cases.append(junit.JUnitCase(f"finite: {name}", "failure", f"{whose} is not finite on sample {ids[0]}"))
+    if batch := candidate.batch:
+        name = f"the same in every batch of {batch.batch}"
+        cases.append(junit.JUnitCase(name, _OF_BATCH[batch.verdict], batch.statement))
     return junit.Suite(candidate.label, cases, {"verdict": candidate.verdict})
 
 

@@ -23,6 +23,7 @@ from csa_deploy.errors import UsageError
 from csa_deploy.metrics.metric import Estimate, Kind
 from csa_deploy.metrics.stream import worst
 from csa_deploy.metrics.table import defined_by, estimates_of, worst_values
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.verify import JudgedCandidate, JudgedOutput
 from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, verdict
 
@@ -74,6 +75,7 @@ class CandidateColumns:
         budget: Mapping[str, float],
         asked: Collection[str] = (),
         differs: Mapping[str, tuple[Any, Any]] = {},
+        batch: BatchConsistency | None = None,
     ) -> JudgedCandidate:
         """Metrics, checks and verdict; the same from a run and a file.
 
@@ -82,6 +84,7 @@ class CandidateColumns:
             budget: bounds by metric.
             asked: those that were asked for.
             differs: settings of its preprocessing that are others than the reference's, with both.
+            batch: what it gave in other batches.
 
         Raises:
             UsageError: the budget names an output that is not there.
@@ -97,7 +100,7 @@ class CandidateColumns:
         return JudgedCandidate(
             label=self.label,
             precision=self.precision,
-            verdict="fail" if differs else verdict(checks, bool(non_finite)),
+            verdict="fail" if differs or (batch and batch.broken) else verdict(checks, bool(non_finite)),
             metrics=worst_values([output.metrics for output in outputs]),
             decided_by=deciding(checks, len(outputs)),
             outputs=outputs,
@@ -105,6 +108,7 @@ class CandidateColumns:
             non_finite=non_finite,
             reference_non_finite=reference,
             preprocessing_differs=dict(differs),
+            batch=batch,
         )
 
 
