@@ -28,7 +28,7 @@ _LOBSTER = {"passed": "ok", "failed": "fail"}
 
 
 @dataclass(frozen=True)
-class Deployment:
+class WorkspaceGates:
     """A workspace whose gates the kit shows.
 
     Attributes:
@@ -65,7 +65,7 @@ class ConfidenceKit:
     made: str
     python: str = field(default_factory=platform.python_version)
     system: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
-    deployment: Deployment | None = None
+    deployment: WorkspaceGates | None = None
 
     @property
     def unstated(self) -> list[str]:
@@ -123,7 +123,7 @@ class ConfidenceKit:
         return [{"id": t.id, "needs": t.needs, **asdict(self.results.of(t))} for t in self.trace.of(name)]
 
 
-def make_kit(results: Path | None = None, deployment: Deployment | None = None) -> ConfidenceKit:
+def make_kit(results: Path | None = None, deployment: WorkspaceGates | None = None) -> ConfidenceKit:
     """The kit of this installation.
 
     Args:

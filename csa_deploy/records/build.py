@@ -187,7 +187,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
-        obtained: the precision that it obtained.
+        obtained: the precision that it obtained; None in records of versions that did not state it.
     """
 
     plan: dict[str, Any]
@@ -203,7 +203,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
-    obtained: ObtainedPrecision
+    obtained: ObtainedPrecision | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

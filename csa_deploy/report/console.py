@@ -63,7 +63,8 @@ def _of_build(data: ReportData, console: Console) -> None:
     from rich.markup import escape
 
     for engine in data.records.build.engines.values() if data.records.build else ():
-        console.print(f"obtained {escape(engine.obtained.statement)}", soft_wrap=True)
+        if engine.obtained:  # not in records of older versions
+            console.print(f"obtained {escape(engine.obtained.statement)}", soft_wrap=True)
     for gate in data.verdict.gates:
         console.print(escape(gate), soft_wrap=True)
 

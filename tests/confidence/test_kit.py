@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from csa_deploy.cli.main import app
-from csa_deploy.confidence.kit import ConfidenceKit, Deployment, print_page
+from csa_deploy.confidence.kit import ConfidenceKit, WorkspaceGates, print_page
 from csa_deploy.confidence.outcomes import TestResults, read_results, unstated_skips
 from csa_deploy.confidence.packages import InstalledPackage, installed_packages
 from csa_deploy.confidence.page import page_of_kit
@@ -182,11 +182,11 @@ class Cells(HTMLParser):
             self.texts.append("".join(self.open.pop()).strip())
 
 
-DEPLOYED = Deployment("net<1>", "incomplete", ("a <b>",), (GateState("accuracy", "pass", "", ""),))
+DEPLOYED = WorkspaceGates("net<1>", "incomplete", ("a <b>",), (GateState("accuracy", "pass", "", ""),))
 
 
 @pytest.mark.parametrize("deployment", [None, DEPLOYED])
-def test_the_page_has_no_empty_cell_and_no_dead_link(deployment: Deployment | None) -> None:
+def test_the_page_has_no_empty_cell_and_no_dead_link(deployment: WorkspaceGates | None) -> None:
     page = Cells()
     text = page_of_kit(kit_of(deployment=deployment))
     page.feed(text)
