@@ -71,3 +71,15 @@ class PerformanceGateError(CsaDeployError):
     """A latency or memory budget is broken (exit 7)."""
 
     exit_code = 7
+
+
+def failure_with(code: int, message: str, *, fix: str | None = None) -> CsaDeployError:
+    """The error of an exit code."""
+    kinds = (
+        EnvironmentLacksError,
+        OperationRejectedError,
+        BuildFailedError,
+        AccuracyGateError,
+        PerformanceGateError,
+    )
+    return next((kind for kind in kinds if kind.exit_code == code), CsaDeployError)(message, fix=fix)

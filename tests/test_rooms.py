@@ -23,7 +23,7 @@ LAYERS = (
     ("precision", "verify", "profile", "repair", "report", "inspection", "split"),
     ("stages",),
     ("pipeline",),
-    ("api", "bundle", "doctor", "train"),
+    ("api", "bundle", "doctor", "matrix", "train"),
     ("cli",),
     ("__main__",),
 )
