@@ -229,6 +229,26 @@ def parse_max_fallback(value: Any) -> Any:
     return bounds
 
 
+def parse_min_share(value: Any) -> Any:
+    """``["fp16=0.95"]`` or a mapping to {precision: share}."""
+    if isinstance(value, Mapping) or not isinstance(value, (str, list, tuple)):
+        return value
+    shares = named_values([str(item) for item in split_commas(value)], "precision", "PRECISION=SHARE")
+    for name, share in shares.items():
+        if not name or not re.fullmatch(r"\d*\.?\d+", share):
+            raise ValueError(f"'{f'{name}={share}'.strip('=')}' is not PRECISION=SHARE, such as fp16=0.95")
+    return shares
+
+
+def check_min_share(shares: dict[str, float]) -> dict[str, float]:
+    """Refuse unknown precisions by name, and what is no share."""
+    for precision, share in shares.items():
+        _known(precision, dict.fromkeys(REDUCED), "reduced precision")
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{precision}={share:g} is no share from 0 to 1: write 0.95 for 95 %")
+    return shares
+
+
 def parse_tensorrt(value: Any) -> str:
     """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
     if isinstance(value, float) and value >= 10:
@@ -300,6 +320,7 @@ class Config(BaseModel):
     timing_cache: str | None = None
     builds: Annotated[int, Field(ge=1)] = 1
     reproducible: bool = False
+    min_share: Annotated[dict[str, float], BeforeValidator(parse_min_share), AfterValidator(check_min_share)] = {}
     compute_capability: Texts = ()
     data: str | None = None
     task: Annotated[Task | None, BeforeValidator(_lower)] = None

@@ -73,6 +73,12 @@ class PerformanceGateError(CsaDeployError):
     exit_code = 7
 
 
+class PolicyGateError(CsaDeployError):
+    """A project's acceptance policy is not met, or what it asks is not shown (exit 8)."""
+
+    exit_code = 8
+
+
 def failure_with(code: int, message: str, *, fix: str | None = None) -> CsaDeployError:
     """The error of an exit code."""
     kinds = (

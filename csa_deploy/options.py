@@ -202,6 +202,12 @@ OPTIONS: dict[str, Option] = {
     "reproducible": Option(
         bool, "Build at least twice and fail unless the engines are the same bytes.", group="engine and target"
     ),
+    "min_share": Option(
+        list[str],
+        "Share of the multiply-accumulates that must obtain a precision, such as fp16=0.95 (repeatable), else exit 5; "
+        "default: not none of them.",
+        group="engine and target",
+    ),
     "compute_capability": Option(
         list[str],
         "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5).",
@@ -293,7 +299,7 @@ INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techn
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", "split", "part", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
-    *("target", "builder_option", "timing_cache", "builds", "reproducible"),
+    *("target", "builder_option", "timing_cache", "builds", "reproducible", "min_share"),
 )
 _TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
 VERIFY = ("data", *_TASK, "samples", "budget")
@@ -314,12 +320,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
+    "gate": ("metric",),
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),
     "matrix": (
         *(key for key in EXPORT if key != "tensorrt"),
-        *("restricted", "safe", "scope", "strict", "max_fallback", "fail_on", "builder_option"),
+        *("restricted", "safe", "scope", "strict", "max_fallback", "fail_on", "builder_option", "min_share"),
         *(key for key in PRECISION if key not in ("split", "part")),
         *VERIFY,
         *(key for key in _PROFILE if key != "baseline"),
@@ -341,8 +348,10 @@ def flag_words(key: str, value: Any) -> list[str]:
         items = [f"{name}={said}" for name, said in value.items()]
     elif isinstance(value, dict):  # bounds by precision or label
         items = [
-            f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
-        ]
+            f"{of.replace(' ', '-')}.{name}={bound!r}"
+            for of, named in value.items()
+            for name, bound in (named.items() if isinstance(named, dict) else ())
+        ] or [f"{name}={bound!r}" for name, bound in value.items()]
     elif key == "techniques":
         items = [name.replace("_", "-") for name in value] or ["none"]
     elif isinstance(value, (list, tuple)):

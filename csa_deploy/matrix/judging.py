@@ -11,7 +11,7 @@ from csa_deploy.records.errata import SEVERITIES, Severity
 from csa_deploy.records.matrix import Cell, KnownOfVersion, Upgrade, VersionChange, version_words
 
 SHIFT_DB = 0.5  # of the signal-to-noise ratio, from which on a change is named
-_SHARE = 0.005  # of the layers
+_SHARE = 0.005  # of the multiply-accumulates
 
 
 def changes_of(
@@ -67,13 +67,10 @@ def _cells(first: Cell, second: Cell, minimum_effect: float) -> Iterator[Version
         yield VersionChange(
             *pair, "build", f"{'does not build' if built[0] else 'builds now'}: {failed.reason}", built[0]
         )
-    shares = [
-        f"{kind} {100 * first.obtained.get(kind, 0):.0f} % -> {100 * second.obtained.get(kind, 0):.0f} %"
-        for kind in sorted({*first.obtained, *second.obtained})
-        if abs(first.obtained.get(kind, 0) - second.obtained.get(kind, 0)) > _SHARE
-    ]
-    if first.obtained and second.obtained and shares:
-        yield VersionChange(*pair, "obtained precision", f"share of the layers: {', '.join(shares)}", worse=False)
+    had, has = (cell.obtained.share if cell.obtained else None for cell in (first, second))
+    if had is not None and has is not None and abs(had - has) >= _SHARE:
+        said = f"{100 * had:.1f} % -> {100 * has:.1f} % of the multiply-accumulates"
+        yield VersionChange(*pair, "obtained precision", said, has < had)
     yield from _accuracy(first, second, pair)
     yield from _latency(first, second, pair, minimum_effect)
 

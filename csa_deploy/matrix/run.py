@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 MATRIX = "matrix.json"
 _STAGES = ("build", "verify", "profile")
-_TIMINGS = ("precision", "target", "backend", "tensorrt")
+_OF_CELL = ("precision", "target", "backend", "tensorrt")
 _LOG = logging.getLogger(__name__)
 
 Begun = Callable[[str], None]
@@ -95,7 +94,7 @@ class Matrix:
         changes = changes_of(self.asked, self.cells, self.known, self.config.max_slowdown)
         done = {(cell.tensorrt, cell.target, cell.precision) for cell in self.cells}
         waiting = [
-            Cell(spot.tensorrt, spot.place.name, precision, "not measured", "interrupted before it began")
+            self._without(self._plain(spot, precision), "interrupted before it began")
             for spot in self.spots
             for precision in self.config.precision
             if (spot.tensorrt, spot.place.name, precision) not in done
@@ -123,9 +122,7 @@ class Matrix:
         first = self._graphs_of(self.config.precision[0])
         for number, precision in enumerate(self.config.precision):
             self.begun(f"graph in {precision}")
-            root = self._graphs_of(precision)
-            if number and not root.exists():
-                shutil.copytree(first, root)
+            root = _copied(first, self._graphs_of(precision)) if number else first
             with self._opened(root, {"precision": (precision,)}) as context:
                 run_stages(["precision"], context, self.observer)
                 self.graphs[precision] = sha256_of(context.path(context.graphs()[precision]))
@@ -135,29 +132,38 @@ class Matrix:
     def _graphs_of(self, precision: str) -> Path:
         return self.root / "graphs" / precision
 
-    def _cell(self, spot: Spot, precision: str) -> Cell:
-        plain = Cell(spot.tensorrt, spot.place.name, precision, "not measured")
-        self.begun(plain.where)
+    def _plain(self, spot: Spot, precision: str) -> Cell:
+        """A cell of which nothing is known yet."""
         target = spot.place.target.to_json() if spot.place.target else None
-        settings = {k: v for k, v in self.config.to_json().items() if k not in _TIMINGS}
-        key = key_of({"spot": spot.folder, "target": target, "graph": self.graphs[precision], "settings": settings})
+        settings = {name: value for name, value in self.config.to_json().items() if name not in _OF_CELL}
+        graph = self.graphs.get(precision)
+        key = key_of({"spot": spot.folder, "target": target, "graph": graph, "settings": settings})
         root = self.root / spot.folder / precision
-        plain = replace(plain, key=key, workspace=str(root))
+        return Cell(spot.tensorrt, spot.place.name, precision, "not measured", workspace=str(root), key=key)
+
+    def _without(self, plain: Cell, reason: str) -> Cell:
+        """A cell that cannot be measured now: as it was measured earlier, of the same graph and settings."""
+        earlier = self.earlier.get(plain.key)
+        if earlier is not None and earlier.state in ("measured", "failed"):
+            return replace(earlier, note=f"measured earlier; now: {reason}")
+        return replace(plain, reason=reason)
+
+    def _cell(self, spot: Spot, precision: str) -> Cell:
+        plain = self._plain(spot, precision)
+        self.begun(plain.where)
         reached = self._reached(spot)
+        if not reached.there:
+            return replace(plain, state="not there", reason=reached.reason)
         if reached.reason:
-            earlier = self.earlier.get(key)
-            if reached.there and earlier is not None and earlier.state in ("measured", "failed"):
-                return replace(earlier, note=f"measured earlier; now: {reached.reason}")
-            return replace(plain, state="not measured" if reached.there else "not there", reason=reached.reason)
-        if not root.exists():
-            shutil.copytree(self._graphs_of(precision), root)
+            return self._without(plain, reached.reason)
         try:
+            root = _copied(self._graphs_of(precision), Path(plain.workspace))
             with self._opened(root, {**reached.settings, "precision": (precision,)}) as context:
                 failure = run_stages(_STAGES, context, self.observer)
                 return _measured(plain, context, failure)
         except CsaDeployError as error:
             if isinstance(error, (EnvironmentLacksError, UsageError)):
-                return replace(plain, reason=error.message)
+                return self._without(plain, error.message)
             return replace(plain, state="failed", reason=error.message, exit_code=error.exit_code)
         except Exception as error:  # a defect in one cell is no reason to lose the others
             _LOG.debug("traceback of a cell", exc_info=error)
@@ -174,6 +180,16 @@ class Matrix:
         workspace = Workspace(root)
         with workspace.locked():
             yield Context(config, load_source(config.network), workspace)
+
+
+def _copied(source: Path, root: Path) -> Path:
+    """A workspace that begins as a copy of another, where it is not there yet; whole or not at all."""
+    if not root.exists():
+        scratch = root.with_name(f".{root.name}.tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(source, scratch)
+        scratch.rename(root)
+    return root
 
 
 def _one_opset(config: Config) -> int:
@@ -198,12 +214,11 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
     workspace, precision = context.workspace, plain.precision
     engine = workspace.read(BuildRecord).engines[precision]
     built = workspace.measured("build")["engines"][precision]
-    passport = json.loads(context.path(engine.passport).read_text(encoding="utf-8"))["precision"]
     accuracy, no_accuracy = _accuracy(workspace.read(VerifyRecord), f"engine {precision}")
     latency, no_latency = _latency(workspace, f"engine {precision}")
     gaps = [NotMeasured(what, why) for what, why in (("accuracy", no_accuracy), ("latency", no_latency)) if why]
-    if not passport["obtained"]:
-        gaps.append(NotMeasured("obtained precision", passport["obtained_from"]))
+    if engine.obtained is None or engine.obtained.share is None:
+        gaps.append(NotMeasured("obtained precision", engine.obtained.reason if engine.obtained else "not stated"))
     host = f"{context.config.target or 'this machine'}: "
     cell = replace(
         plain,
@@ -212,8 +227,7 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
         machine=host + (str(engine.machine.get("gpu", "")) or ", ".join(engine.compute_capabilities)),
         engine_mib=engine.engine_mib,
         build_seconds=built.get("build_seconds"),
-        obtained=_shares(passport["obtained"] or {}),
-        obtained_from=passport["obtained_from"] if passport["obtained"] else "",
+        obtained=engine.obtained,
         accuracy=accuracy,
         latency=latency,
         not_measured=tuple(gaps),
@@ -224,11 +238,6 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
     if failure is not None and failure.exit_code == 7:
         return replace(cell, state="failed", reason=failure.message, exit_code=7)
     return cell
-
-
-def _shares(types: dict[str, str]) -> dict[str, float]:
-    counted = Counter(kind or "not stated" for kind in types.values())
-    return {kind: count / len(types) for kind, count in counted.most_common()}
 
 
 def _accuracy(record: VerifyRecord, label: str) -> tuple[CellAccuracy | None, str]:

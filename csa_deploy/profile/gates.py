@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.statistics import too_short
 
+if TYPE_CHECKING:
+    from csa_deploy.records.profile import GraphCost
+
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,32 @@ class Gate:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+
+def memory_of(
+    costs: Mapping[str, GraphCost], engine_bytes: Mapping[str, int], inspected: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """MiB by label and quantity, as far as they are known.
+
+    Args:
+        costs: of each graph, by label.
+        engine_bytes: size of each engine, by precision.
+        inspected: what was found in engines, by label.
+    """
+    found: dict[str, dict[str, int | None]] = {
+        label: {"weights_mib": cost.weight_bytes, "activations_mib": cost.activation_bytes}
+        for label, cost in costs.items()
+    }
+    for precision, size in engine_bytes.items():
+        label = f"engine {precision}"
+        found[label] = {"engine_mib": size}
+        if memory := inspected.get(label, {}).get("memory"):
+            found[label]["weights_mib"] = memory["weights_bytes"]
+            found[label]["activations_mib"] = memory["context_bytes"]
+            found[label]["peak_mib"] = memory["peak_bytes"]
+    return {
+        label: {name: size / MIB for name, size in sizes.items() if size is not None} for label, sizes in found.items()
+    }
 
 
 def limit_gates(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.levels import is_at_least, why_not
+from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _NEXT = {
@@ -115,6 +116,7 @@ class JudgedScope(Stored):
         said: the same in words.
         level: level of evidence.
         why_not_next: why it is not the next one.
+        unknown_by: ids of the rules that leave it unknown.
     """
 
     scope: str
@@ -124,6 +126,7 @@ class JudgedScope(Stored):
     said: str
     level: str
     why_not_next: str
+    unknown_by: tuple[str, ...] = field(default=(), metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
+        obtained: the precision that it obtained; None in records of versions that did not state it.
     """
 
     plan: dict[str, Any]
@@ -198,6 +202,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
+    obtained: ObtainedPrecision | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from csa_deploy.records.check import Verdict, worst
+from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import NotMeasured, Stored
 
 RTX = "rtx"
@@ -60,8 +61,7 @@ class Cell:
         machine: what ran it: cells of another machine are not compared.
         engine_mib: size of the engine; None where nothing was built.
         build_seconds: of the build.
-        obtained: share of the layers by type.
-        obtained_from: whose layers, in words.
+        obtained: the precision that the build obtained; None where nothing was built.
         accuracy: on the samples; None where it was not measured.
         latency: None where it was not measured.
         not_measured: what was not, with the reason.
@@ -80,8 +80,7 @@ class Cell:
     machine: str = ""
     engine_mib: float | None = None
     build_seconds: float | None = None
-    obtained: dict[str, float] = field(default_factory=dict)
-    obtained_from: str = ""
+    obtained: ObtainedPrecision | None = None
     accuracy: CellAccuracy | None = None
     latency: CellLatency | None = None
     not_measured: tuple[NotMeasured, ...] = ()

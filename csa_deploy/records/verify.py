@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.metrics.metric import Estimate
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
@@ -72,6 +73,7 @@ class CandidateRecord:
         path: inside the workspace, or as the user gave it.
         runner: what executed it.
         tensors_sha256: of the inputs that it got.
+        batch: whether a sample gives the same in every batch; None of a comparison that does not tell.
     """
 
     label: str
@@ -87,6 +89,7 @@ class CandidateRecord:
     path: str
     runner: dict[str, Any]
     tensors_sha256: str
+    batch: BatchConsistency | None = None
 
     def interval(self, output: str, metric: str) -> tuple[float, float] | None:
         """Confidence interval of a metric of an output, where the comparison gave one."""
@@ -376,3 +379,11 @@ class VerifyRecord(StageRecord):
     runtime: Runtime
     growth: tuple[ErrorGrowth, ...] = ()
     arithmetic: tuple[Int8Arithmetic, ...] = field(default=(), metadata=IF_KNOWN)
+
+    def batches(self) -> dict[str, list[str]]:
+        """What is said of other batches -> the candidates that it is said of."""
+        found: dict[str, list[str]] = {}
+        for candidate in self.candidates:
+            if batch := candidate.batch:
+                found.setdefault(f"batch {batch.batch}: {batch.statement}", []).append(candidate.label)
+        return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy import units
 from csa_deploy.metrics.table import named
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -27,7 +28,6 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
     if not workspace.manifest["stages"]:
         return
-    from rich.markup import escape
 
     data, verb = collect(workspace), names[-1]
     if verb in SHOWN_AFTER:
@@ -37,17 +37,28 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         restricted(data, console)
     if verb in ("verify", "report"):
         parts(data, console)
-    for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:
-        explanation(found, console)
+    if verb == "verify" and "verify" in data["records"]:
+        _of_verify(data["records"]["verify"], console)
     if verb in ("verify", "profile", "report"):
         missing(data, console)
-    for gate in data["verdict"]["gates"] if verb == "build" else []:
-        console.print(escape(gate), soft_wrap=True)
+    if verb == "build":
+        _of_build(data, console)
     if verb == "report":
         _notes(data["records"].get("export", {}), console)
         verdict(data, console)
     elif verb in data["records"]:
         _end(workspace, data["records"][verb], console)
+
+
+def _of_build(data: dict[str, Any], console: Console) -> None:
+    """What the engines obtained, and the scopes that decide."""
+    from rich.markup import escape
+
+    for engine in data["records"].get("build", {}).get("engines", {}).values():
+        if "obtained" in engine:  # not in records of older versions
+            console.print(f"obtained {escape(engine['obtained']['statement'])}", soft_wrap=True)
+    for gate in data["verdict"]["gates"]:
+        console.print(escape(gate), soft_wrap=True)
 
 
 def missing(data: dict[str, Any], console: Console) -> None:
@@ -57,6 +68,16 @@ def missing(data: dict[str, Any], console: Console) -> None:
     for entry in by_reason(data["not_measured"]):
         shown = f"{escape(entry['brief'])}: {escape(entry['reason'])}"
         console.print(f"[yellow]not measured[/yellow] {shown}", soft_wrap=True)
+
+
+def _of_verify(record: dict[str, Any], console: Console) -> None:
+    """Where errors come from, and whether samples give the same in every batch."""
+    from rich.markup import escape
+
+    for found in record["localization"]:
+        explanation(found, console)
+    for said, labels in VerifyRecord.from_json(record).batches().items():
+        console.print(f"{escape(said)} ({escape(', '.join(labels))})", soft_wrap=True)
 
 
 def _end(workspace: Workspace, record: dict[str, Any], console: Console) -> None:

@@ -22,7 +22,7 @@ def summary(data: dict[str, Any]) -> str:
     lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
     columns = accuracy_columns(data, reference_of(data["records"].get("verify")))
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
-    lines += ["", *_table(headings, (_row(row, [metric for _, metric in columns]) for row in data["rows"]))]
+    lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data["rows"]))]
     if data["not_measured"]:
         lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
         lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
@@ -58,7 +58,7 @@ def _latency(data: dict[str, Any]) -> list[str]:
         )
         for r in data["rows"]
     )
-    return ["", *_table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)]
+    return ["", *table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)]
 
 
 def _accuracy(data: dict[str, Any]) -> list[str]:
@@ -76,7 +76,7 @@ def _accuracy(data: dict[str, Any]) -> list[str]:
     )
     lines = [
         "",
-        *_table(("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained"), rows),
+        *table(("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained"), rows),
     ]
     return [*lines, *_limits(data)]
 
@@ -105,8 +105,10 @@ def _row(row: dict[str, Any], metrics: Sequence[str]) -> Sequence[str]:
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + ["---:"] * (len(headings) - 1)) + "|"]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> list[str]:
+    """A table, its columns after the first set right where they hold numbers."""
+    other = "---:" if numbers else "---"
+    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + [other] * (len(headings) - 1)) + "|"]
     return lines + ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
 
 

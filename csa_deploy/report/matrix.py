@@ -9,7 +9,7 @@ from csa_deploy.records.matrix import Cell, MatrixReport, version_words
 from csa_deploy.report.page import TEMPLATES
 from csa_deploy.workspace import write_atomic
 
-HEADINGS = ("version", "target", "precision", "build", "obtained, share of layers", "accuracy", "latency")
+HEADINGS = ("version", "target", "precision", "build", "obtained, share of the work", "accuracy", "latency")
 PAGE = "matrix.html"
 
 
@@ -25,9 +25,11 @@ def row_of(cell: Cell) -> tuple[str, ...]:
         return (*head, f"failed: {said}" if cell.state == "failed" else said, "-", "-", "-")
     reasons = {item.what: f"not measured: {item.reason}" for item in cell.not_measured}
     took = f", {units.duration(cell.build_seconds)}" if cell.build_seconds is not None else ""
-    obtained = ", ".join(f"{kind} {units.percent(share)}" for kind, share in cell.obtained.items())
+    share = cell.obtained.share if cell.obtained else None
+    listed = ", ".join(item.type for item in cell.obtained.types) if cell.obtained else ""
+    obtained = f"{units.percent(share)} (layers in {listed})" if share is not None else reasons["obtained precision"]
     build = f"{cell.engine_mib} MiB{took}{f'; {cell.note}' if cell.note else ''}"
-    return (*head, build, obtained or reasons["obtained precision"], _accuracy(cell, reasons), _latency(cell, reasons))
+    return (*head, build, obtained, _accuracy(cell, reasons), _latency(cell, reasons))
 
 
 def _accuracy(cell: Cell, reasons: dict[str, str]) -> str:

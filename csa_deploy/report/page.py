@@ -10,6 +10,7 @@ from typing import Any
 
 from csa_deploy import units
 from csa_deploy.levels import LEVELS
+from csa_deploy.pages import html_templates
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
@@ -67,17 +68,10 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
         pictures: data URLs of samples by identity.
         most_graphs: draw so many graphs with their layers; None for all.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     # Network names, file names and messages come from outside, so everything is escaped; charts escape their own text.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates(TEMPLATES)
     for shown in _FILTERS:
         environment.filters[shown.__name__] = shown
     environment.filters["label"] = label_of

@@ -244,7 +244,7 @@ STAGES: dict[str, Stage] = {
             _build,
             settings=(
                 *("precision", "restricted", "scope", "strict", "max_fallback", "backend", "compute_capability"),
-                *("target", "builder_option", "timing_cache", "builds", "reproducible"),
+                *("target", "builder_option", "timing_cache", "builds", "reproducible", "min_share"),
             ),
             needs=("optimize", "precision"),
             packages=("tensorrt", "tensorrt-rtx", "polygraphy"),

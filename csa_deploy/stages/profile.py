@@ -13,7 +13,7 @@ from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
 from csa_deploy.profile.cost import graph_cost
 from csa_deploy.profile.device import TIMED, WARM_MS
 from csa_deploy.profile.engine_layers import built_of
-from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates
+from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates, memory_of
 from csa_deploy.profile.host import host
 from csa_deploy.profile.latency import measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ANEW_WHERE = "timed anew in the same rounds where its workspace still holds the file and it runs here"
 LAYER_ITERATIONS = 20
-MIB = 2**20
 
 
 def preflight(context: Context) -> None:
@@ -71,7 +70,7 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
     bench.not_measured += [item for engine in bench.engines for item in engine.not_measured] + there.not_measured
     ceilings = measure_ceilings()
     bench.not_measured += meter.not_measured() + _lacking(meter.telemetry, ceilings)
-    gates = limit_gates(config.limit, latency, _memory(context, costs, inspected))
+    gates = limit_gates(config.limit, latency, memory_of(costs, _engine_bytes(context), inspected))
     gates += _held_against(context, stored, baseline, latency) if stored else []
     record = ProfileRecord(
         summary=f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
@@ -145,25 +144,8 @@ def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, s
     return found
 
 
-def _memory(
-    context: Context, costs: dict[str, GraphCost], inspected: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """MiB by label and quantity, as far as they are known."""
-    found: dict[str, dict[str, int | None]] = {
-        label: {"weights_mib": cost.weight_bytes, "activations_mib": cost.activation_bytes}
-        for label, cost in costs.items()
-    }
-    for precision, engine in context.engines().items():
-        label = f"engine {precision}"
-        found[label] = {"engine_mib": context.path(engine.path).stat().st_size}
-        memory = inspected.get(label, {}).get("memory")
-        if memory:
-            found[label]["weights_mib"] = memory["weights_bytes"]
-            found[label]["activations_mib"] = memory["context_bytes"]
-            found[label]["peak_mib"] = memory["peak_bytes"]
-    return {
-        label: {name: size / MIB for name, size in sizes.items() if size is not None} for label, sizes in found.items()
-    }
+def _engine_bytes(context: Context) -> dict[str, int]:
+    return {precision: context.path(e.path).stat().st_size for precision, e in context.engines().items()}
 
 
 def _held_against(context: Context, stored: StoredRun, baseline: Bench, latency: dict[str, Any]) -> list[Gate]:

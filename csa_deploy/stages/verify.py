@@ -16,16 +16,20 @@ from csa_deploy import units
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import Runtime, VerifyRecord
+from csa_deploy.results import plain
 from csa_deploy.runners.base import sampling
-from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
+from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner, require_provider
 from csa_deploy.runners.stateful import StatefulRunner
 from csa_deploy.tasks.decoding import load_decode
 from csa_deploy.verify.arithmetic import arithmetic_notes, compare_arithmetic
-from csa_deploy.verify.candidates import Candidate, collect
+from csa_deploy.verify.batch import batch_consistency
+from csa_deploy.verify.candidates import Candidate, changed_graph, collect
 from csa_deploy.verify.growth import error_growth, growth_notes
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
@@ -148,11 +152,12 @@ def compare(
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
+    batch = {c.label: plain(_batches(c, context).to_json()) for c in candidates}
     for candidate in candidates:  # from here on single frames, on the states of the reference graph
         candidate.runner = getattr(candidate.runner, "inner", candidate.runner)
     data = context.with_states(data)
     growth = error_growth(stream)
-    results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
+    results = results_of(stream, {**meta, "tensors_sha256": stream.digest(), "batch": batch})
     judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
@@ -198,6 +203,19 @@ def compare(
         artifacts[_TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
+
+
+def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
+    changed, file = None, candidate.file
+    if file is not None:
+        changed = changed_graph(
+            lambda: load_model(file, full_check=False),
+            candidate.precision,
+            context.config,
+            name=candidate.label,
+            engine=not isinstance(candidate.runner, OnnxRuntimeRunner),
+        )
+    return batch_consistency(candidate.runner, candidate.first, changed)
 
 
 def on_own_states(context: Context, runners: Sequence[Runner]) -> list[Runner]:
@@ -247,7 +265,9 @@ def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], nam
 
 def _unexplained(judged: dict[str, Any]) -> bool:
     """Whether a candidate fails for a reason that lies in its layers."""
-    return judged["verdict"] == "fail" and not (judged["preprocessing_differs"] or judged["reference_non_finite"])
+    other = judged["preprocessing_differs"] or judged["reference_non_finite"]
+    broken = judged["non_finite"] or any(check["state"] == "fail" for check in judged["checks"])
+    return bool(broken and not other)
 
 
 def differences(wanted: Preprocessing | None, given: Preprocessing | None) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.summation import UNIT_ROUNDOFF
 from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
@@ -26,6 +27,7 @@ from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
+from csa_deploy.verify.batch import Changed, FirstSteps
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Candidate:
         file: the ONNX graph that it is or was built from.
         outputs: what is kept of every sample, by output; of the tasks' metrics that of all outputs.
         tasks: task metrics to measure.
+        first: the first batches that it ran.
     """
 
     label: str
@@ -63,6 +66,7 @@ class Candidate:
     file: Path | None = None
     outputs: dict[str, SampleTable] = field(default_factory=dict)
     tasks: Sequence[Measured] = ()
+    first: FirstSteps = field(default_factory=FirstSteps)
 
     @property
     def tensors(self) -> dict[str, OutputMetrics]:
@@ -162,6 +166,18 @@ def graph_candidate(path: Path, label: str, precision: str | None, shown: str, c
     precision = precision or stated_types(model).precision
     runner = graph_runner(path, model, precision, config, name=label)
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
+
+
+def changed_graph(
+    load: Callable[[], onnx.ModelProto], precision: str, config: Config, *, name: str, engine: bool = False
+) -> Changed:
+    """A graph, to be changed and run as it ran; or that of an engine, whose sums may be in FP16."""
+
+    def opened(model: onnx.ModelProto) -> OnnxRuntimeRunner:
+        return graph_runner(model.SerializeToString(), model, precision, config, name=name)
+
+    unit = UNIT_ROUNDOFF["float16" if engine and precision != "fp32" else "float32"]
+    return Changed(load, opened, not engine, unit)
 
 
 def chain_runner(split: SplitRecord, root: Path, config: Config) -> ChainedRunner:

@@ -11,6 +11,7 @@ import numpy as np
 from csa_deploy import units
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.metrics.table import METRICS
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
 from csa_deploy.verify.results import Results
 
@@ -84,7 +85,7 @@ def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precis
     """Hold results against budgets.
 
     Args:
-        results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs``.
+        results: ``meta`` may hold ``trained`` and, per candidate, the preprocessing that ``differs`` and its ``batch``.
         bounds: budget of a precision, by metric.
         asked: metrics of a precision whose bounds were asked for, whether or not they are the defaults.
     """
@@ -92,13 +93,20 @@ def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precis
     for columns in results.candidates:
         found = columns.judged(results.ids, bounds(columns.precision), asked(columns.precision))
         differs = results.meta.get("differs", {}).get(columns.label, {})
-        verdict = "fail" if differs else found["verdict"]
-        candidates.append({**found, "preprocessing_differs": differs, "verdict": verdict})
+        batch = _batch(results.meta, columns.label)
+        verdict = "fail" if differs or (batch and batch.broken) else found["verdict"]
+        about = {"preprocessing_differs": differs, "batch": batch.to_json() if batch else None}
+        candidates.append({**found, **about, "verdict": verdict})
     accuracy = None
     if results.labels is not None and results.candidates:
         first, trained = results.candidates[0].outputs[0], bool(results.meta.get("trained"))
         accuracy = own_accuracy(first, results.labels.tolist(), trained=trained)
     return Judgement(candidates, accuracy, results.partial, _notes(results, candidates, accuracy))
+
+
+def _batch(meta: Mapping[str, Any], label: str) -> BatchConsistency | None:
+    stored = meta.get("batch", {}).get(label)
+    return BatchConsistency.from_json(stored) if stored else None
 
 
 def one_class(labels: np.ndarray | None) -> list[str]:
@@ -201,6 +209,8 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
             fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
+    if result["batch"] and (batch := BatchConsistency.from_json(result["batch"])).broken:
+        return batch_failure(where, batch)
     broken = [check for check in result["checks"] if check["state"] == "fail"]
     for check in broken[:1]:
         outputs = {o["name"]: o for o in result["outputs"]}
@@ -213,6 +223,14 @@ def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
             fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
         )
     return None
+
+
+def batch_failure(where: str, batch: BatchConsistency) -> AccuracyGateError:
+    """What a sample that gives something else in another batch raises."""
+    return AccuracyGateError(
+        f"{where}: {batch.statement}",
+        fix="look for an operation over axis 0 (a mean, a norm in training mode, a Reshape or Squeeze)",
+    )
 
 
 def _bound(check: dict[str, Any]) -> str:

@@ -26,6 +26,9 @@ def _suite(candidate: Row, strict: bool) -> junit.Suite:
     for key, whose in (("non_finite", "output"), ("reference_non_finite", "the reference's output")):
         for name, ids in candidate[key].items():
             cases.append(junit.JUnitCase(f"finite: {name}", "failure", f"{whose} is not finite on sample {ids[0]}"))
+    if batch := candidate["batch"]:
+        outcome = {"pass": "passed", "fail": "failure"}.get(batch["verdict"], "skipped")
+        cases.append(junit.JUnitCase(f"the same in every batch of {batch['batch']}", outcome, batch["statement"]))  # type: ignore[arg-type]
     return junit.Suite(candidate["label"], cases, {"verdict": candidate["verdict"]})
 
 

@@ -139,6 +139,7 @@ def apart(a: onnx.ModelProto, b: onnx.ModelProto) -> float:
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.shows("MEA-16", "ERR-13")
 def test_a_planted_fault_is_different_from_its_node_on(net: onnx.ModelProto, name: str) -> None:
     change, first = FAULTS[name]
     faulty = changed(net, change)
@@ -166,6 +167,7 @@ def test_what_optimizers_write_is_equal(net: onnx.ModelProto) -> None:
         assert found.verdict == "equal", found
 
 
+@pytest.mark.shows("MEA-16")
 def test_what_holds_by_the_range_of_a_value_alone_is_not_proved(build: Callable[..., onnx.ModelProto]) -> None:
     body = "s = Sigmoid (x) r = {} (s) y = Mul (r, r)"
     signature = "(float[1,4,6,6] x) => (float[1,4,6,6] y)"
@@ -174,6 +176,7 @@ def test_what_holds_by_the_range_of_a_value_alone_is_not_proved(build: Callable[
     assert found.verdict == "not proved" and "when what it reads is free" in found.reason, found
 
 
+@pytest.mark.shows("MEA-16", "ERR-13")
 def test_an_output_that_shows_nothing_is_not_proved(build: Callable[..., onnx.ModelProto]) -> None:
     model = build("(float[1,4] x) => (bool[1,4] y)", "y = Greater (x, limit)", limit=np.asarray(1e9, "f4"))
     found = prove_equal(model, copy.deepcopy(model))

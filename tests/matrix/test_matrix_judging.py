@@ -22,6 +22,7 @@ from csa_deploy.records.matrix import (
     ScopeHere,
     Upgrade,
 )
+from csa_deploy.records.obtained import ObtainedPrecision, TypeShare
 from csa_deploy.report.matrix import row_of, write_page
 from csa_deploy.results import NotMeasured
 
@@ -33,13 +34,18 @@ def series(median: float) -> CellLatency:
     return CellLatency(median, median + 0.03, (median - 0.002, median + 0.002), samples)
 
 
+def obtained(half: int, single: int = 0) -> ObtainedPrecision:
+    types = (TypeShare("fp16", 3, half), *((TypeShare("fp32", 1, single),) if single else ()))
+    return ObtainedPrecision("fp16", "engine's layers", types)
+
+
 def cell(version: str = "10.3", *, ratio: float = 60.0, median: float = 5.0, **changed: Any) -> Cell:
     accuracy = CellAccuracy("pass", "", {"snr_db": ratio}, 100, "same")
     plain = Cell(
         *(version, "orin", "fp16", "measured"),
         machine="orin: Orin",
         engine_mib=3.0,
-        obtained={"HALF": 1.0},
+        obtained=obtained(100),
         accuracy=accuracy,
         latency=series(median),
     )
@@ -116,8 +122,10 @@ def test_builds_and_obtained_types() -> None:
     assert (gone.what, gone.worse, gone.said) == ("build", True, "does not build: no kernel")
     (back,) = changes_of(ASKED, [replace(failed, tensorrt="10.3"), cell("10.10")], [], 0.02)
     assert not back.worse and back.said.startswith("builds now")
-    (types,) = changes_of(ASKED, [cell(), cell("10.10", obtained={"HALF": 0.6, "FLOAT": 0.4})], [], 0.02)
-    assert types.said == "share of the layers: FLOAT 0 % -> 40 %, HALF 100 % -> 60 %"
+    (types,) = changes_of(ASKED, [cell(), cell("10.10", obtained=obtained(60, 40))], [], 0.02)
+    assert (types.said, types.worse) == ("100.0 % -> 60.0 % of the multiply-accumulates", True)
+    assert changes_of(ASKED, [cell(), cell("10.10", obtained=obtained(9960, 40))], [], 0.02) == ()
+    assert changes_of(ASKED, [cell(), cell("10.10", obtained=obtained(9950, 50))], [], 0.02) != ()
 
 
 def test_known_problems_and_scopes() -> None:
@@ -176,5 +184,5 @@ def test_the_page_escapes_what_comes_from_outside_and_says_what_was_not_measured
     page = write_page(report, tmp_path).read_text()
     assert "&lt;b&gt;no route&lt;/b&gt;" in page and "<b>no route" not in page and "net&lt;1&gt;.onnx" in page
     assert row_of(cells[1])[3] == "not measured: <b>no route</b>"
-    assert row_of(cells[0])[4:6] == ("HALF 100.00 %", "pass, 60.0 dB on 100 samples")
+    assert row_of(cells[0])[4:6] == ("100.00 % (layers in fp16)", "pass, 60.0 dB on 100 samples")
     assert report.summary == "1 of 2 cells measured, 0 failed; may be used: 10.3"

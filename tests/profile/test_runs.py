@@ -35,6 +35,7 @@ def outcomes(result: dict[str, Any]) -> dict[tuple[str, float], str]:
     return {(row["label"], row["percentile"]): row["outcome"] for row in result["rows"]}
 
 
+@pytest.mark.shows("MEA-35", "ERR-29")
 def test_says_slower_faster_or_no_difference(tmp_path: Path) -> None:
     a = load_run(store(tmp_path / "a", {"exported": 10, "fp32": 10, "fp16": 10, "int8": 9}, 1))
     b = load_run(store(tmp_path / "b", {"exported": 10, "fp32": 10.5, "fp16": 9}, 2))

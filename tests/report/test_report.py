@@ -68,6 +68,7 @@ def page(digits: Any) -> Page:
     return Page((digits.root / "report.html").read_text())
 
 
+@pytest.mark.shows("MEA-40")
 def test_the_data_are_what_the_stages_recorded(digits: Any, data: dict[str, Any]) -> None:
     assert data["schema_version"] == 1 and data["network"] == "csa_digits"
     for stage, record in data["records"].items():
@@ -91,6 +92,7 @@ def test_the_page_shows_every_row_of_the_data(data: dict[str, Any], page: Page) 
     assert data["verdict"]["state"].upper() in page.text
 
 
+@pytest.mark.shows("MEA-40", "ERR-25")
 def test_the_page_gives_the_reason_for_what_is_missing(data: dict[str, Any], page: Page) -> None:
     for item in data["not_measured"]:
         assert item["what"] in page.text and item["reason"] in page.text

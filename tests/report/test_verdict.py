@@ -80,6 +80,7 @@ def test_restricted_mode_does_not_count_unless_asked_for() -> None:
     assert judged(records(gate=None))["state"] == "pass"
 
 
+@pytest.mark.shows("MEA-30", "MEA-40", "ERR-34")
 def test_what_is_open_keeps_the_verdict_from_passing() -> None:
     assert judged(records(state="undecided"))["state"] == "incomplete"
     assert judged(records(), [limit("undecided")])["state"] == "incomplete"
@@ -88,6 +89,7 @@ def test_what_is_open_keeps_the_verdict_from_passing() -> None:
     assert judged(records(), [limit("pass")])["state"] == "pass"
 
 
+@pytest.mark.shows("MEA-40", "ERR-34")
 def test_a_failed_stage_fails_and_a_missing_one_is_named() -> None:
     assert judged(records(), [limit("fail")], profile=False)["state"] == "fail"
     found = records()
@@ -96,6 +98,7 @@ def test_a_failed_stage_fails_and_a_missing_one_is_named() -> None:
     assert "verify was not run" in judged(found)["reasons"]
 
 
+@pytest.mark.shows("MEA-33")
 def test_a_limit_says_where_it_was_measured() -> None:
     (check,) = [c for c in gate_states(records(), {"profile": {"gates": [limit("pass")]}}) if "p50" in c["text"]]
     assert check["evidence"] == "this machine's CPU, not the target"

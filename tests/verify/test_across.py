@@ -39,6 +39,7 @@ def test_the_same_run_differs_in_nothing() -> None:
     assert found["caveats"] == found["not_compared"] == []
 
 
+@pytest.mark.shows("MEA-35")
 def test_lost_samples_are_named_and_too_few_are_no_difference() -> None:
     few = rows(results(), results(wrong=range(7, 10)))["top1"]
     assert few["outcome"] == "no difference shown" and few["lost"] == ("s7", "s8", "s9") and few["gained"] == ()
@@ -50,6 +51,7 @@ def test_lost_samples_are_named_and_too_few_are_no_difference() -> None:
     assert back["outcome"] == "better" and back["gained"] == many["top1"]["lost"]
 
 
+@pytest.mark.shows("MEA-35", "ERR-29")
 def test_pairing_finds_what_two_intervals_would_hide() -> None:
     """The error of a sample varies by far more than it changes: unpaired intervals overlap."""
     a = results(noise=1e-3)
@@ -69,6 +71,7 @@ def test_pairing_finds_what_two_intervals_would_hide() -> None:
     assert rows(second, first)["snr_db"]["outcome"] == "better"
 
 
+@pytest.mark.shows("MEA-35", "ERR-29")
 def test_more_noise_is_worse_in_every_way_and_less_divergence_is_better() -> None:
     found = rows(results(noise=1e-3), results(noise=1e-1))
     assert found["snr_db"]["outcome"] == found["kl_divergence"]["outcome"] == "worse"
