@@ -92,6 +92,7 @@ def test_every_version_where_it_is_and_the_reason_where_it_is_not(place: Path) -
     assert MatrixReport.from_json(json.loads((place / "m" / MATRIX).read_text())) == report
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_stops_no_other_and_decides(sshd: Sshd, place: Path) -> None:
     broken = 'environment: {STANDIN_SAY: "Error[2]: OutOfMemory (no further information)"}\n'
     target(sshd, place, "now", VERSIONS["now"], broken)
@@ -106,6 +107,7 @@ def test_a_cell_that_fails_stops_no_other_and_decides(sshd: Sshd, place: Path) -
     assert changes["8.6", "10.10"].worse and not changes["10.10", "11.1"].worse
 
 
+@pytest.mark.slow
 def test_what_is_not_reached_is_not_measured(sshd: Sshd, place: Path) -> None:
     gone = place / "gone.yaml"
     gone.write_text((place / "now.yaml").read_text().replace(f"port: {sshd.port}", "port: 1"))
@@ -118,6 +120,7 @@ def test_what_is_not_reached_is_not_measured(sshd: Sshd, place: Path) -> None:
     assert {u.tensorrt: u.verdict for u in report.upgrades}["10.10"] == "unknown"
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_broken_is_a_failure_of_the_cell(place: Path) -> None:
     report = run(place, "now", budget=["fp16.snr_db=200"])
     cell = cells(report)["10.10", "now"]
@@ -157,6 +160,7 @@ def test_an_interrupted_run_goes_on(place: Path) -> None:
     assert run(place, "old now", observer=again) == report and again.ran == []
 
 
+@pytest.mark.slow
 def test_a_target_that_is_gone_leaves_what_it_gave(sshd: Sshd, place: Path) -> None:
     before = cells(run(place, "old"))["8.6", "old"]
     file = place / "old.yaml"
@@ -171,11 +175,11 @@ def test_a_target_that_is_gone_leaves_what_it_gave(sshd: Sshd, place: Path) -> N
 def test_the_command_prints_writes_and_ends_with_the_code(sshd: Sshd, place: Path, csa: Any) -> None:
     words = ("matrix", "tiny.onnx", "--data", "x.npz", "--fp16", "--iterations", 40, "--threads", 1, "-w", "m")
     words += ("--targets", "old.yaml,now.yaml", "--tensorrt", "8.6,10.10", "--budget", "fp16.snr_db=30")
-    done = csa(place, *words)
+    done = csa(place, *words, timeout=900)
     assert done.returncode == 0, done.stderr
     page = (place / "m/matrix.html").read_text()
     assert "TensorRT 10.10 (10.10.0)" in page and "may be used" in page and "http" not in page.split("</style>")[1]
-    broken = csa(place, *words, "--budget", "fp16.snr_db=200", "--json")
+    broken = csa(place, *words, "--budget", "fp16.snr_db=200", "--json", timeout=900)
     assert broken.returncode == 6
     answer = json.loads(broken.stdout)
     verdicts = [upgrade["verdict"] for upgrade in answer["upgrades"]]
