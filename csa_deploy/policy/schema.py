@@ -143,7 +143,7 @@ def read_policy(path: Path, *, metric: Sequence[str] = ()) -> Policy:
         UsageError: no such file, no YAML, an unknown key, a wrong type, a scope or a day that is none; in one line with
             the file and the key.
     """
-    from csa_deploy.metrics.plugins import load_metric
+    from csa_deploy.tasks.plugins import load_metric
     from csa_deploy.restricted.schema import load_pack
 
     for spec in metric:
