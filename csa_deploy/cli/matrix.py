@@ -41,19 +41,22 @@ def matrix(
     reason; a cell that fails stops no other; the same command goes on where an earlier one ended. Exit 4, 5, 6 or 7
     where a version may not be used; with --strict 3 where that is not known.
     """
+    from rich.text import Text
+
     from csa_deploy.cli.session import resolve
     from csa_deploy.errors import failure_with
     from csa_deploy.matrix.judging import exit_of
     from csa_deploy.matrix.plan import parse_places, parse_versions, spots_of
     from csa_deploy.matrix.run import Matrix
 
+    def begun(what: str) -> None:
+        console.notice(Text(what, style="bold"))
+
     asked, places = parse_versions(tensorrt or []), parse_places(targets or [])
     config, default = resolve(network, settings, inherit=False)
     root = Path(settings.get("workspace") or default / "matrix")
     with console.watching() as watcher:
-        run = Matrix(
-            config, asked, spots_of(asked, places), root, watcher, lambda what: console.notice(f"[bold]{what}[/]")
-        )
+        run = Matrix(config, asked, spots_of(asked, places), root, watcher, begun)
         try:
             report = run.run()
         except BaseException:

@@ -35,6 +35,11 @@ class Place:
     target: TargetConfig | None = None
 
     @property
+    def host(self) -> str:
+        """The machine behind it: several files may be of one, each with another trtexec."""
+        return self.target.name if self.target else HERE
+
+    @property
     def platform(self) -> str:
         """Platform as the file states it; empty where it does not."""
         return self.target.platform if self.target and self.target.platform != "other" else ""

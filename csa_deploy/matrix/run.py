@@ -139,7 +139,8 @@ class Matrix:
         graph = self.graphs.get(precision)
         key = key_of({"spot": spot.folder, "target": target, "graph": graph, "settings": settings})
         root = self.root / spot.folder / precision
-        return Cell(spot.tensorrt, spot.place.name, precision, "not measured", workspace=str(root), key=key)
+        where = spot.tensorrt, spot.place.name, precision
+        return Cell(*where, "not measured", machine=spot.place.host, workspace=str(root), key=key)
 
     def _without(self, plain: Cell, reason: str) -> Cell:
         """A cell that cannot be measured now: as it was measured earlier, of the same graph and settings."""
@@ -219,12 +220,12 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
     gaps = [NotMeasured(what, why) for what, why in (("accuracy", no_accuracy), ("latency", no_latency)) if why]
     if engine.obtained is None or engine.obtained.share is None:
         gaps.append(NotMeasured("obtained precision", engine.obtained.reason if engine.obtained else "not stated"))
-    host = f"{context.config.target or 'this machine'}: "
+    gpu = str(engine.machine.get("gpu", "")) or ", ".join(engine.compute_capabilities)
     cell = replace(
         plain,
         state="measured",
         version=engine.version,
-        machine=host + (str(engine.machine.get("gpu", "")) or ", ".join(engine.compute_capabilities)),
+        machine=f"{plain.machine}: {gpu}",
         engine_mib=engine.engine_mib,
         build_seconds=built.get("build_seconds"),
         obtained=engine.obtained,
@@ -232,8 +233,7 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
         latency=latency,
         not_measured=tuple(gaps),
     )
-    broken = accuracy is not None and accuracy.verdict == "fail"
-    if broken and accuracy is not None:
+    if accuracy is not None and accuracy.verdict == "fail":
         return replace(cell, state="failed", reason=f"accuracy: {accuracy.decided_by}", exit_code=6)
     if failure is not None and failure.exit_code == 7:
         return replace(cell, state="failed", reason=failure.message, exit_code=7)

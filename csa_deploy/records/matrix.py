@@ -58,7 +58,7 @@ class Cell:
         reason: why it failed or was not measured; empty where it was.
         exit_code: of the failure, as that of ``run``; 0 where there is none.
         version: TensorRT's own version; empty where nothing was built.
-        machine: what ran it: cells of another machine are not compared.
+        machine: host and GPU that ran it: latencies of another are not compared; the host alone where nothing ran.
         engine_mib: size of the engine; None where nothing was built.
         build_seconds: of the build.
         obtained: the precision that the build obtained; None where nothing was built.

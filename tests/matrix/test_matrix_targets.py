@@ -80,6 +80,7 @@ def test_every_version_where_it_is_and_the_reason_where_it_is_not(place: Path) -
     assert measured.version == "10.10.0" and measured.obtained is not None and measured.obtained.asked == "fp16"
     assert measured.accuracy is not None and measured.accuracy.samples == SAMPLES
     assert measured.latency is not None and len(measured.latency.samples_ms) == 40
+    assert {c.machine for c in report.cells if c.latency} == {"127.0.0.1: Orin"}  # so that their latencies are compared
     hashes = {c.accuracy.tensors_sha256 for c in report.cells if c.accuracy}
     assert len(hashes) == 1  # the same samples everywhere
     graphs = {
