@@ -14,6 +14,7 @@ COARSER = 3.5
 """A box whose longer side has at most so many strides of a level belongs to it, a longer one to a coarser level."""
 _FOCUS = 2.0  # exponent of the quality focal loss
 _BOX_WEIGHT = 2.0
+AUX = 0.0
 
 
 def segmentation_loss(logits: Tensor, classes: Tensor, background: int | None = None) -> Tensor:
@@ -21,25 +22,31 @@ def segmentation_loss(logits: Tensor, classes: Tensor, background: int | None = 
 
     Where most pixels are of a background, both say little about which object a pixel belongs to, and a network is slow
     to learn that. So the mean cross entropy among the other classes is added, of the pixels that are of these; it does
-    not move the border between objects and background.
+    not move the border between objects and background. In the mean of all pixels those of objects count twice: a class
+    that is found half of the time has the best IoU where pixels of it count from a probability of about 1/3 on.
 
     Args:
         logits: (N, classes, H, W).
         classes: int64 (N, H, W); -1 where a pixel does not count.
         background: index of the class that is no object; None: there is none.
     """
-    loss = F.cross_entropy(logits, classes, ignore_index=-1)
     counted = classes >= 0
-    one_hot = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1) * counted[:, None]
-    shares = logits.softmax(dim=1) * counted[:, None]
-    both, either = (t.sum(dim=(0, 2, 3)) for t in (shares * one_hot, shares + one_hot))
-    present = one_hot.sum(dim=(0, 2, 3)) > 0
+    known = classes.clamp(min=0)
+    logs = logits.contiguous().log_softmax(dim=1)  # the one pass over all logits; on a CPU it costs less on planes
+    own = logs.gather(1, known[:, None])[:, 0]
+    objects = counted & (classes != background)
+    weights = counted.to(logs.dtype) if background is None else counted.to(logs.dtype) + objects
+    loss = -(own * weights).sum() / counted.sum()
+    shares = logs.exp() if counted.all() else logs.exp() * counted[:, None]
+    pixels = torch.bincount(classes.flatten() + 1, minlength=logits.shape[1] + 1)[1:]
+    found = (own.exp() * counted).flatten()
+    both = torch.zeros_like(pixels, dtype=logs.dtype).index_add(0, known.flatten(), found)
+    either, present = shares.sum(dim=(0, 2, 3)) + pixels, pixels > 0
     if present.any():
         loss = loss + (1 - 2 * both / either.clamp(min=1e-6))[present].mean()
-    objects = counted & (classes != background)
     if background is not None and objects.any():
-        among = torch.cat([logits[:, :background], logits[:, background + 1 :]], dim=1).movedim(1, -1)[objects]
-        wanted = classes[objects]
+        rows, wanted = logits.movedim(1, -1)[objects], classes[objects]
+        among = torch.cat([rows[:, :background], rows[:, background + 1 :]], dim=1)
         loss = loss + F.cross_entropy(among, wanted - (wanted > background).long())
     return loss
 
@@ -119,4 +126,5 @@ def detection_loss(outputs: Mapping[str, Tensor], boxes: Tensor, labels: Tensor)
     quality[image, place, labels[image, box]] = iou.detach()
     focus = (logits.sigmoid() - quality).abs() ** _FOCUS
     classes = (focus * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")).sum()
-    return (classes + _BOX_WEIGHT * (1 - giou).sum()) / max(len(place), 1)
+    among = F.cross_entropy(logits[image, place], labels[image, box], reduction="sum")
+    return (classes + AUX * among + _BOX_WEIGHT * (1 - giou).sum()) / max(len(place), 1)

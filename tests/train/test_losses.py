@@ -32,7 +32,7 @@ def test_segmentation_loss_is_cross_entropy_and_dice(ignored, background):
     entropies, among, both, either = [], [], np.zeros(5), np.zeros(5)
     for n, y, x in np.argwhere(classes >= 0):
         kind = classes[n, y, x]
-        entropies.append(-logs[n, kind, y, x])
+        entropies.append(-logs[n, kind, y, x] * (1 if background in (None, kind) else 2))
         if background is not None and kind != background:
             among.append(-log_softmax(logits[n, others, y, x])[others.index(kind)])
         both[kind] += shares[n, kind, y, x]
