@@ -93,7 +93,7 @@ class Endless(Sequence[Sample]):
 
     @abstractmethod
     def of_epoch(self, epoch: int, *, crowded: bool) -> Sequence[Sample]:
-        """As many samples of an epoch, counted from 0, which plain are these here; ``crowded`` with more to learn."""
+        """As many samples of an epoch, counted from 0, all new ones; ``crowded``: with more objects each."""
 
 
 class LabelledFiles(Sequence[Sample]):

@@ -51,8 +51,8 @@ class Style:
     Attributes:
         digits: least and most digits of a scene; fewer than drawn where no place was found.
         scales: least and most length in pixels of a digit's longer side before it is turned.
-        varied: whether photographs and digits are varied beyond that: quarter turns, exchanged and inverted colours and
-            contrast of the photograph, and slant, width, height and stroke of a digit.
+        varied: whether photographs and digits are varied beyond that: two photographs on top of each other, quarter
+            turns, exchanged and inverted colours and contrast; slant, width, height and stroke of a digit.
     """
 
     digits: tuple[int, int] = (1, 6)
@@ -61,8 +61,11 @@ class Style:
 
 
 PLAIN = Style()
-CROWDED = Style(digits=(8, 16), scales=(12, 40), varied=True)
-"""Of a training's first epochs: three times the digits, and the small ones among them, for the same computation."""
+"""Of the data sets ``scenes`` and ``scenes:train``."""
+VARIED = Style(varied=True)
+"""What a training sees: 20 photographs are few, and a network that knows them well finds digits on others."""
+CROWDED = Style(digits=(6, 14), varied=True)
+"""Of a training's first epochs: nearly three times the digits for the same computation."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,18 @@ class Scenes:
         return [_photograph(name) for name in photographs(train=self.train)]
 
     def _background(self, stream: SplitMix, *, varied: bool) -> tuple[np.ndarray, bool]:
-        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: grey, as a fourth is."""
+        """A crop of a photograph, varied or not; True: grey, as a fourth is."""
+        crop = self._crop(stream)
+        if varied:
+            if stream.below(2):
+                share = stream.between(32, 96)
+                crop = (crop * share + self._crop(stream) * (128 - share)) >> 7
+            crop = _varied(crop, stream)
+        grey = stream.below(4) == 0
+        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+
+    def _crop(self, stream: SplitMix) -> np.ndarray:
+        """A part of a photograph at full, half or a third of its size, mirrored or not: int32 (SIDE, SIDE, 3)."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
@@ -199,12 +213,7 @@ class Scenes:
         if step > 1:
             rows = np.add.reduce([crop[i::step] for i in range(step)])
             crop = (np.add.reduce([rows[:, i::step] for i in range(step)]) + step * step // 2) // (step * step)
-        if stream.below(2):
-            crop = crop[:, ::-1]
-        if varied:
-            crop = _varied(crop, stream)
-        grey = stream.below(4) == 0
-        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+        return crop[:, ::-1] if stream.below(2) else crop
 
 
 class _Canvas:
@@ -291,8 +300,8 @@ class SceneSamples(Endless):
         self.task, self.train, self.epoch, self.style = task, train, epoch, style
 
     def of_epoch(self, epoch: int, *, crowded: bool) -> SceneSamples:
-        """As many other scenes."""
-        return SceneSamples(self.task, train=self.train, epoch=epoch, style=CROWDED if crowded else PLAIN)
+        """As many other scenes, varied."""
+        return SceneSamples(self.task, train=self.train, epoch=epoch, style=CROWDED if crowded else VARIED)
 
     def __len__(self) -> int:
         return TRAIN_SCENES if self.train else TEST_SCENES
