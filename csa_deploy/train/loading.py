@@ -62,7 +62,8 @@ class TrainBatch:
 class TrainImages(Dataset):
     """Training images as uint8, cropped at random or whole, in the network's size.
 
-    An unreadable image is replaced by the next readable one, and reported in the batch.
+    An unreadable image is replaced by the next readable one, and reported in the batch. Where images are made, each
+    epoch has new ones, up to epoch ``crowded_epochs`` crowded ones.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class TrainImages(Dataset):
         preprocessing: Preprocessing,
         crop: tuple[float, float] | None,
         seed: int,
-        crowded_epochs: int = 0,
+        crowded_epochs: float = 0,
     ) -> None:
         self.pictures, self.preprocessing, self.crop, self.seed = pictures, preprocessing, crop, seed
         self.crowded_epochs = crowded_epochs

@@ -21,9 +21,9 @@ def segmentation_loss(logits: Tensor, classes: Tensor, background: int | None = 
     """Mean cross entropy of all pixels, and the mean Dice loss of the classes in the batch.
 
     Where most pixels are of a background, both say little about which object a pixel belongs to, and a network is slow
-    to learn that. So the mean cross entropy among the other classes is added twice, of the pixels that are of these; it does
-    not move the border between objects and background. In the mean of all pixels those of objects count twice: a class
-    that is found half of the time has the best IoU where pixels of it count from a probability of about 1/3 on.
+    to learn that. So the mean cross entropy among the other classes is added twice, of the pixels that are of these; it
+    does not move the border between objects and background. In the mean of all pixels those of objects count twice: a
+    class of which half is found has the best IoU where its pixels count from a probability of about 1/3 on.
 
     Args:
         logits: (N, classes, H, W).

@@ -55,8 +55,8 @@ class Recipe(BaseModel):
         erasing: probability of random erasing.
         mixup: beta-distribution parameter of mixup; 0: none.
         cutmix: the same for CutMix.
-        crowded_epochs: so many epochs at the start have more objects per image, and more varied ones; only of images
-            that are made (``scenes``).
+        crowded: share of the epochs, from the first on, whose images have more objects; only where images are made
+            (``scenes``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -80,14 +80,12 @@ class Recipe(BaseModel):
     erasing: Share = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
-    crowded_epochs: Annotated[int, Field(ge=0)] = 0
+    crowded: Share = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"{self.warmup_epochs:g} warm-up epochs do not fit into {self.epochs} epochs")
-        if self.crowded_epochs > self.epochs:
-            raise ValueError(f"{self.crowded_epochs} crowded epochs do not fit into {self.epochs} epochs")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.random_crop and not self.random_crop[0] <= self.random_crop[1] <= 1:

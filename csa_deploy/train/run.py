@@ -73,7 +73,9 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
             accuracy, clock = _evaluated(training, held_out), Clock()
         else:
             recipe = options.recipe
-            crops = TrainImages(split.train, preprocessing, recipe.random_crop, options.seed, recipe.crowded_epochs)
+            crops = TrainImages(
+                split.train, preprocessing, recipe.random_crop, options.seed, recipe.crowded * recipe.epochs
+            )
             order.first_update, order.last_update = training.update, training.schedule.total
             loader = train_loader(crops, order, workers)
             with StopRequest() as stop:
@@ -172,7 +174,7 @@ def _resume(training: Training, options: TrainOptions) -> None:
         return
     state = load_state(path)
     stored, asked = state["settings"], training.settings
-    before = {"ema_warmup": False, "crowded_epochs": 0}  # what older versions did
+    before = {"ema_warmup": False, "crowded": 0.0}  # what older versions did
     stored = {**stored, "recipe": {**before, **stored.get("recipe", {})}}
     changed = [key for key in asked if stored.get(key) != asked[key]]
     fatal = [key for key in changed if key in ("network", "size", "recipe", "seed", "images")]
