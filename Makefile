@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
+# Files of tests side by side, as many as there are cores; each worker holds torch.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: help demo test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
@@ -53,11 +55,11 @@ test: install bindings networks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # Without what is marked slow, and nothing that starts the command, a server or a browser.
 test-fast: install
-	$(BIN)/pytest -m 'not slow' -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -m 'not slow' $(PARALLEL)
 
 # Every test, and the lines that none reaches, by file.
 coverage: install bindings networks

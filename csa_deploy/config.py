@@ -132,15 +132,18 @@ def parse_techniques(value: Any) -> Any:
 
 
 def parse_budget(value: Any) -> Any:
-    """``["fp16.snr_db=40"]`` or a mapping of mappings to {precision: {metric: bound}}.
+    """``["fp16.snr_db=40"]``, ``{"fp16.snr_db": 40}`` or a mapping of mappings to {precision: {metric: bound}}.
 
     A bound of one output names it, as in ``fp16.boxes.snr_db=45``: its key is then ``boxes.snr_db``. Without a
     precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
     percentage points, as people say it; with one (``int8.top1_drop=0.005``) it is a share of 1, as in the report.
     """
+    budget: dict[str, dict[str, float]] = {}
+    if isinstance(value, Mapping):
+        budget = {key: dict(bounds) if isinstance(bounds, Mapping) else bounds for key, bounds in value.items()}
+        value = [f"{key}={budget.pop(key)}" for key in value if _is_flat(key, value[key])]
     if not isinstance(value, (list, tuple)):
         return value
-    budget: dict[str, dict[str, float]] = {}
     for item in value:
         match = re.fullmatch(r"(?:(\w+)\.)?((?:.+\.)?)([\w-]+)=([-+.\deE]+)", str(item).strip())
         if not match:
@@ -154,6 +157,10 @@ def parse_budget(value: Any) -> Any:
         for name in [precision] if precision else REDUCED:
             budget.setdefault(name, {})[metric] = bound
     return budget
+
+
+def _is_flat(key: Any, bound: Any) -> bool:
+    return isinstance(bound, (int, float, str)) and key not in get_args(Precision)
 
 
 def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -101,21 +101,11 @@ def make_network(
         UsageError: the factory fails or makes no module, the module fails on its example inputs, or its outputs do not
             have the batch that is asked for.
     """
-    import torch
-    from torch import nn
-
     weights = "as the factory sets them (seed 0)"
     if isinstance(factory, NetworkEntry):
         factory, declared, weights = factory.factory, factory.preprocessing, factory.weights
         input_size = input_size or declared.size
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        module = factory if isinstance(factory, nn.Module) else _call(factory, where, input_size)
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"{where} returns a {type(module).__name__}, not a torch.nn.Module", fix="return the network's module"
-        )
-    module = module.cpu().eval()
+    module = make_module(factory, where, input_size)
     if checkpoint is not None:
         from csa_deploy.checkpoint import load_checkpoint
 
@@ -128,6 +118,25 @@ def make_network(
     outputs = _outputs(module, inputs, where)
     network = Network(module, inputs, outputs, preprocessing, weights, notes)
     return replace(network, notes=(*notes, *_batch_notes(network, where, batch)))
+
+
+def make_module(factory: Any, where: str, input_size: tuple[int, int] | None = None) -> nn.Module:
+    """The module alone, on the CPU and in evaluation mode, not run yet; see :func:`make_network`.
+
+    Raises:
+        UsageError: the factory fails or makes no module.
+    """
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        module = factory if isinstance(factory, nn.Module) else _call(factory, where, input_size)
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"{where} returns a {type(module).__name__}, not a torch.nn.Module", fix="return the network's module"
+        )
+    return module.cpu().eval()
 
 
 def _batch_notes(network: Network, where: str, batch: int | None) -> list[str]:

@@ -437,3 +437,10 @@ def test_repair_and_to_fp16_are_stages_in_a_workspace(tmp_path: Path) -> None:
     assert typed.graph == kept.graph and typed.report == kept.report and len(typed.kept) >= 1
     assert set(place.manifest["stages"]) == {"export", "optimize", "repair", "check", "precision"}
     assert type(there).from_json(there.to_json()) == there
+
+
+def test_a_module_that_runs_at_one_size_only_is_exported_at_it() -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 20 * 20, 4))
+    assert csa.export(module, size=20).report.outputs[0].shape == (1, 4)
+    module.preprocessing = {"size": (20, 20)}  # type: ignore[assignment]
+    assert csa.export(module).report.outputs[0].shape == (1, 4)

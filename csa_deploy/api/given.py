@@ -71,7 +71,9 @@ class ObjectSource(Source):
     def _fingerprint(self) -> str:
         import torch
 
-        module = self.make_network().module
+        from csa_deploy.instance import make_module
+
+        module = make_module(self.made, self.spec, self.input_size)  # it may not run at a default size
         described = [self.kind, self.input_size, *map(_described, (type(module), self.made))]
         digest = hashlib.sha256(repr(described).encode())
         for name, tensor in sorted(module.state_dict().items()):

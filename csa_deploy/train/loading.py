@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,29 @@ def evaluation_loader(images: EvaluationImages, batch: int, rank: int, world: in
 
 
 def _ahead(workers: int) -> dict[str, Any]:
-    # Not forked: the parent runs threads, and a fork copies their locks.
-    ahead: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": 4} if workers else {}
+    ahead: dict[str, Any] = {}
     if workers:
-        ahead["worker_init_fn"] = _outlive_one_sigterm
+        # Not forked from here: this process runs threads, and a fork copies their locks.
+        _start_server_deaf_to_sigterm()
+        ahead = {"multiprocessing_context": "forkserver", "prefetch_factor": 4, "worker_init_fn": _outlive_one_sigterm}
     return {**ahead, "pin_memory": torch.cuda.is_available()}
 
 
+def _start_server_deaf_to_sigterm() -> None:
+    """Start the process that workers are forked from; it and they inherit that SIGTERM waits.
+
+    A scheduler may send SIGTERM to all processes of a job, at any moment of a worker's start. The server ends with this
+    process.
+    """
+    resource_tracker.ensure_running()  # the server needs it, and its start would let SIGTERM through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outlive_one_sigterm(_: int) -> None:
-    """A scheduler may send SIGTERM to all processes of a job; the images are needed until the training has stopped."""
+    """Images are needed until the training has stopped; a second SIGTERM is the loader's, which ends its workers."""
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -13,6 +13,10 @@ from csa_deploy.precision.int8_stage import training_set
 def test_a_budget_without_precision_bounds_the_reduced_ones_and_a_drop_is_in_points():
     assert parse_budget(["top1-drop=0.5"]) == {"fp16": {"top1_drop": 0.005}, "int8": {"top1_drop": 0.005}}
     assert parse_budget(["int8.top1_drop=0.005"]) == {"int8": {"top1_drop": 0.005}}
+    assert parse_budget({"int8.top1_drop": 0.005, "snr-db": 25, "fp16": {"cosine": 0.9}}) == {
+        "fp16": {"cosine": 0.9, "snr_db": 25},
+        "int8": {"top1_drop": 0.005, "snr_db": 25},
+    }
     assert parse_budget(["snr-db=25"]) == {"fp16": {"snr_db": 25}, "int8": {"snr_db": 25}}
 
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,14 @@ def test_sigterm_to_the_whole_job_saves_although_workers_get_it_too(images: Path
     assert job.returncode == 0, said
     assert "stopped; the same command goes on from here" in shown
     assert load_state(tmp_path / "out/last.ckpt")["update"] >= 6
+
+
+def test_a_worker_cannot_be_ended_before_it_listens(images: Path) -> None:
+    split = open_split(str(images), PREPROCESSING)
+    evaluation_loader(EvaluationImages(split.train, PREPROCESSING), 2, 0, 1, workers=1)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as workers:
+        assert signal.SIGTERM in workers.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(timeout=60)
 
 
 def test_words_of_the_network_library_become_ours() -> None:
