@@ -179,7 +179,7 @@ class Scenes:
             chosen = stream.below(len(labels))
             length, degrees = stream.between(*style.scales), stream.between(-DEGREES, DEGREES)
             coverage = drawn_digit(pixels[chosen], length, degrees, _shape(stream) if style.varied else Shape())
-            if (place := canvas.place(coverage, stream)) is not None:
+            if coverage.size and (place := canvas.place(coverage, stream)) is not None:
                 canvas.draw(coverage, place, int(labels[chosen]), stream)
         return canvas.scene()
 
@@ -350,6 +350,8 @@ def _shape(stream: SplitMix) -> Shape:
 def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: Shape = Shape()) -> np.ndarray:
     """Coverage uint8 (h, w) of a digit, tight around its pixels of at least half coverage and one pixel more.
 
+    It is (0, 0) where the strokes are so thin at this length that no pixel is covered by half.
+
     Four points of each pixel are mapped back to the digit's raster and interpolated bilinearly, in fixed point.
 
     Args:
@@ -377,6 +379,8 @@ def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: Shape = Sh
     ink = _bilinear(np.pad(pixels, 1).astype(np.int32), v, u)
     coverage = (ink[::2, ::2] + ink[::2, 1::2] + ink[1::2, ::2] + ink[1::2, 1::2] + 2) >> 2
     rows, columns = (np.flatnonzero((coverage >= INK).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((0, 0), dtype=np.uint8)
     tight = coverage[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
     return tight.astype(np.uint8)
 

@@ -101,8 +101,8 @@ def overlaps(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def detection_loss(outputs: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
     """Quality focal loss (Li et al., 2020) of all places and classes, and of the places that have a box two more.
 
-    These are 1 - GIoU, and the cross entropy among the classes: the focal loss says little about which class it is, and
-    with this a network learns that about twice as fast. All are sums over the batch, divided by the number of places
+    These are 1 - GIoU, and the cross entropy among the classes: the focal loss says little about which class it is. All
+    are sums over the batch, divided by the number of places
     that have a box.
 
     Args:
