@@ -69,7 +69,7 @@ CROWDED = Style(digits=(6, 14), varied=True)
 
 
 @dataclass(frozen=True)
-class Shape:
+class DigitShape:
     """How a digit is varied.
 
     Attributes:
@@ -178,7 +178,7 @@ class Scenes:
         for _ in range(stream.between(*style.digits)):
             chosen = stream.below(len(labels))
             length, degrees = stream.between(*style.scales), stream.between(-DEGREES, DEGREES)
-            coverage = drawn_digit(pixels[chosen], length, degrees, _shape(stream) if style.varied else Shape())
+            coverage = drawn_digit(pixels[chosen], length, degrees, _shape(stream) if style.varied else DigitShape())
             if coverage.size and (place := canvas.place(coverage, stream)) is not None:
                 canvas.draw(coverage, place, int(labels[chosen]), stream)
         return canvas.scene()
@@ -343,11 +343,11 @@ def _varied(crop: np.ndarray, stream: SplitMix) -> np.ndarray:
     return (crop * gain >> 7) + stream.below(256 - (255 * gain >> 7))
 
 
-def _shape(stream: SplitMix) -> Shape:
-    return Shape(stream.between(-32, 32), stream.between(112, 152), stream.between(112, 144), stream.below(64))
+def _shape(stream: SplitMix) -> DigitShape:
+    return DigitShape(stream.between(-32, 32), stream.between(112, 152), stream.between(112, 144), stream.below(64))
 
 
-def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: Shape = Shape()) -> np.ndarray:
+def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: DigitShape = DigitShape()) -> np.ndarray:
     """Coverage uint8 (h, w) of a digit, tight around its pixels of at least half coverage and one pixel more.
 
     It is (0, 0) where the strokes are so thin at this length that no pixel is covered by half.
@@ -385,7 +385,7 @@ def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: Shape = Sh
     return tight.astype(np.uint8)
 
 
-def _reach(height: int, width: int, degrees: int, shape: Shape) -> tuple[float, float]:
+def _reach(height: int, width: int, degrees: int, shape: DigitShape) -> tuple[float, float]:
     """How far a box of the raster and one pixel around it reaches from its centre, down and across, once turned."""
     upright = (height / 2 + 1) * 128 / shape.low
     across = ((width / 2 + 1) * 128 + upright * abs(shape.slant)) / shape.narrow

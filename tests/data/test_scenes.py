@@ -25,7 +25,7 @@ from csa_deploy.data.scenes import (
     TEST_PHOTOGRAPHS,
     Scene,
     Scenes,
-    Shape,
+    DigitShape,
     SplitMix,
     drawn_digit,
     photographs,
@@ -166,7 +166,11 @@ def test_some_digits_are_hidden_in_part_and_some_scenes_are_grey():
     assert {len(scene.labels) for scene in scenes} == set(range(PLAIN.digits[0], PLAIN.digits[1] + 1))
 
 
-SHAPES = [Shape(), Shape(slant=-32, narrow=152, low=112, stroke=40), Shape(slant=32, narrow=112, low=144)]
+SHAPES = [
+    DigitShape(),
+    DigitShape(slant=-32, narrow=152, low=112, stroke=40),
+    DigitShape(slant=32, narrow=112, low=144),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -197,7 +201,7 @@ def test_digits_are_turned_scaled_and_varied_as_scipy_does(length, degrees, shap
         assert np.abs(np.sort(expected[(expected >= INK)])[-50:] - np.sort(drawn[drawn >= INK])[-50:]).max() <= 2
     inked = drawn >= INK
     assert inked[1].any() and inked[-2].any() and inked[:, 1].any() and inked[:, -2].any()
-    if degrees == 0 and shape == Shape():
+    if degrees == 0 and shape == DigitShape():
         assert abs(max(inked.any(axis=1).sum(), inked.any(axis=0).sum()) - length) <= 2
 
 
