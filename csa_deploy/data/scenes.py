@@ -60,7 +60,7 @@ class Style:
     varied: bool = False
 
 
-PLAIN = Style()
+USUAL = Style()
 """Of the data sets ``scenes`` and ``scenes:train``."""
 VARIED = Style(varied=True)
 """What a training sees: 20 photographs are few, and a network that knows them well finds digits on others."""
@@ -166,7 +166,7 @@ class Scenes:
     def __init__(self, *, train: bool) -> None:
         self.train = train
 
-    def scene(self, index: int, seed: int = 0, style: Style = PLAIN) -> Scene:
+    def scene(self, index: int, seed: int = 0, style: Style = USUAL) -> Scene:
         """The scene of this index; there is no end of them.
 
         Raises:
@@ -296,7 +296,7 @@ class SceneSamples(Endless):
         style: of the scenes.
     """
 
-    def __init__(self, task: Task, *, train: bool, epoch: int = 0, style: Style = PLAIN) -> None:
+    def __init__(self, task: Task, *, train: bool, epoch: int = 0, style: Style = USUAL) -> None:
         self.task, self.train, self.epoch, self.style = task, train, epoch, style
 
     def of_epoch(self, epoch: int, *, crowded: bool) -> SceneSamples:
@@ -316,7 +316,7 @@ class SceneSamples(Endless):
 
 
 @lru_cache(maxsize=16)  # a sample's picture and target are asked for one after the other
-def made(index: int, *, train: bool, style: Style = PLAIN) -> Scene:
+def made(index: int, *, train: bool, style: Style = USUAL) -> Scene:
     """The scene of this index and seed 0; not to be changed."""
     return _part(train=train).scene(index, style=style)
 

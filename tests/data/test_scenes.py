@@ -20,12 +20,12 @@ from csa_deploy.data.scenes import (
     CROWDED,
     INK,
     MOST_HIDDEN,
-    PLAIN,
     SIDE,
     TEST_PHOTOGRAPHS,
+    USUAL,
+    DigitShape,
     Scene,
     Scenes,
-    DigitShape,
     SplitMix,
     drawn_digit,
     photographs,
@@ -107,7 +107,7 @@ def test_a_scene_depends_on_part_seed_and_index_alone():
 
 
 @pytest.mark.parametrize(
-    ("part", "index", "style"), [(*one, PLAIN) for one in MANY] + [(*one, CROWDED) for one in MANY[:10]]
+    ("part", "index", "style"), [(*one, USUAL) for one in MANY] + [(*one, CROWDED) for one in MANY[:10]]
 )
 def test_ground_truth_follows_from_the_layers(part, index, style):
     scene = PARTS[part].scene(index, style=style)
@@ -146,13 +146,13 @@ def test_a_digit_without_a_covered_pixel_is_left_out():
     assert drawn_digit(faint, 12, 0).shape == (0, 0)
     scenes = Scenes(train=True)
     scenes._digits = np.stack([faint]), np.asarray([3])
-    for style in (PLAIN, CROWDED):
+    for style in (USUAL, CROWDED):
         sizes = [len(scenes.scene(index, style=style).labels) for index in range(30)]
         assert 0 in sizes  # and none of them an error
 
 
 def test_crowded_scenes_have_three_times_the_digits_and_other_photographs():
-    plain, crowded = ([PARTS["train"].scene(index, style=style) for index in range(30)] for style in (PLAIN, CROWDED))
+    plain, crowded = ([PARTS["train"].scene(index, style=style) for index in range(30)] for style in (USUAL, CROWDED))
     assert np.mean([len(s.labels) for s in crowded]) > 2.5 * np.mean([len(s.labels) for s in plain])
     assert len({digest(scene) for scene in plain + crowded}) == 60
 
@@ -163,7 +163,7 @@ def test_some_digits_are_hidden_in_part_and_some_scenes_are_grey():
     assert 0.05 < (hidden > 0).mean() < 0.4
     grey = [bool((scene.image == scene.image[..., :1]).all()) for scene in scenes]
     assert 0.1 < np.mean(grey) < 0.5
-    assert {len(scene.labels) for scene in scenes} == set(range(PLAIN.digits[0], PLAIN.digits[1] + 1))
+    assert {len(scene.labels) for scene in scenes} == set(range(USUAL.digits[0], USUAL.digits[1] + 1))
 
 
 SHAPES = [
