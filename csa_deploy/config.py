@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
-from csa_deploy.network import Anchor, Fit, Task
+from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.validation import invalid, read_mapping
 
@@ -96,6 +96,13 @@ def parse_scale(value: Any) -> Any:
     if len(parts) > 2 or not 0 < scale < float("inf"):
         raise ValueError("a scale is a number above 0, such as 1, 1/255 or 0.017")
     return scale
+
+
+def parse_tensorrt(value: Any) -> str:
+    """``8.6``, ``10``, ``11``, or a version of them such as ``8.6.13``."""
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+)*", str(value)):
+        raise ValueError("a TensorRT is '8.6', '10' or '11', or a version of these such as 8.6.13")
+    return str(value)
 
 
 def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -249,6 +256,9 @@ class Config(BaseModel):
     checkpoint_key: str | None = None
     size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    sample: Annotated[Sample | None, BeforeValidator(_lower)] = None
+    state: Texts = ()
+    state_init: str | None = None
     input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
     mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
     std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None
@@ -260,7 +270,7 @@ class Config(BaseModel):
     fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
     fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
     anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
-    tensorrt: Annotated[Literal["8.6", "10", "11"], BeforeValidator(lambda v: str(v))] = "10"
+    tensorrt: Annotated[str, BeforeValidator(parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
     export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
@@ -276,6 +286,7 @@ class Config(BaseModel):
     calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
+    target_dla: bool = False
     techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
     target: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ from csa_deploy.records.repair import RepairRecord
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
+    from csa_deploy.instance import Network
     from csa_deploy.metrics.task import Measured
-    from csa_deploy.network import Preprocessing
+    from csa_deploy.network import Preprocessing, Sample
     from csa_deploy.source import Source
-    from csa_deploy.spec import Sampling
+    from csa_deploy.spec import Arrays, Sampling, TensorSpec
+    from csa_deploy.state import StateLink
     from csa_deploy.tasks.boxes import Postprocessing
     from csa_deploy.tasks.task import Task
     from csa_deploy.workspace import Workspace
@@ -60,6 +62,20 @@ class Context:
         """Input size asked for, (height, width)."""
         return self.config.size
 
+    def make_network(self, sample: Sample | None = None) -> Network:
+        """The PyTorch network with the weights, size and batch that are asked for; not of an ONNX file.
+
+        Args:
+            sample: what one sample of it is; None: as asked for.
+        """
+        return self.source.make_network(
+            input_size=self.size,
+            batch=self.config.batch,
+            checkpoint=self.checkpoint,
+            checkpoint_key=self.config.checkpoint_key,
+            sample=sample or self.config.sample,
+        )
+
     @property
     def batch(self) -> int:
         """Samples that one inference of the exported graph takes."""
@@ -71,7 +87,7 @@ class Context:
         from csa_deploy.spec import sampling_of
 
         export = self.export
-        return sampling_of(export.inputs, export.outputs)
+        return sampling_of(export.inputs, export.outputs, export.sample)
 
     @property
     def export(self) -> ExportRecord:
@@ -136,11 +152,13 @@ class Context:
     def measured_by(self) -> dict[str, Any]:
         """What decides the metrics of a task, for the keys of stages; nothing of a network that classifies."""
         from csa_deploy.metrics.plugins import fingerprints
+        from csa_deploy.workspace import sha256_of
 
         config = self.config
         found = {
             "metrics": fingerprints(config.code),
             "postprocessing": self.postprocessing.to_json() if self.postprocessing else None,
+            "state_init": sha256_of(Path(config.state_init)) if config.state_init else None,
             "thresholds": [t for t in (config.score_threshold, config.nms_iou) if t is not None],
         }
         return {name: value for name, value in found.items() if value}
@@ -164,7 +182,28 @@ class Context:
             return None
         config = self.config
         limit = limit or config.samples
-        return open_dataset(self.data_spec, preprocessing, limit=limit, seed=config.seed, task=config.task)
+        sequences = bool(config.state)
+        return open_dataset(
+            self.data_spec, preprocessing, limit=limit, seed=config.seed, task=config.task, sequences=sequences
+        )
+
+    def with_states(self, data: Dataset) -> Dataset:
+        """Frames with the states that the exported graph, FP32, has before them; data as they are without state."""
+        from csa_deploy.data.arrays import RANDOM
+        from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+        from csa_deploy.runners.stateful import StatesAdded
+
+        export = self.export
+        if not export.state or data.name == RANDOM:
+            return data
+        runner = OnnxRuntimeRunner(self.path(export.graph), threads=self.config.threads, spin=False)
+        return StatesAdded(data, runner, export.state, self.initial_state(export.state, export.inputs))
+
+    def initial_state(self, links: Sequence[StateLink], inputs: Sequence[TensorSpec]) -> Arrays:
+        """The state at the start of a sequence, by input."""
+        from csa_deploy.state import initial_state
+
+        return initial_state(links, inputs, Path(self.config.state_init) if self.config.state_init else None)
 
     def data_fingerprint(self, limit: int | None = None) -> str | None:
         """Hash of the samples of :meth:`dataset`: files may change under the same name.

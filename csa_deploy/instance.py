@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.errors import CsaDeployError, UsageError
-from csa_deploy.network import NetworkEntry, Preprocessing
+from csa_deploy.network import NetworkEntry, Preprocessing, Sample
 from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Network:
         preprocessing: how an image becomes the input; None when the inputs are no single image.
         weights: where the weights come from, in words.
         notes: what was assumed about it.
+        sample: what one sample is; None: as the shapes say.
     """
 
     module: nn.Module
@@ -40,6 +41,7 @@ class Network:
     preprocessing: Preprocessing | None
     weights: str
     notes: tuple[str, ...] = ()
+    sample: Sample | None = None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ class Network:
     @property
     def sampling(self) -> Sampling:
         """How samples go through it."""
-        return sampling_of(self.input_specs, self.outputs)
+        return sampling_of(self.input_specs, self.outputs, self.sample)
 
     @property
     def postprocessing(self) -> Postprocessing | None:
@@ -81,6 +83,7 @@ def make_network(
     batch: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_key: str | None = None,
+    sample: Sample | None = None,
 ) -> Network:
     """Call a factory and describe what it made.
 
@@ -96,6 +99,7 @@ def make_network(
         batch: samples of one inference; None takes the module's example inputs as they are, or 1 without any.
         checkpoint: file with the weights to load.
         checkpoint_key: see :func:`csa_deploy.checkpoint.load_checkpoint`.
+        sample: what one sample is; None: as the shapes say, and as a trial finds where the batch is not asked for.
 
     Raises:
         UsageError: the factory fails or makes no module, the module fails on its example inputs, or its outputs do not
@@ -116,7 +120,7 @@ def make_network(
     notes = (said,) if assumed else ()
     inputs = _inputs(module, preprocessing, where, batch)
     outputs = _outputs(module, inputs, where)
-    network = Network(module, inputs, outputs, preprocessing, weights, notes)
+    network = Network(module, inputs, outputs, preprocessing, weights, notes, sample)
     return replace(network, notes=(*notes, *_batch_notes(network, where, batch)))
 
 
@@ -142,7 +146,7 @@ def make_module(factory: Any, where: str, input_size: tuple[int, int] | None = N
 def _batch_notes(network: Network, where: str, batch: int | None) -> list[str]:
     """What is to be said about the batch; raises UsageError where the outputs do not have the one asked for."""
     sampling = network.sampling
-    if sampling.shared:
+    if sampling.kind == "batched":
         adopted = batch is None and (sampling.batch or 1) > 1
         return [f"batch {sampling.batch}, which is that of example_inputs"] if adopted else []
     listed = ", ".join(f"{s.name} {list(s.shape)}" for s in (*network.input_specs, *network.outputs))
@@ -151,7 +155,8 @@ def _batch_notes(network: Network, where: str, batch: int | None) -> list[str]:
             f"{where}: --batch {batch}, but not all inputs and outputs have it as their first axis: {listed}",
             fix="drop --batch: a sample is then all that one inference takes",
         )
-    return [f"inputs and outputs share no batch axis ({listed}): a sample is one whole inference"]
+    why = "as asked for" if network.sample else f"inputs and outputs share no batch axis ({listed})"
+    return [f"a sample is {sampling.words}: {why}"]
 
 
 def _call(factory: Any, where: str, input_size: tuple[int, int] | None) -> Any:

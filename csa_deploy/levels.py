@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
+from types import MappingProxyType
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 LEVELS: dict[str, str] = {
     "static": "rules, no build",
     "validator": "NVIDIA's safety-scope validator accepted it",
@@ -28,14 +33,24 @@ def is_at_least(level: str, other: str) -> bool:
     return names.index(level) >= names.index(other)
 
 
-def next_level(level: str) -> str | None:
-    """The level above; None above the strongest."""
+def next_level(level: str, out_of_reach: Container[str] = ()) -> str | None:
+    """The next level above that is within reach; None where there is none."""
     names = list(LEVELS)
-    place = names.index(level) + 1
-    return names[place] if place < len(names) else None
+    return next((name for name in names[names.index(level) + 1 :] if name not in out_of_reach), None)
 
 
-def why_not(level: str, reason: str) -> str:
-    """``NEXT: REASON``, as every record says it; empty at the strongest level."""
-    above = next_level(level)
-    return f"{above}: {reason}" if above else ""
+def why_not(level: str, reason: str, out_of_reach: Mapping[str, str] = _NOTHING) -> str:
+    """``NEXT: REASON``, as every record says it, and what is between and out of reach; empty at the strongest level.
+
+    Args:
+        level: that was reached.
+        reason: what the next one takes.
+        out_of_reach: level -> why nothing can reach it here.
+    """
+    above = next_level(level, out_of_reach)
+    said = [f"{above}: {reason}"] if above else []
+    names = list(LEVELS)
+    between = names[names.index(level) + 1 : names.index(above) if above else None]
+    for why in dict.fromkeys(out_of_reach[name] for name in between):
+        said.append(f"not {', '.join(name for name in between if out_of_reach[name] == why)}: {why}")
+    return "; ".join(said)

@@ -21,6 +21,9 @@ Layout = Literal["NCHW", "NHWC"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Fit = Literal["crop", "letterbox", "pad", "resize"]
 Anchor = Literal["center", "corner"]
+Sample = Literal["batched", "whole"]
+"""What one sample is: ``batched``, a row of axis 0, which all inputs and outputs share; ``whole``, all that one
+inference takes and gives."""
 Task = Literal["classification", "segmentation", "detection"]
 
 

@@ -49,8 +49,22 @@ OPTIONS: dict[str, Option] = {
         list[str],
         "Of an ONNX file: fixed shape of an input, NAME=1x3x224x224 (repeatable); without NAME= for a single input.",
     ),
+    "sample": Option(
+        str,
+        "What one sample is: batched (a row of axis 0 of every input and output) or whole (all that one inference "
+        "takes); default: found.",
+    ),
+    "state": Option(
+        list[str],
+        "Recurrent state OUTPUT:INPUT (repeatable): that output feeds that input on the next frame; data: sequences.",
+    ),
+    "state_init": Option(
+        str, "State at the start of a sequence: .npz of arrays under the inputs' names; default zeros."
+    ),
     "tensorrt": Option(
-        str, "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10."
+        str,
+        "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10. A version "
+        "such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
     ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
@@ -82,8 +96,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "scope": Option(
         list[str],
-        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-7, dla-orin, dla-orin-8.6.12, dla-xavier, "
-        "trt-11; see csa-deploy rules.",
+        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-6.0.10, drive-os-6.12.1, drive-os-7, trt-11, "
+        "dla-orin, dla-orin-8.6.12, dla-orin-11, dla-xavier; see csa-deploy rules.",
         group="restricted mode",
         first=True,
     ),
@@ -111,7 +125,10 @@ OPTIONS: dict[str, Option] = {
     "fp16": Option(bool, "Shorthand: build FP16.", shorthand=True, group="precision"),
     "int8": Option(bool, "Shorthand: build INT8, calibrated on --calib.", shorthand=True, group="precision"),
     "fp16_io": Option(
-        bool, "Make inputs and outputs of the FP16 graph FP16 as well; default: they stay FP32.", group="precision"
+        bool,
+        "Make inputs and outputs of the FP16 graph FP16 as well (with --target-dla those of the INT8 graph, too); "
+        "default: they stay FP32.",
+        group="precision",
     ),
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
     "calib": Option(
@@ -127,6 +144,12 @@ OPTIONS: dict[str, Option] = {
     "calib_samples": Option(int, "Calibrate on at most this many images; default 512.", group="precision"),
     "search": Option(
         bool, "Return INT8 layers to floating point until the accuracy budget holds; default: yes.", group="precision"
+    ),
+    "target_dla": Option(
+        bool,
+        "INT8 for DLA of TensorRT 11.4.1 (Jetson AGX Orin): Q/DQ on every tensor of what DLA runs; the "
+        "search is one of ranges.",
+        group="precision",
     ),
     "techniques": Option(
         list[str],
@@ -235,11 +258,11 @@ OPTIONS: dict[str, Option] = {
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
 EXPORT = (
-    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", *IMAGE_INPUT),
+    *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
 CHECK = ("scope", "strict", "max_fallback")
-INT8 = ("calib", "calib_method", "calib_samples", "search", "techniques")
+INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techniques")
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
@@ -260,7 +283,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
-        *("target", "input_shape", *IMAGE_INPUT),
+        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
     "report": (),

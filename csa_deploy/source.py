@@ -20,7 +20,7 @@ from csa_deploy import registry
 from csa_deploy.errors import UsageError
 from csa_deploy.installing import require_torch
 from csa_deploy.naming import did_you_mean
-from csa_deploy.network import NetworkEntry
+from csa_deploy.network import NetworkEntry, Sample
 from csa_deploy.workspace import sha256_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Source:
         batch: int | None = None,
         checkpoint: Path | None = None,
         checkpoint_key: str | None = None,
+        sample: Sample | None = None,
     ) -> Network:
         """Make the network; see :func:`csa_deploy.instance.make_network`. Not for ONNX files.
 
@@ -96,6 +97,7 @@ class Source:
                 batch=batch,
                 checkpoint=checkpoint or self.checkpoint,
                 checkpoint_key=checkpoint_key,
+                sample=sample,
             )
 
     def require_factory(self) -> None:

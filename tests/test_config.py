@@ -50,6 +50,8 @@ def test_tensorrt_written_as_a_number() -> None:
         ({"seed": -1}, "seed"),
         ({"export_tolerance": 0}, "export_tolerance"),
         ({"tensorrt": "9"}, "tensorrt: .*'8.6', '10' or '11'"),
+        ({"tensorrt": "8.5.10"}, "tensorrt"),
+        ({"tensorrt": "8.6.x"}, "tensorrt"),
         ({"exporter": "magic"}, "exporter"),
         ({"precision": ["int4"]}, "precision"),
         ({"precision": []}, "precision"),

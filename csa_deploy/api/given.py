@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.api.results import GraphResult
-from csa_deploy.data.arrays import BOXES, LABELS, MASKS, target_arrays
+from csa_deploy.data.arrays import LABELS, TOLD, target_arrays
 from csa_deploy.errors import UsageError
 from csa_deploy.export.metadata import PREFIX
 from csa_deploy.graph.guard import guarded_reading
@@ -257,7 +257,7 @@ def _batch(batch: Any, inputs: list[str]) -> dict[str, np.ndarray]:
         return {**_batch(batch[0], inputs), LABELS: _array(batch[1])}
     if isinstance(batch, Mapping):
         for name in batch:
-            if name not in (*inputs, LABELS, MASKS, *BOXES):
+            if name not in (*inputs, *TOLD):
                 raise UsageError(unknown("input", str(name), inputs), fix=f"the network's: {', '.join(inputs)}")
         return {str(name): _array(array) for name, array in batch.items()}
     if len(inputs) != 1:

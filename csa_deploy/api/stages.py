@@ -88,7 +88,8 @@ def quantize(
         labels: class indices of the samples in ``calib``.
         samples: take so many samples of ``calib``.
         workspace: run the stages there.
-        settings: by the names of flags, such as ``calib_method``, ``techniques``, ``search``, ``keep_fp32``.
+        settings: by the names of flags, such as ``calib_method``, ``techniques``, ``search``, ``keep_fp32``,
+            ``target_dla``.
 
     Raises:
         UsageError: no calibration data, or a graph that cannot be INT8.

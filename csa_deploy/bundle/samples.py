@@ -62,7 +62,8 @@ def sample_feeds(context: Context, samples: int) -> list[Arrays]:
     dataset = context.dataset(context.preprocessing, samples * batch)
     if dataset is None:
         return [random_feeds(how.inputs, context.config.seed + index) for index in range(samples)]
-    whole = [how.network(found.feed(how.shapes)) for found in dataset.batches(batch) if len(found) == batch]
+    frames = context.with_states(dataset).batches(batch)
+    whole = [how.network(found.feed(how.shapes)) for found in frames if len(found) == batch]
     return whole[:samples]
 
 

@@ -14,6 +14,7 @@ from csa_deploy.cli.stages import Network
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.restricted.schema import Pack
 
 
 @flags("check")
@@ -41,6 +42,7 @@ def check(
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
+    from csa_deploy.restricted.scopes import judged_scopes, version_asked
 
     if explain is not None:
         said = explain_rule(explain)
@@ -48,11 +50,12 @@ def check(
         console.plain(said)
         return
     graph, config, exported = _graph(network, settings, console)
-    scopes, strict, bounds = config.scope, config.strict, config.max_fallback
-    require_dla(gate_scopes(scopes) if fix else scopes, bounds)
+    scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
+    gates = gate_scopes(config.scope, None if config.target else version_asked(config))
+    require_dla(gates if fix else scopes, bounds)
     result = inspect(graph, scopes, strict=strict, folded=exported)
     if fix:
-        result = _repair(graph, fixed, result, gate_scopes(scopes), console)
+        result = _repair(graph, fixed, result, gates, console)
     result = result.allowing(bounds)
     data = result.to_json()
     if fix:
@@ -163,6 +166,19 @@ def _show(data: dict[str, Any], output_format: str, output: Path | None, console
         as_text.show(data, console.out)
 
 
+def _levels(pack: Pack) -> Iterator[str]:
+    """What each level of evidence takes in a scope, and which are none there; where the pack says it."""
+    from rich.markup import escape
+
+    from csa_deploy.levels import LEVELS
+
+    for level in LEVELS:
+        if why := pack.reached_by.get(level):
+            yield escape(f"{level}: {why}")
+        if why := pack.out_of_reach.get(level):
+            yield escape(f"not {level}: {why}")
+
+
 @flags("rules", workspace=False)
 def rules(
     console: Console,
@@ -172,23 +188,27 @@ def rules(
     from rich.markup import escape
     from rich.table import Table
 
-    from csa_deploy.restricted.explain import list_packs, list_rules
+    from csa_deploy.restricted.explain import list_packs
+    from csa_deploy.restricted.schema import load_pack
 
     if scope:
-        console.answer.add({"scope": scope, "rules": [rule.model_dump(mode="json") for rule in list_rules(scope)]})
+        pack = load_pack(scope)
+        rules_of = [rule.model_dump(mode="json") for rule in pack.rules]
+        levels = {"reached_by": pack.reached_by, "out_of_reach": pack.out_of_reach}
+        console.answer.add({"scope": scope, **levels, "rules": rules_of})
     else:
         console.answer.add({"packs": [pack.to_json() for pack in list_packs()]})
     table = Table(title=f"rules of {scope}" if scope else "rule packs", title_justify="left")
     if scope:
         for heading in ("rule", "layer", "verdict", "evidence", "source"):
             table.add_column(heading, overflow="fold")
-        for rule in list_rules(scope):
+        for rule in pack.rules:
             table.add_row(*map(escape, (rule.id, ", ".join(rule.layer), rule.verdict, rule.evidence, rule.source)))
     else:
         for heading in ("scope", "TensorRT", "kind", "default", "rules", "title"):
             table.add_column(heading, overflow="fold")
-        for pack in list_packs():
-            table.add_row(
-                *map(escape, (pack.scope, pack.tensorrt, pack.kind, pack.default, str(pack.rules), pack.title))
-            )
+        for one in list_packs():
+            table.add_row(*map(escape, (one.scope, one.tensorrt, one.kind, one.default, str(one.rules), one.title)))
     console.show(table)
+    for line in _levels(pack) if scope else ():
+        console.show(line)

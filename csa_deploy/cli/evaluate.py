@@ -51,7 +51,10 @@ def evaluate(
     if spec is None:
         raise UsageError(f"{config.network}: evaluate needs labelled data", fix="name them with --data")
     config = config.model_copy(update={"task": config.task or subject.task})
-    data = open_dataset(spec, subject.preprocessing, limit=config.samples, seed=config.seed, task=config.task)
+    sequences = bool(config.state)
+    data = open_dataset(
+        spec, subject.preprocessing, limit=config.samples, seed=config.seed, task=config.task, sequences=sequences
+    )
     config = config.model_copy(update={"task": config.task or data.task})
     stage = Activity("evaluate", "accuracy on labels")
     with subject.runner, console.watching() as watcher:
@@ -82,13 +85,15 @@ def evaluate(
 def _evaluated(config: Config, subject: Subject, data: Dataset, progress: Any) -> Evaluation:
     """By labels, and by the metrics of the task and of the user."""
     from csa_deploy.runners.base import sampling
+    from csa_deploy.runners.stateful import on_own_state
     from csa_deploy.tasks.stock import measured, vision_task
     from csa_deploy.verify.evaluate import evaluate as measure
 
     classes = subject.preprocessing.classes if subject.preprocessing else ()
     task = vision_task(config, classes or data.classes, subject.postprocessing)
-    batch = sampling(subject.runner).batch or config.batch or 1
-    return measure(subject.runner, data, batch, progress, task, measured(config, task))
+    runner = on_own_state(subject.runner, config)
+    batch = sampling(runner).batch or config.batch or 1
+    return measure(runner, data, batch, progress, task, measured(config, task))
 
 
 def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:

@@ -20,8 +20,10 @@ from csa_deploy.data.base import Dataset, Read
 from csa_deploy.data.targets import IGNORE, Boxes, Mask, Target, require_inside
 from csa_deploy.errors import UsageError
 
-LABELS, MASKS = "labels", "masks"
+LABELS, MASKS, SEQUENCES = "labels", "masks", "sequences"
 BOXES = ("boxes", "box_labels", "box_samples", "box_crowd", "box_difficult", "box_areas")
+TOLD = (LABELS, MASKS, SEQUENCES, *BOXES)
+"""Arrays that are no inputs: what is true of the samples, and the number of the sequence that each is a frame of."""
 RANDOM = "random"
 ARRAYS = (".npz", ".npy")
 GIVEN_FILE = re.compile(r"arrays-[0-9a-f]{16}\.npz")
@@ -56,11 +58,12 @@ class ArrayDataset(Dataset):
         total = next(iter(lengths.values()))
         if total == 0:
             raise UsageError(f"{name}: holds no samples")
-        self.inputs = tuple(key for key in self.shapes if key not in (LABELS, MASKS, *BOXES))
+        self.inputs = tuple(key for key in self.shapes if key not in TOLD)
         if not self.inputs:
             raise UsageError(f"{name}: holds labels only", fix="add one array per network input, under its name")
         self.indices = list(range(total) if indices is None else indices)
-        self.labels = self._read_labels()
+        self.labels = self._read_numbers(LABELS, "one integer class index per sample")
+        self.sequences = self._read_numbers(SEQUENCES, "the number of each frame's sequence")
         self.boxes = read_boxes(path, self.shapes, total, self._picture())
         if MASKS in self.shapes:
             self._check_masks()
@@ -134,17 +137,16 @@ class ArrayDataset(Dataset):
                 fix="give masks of the size of the images",
             )
 
-    def _read_labels(self) -> np.ndarray | None:
-        if LABELS not in self.shapes:
+    def _read_numbers(self, key: str, what: str) -> np.ndarray | None:
+        if key not in self.shapes:
             return None
         with np.load(self.path) as archive:
-            labels = archive[LABELS]
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            numbers = archive[key]
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise UsageError(
-                f"{self.name}: labels are {labels.dtype} of shape {labels.shape}",
-                fix="labels are one integer class index per sample",
+                f"{self.name}: {key} are {numbers.dtype} of shape {numbers.shape}", fix=f"{key} are {what}"
             )
-        return labels[self.indices].astype(np.int64)
+        return np.asarray(numbers[self.indices], np.int64)
 
 
 def read_boxes(

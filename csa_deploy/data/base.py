@@ -39,6 +39,7 @@ class Batch:
         consumed: samples of the set up to the batch's end, those that were skipped included.
         targets: masks or boxes of the samples, in pixels of their images as stored; None where a sample has none.
         geometry: where each image lies in the network's input; None for tensors, which are targets' pixels themselves.
+        frames: of sequences the place of each sample in its own; else empty.
     """
 
     inputs: dict[str, np.ndarray]
@@ -47,6 +48,7 @@ class Batch:
     consumed: int = 0
     targets: tuple[Mask | Boxes, ...] | None = None
     geometry: tuple[Geometry, ...] | None = None
+    frames: tuple[int, ...] = ()
 
     @property
     def truth(self) -> Sequence[Any] | None:
@@ -76,10 +78,13 @@ class Batch:
             array.shape[1:] == tuple(network[name][1:]) for name, array in inputs.items()
         )
         if not fits:
+            whole = inputs.keys() == network.keys() and all(a.shape[1:] == (*network[n],) for n, a in inputs.items())
             raise UsageError(
                 f"the data do not fit the network: the network takes {_listed(network)}, "
                 f"the data hold {_listed({name: array.shape for name, array in self.inputs.items()})}",
-                fix="give inputs of these names and shapes (the first axis is the sample)",
+                fix="say --sample whole, where one inference takes one sample"
+                if whole
+                else "give inputs of these names and shapes (the first axis is the sample)",
             )
         return inputs
 
@@ -88,13 +93,14 @@ class Batch:
 class Read:
     """One sample as read: its identity, its arrays by input name without batch axis, and what is true of it.
 
-    Of an image also where it lies in the network's input.
+    Of an image also where it lies in the network's input, and of a frame its place in its sequence.
     """
 
     id: str
     arrays: dict[str, np.ndarray]
     target: Target | None
     geometry: Geometry | None = None
+    frame: int | None = None
 
 
 class Dataset(ABC):
@@ -156,6 +162,12 @@ class Dataset(ABC):
 
         One that cannot be read comes as its error.
         """
+
+    def leading_up_to(
+        self, indices: Sequence[int], count: int, free_cores: int
+    ) -> Iterator[tuple[Read | UsageError, bool]]:
+        """The samples that :meth:`read` gives and, of sequences, those before them; each with whether it is wanted."""
+        yield from ((read, True) for read in self.read(indices, count, free_cores))
 
     def batches(self, batch_size: int, free_cores: int = 0, indices: Sequence[int] | None = None) -> Iterator[Batch]:
         """The samples in order, ``batch_size`` at a time, the last batch with what is left.
@@ -225,6 +237,7 @@ def _batch(samples: Sequence[Read], consumed: int) -> Batch:
         consumed,
         targets if len(targets) == len(samples) else None,
         geometry if len(geometry) == len(samples) else None,
+        tuple(sample.frame for sample in samples if sample.frame is not None),
     )
 
 

@@ -11,11 +11,12 @@ from csa_deploy.data.base import Dataset, ImageDataset, choose
 from csa_deploy.data.coco import open_coco
 from csa_deploy.data.folder import CLASS_MAP, open_images, split_of, training_classes
 from csa_deploy.data.imagenet import is_imagenet, open_imagenet
-from csa_deploy.data.layouts import layout_of
+from csa_deploy.data.layouts import layout_of, parts_of
 from csa_deploy.data.named import NAMED
+from csa_deploy.data.sequences import LIST, open_sequences
 from csa_deploy.data.table import open_table
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import did_you_mean
+from csa_deploy.naming import did_you_mean, unknown
 from csa_deploy.network import Preprocessing, Task
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def open_dataset(
     seed: int | None = None,
     lenient: bool = False,
     task: Task | None = None,
+    sequences: bool = False,
 ) -> Dataset:
     """Open a data set: a name (``digits``, ``photos``, ...), a folder of images or tar shards, a ``.csv`` table, or
     arrays (``.npz``, ``.npy``).
@@ -44,13 +46,18 @@ def open_dataset(
         lenient: open no file before its turn, and skip those that cannot be read; a folder may mix levels, and its
             sub-folders are classes where the network names them so.
         task: what targets are wanted of data that could give several; None: what they are laid out for.
+        sequences: whether they are frames of sequences; see :func:`csa_deploy.data.sequences.open_sequences`.
 
     Raises:
         UsageError: nothing there, nothing readable there, or labels that do not fit the network's classes.
         EnvironmentLacksError: the package that holds a named set is not installed.
     """
-    dataset = _whole(str(spec), preprocessing, lenient, task)
-    dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
+    if sequences and not lenient:
+        dataset: Dataset = open_sequences(str(spec), preprocessing, limit=limit)
+    else:
+        whole = open_sequences(str(spec), preprocessing) if sequences else None
+        dataset = whole or _whole(str(spec), preprocessing, lenient, task)
+        dataset = dataset.take(choose(len(dataset), limit, seed)) if limit is not None else dataset
     dataset.lenient = lenient
     if (
         not lenient
@@ -127,14 +134,18 @@ def _require_apart(split: Split) -> None:
 
 def require_dataset(spec: str) -> None:
     """Raise UsageError where ``spec`` names no set, and nothing is there; opens nothing."""
-    path = Path(spec)
-    if spec not in NAMED and not path.is_dir() and not (path.suffix in (".csv", ".json", *ARRAYS) and path.is_file()):
+    path, _ = _part_of(spec)
+    if (
+        spec not in NAMED
+        and not path.is_dir()
+        and not (path.suffix in (".csv", ".json", LIST, *ARRAYS) and path.is_file())
+    ):
         raise _unknown(spec, path)
 
 
 def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool, task: Task | None) -> Dataset:
     """All samples of a source, its files not opened yet."""
-    path = Path(spec)
+    path, part = _part_of(spec)
     if spec in NAMED:
         if path.exists():
             logger.warning("%s: the data set of that name is used, not what lies here: for that write ./%s", spec, spec)
@@ -146,14 +157,40 @@ def _whole(spec: str, preprocessing: Preprocessing | None, lenient: bool, task: 
             path, spec, _needed(preprocessing, spec), "segmentation" if task == "segmentation" else "detection"
         )
     if path.is_dir():
-        layout = layout_of(path, None if lenient else task, any_task=lenient)
+        layout = layout_of(path, task, any_task=lenient)
+        if layout is None and lenient:
+            layout = layout_of(path, None, any_task=True)
         if layout is not None:
-            return layout.open(path, spec, _needed(preprocessing, spec), "train" if lenient else "val")
+            return layout.open(path, spec, _needed(preprocessing, spec), part or ("train" if lenient else "val"))
+        if part:
+            return _folder_part(path, part, spec, _needed(preprocessing, spec))
         return _folder(path, spec, _needed(preprocessing, spec), lenient)
     if path.suffix in ARRAYS:
         name = path.stem if GIVEN_FILE.fullmatch(path.name) else spec
         return ArrayDataset(path, name, preprocessing.classes if preprocessing else ())
     raise _unknown(spec, path)
+
+
+def _part_of(spec: str) -> tuple[Path, str]:
+    """The folder and its part that ``folder:part`` names, where nothing of that name lies here; else the path alone.
+
+    Raises:
+        UsageError: the folder has no such part.
+    """
+    base, _, part = spec.rpartition(":")
+    if spec in NAMED or not base or not part or Path(spec).exists() or not Path(base).is_dir():
+        return Path(spec), ""
+    if part not in (known := parts_of(Path(base))):
+        raise UsageError(
+            f"{spec}: {unknown('part', part, known)}", fix=f"parts of {base}: {', '.join(known) or 'none'}"
+        )
+    return Path(base), part
+
+
+def _folder_part(root: Path, part: str, name: str, preprocessing: Preprocessing) -> Dataset:
+    """Images of a part of a folder, with the labels of the training where there is one."""
+    classes = training_classes(root, preprocessing.classes) if (root / "train").is_dir() else ()
+    return open_images(root / part, name, preprocessing, classes)
 
 
 def _folder(path: Path, name: str, preprocessing: Preprocessing, lenient: bool) -> Dataset:

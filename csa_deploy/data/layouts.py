@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from csa_deploy.data.base import ImageDataset
@@ -23,12 +24,14 @@ class Layout:
         task: of its targets.
         fits: whether a folder is laid out so.
         open: (folder, name as given, preprocessing, part of the data where it has parts) to a data set.
+        asked: whether it counts only where its task is asked for.
     """
 
     name: str
     task: Task
     fits: Callable[[Path], bool]
     open: Callable[[Path, str, Preprocessing, str], ImageDataset]
+    asked: bool = False
 
 
 def _holds(*names: str) -> Callable[[Path], bool]:
@@ -39,12 +42,23 @@ def _coco_files(folder: Path, part: str) -> list[Path]:
     return sorted([*folder.glob(f"instances_{part}*.json"), *folder.glob(f"annotations/instances_{part}*.json")])
 
 
-def _open_coco(folder: Path, name: str, preprocessing: Preprocessing, part: str) -> ImageDataset:
+def _open_coco(
+    folder: Path, name: str, preprocessing: Preprocessing, part: str, task: Task = "detection"
+) -> ImageDataset:
     files = _coco_files(folder, part) or _coco_files(folder, "")
     if len(files) > 1:
         listed = ", ".join(file.name for file in files)
         raise UsageError(f"{folder}: {len(files)} files of annotations: {listed}", fix="name one of them")
-    return open_coco(files[0], name, preprocessing)
+    return open_coco(files[0], name, preprocessing, task)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """Names of the parts that a folder has, in whichever layout; none where it has no parts."""
+    holders = [folder / "leftImg8bit", folder / "images", folder]
+    folders = [p.name for holder in holders if holder.is_dir() for p in holder.iterdir() if p.is_dir()]
+    texts = [text.stem for text in folder.glob("ImageSets/*/*.txt")]
+    annotated = [file.stem.removeprefix("instances_") for file in _coco_files(folder, "")]
+    return sorted({*folders, *texts, *annotated})
 
 
 LAYOUTS = (
@@ -53,6 +67,15 @@ LAYOUTS = (
     Layout("Pascal VOC", "detection", _holds("JPEGImages", "Annotations"), open_voc_boxes),
     Layout("images and masks", "segmentation", _holds("images", "masks"), open_masks),
     Layout("COCO", "detection", lambda folder: bool(_coco_files(folder, "")), _open_coco),
+    Layout(
+        *(
+            "COCO",
+            "segmentation",
+            lambda folder: bool(_coco_files(folder, "")),
+            partial(_open_coco, task="segmentation"),
+        ),
+        asked=True,
+    ),
     Layout("YOLO", "detection", is_yolo, open_yolo),
 )
 
@@ -68,7 +91,8 @@ def layout_of(folder: Path, task: Task | None, any_task: bool = False) -> Layout
     Raises:
         UsageError: it fits two tasks, and none is asked for.
     """
-    wanted = [layout for layout in LAYOUTS if task in (None, layout.task) and layout.fits(folder)]
+    possible = [layout for layout in LAYOUTS if layout.task == task or (task is None and not layout.asked)]
+    wanted = [layout for layout in possible if layout.fits(folder)]
     if not any_task and len({layout.task for layout in wanted}) > 1:
         raise UsageError(f"{folder}: holds masks and boxes", fix="say with --task which: segmentation or detection")
     return wanted[0] if wanted else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from csa_deploy.spec import Sampling, TensorSpec, sampling_of
+from csa_deploy.spec import Sampling, TensorSpec, sampling_of, stated_sample
 
 
 def interface_of(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -16,7 +16,8 @@ def interface_of(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorS
 
 def graph_sampling(model: onnx.ModelProto) -> Sampling:
     """How samples go through a graph."""
-    return sampling_of(*interface_of(model))
+    stated = stated_sample({entry.key: entry.value for entry in model.metadata_props})
+    return sampling_of(*interface_of(model), stated)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -37,6 +37,8 @@ class Pair:
         right: whether all of the reference's values are finite.
         finite: whether all values of both are.
         sample: its identity.
+        threshold: of a map of one channel, the value from which on a position counts as its class; None where such a
+            map has no classes.
     """
 
     want: Any
@@ -45,6 +47,7 @@ class Pair:
     right: bool
     finite: bool
     sample: str = ""
+    threshold: float | None = None
 
 
 class Sure(NamedTuple):

@@ -77,11 +77,18 @@ def ranking(pair: Pair) -> Row:
 
 
 def positions(pair: Pair) -> Row:
-    """Agreement of the strongest channel at each position, and mean intersection over union of the channels seen."""
+    """Agreement of the class at each position, and mean intersection over union of the classes seen.
+
+    The class is the strongest channel; of a single channel whether the threshold is reached.
+    """
     if not pair.finite:
         return {"pixel_agreement": 0.0, "mean_iou": 0.0}
-    first, second = (side.argmax(axis=0).ravel() for side in (pair.want, pair.got))
-    channels = len(pair.want)
+    sides = (pair.want, pair.got)
+    if len(pair.want) == 1:
+        first, second = ((side.ravel() >= pair.threshold).astype(np.int64) for side in sides)
+    else:
+        first, second = (side.argmax(axis=0).ravel() for side in sides)
+    channels = max(2, len(pair.want))
     hits = np.bincount(first[first == second], minlength=channels)
     union = np.bincount(first, minlength=channels) + np.bincount(second, minlength=channels) - hits
     return {

@@ -21,12 +21,12 @@ WHOLE = "all outputs"
 """Where what is said of the outputs together stands among them."""
 
 
-def kinds_of(shape: Sequence[int]) -> set[Kind]:
-    """What an output of this shape is, without the axis of samples."""
+def kinds_of(shape: Sequence[int], threshold: float | None = None) -> set[Kind]:
+    """What an output of this shape is, without the axis of samples; with a threshold one channel is a map as well."""
     found: set[Kind] = {"tensor"}
     if len(shape) == 1 and shape[0] > 1:
         found |= {"classes", "five"} if shape[0] > 5 else {"classes"}
-    return found | {"map"} if len(shape) == 3 and shape[0] > 1 else found
+    return found | {"map"} if len(shape) == 3 and (shape[0] > 1 or threshold is not None) else found
 
 
 @dataclass
@@ -95,11 +95,13 @@ class OutputMetrics(SampleTable):
 
     Attributes:
         classes: number of classes when the output is (N, classes), else 0.
+        threshold: see :class:`Pair`.
         channel_signal: of a map, sum of squares of the reference per channel.
         channel_noise: of a map, sum of squares of the error per channel.
     """
 
     classes: int = 0
+    threshold: float | None = None
     channel_signal: np.ndarray = field(default_factory=lambda: np.zeros(0))
     channel_noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -107,7 +109,7 @@ class OutputMetrics(SampleTable):
         """Add a batch: ``want`` and ``got`` of shape (n, ...), one identity and perhaps one target per sample."""
         if want.shape != got.shape:
             raise ValueError(f"output {self.name}: reference {want.shape}, candidate {got.shape}")
-        kinds = kinds_of(want.shape[1:])
+        kinds = kinds_of(want.shape[1:], self.threshold)
         self.classes = want.shape[1] if "classes" in kinds else 0
         functions = list(dict.fromkeys(m.per_sample for m in METRICS.values() if m.of in kinds))
         for index, identity in enumerate(ids):
@@ -115,7 +117,7 @@ class OutputMetrics(SampleTable):
             right = bool(np.isfinite(first).all())
             finite = right and bool(np.isfinite(second).all())
             target = None if targets is None else targets[index]
-            self.add(Pair(first, second, target, right, finite, identity), functions)
+            self.add(Pair(first, second, target, right, finite, identity, self.threshold), functions)
             if "map" in kinds:
                 self._add_channels(first, second)
 
@@ -151,8 +153,9 @@ def measure(
         tables: of the batches before; grows.
         tasks: task metrics to measure.
     """
+    threshold = next((task.threshold for task in tasks if task.threshold is not None), None)
     for name, values in want.items():
-        table = tables.setdefault(name, OutputMetrics(name))
+        table = tables.setdefault(name, OutputMetrics(name, threshold=threshold))
         assert isinstance(table, OutputMetrics)
         table.update(values, got[name], ids, targets)
     usable = [task for task in tasks if targets is not None or not task.labelled]

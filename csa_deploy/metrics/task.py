@@ -88,6 +88,7 @@ class Measured:
     additive: bool
     minimum_effect: float
     default_bounds: Mapping[str, float]
+    threshold: float | None
 
     @property
     def labelled(self) -> bool:
@@ -264,6 +265,7 @@ _CHOICES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "additive": (False, (False, True)),
     "minimum_effect": (0.0, ()),
     "default_bounds": ({}, ()),
+    "threshold": (None, ()),  # from which on a map of one channel counts as its class
 }
 TASKS: dict[str, Measured] = {}
 """Task metrics that are known, by name; a comparison measures those that it was asked for."""

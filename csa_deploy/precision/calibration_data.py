@@ -29,6 +29,7 @@ def open_calibration(
     samples: int | None = None,
     seed: int = 0,
     task: Task | None = None,
+    sequences: bool = False,
 ) -> Dataset:
     """Open calibration data.
 
@@ -39,6 +40,7 @@ def open_calibration(
         samples: use at most this many, drawn with ``seed``.
         seed: of the draw, and of random numbers.
         task: what targets are wanted of data that could give several.
+        sequences: whether they are frames of sequences.
 
     Raises:
         UsageError: nothing there, or images for a network without preprocessing.
@@ -46,7 +48,7 @@ def open_calibration(
     """
     if spec == RANDOM:
         return RandomDataset(shapes, samples or _RANDOM_SAMPLES, seed)
-    return open_dataset(spec, preprocessing, limit=samples, seed=seed, lenient=True, task=task)
+    return open_dataset(spec, preprocessing, limit=samples, seed=seed, lenient=True, task=task, sequences=sequences)
 
 
 def constant_inputs(data: Dataset) -> list[str]:

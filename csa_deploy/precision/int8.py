@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx
 
@@ -55,6 +56,7 @@ def to_int8(
     keep_fp32: Iterable[str] = (),
     largest: Mapping[str, float] | None = None,
     adjustments: Adjustments = NOTHING,
+    io: Literal["fp32", "fp16"] = "fp32",
 ) -> Int8Result:
     """Write INT8 into a graph.
 
@@ -66,6 +68,7 @@ def to_int8(
         keep_fp32: nodes to leave in FP32.
         largest: measured largest value by activation; see :func:`csa_deploy.precision.fp16.to_fp16`.
         adjustments: weights and biases of INT8 layers that are not the plain ones.
+        io: type of the network's inputs and outputs, where the rest is FP16.
 
     Raises:
         UsageError: ``keep_fp32`` names a node that is not there.
@@ -81,5 +84,5 @@ def to_int8(
     for entry in quantized.model.opset_import:
         if entry.domain in ONNX_DOMAINS:
             entry.version = max(entry.version, _HALF_FROM)
-    typed = to_fp16(quantized.model, keep_fp32=keep_fp32, largest=largest)
+    typed = to_fp16(quantized.model, io=io, keep_fp32=keep_fp32, largest=largest)
     return Int8Result(typed.model, quantized.layers, left, typed.kept, "fp16", quantized.scales)

@@ -12,6 +12,7 @@ from csa_deploy import __version__
 from csa_deploy.graph.load import save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.bounds import complete
+from csa_deploy.precision.dla_placement import of_dla
 from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
 from csa_deploy.precision.selection import budget_of, choose_layers
 from csa_deploy.precision.thresholds import INT8_LEVELS
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
     from csa_deploy.precision.int8_stage import Calibrated
     from csa_deploy.precision.phases import Phases
+
+SWITCHED_OFF = "switched off with --no-search"
+EVERY_TENSOR = "DLA wants a scale at every tensor of a part (--target-dla)"
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,11 +48,12 @@ def _key(context: Context, calibration: Calibrated) -> str:
         {
             "csa_deploy": __version__,
             "statistics": asdict(calibration.statistics.key),
-            "method": config.calib_method,
+            "method": calibration.method,
             "search": config.search and budget_of(context),
             "techniques": config.techniques,
             "keep_fp32": config.keep_fp32,
             "seed": config.seed,
+            **({"target_dla": config.fp16_io} if config.target_dla else {}),
         }
     )
 
@@ -83,7 +88,7 @@ def _made(
     key: str,
 ) -> Int8Graph:
     """Choose layers and write the files; the precision's part of the record."""
-    config, statistics = context.config, calibration.statistics
+    config, statistics, dla = context.config, calibration.statistics, calibration.dla
     choice = choose_layers(context, model, calibration, rest_of(model), phases)
     plan = choice.plan
     result = to_int8(
@@ -94,6 +99,7 @@ def _made(
         keep_fp32=config.keep_fp32,
         largest=plan.largest,
         adjustments=plan.adjustments,
+        io=dla.io if dla else "fp32",
     )
     path = context.scratch / f"{context.name}.int8.onnx"
     save_model(result.model, path)
@@ -112,8 +118,11 @@ def _made(
         equalized=f"onnx/{base.name}" if base else None,
         cache=f"calibration/{cache.name}",
         statistics=graph_statistics(result.model),
-        notes=(*choice.notes(), *_kept_out(result)),
-        search=choice.search.to_json() if choice.search else {"not_done": "switched off with --no-search"},
+        notes=(
+            *(*choice.notes(), *_kept_out(result)),
+            *((*of_dla(dla, calibration.method), *_off_by_type(result)) if dla else ()),
+        ),
+        search=choice.search.to_json() if choice.search else {"not_done": EVERY_TENSOR if dla else SWITCHED_OFF},
         techniques=choice.techniques,
         estimated_latency_ms=choice.latency_ms,
         cost_unknown=tuple(choice.cost_unknown),
@@ -122,7 +131,15 @@ def _made(
         kept=result.kept_fp32,
         rest=result.rest,
         scales=result.scales,
+        dla=dla,
     )
+
+
+def _off_by_type(result: Int8Result) -> list[str]:
+    """Nodes that DLA would run if FP16 could hold them."""
+    if not (kept := result.kept_fp32):
+        return []
+    return [f"{len(kept)} of the nodes stay in FP32, and so on the GPU; the first is {kept[0].name}: {kept[0].reason}"]
 
 
 def _kept_out(result: Int8Result) -> list[str]:

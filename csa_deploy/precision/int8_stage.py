@@ -12,6 +12,7 @@ from csa_deploy.data.base import Dataset
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.data.named import NAMED
 from csa_deploy.errors import UsageError
+from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.calibration import Statistics, calibrate, load_statistics, save_statistics, statistics_key
 from csa_deploy.precision.calibration_data import (
     RECOMMENDED,
@@ -19,11 +20,14 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
+from csa_deploy.precision.dla_placement import RANGED_IMAGES, best_ranges, place_for_dla, with_every_scale
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
-from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH
-from csa_deploy.records.precision import Calibration
+from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH, read_samples
+from csa_deploy.precision.techniques import Plan
+from csa_deploy.precision.thresholds import METHODS, Method
+from csa_deploy.records.precision import Calibration, DlaGraph
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import dump_json
 
@@ -47,7 +51,9 @@ class Calibrated:
     placement: QdqPlacement
     statistics: Statistics
     thresholds: dict[str, float]
+    method: Method
     leaks: tuple[str, ...] = ()
+    dla: DlaGraph | None = None
 
     def describe(
         self, context: Context, artifacts: dict[str, Path]
@@ -63,7 +69,7 @@ class Calibrated:
             data=self.data.name,
             images=self.statistics.images,
             skipped=len(self.statistics.skipped),
-            method=config.calib_method,
+            method=self.method,
             tensors=len(self.statistics.histograms),
             constant_inputs=tuple(constant),
             leaks=self.leaks,
@@ -88,7 +94,7 @@ class Calibrated:
             "data": self.data.name,
             "random": self.data.name == RANDOM,
             "seed": config.seed,
-            "method": config.calib_method,
+            "method": self.method,
             "preprocessing": self.data.preprocessing and self.data.preprocessing.to_json(),
             "provider": self.statistics.provider,
             "hashes": self.data.hashes(),
@@ -118,7 +124,7 @@ class Calibrated:
             notes.append(f"no calibration image of {len(missing)} classes, the first is {missing[0]}")
         if skipped := self.statistics.skipped:
             notes.append(f"{len(skipped)} unreadable files were skipped, the first is {next(iter(skipped.values()))}")
-        zero = [n for n, h in self.statistics.histograms.items() if h.amax == 0.0]
+        zero = [n for n, h in self.statistics.histograms.items() if h.amax == 0.0 and n not in self.thresholds]
         if zero:
             notes.append(
                 f"{len(zero)} activations were zero on every image and stay unquantized, the first is {zero[0]}"
@@ -143,6 +149,7 @@ def int8_key(context: Context) -> dict[str, Any]:
         "seed": config.seed,
         "search": config.search and config.bounds("int8"),
         "techniques": config.techniques,
+        **({"target_dla": config.fp16_io} if config.target_dla else {}),
     }
 
 
@@ -152,12 +159,22 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     Raises:
         UsageError: no calibration data, images that accuracy is measured on, or a graph that cannot be INT8.
     """
-    placement = place(model)
+    config = context.config
+    placement, dla = place_for_dla(model, config.fp16_io) if config.target_dla else (place(model), None)
     data = _open(context)
     leaks = check_overlap(context, data)
+    data = context.with_states(data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    thresholds = statistics.thresholds(context.config.calib_method)
-    return Calibrated(data, placement, statistics, thresholds, tuple(leaks))
+    method = config.calib_method
+    if dla is None:
+        return Calibrated(data, placement, statistics, statistics.thresholds(method), method, tuple(leaks))
+    sizes = complete(model, statistics.largest)
+    ranges = {name: with_every_scale(placement, statistics.thresholds(name), sizes) for name in METHODS}
+    if config.search:
+        feeds = read_samples(data, context.sampling, RANGED_IMAGES).feeds
+        method, found = best_ranges(Plan(model, placement, {}, {}), ranges, method, feeds, config.threads)
+        dla = replace(dla, ranges=found)
+    return Calibrated(data, placement, statistics, ranges[method], method, tuple(leaks), dla)
 
 
 def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:
@@ -205,7 +222,10 @@ def _open(context: Context) -> Dataset:
     config = context.config
     spec, shapes = require_calibration(context), context.sampling.shapes
     count, seed, task = config.calib_samples, config.seed, config.task
-    return open_calibration(spec, context.preprocessing, shapes, samples=count, seed=seed, task=task)
+    sequences = bool(config.state)
+    return open_calibration(
+        spec, context.preprocessing, shapes, samples=count, seed=seed, task=task, sequences=sequences
+    )
 
 
 def forget_unfinished(context: Context) -> None:

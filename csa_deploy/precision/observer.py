@@ -17,13 +17,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.interface import graph_sampling
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, weight_bytes
 from csa_deploy.graph.shapes import inferred, static_shape
 from csa_deploy.precision.bounds import to_measure
 from csa_deploy.precision.histogram import Histogram
 from csa_deploy.precision.worker import Lane, Observed
 from csa_deploy.runners.onnxruntime_runner import CPU, PROVIDERS
-from csa_deploy.spec import TensorSpec, sampling_of
 
 CUDA = PROVIDERS["cuda"]
 _LANES = 2  # each holds the observed tensors of an image; counting holds Python's lock, so more would wait for it
@@ -87,19 +87,14 @@ class RangeObserver:
 def _observed(model: onnx.ModelProto, tensors: tuple[str, ...]) -> Observed:
     graph = inferred(model).graph
     values = {str(v.name): v for v in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    inputs = [_spec(v) for v in graph.inputs if not v.is_initializer()]
     ranges = to_measure(graph, set(tensors))
     return Observed(
-        sampling=sampling_of(inputs, [_spec(v) for v in graph.outputs]),
+        sampling=graph_sampling(model),
         histograms=tensors,
         ranges=ranges,
         shapes={name: _shape(values[name]) for name in (*tensors, *ranges)},
         makers={str(o.name): f"{node.name} ({node.op_type})" for node in graph for o in node.outputs},
     )
-
-
-def _spec(value: ir.Value) -> TensorSpec:
-    return TensorSpec(str(value.name), static_shape(value) or (), "float32")
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:

@@ -143,6 +143,8 @@ def insert_qdq(
     nodes = {node.name: node for node in view.graph}
     for layer in layers:
         writer.quantize(nodes[layer.name], layer)
+    for layer in layers:
+        writer.quantize_results(nodes[layer.name], layer)
     RemoveUnusedNodesPass()(view)
     for name in [n for n, v in view.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del view.graph.initializers[name]
@@ -153,10 +155,11 @@ def insert_qdq(
 def _hazard(layer: Layer, thresholds: Mapping[str, float], graph: ir.Graph, half: bool) -> str:
     """Why a layer gets no scale; an empty string if nothing speaks against it."""
     sizes: dict[str, float] = {}
-    for tensor in layer.activations.values():
-        sizes[f"input '{tensor}'"] = size = thresholds.get(tensor, 0.0)
+    named = {f"input '{t}'": t for t in layer.activations.values()} | {f"output '{t}'": t for t in layer.results}
+    for what, tensor in named.items():
+        sizes[what] = size = thresholds.get(tensor, 0.0)
         if not 0.0 < size < np.inf:
-            return f"its input '{tensor}' was zero on every calibration image"
+            return f"its {what} was zero on every calibration image"
     if half and layer.weight is not None and (value := graph.initializers[layer.weight].const_value) is not None:
         sizes[f"weight '{layer.weight}'"] = float(np.abs(value.numpy()).max(initial=0.0))
     large = next((what for what, size in sizes.items() if half and size / INT8_LEVELS > _LARGEST_HALF), None)
@@ -193,6 +196,19 @@ class _Writer:
                 node.resize_inputs(3)
             bias = self._adjustments.biases[layer.name]
             node.replace_input_with(2, self._constant(f"{layer.name}_corrected_bias", bias))
+
+    def quantize_results(self, node: ir.Node, layer: Layer) -> None:
+        """Put Q/DQ behind the outputs of a node, for all who read them, the caller of the network among them."""
+        for value in [value for value in node.outputs if value.name in layer.results]:
+            name, output = str(value.name), self._activation(value)
+            quantize = output.producer().inputs[0].producer()  # type: ignore[union-attr]
+            for user, index in tuple(value.uses()):
+                if user is not quantize:
+                    user.replace_input_with(index, output)
+            if value.is_graph_output():
+                value.name, output.name = self._names.unused(f"{name}_float"), name
+                outputs = self._graph.outputs
+                outputs[outputs.index(value)] = output
 
     def _activation(self, value: ir.Value) -> ir.Value:
         name = str(value.name)

@@ -11,8 +11,8 @@ conversion for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
@@ -29,21 +29,43 @@ OLDEST_OPSET = 13
 
 
 @dataclass(frozen=True)
+class SharedScale:
+    """Tensors with one scale.
+
+    Attributes:
+        members: their names.
+        deciding: those whose ranges it has to hold; the others are cut off to it.
+    """
+
+    members: tuple[str, ...]
+    deciding: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class QdqPlacement:
-    """All nodes that can run in INT8, in the graph's order, and why the other candidates cannot."""
+    """All nodes that can run in INT8, in the graph's order, why the other candidates cannot, and shared scales."""
 
     layers: tuple[Layer, ...]
     refused: dict[str, str] = field(default_factory=dict)
+    scales: tuple[SharedScale, ...] = ()
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """Activations to quantize, each once."""
-        return tuple(dict.fromkeys(t for layer in self.layers for t in layer.activations.values()))
+        return tuple(dict.fromkeys(t for layer in self.layers for t in (*layer.activations.values(), *layer.results)))
 
     def without(self, names: Iterable[str]) -> QdqPlacement:
         """The placement with the named nodes left in floating point."""
         names = frozenset(names)
-        return QdqPlacement(tuple(layer for layer in self.layers if layer.name not in names), self.refused)
+        return replace(self, layers=tuple(layer for layer in self.layers if layer.name not in names))
+
+    def shared(self, thresholds: Mapping[str, float]) -> dict[str, float]:
+        """Thresholds by tensor, the largest of those that share a scale for all of them."""
+        made = dict(thresholds)
+        for group in self.scales:
+            known = [thresholds[name] for name in group.deciding if name in thresholds]
+            made |= dict.fromkeys((name for name in group.members if name in thresholds), max(known, default=1.0))
+        return made
 
 
 def place(model: onnx.ModelProto) -> QdqPlacement:
@@ -80,7 +102,7 @@ def _layer(node: ir.Node) -> Layer | str | None:
     if node.domain not in ONNX_DOMAINS or not node.name:
         return None
     if node.op_type in WEIGHTED:
-        return _weighted(node)
+        return weighted(node)
     if node.op_type in POOLS and node.inputs[0] is not None:
         return Layer(node.name, node.op_type, {0: str(node.inputs[0].name)})
     if node.op_type == "Add" and _is_residual(node):
@@ -110,7 +132,8 @@ def _joined(node: ir.Node) -> int | None:
     return found[-1][0] if found else None
 
 
-def _weighted(node: ir.Node) -> Layer | str:
+def weighted(node: ir.Node) -> Layer | str:
+    """The INT8 form of a node with weights, or why it has none."""
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None or not weight.is_initializer() or weight.is_graph_input():
         return "its weight is not a constant of the graph"

@@ -107,7 +107,7 @@ def choose_layers(
         fitted=samples.only(fitted).feeds,
         held=samples.only(held).feeds,
         recalibrate=recalibrate,
-        method=config.calib_method,
+        method=calibration.method,
         half_scales=rest == "fp16",
         seed=config.seed,
         threads=config.threads,
@@ -140,7 +140,7 @@ def choose_layers(
         ]
 
     found = None
-    if config.search:
+    if config.search and calibration.dla is None:
         budget = budget_of(context)
         found = search(
             network,

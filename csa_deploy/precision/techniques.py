@@ -128,11 +128,11 @@ def try_techniques(
     findings = dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "not asked for: left out of --techniques"))
     if not plan.placement.layers:
         return plan, dict.fromkeys(TECHNIQUES, TechniqueFinding(False, "no layer is INT8"))
-    without = _errors(plan, evaluation)
+    without = _errors(plan, evaluation.held, evaluation.threads)
     for name in (name for name in TECHNIQUES if name in wanted):
         try:
             candidate, reason = TECHNIQUES[name](plan, evaluation)
-            with_ = _errors(candidate, evaluation) if candidate else without
+            with_ = _errors(candidate, evaluation.held, evaluation.threads) if candidate else without
         except Exception as error:  # nothing depends on a technique: what calibration found is not given up for it
             findings[name] = TechniqueFinding(False, f"it failed: {type(error).__name__}: {error}")
             _LOG.warning("%s is not used, it failed: %s", name.replace("_", " "), error)
@@ -144,12 +144,17 @@ def try_techniques(
     return plan, findings
 
 
-def _errors(plan: Plan, evaluation: EvaluationContext) -> _Errors:
-    """Of all layers in INT8, on the images that nothing was fitted to."""
-    network = plan.switchable(evaluation.threads)
+def worst_snr_db(plan: Plan, samples: Sequence[Feeds], threads: int | None) -> float:
+    """Signal-to-noise ratio of the worst output with all layers in INT8."""
+    return _errors(plan, samples, threads).snr_db
+
+
+def _errors(plan: Plan, samples: Sequence[Feeds], threads: int | None) -> _Errors:
+    """Of all layers in INT8."""
+    network = plan.switchable(threads)
     names = [layer.name for layer in network.layers]
     signal, noise = [], []
-    for feeds in evaluation.held:
+    for feeds in samples:
         exact, got = floating(network.run(feeds, ())), network.run(feeds, names)
         signal.append([_energies(array) for array in exact.values()])
         noise.append([_energies(got[name] - array) for name, array in exact.items()])
@@ -170,6 +175,8 @@ def _judged(without: _Errors, with_: _Errors, reason: str) -> TechniqueFinding:
 
 
 def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    if plan.placement.scales:
+        return None, "scales that tensors share fix their channels, too"
     groups = find_groups(plan.model, plan.thresholds)
     if not groups.found:
         return None, groups.describe()
@@ -215,6 +222,8 @@ def _weight_rounding(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    if plan.placement.scales:
+        return None, "a bias that FP16 cannot hold would put its layer on the GPU"
     samples = evaluation.fitted
     progress = evaluation.progress("bias correction")
     biases = corrected_biases(

@@ -48,7 +48,9 @@ class Switchable:
         adjustments: Adjustments = NOTHING,
     ) -> None:
         self.layers = tuple(
-            layer for layer in placement.layers if all(t in thresholds for t in layer.activations.values())
+            layer
+            for layer in placement.layers
+            if all(t in thresholds for t in (*layer.activations.values(), *layer.results))
         )
         self._index = {layer.name: i for i, layer in enumerate(self.layers)}
         self._sampling = graph_sampling(model)
@@ -104,14 +106,24 @@ def _int8_form(
     """The node behind Q/DQ, with the values that its INT8 weight stands for."""
     form, made = onnx.NodeProto(), []
     form.CopyFrom(node)
-    for position, tensor in layer.activations.items():
-        stem = f"{_SWITCHES}_{node.name}_{position}"
+
+    def pair(tensor: str, read: str, output: str, stem: str) -> list[onnx.NodeProto]:
         scale = numpy_helper.from_array(np.asarray(thresholds[tensor] / INT8_LEVELS, np.float32), f"{stem}_scale")
         graph.initializer.append(scale)
         constants = [scale.name, f"{_SWITCHES}_zero"]
-        made.append(helper.make_node("QuantizeLinear", [tensor, *constants], [f"{stem}_int8"]))
-        made.append(helper.make_node("DequantizeLinear", [f"{stem}_int8", *constants], [f"{stem}_dq"]))
+        quantize = helper.make_node("QuantizeLinear", [read, *constants], [f"{stem}_int8"])
+        return [quantize, helper.make_node("DequantizeLinear", [f"{stem}_int8", *constants], [output])]
+
+    for position, tensor in layer.activations.items():
+        stem = f"{_SWITCHES}_{node.name}_{position}"
+        made += pair(tensor, tensor, f"{stem}_dq", stem)
         form.input[position] = f"{stem}_dq"
+    behind = []
+    for position, tensor in enumerate(node.output):
+        if tensor in layer.results:
+            stem = f"{_SWITCHES}_{node.name}_out_{position}"
+            form.output[position] = f"{stem}_float"
+            behind += pair(tensor, form.output[position], tensor, stem)
     if layer.weight:
         exact = numpy_helper.to_array(weights[layer.weight])
         rounded = adjustments.weight(layer.weight, exact, layer.axis).dequantized()
@@ -121,7 +133,7 @@ def _int8_form(
         bias = numpy_helper.from_array(adjustments.biases[layer.name], f"{_SWITCHES}_{node.name}_bias")
         graph.initializer.append(bias)
         form.input[2:] = [bias.name]
-    return [*made, form]
+    return [*made, form, *behind]
 
 
 def _body(nodes: list[onnx.NodeProto], name: str, outputs: Iterable[str]) -> onnx.GraphProto:

@@ -10,6 +10,8 @@ from typing import Any
 
 from csa_deploy.config import Config
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
+from csa_deploy.graph.interface import graph_sampling
+from csa_deploy.graph.load import load_model
 from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
@@ -78,6 +80,7 @@ class Bench:
         """
         try:
             opened = EngineRunner(self.root / path, backend=backend, name=f"{self.prefix}{label}")
+            opened.sample = graph_sampling(load_model(graph, full_check=False)).kind
             runner = self.held.enter_context(opened)
         except EnvironmentLacksError as error:
             self.not_measured += nothing_of(label, error.message)

@@ -16,8 +16,8 @@ import numpy as np
 
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.profile.engine_layers import EngineLayer, map_layers
-from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.runners.base import sampling
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
 
@@ -109,7 +109,7 @@ class OnDevice:
 
     def latency(self) -> dict[str, Any]:
         """Label of each series -> its statistics."""
-        batch, found = batch_of(self.feeds), {}
+        batch, found = sampling(self.runner).batch or 1, {}
         for subject in self.subjects:
             found[subject.name.removeprefix(self.prefix)] = summarise(subject.samples_ms, batch=batch)
             if not subject.graph:

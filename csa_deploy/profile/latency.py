@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from csa_deploy.profile.statistics import summarise
-from csa_deploy.runners.base import Runner
+from csa_deploy.runners.base import Runner, sampling
 
 BLOCKS = 10  # rounds over all that is timed
 
@@ -77,12 +77,7 @@ class TimedSubject:
 
     def to_json(self) -> dict[str, Any]:
         """See :func:`csa_deploy.profile.statistics.summarise`."""
-        return summarise(self.samples_ms, batch=batch_of(self.feeds))
-
-
-def batch_of(feeds: Mapping[str, np.ndarray]) -> int:
-    """Samples of the network per inference: the first extent of its first input."""
-    return len(next(iter(feeds.values())))
+        return summarise(self.samples_ms, batch=sampling(self.runner).batch or 1)
 
 
 def measure_all(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
 from csa_deploy.profile.engine_layers import built_of, map_layers
-from csa_deploy.profile.latency import batch_of
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.profile import TimedEntry
 from csa_deploy.runners.feeds import random_feeds
@@ -72,7 +71,7 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
             feeds = random_feeds(runner.input_specs, config.seed)
             result = runner.measure(feeds, timing)
             description = runner.describe()
-        batch = batch_of(feeds)
+        batch = context.batch
         found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
         found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
         rows, evidence = result.pop("layers"), result.pop("evidence", _EVIDENCE)

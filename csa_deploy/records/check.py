@@ -79,7 +79,7 @@ class Placement:
         tensors_crossing: tensors handed over between DLA and GPU.
         bytes_crossing: their size in bytes, as FP16; None where that of one is not known.
         crossing_unknown: number of these.
-        whole: rules with a finding that is about no node, which no fallback cures.
+        whole: rules that deny and are about no node, which no fallback cures.
         method: how the subgraphs were counted.
     """
 

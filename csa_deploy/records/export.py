@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import StageRecord, Stored
 from csa_deploy.spec import TensorSpec
+from csa_deploy.state import StateLink
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ExportRecord(StageRecord):
         opset: of ONNX.
         batch: samples that one inference takes.
         sample: what a sample is.
+        state: outputs that feed inputs on the next frame.
         inputs: of the graph; an extent that is open is 0.
         outputs: likewise.
         preprocessing: how an image becomes its input; None where it takes no image.
@@ -60,10 +62,11 @@ class ExportRecord(StageRecord):
     exporter: str
     opset: int
     batch: int
-    sample: str
+    sample: Sample
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
     statistics: GraphStatistics
     tolerance: float
     differences: tuple[Difference, ...]
+    state: tuple[StateLink, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
@@ -28,6 +28,7 @@ class Layer:
         activations: tensor by input index.
         weight: name of the weight, or None.
         axis: output-channel axis of the weight.
+        results: tensors that it writes and that everybody reads quantized; DLA wants that.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Layer:
     activations: dict[int, str]
     weight: str | None = None
     axis: int = 0
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,40 @@ class HalfGraph(HalfFigures, TypedGraph):
     """The FP16 graph."""
 
 
+@dataclass(frozen=True)
+class OffDla:
+    """A node that the GPU runs in an INT8 graph for DLA."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DlaGraph:
+    """What an INT8 graph is for DLA.
+
+    Attributes:
+        scope: whose rules say what runs there.
+        nodes: number of nodes that run on DLA, by these rules.
+        off: nodes that the GPU runs.
+        tensors: number of tensors with a scale.
+        shared: groups of tensors with one scale.
+        io: type of the network's inputs and outputs.
+        ranges: dB of the worst output on calibration images, by method of the thresholds; empty where none was tried.
+        rounding: how DLA rounds halves; ONNX Runtime and the GPU round them to even.
+    """
+
+    scope: str
+    nodes: int
+    off: tuple[OffDla, ...]
+    tensors: int
+    shared: tuple[tuple[str, ...], ...]
+    io: Literal["fp32", "fp16"]
+    ranges: dict[str, float] = field(default_factory=dict)
+    rounding: str = "half away from zero"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int8Graph(TypedGraph):
     """The INT8 graph; see :class:`csa_deploy.precision.int8.Int8Result`.
@@ -128,6 +164,7 @@ class Int8Graph(TypedGraph):
         techniques: what was found about each.
         estimated_latency_ms: by precision; None where a cost is not known.
         cost_unknown: nodes whose cost is not known.
+        dla: what it is for DLA; None where it is for the GPU.
     """
 
     key: str
@@ -143,6 +180,7 @@ class Int8Graph(TypedGraph):
     techniques: dict[str, TechniqueFinding]
     estimated_latency_ms: dict[str, float | None]
     cost_unknown: tuple[str, ...]
+    dla: DlaGraph | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -244,6 +245,36 @@ class Localization:
 
 
 @dataclass(frozen=True)
+class ErrorGrowth:
+    """How the error of an output grows over the frames of sequences, reference and candidate each on their own state.
+
+    Attributes:
+        candidate: label of the graph or engine.
+        output: tensor name.
+        sequences: by frame, sequences that have it.
+        snr_db: by frame, signal-to-noise ratio over these sequences.
+        max_abs_error: by frame, the largest difference.
+    """
+
+    candidate: str
+    output: str
+    sequences: tuple[int, ...]
+    snr_db: tuple[float, ...]
+    max_abs_error: tuple[float, ...]
+
+    @property
+    def statement(self) -> str:
+        """In words."""
+        worst = min(range(len(self.snr_db)), key=self.snr_db.__getitem__)
+        said = [f"{_decibels(self.snr_db[i])} on frame {i}" for i in dict.fromkeys((0, worst, len(self.snr_db) - 1))]
+        return f"{self.candidate}, output '{self.output}': {', '.join(said)}"
+
+
+def _decibels(value: float) -> str:
+    return "identical" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
+
+
+@dataclass(frozen=True)
 class Runtime:
     """What can run engines here: names of devices, and packages that are installed."""
 
@@ -265,6 +296,7 @@ class VerifyRecord(StageRecord):
         arbitration: FP64 on samples where two FP32 backends differ most.
         localization: where errors come from.
         runtime: what could run engines.
+        growth: of a network with state, errors over the frames of sequences.
     """
 
     stage: ClassVar[str] = "verify"
@@ -278,3 +310,4 @@ class VerifyRecord(StageRecord):
     arbitration: tuple[Arbitration, ...]
     localization: tuple[Localization, ...]
     runtime: Runtime
+    growth: tuple[ErrorGrowth, ...] = ()

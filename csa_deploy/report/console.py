@@ -113,7 +113,7 @@ def table(data: dict[str, Any]) -> Table:
     title += f"; work and time per inference of batch {data['batch']}"
     shown = Table(title=escape(title), title_justify="left")
     reference = reference_of(verified)
-    columns = accuracy_columns(data["rows"], reference)
+    columns = accuracy_columns(data, reference)
     for heading in ("", SIZE, "MACs", *(heading for heading, _ in columns), "max error", "verdict", "median"):
         shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
     beside = [named(metric).beside for _, metric in columns]

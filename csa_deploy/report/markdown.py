@@ -20,7 +20,7 @@ def summary(data: dict[str, Any]) -> str:
     lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
     lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
     lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
-    columns = accuracy_columns(data["rows"], reference_of(data["records"].get("verify")))
+    columns = accuracy_columns(data, reference_of(data["records"].get("verify")))
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
     lines += ["", *_table(headings, (_row(row, [metric for _, metric in columns]) for row in data["rows"]))]
     if data["not_measured"]:

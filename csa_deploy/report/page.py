@@ -24,6 +24,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 CHARTS = (
     accuracy.blame,
     accuracy.errors,
+    accuracy.over_frames,
     accuracy.pareto,
     detection.boxes,
     detection.precision_recall,

@@ -150,7 +150,12 @@ def by_rule(scopes: Sequence[ScopeRecord]) -> list[RuleFound]:
     return sorted(found.values(), key=lambda row: VERDICTS.index(row.finding.verdict))
 
 
-def accuracy_columns(rows: list[Row], reference: str) -> list[tuple[str, str]]:
-    """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes."""
-    there = {metric for row in rows for metric in row["metrics"]}
-    return [(m.heading.format(reference), m.name) for m in in_order() if m.heading and m.name in there]
+def accuracy_columns(data: Row, reference: str) -> list[tuple[str, str]]:
+    """Heading and metric of the accuracy columns that any row fills: no top-1 where there are no labels or classes.
+
+    The maps of a detector hold scores and distances, so that no pixel has a class: what is said of these is left out.
+    """
+    there = {metric for row in data["rows"] for metric in row["metrics"]}
+    hidden = {"map"} if data.get("config", {}).get("task") == "detection" else set()
+    shown = [m for m in in_order() if m.heading and m.name in there and m.of not in hidden]
+    return [(m.heading.format(reference), m.name) for m in shown]

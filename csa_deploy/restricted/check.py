@@ -70,7 +70,7 @@ def judge_scope(graph: Graph, layers: Sequence[TrtLayer], pack: Pack) -> ScopeRe
     whole = judge.judge(network)
     if placement is not None:
         nowhere = [whole, *(found for found in judgements if found.layer.node is None)]
-        rules = (f.rule for found in nowhere for f in found.findings if f.verdict != "note")
+        rules = (f.rule for found in nowhere for f in found.findings if f.verdict == "denied")
         placement = replace(placement, whole=tuple(dict.fromkeys(rules)))
     findings = _findings([*judgements, whole])
     return ScopeReport(

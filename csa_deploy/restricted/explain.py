@@ -55,15 +55,6 @@ def list_packs() -> list[PackSummary]:
     ]
 
 
-def list_rules(scope: str) -> list[Rule]:
-    """Rules of a scope, inherited ones first.
-
-    Raises:
-        UsageError: no such scope.
-    """
-    return list(load_pack(scope).rules)
-
-
 def explain(rule_id: str) -> str:
     """All that is known about a rule, in every scope that has it.
 

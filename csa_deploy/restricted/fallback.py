@@ -78,6 +78,6 @@ def _refused(placement: Placement, bounds: Mapping[str, int]) -> list[str]:
 
 
 def _noted(finding: Finding) -> Finding:
-    if finding.verdict == "note":
+    if finding.verdict == "note" or not finding.node:
         return finding
     return replace(finding, verdict="note", message=f"{finding.message} (on the GPU, within --max-fallback)")

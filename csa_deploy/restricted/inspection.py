@@ -25,6 +25,7 @@ from csa_deploy.restricted.crosscheck import crosscheck
 from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
+from csa_deploy.restricted.schema import load_pack
 from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import validate
 from csa_deploy.restricted.vocabulary import NETWORK
@@ -86,7 +87,9 @@ class ScopeVerdict:
         if self.validator is not None:
             reason = f"{self.validator.answer} ({_line(self.validator.reason) or 'against the rules'})"
             return why_not(self.level, reason)
-        return why_not(self.level, "NVIDIA's validator does not speak for this scope")
+        pack = load_pack(self.report.scope)
+        usual = "NVIDIA's validator does not speak for this scope"
+        return why_not(self.level, pack.next_level(self.level, usual), pack.out_of_reach)
 
     @property
     def record(self) -> ScopeRecord:

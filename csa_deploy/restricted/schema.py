@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from csa_deploy.errors import UsageError
+from csa_deploy.levels import LEVELS, next_level
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.vocabulary import EVIDENCE, LAYER_TYPES, PSEUDO_LAYERS
 from csa_deploy.validation import invalid
@@ -116,6 +117,8 @@ class Pack(_Strict):
         drop: ids of inherited rules that do not hold here.
         default: verdict of a layer that no rule speaks about.
         limits: what this pack cannot tell, in one line; shown with every verdict.
+        reached_by: level of evidence -> what it takes in this scope, where that is not the usual.
+        out_of_reach: level of evidence -> why nothing in this scope reaches it.
         rules: the rules, inherited ones first.
     """
 
@@ -130,7 +133,16 @@ class Pack(_Strict):
     drop: tuple[str, ...] = ()
     default: Literal["unknown", "denied"] = "unknown"
     limits: str = ""
+    reached_by: dict[str, Words] = {}
+    out_of_reach: dict[str, Words] = {}
     rules: tuple[Rule, ...] = ()
+
+    @field_validator("reached_by", "out_of_reach")
+    @classmethod
+    def _known_levels(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in value if name not in LEVELS]:
+            raise ValueError(f"unknown level of evidence {unknown[0]!r}; one of {', '.join(LEVELS)}")
+        return value
 
     @model_validator(mode="after")
     def _unique_rules(self) -> Pack:
@@ -140,6 +152,10 @@ class Pack(_Strict):
                 raise ValueError(f"rule id '{rule.id}' occurs twice")
             seen.add(rule.id)
         return self
+
+    def next_level(self, level: str, usual: str) -> str:
+        """What the next level of evidence takes, in words; ``usual`` where the pack says nothing of its own."""
+        return self.reached_by.get(next_level(level, self.out_of_reach) or "", usual)
 
     def rules_for(self, layer: str) -> Iterator[Rule]:
         """Rules that may speak about a layer type, in file order."""

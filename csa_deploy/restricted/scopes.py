@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # What `--restricted` holds a network against when neither --scope nor a target says more: the GPU scopes of DRIVE OS.
 GATE_SCOPES = ("drive-os-6", "drive-os-7")
+FAMILIES = ("8.6", "10", "11")
+"""What ``--tensorrt`` names where it names no version."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,43 @@ def _best(packs: Sequence[Pack], platform: Platform) -> Pack:
 
 
 def platform_of(config: Config) -> Platform | None:
-    """The target that a configuration names, as its file describes it; reaches nothing. None without a target.
+    """The target that a configuration names, as its file describes it; reaches nothing. Without one, what
+    ``--tensorrt`` says; None where that is no version.
 
     Raises:
         UsageError: its file cannot be read.
     """
     if not config.target:
-        return None
+        return version_asked(config)
     from csa_deploy.trtexec.config import load_target
 
     target = load_target(Path(config.target))
-    dla = any(option.replace("-", "_").startswith("dla_core") for option in config.builder_option)
-    return Platform(target.name, target.platform, target.tensorrt or "", dla)
+    return Platform(target.name, target.platform, target.tensorrt or "", _asks_for_dla(config))
+
+
+def version_asked(config: Config) -> Platform | None:
+    """What is known of the machine by ``--tensorrt`` alone; None where that names no version, but 8.6, 10 or 11."""
+    if config.tensorrt in FAMILIES:
+        return None
+    return Platform("--tensorrt", "other", config.tensorrt, _asks_for_dla(config))
+
+
+def judged_scopes(config: Config) -> list[str]:
+    """The scopes that a check shows: those asked for, else all that fit ``--tensorrt``; none stands for all there are.
+
+    Raises:
+        UsageError: none fits.
+    """
+    version = None if config.target else version_asked(config)
+    if config.scope or version is None:
+        return list(config.scope)
+    found = [pack.scope for pack in fitting(version)]
+    if not found:
+        raise UsageError(
+            f"no scope fits {version.words}", fix="`csa-deploy rules` lists what there is; name one: --scope"
+        )
+    return found
+
+
+def _asks_for_dla(config: Config) -> bool:
+    return any(option.replace("-", "_").startswith("dla_core") for option in config.builder_option)

@@ -10,13 +10,19 @@ import numpy as np
 
 from csa_deploy.data.prefetch import CORES
 from csa_deploy.errors import UsageError
+from csa_deploy.network import Sample
+from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.spec import Arrays, Sampling, TensorSpec, sampling_of
+
+_MIXED = 1e-4  # of an output's range: what other kernels for other rows may differ by
 
 
 class Runner(Protocol):
     """A network that can be executed. Use it as a context manager: it holds its backend only inside ``with``."""
 
     name: str
+    sample: Sample | None
+    """What one sample is; None: as the shapes say."""
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
@@ -71,7 +77,35 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
 
 def sampling(runner: Runner) -> Sampling:
     """How samples go through a runner's network."""
-    return sampling_of(runner.input_specs, runner.output_specs)
+    return sampling_of(runner.input_specs, runner.output_specs, runner.sample)
+
+
+def rows_mix(runner: Runner) -> bool:
+    """Whether a row of axis 0 changes what other rows give, by a trial: then rows are not samples.
+
+    Args:
+        runner: entered; of static shapes, with one extent of axis 0.
+    """
+    feeds, others = (random_feeds(runner.input_specs, seed) for seed in (0, 1))
+    changed = {name: np.concatenate([others[name][:1], array[1:]]) for name, array in feeds.items()}
+    for before, after in zip(runner.run(feeds).values(), runner.run(changed).values(), strict=True):
+        first, second = (array[1:].astype(np.float64) for array in (before, after))
+        if np.abs(first - second).max(initial=0.0) > _MIXED * (np.ptp(first) or 1.0):
+            return True
+    return False
+
+
+def found_sample(runner: Runner, asked: Sample | None, batch: int | None) -> Sample | None:
+    """What one sample of an entered runner's network is: as asked for, else whole where its rows mix.
+
+    Args:
+        runner: entered.
+        asked: by the user.
+        batch: the batch size asked for: then rows are samples.
+    """
+    stated = asked or runner.sample
+    rows = sampling_of(runner.input_specs, runner.output_specs, stated).batch or 1
+    return "whole" if stated is None and batch is None and rows > 1 and rows_mix(runner) else stated
 
 
 def cast_to_inputs(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
@@ -85,7 +119,7 @@ def run_padded(runner: Runner, feeds: Mapping[str, np.ndarray]) -> Arrays:
 
     The samples go through in chunks of the network's batch size B; the last chunk is filled up by repeating its last
     sample, and the outputs of the repetitions are dropped. With a dynamic batch axis the samples go through at once.
-    Where inputs and outputs share no batch axis, every sample is one inference; see :class:`Sampling`.
+    Of a network whose sample is whole, every sample is one inference; see :class:`Sampling`.
 
     Args:
         runner: an entered runner.

@@ -17,6 +17,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import install_command
+from csa_deploy.network import Sample
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.runners.device.base import INSTALL, Device, open_device
 from csa_deploy.runners.device.layers import layer_times
@@ -64,6 +65,7 @@ class EngineRunner:
             version = importlib.import_module(_MODULES[backend]).__version__
             check_here(passport, backend, version, cuda_state())
         self.name = name
+        self.sample: Sample | None = None
         self._engine_path = engine
         self._backend = backend
         self._runner: Any = None

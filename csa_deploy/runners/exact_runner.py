@@ -14,7 +14,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.runners.base import check_feeds
-from csa_deploy.spec import Arrays, TensorSpec
+from csa_deploy.spec import Arrays, TensorSpec, stated_sample
 
 MOST_MACS = 25e9
 """Multiply-accumulates up to which it is worth waiting for: about 2 s each 1e9 on one core (measured)."""
@@ -48,6 +48,7 @@ class ExactRunner:
         self.input_specs, self.output_specs = (
             tuple(_spec(value) for value in values) for values in (model.graph.input, model.graph.output)
         )
+        self.sample = stated_sample({entry.key: entry.value for entry in model.metadata_props})
         self._evaluator = ReferenceEvaluator(model)
 
     def describe(self) -> dict[str, Any]:

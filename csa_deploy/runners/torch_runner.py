@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.network import Sample
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from csa_deploy.instance import Network
 
 
 class TorchRunner:
@@ -28,6 +31,7 @@ class TorchRunner:
         device: where it runs, ``"cpu"`` or ``"cuda"``; the module is moved there.
         name: name in reports.
         outputs: what the module returns, if known; else found by running it once.
+        sample: what one sample is; None: as the shapes say.
 
     Raises:
         EnvironmentLacksError: this PyTorch has no CUDA device.
@@ -43,6 +47,7 @@ class TorchRunner:
         device: str = "cpu",
         name: str = "torch",
         outputs: Sequence[TensorSpec] | None = None,
+        sample: Sample | None = None,
     ) -> None:
         import torch
 
@@ -51,7 +56,7 @@ class TorchRunner:
                 f"{name} cannot run: PyTorch {torch.__version__} finds no CUDA device",
                 fix="run on a machine with an NVIDIA GPU and a PyTorch built for CUDA",
             )
-        self.name = name
+        self.name, self.sample = name, sample
         self.device = device
         self.module = module.eval().to(device)
         self._inputs = tuple(inputs)
@@ -126,6 +131,12 @@ class TorchRunner:
 
             torch.set_num_threads(self._threads_before)
             self._threads_before = None
+
+
+def torch_runner(network: Network, threads: int | None = None) -> TorchRunner:
+    """The runner of a network in memory."""
+    names, sample = network.output_names, network.sample
+    return TorchRunner(network.module, network.input_specs, names, threads=threads, sample=sample)
 
 
 def _flatten(result: Any) -> Iterable[Tensor]:

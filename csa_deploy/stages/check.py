@@ -9,7 +9,7 @@ from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.restricted.fallback import require_dla
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, pack_files
-from csa_deploy.restricted.scopes import gates_of
+from csa_deploy.restricted.scopes import gates_of, judged_scopes
 from csa_deploy.restricted.validator import validator_status
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -24,14 +24,22 @@ def preflight(context: Context) -> None:
     for scope in context.config.scope:
         load_pack(scope)
     gates = gates_of(context.config)
-    require_dla(gates.scopes if context.config.restricted else context.config.scope, context.config.max_fallback)
+    judged = judged_scopes(context.config)
+    require_dla(gates.scopes if context.config.restricted else judged, context.config.max_fallback)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The rule packs, and whether the validator can be asked."""
     packs = {name: sha256_of(path) for name, path in pack_files().items()}
-    gates = gates_of(context.config)
-    return {"packs": packs, "validator": validator_status().installed, "gates": gates.scopes, "why": gates.why}
+    gates, asked = gates_of(context.config), judged_scopes(context.config)
+    judged = {} if asked == list(context.config.scope) else {"judged": asked}
+    return {
+        **judged,
+        "packs": packs,
+        "validator": validator_status().installed,
+        "gates": gates.scopes,
+        "why": gates.why,
+    }
 
 
 def run(context: Context) -> StageOutput[CheckRecord]:
@@ -40,7 +48,9 @@ def run(context: Context) -> StageOutput[CheckRecord]:
     source = (context.floating() if config.fix else context.export).graph
     repaired = config.fix and source != context.workspace.read(OptimizeRecord).graph
     graph = context.path(source)
-    result = inspect(graph, config.scope, strict=config.strict, folded=not config.fix, progress=context.progress)
+    result = inspect(
+        graph, judged_scopes(config), strict=config.strict, folded=not config.fix, progress=context.progress
+    )
     result = result.allowing(config.max_fallback)
     gates = gates_of(config)
     record = CheckRecord(

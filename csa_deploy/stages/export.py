@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,38 +17,49 @@ from csa_deploy.errors import AccuracyGateError, CsaDeployError, EnvironmentLack
 from csa_deploy.export.compare import RANDOM_BATCHES, compare
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.imaging import preprocessing_of
-from csa_deploy.export.metadata import POSTPROCESSING, stated_postprocessing, write_metadata
+from csa_deploy.export.metadata import POSTPROCESSING, PREFIX, stated_postprocessing, write_metadata
 from csa_deploy.export.opsets import calibrates, convert, exported_opset, meant_for, wish_for
 from csa_deploy.export.settings import require_own_settings
-from csa_deploy.export.static import make_static, wanted_by
+from csa_deploy.export.static import make_static, running, wanted_by
 from csa_deploy.graph.facts import opset_of
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.installing import versions
-from csa_deploy.network import Preprocessing
+from csa_deploy.network import Preprocessing, Sample
 from csa_deploy.records.export import Difference, ExportRecord
+from csa_deploy.runners.base import Runner, found_sample
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.runners.torch_runner import TorchRunner
-from csa_deploy.spec import Sampling, TensorSpec, sampling_of
+from csa_deploy.runners.stateful import StatesAdded, require_one_at_a_time
+from csa_deploy.runners.torch_runner import torch_runner
+from csa_deploy.spec import SAMPLE_ENTRY, Sampling, TensorSpec, sampling_of
+from csa_deploy.state import STATE_ENTRY, StateLink, links_of, stated_links
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.config import Config
     from csa_deploy.context import Context
+    from csa_deploy.data.base import Dataset
     from csa_deploy.instance import Network
     from csa_deploy.tasks.boxes import Postprocessing
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"
 _STEPS = 5
+_MIXED = (
+    "a row of the inputs changes other rows of the outputs: a sample is all that one inference takes; where rows are "
+    "samples, say --sample batched"
+)
 
 
 def preflight(context: Context) -> None:
     """Refuse a factory or a checkpoint that is not there, and settings that this kind of network does not have."""
     _require_fitting_settings(context)
     _require_checkpoint(context)
+    if (file := context.config.state_init) and not Path(file).is_file():
+        raise UsageError(f"--state-init {file}: no such file", fix="give an .npz of arrays under the inputs' names")
     context.source.require_factory()
 
 
@@ -75,7 +87,14 @@ def comparison(context: Context) -> dict[str, Any]:
     """What the exported graph is compared on, and held to."""
     config = context.config
     samples = context.data_fingerprint(REAL_SAMPLES) if context.source.kind != "onnx" else None
-    return {"data": context.data_spec, "samples": samples, "seed": config.seed, "tolerance": config.export_tolerance}
+    init = sha256_of(Path(config.state_init)) if config.state_init else None
+    return {
+        "state_init": init,
+        "data": context.data_spec,
+        "samples": samples,
+        "seed": config.seed,
+        "tolerance": config.export_tolerance,
+    }
 
 
 def _require_fitting_settings(context: Context) -> None:
@@ -98,8 +117,12 @@ def run(context: Context) -> StageOutput[ExportRecord]:
     progress(0, _STEPS)
     network = _network(context)
     progress(1, _STEPS)
+    links = links_of(config.state, network.input_specs, network.outputs)
     # Before the export: bad data cost no waiting.
-    real, reason = _real_feeds(context, network.preprocessing, network.sampling)
+    with torch_runner(network) as runner:
+        require_one_at_a_time(links, runner)
+        states = partial(_with_states, context, runner, links)
+        real, reason = _real_feeds(context, network.preprocessing, network.sampling, states)
     exported = export_module(
         network.module,
         network.inputs,
@@ -109,7 +132,7 @@ def run(context: Context) -> StageOutput[ExportRecord]:
     )
     model, notes = exported.model, [*network.notes, *exported.notes]
     progress(2, _STEPS)
-    entries = _provenance(context, exported.exporter, network.postprocessing)
+    entries = _provenance(context, exported.exporter, network.postprocessing, network.sampling.kind, links)
     write_metadata(model, entries, network.preprocessing)
     path = _check_and_save(context, model)
     progress(3, _STEPS)
@@ -122,7 +145,7 @@ def run(context: Context) -> StageOutput[ExportRecord]:
 def compare_again(context: Context) -> StageOutput[ExportRecord]:
     """Compare the graph that is there with PyTorch on other data, or by another tolerance."""
     record = context.export
-    real, reason = _real_feeds(context, context.preprocessing, context.sampling)
+    real, reason = _real_feeds(context, context.preprocessing, context.sampling, context.with_states)
     notes, differences = [note for note in record.notes if not note.startswith(NOT_COMPARED)], []
     if context.source.kind != "onnx":
         differences = _differences(context, _network(context), context.path(record.graph), real)
@@ -132,19 +155,19 @@ def compare_again(context: Context) -> StageOutput[ExportRecord]:
 
 def _network(context: Context) -> Network:
     config = context.config
-    return context.source.make_network(
-        input_size=context.size,
-        batch=config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-    )
+    network = context.make_network()
+    with torch_runner(network) as runner:
+        sample = found_sample(runner, config.sample, config.batch)
+    if sample == "whole" and network.sampling.kind == "batched":
+        network = replace(network, sample=sample, notes=(*network.notes, _MIXED))
+    return network
 
 
 def _differences(context: Context, network: Network, path: Path, real: list[dict[str, np.ndarray]]) -> list[Difference]:
     """Of PyTorch and the graph, on random inputs and on real ones."""
     specs = network.input_specs
     with (
-        TorchRunner(network.module, specs, network.output_names) as reference,
+        torch_runner(network) as reference,
         OnnxRuntimeRunner(path, spin=False, name="exported graph") as candidate,
     ):
         feeds = (random_feeds(specs, context.config.seed + i) for i in range(RANDOM_BATCHES))
@@ -154,8 +177,16 @@ def _differences(context: Context, network: Network, path: Path, real: list[dict
         return differences + compare(context.data_spec or "", reference, candidate, real, batch=batch)
 
 
+def _with_states(context: Context, runner: Runner, links: Sequence[StateLink], data: Dataset) -> Dataset:
+    """Frames with the states that a network has before them."""
+    return StatesAdded(data, runner, links, context.initial_state(links, runner.input_specs)) if links else data
+
+
 def _real_feeds(
-    context: Context, preprocessing: Preprocessing | None, sampling: Sampling
+    context: Context,
+    preprocessing: Preprocessing | None,
+    sampling: Sampling,
+    states: Callable[[Dataset], Dataset],
 ) -> tuple[list[dict[str, np.ndarray]], str]:
     """Batches of a few samples of the network's data, however many are configured; else the reason why not."""
     batch = sampling.batch or 1
@@ -170,7 +201,7 @@ def _real_feeds(
         return [], str(error)
     assert dataset is not None
     feeds = []
-    for b in dataset.batches(batch):
+    for b in states(dataset).batches(batch):
         feed = b.feed(sampling.shapes)
         for place, sample in enumerate(b.ids):
             if not all(np.isfinite(array[place]).all() for array in feed.values()):
@@ -189,8 +220,8 @@ def _take_in(context: Context) -> StageOutput:
     if wish := wish_for(opset_of(model), config):
         model, said = convert(model, wish, config.seed)
         notes.append(said)
-    sampling = graph_sampling(model)
-    if config.batch not in (None, 1) and not sampling.shared:
+    sampling = _sampling(model, config, notes)
+    if config.batch not in (None, 1) and sampling.kind == "whole":
         raise UsageError(
             f"{path}: --batch {config.batch}, but not all inputs and outputs have it as their first axis: "
             + ", ".join(f"{s.name} {list(s.shape)}" for specs in interface_of(model) for s in specs),
@@ -199,12 +230,30 @@ def _take_in(context: Context) -> StageOutput:
     preprocessing, said = preprocessing_of(model, config)
     notes += [said] if said else []
     notes.append("not compared with PyTorch: the source is an ONNX file")
-    if config.data:
-        _real_feeds(context, preprocessing, sampling)
-    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model))
+    links = links_of(config.state, *interface_of(model))
+    if config.data or links:
+        with running(model) as runner:
+            runner.sample = sampling.kind
+            require_one_at_a_time(links, runner)
+            if config.data:
+                _real_feeds(context, preprocessing, sampling, partial(_with_states, context, runner, links))
+    entries = _provenance(context, "none (the source is ONNX)", stated_postprocessing(model), sampling.kind, links)
     write_metadata(model, entries, preprocessing)
     target = _check_and_save(context, model)
     return output_of(context, model, target, preprocessing, [], exporter="none", notes=notes)
+
+
+def _sampling(model: onnx.ModelProto, config: Config, notes: list[str]) -> Sampling:
+    """How samples go through a file that is static now; what is to be said about it goes into the notes."""
+    by_shape = sampling_of(*interface_of(model), config.sample)
+    if by_shape.kind == "batched" and (by_shape.batch or 1) > 1 and config.sample is None and config.batch is None:
+        with running(model) as runner:
+            if found_sample(runner, None, None) == "whole":
+                notes.append(_MIXED)
+                return sampling_of(*interface_of(model), "whole")
+    if by_shape.kind == "whole":
+        notes.append(f"a sample is {by_shape.words}")
+    return by_shape
 
 
 def _try(path: Path) -> None:
@@ -214,8 +263,16 @@ def _try(path: Path) -> None:
         OnnxRuntimeRunner(path, name=path.name)
 
 
-def _provenance(context: Context, exporter: str, postprocessing: Postprocessing | None) -> dict[str, Any]:
+def _provenance(
+    context: Context,
+    exporter: str,
+    postprocessing: Postprocessing | None,
+    sample: Sample,
+    links: Sequence[StateLink],
+) -> dict[str, Any]:
     return {
+        SAMPLE_ENTRY.removeprefix(PREFIX): sample,
+        **({STATE_ENTRY.removeprefix(PREFIX): [asdict(link) for link in links]} if links else {}),
         **({POSTPROCESSING: postprocessing.to_json()} if postprocessing else {}),
         "version": __version__,
         "network": context.source.name,
@@ -260,7 +317,7 @@ def output_of(
 ) -> StageOutput:
     """The record of a graph that was exported or taken in, and whether it agrees with what it was made of."""
     inputs, outputs = interface_of(model)
-    sampling = sampling_of(inputs, outputs)
+    sampling = graph_sampling(model)
     relative = f"onnx/{path.name}"
     record = ExportRecord(
         summary="",
@@ -268,7 +325,7 @@ def output_of(
         exporter=exporter,
         opset=opset_of(model),
         batch=sampling.batch or 1,
-        sample="a row of the batch axis" if sampling.shared else "one whole inference",
+        sample=sampling.kind,
         inputs=_values(inputs),
         outputs=_values(outputs),
         preprocessing=preprocessing,
@@ -276,6 +333,7 @@ def output_of(
         notes=tuple(notes),
         tolerance=context.config.export_tolerance,
         differences=(),
+        state=stated_links({entry.key: entry.value for entry in model.metadata_props}),
     )
     return _judged(record, differences, context.config.export_tolerance, {relative: path})
 

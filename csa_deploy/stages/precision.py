@@ -123,7 +123,8 @@ def _summary(graphs: dict[str, Int8Graph | HalfGraph | TypedGraph]) -> str:
             parts.append(f"fp16: {graph.nodes} nodes in FP16, {len(graph.kept)} in FP32, {graph.casts} casts")
         elif isinstance(graph, Int8Graph):
             left = f", {len(graph.kept_floating)} of these kinds in {graph.rest.upper()}"
-            parts.append(f"int8: {len(graph.int8)} layers in INT8{left if graph.kept_floating else ''}")
+            device = " for DLA" if graph.dla else ""
+            parts.append(f"int8: {len(graph.int8)} layers in INT8{device}{left if graph.kept_floating else ''}")
         else:
             parts.append(
                 f"{precision}: the {'repaired' if graph.graph.endswith('.repaired.onnx') else 'optimized'} graph"

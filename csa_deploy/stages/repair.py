@@ -107,6 +107,7 @@ def _feeds(context: Context) -> tuple[list[Arrays], str]:
             _LOG.info("FP16 is compared on random inputs: %s", error.message)
         else:
             assert dataset is not None
+            dataset = context.with_states(dataset)
             feeds = [sampling.network(b.feed(sampling.shapes)) for b in dataset.batches(batch) if len(b) == batch]
             if feeds:
                 return feeds, f"{len(feeds) * batch} samples of {dataset.name}"

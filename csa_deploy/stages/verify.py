@@ -22,8 +22,10 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import Runtime, VerifyRecord
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, require_provider
+from csa_deploy.runners.stateful import StatefulRunner
 from csa_deploy.tasks.decoding import load_decode
 from csa_deploy.verify.candidates import Candidate, collect
+from csa_deploy.verify.growth import error_growth, growth_notes
 from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
@@ -115,9 +117,12 @@ def compare(
     for candidate in candidates:
         candidate.tasks = tasks
     data = open_data(context, preprocessing)
+    runners = on_own_states(context, [reference, *(c.runner for c in candidates)])
+    for candidate, runner in zip(candidates, runners[1:], strict=True):
+        candidate.runner = runner
     stream = Stream(
         lambda p: data if p == preprocessing else open_data(context, p),
-        reference,
+        runners[0],
         preprocessing,
         candidates,
         sampling(reference).batch or context.batch,
@@ -135,6 +140,10 @@ def compare(
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
+    for candidate in candidates:  # from here on single frames, on the states of the reference graph
+        candidate.runner = getattr(candidate.runner, "inner", candidate.runner)
+    data = context.with_states(data)
+    growth = error_growth(stream)
     results = results_of(stream, {**meta, "tensors_sha256": stream.digest()})
     judgement = judge_results(results, context.config.bounds, context.config.asked)
     names = preprocessing.classes if preprocessing else ()
@@ -148,7 +157,7 @@ def compare(
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
-    notes = [*judgement.notes, *data.notes, *unlike_calibration(judged, context)]
+    notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
     record = VerifyRecord.from_json(
         {
             **judgement.to_json(),
@@ -166,6 +175,7 @@ def compare(
             "arbitration": arbitrations,
             "localization": explained,
             "runtime": _runtime(),
+            "growth": growth,
             "not_measured": not_measured + unexplained,
         }
     )
@@ -177,6 +187,15 @@ def compare(
         artifacts[_TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
     context.path(PARTIAL).unlink(missing_ok=True)
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
+
+
+def on_own_states(context: Context, runners: Sequence[Runner]) -> list[Runner]:
+    """Runners that keep the state of their network, each its own; as they are without state."""
+    links = context.export.state
+    if not links:
+        return list(runners)
+    initial = context.initial_state(links, context.export.inputs)
+    return [StatefulRunner(runner, links, initial) for runner in runners]
 
 
 def results_of(stream: Stream, meta: dict[str, Any]) -> Results:

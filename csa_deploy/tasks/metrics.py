@@ -24,6 +24,7 @@ class MeanIoU:
 
     def __init__(self, task: Segmentation | None = None) -> None:
         self.task = task or Segmentation()
+        self.threshold = self.task.threshold
 
     def update(self, outputs: Outputs, target: Any) -> np.ndarray:
         """Pixels per class: right, true, found."""

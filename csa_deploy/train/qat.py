@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import onnx
 from safetensors.torch import load_file
@@ -32,6 +33,7 @@ class QuantizationResult:
         kept: layers that stay in floating point, with the reason.
         keep_fp32: nodes that stay in FP32.
         scales: of the activations.
+        io: type of the network's inputs and outputs.
     """
 
     model: onnx.ModelProto
@@ -39,6 +41,7 @@ class QuantizationResult:
     kept: dict[str, str]
     keep_fp32: tuple[str, ...]
     scales: dict[str, float]
+    io: Literal["fp32", "fp16"] = "fp32"
 
     def module(self) -> GraphModule:
         """The graph with INT8 rounding, to be trained."""
@@ -47,7 +50,8 @@ class QuantizationResult:
     def int8(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The Q/DQ graph of ``model``, which differs from :attr:`model` in its weights."""
         thresholds = {name: scale * INT8_LEVELS for name, scale in self.scales.items()}
-        return to_int8(model, QdqPlacement(self.layers), thresholds, kept=self.kept, keep_fp32=self.keep_fp32).model
+        made = QdqPlacement(self.layers)
+        return to_int8(model, made, thresholds, kept=self.kept, keep_fp32=self.keep_fp32, io=self.io).model
 
 
 def quantized(root: Path) -> QuantizationResult:
@@ -67,6 +71,7 @@ def quantized(root: Path) -> QuantizationResult:
         found.kept_floating,
         tuple(node.name for node in found.kept),
         found.scales,
+        found.dla.io if found.dla else "fp32",
     )
 
 

@@ -16,6 +16,9 @@ _TYPES = {
 _WORDS = {kind: word for word, kind in _TYPES.items()}
 _FORMATS = ("chw", "chw2", "chw4", "chw16", "chw32", "hwc", "hwc8", "dhwc", "dhwc8", "cdhw32", "dla_linear", "dla_hwc4")
 _FROM_10 = ("hwc16",)
+# What DLA takes at its border (DLA Runtime Configuration, I/O Formats on DLA); trtexec takes chw4 for dla_hwc4.
+_DLA = {"HALF": ("dla_linear", "chw16"), "INT8": ("dla_linear", "chw32")}
+_DLA_IMAGES, _IMAGE_CHANNELS = ("dla_hwc4", "chw4"), (1, 3, 4)
 
 
 def with_formats(
@@ -57,6 +60,34 @@ def with_formats(
                 fix=f"write {_WORDS[have.dtype]}:FORMAT, or export the graph with that type",
             )
     return wanted
+
+
+def require_dla_formats(tensors: Sequence[TensorInfo], formats: str | None, option: str) -> None:
+    """Refuse formats and types that no DLA loadable has at its inputs or outputs: nothing reformats in front of it.
+
+    Args:
+        tensors: as :func:`with_formats` gives them.
+        formats: as given there.
+        option: its name, for messages.
+
+    Raises:
+        UsageError: names the tensor and what it may have.
+    """
+    items = (formats or "").split(",")
+    for tensor, item in zip(tensors, items * len(tensors) if len(items) == 1 else items, strict=True):
+        if tensor.dtype not in _DLA:
+            raise UsageError(
+                f"{option}: {tensor.name!r} is {_WORDS[tensor.dtype]}, and a DLA loadable takes fp16 and int8 only",
+                fix="type inputs and outputs FP16 (--fp16-io); before 10 write fp16:chw16",
+            )
+        image = len(tensor.shape) == 4 and tensor.shape[1] in _IMAGE_CHANNELS and option == "input_formats"
+        known = (*_DLA[tensor.dtype], *(_DLA_IMAGES if image else ()))
+        if unfit := [layout for layout in item.rpartition(":")[2].split("+") if layout not in known]:
+            raise UsageError(
+                f"{option}={formats}: a DLA loadable has no {unfit[0]!r} for {tensor.name!r} "
+                f"({_WORDS[tensor.dtype]} of {list(tensor.shape)})",
+                fix=f"use {', '.join(known)}",
+            )
 
 
 def _kind(item: str, said: str, version: Version) -> str | None:

@@ -13,7 +13,7 @@ from csa_deploy.engine.result import TensorInfo
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import opset_of, stated_types
 from csa_deploy.graph.load import load_model, require_static
-from csa_deploy.trtexec.formats import with_formats
+from csa_deploy.trtexec.formats import require_dla_formats, with_formats
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import LAST_OPSET_OF_8, Version
 
@@ -73,10 +73,14 @@ def check_graph(
         )
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = _infos(v for v in model.graph.input if v.name not in weights)
-    return (
-        with_formats(inputs, options.input_formats, "input_formats", version, weak=weak),
-        with_formats(_infos(model.graph.output), options.output_formats, "output_formats", version, weak=weak),
-    )
+    given = {"input_formats": inputs, "output_formats": _infos(model.graph.output)}
+    found = []
+    for option, tensors in given.items():
+        formats = getattr(options, option)
+        found.append(with_formats(tensors, formats, option, version, weak=weak))
+        if options.loadable:
+            require_dla_formats(found[-1], formats, option)
+    return found[0], found[1]
 
 
 def require_opset(opset: int, name: str, version: Version) -> None:

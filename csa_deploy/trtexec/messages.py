@@ -197,7 +197,7 @@ _MESSAGES = (
         r"Layer '?(.+?)'? is not supported on DLA but GPU fallback is not enabled",
         BuildFailedError,
         "DLA cannot run the whole network: {}",
-        "add gpu_fallback=true, or replace that layer; `csa-deploy check --scope dla-orin` names them all",
+        "add gpu_fallback=true, or replace that layer; `csa-deploy check --scope dla-orin` (11: dla-orin-11) names all",
     ),
     _known(
         r"Calibration failure occurred with no scaling factors detected",

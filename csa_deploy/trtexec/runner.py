@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.network import Sample
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 from csa_deploy.trtexec.command import PROFILE, TIMES, TimingRequest, require_runnable, run_command
@@ -90,6 +91,7 @@ class TrtexecRunner:
             raise UsageError(f"no such engine: {engine}", fix="run `csa-deploy build` first")
         require_runnable(options or TrtexecOptions(), engine.name)
         self.name = name
+        self.sample: Sample | None = None
         self._engine, self._opening, self._options = engine, machine, options
         self._reached: Machine | None = None
         self._version = version

@@ -73,7 +73,7 @@ class TrtexecOptions:
         if self.loadable and not (self.input_formats and self.output_formats):
             raise UsageError(
                 "a DLA loadable needs the formats of its inputs and outputs",
-                fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32)",
+                fix="add input_formats=fp16:chw16 and output_formats=fp16:chw16 (or int8:chw32; from 11 no type)",
             )
 
     def flags(self, *names: str) -> Iterator[tuple[str, Any]]:

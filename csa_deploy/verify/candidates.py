@@ -119,6 +119,7 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
         built_from = found_file(found, precision)
         try:
             runner = engine_runner(path, engine, config.target, name=label)
+            runner.sample = context.export.sample
         except EnvironmentLacksError as error:
             not_measured.append({"what": label, "reason": error.message})
             continue

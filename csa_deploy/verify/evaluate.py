@@ -15,6 +15,7 @@ from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import Measured
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
+from csa_deploy.runners.stateful import begin
 from csa_deploy.tasks.task import Task
 from csa_deploy.tasks.views import class_table, size_table
 
@@ -81,6 +82,7 @@ def evaluate(
     accuracy = Accuracy(0, 0, {}) if output else None
     done, spoilt = 0, list[str]()
     for part in data.batches(batch, free_cores([runner])):
+        begin(part, [runner])
         outputs = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))
         if accuracy is not None:
             if not done:

@@ -90,12 +90,7 @@ def compare_exporters(context: Context, samples: int, progress: Progress | None 
     config = context.config
     if context.source.kind == "onnx":
         raise UsageError(f"{config.network}: an ONNX file is exported already", fix="name the PyTorch network")
-    network = context.source.make_network(
-        input_size=context.size,
-        batch=config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=config.checkpoint_key,
-    )
+    network = context.make_network()
     how = network.sampling
     size = how.batch or 1
     data = context.dataset(network.preprocessing, limit=samples)

@@ -14,7 +14,7 @@ from csa_deploy.records.verify import Arbitration, OwnAccuracy
 from csa_deploy.runners.base import Runner, run_padded
 from csa_deploy.runners.exact_runner import ExactRunner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
-from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.runners.torch_runner import TorchRunner, torch_runner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.verify.results import OutputColumns
 
@@ -30,16 +30,8 @@ def open_reference(context: Context) -> tuple[Runner, Preprocessing | None]:
         path = context.path(context.graphs()["exported"])
         runner = OnnxRuntimeRunner(path, threads=context.config.threads, spin=False, name="source graph")
         return runner, context.preprocessing
-    network = context.source.make_network(
-        input_size=context.size,
-        batch=context.config.batch,
-        checkpoint=context.checkpoint,
-        checkpoint_key=context.config.checkpoint_key,
-    )
-    torch_runner = TorchRunner(
-        network.module, network.input_specs, network.output_names, threads=context.config.threads
-    )
-    return torch_runner, network.preprocessing
+    network = context.make_network(context.export.sample)
+    return torch_runner(network, context.config.threads), network.preprocessing
 
 
 def own_accuracy(output: OutputColumns, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:
@@ -110,4 +102,6 @@ def _in_double(reference: Runner, graph: Path | None) -> Runner:
         for specs in (reference.input_specs, reference.output_specs)
     )
     module = copy.deepcopy(reference.module).double()
-    return TorchRunner(module, inputs, reference.output_names, name="torch FP64", outputs=outputs)
+    return TorchRunner(
+        module, inputs, reference.output_names, name="torch FP64", outputs=outputs, sample=reference.sample
+    )

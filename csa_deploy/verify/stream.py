@@ -12,6 +12,7 @@ import numpy as np
 
 from csa_deploy.network import Preprocessing
 from csa_deploy.runners.base import Runner, free_cores, run_padded, sampling
+from csa_deploy.runners.stateful import begin
 from csa_deploy.trtexec.runner import TrtexecRunner
 from csa_deploy.verify.candidates import Candidate, require_same_interface
 
@@ -38,6 +39,7 @@ class Stream:
         batch: samples per step.
         ids: identities of the samples compared so far.
         labels: their labels, where there are any.
+        frames: of sequences their places in their own.
     """
 
     open: Open
@@ -47,6 +49,7 @@ class Stream:
     batch: int
     ids: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
     _digests: dict[Preprocessing | None, Any] = field(default_factory=dict)
 
     def run(self, progress: Progress) -> None:
@@ -95,6 +98,8 @@ class Stream:
         batches: Sequence[Batch],
         data: Dataset,
     ) -> None:
+        for batch in batches:  # with state there is one
+            begin(batch, [self.reference, *(c.runner for c in self.candidates)])
         wanted = [run_padded(self.reference, given[self.preprocessing]) for given in feeds]
         if not self.ids and batches[0].labels is not None:
             classes = [a.shape[1] for a in wanted[0].values() if a.ndim == 2]
@@ -105,4 +110,5 @@ class Stream:
             for candidate, got in zip(self.candidates, answers, strict=True):
                 candidate.update(want, got[step], batch.ids, batch.truth)
             self.ids += batch.ids
+            self.frames += batch.frames
             self.labels += batch.labels.tolist() if batch.labels is not None else []

@@ -18,7 +18,7 @@ from csa_deploy.network import Preprocessing, Task
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.runners.base import Runner
-from csa_deploy.runners.torch_runner import TorchRunner
+from csa_deploy.runners.torch_runner import torch_runner
 from csa_deploy.source import load_source
 from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.verify.candidates import graph_runner
@@ -69,9 +69,13 @@ def open_subject(config: Config) -> Subject:
     require_own_settings("module", config.network, config)
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
     network = source.make_network(
-        input_size=config.size, batch=config.batch, checkpoint=checkpoint, checkpoint_key=config.checkpoint_key
+        input_size=config.size,
+        batch=config.batch,
+        checkpoint=checkpoint,
+        checkpoint_key=config.checkpoint_key,
+        sample=config.sample,
     )
-    runner = TorchRunner(network.module, network.input_specs, network.output_names, threads=config.threads)
+    runner = torch_runner(network, config.threads)
     entry = source.entry
     own = (entry.dataset, entry.task) if entry else (None, None)
     return Subject(runner, network.preprocessing, network.postprocessing, *own)
@@ -109,4 +113,5 @@ def _engine(path: Path, target: str | None) -> Subject:
             f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
         ) from error
     exported = workspace.read(ExportRecord)
+    runner.sample = exported.sample
     return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))

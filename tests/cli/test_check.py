@@ -123,6 +123,10 @@ def test_explain_and_rules(csa: Any, folder: Path) -> None:
     assert {"drive-os-7", "trt-11"} <= {pack["scope"] for pack in packs}
     assert "dla.convolution.buffer" in csa(folder, "rules", "dla-orin").stdout
     assert csa(folder, "rules", "nowhere").returncode == 2
+    levels = csa(folder, "rules", "trt-11").stdout
+    assert "not restricted-build: 11's trtexec has no --restricted" in levels and "reference-checked: " in levels
+    told = json.loads(csa(folder, "rules", "trt-11", "--json").stdout)
+    assert set(told["out_of_reach"]) == {"validator", "restricted-build"} and "safety-build" in told["reached_by"]
 
 
 def test_a_build_meets_the_same_gate(csa: Any, folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from csa_deploy.data.arrays import target_arrays
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.coco import open_coco
-from csa_deploy.data.dataset import open_dataset, open_split
+from csa_deploy.data.dataset import open_dataset, open_split, require_dataset
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Preprocessing
@@ -111,6 +111,38 @@ def test_coco_masks_are_those_of_pycocotools(coco: Path) -> None:
             assert target.labels[row].tolist() == wanted, (sample.id, row)
         if sample.id == "a.png":
             assert {0, 2, 3, 255} == set(np.unique(target.labels).tolist()), "every rule is met"
+
+
+def test_a_coco_folder_gives_masks_where_segmentation_is_asked_for(coco: Path) -> None:
+    pytest.importorskip("pycocotools.coco")
+    folder = coco.parent.parent
+    assert open_dataset(folder, PLAIN).task == "detection"
+    for lenient in (False, True):
+        found = open_dataset(folder, PLAIN, task="segmentation", lenient=lenient)
+        assert found.task == "segmentation"
+        masks = [target for batch in found.batches(3) for target in batch.targets or ()]
+        direct = [t for batch in open_dataset(coco, PLAIN, task="segmentation").batches(3) for t in batch.targets or ()]
+        for mine, theirs in zip(masks, direct, strict=True):
+            np.testing.assert_array_equal(mine.labels, theirs.labels)
+
+
+def test_another_part_is_named_after_a_colon(coco: Path) -> None:
+    folder = coco.parent.parent
+    fewer = {
+        **COCO,
+        "images": COCO["images"][:1],
+        "annotations": [a for a in COCO["annotations"] if a["image_id"] == 7],
+    }
+    written(folder / "annotations/instances_extra.json", fewer)
+    photo(folder / "extra/a.png", (40, 60))
+    assert len(open_dataset(folder, PLAIN)) == 3 and len(open_dataset(f"{folder}:extra", PLAIN)) == 1
+    require_dataset(f"{folder}:extra")
+    with pytest.raises(UsageError, match="unknown part 'extr', did you mean 'extra'") as error:
+        open_dataset(f"{folder}:extr", PLAIN)
+    assert "extra" in str(error.value.fix) and "val" in str(error.value.fix)
+    odd = folder.parent / f"{folder.name}:extra"
+    photo(odd / "only.png", (8, 8))
+    assert open_dataset(odd, PLAIN).identities() == ["only.png"], "what really lies there goes first"
 
 
 def test_masks_of_coco_without_pycocotools_say_what_to_install(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,3 +222,16 @@ def test_many_classes_are_no_bytes() -> None:
     names = tuple(map(str, range(300)))
     found = LabelTable(names, {i: i for i in range(300)}).lookup(np.resize(np.arange(300), (10, 30)), Path("m.png"))
     assert found.labels.max() == 299
+
+
+def test_another_part_of_cityscapes_and_of_classes(cityscapes: Path, tmp_path: Path) -> None:
+    assert all("ulm" in name for name in open_dataset(cityscapes, PLAIN).identities())
+    assert all("bern" in name for name in open_dataset(f"{cityscapes}:train", PLAIN).identities())
+    for part, count in (("train", 1), ("val", 2), ("test", 3)):
+        for kind in ("cat", "dog"):
+            for number in range(count):
+                photo(tmp_path / f"pets/{part}/{kind}/{number}.png")
+    for part, count in (("train", 2), ("val", 4), ("test", 6)):
+        data = open_dataset(f"{tmp_path / 'pets'}:{part}", PLAIN)
+        assert len(data) == count and data.classes == ("cat", "dog")
+    assert len(open_dataset(tmp_path / "pets", PLAIN)) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from csa_deploy.config import make_config
+import csa_deploy
+from csa_deploy.config import make_config, read_yaml
 from csa_deploy.errors import UsageError
-from csa_deploy.export.static import Wanted, make_static, wanted_by
+from csa_deploy.export.input_shapes import Wanted
+from csa_deploy.export.static import make_static, wanted_by
 
 Build = Callable[..., onnx.ModelProto]
 POOLED = "p = GlobalAveragePool(x) f = Flatten(p) y = MatMul(f, w)"
@@ -191,3 +194,70 @@ def test_an_input_larger_than_memory_is_refused_before_it_is_made(build: Build, 
     model = build(f"(float[1,3,{size},{size}] x) => (float[1,3,{size},{size}] y)", "y = Relu(x)")
     with pytest.raises(UsageError, match="GiB, more than can be run here"):
         make_static(model, Wanted())
+
+
+BEV = "c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(images, k) r = Relu(c) "
+BEV += "f = ReduceMean<keepdims=1>(r, first) map = Conv<kernel_shape=[1,1]>(f, k2)"
+
+
+@pytest.fixture()
+def cameras(build: Build, tmp_path: Path) -> Path:
+    """Any number of cameras of any size become one map."""
+    model = build(
+        "(float[cams,3,H,W] images) => (float[1,4,h,w] map)", BEV, k=(8, 3, 3, 3), k2=(4, 8, 1, 1), first=np.array([0])
+    )
+    model.metadata_props.add(key="stride", value="32")
+    onnx.save(model, tmp_path / "bev.onnx")
+    return tmp_path / "bev.onnx"
+
+
+def test_a_static_copy_is_the_symbolic_network_at_that_shape(cameras: Path) -> None:
+    """ONNX Runtime on the file itself, with the symbols open, is the oracle."""
+    exported = csa_deploy.export(str(cameras), input_shape={"images": (6, 3, 32, 64)})
+    copy, before = exported.graph, onnx.load(cameras)
+    assert shapes_of(copy) == {"images": [6, 3, 32, 64], "map": [1, 4, 16, 32]}
+    assert exported.report is not None
+    notes = " | ".join(exported.report.notes)
+    assert "made static: images=6x3x32x64 (its cams 6, H 32, W 64)" in notes
+    assert "the static copy computes what the file does at these sizes, to the bit, on two random inputs" in notes
+    feed = {"images": np.random.default_rng(3).standard_normal((6, 3, 32, 64)).astype("f4")}
+    np.testing.assert_array_equal(outputs(copy, feed)[0], outputs(before, feed)[0])
+    for mine, theirs in zip(copy.graph.initializer, before.graph.initializer, strict=True):
+        np.testing.assert_array_equal(numpy_helper.to_array(mine), numpy_helper.to_array(theirs))
+    assert {p.key: p.value for p in copy.metadata_props}["stride"] == "32"
+
+
+def test_check_verify_and_a_yaml_take_the_shape(cameras: Path, csa: Any) -> None:
+    shape = ("--input-shape", "images=6x3x32x64")
+    checked = csa(cameras.parent, "check", cameras.name, *shape, "--scope", "drive-os-6")
+    assert checked.returncode == 4 and "AVG over axes [0] of [6, 8, 16, 32]" in checked.stderr, checked.stderr
+    (cameras.parent / "run.yaml").write_text("network: bev.onnx\ninput_shape: {images: 6x3x32x64}\nprecision: fp32\n")
+    np.savez(cameras.parent / "x.npz", images=np.zeros((2, 6, 3, 32, 64), "f4"))
+    ran = csa(cameras.parent, "verify", "bev.onnx", *shape, "--data", "x.npz", "--fp32", "--json")
+    assert ran.returncode == 0, ran.stderr
+    settings = read_yaml(cameras.parent / "run.yaml")
+    assert make_config(settings).input_shape == {"images": (6, 3, 32, 64)}
+
+
+def test_a_symbol_of_two_inputs_has_one_size(build: Build) -> None:
+    """On both sides of the rule: equal sizes are taken, others name the symbol and the input that gave it."""
+    model = build("(float[batch,3] a, float[batch,4] b) => (float[batch,7] y)", "y = Concat<axis=1>(a, b)")
+    with pytest.raises(UsageError, match=r"axis 0 of input 'b' is 'batch', which input 'a' made 2, not 3") as error:
+        make_static(model, wanted_by(make_config({"input_shape": "a=2x3,b=3x4"})))
+    assert error.value.fix == "give 'batch' one size wherever it stands"
+    notes = make_static(model, wanted_by(make_config({"input_shape": ["a=2x3", "b=2x4"]})))
+    assert notes[0] == "made static: a=2x3, b=2x4 (its batch 2)" and shapes_of(model)["y"] == [2, 7]
+
+
+def test_an_unknown_input_is_answered_with_the_nearest(build: Build) -> None:
+    model = build("(float[N,3,H,W] images) => (float[N,3,H,W] y)", "y = Relu(images)")
+    with pytest.raises(UsageError, match="image=1x3x8x8: no input has this name, did you mean 'images'"):
+        make_static(model, wanted_by(make_config({"input_shape": "image=1x3x8x8"})))
+
+
+def test_a_constant_of_another_size_is_one_line(build: Build) -> None:
+    signature, body = "(float[N,3,H,W] x) => (float[N,3,H,W] y)", "y = Add(x, position)"
+    make_static(build(signature, body, position=(1, 3, 8, 8)), Wanted(shapes={"": (2, 3, 8, 8)}))
+    with pytest.raises(UsageError, match=r"does not run with x=1x3x16x16: .*Incompatible dimensions") as error:
+        make_static(build(signature, body, position=(1, 3, 8, 8)), Wanted(shapes={"": (1, 3, 16, 16)}))
+    assert "a constant in it may be of another size" in str(error.value.fix)

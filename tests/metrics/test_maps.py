@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from csa_deploy.metrics.stream import OutputMetrics
+from csa_deploy.data.targets import Mask
+from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
+from csa_deploy.metrics.task import task_of
+from csa_deploy.tasks.metrics import MeanIoU
+from csa_deploy.tasks.task import Segmentation
 
 
 def metrics(want: np.ndarray, got: np.ndarray) -> OutputMetrics:
@@ -50,3 +54,25 @@ def test_a_map_that_is_not_finite_agrees_nowhere() -> None:
     got[1, 0, 0, 0] = np.inf
     found = metrics(want, got)
     assert found.non_finite == ["s1"] and found.values()["mean_iou_agreement"] == 0.5
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.2])
+def test_one_channel_has_classes_by_a_threshold(threshold: float) -> None:
+    """On both sides of it and on it; without one the map may as well be a depth, and has none."""
+    want = np.asarray([[[[0.1, 0.2, 0.5], [0.6, 0.49, 0.9]]]])
+    got = np.asarray([[[[0.3, 0.19, 0.5], [0.6, 0.51, 0.1]]]])
+    found = OutputMetrics("mask", threshold=threshold)
+    found.update(want, got, ["s"], None)
+    first, second = want >= threshold, got >= threshold
+    assert found.values()["pixel_agreement"] == pytest.approx((first == second).mean())
+    shares = [(a & b).sum() / (a | b).sum() for a, b in ((first, second), (~first, ~second))]
+    assert found.values()["mean_iou_agreement"] == pytest.approx(np.mean(shares))
+    assert "pixel_agreement" not in metrics(want, got).values()
+
+
+def test_segmentation_gives_its_threshold_to_maps_of_one_channel() -> None:
+    task = Segmentation(threshold=0.2)
+    tables: dict[str, SampleTable] = {}
+    want, got = {"mask": np.full((1, 1, 2, 2), 0.3)}, {"mask": np.asarray([[[[0.3, 0.1], [0.3, 0.3]]]])}
+    measure(want, got, ["s"], [Mask(np.ones((2, 2), np.uint8))], tables, [task_of(MeanIoU(task))])
+    assert tables["mask"].values()["pixel_agreement"] == 0.75

@@ -39,6 +39,31 @@ def test_it_keeps_the_accuracy_and_says_so(quantized):
         assert words in said.stdout
 
 
+def test_for_dla_it_says_what_runs_there_and_how_dla_rounds(tmp_path, csa):
+    """The record, the console and the report state it, and the graph that it writes is one that the scope allows."""
+    settings = ("--scope", "dla-orin-11", "--fix", "--target-dla", "--fp16-io", "--techniques", "none")
+    said = csa(tmp_path, "quantize", "csa_digits", *SETTINGS, *settings)
+    assert said.returncode == 0, said.stderr
+    assert "DLA rounds half away from zero" in said.stdout and "88 of 88 nodes run there" in said.stdout
+    root = workspace(tmp_path)
+    dla = json.loads((root / "records" / "precision.json").read_text())["precisions"]["int8"]["dla"]
+    assert (dla["scope"], dla["nodes"], dla["off"], dla["io"]) == ("dla-orin-11", 88, [], "fp16")
+    assert dla["rounding"] == "half away from zero" and dla["tensors"] == 89
+    csa(tmp_path, "report", "csa_digits")
+    assert "DLA rounds half away from zero" in (root / "report.html").read_text()
+    found = csa(tmp_path, "check", root / "onnx" / "csa_digits.int8.onnx", "--tensorrt", "11.4.1")
+    assert found.returncode == 0, found.stderr
+    assert "dla-orin-11: allowed" in found.stdout and "0 fall back to the GPU" in found.stdout
+    assert "trt-11" in found.stdout and "drive-os-6" not in found.stdout
+    denied = csa(
+        tmp_path, "check", root / "onnx" / "csa_digits.int8.onnx", "--scope", "dla-orin-11", "--tensorrt", "11.3.1"
+    )
+    assert denied.returncode == 2 and "says nothing about --tensorrt" in denied.stderr
+    later = csa(tmp_path, "quantize", "csa_digits", "--no-target-dla", "--techniques", "none", "--no-search")
+    assert later.returncode == 0, later.stderr
+    assert "dla" not in json.loads((root / "records" / "precision.json").read_text())["precisions"]["int8"]
+
+
 @pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(quantized, tmp_path, csa):
     csa(tmp_path, "quantize", "csa_digits", *SETTINGS)

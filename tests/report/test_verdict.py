@@ -158,3 +158,6 @@ def test_the_columns_are_those_that_a_network_has() -> None:
     labelled = {**row, "metrics": {"top1": 0.9, "reference_top1": 0.91, "top1_agreement": 0.99}}
     said = summary({**data, "rows": [labelled], "config": {}, "batch": 1, "not_measured": []})
     assert "| top-1 | agrees with reference |" in said and "top-5" not in said and "IoU" not in said
+    detector = {**row, "metrics": {**metrics, "map": 0.5}}
+    said = summary({**data, "rows": [detector], "config": {"task": "detection"}, "batch": 1, "not_measured": []})
+    assert "signal/noise" in said and "IoU" not in said and "pixels as" not in said

@@ -19,7 +19,15 @@ from csa_deploy.engine.passport import read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.schema import load_pack, scopes
-from csa_deploy.restricted.scopes import GATE_SCOPES, Platform, choose_gates, fitting, gates_of, require_fit
+from csa_deploy.restricted.scopes import (
+    GATE_SCOPES,
+    Platform,
+    choose_gates,
+    fitting,
+    gates_of,
+    judged_scopes,
+    require_fit,
+)
 from csa_deploy.stages.build import _judged
 from csa_deploy.trtexec.versions import parse_version
 from csa_deploy.workspace import sha256_of
@@ -113,7 +121,11 @@ ORIN = {"platform": "drive-orin"}
 FITTING = {
     "8.6.11": {"dla-orin", "drive-os-6"},
     "8.6.12": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9"},
-    "8.6.13": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9"},
+    "8.6.13": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10"},
+    "8.6.14": {"dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10"},
+    "8.6.15": {
+        *("dla-orin", "dla-orin-8.6.12", "drive-os-6", "drive-os-6.0.9", "drive-os-6.0.10", "drive-os-6.12.1"),
+    },
     "10.10.10": {"drive-os-7"},
     "11.3.1": set(),
 }
@@ -130,7 +142,15 @@ def test_the_scopes_that_speak_about_a_drive_orin(version: str) -> None:
         (None, GATE_SCOPES),
         (Platform("t", "drive-orin", "8.6.11"), ("drive-os-6",)),
         (Platform("t", "drive-orin", "8.6.12"), ("drive-os-6.0.9",)),
-        (Platform("t", "drive-orin", "8.6.15"), ("drive-os-6.0.9",)),
+        (Platform("t", "drive-orin", "8.6.13"), ("drive-os-6.0.10",)),
+        (Platform("t", "drive-orin", "8.6.14"), ("drive-os-6.0.10",)),
+        (Platform("t", "drive-orin", "8.6.15"), ("drive-os-6.12.1",)),
+        (Platform("t", "drive-orin", "8.6.13", dla=True), ("dla-orin-8.6.12",)),
+        (Platform("t", "jetson-orin", "11.4.1"), ("trt-11",)),
+        (Platform("t", "jetson-orin", "11.4.1", dla=True), ("dla-orin-11",)),
+        (Platform("t", "jetson-orin", "11.3.1", dla=True), ()),
+        (Platform("t", "drive-thor", "11.4.1", dla=True), ()),
+        (Platform("t", "drive-orin", "11.4.1", dla=True), ()),
         (Platform("t", "drive-orin", "8.6"), ("drive-os-6",)),  # the patch is open: the narrower rules
         (Platform("t", "drive-orin", "8.6.12", dla=True), ("dla-orin-8.6.12",)),
         (Platform("t", "drive-orin", "10.10.10"), ("drive-os-7",)),
@@ -229,3 +249,33 @@ def test_which_graph_a_scope_judges(builder: str, precision: str, built: str, sc
     assert found == Path(judged)
     assert (of == "") == (judged == built)
     assert of == "" or (of.startswith("not the graph that was built: TensorRT ") and judged in of)
+
+
+@pytest.mark.parametrize(
+    ("version", "judged", "deciding"),
+    [
+        ("8.6.11", {"dla-orin", "drive-os-6"}, ("drive-os-6",)),
+        ("8.6.13", FITTING["8.6.13"], ("drive-os-6.0.10",)),
+        ("8.6.15", FITTING["8.6.15"], ("drive-os-6.12.1",)),
+        ("10.3", {"drive-os-7"}, ("drive-os-7",)),
+        ("11.4.1", {"trt-11", "dla-orin-11"}, ("trt-11",)),
+        ("11.3.1", {"trt-11"}, ("trt-11",)),
+        ("8.6", set(), GATE_SCOPES),  # no version: as before, all are shown
+        ("10", set(), GATE_SCOPES),
+    ],
+)
+def test_a_version_without_a_target_chooses_scopes(version: str, judged: set[str], deciding: tuple[str, ...]) -> None:
+    config = make_config({"tensorrt": version})
+    assert set(judged_scopes(config)) == judged
+    assert gates_of(config).scopes == deciding
+    assert judged_scopes(make_config({"tensorrt": version, "scope": ["drive-os-7"]})) == ["drive-os-7"]
+
+
+def test_a_version_with_a_dla_core_chooses_the_scope_of_dla() -> None:
+    config = make_config({"tensorrt": "11.4.1", "builder_option": ["dla_core=0"]})
+    assert gates_of(config).scopes == ("dla-orin-11",)
+
+
+def test_a_scope_that_says_nothing_about_the_version_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"dla-orin-11 .* says nothing about --tensorrt"):
+        gates_of(make_config({"tensorrt": "11.3.1", "scope": ["dla-orin-11"]}))

@@ -105,7 +105,17 @@ BETWEEN: dict[str, dict[str, dict[str, Numbers]]] = {
         "slice.stride": {"stride": {("ge", -1)}},
     },
 }
-SAME = {"dla-orin-8.6.12": "dla-orin", "drive-os-6.0.9": "drive-os-6"}
+SAME = {
+    "dla-orin-8.6.12": "dla-orin",
+    "drive-os-6.0.9": "drive-os-6",
+    "drive-os-6.0.10": "drive-os-6",
+    "drive-os-6.12.1": "drive-os-6",
+}
+SCALED = {"in_scales.len": {("ge", 1)}}  # no limit of DLA's: whether a convolution computes in INT8
+BETWEEN["dla-orin-11"] = BETWEEN["dla-orin"] | {
+    "dla.convolution.buffer": {"buffer_fp16": {("le", 16)}, **SCALED},
+    "dla.convolution.buffer.int8": {"buffer_int8": {("le", 16)}, **SCALED},
+}
 
 
 def bounds(condition: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:

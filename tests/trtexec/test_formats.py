@@ -6,7 +6,7 @@ import pytest
 
 from csa_deploy.errors import UsageError
 from csa_deploy.records.build import TensorInfo
-from csa_deploy.trtexec.formats import with_formats
+from csa_deploy.trtexec.formats import require_dla_formats, with_formats
 from csa_deploy.trtexec.versions import parse_version
 
 FLOAT, HALF = TensorInfo("x", "FLOAT", (1, 3)), TensorInfo("h", "HALF", (1, 3))
@@ -65,3 +65,45 @@ def test_8_6_keeps_an_int8_input_only_where_its_format_says_so() -> None:
     with pytest.raises(UsageError, match="turns INT8 inputs into FP32"):
         given(None, "8.6", x, weak=True)
     assert given("int8:chw", "8.6", x, weak=True) == given(None, "10.0", x) == ["INT8"]
+
+
+IMAGE, MAP = (1, 3, 8, 8), (1, 16, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "formats", "option", "fits"),
+    [
+        ("HALF", MAP, "chw16", "input_formats", True),
+        ("HALF", MAP, "chw32", "input_formats", False),
+        ("HALF", MAP, "dla_linear", "output_formats", True),
+        ("HALF", MAP, "chw", "output_formats", False),
+        ("INT8", MAP, "chw32", "input_formats", True),
+        ("INT8", MAP, "chw16", "input_formats", False),
+        ("INT8", MAP, "int8:chw32+dla_linear", "output_formats", True),
+        ("INT8", MAP, "int8:chw32+chw", "output_formats", False),
+        ("HALF", IMAGE, "dla_hwc4", "input_formats", True),
+        ("INT8", (1, 4, 8, 8), "dla_hwc4", "input_formats", True),
+        ("INT8", (1, 1, 8, 8), "int8:chw4", "input_formats", True),
+        ("HALF", (1, 2, 8, 8), "dla_hwc4", "input_formats", False),
+        ("HALF", (1, 5, 8, 8), "dla_hwc4", "input_formats", False),
+        ("HALF", IMAGE, "dla_hwc4", "output_formats", False),
+        ("FLOAT", IMAGE, "dla_linear", "input_formats", False),
+    ],
+)
+def test_formats_at_the_border_of_a_dla_loadable(
+    dtype: str, shape: tuple[int, ...], formats: str, option: str, fits: bool
+) -> None:
+    tensor = TensorInfo("x", dtype, shape)
+    if fits:
+        require_dla_formats([tensor, tensor], formats, option)
+        return
+    with pytest.raises(UsageError, match="DLA loadable") as caught:
+        require_dla_formats([tensor, tensor], formats, option)
+    assert caught.value.fix
+
+
+def test_each_tensor_is_held_against_its_own_format() -> None:
+    tensors = [TensorInfo("a", "HALF", MAP), TensorInfo("b", "INT8", MAP)]
+    require_dla_formats(tensors, "chw16,chw32", "output_formats")
+    with pytest.raises(UsageError, match="'b'"):
+        require_dla_formats(tensors, "chw16,chw16", "output_formats")

@@ -17,6 +17,8 @@ from onnx import TensorProto, helper
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
+from csa_deploy.precision.dla_placement import place_for_dla
+from csa_deploy.precision.int8 import to_int8
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.builder import trtexec_build
@@ -251,6 +253,32 @@ def test_dla_is_built_of_the_fp32_graph(
     if version.startswith("10"):
         with here(version) as machine, pytest.raises(UsageError, match="makes the precision itself"):
             trtexec_build(machine, graph_fp16, tmp_path / "e", plan, options)
+
+
+def test_dla_of_11_4_1_takes_the_graph_as_it_is_typed(here: Callable[[str], Any], tmp_path: Path) -> None:
+    """Q/DQ and FP16 of the graph, no precision flag, and formats without types; before 11.4.1 there is no DLA."""
+    weight = {"w": np.ones((16, 16, 1, 1), np.float32)}
+    shape = (TensorProto.FLOAT, [1, 16, 4, 4])
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    floating = onnx.load(save_graph(tmp_path / "f.onnx", [node], {"x": shape}, {"y": shape}, weight))
+    placement, dla = place_for_dla(floating, half_io=True)
+    model = tmp_path / "q.onnx"
+    onnx.save(to_int8(floating, placement, dict.fromkeys(placement.tensors, 1.0), io=dla.io).model, model)
+    plan = BuildPlan(backend="trtexec", precision="int8")
+    with here("11.4.1") as machine:
+        built = trtexec_build(machine, model, tmp_path / "e", plan, TrtexecOptions(dla_core=0, gpu_fallback=True))
+        assert {"--useDLACore=0", "--allowGPUFallback"} <= set(built.command)
+        assert not {"--fp16", "--int8", "--stronglyTyped"} & set(built.command)
+        assert (built.inputs[0].dtype, built.outputs[0].dtype) == ("HALF", "HALF")
+        formats = {"input_formats": "dla_linear", "output_formats": "chw16"}
+        loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
+        built = trtexec_build(machine, model, tmp_path / "l", plan, loadable)
+        assert {"--buildDLAStandalone", "--inputIOFormats=dla_linear", "--outputIOFormats=chw16"} <= set(built.command)
+        other = TrtexecOptions(dla_core=0, dla_standalone=True, **{**formats, "output_formats": "chw32"})
+        with pytest.raises(UsageError, match="a DLA loadable has no 'chw32' for 'y'"):
+            trtexec_build(machine, model, tmp_path / "o", plan, other)
+    with here("11.3.1") as machine, pytest.raises(UsageError, match="builds for no DLA"):
+        trtexec_build(machine, model, tmp_path / "n", plan, TrtexecOptions(dla_core=0))
 
 
 def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(

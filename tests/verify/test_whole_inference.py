@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
@@ -43,11 +44,22 @@ def one_map():
 
 def each():
     return Cameras(6, False)
+
+
+class Attending(Cameras):
+    def forward(self, cameras):  # one row per camera, each of which looks at all of them
+        x = torch.relu(self.conv(cameras)).mean((2, 3))
+        return torch.softmax(x @ x.T, 1) @ x
+
+
+def attending():
+    return Attending(6, False)
 """
 FAST: dict[str, Any] = {"exporter": "torchscript", "threads": 1}
 
 
 def run(lab: Path, network: str, stages: list[str], **settings: Any) -> tuple[Workspace, CsaDeployError | None]:
+    lab.mkdir(exist_ok=True)
     config = make_config({"network": network, **FAST, **settings})
     workspace = Workspace(lab / "w")
     with workspace.locked():
@@ -78,7 +90,7 @@ def test_six_cameras_become_one_map(nets: Path) -> None:
     assert failure is None
     export, verify = workspace.record("export"), workspace.record("verify")
     assert export["inputs"][0]["shape"] == [6, 3, 16, 16] and export["outputs"][0]["shape"] == [1, 4, 7, 7]
-    assert (export["batch"], export["sample"]) == (1, "one whole inference")
+    assert (export["batch"], export["sample"]) == (1, "whole")
     assert any("share no batch axis" in note for note in export["notes"])
     assert {d["samples"] for d in export["differences"]} == {2, 3}  # random ones and those of the file
     assert verify["data"]["samples"] == 3 and len(verify["localization"]) == 4
@@ -103,6 +115,72 @@ def test_the_batch_of_the_example_inputs_is_adopted(nets: Path) -> None:
     assert load_source(network).make_network(batch=2).inputs["cameras"].shape == (2, 3, 16, 16)
 
 
+def test_rows_that_look_at_one_another_make_one_sample(nets: Path) -> None:
+    """Shapes alone would say six samples; a trial tells, and the user may say it either way."""
+    network, data = f"{nets}/cameras.py:attending", {"data": str(nets / "data.npz")}
+    workspace, failure = run(nets, network, ["verify", "profile"], **data, iterations=3, precision=["fp32", "fp16"])
+    record, verify = workspace.record("export"), workspace.record("verify")
+    assert failure is None and (record["sample"], record["batch"]) == ("whole", 1)
+    assert any("a row of the inputs changes other rows of the outputs" in note for note in record["notes"])
+    session = ort.InferenceSession(str(nets / "w" / record["graph"]))
+    reference = load_source(network).make_network().module
+    errors = []
+    for sample in np.load(nets / "data.npz")["cameras"]:  # six cameras each
+        with torch.inference_mode():
+            want = reference(torch.from_numpy(sample)).numpy()
+        errors.append(np.abs(session.run(None, {"cameras": sample})[0] - want).max())
+    assert verify["data"]["samples"] == 3
+    found = next(c for c in verify["candidates"] if c["label"] == "exported")["outputs"][0]
+    assert found["metrics"]["max_abs_error"] == pytest.approx(max(errors), rel=1e-6) and found["classes"] == 0
+    timed = workspace.measured("profile")["latency"]["fp32"]
+    assert timed["throughput"] == pytest.approx(1000 / timed["mean_ms"], rel=0.01)  # of inferences, not of cameras
+    other, failure = run(nets / "b", network, ["verify"], data=str(nets / "rows.npz"), sample="batched")
+    assert other.record("export")["sample"] == "batched" and other.record("verify")["data"]["samples"] == 14
+    with pytest.raises(UsageError, match="--sample batched: not all inputs and outputs have the batch"):
+        run(nets / "c", f"{nets}/cameras.py:one_map", ["export"], sample="batched")
+
+
+def test_a_map_of_six_cameras_is_judged_by_its_masks(nets: Path, build: Any) -> None:
+    """mIoU, its drop, calibration and search on whole inferences; NumPy on ONNX Runtime's maps is the oracle."""
+    body = "c = Conv<kernel_shape=[3,3], strides=[2,2]>(images, k) r = Relu(c) f = ReduceMean<keepdims=1>(r, first) "
+    body += "map = Conv<kernel_shape=[1,1]>(f, k2)"
+    draw = np.random.default_rng(4)
+    weights = {n: draw.standard_normal(s).astype("f4") for n, s in (("k", (8, 3, 3, 3)), ("k2", (4, 8, 1, 1)))}
+    model = build("(float[cams,3,H,W] images) => (float[1,4,h,w] map)", body, first=np.array([0]), **weights)
+    onnx.save(model, nets / "bev.onnx")
+    images = draw.standard_normal((48, 6, 3, 16, 16)).astype("f4")
+    session = ort.InferenceSession(str(nets / "bev.onnx"))
+    best = np.stack([session.run(None, {"images": sample})[0][0].argmax(0) for sample in images])
+    masks = np.where(draw.random(best.shape) < 0.2, draw.integers(0, 4, best.shape), best).astype("u1")
+    for name, rows in (("bev", slice(24)), ("calibrate", slice(24, None))):
+        np.savez(nets / f"{name}.npz", images=images[rows], masks=masks[rows])
+    images, masks, best = images[:24], masks[:24], best[:24]
+    workspace, _ = run(
+        nets,
+        str(nets / "bev.onnx"),
+        ["verify"],
+        input_shape="images=6x3x16x16",
+        task="segmentation",
+        data=str(nets / "bev.npz"),
+        calib=str(nets / "calibrate.npz"),
+        precision=["fp32", "int8"],
+        budget={"int8": {"mean_iou_drop": 0.05, "snr_db": 5, "cosine": 0.5}},
+    )
+    record = workspace.record("verify")
+    int8 = next(c for c in record["candidates"] if c["label"] == "int8")
+    graph = ort.InferenceSession(str(nets / "w" / int8["path"]))
+    own = np.stack([graph.run(None, {"images": sample})[0][0].argmax(0) for sample in images])
+
+    def mean_iou(found: np.ndarray) -> float:
+        pairs = [((masks == c) & (found == c), (masks == c) | (found == c)) for c in range(4)]
+        return float(np.mean([both.sum() / either.sum() for both, either in pairs]))
+
+    assert record["data"]["samples"] == 24
+    assert int8["metrics"]["reference_mean_iou"] == pytest.approx(mean_iou(best), abs=1e-9)
+    assert int8["metrics"]["mean_iou"] == pytest.approx(mean_iou(own), abs=2e-3)
+    assert not any("not judged in the search" in note for note in workspace.record("precision")["notes"])
+
+
 def test_a_batch_that_the_outputs_do_not_follow_is_refused(nets: Path) -> None:
     with pytest.raises(UsageError, match=r"--batch 4, but not all inputs and outputs have it as their first axis"):
         run(nets, f"{nets}/cameras.py:one_map", ["export"], batch=4)
@@ -111,6 +189,14 @@ def test_a_batch_that_the_outputs_do_not_follow_is_refused(nets: Path) -> None:
 def test_data_of_single_cameras_do_not_fit(nets: Path) -> None:
     with pytest.raises(UsageError, match=r"takes cameras \(n, 6, 3, 16, 16\), the data hold cameras \(n, 3, 16, 16\)"):
         run(nets, f"{nets}/cameras.py:one_map", ["export"], data=str(nets / "rows.npz"))
+
+
+def test_data_of_whole_inferences_name_the_setting(nets: Path) -> None:
+    with pytest.raises(UsageError, match=r"the network takes cameras \(n, 3, 16, 16\)") as error:
+        run(nets, f"{nets}/cameras.py:each", ["export"], data=str(nets / "data.npz"))
+    assert error.value.fix == "say --sample whole, where one inference takes one sample"
+    workspace, failure = run(nets, f"{nets}/cameras.py:each", ["verify"], data=str(nets / "data.npz"), sample="whole")
+    assert failure is None and workspace.record("verify")["data"]["samples"] == 3
 
 
 def test_time_first_is_compared_whole(tmp_path: Path, build: Any) -> None:
@@ -141,7 +227,7 @@ def test_time_first_is_compared_whole(tmp_path: Path, build: Any) -> None:
     )
     assert failure is None
     record = workspace.record("export")
-    assert record["outputs"][0]["shape"] == [12, 1, 7] and record["sample"] == "one whole inference"
+    assert record["outputs"][0]["shape"] == [12, 1, 7] and record["sample"] == "whole"
     assert any("the file declares [1, '?'], which is corrected" in note for note in record["notes"])
     assert any("opset 12 converted to 18" in note for note in record["notes"])
     verify = workspace.record("verify")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from csa_deploy.records.verify import ErrorGrowth
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of
 
@@ -35,6 +36,25 @@ def errors(distributions: Sequence[Mapping[str, Any]]) -> str:
                 parts.append(f'<rect {where} height="{height:.1f}" class="series{row % 6}">{tip}</rect>')
         parts.append(line(150, base, _WIDTH - 20, base, "grid"))
     return svg(_WIDTH, bottom + 38, f"Errors of the samples of {len(filled)} candidates", parts)
+
+
+def over_frames(growth: Sequence[ErrorGrowth]) -> str:
+    """Signal-to-noise ratio of an output on each frame of its sequences, a line per candidate."""
+    lines = [(g, [(frame, ratio) for frame, ratio in enumerate(g.snr_db) if _finite(ratio)]) for g in growth]
+    lines = [(grown, points) for grown, points in lines if points]
+    if not lines or max(len(grown.snr_db) for grown, _ in lines) < 2:
+        return ""
+    ratios = [ratio for _, points in lines for _, ratio in points]
+    x = Scale(0, max(len(grown.snr_db) for grown, _ in lines) - 1, 60, 560)
+    y = Scale(min(0.0, *ratios), max(ratios) * 1.1, 250, 30)
+    parts = [*x_axis(x, 30, 250, "frame of its sequence"), *y_axis(y, 60, 560, "signal/noise, dB")]
+    for place, (grown, points) in enumerate(lines):
+        drawn = " ".join(f"{x(frame):g},{y(ratio):g}" for frame, ratio in points)
+        tip = title(f"{label_of(grown.candidate)}: {grown.statement}")
+        parts.append(f'<polyline points="{drawn}" class="trend series{place % 6}">{tip}</polyline>')
+        parts.append(f'<rect x="76" y="{236 - 17 * place}" width="12" height="4" class="series{place % 6}"/>')
+        parts.append(text(94, 242 - 17 * place, label_of(grown.candidate), kind="mark"))
+    return svg(600, 288, f"Signal-to-noise ratio over the frames of {len(lines)} candidates", parts)
 
 
 def pareto(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from csa_deploy.restricted.mapping.recorder import (
     network_layer,
     unmapped,
 )
+from csa_deploy.restricted.mapping.scales import is_quantized, is_typed, with_scales
 from csa_deploy.restricted.patterns import decomposed_layer_norms
 
 for _module in (
@@ -51,6 +52,8 @@ def map_graph(graph: Graph, version: tuple[int, ...]) -> Iterator[TrtLayer]:
         for node in graph.constants:
             if node.op not in _FOLDED_BY_PARSER:
                 layers += map_node(node, version, graph.opset, signed)
+    if version >= (11,):
+        layers = with_scales(graph, layers)
     yield from layers
     yield _network(graph, layers, version, signed)
 
@@ -150,7 +153,8 @@ def _network(graph: Graph, layers: list[TrtLayer], version: tuple[int, ...], sig
             "input_shape": [None if value.shape is None else list(value.shape) for value in graph.inputs],
             "dynamic_inputs": [value.name for value in graph.inputs if _is_dynamic(value)],
             "tensor_dtypes": sorted(dtypes),
-            "quantized": any(layer.type in ("QUANTIZE", "DEQUANTIZE") for layer in layers),
+            "quantized": is_quantized(layers),
+            "typed": is_typed(layers),
             "layer_norms": decomposed_layer_norms(graph),
             "local_functions": graph.local_functions,
             "plugins": sorted(set(plugins)),

@@ -15,7 +15,7 @@ def _quantize(net: Recorder) -> None:
     unsigned = "uint8" in (net.dtype(source), net.dtype(net.out))
     if unsigned or (zero and "uint8" in (source.dtype, net.out.dtype)):
         raise UnmappableError("not-imported", "unsigned 8-bit quantization")
-    if zero or zero is None:
+    if zero or (zero_point is not None and not zero_point.const):
         net.refuse_from_10("a zero point other than 0" if zero else "a zero point that is known at run time only")
     block = net.attr("block_size", 0)
     granularity = "BLOCK" if block else "TENSOR" if scale.elements == 1 else "CHANNEL"

@@ -86,7 +86,7 @@ class Recorder:
             "inputs": len(inputs),
             "outputs": len(outputs),
             "dynamic": any(shape is None or None in shape for shape in shapes),
-            "batch": [_batch(value.shape) for value in (*inputs, *outputs) if not value.const],
+            "batch": [batch_of(value.shape) for value in (*inputs, *outputs) if not value.const],
             "largest_side": [_largest_side(value.shape) for value in (*inputs, *outputs)],
             "non_finite": False,
         }
@@ -273,7 +273,7 @@ def _product(dims: Shape) -> int | None:
     return None if None in dims else prod(dim for dim in dims if dim is not None)
 
 
-def _batch(shape: Shape | None) -> int | None:
+def batch_of(shape: Shape | None) -> int | None:
     """Product of the dimensions before the last three, at least the first; a vector has none."""
     if shape is None:
         return None
