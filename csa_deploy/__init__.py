@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         Optimized,
         Quantized,
         Repaired,
+        SplitNetwork,
         Timing,
     )
+    from csa_deploy.api.splitting import split
     from csa_deploy.api.stages import build, export, quantize
     from csa_deploy.graph.prove import Proven
     from csa_deploy.workspace import Workspace
@@ -35,11 +37,10 @@ _WHERE = {
     **dict.fromkeys(("check", "optimize", "prove", "repair", "to_fp16"), "csa_deploy.api.graphs"),
     **dict.fromkeys(("build", "export", "quantize"), "csa_deploy.api.stages"),
     **dict.fromkeys(("compare", "profile", "report"), "csa_deploy.api.measuring"),
-    **dict.fromkeys(
-        ("Built", "CheckReport", "Comparison", "Exported", "Half", "Optimized", "Quantized", "Repaired", "Timing"),
-        "csa_deploy.api.results",
-    ),
+    **dict.fromkeys(("Built", "CheckReport", "Comparison", "Exported", "Half"), "csa_deploy.api.results"),
+    **dict.fromkeys(("Optimized", "Quantized", "Repaired", "SplitNetwork", "Timing"), "csa_deploy.api.results"),
     "Proven": "csa_deploy.graph.prove",
+    "split": "csa_deploy.api.splitting",
     "Workspace": "csa_deploy.workspace",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "Proven",
     "Quantized",
     "Repaired",
+    "SplitNetwork",
     "Timing",
     "Workspace",
     "__version__",
@@ -66,6 +68,7 @@ __all__ = [
     "quantize",
     "repair",
     "report",
+    "split",
     "to_fp16",
 ]
 

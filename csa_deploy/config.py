@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import split_commas, unknown
+from csa_deploy.naming import named_values, split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
+from csa_deploy.network_parts import parse_part
 from csa_deploy.options import OPTIONS, CalibrationMethod
+from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
@@ -58,11 +60,7 @@ def parse_input_shape(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
         value = {"": value}
     if isinstance(value, (list, tuple)):
-        pairs = [part.strip().rpartition("=")[::2] for item in value for part in str(item).split(",")]
-        twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
-        if twice:
-            raise ValueError(f"input '{twice[0]}' is given twice; write one NAME=SHAPE per input")
-        value = dict(pairs)
+        value = named_values([part for item in value for part in str(item).split(",")], "input", "NAME=SHAPE")
     if not isinstance(value, Mapping):
         return value
     return {str(name): _extents(shape) for name, shape in value.items()}
@@ -96,13 +94,6 @@ def parse_scale(value: Any) -> Any:
     if len(parts) > 2 or not 0 < scale < float("inf"):
         raise ValueError("a scale is a number above 0, such as 1, 1/255 or 0.017")
     return scale
-
-
-def parse_tensorrt(value: Any) -> str:
-    """``8.6``, ``10``, ``11``, or a version of them such as ``8.6.13``."""
-    if not re.fullmatch(r"(8\.6|10|11)(\.\d+)*", str(value)):
-        raise ValueError("a TensorRT is '8.6', '10' or '11', or a version of these such as 8.6.13")
-    return str(value)
 
 
 def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -207,7 +198,9 @@ def parse_limit(value: Any) -> Any:
 def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Refuse unknown labels and quantities by name."""
     precisions = get_args(Precision)
-    labels = dict.fromkeys(["exported", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)])
+    labels = dict.fromkeys(
+        ["exported", "split", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)]
+    )
     for label, bounds in limits.items():
         _known(label, labels, "graph or engine")
         for quantity in bounds:
@@ -234,6 +227,15 @@ def parse_max_fallback(value: Any) -> Any:
         _known(match[1], dict.fromkeys(FALLBACK), "quantity")
         bounds[match[1]] = int(match[2]) << {"": 0, "KiB": 10, "MiB": 20}[match[3]]
     return bounds
+
+
+def parse_tensorrt(value: Any) -> str:
+    """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
+    if isinstance(value, float) and value >= 10:
+        raise ValueError("put it in quotes: YAML reads 10.10 as the number 10.1")
+    if not re.fullmatch(r"(8\.6|10|11)(\.\d+){0,3}", str(value)):
+        raise ValueError("it should be '8.6', '10' or '11', or begin so, such as '10.13.3'")
+    return str(value)
 
 
 def _lower(value: Any) -> Any:
@@ -279,9 +281,13 @@ class Config(BaseModel):
     strict: bool = False
     max_fallback: Annotated[dict[str, int], BeforeValidator(parse_max_fallback)] = {}
     fix: bool = False
+    errata: bool | None = None
+    fail_on: Severity | None = None
     precision: Annotated[tuple[Precision, ...], BeforeValidator(split_commas), Field(min_length=1)] = ("fp32", "fp16")
     fp16_io: bool = False
     keep_fp32: Texts = ()
+    split: Texts = ()
+    part: Annotated[dict[str, str], BeforeValidator(parse_part)] = {}
     calib: str | None = None
     calib_method: CalibrationMethod = "mse"
     calib_samples: Annotated[int, Field(ge=1)] = 512
@@ -398,9 +404,26 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer
         merged["builder_option"] = [*(split_commas(merged.get("builder_option")) or ()), SAFE]
     try:
-        return Config(**merged)
+        return _with_parts(Config(**merged))
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def _with_parts(config: Config) -> Config:
+    """The configuration with the precisions that the parts of a split network have.
+
+    Equalization is left out where one is in INT8: it moves factors through the cut, and the calibration cache that a
+    DLA needs is of the graph without them.
+    """
+    if config.part and not config.split:
+        raise UsageError("--part is about a split network", fix="add --split TENSOR, or leave out --part")
+    if not config.split:
+        return config
+    wanted = [said.partition("@")[0] for said in config.part.values()] or ["fp16"]
+    changed: dict[str, Any] = {"precision": tuple(dict.fromkeys([*config.precision, *wanted]))}
+    if "int8" in wanted:
+        changed["techniques"] = tuple(name for name in config.techniques if name != "equalization")
+    return config.model_copy(update=changed)
 
 
 def inherited(stored: Mapping[str, Any], network: str) -> dict[str, Any]:

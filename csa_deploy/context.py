@@ -14,6 +14,7 @@ from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.repair import RepairRecord
+from csa_deploy.records.split import SplitRecord
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -98,6 +99,11 @@ class Context:
         """Engines of the workspace by precision; none where nothing was built."""
         record = self.workspace.find(BuildRecord)
         return record.engines if record else {}
+
+    @property
+    def split(self) -> SplitRecord | None:
+        """The network in parts, where it is to be split."""
+        return self.workspace.find(SplitRecord) if self.config.split else None
 
     def path(self, relative: str) -> Path:
         """A file of the workspace."""

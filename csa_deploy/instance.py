@@ -118,7 +118,7 @@ def make_network(
     assumed = preprocessing is not None and getattr(module, "preprocessing", declared) is None
     said = f"the network states no preprocessing; assumed {preprocessing}: write preprocessing beside the factory"
     notes = (said,) if assumed else ()
-    inputs = _inputs(module, preprocessing, where, batch)
+    inputs = example_inputs(module, preprocessing, where, batch)
     outputs = _outputs(module, inputs, where)
     network = Network(module, inputs, outputs, preprocessing, weights, notes, sample)
     return replace(network, notes=(*notes, *_batch_notes(network, where, batch)))
@@ -187,7 +187,14 @@ def _preprocessing(module: nn.Module, declared: Any, where: str, size: tuple[int
     return found.with_size(size) if size else found
 
 
-def _inputs(module: nn.Module, preprocessing: Preprocessing | None, where: str, batch: int | None) -> dict[str, Tensor]:
+def example_inputs(
+    module: nn.Module, preprocessing: Preprocessing | None, where: str, batch: int | None = None
+) -> dict[str, Tensor]:
+    """The module's own ``example_inputs``, else noise of the shape that the preprocessing gives; see make_network.
+
+    Raises:
+        UsageError: its own are no tensors, or more than ``forward`` takes.
+    """
     import torch
 
     examples = getattr(module, "example_inputs", None)

@@ -27,6 +27,19 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} '{name}'{f', {meant}' if meant else ''}"
 
 
+def named_values(items: list[str], what: str, form: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a mapping; a text without a name has the name ``""``.
+
+    Raises:
+        ValueError: a name is given twice.
+    """
+    pairs = [item.strip().rpartition("=")[::2] for item in items]
+    twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
+    if twice:
+        raise ValueError(f"{what} '{twice[0]}' is given twice; write one {form} per {what}")
+    return dict(pairs)
+
+
 def split_commas(value: Any) -> Any:
     """Lists may be written ``a,b`` as well; order kept, duplicates dropped."""
     if isinstance(value, str):

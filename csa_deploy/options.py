@@ -63,8 +63,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "tensorrt": Option(
         str,
-        "TensorRT the graph is meant for, 8.6, 10 or 11: decides the opset; default: the target's, else 10. A version "
-        "such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
+        "TensorRT the graph is meant for, such as 8.6, 10 or 10.13.3: decides opset and known problems; default: the "
+        "target's, else 10. A version such as 8.6.13 or 11.4.1 also chooses the safety scopes.",
     ),
     "opset": Option(int, "ONNX opset; default: chosen by --tensorrt; an ONNX file is converted to it, with proof."),
     "mean": Option(str, "Of an ONNX file: per channel, what is subtracted after --scale, such as 0.485,0.456,0.406."),
@@ -115,6 +115,16 @@ OPTIONS: dict[str, Option] = {
         "Repair exactly what the scopes need and can be; every later stage works on the repaired graph.",
         group="restricted mode",
     ),
+    "errata": Option(
+        bool,
+        "Name known problems of this TensorRT that the graph meets; --no-errata does not; default: in run and build.",
+        group="restricted mode",
+    ),
+    "fail_on": Option(
+        str,
+        "Exit 4 on a known problem of TensorRT of this severity or worse: high, medium or low; default: they inform.",
+        group="restricted mode",
+    ),
     "precision": Option(
         list[str],
         "Precisions to build: fp32, fp16, int8 (repeatable); default fp32 and fp16.",
@@ -131,6 +141,17 @@ OPTIONS: dict[str, Option] = {
         group="precision",
     ),
     "keep_fp32": Option(list[str], "Node of the FP16 and INT8 graphs that stays FP32 (repeatable).", group="precision"),
+    "split": Option(
+        list[str],
+        "Tensor to cut the network at (repeatable): what it needs is the encoder, what is left falls into heads.",
+        group="precision",
+    ),
+    "part": Option(
+        list[str],
+        "Precision and target of a part of the split network, NAME=PRECISION@TARGET (repeatable), such as "
+        "encoder=fp16@gpu, heads=int8@dla0, or OUTPUT+OUTPUT=int8@dla1; default fp16@gpu.",
+        group="precision",
+    ),
     "calib": Option(
         str,
         "Images to calibrate INT8 on: a folder, tar shards, a .csv, an .npz, a named set (csa-deploy models), or "
@@ -261,9 +282,9 @@ EXPORT = (
     *("checkpoint", "checkpoint_key", "size", "batch", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     *("tensorrt", "opset", "exporter", "export_tolerance", "seed"),
 )
-CHECK = ("scope", "strict", "max_fallback")
+CHECK = ("scope", "strict", "max_fallback", "errata", "fail_on")
 INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techniques")
-PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", *INT8)
+PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", "split", "part", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
     *("target", "builder_option", "timing_cache", "builds", "reproducible"),
@@ -275,7 +296,7 @@ EVERY_VERB = ("workspace",)
 
 BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
-    "check": (*EXPORT, *CHECK),
+    "check": (*EXPORT, *CHECK, "target", "builder_option"),
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
@@ -302,6 +323,8 @@ def flag_words(key: str, value: Any) -> list[str]:
         items = ["x".join(str(side) for side in value)]
     elif key == "input_shape":
         items = [f"{name}={'x'.join(str(side) for side in shape)}" for name, shape in value.items()]
+    elif key == "part":
+        items = [f"{name}={said}" for name, said in value.items()]
     elif isinstance(value, dict):  # bounds by precision or label
         items = [
             f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+LEVELS = {name: logging.getLogger(name).level for name in (None, "csa_deploy")}
+
+
 @pytest.fixture(autouse=True)
-def _levels_of_loggers() -> Iterator[None]:
-    """A command that runs in this process sets how much is logged; the next test starts from what it was."""
-    names = (None, "csa_deploy")
-    levels = [logging.getLogger(name).level for name in names]
-    yield
-    for name, level in zip(names, levels, strict=True):
+def _levels_of_loggers() -> None:
+    """A command that ran in this process, in a test or a fixture of a module, set how much is logged; a test starts
+    from what it was at first."""
+    for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
 
 

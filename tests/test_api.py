@@ -34,7 +34,19 @@ from csa_deploy.results import Result
 
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 CALIB = {"samples": 16, "techniques": "none", "search": False}
-FUNCTIONS = ("build", "check", "compare", "export", "optimize", "profile", "prove", "quantize", "repair", "report")
+FUNCTIONS = (
+    "build",
+    "check",
+    "compare",
+    "export",
+    "optimize",
+    "profile",
+    "prove",
+    "quantize",
+    "repair",
+    "report",
+    "split",
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,7 @@ def test_a_report_of_results(chain: Chain, tmp_path: Path) -> None:
 def test_the_names_are_public_documented_and_typed() -> None:
     assert set(csa.__all__) <= set(dir(csa))
     assert {*FUNCTIONS, "to_fp16"} == {name for name in csa.__all__ if inspect.isfunction(getattr(csa, name))}
-    for name in ("export", "profile", "report", "repair"):  # sub-packages of the same names
+    for name in ("export", "profile", "report", "repair", "split"):  # sub-packages of the same names
         importlib.import_module(f"csa_deploy.{name}")
     for name in (*FUNCTIONS, "to_fp16"):
         function = getattr(csa, name)

@@ -69,16 +69,17 @@ def test_needs_come_first_and_once() -> None:
     assert [stage.name for stage in with_needs(["verify"])] == ["export", "optimize", "precision", "verify"]
     on_demand = [name for name, stage in STAGES.items() if stage.when]
     assert [stage.name for stage in with_needs(list(STAGES))] == [name for name in STAGES if name not in on_demand]
-    asked = make_config({"fix": True})
+    asked = make_config({"fix": True, "split": "f"})
     assert [stage.name for stage in with_needs(list(STAGES), asked)] == list(STAGES)
     assert [stage.name for stage in with_needs(["precision"], asked)] == ["export", "optimize", "repair", "precision"]
 
 
 def test_dependents_follow_through_others() -> None:
-    assert dependents("precision") == {"build", "verify", "profile", "report"}
+    assert dependents("precision") == {"split", "build", "verify", "profile", "report"}
     assert dependents("report") == set()
     assert dependents("export") == set(STAGES) - {"export"}
-    assert dependents("repair") == {"check", "precision", "build", "verify", "profile", "report"}
+    assert dependents("repair") == {"check", "precision", "split", "build", "verify", "profile", "report"}
+    assert dependents("split") == {"verify", "profile", "report"}
 
 
 def test_settings_of_stages_are_fields_of_the_configuration() -> None:
@@ -128,7 +129,9 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "checkpoint_key": ("ema", {"export", "verify"}, set()),
     "size": (32, {"export"}, set()),
     "batch": (2, {"export"}, set()),
-    "tensorrt": ("8.6", {"export"}, set()),  # through the opset
+    "tensorrt": ("8.6", {"export", "check"}, set()),  # through the opset; and the known problems of that version
+    "errata": (False, {"check"}, set()),
+    "fail_on": ("high", {"check"}, set()),
     "opset": (16, {"export"}, set()),
     "exporter": ("torchscript", {"export"}, set()),
     "input_shape": (["x=1x3x32x32"], {"export"}, set()),
@@ -151,9 +154,10 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "strict": (True, {"check", "build", "verify"}, set()),
     "max_fallback": (["nodes=1"], {"check", "build"}, set()),
     "fix": (True, set(), set()),  # the stage that it asks for has not run
-    "precision": (["fp32"], {"precision", "build", "verify", "profile"}, set()),
+    "precision": (["fp32"], {"check", "precision", "build", "verify", "profile"}, set()),
     "fp16_io": (True, {"precision"}, set()),
     "keep_fp32": (["conv"], {"precision"}, set()),
+    "split": (["r"], set(), set()),  # the stage that it asks for has not run
     "calib_method": ("minmax", set(), set()),
     "calib_samples": (7, set(), set()),
     "search": (False, set(), set()),
@@ -196,7 +200,7 @@ INT8: dict[str, tuple[Any, set[str], set[str]]] = {
     "seed": (1, {"precision", "verify", "profile"}, {"export", "precision"}),
 }
 # Which file of a target or a baseline, and which option of trtexec, is tested where there are such.
-ELSEWHERE = {"network", "target", "baseline", "builder_option", "calib"}
+ELSEWHERE = {"network", "target", "baseline", "builder_option", "calib", "part"}
 
 
 def test_the_table_below_names_every_setting() -> None:
@@ -221,7 +225,7 @@ def test_a_setting_changes_the_keys_of_the_stages_that_it_decides(
     base = {"network": "tiny.onnx", "data": "x.npz", "precision": precision}
     base |= {"calib": "x.npz"} if "int8" in precision else {}
     value, writes, compares = (INT8 if "int8" in precision else FLOAT)[key]
-    stages = [stage for stage in STAGES.values() if stage.name not in ("repair", "report")]
+    stages = [stage for stage in STAGES.values() if not stage.when and stage.name != "report"]
     workspace = _exported(lab)
 
     def keys(**settings: Any) -> list[tuple[str, str]]:
@@ -272,7 +276,7 @@ def _exported(lab: Path) -> Workspace:
         ({"iterations": 4}, {"profile", "report"}),
         ({"samples": 3}, {"verify", "report"}),
         ({"budget": ["fp16.snr_db=20"]}, {"verify", "report"}),
-        ({"precision": "fp32"}, {"precision", "verify", "profile", "report"}),
+        ({"precision": "fp32"}, {"check", "precision", "verify", "profile", "report"}),
         ({"keep_fp32": "conv"}, {"precision", "verify", "profile", "report"}),
         ({"scope": ["drive-os-6"]}, {"check", "report"}),
     ],

@@ -20,7 +20,7 @@ LAYERS = (
     ("checkpoint", "config", "data", "engine", "instance", "runners", "source", "tasks"),
     ("trtexec", "builders"),
     ("restricted", "export", "context"),
-    ("precision", "verify", "profile", "repair", "report", "inspection"),
+    ("precision", "verify", "profile", "repair", "report", "inspection", "split"),
     ("stages",),
     ("pipeline",),
     ("api", "bundle", "doctor", "train"),

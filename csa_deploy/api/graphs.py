@@ -23,6 +23,8 @@ from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import HalfFigures, HalfGraph, PrecisionRecord
 from csa_deploy.records.repair import RepairRecord
+from csa_deploy.restricted.errata.finding import Question
+from csa_deploy.restricted.errata.versions import checked_version
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.results import jsonable, plain
@@ -34,6 +36,7 @@ def check(
     scopes: str | Sequence[str] = (),
     *,
     strict: bool = False,
+    errata: bool | str = False,
     workspace: Place = None,
     **settings: Any,
 ) -> CheckReport:
@@ -43,6 +46,8 @@ def check(
         graph: a graph, a path, or a result that holds one; with a workspace a network.
         scopes: a name or names, such as ``drive-os-6``; none: all.
         strict: count unknown as denied.
+        errata: name the known problems of TensorRT that the graph meets, too: of a version such as ``"10.11"``, or
+            True for every one.
         workspace: run the stage there.
         settings: of the export in that workspace, by the names of flags.
 
@@ -50,10 +55,11 @@ def check(
         The verdicts; a denied network raises nothing.
 
     Raises:
-        UsageError: no such scope, or no readable graph.
+        UsageError: no such scope or version, or no readable graph.
     """
     if workspace is not None:
-        given = {**settings, "scope": _names(scopes) or None, "strict": strict or None}
+        given = {**settings, "scope": _names(scopes) or None, "strict": strict or None, "errata": errata is not False}
+        given |= {"tensorrt": errata} if isinstance(errata, str) else {}
         with folder_of(workspace) as root, opened(root, graph, given, workspace) as context:
             run(["check"], context)
             record = context.workspace.read(CheckRecord)
@@ -61,7 +67,8 @@ def check(
     _refuse(settings)
     with _on_disk(graph) as path:
         # Of an export the arithmetic about weights and shapes is folded first, as the command does.
-        found = inspect(path, _names(scopes), strict=strict, folded=isinstance(graph, Exported))
+        asked = None if errata is False else Question(checked_version("" if errata is True else errata))
+        found = inspect(path, _names(scopes), strict=strict, folded=isinstance(graph, Exported), errata=asked)
         return CheckReport(**found.said())
 
 

@@ -12,7 +12,7 @@ import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of
 from csa_deploy.api.reporting import page_of_results
-from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, Timing
+from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, SplitNetwork, Timing
 from csa_deploy.api.stages import as_exported, stand_in
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, opened, run, run_alone
 from csa_deploy.data.dataset import open_dataset
@@ -25,17 +25,18 @@ from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
+from csa_deploy.runners.chained_runner import CHAINED
 from csa_deploy.source import Source, load_source, slug_of
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
 from csa_deploy.trtexec.engines import engine_runner
-from csa_deploy.verify.candidates import Candidate, graph_candidate
+from csa_deploy.verify.candidates import Candidate, chain_runner, graph_candidate
 from csa_deploy.verify.reference import open_reference
 from csa_deploy.verify.results import SAMPLES, Results, read_results
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
-Candidates = Iterable[Graph] | Mapping[str, Graph] | Graph
-"""Graphs and engines, by label or in order; one alone needs no list."""
+Candidates = Iterable[Graph | SplitNetwork] | Mapping[str, Graph | SplitNetwork] | Graph | SplitNetwork
+"""Graphs, engines and split networks, by label or in order; one alone needs no list."""
 
 
 def compare(
@@ -105,6 +106,9 @@ def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
 def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict[str, str]]) -> Candidate | None:
     """What is compared; None for an engine that does not run here, which is noted."""
     path = context.path(GIVEN) / slug_of(label)
+    if isinstance(graph, SplitNetwork):
+        chain = chain_runner(graph.report, graph.save(path), context.config)
+        return Candidate(label, graph.report.precision, label, chain)
     if not isinstance(graph, Built):
         path = path.with_name(f"{path.name}.onnx")
         save_model(graph_of(graph), path)
@@ -134,13 +138,13 @@ def _compared_there(
         return _comparison(context, run(["verify"], context))
 
 
-def _labelled(candidates: Candidates) -> dict[str, Graph]:
+def _labelled(candidates: Candidates) -> dict[str, Any]:
     """By label; without one the precision says what it is, with a number from the second on."""
     if isinstance(candidates, Mapping):
         return dict(candidates)
     if isinstance(candidates, (onnx.ModelProto, Result, str, Path)):
         candidates = [candidates]
-    found: dict[str, Graph] = {}
+    found: dict[str, Any] = {}
     for graph in candidates:
         label, number = _label(graph), 1
         while label in found:
@@ -150,9 +154,11 @@ def _labelled(candidates: Candidates) -> dict[str, Graph]:
     return found
 
 
-def _label(graph: Graph) -> str:
+def _label(graph: Graph | SplitNetwork) -> str:
     if isinstance(graph, Built):
         return f"engine {graph.precision}"
+    if isinstance(graph, SplitNetwork):
+        return CHAINED
     return name_of(graph) if isinstance(graph, (str, Path)) else stated_types(graph_of(graph)).precision
 
 

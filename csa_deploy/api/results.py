@@ -20,6 +20,7 @@ from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import Left
+from csa_deploy.records.split import CutTensor, SplitFinding, SplitPart, SplitRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NOT_JSON, NotMeasured, Result
 from csa_deploy.source import Source
@@ -258,6 +259,64 @@ class Quantized(GraphResult):
         """One row per layer."""
         rows = [{"layer": name, "precision": "int8", "reason": ""} for name in self.int8]
         return rows + [{"layer": n, "precision": "floating point", "reason": why} for n, why in self.kept.items()]
+
+
+@dataclass(frozen=True, repr=False)
+class SplitNetwork(Result):
+    """A network in parts: the encoder and its heads.
+
+    Attributes:
+        name: of the network.
+        report: what the parts are, what crosses between them, how each is built, and what does not fit.
+        graphs: the typed graph of each part, by its name.
+        files: of the parts, by path: typed graphs, FP32 graphs and calibration caches.
+    """
+
+    name: str
+    report: SplitRecord
+    graphs: dict[str, onnx.ModelProto] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
+    files: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
+
+    @property
+    def parts(self) -> tuple[SplitPart, ...]:
+        """The encoder first."""
+        return self.report.parts
+
+    @property
+    def boundaries(self) -> tuple[CutTensor, ...]:
+        """What crosses the cut, with both sides."""
+        return self.report.crossing
+
+    @property
+    def findings(self) -> tuple[SplitFinding, ...]:
+        """What does not fit."""
+        return self.report.findings
+
+    @property
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """trtexec's words by part; none where this TensorRT cannot build it."""
+        return {build.part: build.command for build in self.report.builds}
+
+    @property
+    def summary(self) -> str:
+        """The parts, and whether they fit together."""
+        return f"{self.name}: {self.report.summary}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per part."""
+        return self.report.rows()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the files of the parts; the commands are for that folder.
+
+        Raises:
+            UsageError: the result was read from JSON, which holds no files.
+        """
+        if not self.files:
+            raise UsageError(f"{self.name}: read from JSON, without its graphs", fix="make the result again")
+        for path, content in self.files.items():
+            write_atomic(Path(folder) / path, content)
+        return Path(folder)
 
 
 @dataclass(frozen=True, repr=False)

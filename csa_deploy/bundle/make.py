@@ -192,7 +192,7 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
 
 
 def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
-    """Records of the stages, the report where there is one, and calibration files."""
+    """Records of the stages, the report where there is one, calibration files, and the parts of a split network."""
     files: dict[str, bytes | Path] = {}
     for stage, entry in workspace.manifest["stages"].items():
         files[f"records/{stage}.json"] = workspace.root / f"records/{stage}.json"
@@ -201,6 +201,8 @@ def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
             files |= {
                 f"report/{Path(p).name}": workspace.root / p for p in entry["unhashed"] if "measurements/" not in p
             }
+        if stage == "split":
+            files |= {f"split/{p}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
         if stage == "precision":
             kept = [p for p in entry["artifacts"] if not p.endswith((".onnx", ".data")) and "records/" not in p]
             files |= {f"calibration/{Path(p).name}": workspace.root / p for p in kept}

@@ -32,13 +32,16 @@ def check(
     fixed: Annotated[
         Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
     ] = None,
-    explain: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="Explain a rule instead.")] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Explain a rule, or a known problem, instead.")
+    ] = None,
 ) -> None:
     """Check operations against safety scopes.
 
     Each verdict comes with its evidence: rule packs, and NVIDIA's own validator where it is installed. Exit 4 when a
-    scope denies the network. Without --scope, all scopes.
+    scope denies the network. Without --scope, all scopes. With --errata also what this TensorRT is known to get wrong.
     """
+    from csa_deploy.restricted.errata.asking import errata_failure, question_of
     from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
@@ -53,9 +56,10 @@ def check(
     scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
     gates = gate_scopes(config.scope, None if config.target else version_asked(config))
     require_dla(gates if fix else scopes, bounds)
-    result = inspect(graph, scopes, strict=strict, folded=exported)
+    question = question_of(config) if config.errata or config.fail_on else None
+    result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
-        result = _repair(graph, fixed, result, gates, console)
+        result = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
     data = result.to_json()
     if fix:
@@ -63,6 +67,7 @@ def check(
             finding["repair"] = ""  # tried, and not exact here or worse for another scope
     _show(data, output_format, output, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
+    failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
         raise failure
 
@@ -84,15 +89,18 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
         return context.path(context.export.graph), config, True
 
 
-def _repair(graph: Path, target: Path | None, before: Any, scopes: Sequence[str], console: Console) -> Any:
-    """Repair for the scopes that count, show the difference and save the graph; the verdicts that hold then.
+def _repair(
+    graph: Path, target: Path | None, before: Any, scopes: Sequence[str], question: Any, console: Console
+) -> Any:
+    """Repair for the scopes that count, and known problems asked for; show the difference and save the graph.
 
+    Returns what holds then.
     Where nothing is repaired, nothing is saved unless a place was named.
     """
     from csa_deploy.graph.load import load_model, save_model
-    from csa_deploy.restricted.repairing import repair_for_scopes
+    from csa_deploy.restricted.errata.repairing import repair_known
 
-    repaired = repair_for_scopes(graph, scopes, before=before, strict=before.report.strict)
+    repaired = repair_known(graph, scopes, question, before=before, strict=before.report.strict)
     if repaired.steps or repaired.left or repaired.declined:
         console.notice(_steps(repaired, graph.name))
     if repaired.model is None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.cli.console import Console
+
+if TYPE_CHECKING:
+    from csa_deploy.config import Config
 
 
 def show_commands(network: str | None, settings: dict[str, Any], console: Console) -> None:
@@ -21,6 +25,9 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
     from csa_deploy.trtexec.safe.secrets import masked_words
 
     config, root = resolve(network, settings, inherit=True)
+    if config.split:
+        _show_parts(config, root, console)
+        return
     with opened(config, root) as context, wording_builder(config) as builder:
         with console.watching() as watcher:
             run_stages(["check", "precision"] if config.restricted else ["precision"], context, watcher)
@@ -40,3 +47,24 @@ def show_commands(network: str | None, settings: dict[str, Any], console: Consol
         console.answer.add({"commands": commands})
         for line in said:
             console.plain(line)
+
+
+def _show_parts(config: Config, root: Path, console: Console) -> None:
+    """The commands of a split network's parts, for the target's TensorRT or ``--tensorrt``; nothing is reached."""
+    from csa_deploy.cli.session import opened
+    from csa_deploy.pipeline import run_stages
+
+    with opened(config, root) as context:
+        with console.watching() as watcher:
+            run_stages(["split"], context, watcher)
+        split = context.split
+    assert split is not None  # it was asked for
+    console.answer.add({"commands": {build.part: build.command for build in split.builds}})
+    for part in split.parts:
+        console.plain(f"# {part.name}: {part.setting}, trtexec of TensorRT {split.tensorrt}")
+        for placement in split.placed(part.name):
+            console.plain(f"# {placement.scope}: {placement.verdict}, {placement.said}")
+        if command := split.command_of(part.name):
+            console.plain(shlex.join(["trtexec", *command]))
+    for finding in split.findings:
+        console.plain(f"# {finding.kind}: {finding.message}; {finding.fix}")

@@ -22,15 +22,17 @@ def models(console: Console) -> None:
 
     from csa_deploy.complexity import count
     from csa_deploy.data.named import NAMED
+    from csa_deploy.installing import require_torch
+    from csa_deploy.instance import example_inputs, make_module
     from csa_deploy.registry import discover
-    from csa_deploy.source import load_source
     from csa_deploy.units import giga
 
     found: list[dict[str, Any]] = []
     registry = discover()
     for name, entry in registry.entries.items():
-        network = load_source(name).make_network()
-        size = count(network.module, list(network.inputs.values()))
+        require_torch(name)
+        module = make_module(entry.factory, name, entry.preprocessing.size)
+        size = count(module, [*example_inputs(module, entry.preprocessing, name).values()])
         height, width = entry.preprocessing.size
         found.append(
             {

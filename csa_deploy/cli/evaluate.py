@@ -27,7 +27,9 @@ def evaluate(
     network: Annotated[
         str | None,
         typer.Argument(
-            metavar="NETWORK", help="A network, a .onnx file, or an engine of a workspace.", show_default=False
+            metavar="NETWORK",
+            help="A network, a .onnx file, or an engine or records/split.json of a workspace.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -106,10 +108,10 @@ def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | N
     from csa_deploy.cli.session import default_root, stored_settings
     from csa_deploy.config import make_config
     from csa_deploy.source import load_source
-    from csa_deploy.verify.subject import ENGINES
+    from csa_deploy.verify.subject import BUILT
 
     given = {**settings, "network": network}
-    if Path(network).suffix in (".onnx", *ENGINES):
+    if Path(network).suffix in (".onnx", *BUILT):
         return make_config(given), None
     stored = stored_settings(Path(settings.get("workspace") or default_root(network)), network)
     if "checkpoint" in settings:  # another file's entry may have another name

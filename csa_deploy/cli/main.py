@@ -45,6 +45,7 @@ VERBS = {
     "watch": "watch",
     "train": "train",
     "rules": "check",
+    "errata": "errata",
     "models": "environment",
     "doctor": "environment",
 }

@@ -35,13 +35,13 @@ class Wish:
 
 
 def meant_for(config: Config) -> str:
-    """The TensorRT that the graph is meant for, as ``--tensorrt`` names it: the target's, where its file states one."""
-    stated = None
+    """The TensorRT that the graph is meant for, as 8.6, 10 or 11: the target's, where its file states one."""
+    stated = config.tensorrt
     if config.target:
         from csa_deploy.trtexec.config import load_target
 
-        stated = load_target(Path(config.target)).tensorrt
-    major = int((stated or config.tensorrt).split(".")[0])
+        stated = load_target(Path(config.target)).tensorrt or stated
+    major = int(stated.split(".")[0])
     return "8.6" if major < 10 else "10" if major == 10 else "11"
 
 

@@ -11,16 +11,23 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
 from csa_deploy.graph.proof import CannotRunError
 from csa_deploy.graph.repairs import (
+    gather,
     gemm,
     global_pool,
     hard_activation,
+    pad,
     pool_chain,
     pool_stride,
+    reduce_axes,
     reshape,
     reshape_across,
+    resize_convs,
     resize_down,
     resize_scales,
     scale,
+    shuffle_rank,
+    transpose_pads,
+    where,
 )
 from csa_deploy.graph.repairs.pooling import Limits, within
 from csa_deploy.graph.rewrite import Rewrite
@@ -32,17 +39,25 @@ _ORDER: tuple[Rewrite, ...] = (
     resize_scales.NUDGE,
     resize_scales.FROM_SIZES,
     resize_down.RULE,
+    resize_convs.RULE,
     global_pool.RULE,
+    reduce_axes.RULE,
     pool_stride.RULE,
     pool_chain.RULE,
     reshape.RULE,
     gemm.RULE,
     reshape_across.RULE,
     hard_activation.RULE,
+    shuffle_rank.RULE,
+    gather.RULE,
+    where.RULE,
     pads.RULE,
+    pad.TO_CONV,
+    pad.TO_SLICES,
     affine_after.RULE,
     affine_before.RULE,
     scale.RULE,
+    transpose_pads.RULE,
     identities.RULE,
 )
 

@@ -51,7 +51,7 @@ def _key(context: Context, calibration: Calibrated) -> str:
             "method": calibration.method,
             "search": config.search and budget_of(context),
             "techniques": config.techniques,
-            "keep_fp32": config.keep_fp32,
+            "kept": asdict(calibration.kept),
             "seed": config.seed,
             **({"target_dla": config.fp16_io} if config.target_dla else {}),
         }
@@ -88,7 +88,7 @@ def _made(
     key: str,
 ) -> Int8Graph:
     """Choose layers and write the files; the precision's part of the record."""
-    config, statistics, dla = context.config, calibration.statistics, calibration.dla
+    statistics, dla = calibration.statistics, calibration.dla
     choice = choose_layers(context, model, calibration, rest_of(model), phases)
     plan = choice.plan
     result = to_int8(
@@ -96,7 +96,7 @@ def _made(
         plan.placement,
         plan.thresholds,
         kept=choice.kept,
-        keep_fp32=config.keep_fp32,
+        keep_fp32=calibration.kept.fp32,
         largest=plan.largest,
         adjustments=plan.adjustments,
         io=dla.io if dla else "fp32",

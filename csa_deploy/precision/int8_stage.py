@@ -21,6 +21,7 @@ from csa_deploy.precision.calibration_data import (
     open_calibration,
 )
 from csa_deploy.precision.dla_placement import RANGED_IMAGES, best_ranges, place_for_dla, with_every_scale
+from csa_deploy.precision.kept import Kept, kept_by
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
@@ -45,13 +46,14 @@ AUDIT = "calibration/audit.json"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration gave."""
+    """What calibration gave, and what of the graph stays in floating point whatever it gave."""
 
     data: Dataset
     placement: QdqPlacement
     statistics: Statistics
     thresholds: dict[str, float]
     method: Method
+    kept: Kept
     leaks: tuple[str, ...] = ()
     dla: DlaGraph | None = None
 
@@ -165,16 +167,16 @@ def calibrated(context: Context, model: onnx.ModelProto, phases: Phases) -> Cali
     leaks = check_overlap(context, data)
     data = context.with_states(data)
     statistics = _statistics(context, model, data, placement.tensors, phases)
-    method = config.calib_method
+    method, kept = config.calib_method, kept_by(config, model)
     if dla is None:
-        return Calibrated(data, placement, statistics, statistics.thresholds(method), method, tuple(leaks))
+        return Calibrated(data, placement, statistics, statistics.thresholds(method), method, kept, tuple(leaks))
     sizes = complete(model, statistics.largest)
     ranges = {name: with_every_scale(placement, statistics.thresholds(name), sizes) for name in METHODS}
     if config.search:
         feeds = read_samples(data, context.sampling, RANGED_IMAGES).feeds
         method, found = best_ranges(Plan(model, placement, {}, {}), ranges, method, feeds, config.threads)
         dla = replace(dla, ranges=found)
-    return Calibrated(data, placement, statistics, ranges[method], method, tuple(leaks), dla)
+    return Calibrated(data, placement, statistics, ranges[method], method, kept, tuple(leaks), dla)
 
 
 def check_overlap(context: Context, data: Dataset | None = None) -> list[str]:

@@ -113,7 +113,7 @@ def choose_layers(
         threads=config.threads,
         progress=phases.of,
     )
-    placement = calibration.placement.without(config.keep_fp32)
+    placement = calibration.placement.without(calibration.kept.floating)
     plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
     plan, findings = try_techniques(plan, config.techniques, evaluation)
     costs = node_costs(model)

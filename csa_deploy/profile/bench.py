@@ -16,10 +16,13 @@ from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
 from csa_deploy.records.profile import TimedEntry
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner
+from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, open_chain
 from csa_deploy.runners.engine_runner import EngineRunner
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from csa_deploy.workspace import Workspace
 
 NOT_THE_TARGET = "ONNX Runtime on this machine's CPU: not the target's latency"
 FAKE_QUANTIZED = (
@@ -65,6 +68,18 @@ class Bench:
         )
         evidence = FAKE_QUANTIZED if label == "int8" else NOT_THE_TARGET
         self._add(label, path, self.held.enter_context(runner), evidence)
+
+    def chain(self) -> None:
+        """Add the parts of the workspace's split network, one after another."""
+
+        def opened(path: Path, name: str) -> Runner:
+            return OnnxRuntimeRunner(path, threads=self.config.threads, spin=False, name=name)
+
+        split = Workspace(self.root).read(SplitRecord)
+        chain = open_chain(split, self.root, opened)
+        chain.name = f"{self.prefix}{CHAINED}"
+        evidence = FAKE_QUANTIZED if split.precision == "int8" else NOT_THE_TARGET
+        self._add(CHAINED, SPLIT_FILE, self.held.enter_context(chain), evidence)
 
     def engine(self, label: str, path: str, backend: str, graph: Path) -> None:
         """Add an engine of the workspace, or say why it does not run here.
@@ -126,6 +141,8 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
         with contextlib.suppress(CsaDeployError):
             if path.endswith(".onnx"):
                 anew.graph(label, path)
+            elif label == CHAINED:
+                anew.chain()
             else:
                 graph = next(engine.graph for engine in bench.engines if engine.label == label)
                 anew.engine(label, path, entry.runner["backend"], graph)

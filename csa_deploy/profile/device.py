@@ -95,6 +95,7 @@ class OnDevice:
 
     def open(self, held: contextlib.ExitStack) -> None:
         """Make the timer; an engine that cannot be timed so is timed on the host all the same."""
+        self._batch = sampling(self.runner).batch or 1  # asked now: an engine tells nothing when it is closed
         try:
             self.runner.run(self.feeds)  # its memory is read here, before the timer takes its own
             timer = held.enter_context(self.runner.timer(self.feeds))
@@ -109,7 +110,7 @@ class OnDevice:
 
     def latency(self) -> dict[str, Any]:
         """Label of each series -> its statistics."""
-        batch, found = sampling(self.runner).batch or 1, {}
+        batch, found = self._batch, {}
         for subject in self.subjects:
             found[subject.name.removeprefix(self.prefix)] = summarise(subject.samples_ms, batch=batch)
             if not subject.graph:

@@ -55,6 +55,9 @@ class TimedSubject:
     burst: int = 1
     warm_ms: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._batch = sampling(self.runner).batch or 1  # asked now: an engine tells nothing when it is closed
+
     @property
     def name(self) -> str:
         """The runner's."""
@@ -77,7 +80,7 @@ class TimedSubject:
 
     def to_json(self) -> dict[str, Any]:
         """See :func:`csa_deploy.profile.statistics.summarise`."""
-        return summarise(self.samples_ms, batch=sampling(self.runner).batch or 1)
+        return summarise(self.samples_ms, batch=self._batch)
 
 
 def measure_all(

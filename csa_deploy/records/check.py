@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from csa_deploy.results import NOT_JSON, StageRecord, Stored
+from csa_deploy.records.errata import ErrataReport
+from csa_deploy.results import IF_KNOWN, NOT_JSON, StageRecord, Stored
 
 Verdict = Literal["allowed", "with GPU fallback", "denied", "unknown"]
 
@@ -285,6 +286,7 @@ class Inspected(Stored):
         notes: contradictions between sources of evidence.
         not_done: what was not done, and why.
         parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
+        errata: known problems of TensorRT that it meets; None when that was not asked.
     """
 
     derived: ClassVar[tuple[str, ...]] = RuleReport.derived
@@ -295,6 +297,7 @@ class Inspected(Stored):
     notes: tuple[str, ...] = ()
     not_done: tuple[str, ...] = ()
     parsed: CrossCheck | None = None
+    errata: ErrataReport | None = field(default=None, metadata=IF_KNOWN)
 
     @property
     def verdict(self) -> Verdict:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.metrics.table import named
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
@@ -34,6 +35,8 @@ def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
         timings(data, console) if verb == "profile" else console.print(table(data))
     if verb in ("build", "report"):
         restricted(data, console)
+    if verb in ("verify", "report"):
+        parts(data, console)
     for found in data["records"].get("verify", {}).get("localization", []) if verb == "verify" else []:
         explanation(found, console)
     if verb in ("verify", "profile", "report"):
@@ -144,6 +147,27 @@ def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
     ]
 
 
+def parts(data: dict[str, Any], console: Console) -> None:
+    """What each part of a split network is for, what crosses between them, and what does not fit."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if "split" not in data["records"]:
+        return
+    split = SplitRecord.from_json(data["records"]["split"])
+    rows = split.rows()
+    shown = Table(title=f"parts, for TensorRT {split.tensorrt}", title_justify="left")
+    for heading in rows[0]:
+        shown.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(str(cell)) for cell in row.values()))
+    console.print(shown)
+    for tensor in split.crossing:
+        sides = f"{tensor.producer or 'the application'} -> {', '.join(map(str, tensor.consumers))}"
+        console.print(f"{tensor.name}: {sides}, {units.size(tensor.bytes)}", markup=False, soft_wrap=True)
+    _notes(data["records"]["split"], console)
+
+
 def restricted(data: dict[str, Any], console: Console) -> None:
     """One line per scope of the graph that was checked, with the level of evidence, and whether it decides.
 
@@ -162,3 +186,8 @@ def restricted(data: dict[str, Any], console: Console) -> None:
             f"{'' if scope['scope'] in checked['gate'] else ', for information'})",
             soft_wrap=True,
         )
+    if errata := checked.get("errata"):
+        console.print(errata["summary"], soft_wrap=True)
+        for problem in (p for p in errata["problems"] if p["state"] == "affected"):
+            said = f"{problem['severity']} {problem['id']}: {problem['title']}"
+            console.print(f"  {escape(said)}", soft_wrap=True)

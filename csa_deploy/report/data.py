@@ -15,6 +15,7 @@ from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import RepairRecord
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.labels import rank
 from csa_deploy.report.not_measured import not_measured
@@ -22,10 +23,12 @@ from csa_deploy.report.side_files import calibration, error_histograms, history,
 from csa_deploy.report.tasks import task_views
 from csa_deploy.report.verdict import verdict
 from csa_deploy.report.worst import worst_samples
+from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE
 from csa_deploy.workspace import R, Workspace
 
 SCHEMA_VERSION = 1
-ORDER = ("export", "optimize", "check", "precision", "build", "verify", "profile")
+ORDER = ("export", "optimize", "repair", "check", "precision", "split", "build", "verify", "profile")
+_ON_DEMAND = ("repair", "split")
 
 
 def collect(workspace: Workspace) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def collect(workspace: Workspace) -> dict[str, Any]:
         :mod:`csa_deploy.report.tasks`; ``errors``, ``calibration``, ``passports``,
         ``sweep`` and ``history`` of :mod:`csa_deploy.report.side_files`.
     """
-    order = [*ORDER[:2], "repair", *ORDER[2:]] if workspace.stage("repair") else list(ORDER)
+    order = [name for name in ORDER if name not in _ON_DEMAND or workspace.stage(name)]
     done = [name for name in order if workspace.stage(name)]
     records = {name: workspace.record(name) for name in done}
     measurements = {name: workspace.measured(name) for name in done}
@@ -76,6 +79,7 @@ class Records:
     repair: RepairRecord | None
     check: CheckRecord | None
     precision: PrecisionRecord | None
+    split: SplitRecord | None
     build: BuildRecord | None
     verify: VerifyRecord | None
     profile: ProfileRecord | None
@@ -89,7 +93,7 @@ def records_of(records: Mapping[str, Any]) -> Records:
 
     return Records(
         *(read(ExportRecord), read(OptimizeRecord), read(RepairRecord), read(CheckRecord), read(PrecisionRecord)),
-        *(read(BuildRecord), read(VerifyRecord), read(ProfileRecord)),
+        *(read(SplitRecord), read(BuildRecord), read(VerifyRecord), read(ProfileRecord)),
     )
 
 
@@ -128,6 +132,7 @@ def rows(records: Records, measurements: dict[str, Any], missing: Sequence[Mappi
         found["fp32"] = _graph_row("fp32", "fp32", floating.graph, floating.after)
     for precision, graph in records.precision.precisions.items() if records.precision else ():
         found.setdefault(precision, _graph_row(precision, precision, graph.graph, graph.statistics))
+    found |= {CHAINED: _empty(CHAINED, split.precision, SPLIT_FILE)} if (split := records.split) else {}
     for precision, engine in records.build.engines.items() if records.build else ():
         label = f"engine {precision}"
         # TensorRT's engines differ from build to build, so their size is a measurement.

@@ -6,7 +6,7 @@ from typing import Any
 
 from csa_deploy import units
 
-NAMES = {"exported": "exported graph", "fp32": "fp32 graph", "fp16": "fp16 graph", "int8": "int8 graph"}
+NAMES = {**{label: f"{label} graph" for label in ("exported", "fp32", "fp16", "int8")}, "split": "parts, chained"}
 SIZE = "size of weights"  # heading of the column that size_of fills
 
 _ORDER = ("exported", "fp32", "fp16", "int8")

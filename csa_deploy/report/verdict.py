@@ -9,6 +9,7 @@ from csa_deploy import units
 from csa_deploy.report.labels import rank, reference_of
 
 GATE_OF = {"verify": "accuracy", "profile": "latency and memory"}
+_STATE = {"allowed": "pass", "with GPU fallback": "pass", "denied": "fail"}
 STATES = ("fail", "undecided", "not measured", "not run", "not counted", "pass")
 
 
@@ -21,7 +22,9 @@ def gate_states(records: dict[str, Any], measurements: dict[str, Any]) -> list[d
     found += _built(records.get("build", {}).get("engines", {}))
     measured_by = {m["label"]: m["evidence"] for m in records.get("profile", {}).get("measured", [])}
     found += [_limit(gate, measured_by) for gate in measurements.get("profile", {}).get("gates", [])]
-    if "check" in records and not records["check"]["gate"]:
+    asked = records.get("check", {}).get("gate_why") or records.get("check", {}).get("gate")
+    found += [_placed(part) for part in records.get("split", {}).get("placements", [])] if asked else []
+    if "check" in records and not asked:
         text = "restricted mode was checked and does not count: --restricted was not given"
         found.append({"name": "restricted mode", "state": "not counted", "text": text, "evidence": ""})
     return found
@@ -56,13 +59,20 @@ def _built(engines: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "name": "restricted mode",
-            "state": {"allowed": "pass", "with GPU fallback": "pass", "denied": "fail"}.get(verdict, "undecided"),
+            "state": _STATE.get(verdict, "undecided"),
             "text": f"restricted mode, {', '.join(sorted(precisions, key=rank))} {f'({of})' if of else 'as built'}: "
             f"{scope} {words} (evidence: {level})",
             "evidence": level,
         }
         for (scope, verdict, words, level, of), precisions in alike.items()
     ]
+
+
+def _placed(part: dict[str, Any]) -> dict[str, str]:
+    """The gate of a part that is for a DLA."""
+    text = f"restricted mode, {part['part']} on its DLA: {part['scope']} {part['verdict']}, {part['said']}"
+    state = _STATE.get(part["verdict"], "undecided")
+    return {"name": "restricted mode", "state": state, "text": f"{text} (evidence: static)", "evidence": "static"}
 
 
 def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ that is None, makes the test *undecided* (None), never true.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -151,29 +151,36 @@ def _compare(value: Any, name: str, operand: Any) -> bool | None:
     return every(_compare(item, name, other) for item, other in zip(value, operand, strict=True))
 
 
-def problems(condition: Condition) -> list[str]:
-    """What is wrong with a condition as written: unknown facts, suffixes and operators; empty when nothing is."""
+def problems(condition: Condition, known: Container[str] = FACTS) -> list[str]:
+    """What is wrong with a condition as written: unknown facts, suffixes and operators; empty when nothing is.
+
+    Args:
+        condition: as a file states it.
+        known: facts that there are.
+    """
     found: list[str] = []
     for key, test in condition.items():
         if key in _COMBINERS:
             parts = [test] if key == "not" else test
             for part in parts:
-                found += problems(part) if isinstance(part, Mapping) else [f"'{key}' holds {part!r}, not a table"]
+                found += (
+                    problems(part, known) if isinstance(part, Mapping) else [f"'{key}' holds {part!r}, not a table"]
+                )
         else:
-            found += _path_problems(key) + _test_problems(key, test)
+            found += _path_problems(key, known) + _test_problems(key, test, known)
     return found
 
 
-def _path_problems(path: str) -> list[str]:
+def _path_problems(path: str, known: Container[str]) -> list[str]:
     name, *suffixes = path.split(".")
-    if name not in FACTS:
+    if name not in known:
         return [f"unknown fact '{name}'"]
     return [f"unknown suffix '.{s}' in '{path}'" for s in suffixes if not s.isdigit() and s not in AGGREGATES]
 
 
-def _test_problems(key: str, test: Any) -> list[str]:
+def _test_problems(key: str, test: Any, known: Container[str]) -> list[str]:
     if isinstance(test, str) and test.startswith("$"):
-        return _path_problems(test[1:])
+        return _path_problems(test[1:], known)
     if not isinstance(test, Mapping):
         return []
     found: list[str] = []
@@ -181,5 +188,5 @@ def _test_problems(key: str, test: Any) -> list[str]:
         if name not in _OPERATORS and name not in _SPECIAL:
             found.append(f"unknown operator '{name}' on '{key}'")
         elif name == "any" or (isinstance(operand, str) and operand.startswith("$")):
-            found += _test_problems(key, operand)
+            found += _test_problems(key, operand, known)
     return found

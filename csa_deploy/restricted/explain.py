@@ -1,4 +1,4 @@
-"""Words about rules and packs, for ``check --explain`` and ``rules``."""
+"""Words about rules, packs and errata, for ``check --explain``, ``rules`` and ``errata``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import did_you_mean
+from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata
 from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
 from csa_deploy.restricted.vocabulary import EVIDENCE
 
@@ -56,28 +57,51 @@ def list_packs() -> list[PackSummary]:
 
 
 def explain(rule_id: str) -> str:
-    """All that is known about a rule, in every scope that has it.
+    """All that is known about a rule, in every scope that has it, or about an erratum.
 
     Args:
         rule_id: id as in a finding, with or without ``scope/`` in front.
 
     Raises:
-        UsageError: no scope has such a rule; names the nearest ones.
+        UsageError: there is no such id; names the nearest ones.
     """
     wanted, _, name = rule_id.rpartition("/")
     if name in _NO_PACK:
         return _NO_PACK[name]
+    errata = {erratum.id: (pack, erratum) for pack, erratum in all_errata()}
+    if name in errata:
+        return _erratum(*errata[name])
     found: list[tuple[Rule, list[Pack]]] = []
-    names: set[str] = set()
+    names: set[str] = {*errata}
     for pack in (load_pack(scope) for scope in scopes()):
         names |= {rule.id for rule in pack.rules}
         for rule in pack.rules:
             if rule.id == name and wanted in ("", pack.scope):
                 _packs_of(rule, found).append(pack)
     if not found:
-        fix = did_you_mean(name, sorted(names), "`csa-deploy rules` lists them", most=3)
-        raise UsageError(f"no scope has a rule '{rule_id}'", fix=fix)
+        fix = did_you_mean(name, sorted(names), "`csa-deploy rules` and `csa-deploy errata` list them", most=3)
+        raise UsageError(f"no scope has a rule '{rule_id}', and no erratum has this id", fix=fix)
     return "\n\n".join(_paragraph(rule, packs) for rule, packs in found)
+
+
+def _erratum(pack: ErrataPack, erratum: Erratum) -> str:
+    """All of an erratum; what it asks of nodes and network as the pack states it."""
+    patterns = [json.dumps(pattern.model_dump(mode="json", exclude_defaults=True)) for pattern in erratum.pattern]
+    lines = {
+        "problem": erratum.title,
+        "symptom": f"{erratum.symptom}, severity {erratum.severity}",
+        "versions": erratum.versions.words,
+        "on": ", ".join(filter(None, ["DLA" if erratum.dla else "", *erratum.platforms, erratum.gpu])),
+        "precision": ", ".join(erratum.precision),
+        "found by": "; ".join([*patterns, *([json.dumps(erratum.network)] if erratum.network else [])]),
+        "unlike": ", ".join(erratum.unlike),
+        "workaround": erratum.workaround,
+        "repair": f"{erratum.repair} (check --errata --fix)" if erratum.repair else "",
+        "verify": erratum.detect,
+        "source": "; ".join(erratum.source),
+        "state": f"{erratum.state} when it was read on {pack.read}; it may have moved since",
+    }
+    return "\n".join([erratum.id, *(f"  {name + ':':<12}{text}" for name, text in lines.items() if text)])
 
 
 def _packs_of(rule: Rule, found: list[tuple[Rule, list[Pack]]]) -> list[Pack]:

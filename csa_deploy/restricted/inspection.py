@@ -20,8 +20,10 @@ from csa_deploy.records.check import (
     ValidatorVerdict,
     Verdict,
 )
+from csa_deploy.records.errata import ErrataReport
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import crosscheck
+from csa_deploy.restricted.errata.finding import Question, known_problems
 from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
@@ -113,11 +115,13 @@ class GateResult:
         report: the static check.
         scopes: one verdict per scope, in the report's order.
         parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
+        errata: known problems of TensorRT that it meets; None when that was not asked.
     """
 
     report: RuleReport
     scopes: tuple[ScopeVerdict, ...]
     parsed: CrossCheck | None = None
+    errata: ErrataReport | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -132,7 +136,7 @@ class GateResult:
 
     def only(self, names: Sequence[str]) -> GateResult:
         """The same result for some of the scopes."""
-        return GateResult(self.report, tuple(s for s in self.scopes if s.report.scope in names), self.parsed)
+        return replace(self, scopes=tuple(s for s in self.scopes if s.report.scope in names))
 
     def allowing(self, bounds: Mapping[str, int]) -> GateResult:
         """The same result where so much may fall back from DLA to the GPU; see :func:`.fallback.within`."""
@@ -160,6 +164,7 @@ class GateResult:
             "notes": tuple(self.notes),
             "not_done": tuple(line for line in self.report.not_done if not (done and line.startswith(done))),
             "parsed": self.parsed,
+            "errata": self.errata,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -177,6 +182,7 @@ def inspect(
     *,
     strict: bool = False,
     folded: bool = False,
+    errata: Question | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateResult:
     """Check a graph against scopes (none: all that have a pack).
@@ -190,24 +196,31 @@ def inspect(
         strict: count unknown as denied.
         folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
             shapes is nothing that an engine would compute.
+        errata: what is asked about known problems of TensorRT; None: nothing.
         progress: called with (scopes done, scopes).
     """
     if not folded:
-        return _inspect(model, model.name, names, strict, progress)
+        return _inspect(model, model.name, names, strict, errata, progress)
     with TemporaryDirectory(prefix="csa-deploy-") as scratch:
         path, name = fold_file(model, Path(scratch))
-        return _inspect(path, name, names, strict, progress)
+        return _inspect(path, name, names, strict, errata, progress)
 
 
 def _inspect(
-    model: Path, name: str, names: Sequence[str], strict: bool, progress: Callable[[int, int], None] | None
+    model: Path,
+    name: str,
+    names: Sequence[str],
+    strict: bool,
+    errata: Question | None,
+    progress: Callable[[int, int], None] | None,
 ) -> GateResult:
     graph = load_graph(model)
     report = check(graph, names, strict=strict, name=name, progress=progress)
     asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
     answer = validate(model) if asked else None
     found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
-    return GateResult(report, tuple(found), crosscheck(model, graph=graph))
+    known = known_problems(graph, errata) if errata is not None else None
+    return GateResult(report, tuple(found), crosscheck(model, graph=graph), known)
 
 
 def gate_scopes(asked: Sequence[str], platform: Platform | None = None) -> list[str]:

@@ -233,6 +233,12 @@ def _better(before: Sequence[ScopeReport], after: Sequence[ScopeReport]) -> bool
     return any(_score(new.findings) < _score(old.findings) for old, new in zip(before, after, strict=True))
 
 
+def worse(before: GateResult, after: GateResult) -> str:
+    """Name of a scope that has more against a network than it had, by rules and validator; empty where none has."""
+    pairs = ((old.combined, new.combined) for old, new in zip(before.scopes, after.scopes, strict=True))
+    return next((old.scope for old, new in pairs if _score(new.findings) > _score(old.findings)), "")
+
+
 def _score(findings: Sequence[Finding]) -> tuple[int, int]:
     """Findings that deny, and those that doubt: more is worse, and a doubt is better than a denial."""
     counted = Counter(finding.verdict for finding in findings)

@@ -34,11 +34,13 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Part of a pack: frozen, and without keys that nobody knows."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """One statement about one or several layer types.
 
     Attributes:
@@ -102,7 +104,7 @@ class Rule(_Strict):
         return (not self.since or key >= version_key(self.since)) and (not self.until or key <= version_key(self.until))
 
 
-class Pack(_Strict):
+class Pack(Strict):
     """All that is known about one scope.
 
     Attributes:

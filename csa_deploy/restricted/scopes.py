@@ -107,6 +107,19 @@ def gates_of(config: Config, platform: Platform | None = None) -> Gates:
     return gates
 
 
+def gates_of_whole(config: Config, platform: Platform | None = None) -> Gates:
+    """Those of them that decide about the whole network: where it is split, scopes of DLA decide about parts alone.
+
+    Raises: as :func:`gates_of`.
+    """
+    gates = gates_of(config, platform)
+    parted = [name for name in gates.scopes if config.split and load_pack(name).kind == "dla"]
+    if not parted:
+        return gates
+    kept = tuple(name for name in gates.scopes if name not in parted)
+    return Gates(kept, f"{gates.why}; {', '.join(parted)} decides about the parts that are for DLA")
+
+
 def fitting(platform: Platform) -> list[Pack]:
     """The packs of all scopes that speak about what a machine builds."""
     return [pack for pack in map(load_pack, scopes()) if platform.fits(pack)]

@@ -1,6 +1,6 @@
 """The stages of a deployment, in order: what each reads, needs and is decided by.
 
-``export -> optimize (-> repair) -> check -> precision -> build -> verify -> profile -> report``
+``export -> optimize (-> repair) -> check -> precision (-> split) -> build -> verify -> profile -> report``
 """
 
 from __future__ import annotations
@@ -129,6 +129,13 @@ def _precision() -> Functions:
     )
 
 
+def _split() -> Functions:
+    from csa_deploy.records.split import SplitRecord
+    from csa_deploy.stages import split as stage
+
+    return Functions(SplitRecord, stage.run, key_parts=stage.key_parts)
+
+
 def _build() -> Functions:
     from csa_deploy.records.build import BuildRecord
     from csa_deploy.stages import build as stage
@@ -192,7 +199,7 @@ STAGES: dict[str, Stage] = {
             "check",
             "restricted-mode rules",
             _check,
-            settings=("scope", "strict", "restricted", "max_fallback"),
+            settings=("scope", "strict", "restricted", "max_fallback", "errata", "fail_on"),
             also=("fix",),
             needs=("export",),
             uses=("repair",),
@@ -215,9 +222,21 @@ STAGES: dict[str, Stage] = {
                 "seed",
                 "budget",
                 "fix",
+                "split",
+                "part",
             ),
             needs=("optimize",),
             uses=("repair",),
+        ),
+        Stage(
+            "split",
+            "encoder and heads",
+            _split,
+            settings=("split", "part", "scope", "max_fallback", "builder_option", "restricted", "strict"),
+            also=("tensorrt", "target", "fix"),
+            needs=("optimize", "precision"),
+            uses=("repair",),
+            when="split",
         ),
         Stage(
             "build",
@@ -240,7 +259,7 @@ STAGES: dict[str, Stage] = {
             ),
             also=("decode", "score_threshold", "nms_iou", "metric"),
             needs=("export", "optimize", "precision"),
-            uses=("build",),
+            uses=("split", "build"),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),
         ),
         Stage(
@@ -252,14 +271,14 @@ STAGES: dict[str, Stage] = {
                 *("limit", "baseline", "max_slowdown"),
             ),
             needs=("export", "optimize", "precision"),
-            uses=("build",),
+            uses=("split", "build"),
             packages=("onnxruntime",),
         ),
         Stage(
             "report",
             "report",
             _report,
-            uses=("export", "optimize", "repair", "check", "precision", "build", "verify", "profile"),
+            uses=("export", "optimize", "repair", "check", "precision", "split", "build", "verify", "profile"),
         ),
     )
 }

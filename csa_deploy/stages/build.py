@@ -23,7 +23,7 @@ from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope, Res
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
-from csa_deploy.restricted.scopes import Platform, gates_of, platform_of
+from csa_deploy.restricted.scopes import Platform, gates_of, gates_of_whole, platform_of
 from csa_deploy.results import jsonable
 from csa_deploy.trtexec.graph_check import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
@@ -252,7 +252,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     """
     strict = context.config.strict
     found = []
-    for scope in gates_of(context.config, _platform(context, builder)).scopes:
+    for scope in gates_of_whole(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
         result = inspect(judged, [scope], strict=strict).allowing(context.config.max_fallback)
         what = f"{judged.name} ({of})" if of else judged.name

@@ -19,6 +19,7 @@ from csa_deploy.precision.int8_stage import (
     needs_calibration,
     require_calibration,
 )
+from csa_deploy.precision.kept import kept_by
 from csa_deploy.precision.phases import Phases
 from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
 from csa_deploy.results import NotMeasured
@@ -39,8 +40,11 @@ def preflight(context: Context) -> None:
 
 
 def key_parts(context: Context) -> dict[str, Any]:
-    """What decides the graphs besides settings: calibration data, where there are any."""
-    return int8_key(context) if needs_calibration(context.config) else {}
+    """What decides the graphs besides settings: calibration data, where there are any, and what parts are kept in."""
+    config = context.config
+    wanted = {name: said.partition("@")[0] for name, said in config.part.items()}
+    parts = {"split": config.split, "part": wanted} if {*wanted.values()} - {"fp16"} else {}
+    return {**(int8_key(context) if needs_calibration(config) else {}), **parts}
 
 
 def comparison(context: Context) -> dict[str, Any]:
@@ -109,7 +113,8 @@ def _write_fp16(
 ) -> HalfGraph:
     config = context.config
     largest = calibration.statistics.largest if calibration else None
-    result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=config.keep_fp32, largest=largest)
+    kept = kept_by(config, model).fp32
+    result = to_fp16(model, io="fp16" if config.fp16_io else "fp32", keep_fp32=kept, largest=largest)
     path = context.scratch / f"{context.name}.fp16.onnx"
     save_model(result.model, path)
     artifacts[f"onnx/{path.name}"] = path

@@ -127,6 +127,8 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
     bench = Bench(context.workspace.root, context.config, held)
     for label, graph in graphs.items():
         bench.graph(label, graph)
+    if context.split:
+        bench.chain()
     if not context.workspace.stage("build"):
         bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
         return bench

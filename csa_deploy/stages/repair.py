@@ -15,7 +15,8 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.repair import HalfCost, RepairRecord
 from csa_deploy.repair.cost import half_cost
-from csa_deploy.restricted.repairing import repair_for_scopes
+from csa_deploy.restricted.errata.asking import errata_asked
+from csa_deploy.restricted.errata.repairing import repair_known
 from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.stages.check import key_parts as rules_and_validator
@@ -50,10 +51,11 @@ def comparison(context: Context) -> dict[str, Any]:
 
 
 def run(context: Context) -> StageOutput[RepairRecord]:
-    """Repair the optimized graph; see :func:`csa_deploy.restricted.repairing.repair_for_scopes`."""
+    """Repair the optimized graph; see :func:`csa_deploy.restricted.errata.repairing.repair_known`."""
     config, optimized = context.config, context.workspace.read(OptimizeRecord)
     path = context.path(optimized.graph)
-    repaired = repair_for_scopes(path, _scopes(context), strict=config.strict, progress=context.progress)
+    asked = errata_asked(config)
+    repaired = repair_known(path, _scopes(context), asked, strict=config.strict, progress=context.progress)
     record = RepairRecord(
         summary="",
         graph=optimized.graph,

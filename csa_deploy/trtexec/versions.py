@@ -51,6 +51,11 @@ class Version:
         return f"{self.major}.{self.minor}.{self.patch}"
 
     @property
+    def digits(self) -> str:
+        """As NvInferVersion.h counts and calibration caches state it: 8612, 100300."""
+        return str((1_000 if self.major < 10 else 10_000) * self.major + 100 * self.minor + self.patch)
+
+    @property
     def pair(self) -> tuple[int, int]:
         """Major and minor."""
         return self.major, self.minor

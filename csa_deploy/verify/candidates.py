@@ -18,7 +18,9 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
+from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, ChainedRunner, open_chain
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.engines import engine_runner
@@ -114,6 +116,11 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
             continue  # it is the reference
         precision = "fp32" if label == "exported" else label
         found.append(graph_candidate(context.path(graph), label, precision, graph, config))
+    if split := context.split:
+        chain = chain_runner(split, context.workspace.root, config)
+        file = context.path(split.graph)
+        preprocessing = read_preprocessing(load_model(file, full_check=False))
+        found.append(Candidate(CHAINED, split.precision, SPLIT_FILE, chain, preprocessing, file))
     for precision, engine in context.engines().items():
         path, label = context.path(engine.path), f"engine {precision}"
         built_from = found_file(found, precision)
@@ -149,6 +156,16 @@ def graph_candidate(path: Path, label: str, precision: str | None, shown: str, c
     precision = precision or stated_types(model).precision
     runner = graph_runner(path, model, precision, config, name=label)
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
+
+
+def chain_runner(split: SplitRecord, root: Path, config: Config) -> ChainedRunner:
+    """The parts of a split network one after another, each as :func:`graph_runner` runs a graph."""
+
+    def opened(path: Path, name: str) -> Runner:
+        model = load_model(path, full_check=False)
+        return graph_runner(path, model, stated_types(model).precision, config, name=name)
+
+    return open_chain(split, root, opened)
 
 
 def graph_runner(

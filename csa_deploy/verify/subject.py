@@ -1,4 +1,4 @@
-"""What ``evaluate`` runs: a torch network, an ONNX file or an engine, with the preprocessing that belongs to it."""
+"""What ``evaluate`` runs, with the preprocessing that belongs to it: a torch network, a graph, an engine, or parts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing, Task
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner
+from csa_deploy.runners.chained_runner import SPLIT_FILE
 from csa_deploy.runners.torch_runner import torch_runner
 from csa_deploy.source import load_source
 from csa_deploy.trtexec.engines import engine_runner
-from csa_deploy.verify.candidates import graph_runner
+from csa_deploy.verify.candidates import chain_runner, graph_runner
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 ENGINES = (".engine", ".plan", ".trt")
+BUILT = (*ENGINES, ".json")
+"""Suffixes of what a workspace holds and no module is."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ def open_subject(config: Config) -> Subject:
     if path.suffix in ENGINES:
         require_own_settings("engine", config.network, config)
         return _engine(path, config.target)
+    if path.name == Path(SPLIT_FILE).name:
+        require_own_settings("engine", config.network, config)
+        return _split(path, config)
     source = load_source(config.network)
     require_own_settings("module", config.network, config)
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
@@ -94,6 +101,20 @@ def _graph(path: Path, config: Config) -> Subject:
     if said:
         logger.warning("%s: %s", path.name, said)
     return Subject(runner, preprocessing, stated_postprocessing(model))
+
+
+def _split(path: Path, config: Config) -> Subject:
+    """The parts of a split network, by the record of the workspace that holds them."""
+    workspace = Workspace(path.resolve().parent.parent)
+    split = workspace.find(SplitRecord)
+    if split is None:
+        raise UsageError(
+            f"{path}: no record of a split network in its workspace",
+            fix="make it with `csa-deploy run NETWORK --split TENSOR`",
+        )
+    exported = workspace.read(ExportRecord)
+    runner = chain_runner(split, workspace.root, config)
+    return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))
 
 
 def _engine(path: Path, target: str | None) -> Subject:

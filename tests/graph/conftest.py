@@ -1,6 +1,8 @@
 """Small graphs and how they run: without the optimizations of ONNX Runtime."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,6 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from csa_deploy.graph.optimize import OptimizeResult
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules of these tests, whatever pytest's import mode
 
 
 def _run(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:

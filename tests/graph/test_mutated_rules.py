@@ -7,16 +7,23 @@ from onnxscript.rewriter.rules.common import _basic_rules, _fuse_pad_into_conv
 from csa_deploy.graph.optimize import RULES, optimize
 from csa_deploy.graph.repair import REPAIRS, repair
 from csa_deploy.graph.repairs import (
+    gather,
     gemm,
     global_pool,
     hard_activation,
+    pad,
     pool_chain,
     pool_stride,
+    reduce_axes,
     reshape,
     reshape_across,
+    resize_convs,
     resize_down,
     resize_scales,
     scale,
+    shuffle_rank,
+    transpose_pads,
+    where,
 )
 from csa_deploy.graph.rules import affine_after, affine_before, constants, duplicates, identities, reshapes, resize
 
@@ -37,7 +44,7 @@ def swapped(pads, axes, rank):
     return found
 
 
-folded = constants.fold_constants_ir
+folded, between, ordered = constants.fold_constants_ir, resize_convs.interpolation, shuffle_rank.steps
 
 
 def inexact(model, **settings):
@@ -74,8 +81,13 @@ MUTANTS = {
         pool_stride, "_room", lambda node, shape, axis: 0,
         f"({MAP} x) => (float[1,2,1,1] y)", "y = AveragePool<kernel_shape=[15,16], strides=[16,16]>(x)", {}, 18,
     ),
+    "transpose_pads": (
+        transpose_pads, "_halves", lambda total, upper: [pad // 2 if not upper else pad - pad // 2 for pad in total],
+        "(float[1,2,4,4] x) => (float[1,3,8,8] y)",
+        "y = ConvTranspose<strides=[2,2], output_shape=[8,8]>(x, w)", {"w": (2, 3, 3, 3)}, 17,
+    ),
     "resize_down_to_conv": (
-        resize_down, "_half_pixel_linear", lambda resize, after: True,
+        resize_down, "half_pixel_linear", lambda resize, after: True,
         f"({MAP} x) => (float[1,2,8,8] y)", 'y = Resize<mode="linear">(x, s)',
         {"s": np.array([1, 1, 0.5, 0.5], "f4")}, 10,
     ),
@@ -143,6 +155,39 @@ MUTANTS = {
         global_pool, "_over_map", lambda node: True,
         "(float[1,4,4,4] x) => (float[1,4,1,1] y)", "a = ReduceMean<keepdims=0>(x, k) y = Reshape(a, s)",
         {"k": np.array([1, 2]), "s": np.array([1, 4, 1, 1])}, 18,
+    ),
+    "reduce_to_layers": (
+        reduce_axes, "_together", lambda op_type, axes: [[2]],
+        "(float[1,4,4,4] x) => (float[1,4,1,1] y)", "a = ReduceMean(x, k) y = Reshape(a, s)",
+        {"k": np.array([1, 3]), "s": np.array([1, 4, 1, 1])}, 18,
+    ),
+    "resize_to_convs": (
+        resize_convs, "interpolation", lambda size, target, scale: between(size, target, scale * 1.0001),
+        "(float[1,2,60,60] x) => (float[1,2,14,14] y)", 'y = Resize<mode="linear">(x, , , s)',
+        {"s": np.array([1, 2, 14, 14])}, 18,
+    ),
+    "shuffle_to_four_dimensions": (
+        shuffle_rank, "steps", lambda sizes, order: ordered(sizes, order)[::-1],
+        "(float[1,8,2,2] x) => (float[1,2,4,4] y)", "y = DepthToSpace<blocksize=2>(x)", {}, 18,
+    ),
+    "gather_to_conv": (
+        gather, "picking", lambda indices, length: np.eye(length)[indices] + np.float32(1e-4),
+        "(float[1,4,4,4] x) => (float[1,2,4,4] y)", "y = Gather<axis=1>(x, i)", {"i": np.array([1, 3])}, 18,
+    ),
+    "where_to_scale": (
+        where, "_per_channel", lambda array, shape, what: np.resize(array.reshape(-1), shape[1]),
+        "(float[1,4,4,4] x) => (float[1,4,4,4] y)", "y = Where(c, x, v)",
+        {"c": np.array([[1, 0, 0, 1]], bool), "v": np.float32(2)}, 18,
+    ),
+    "pad_to_conv": (
+        pad, "_pads", lambda node, rank: {2: (1, 2)},
+        "(float[1,4,4,4] x) => (float[1,4,7,4] y)", 'y = Pad<mode="reflect">(x, p)',
+        {"p": np.array([0, 0, 2, 0, 0, 0, 1, 0])}, 18,
+    ),
+    "pad_to_slices": (
+        pad, "_bounds", lambda start, count: [("starts", 0), ("ends", count), ("axes", 1), ("steps", 1)],
+        "(float[1,4,4,4] x) => (float[1,4,6,4] y)", 'y = Pad<mode="reflect">(x, p)',
+        {"p": np.array([0, 0, 1, 0, 0, 0, 1, 0])}, 18,
     ),
     "squeeze_to_reshape": (
         reshape, "static_shape", lambda value: (1, 4, 2),

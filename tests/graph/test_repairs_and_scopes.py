@@ -1,12 +1,18 @@
 """Repairs against the scopes that they are for, and against each other's scopes."""
 
+import base64
+
 import numpy as np
+import onnx
 import pytest
 
 from csa_deploy.graph.optimize import optimize
-from csa_deploy.graph.repair import repair
+from csa_deploy.graph.repair import REPAIRS, repair
 from csa_deploy.graph.repairs.pooling import Limits, factors
 from csa_deploy.restricted.check import check
+from csa_deploy.restricted.repairing import repair_for_scopes
+from csa_deploy.restricted.validator import ValidatorSession, interpret, validator_status
+from tools.probe.run import WORKER
 
 SCOPES = ["drive-os-6", "drive-os-6.0.9", "drive-os-7", "dla-orin", "dla-orin-8.6.12", "dla-xavier"]
 
@@ -92,6 +98,68 @@ def test_bounded_activations_become_what_every_scope_allows(build, text):
     if text == "HardSwish(a)":  # a product of two activations, which no repair removes
         verdicts, wanted = {}, {}
     assert not result.reverted and verdicts == wanted
+
+
+HEADS = {
+    "DepthToSpace": ("DepthToSpace<blocksize=2>(a)", {}),
+    "DepthToSpace, columns first": ('DepthToSpace<blocksize=2, mode="CRD">(a)', {}),
+    "SpaceToDepth": ("SpaceToDepth<blocksize=4>(a)", {}),
+    "Neg": ("Neg(r)", {}),
+    "Where with a constant": ("Where(c, a, v)", {"c": np.eye(4, dtype=bool)[1].reshape(4, 1, 1), "v": np.float32(3)}),
+    "Where of two maps": ("Where(c, a, r)", {"c": np.eye(4, dtype=bool)[1].reshape(4, 1, 1)}),
+    "Gather of channels": ("Gather<axis=1>(a, i)", {"i": np.array([2, -1])}),
+    "Gather of rows": ("Gather<axis=2>(a, i)", {"i": np.array([2, 0])}),
+    "Gather of a column": ("Gather<axis=-1>(a, i)", {"i": np.array([2])}),
+    "reflecting Pad": ('Pad<mode="reflect">(a, p)', {"p": np.array([0, 0, 2, 1, 0, 0, 0, 3])}),
+    "repeating Pad": ('Pad<mode="edge">(a, p)', {"p": np.array([0, 0, 2, 1, 0, 0, 0, 3])}),
+    "mean over channels": ("ReduceMean<axes=[1]>(a)", {}),
+    "mean over rows": ("ReduceMean<axes=[2]>(a)", {}),
+    "mean over channels and columns": ("ReduceMean<axes=[1, 3]>(a)", {}),
+    "sum over channels and map": ("ReduceSum(a, k)", {"k": np.array([1, 2, 3])}),
+    "maximum over channels": ("ReduceMax<axes=[1]>(a)", {}),
+    "maximum over columns": ("ReduceMax<axes=[3]>(a)", {}),
+    "maximum over a map": ("GlobalMaxPool(a)", {}),
+    "Resize by fractions": ('Resize<mode="linear">(a, , , z)', {"z": np.array([1, 4, 20, 63])}),
+    "Resize by large factors": ('Resize<mode="linear">(a, , s)', {"s": np.array([1, 1, 8, 0.125], "f4")}),
+}  # fmt: skip
+
+
+def head(build, name: str):
+    """A head between two layers that every scope allows."""
+    text, weights = HEADS[name]
+    return build(
+        "(float[1,4,8,8] x) => (float[a,b,c,d] y)", f"a = Conv(x, w) r = Relu(a) b = {text} y = Relu(b)", opset=17,
+        w=(4, 4, 1, 1), **weights,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_become_what_every_scope_allows(build, name, tmp_path, monkeypatch):
+    """Alone and together with the others: no scope's repair takes another scope away. The rules decide."""
+    monkeypatch.setenv("CSA_DEPLOY_VALIDATOR", str(tmp_path / "none"))
+    path = tmp_path / "net.onnx"
+    onnx.save(head(build, name), path)
+    before = {scope.scope: scope.verdict for scope in check(path, SCOPES).scopes}
+    refused = [scope for scope, verdict in before.items() if verdict != "allowed"]
+    assert {"dla-orin", "dla-xavier"} <= set(refused) and before["drive-os-7"] == "allowed"
+    for scopes in (*([scope] for scope in refused), SCOPES):
+        repaired = repair_for_scopes(path, scopes)
+        assert not repaired.left and repaired.model is not None
+        assert {scope.verdict for scope in check(repaired.model, scopes).scopes} == {"allowed"}
+
+
+@pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
+def test_nvidia_accepts_every_repaired_head(build):
+    """What the rules of drive-os-7 allow, its validator does: both forms where a repair has two."""
+    with ValidatorSession(child=WORKER) as session:
+        for name in HEADS:
+            for left_out in ("pad_to_slices", "pad_to_conv"):
+                repaired = repair(head(build, name), REPAIRS.keys() - {left_out}).model
+                data = base64.b64encode(repaired.SerializeToString()).decode()
+                found = interpret(session.exchange({"onnx": data, "values": {}}))
+                assert found["answer"] == "accepted", (name, found)
+                if "Pad" not in name:
+                    break
 
 
 @pytest.mark.parametrize("size", [113, 257, 365, 700])

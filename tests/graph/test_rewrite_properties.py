@@ -1,6 +1,6 @@
 """Generated graphs at the edges of every rule and repair, held against ONNX Runtime and ONNX's own reference.
 
-The comparison here shares nothing with the proof: it runs both graphs on inputs of its own, from several families.
+The comparison in ``rewrite_cases`` shares nothing with the proof: it has inputs of its own, from several families.
 """
 
 from __future__ import annotations
@@ -10,100 +10,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto, helper
+from rewrite_cases import FAST, OPSETS, SLOW, hold, model
 
-from csa_deploy.graph.optimize import RULES, optimize
-from csa_deploy.graph.repair import REPAIRS, repair
+from csa_deploy.graph.optimize import RULES
+from csa_deploy.graph.repair import REPAIRS
 
-FAST = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-SLOW = settings(FAST, max_examples=60, derandomize=True)
-
-
-def model(
-    nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: dict[str, Any], opset: int
-) -> onnx.ModelProto | None:
-    """A valid graph from ``x`` to ``y``, or None where ONNX calls it invalid."""
-    graph = helper.make_graph(
-        nodes,
-        "generated",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )
-    for number, node in enumerate(graph.node):
-        node.name = f"n{number}"
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(inferred, full_check=True)
-    except Exception:  # what ONNX refuses is no graph to rewrite
-        return None
-    return inferred
-
-
-def inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Normal, positive with its largest numbers at each border in turn, large, tiny, constant."""
-    draw = np.random.default_rng(11)
-    found = [draw.standard_normal(shape), 50 * draw.standard_normal(shape), 1e-3 * draw.standard_normal(shape)]
-    for axis in range(2, len(shape)):
-        for end in (0, -1):
-            bordered = np.abs(draw.standard_normal(shape))
-            bordered[(slice(None),) * axis + (end,)] += 5
-            found.append(bordered)
-    return [array.astype("f4") for array in (*found, np.ones(shape))]
-
-
-def assert_same(before: onnx.ModelProto, after: onnx.ModelProto, run: Any, shape: tuple[int, ...]) -> None:
-    """Both graphs agree per channel, by ONNX Runtime; and by ONNX's reference in FP64 where that runs."""
-    for x in inputs(shape):
-        try:
-            (want,) = run(before, x=x)
-        except Exception:  # a graph that ONNX Runtime does not run is never rewritten
-            assert before.graph.node == after.graph.node
-            return
-        declared = tuple(dim.dim_value for dim in before.graph.output[0].type.tensor_type.shape.dim)
-        if want.shape != declared or not want.size:
-            return  # a scale that inference and ONNX Runtime round differently: the graph contradicts itself
-        (got,) = run(after, x=x)
-        assert got.shape == want.shape
-        rows = [a.reshape(1, -1) if a.ndim < 3 else np.moveaxis(a, 1, 0).reshape(a.shape[1], -1) for a in (want, got)]
-        bound = 3e-5 * np.abs(rows[0]).max(axis=1) + 1e-30
-        assert (np.abs(rows[0] - rows[1]).max(axis=1) <= bound).all()
-    operators = {node.op_type for graph in (before.graph, after.graph) for node in graph.node}
-    if after.opset_import[0].version < 14 and "BatchNormalization" in operators:
-        return  # ONNX's reference takes every BatchNormalization before opset 14 for one in training
-    try:
-        expected = np.asarray(ReferenceEvaluator(before).run(None, {"x": x})[0])
-        again = np.asarray(ReferenceEvaluator(after).run(None, {"x": x})[0])
-    except Exception:  # ONNX's reference does not have every form of every operator
-        return
-    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=3e-5 * (np.abs(expected).max() + 1e-30))
-
-
-def hold(made: onnx.ModelProto | None, run: Any, shape: tuple[int, ...]) -> set[str]:
-    """Optimize and repair a generated graph, and compare; what was kept."""
-    results = [] if made is None else [optimize(made), repair(made)]
-    for result in results:
-        assert_same(made, result.model, run, shape)
-    return {step.rule for result in results for step in result.steps if step.kept}
-
-
-opsets = st.sampled_from([7, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21, 22, 23])
 pads4 = st.lists(st.integers(0, 2), min_size=4, max_size=4)
 
 
 @st.composite
 def poolings(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
     height, width = draw(st.sampled_from([(8, 8), (9, 12), (12, 9), (16, 10), (7, 7), (13, 13), (14, 1), (20, 18)]))
-    shape, opset, kind = (1, 2, height, width), draw(opsets), draw(st.sampled_from(["AveragePool", "MaxPool"]))
+    shape, opset, kind = (1, 2, height, width), draw(OPSETS), draw(st.sampled_from(["AveragePool", "MaxPool"]))
     whole = draw(st.booleans())
     window = [height, width] if whole else [draw(st.integers(1, height)), draw(st.integers(1, width))]
     attributes: dict[str, Any] = {"kernel_shape": window}
@@ -127,7 +48,7 @@ def poolings(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
 
 @st.composite
 def reductions(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
-    shape, opset = (2, 3, *draw(st.sampled_from([(4, 4), (12, 96), (22, 5), (23, 2), (1, 1)]))), draw(opsets)
+    shape, opset = (2, 3, *draw(st.sampled_from([(4, 4), (12, 96), (22, 5), (23, 2), (1, 1)]))), draw(OPSETS)
     kind = draw(st.sampled_from(["ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool"]))
     if kind.startswith("Global"):
         return model([helper.make_node(kind, ["x"], ["y"])], shape, {}, opset), shape
@@ -143,7 +64,7 @@ def reductions(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
 
 @st.composite
 def activations(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
-    shape, opset = draw(st.sampled_from([(1, 3, 5, 5), (2, 4), (1, 2, 7), (5,)])), draw(opsets)
+    shape, opset = draw(st.sampled_from([(1, 3, 5, 5), (2, 4), (1, 2, 7), (5,)])), draw(OPSETS)
     bounds = st.sampled_from([None, -200.0, -6.0, -0.3, 0.0, 1.0, 6.0, 0.1, 127.0, 20000.0, 3.4028234663852886e38])
     kind = draw(st.sampled_from(["Clip", "Clip", "HardSigmoid", "HardSwish"]))
     if kind != "Clip":
@@ -197,7 +118,7 @@ constants = st.sampled_from([(4, 1, 1), (1, 4, 1, 1), (), (1,), (4, 1, 6), (1, 6
 @st.composite
 def affines(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
     """A convolution between affine nodes: shared weights, groups, padding, constants on either side."""
-    shape, opset, seed = (2, 4, 6, 6), draw(opsets), np.random.default_rng(draw(st.integers(0, 9)))
+    shape, opset, seed = (2, 4, 6, 6), draw(OPSETS), np.random.default_rng(draw(st.integers(0, 9)))
     group = draw(st.sampled_from([1, 2, 4]))
     kernel = draw(st.sampled_from([1, 3]))
     attributes: dict[str, Any] = {"group": group}
@@ -241,7 +162,7 @@ def affines(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
 @st.composite
 def gemms(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
     """Gemm of every form behind and in front of reshapes and constants."""
-    opset, seed = draw(opsets), np.random.default_rng(3)
+    opset, seed = draw(OPSETS), np.random.default_rng(3)
     trans_a, trans_b = draw(st.integers(0, 1)), draw(st.integers(0, 1))
     shape = (3, 4) if trans_a else (4, 3)
     weights: dict[str, Any] = {
@@ -346,9 +267,9 @@ def captures(draw: Any) -> tuple[onnx.ModelProto | None, tuple[int, ...]]:
 # With what each generator has to make fire: one that never does tests nothing.
 GENERATORS: dict[str, tuple[Any, set[str]]] = {
     "poolings": (poolings, {"pool_to_chain", "pool_stride_to_one"}),
-    "reductions": (reductions, {"global_pool_to_pool"}),
+    "reductions": (reductions, {"global_pool_to_pool", "reduce_to_layers"}),
     "activations": (activations, {"hard_activation_to_relu"}),
-    "resizes": (resizes, {"resize_down_to_conv", "conv_across_resize", "resize_sizes_to_scales"}),
+    "resizes": (resizes, {"resize_down_to_conv", "resize_to_convs", "conv_across_resize"}),
     "affines": (affines, {"fold_affine_after", "fold_affine_before", "constant_to_scale", "drop_identities"}),
     "gemms": (gemms, {"gemm_to_conv", "fold_affine_before"}),
     "captures": (captures, {"fold_affine_after", "fold_affine_before", "fold_pad", "merge_reshapes"}),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from csa_deploy.profile.latency import TimedSubject, measure_all
+from csa_deploy.spec import TensorSpec
 
 
 @dataclass
@@ -63,7 +64,8 @@ def test_seconds_are_spent_in_bursts() -> None:
 
 def test_a_host_warm_up_takes_its_time() -> None:
     class Counting:
-        name, runs = "counting", 0
+        name, runs, sample = "counting", 0, None
+        input_specs = output_specs = (TensorSpec("x", (1,), "float64"),)
 
         def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             self.runs += 1

@@ -105,7 +105,7 @@ def test_a_finding_says_everything_the_reader_needs():
     assert "[2, 3]" in found.message
     assert found.source
     assert found.instead
-    assert found.repair == "global_pool_to_pool"
+    assert found.repair == "global_pool_to_pool, reduce_to_layers"
 
 
 def test_dynamic_dimensions_are_denied_by_name():
@@ -151,7 +151,7 @@ def test_verdict_and_counts_follow_from_the_findings():
     data = report.to_json()
     assert data["verdict"] == "denied"
     assert data["counts"]["denied"] == sum(finding["verdict"] == "denied" for finding in data["findings"]) == 1
-    assert report.repairs == ("global_pool_to_pool",)
+    assert report.repairs == ("global_pool_to_pool", "reduce_to_layers")
 
 
 def test_operator_sets_newer_than_the_onnx_package_are_never_allowed():
@@ -210,4 +210,4 @@ def test_a_decomposed_layer_normalization_is_explained():
         assert len(found) == 1 and "[difference]" in found[0].message
     plain = check(model([node("ReduceMean", ["x"], ["y"], axes=[1])]), ["drive-os-6"]).scopes[0]
     assert [finding.rule for finding in plain.findings] == ["reduce.axes"]
-    assert plain.repairs == ()
+    assert plain.repairs == ("reduce_to_layers",)

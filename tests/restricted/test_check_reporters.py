@@ -45,7 +45,7 @@ def test_text_groups_findings_and_says_what_to_do():
     assert "x5" in text
     assert "pool0, pool1, pool2 and 2 more" in text
     assert "instead: " in text
-    assert "repair: global_pool_to_pool (--fix)" in text
+    assert "repair: global_pool_to_pool, reduce_to_layers (--fix)" in text
     assert "source: " in text
     assert "not done: validator" in text
 

@@ -67,6 +67,7 @@ BETWEEN: dict[str, dict[str, dict[str, Numbers]]] = {
         "activation.relu": {"in_rank": {("le", 4)}},
         "elementwise.sum-product": {"in_rank": {("le", 4)}},
         "shuffle.static": {"in_rank": {("le", 4)}, "out_rank": {("le", 4)}},
+        "shuffle.rank": {"in_rank": {("gt", 4)}, "out_rank": {("gt", 4)}},
         "limits.xavier-era": {"batch": {("le", 16)}, "largest_side": {("le", 4096)}},
         "opset.newer-than-parser": {"opset": {("gt", 17)}},
     },

@@ -52,7 +52,7 @@ def started(
 
 def said(*processes: subprocess.Popen[str]) -> str:
     """What all of them print; they run at the same time."""
-    texts = [process.communicate(timeout=60) for process in processes]
+    texts = [process.communicate(timeout=240) for process in processes]
     assert all(process.returncode == 0 for process in processes), [err for _, err in texts]
     return "".join(out for out, _ in texts)
 

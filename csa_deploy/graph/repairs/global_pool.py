@@ -11,16 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from csa_deploy.graph.facts import constant
-from csa_deploy.graph.repairs.pooling import chain, limits, steps
-from csa_deploy.graph.rewrite import (
-    DeclinedError,
-    inherit,
-    is_float,
-    new_constant,
-    node_rule,
-    pattern_rule,
-)
+from csa_deploy.graph.repairs.pooling import chain, poolings, reduced_axes
+from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float, new_constant, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _POOL = {
@@ -37,7 +29,8 @@ def _to_pool(op: Any, node: ir.Node) -> ir.Value | None:
         return None
     if not is_float(node.inputs[0]):
         raise DeclinedError("not floating point")
-    pooled = chain(op, node, _POOL[node.op_type], shape, _windows(shape[2], shape[3]))
+    kind = _POOL[node.op_type]
+    pooled = chain(op, node, kind, shape, poolings(kind, shape[2], shape[3]))
     if out_shape == (*shape[:2], 1, 1):
         return pooled
     pooled.name = f"{node.outputs[0].name}_pooled"
@@ -45,27 +38,9 @@ def _to_pool(op: Any, node: ir.Node) -> ir.Value | None:
     return inherit(op.Reshape(pooled, target, _name=f"{node.name}_reshape"), node)
 
 
-def _windows(height: int, width: int) -> list[tuple[int, int]]:
-    """A chain where one window is too large for some scope; one window up to the largest where no chain exists."""
-    allowed = limits()
-    if max(height, width) <= allowed.window:
-        return [(height, width)]
-    try:
-        return steps(height, width, allowed)
-    except DeclinedError:
-        if max(height, width) > allowed.whole:
-            raise
-        return [(height, width)]
-
-
 def _over_map(node: ir.Node) -> bool:
     """Whether a node reduces exactly height and width."""
-    if not node.op_type.startswith("Reduce"):
-        return True
-    axes = node.attributes.get_ints("axes", None)
-    if axes is None and len(node.inputs) > 1 and (values := constant(node.inputs[1])) is not None:
-        axes = tuple(int(axis) for axis in values)
-    return axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
+    return not node.op_type.startswith("Reduce") or sorted(reduced_axes(node, 4) or ()) == [2, 3]
 
 
 RULE = pattern_rule(

@@ -12,25 +12,19 @@ behind exponentials, logarithms and quotients, the node is left as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from csa_deploy.graph.facts import constant
-from csa_deploy.graph.operators import Trait, having
+from csa_deploy.graph.repairs.growth import require_finite
 from csa_deploy.graph.repairs.scale import scaled
 from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float, node_rule, pattern_rule
 from csa_deploy.graph.shapes import static_shape
 
 _LARGEST_BOUND = 1e4
 _NO_BOUND = 3e38  # the default of Clip's attributes
-_GROW = ("Exp", "Pow", "Reciprocal", "Div", "Log")
-_ORDINARY = having(Trait.WEIGHTED | Trait.GATE) | {
-    *("DequantizeLinear", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
-}
-"""What makes numbers of a range that training gives."""
 
 
 class _Chain:
@@ -38,7 +32,6 @@ class _Chain:
 
     def __init__(self, op: Any, node: ir.Node, channels: int) -> None:
         self._op, self._node, self._ones, self._count = op, node, np.ones(channels), 0
-        self._huge = _grown(node.inputs[0])
 
     def relu(self, x: ir.Value) -> ir.Value:
         """``max(x, 0)``."""
@@ -58,8 +51,8 @@ class _Chain:
     def clipped(self, x: ir.Value, low: float | None, high: float | None, scale: float, shift: float) -> ir.Value:
         """``min(max(x * scale + shift, low), high)``."""
         t = self.affine(x, scale, shift)
-        if self._huge and (low or high is not None):
-            raise DeclinedError(f"what it reads may be infinite, behind {self._huge}")
+        if low or high is not None:
+            require_finite(self._node.inputs[0])
         value = self.relu(t) if low == 0.0 else t
         if high is not None:
             above = self.relu(self.affine(t, 1.0, -high))
@@ -75,29 +68,6 @@ class _Chain:
         value.name = f"{self._node.outputs[0].name}_{self._count}"
         self._count += 1
         return value
-
-
-def _grown(value: ir.Value | None) -> str:
-    """The operator behind which numbers beyond any activation's range come this way; empty where there is none."""
-    return next((op for maker in _origins(value, set()) if (op := maker.op_type) in _GROW), "")
-
-
-def _origins(value: ir.Value | None, seen: set[ir.Value]) -> Iterator[ir.Node]:
-    """Nodes that decide the range of a value, behind those that pass it on; the network's inputs are finite."""
-    maker = value.producer() if value is not None else None
-    if value is None or maker is None or value in seen or constant(value) is not None:
-        return
-    seen.add(value)
-    if maker.op_type in _ORDINARY or (maker.op_type in _GROW and not _divides_by_constant(maker)):
-        yield maker
-        return
-    for given in maker.inputs:
-        yield from _origins(given, seen)
-
-
-def _divides_by_constant(node: ir.Node) -> bool:
-    divisor = constant(node.inputs[1]) if node.op_type == "Div" else None
-    return divisor is not None and bool(divisor.all())
 
 
 def _chain(op: Any, node: ir.Node) -> tuple[_Chain, ir.Value] | None:

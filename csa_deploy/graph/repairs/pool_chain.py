@@ -1,6 +1,7 @@
 """Pooling over a whole map in steps, each with a window and a stride that every scope takes.
 
-The mean of means over blocks of equal size is the mean, and the maximum of maxima is the maximum.
+The mean of means over blocks of equal size is the mean, and the maximum of maxima is the maximum, also where blocks
+overlap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def _split(op: Any, node: ir.Node) -> ir.Value | None:
         return None
     if plain_window(node) != shape[2:] or static_shape(node.outputs[0]) != (*shape[:2], 1, 1):
         return None
-    return chain(op, node, node.op_type, shape, steps(shape[2], shape[3], allowed))
+    return chain(op, node, node.op_type, shape, steps(node.op_type, shape[2], shape[3], allowed))
 
 
 RULE = pattern_rule(

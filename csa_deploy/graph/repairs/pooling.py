@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from csa_deploy.graph.facts import constant
 from csa_deploy.graph.rewrite import DeclinedError, inherit, is_float
 
 
@@ -102,36 +103,101 @@ def _strided(size: int, largest: int) -> list[int] | None:
     return found
 
 
-def steps(height: int, width: int, allowed: Limits) -> list[tuple[int, int]]:
-    """Windows of a chain over a whole map.
+Pooling = tuple[tuple[int, int], tuple[int, int]]
+"""Window and stride of a pooling."""
+
+
+def steps(kind: str, height: int, width: int, allowed: Limits) -> list[Pooling]:
+    """Poolings of a chain over a whole map; the windows of ``MaxPool`` may overlap, which makes any size possible.
 
     Raises:
         DeclinedError: a side has no such factors.
     """
     sides = []
     for size in (height, width):
-        found = factors(size, allowed)
+        found = _strides(kind, size, allowed)
         if found is None:
             raise DeclinedError(f"{size} has no factors for windows up to {allowed.window}, strides {allowed.stride}")
         sides.append(found[::-1])
-    return [(rows, columns) for rows, columns in zip_longest(*sides, fillvalue=1)][::-1]
+    pairs = [*zip_longest(*sides, fillvalue=(1, 1))][::-1]
+    return [((rows, columns), (down, right)) for (rows, down), (columns, right) in pairs]
 
 
-def chain(op: Any, node: ir.Node, kind: str, shape: Sequence[int], windows: list[tuple[int, int]]) -> ir.Value:
-    """Poolings after one another in place of ``node``, over a map of ``shape``; the last has stride 1."""
-    value, (height, width) = node.inputs[0], shape[2:]
-    for number, (rows, columns) in enumerate(windows):
-        last = number == len(windows) - 1
-        height, width = height // rows, width // columns
+def _strides(kind: str, size: int, allowed: Limits) -> list[tuple[int, int]] | None:
+    """Windows and strides along one side."""
+    found = factors(size, allowed)
+    if found is not None:
+        return [*((window, window) for window in found[:-1]), (found[-1], 1)]
+    return _overlapping(size, allowed) if kind == "MaxPool" else None
+
+
+def _overlapping(size: int, allowed: Limits) -> list[tuple[int, int]] | None:
+    """Windows that reach every position and may share some."""
+    found = []
+    while size > allowed.window:
+        fitting = (
+            (window, stride)
+            for stride in range(min(allowed.window, allowed.stride), 1, -1)
+            for window in range(allowed.window, stride - 1, -1)
+            if (size - window) % stride == 0
+        )
+        step = next(fitting, None)
+        if step is None:
+            return None
+        found.append(step)
+        size = (size - step[0]) // step[1] + 1
+    return [*found, (size, 1)]
+
+
+def chain(
+    op: Any, node: ir.Node, kind: str, shape: Sequence[int], poolings: list[Pooling], value: ir.Value | None = None
+) -> ir.Value:
+    """Poolings after one another over a map of ``shape``, in place of ``node`` (on its input, unless on ``value``)."""
+    value, (height, width) = value if value is not None else node.inputs[0], shape[2:]
+    for number, ((rows, columns), (down, right)) in enumerate(poolings):
+        last = number == len(poolings) - 1
+        height, width = (height - rows) // down + 1, (width - columns) // right + 1
         pooled = op.op(
             kind,
             value,
             _name=node.name if last else f"{node.name}_{number}",
             kernel_shape=[rows, columns],
-            strides=[1, 1] if last else [rows, columns],
+            strides=[down, right],
             pads=[0, 0, 0, 0],
         )
         value = inherit(pooled, node, shape=(*shape[:2], height, width))
         value.name = f"{node.outputs[0].name}_{height}x{width}"
     assert value is not None
     return value
+
+
+def poolings(kind: str, height: int, width: int) -> list[Pooling]:
+    """A chain where one window is too large for some scope; one window up to the largest where no chain exists.
+
+    Raises:
+        DeclinedError: neither is to be had.
+    """
+    allowed = limits()
+    whole: list[Pooling] = [((height, width), (1, 1))]
+    if max(height, width) <= allowed.window:
+        return whole
+    try:
+        return steps(kind, height, width, allowed)
+    except DeclinedError:
+        if max(height, width) > allowed.whole:
+            raise
+        return whole
+
+
+def reduced_axes(node: ir.Node, rank: int) -> list[int] | None:
+    """Axes that a reduction of an array of ``rank`` is over, counted from the front; None where they are computed."""
+    axes = node.attributes.get_ints("axes", None)
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if axes is None and given is not None:
+        values = constant(given)
+        if values is None:
+            return None
+        axes = tuple(int(axis) for axis in values.reshape(-1))
+    if not axes:
+        return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
+    return sorted({axis % rank for axis in axes})

@@ -19,6 +19,9 @@ from csa_deploy.graph.shapes import static_shape
 _WITH_CENTRES = 11
 """The opset whose Resize knows coordinate_transformation_mode."""
 
+_LARGEST_STRIDE = 8
+"""Of a convolution on DLA."""
+
 
 def _taps(factor: int) -> np.ndarray:
     """Weights of one axis, (factor,)."""
@@ -32,10 +35,12 @@ def _to_conv(op: Any, resize: ir.Node) -> ir.Value | None:
     before, after = static_shape(x), static_shape(resize.outputs[0])
     if before is None or after is None or len(before) != 4 or before[:2] != after[:2] or not is_float(x):
         return None
-    if not _half_pixel_linear(resize, after) or any(big % small for big, small in zip(before, after, strict=True)):
+    if not half_pixel_linear(resize, after) or any(big % small for big, small in zip(before, after, strict=True)):
         return None
     vertical, horizontal = before[2] // after[2], before[3] // after[3]
     scales = scales_of(resize)
+    if max(vertical, horizontal) > _LARGEST_STRIDE:
+        return None  # resize_to_convs does it
     if (vertical, horizontal) == (1, 1) or (scales is not None and not _means(scales[-2:], vertical, horizontal)):
         return None
     assert x is not None and x.dtype is not None
@@ -58,7 +63,8 @@ def _means(scales: np.ndarray, vertical: int, horizontal: int) -> bool:
     return bool(np.allclose(scales * np.array([vertical, horizontal]), 1.0, rtol=0, atol=1e-6))
 
 
-def _half_pixel_linear(resize: ir.Node, after: tuple[int, ...]) -> bool:
+def half_pixel_linear(resize: ir.Node, after: tuple[int, ...]) -> bool:
+    """Whether a Resize to this shape interpolates linearly between half-pixel centres, at every position."""
     attributes = resize.attributes
     if node_opset(resize) < _WITH_CENTRES:
         return False  # before it, every Resize is asymmetric

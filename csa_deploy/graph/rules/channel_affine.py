@@ -25,7 +25,7 @@ Affine = tuple[np.ndarray, np.ndarray]
 _BROADCASTS = 7
 """The opset from which operators broadcast as NumPy does, and BatchNormalization and Dropout are for inference."""
 
-AFFINES = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
+AFFINES = ("BatchNormalization", "Mul", "Add", "Sub", "Div", "Neg")
 """Operators that can scale and shift channels by constants."""
 
 COMMUTING = ("Mul", "Add", "Sub")
@@ -74,6 +74,8 @@ def channel_affine(node: ir.Node, data: ir.Value) -> Affine | None:
         return None
     if node.op_type == "BatchNormalization":
         return _batch_norm(node)
+    if node.op_type == "Neg":
+        return -np.ones(shape[1]), np.zeros(shape[1])
     return _elementwise(node, data, shape)
 
 

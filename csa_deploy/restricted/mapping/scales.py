@@ -37,12 +37,13 @@ class Scales:
         for node in graph.walk():
             for value in filter(None, node.inputs):
                 quantized[value.name].append(_scale(node) if node.op == "QuantizeLinear" else None)
+            made = {value.name for value in node.outputs[:1]}  # damaged files have nodes without an output
             if node.op in QUANTIZERS and all(
                 value is None or value.const or value.name in known for value in node.inputs
             ):
-                known.add(node.outputs[0].name)
+                known |= made
             elif node.op == "DequantizeLinear" and (scale := _scale(node)) is not None:
-                found[node.outputs[0].name] = scale
+                found |= dict.fromkeys(made, scale)
         outputs = {value.name for value in graph.outputs}
         for name, scales in quantized.items():
             first = scales[0]

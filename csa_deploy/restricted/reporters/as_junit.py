@@ -1,7 +1,8 @@
 """The report as JUnit XML, for build servers: a suite per scope, a case per finding.
 
 Denied fails its case. Unknown is skipped, or fails when the check was strict. A scope without findings has one case
-that passes; the suite names the level of evidence.
+that passes; the suite names the level of evidence. Known problems of TensorRT are skipped cases of the suite
+``errata``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from csa_deploy.restricted.reporters.grouping import validator_line
+from csa_deploy.restricted.reporters.grouping import errata_scope, validator_line
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -21,6 +22,12 @@ def render(data: Mapping[str, Any]) -> str:
     root = Element("testsuites", name=_clean(f"csa-deploy check {data['model']}"))
     for scope in data["scopes"]:
         _suite(root, scope, bool(data["strict"]))
+    if (errata := errata_scope(data)) is not None:
+        suite = SubElement(root, "testsuite", name="errata", errors="0", failures="0")
+        said = [_case(suite, errata, finding, strict=False) for finding in errata["findings"]]
+        if not said:
+            SubElement(suite, "testcase", classname="errata", name=_clean(errata["said"]))
+        suite.attrib.update(tests=str(len(said) or 1), skipped=str(len(said)))
     totals = {key: sum(int(suite.get(key, "0")) for suite in root) for key in ("tests", "failures", "skipped")}
     root.attrib.update({key: str(value) for key, value in totals.items()}, errors="0")
     indent(root)

@@ -1,6 +1,7 @@
 """The report as SARIF 2.1.0, for code scanning and review tools.
 
-Denied is an error, unknown a warning, a note a note. Rules are named ``scope/rule``, because scopes judge alone.
+Denied is an error, unknown a warning, a note a note. Rules are named ``scope/rule``, because scopes judge alone. Known
+problems of TensorRT are ``errata/id``, with a warning where they are severe.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from csa_deploy import __version__
+from csa_deploy.restricted.reporters.grouping import errata_scope
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"denied": "error", "unknown": "warning", "note": "note"}
@@ -21,7 +23,7 @@ def render(data: Mapping[str, Any]) -> str:
     rules: list[dict[str, Any]] = []
     indices: dict[str, int] = {}
     results = []
-    for scope in data["scopes"]:
+    for scope in filter(None, [*data["scopes"], errata_scope(data)]):
         for finding in scope["findings"]:
             name = f"{scope['scope']}/{finding['rule']}"
             index = indices.setdefault(name, len(indices))
@@ -47,7 +49,7 @@ def render(data: Mapping[str, Any]) -> str:
 def _rule(name: str, finding: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": name,
-        "shortDescription": {"text": f"{finding['rule']} ({finding['layer']})"},
+        "shortDescription": {"text": f"{finding['rule']} ({finding['layer'] or 'TensorRT'})"},
         "fullDescription": {"text": f"Source: {finding['source']}"},
         "help": {"text": finding["instead"] or "No replacement is known."},
         "defaultConfiguration": {"level": _LEVELS[finding["verdict"]]},

@@ -42,6 +42,8 @@ def show(data: Mapping[str, Any], console: Console) -> None:
         console.print()
     for scope in data["scopes"]:
         _scope(scope, console)
+    if data.get("errata"):
+        _errata(data["errata"], console)
     for line in data["not_done"]:
         _line(f"not done: {line}", console, style="dim")
     for note in data.get("notes", ()):
@@ -97,6 +99,39 @@ def _scope(scope: Mapping[str, Any], console: Console) -> None:
     if scope["limits"]:
         _line(f"limits: {scope['limits']}", console, 2, "dim")
     console.print()
+
+
+def _errata(errata: Mapping[str, Any], console: Console) -> None:
+    """Known problems of TensorRT: the certain ones at length, of the others the ids and why they are not ruled out."""
+    where = f" on {errata['platform']}" if errata["platform"] else ""
+    _line(f"{errata['summary']}{where} (sources read up to {errata['read']})", console, style="bold")
+    for line in errata["unknown"]:
+        _line(line, console, 2, "yellow")
+    for problem in errata["problems"]:
+        if problem["state"] == "affected":
+            _problem(problem, console)
+    rest: dict[str, list[str]] = {}
+    for problem in errata["problems"]:
+        if problem["state"] != "affected":
+            rest.setdefault(problem["why"], []).append(problem["id"])
+    for why, ids in rest.items():
+        _line(f"not ruled out, as {why}: {', '.join(ids)}", console, 2, "dim")
+    console.print()
+
+
+def _problem(problem: Mapping[str, Any], console: Console) -> None:
+    colour = {"high": "red", "medium": "yellow"}.get(problem["severity"], "blue")
+    heading = f"[{colour}]{problem['severity']}[/{colour}] {_safe(problem['id'])}"
+    console.print(f"  {heading} [dim]{problem['symptom']}[/dim]")
+    _line(problem["title"], console, 6)
+    if problem["nodes"]:
+        _line(f"at: {some(problem['modules'] or problem['nodes'], _PLACES)}", console, 8)
+    _line(f"versions: {problem['versions']}", console, 6)
+    _line(f"instead: {problem['workaround']}", console, 6)
+    if problem["repair"]:
+        _line(f"repair: {problem['repair']} (--fix)", console, 6)
+    _line(f"verify: {problem['detect']}", console, 6)
+    _line(f"source: {'; '.join(problem['sources'])}, read {problem['read']}", console, 6)
 
 
 def _group(group: Group, tensorrt: str, console: Console) -> None:

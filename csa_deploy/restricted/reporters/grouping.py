@@ -63,6 +63,34 @@ def some(places: Sequence[str], shown: int) -> str:
     return ", ".join(places[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def errata_scope(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Known problems that are certain, in the form of a scope with findings; None where none were asked for.
+
+    They deny nothing: a severe one counts as a doubt, the others are notes.
+    """
+    errata = data.get("errata")
+    if not errata:
+        return None
+    same = {"layer": "", "op": "", "evidence": "issue", "since": ""}
+    findings = [
+        {
+            **same,
+            "rule": problem["id"],
+            "verdict": "unknown" if problem["severity"] == "high" else "note",
+            "node": node,
+            "module": "",
+            "message": f"{problem['title']} ({problem['symptom']}; {problem['versions']})",
+            "source": "; ".join(problem["sources"]),
+            "instead": problem["workaround"],
+            "repair": problem["repair"],
+        }
+        for problem in errata["problems"]
+        if problem["state"] == "affected"
+        for node in (problem["nodes"] or ("",))
+    ]
+    return {"scope": "errata", "said": errata["summary"], "findings": findings}
+
+
 def since(finding: Finding, tensorrt: str) -> str:
     """Since which version a rule holds, or in which one it is known to hold."""
     return f"since {finding['since']}" if finding["since"] else f"seen in {tensorrt}, not known since when"

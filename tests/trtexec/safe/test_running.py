@@ -46,7 +46,7 @@ def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, vers
         assert runner.describe()["executes"].endswith("by trtexec_safe")
     assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 21  # an odd number, one a line
     assert all(host > gpu for host, gpu in zip(measured["samples_ms"], measured["compute_ms"], strict=True))
-    assert max(measured["samples_ms"]) < 2.0  # no delay kernel of --sleepTime
+    assert float(np.median(measured["samples_ms"])) < 2.0  # no delay kernel of --sleepTime, which is in every run
     assert measured["evidence"] == _EVIDENCE and measured["conditions"]["iterations"] == 21
     assert measured["conditions"]["transfers"] is False and measured["layers"] == []
     assert target.work == []

@@ -1,0 +1,1 @@
+"""Errata: what TensorRT is known to get wrong, as data beside the rule packs, held against the checker's graph."""
