@@ -229,6 +229,26 @@ def parse_max_fallback(value: Any) -> Any:
     return bounds
 
 
+def parse_min_share(value: Any) -> Any:
+    """``["fp16=0.95"]`` or a mapping to {precision: share}."""
+    if isinstance(value, Mapping) or not isinstance(value, (str, list, tuple)):
+        return value
+    shares = named_values([str(item) for item in split_commas(value)], "precision", "PRECISION=SHARE")
+    for name, share in shares.items():
+        if not name or not re.fullmatch(r"\d*\.?\d+", share):
+            raise ValueError(f"'{f'{name}={share}'.strip('=')}' is not PRECISION=SHARE, such as fp16=0.95")
+    return shares
+
+
+def check_min_share(shares: dict[str, float]) -> dict[str, float]:
+    """Refuse unknown precisions by name, and what is no share."""
+    for precision, share in shares.items():
+        _known(precision, dict.fromkeys(REDUCED), "reduced precision")
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{precision}={share:g} is no share from 0 to 1: write 0.95 for 95 %")
+    return shares
+
+
 def parse_tensorrt(value: Any) -> str:
     """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
     if isinstance(value, float) and value >= 10:
@@ -300,6 +320,7 @@ class Config(BaseModel):
     timing_cache: str | None = None
     builds: Annotated[int, Field(ge=1)] = 1
     reproducible: bool = False
+    min_share: Annotated[dict[str, float], BeforeValidator(parse_min_share), AfterValidator(check_min_share)] = {}
     compute_capability: Texts = ()
     data: str | None = None
     task: Annotated[Task | None, BeforeValidator(_lower)] = None
@@ -310,6 +331,7 @@ class Config(BaseModel):
     candidate: Texts = ()
     localize: bool | None = None
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    int8_arithmetic: Literal["float", "gpu", "dla"] = "float"
     seed: Annotated[int, Field(ge=0)] = 0
     metric: Texts = ()
     budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
@@ -333,7 +355,7 @@ class Config(BaseModel):
 
     def tasks(self) -> list[Measured]:
         """The task metrics to measure: those of the task and of ``metric``, and those that a bound was asked for."""
-        from csa_deploy.metrics.plugins import tasks_of
+        from csa_deploy.tasks.plugins import tasks_of
         from csa_deploy.tasks.stock import names_of
 
         bounds = (key for bounds in self.budget.values() for key in bounds)
@@ -398,7 +420,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         merged.update({k: v for k, v in layer.items() if v is not None})
     merged.pop("workspace", None)
     if merged.get("metric"):
-        from csa_deploy.metrics.plugins import known_as
+        from csa_deploy.tasks.plugins import known_as
 
         merged["metric"] = known_as(merged["metric"])
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer

@@ -7,7 +7,6 @@ the command line is a defect of csa-deploy and exits with 1.
 
 from __future__ import annotations
 
-EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_INTERRUPTED = 130
 
@@ -71,3 +70,9 @@ class PerformanceGateError(CsaDeployError):
     """A latency or memory budget is broken (exit 7)."""
 
     exit_code = 7
+
+
+class PolicyGateError(CsaDeployError):
+    """A project's acceptance policy is not met, or what it asks is not shown (exit 8)."""
+
+    exit_code = 8

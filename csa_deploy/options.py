@@ -202,6 +202,12 @@ OPTIONS: dict[str, Option] = {
     "reproducible": Option(
         bool, "Build at least twice and fail unless the engines are the same bytes.", group="engine and target"
     ),
+    "min_share": Option(
+        list[str],
+        "Share of the multiply-accumulates that must obtain a precision, such as fp16=0.95 (repeatable), else exit 5; "
+        "default: not none of them.",
+        group="engine and target",
+    ),
     "compute_capability": Option(
         list[str],
         "GPU to build for, such as 8.6 (repeatable); default: every one the builder knows but Turing (7.5).",
@@ -274,6 +280,12 @@ OPTIONS: dict[str, Option] = {
     "provider": Option(
         str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu.", group="data and accuracy"
     ),
+    "int8_arithmetic": Option(
+        str,
+        "How INT8 graphs compute here: float (dequantized values), or as an engine of gpu or dla with integer sums; "
+        "default float.",
+        group="data and accuracy",
+    ),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
 }
 
@@ -287,10 +299,11 @@ INT8 = ("calib", "calib_method", "calib_samples", "search", "target_dla", "techn
 PRECISION = ("precision", "fp32", "fp16", "int8", "fp16_io", "keep_fp32", "split", "part", *INT8)
 BUILD = (
     *("restricted", "safe", "backend", "compute_capability"),
-    *("target", "builder_option", "timing_cache", "builds", "reproducible"),
+    *("target", "builder_option", "timing_cache", "builds", "reproducible", "min_share"),
 )
 _TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
 VERIFY = ("data", *_TASK, "samples", "budget")
+_RUNS = ("candidate", "localize", "provider", "int8_arithmetic")
 _PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
 EVERY_VERB = ("workspace",)
 
@@ -300,17 +313,18 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "optimize": EXPORT,
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, "candidate", "localize", "strict", "threads", "provider", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target"),
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
         *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
     ),
     "judge": ("metric", "budget", "strict"),
+    "gate": ("metric",),
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),
-    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, "candidate", "localize", "provider", *_PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE),
 }
 
 
@@ -327,8 +341,10 @@ def flag_words(key: str, value: Any) -> list[str]:
         items = [f"{name}={said}" for name, said in value.items()]
     elif isinstance(value, dict):  # bounds by precision or label
         items = [
-            f"{of.replace(' ', '-')}.{name}={bound!r}" for of, named in value.items() for name, bound in named.items()
-        ]
+            f"{of.replace(' ', '-')}.{name}={bound!r}"
+            for of, named in value.items()
+            for name, bound in (named.items() if isinstance(named, dict) else ())
+        ] or [f"{name}={bound!r}" for name, bound in value.items()]
     elif key == "techniques":
         items = [name.replace("_", "-") for name in value] or ["none"]
     elif isinstance(value, (list, tuple)):

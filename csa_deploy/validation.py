@@ -1,4 +1,4 @@
-"""Files of keys and values: YAML as a mapping, and what pydantic finds wrong in one line."""
+"""Files of others: YAML as a mapping, XML without entities, and what pydantic finds wrong in one line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from pydantic import ValidationError
 
 
@@ -25,12 +27,23 @@ def read_mapping(
         shown: how a piece of the file is shown.
 
     Raises:
-        UsageError: the file is missing or not readable, no YAML, or no mapping.
+        UsageError: the file is missing or not readable, no YAML, a key that stands twice, or no mapping.
     """
     import yaml
 
+    class Unique(yaml.SafeLoader):
+        """Refuses a key that stands twice, of which YAML would silently take the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Unique)  # noqa: S506 - a safe loader
     except FileNotFoundError:
         raise UsageError(f"{path}: no such {what} file", fix=missing) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -59,3 +72,32 @@ def invalid(
     given = f" (got {shown(first['input'])})" if key and first["type"] != "missing" else ""
     said = [part for part in (where, key, f"{first['msg'].removeprefix('Value error, ')}{given}") if part]
     return UsageError(": ".join(said), fix=fix or f"correct '{key}'")
+
+
+def read_xml(path: Path, what: str, *, missing: str, broken: str) -> Element:
+    """The root of an XML file that declares no entities: what could grow or reach out when it is read is refused.
+
+    Args:
+        path: the file.
+        what: it holds, in words (``"annotations"``).
+        missing, broken: what to do where there is no such file, and where it is no XML.
+
+    Raises:
+        UsageError: the file cannot be read, is no XML, or declares a document type.
+    """
+    from xml.etree import ElementTree
+    from xml.parsers import expat
+
+    def refuse(*_: object) -> None:
+        raise UsageError(f"{path}: declares a document type, which {what} do not need", fix="remove <!DOCTYPE")
+
+    try:
+        content = path.read_bytes()
+        guard = expat.ParserCreate()
+        guard.StartDoctypeDeclHandler = refuse
+        guard.Parse(content, True)
+        return ElementTree.fromstring(content)  # noqa: S314 - what makes XML dangerous was refused
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", fix=missing) from error
+    except (expat.ExpatError, ElementTree.ParseError) as error:
+        raise UsageError(f"{path}: no XML: {error}", fix=broken) from error

@@ -19,6 +19,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from tests.showing import pytest_configure, pytest_itemcollected, pytest_runtest_makereport
+
+__all__ = ["pytest_configure", "pytest_itemcollected", "pytest_runtest_makereport"]
+
 COMMAND = Path(sys.executable).with_name("csa-deploy")
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 needs_rtx = pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")

@@ -149,6 +149,7 @@ def test_layer_scale_comes_with_the_checkpoint(network: nn.Module, tmp_path: Pat
     assert torch.equal(network(image), scaled(image))
 
 
+@pytest.mark.shows("MEA-11", "ERR-09")
 def test_a_wrong_checkpoint_names_what_is_wrong(
     network: nn.Module, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

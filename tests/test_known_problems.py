@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.known_problems import DOCS, own_problems, page
+from csa_deploy.confidence.schema import FACTS_FOLDER, own_problems
+from tools.known_problems import DOCS, page
 
 ROOT = DOCS.parent
 
@@ -35,6 +36,7 @@ def test_commits_are_of_this_history() -> None:
 
 
 def test_a_problem_that_the_page_lacks_is_noticed(tmp_path: Path) -> None:
-    text = (DOCS / "known-problems.toml").read_text(encoding="utf-8")
-    (tmp_path / "own.toml").write_text(text.replace("corrected = false", "corrected = true", 1), encoding="utf-8")
-    assert page(own_problems(tmp_path / "own.toml")) != page(own_problems())
+    text = (FACTS_FOLDER / "known_problems.toml").read_text(encoding="utf-8")
+    other = text.replace("corrected = false", "corrected = true", 1)
+    (tmp_path / "known_problems.toml").write_text(other, encoding="utf-8")
+    assert page(own_problems(tmp_path)) != page(own_problems())

@@ -166,6 +166,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "backend": ("tensorrt-rtx", {"build"}, set()),
     "builds": (2, {"build"}, set()),
     "reproducible": (True, {"build"}, set()),
+    "min_share": (["fp16=0.9"], {"build"}, set()),
     "compute_capability": (["8.6"], {"build"}, set()),
     "timing_cache": ("cache", {"build"}, set()),
     "data": ("y.npz", {"verify"}, {"export"}),
@@ -178,6 +179,7 @@ FLOAT: dict[str, tuple[Any, set[str], set[str]]] = {
     "candidate": (["tiny.onnx"], {"verify"}, set()),
     "localize": (True, {"verify"}, set()),
     "provider": ("cuda", {"verify"}, set()),
+    "int8_arithmetic": ("gpu", {"verify"}, set()),
     "seed": (1, {"verify", "profile"}, {"export"}),
     "budget": (["int8.snr_db=15"], {"verify"}, set()),
     "iterations": (4, {"profile"}, set()),
@@ -210,6 +212,7 @@ def test_the_table_below_names_every_setting() -> None:
 @pytest.mark.parametrize(
     ("precision", "key"), [*(("fp32,fp16", key) for key in FLOAT), *(("fp32,int8", key) for key in INT8)]
 )
+@pytest.mark.shows("MEA-41")
 def test_a_setting_changes_the_keys_of_the_stages_that_it_decides(
     lab: Path, monkeypatch: pytest.MonkeyPatch, precision: str, key: str
 ) -> None:
@@ -308,6 +311,7 @@ def test_other_data_rerun_what_reads_them(go: Go, lab: Path) -> None:
         ("report.html", {"report"}),
     ],
 )
+@pytest.mark.shows("MEA-41", "ERR-35")
 def test_a_damaged_artifact_is_made_again(go: Go, lab: Path, path: str, ran: set[str]) -> None:
     go()
     before = (lab / "w/manifest.json").read_bytes()
@@ -371,6 +375,7 @@ class Killed(BaseException):
     """Stands for the end of the process; nothing catches it."""
 
 
+@pytest.mark.shows("MEA-41", "ERR-35")
 def test_ended_at_any_rename_the_next_run_ends_the_same(go: Go, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names, settings = ("precision",), {"precision": "fp16,fp32"}
     go(*names, root="calm", **settings)

@@ -35,6 +35,7 @@ def commit(root: Path, content: str = "a", key: str = "k", name: str = "export",
     return workspace
 
 
+@pytest.mark.shows("MEA-41", "ERR-35")
 def test_a_stage_is_current_until_something_changes(root: Path) -> None:
     commit(root)
     workspace = Workspace(root)
@@ -45,6 +46,7 @@ def test_a_stage_is_current_until_something_changes(root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["onnx/a.onnx", "records/export.json"])
+@pytest.mark.shows("MEA-41", "ERR-35")
 def test_other_bytes_are_not_current(root: Path, path: str) -> None:
     commit(root)
     (root / path).write_text("{}")

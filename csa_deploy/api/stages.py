@@ -168,7 +168,7 @@ def build(
 
     Raises:
         EnvironmentLacksError: the builder is not installed.
-        BuildFailedError: the builder refused the graph.
+        BuildFailedError: the builder refused the graph, or too little of it obtained its precision (``min_share``).
         OperationRejectedError: with ``restricted``, a scope denies the graph.
     """
     if workspace is not None:
@@ -187,7 +187,8 @@ def build(
         typed = TypedGraph(graph=given_one.graph, statistics=given_one.after)
         record = PrecisionRecord(summary="as given", precisions={precision: typed})
         commit("precision", context, StageOutput(record))
-        run_alone("build", context)
+        if failure := run_alone("build", context):
+            raise failure
         return _rebuilt_by_api(_built(context, precision, origin_of(graph)), backend, settings)
 
 

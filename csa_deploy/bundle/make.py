@@ -30,6 +30,7 @@ from csa_deploy.records.build import BuildRecord, EngineRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.precision import PrecisionRecord, TypedGraph
 from csa_deploy.tasks.autoware import autoware_files
+from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
@@ -194,6 +195,10 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
 def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
     """Records of the stages, the report where there is one, calibration files, and the parts of a split network."""
     files: dict[str, bytes | Path] = {}
+    if "profile" in workspace.manifest["stages"]:
+        files["measurements/profile.json"] = workspace.root / "measurements/profile.json"
+    if "verify" in workspace.manifest["stages"] and (results := workspace.root / SAMPLES).is_file():
+        files[SAMPLES] = results
     for stage, entry in workspace.manifest["stages"].items():
         files[f"records/{stage}.json"] = workspace.root / f"records/{stage}.json"
         if stage == "report":

@@ -23,10 +23,12 @@ class Signature:
         state: ``"valid"`` by a signer that is allowed; ``"unknown signer"``: it fits the content, by a key that nobody
             allowed; ``"tampered"``: it does not fit the content; ``"not checked"``: no ssh-keygen here.
         who: the signer, or the key's fingerprint, or the reason.
+        signer: of a valid one, whose it is, as the file of allowed signers names him.
     """
 
     state: State
     who: str = ""
+    signer: str = ""
 
 
 def sign(content: bytes, key: Path) -> bytes:
@@ -81,7 +83,7 @@ def check(content: bytes, signature: bytes | None, allowed: Path | None) -> Sign
         for principal in found.stdout.decode(errors="replace").split("\n") if found.returncode == 0 else []:
             arguments = ("-f", str(allowed), "-I", principal, "-n", NAMESPACE, "-s", str(file))
             if principal and _keygen("verify", *arguments, content=content).returncode == 0:
-                return Signature("valid", f"{principal} ({fingerprint})")
+                return Signature("valid", f"{principal} ({fingerprint})", principal)
         return Signature("unknown signer", f"{fingerprint}; not among the allowed signers")
 
 

@@ -85,6 +85,12 @@ def verify_bundle(path: Path, allowed: Path | None = None) -> BundleReport:
         )
 
 
+def signed_part(path: Path) -> tuple[bytes, bytes | None]:
+    """The list of hashes, which is what is signed, and its ssh signature; None where there is none."""
+    with Archive(path) as archive:
+        return archive.read(SUMS), archive.read(SIGNATURE) if SIGNATURE in archive.names else None
+
+
 def unpack_bundle(path: Path, folder: Path, allowed: Path | None = None) -> BundleReport:
     """Check a bundle and unpack it when it is as it should be.
 

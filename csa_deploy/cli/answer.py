@@ -18,6 +18,7 @@ TEXT, JSON = "text", "json"
 VERB_FORMATS: dict[str, tuple[str, ...]] = {
     "check": (TEXT, JSON, "sarif", "junit", "html"),
     "compare": (TEXT, JSON, "markdown"),
+    "gate": (TEXT, JSON, "junit", "markdown"),
     "judge": (TEXT, JSON, "junit", "markdown"),
     "report": (TEXT, JSON, "html", "markdown"),
 }

@@ -37,14 +37,14 @@ def evaluate(
 
     Of a PyTorch network, an ONNX graph or an engine, with the same preprocessing and the same count for each. Without
     --checkpoint it takes the weights that the network's workspace remembers; exit 6 where there are none and the
-    accuracy is that of guessing.
+    accuracy is that of guessing, and where a sample gives something else in another batch.
     """
     from csa_deploy.config import DEFAULT_NETWORK
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import AccuracyGateError, UsageError
     from csa_deploy.stages import Activity
     from csa_deploy.units import percent
-    from csa_deploy.verify.judging import one_class
+    from csa_deploy.verify.judging import batch_failure, one_class
     from csa_deploy.verify.subject import open_subject
 
     config, untrained = _configured(network or DEFAULT_NETWORK, settings)
@@ -75,6 +75,8 @@ def evaluate(
     }
     console.answer.add(result)
     _show(result, console)
+    if found.batch.broken:
+        raise batch_failure(config.network, found.batch)
     accuracy = found.accuracy
     if untrained and accuracy and accuracy.interval(1)[0] <= 1 / accuracy.classes:
         raise AccuracyGateError(
@@ -95,7 +97,7 @@ def _evaluated(config: Config, subject: Subject, data: Dataset, progress: Any) -
     task = vision_task(config, classes or data.classes, subject.postprocessing)
     runner = on_own_state(subject.runner, config)
     batch = sampling(runner).batch or config.batch or 1
-    return measure(runner, data, batch, progress, task, measured(config, task))
+    return measure(runner, data, batch, progress, task, measured(config, task), subject.changed)
 
 
 def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:
@@ -145,5 +147,6 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.out.print(f"weights: {result['checkpoint']}", markup=False, soft_wrap=True)
     for note in result["notes"]:
         console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
+    console.out.print(f"batch {result['batch']['batch']}: {result['batch']['statement']}", markup=False, soft_wrap=True)
     if result["not_finite"]:
         console.out.print(f"not finite on {len(result['not_finite'])} samples, such as {result['not_finite'][0]}")

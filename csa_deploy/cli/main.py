@@ -21,7 +21,7 @@ The main job is one command: csa-deploy run NETWORK. The stages are commands too
 (see csa-deploy models), file.py:factory, package.module:factory or a file.onnx; without one it is convselfattn.
 
 Exit codes: 0 done, 1 internal error, 2 usage, 3 something is missing on this machine, 4 operation rejected,
-5 build failed, 6 accuracy gate, 7 latency or memory gate, 130 interrupted.
+5 build failed, 6 accuracy gate, 7 latency or memory gate, 8 acceptance policy, 130 interrupted.
 """
 
 VERBS = {
@@ -35,6 +35,7 @@ VERBS = {
     "profile": "stages",
     "report": "stages",
     "judge": "judge",
+    "gate": "gate",
     "evaluate": "evaluate",
     "compare": "compare",
     "diff": "diff",
@@ -48,6 +49,7 @@ VERBS = {
     "errata": "errata",
     "models": "environment",
     "doctor": "environment",
+    "kit": "kit",
 }
 """Verb -> the module of this package that defines it as a function of its name; in the order of the help page."""
 

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from csa_deploy.data.samples import Sample
 from csa_deploy.data.targets import Boxes, TargetReader, require_inside
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
-from csa_deploy.validation import read_mapping
+from csa_deploy.validation import read_mapping, read_xml
 
 IMAGES, _LABELS = "images", "labels"
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
@@ -212,25 +211,11 @@ def open_voc_boxes(folder: Path, name: str, preprocessing: Preprocessing, part: 
     return ImageDataset(name, samples, classes, preprocessing, "detection")
 
 
-def _parsed(path: Path) -> ElementTree.Element:
-    """The root of an XML file that declares no entities: what could grow or reach out when it is read is refused."""
-
-    def refuse(*_: object) -> None:
-        raise UsageError(f"{path}: declares a document type, which annotations do not need", fix="remove <!DOCTYPE")
-
-    try:
-        content = path.read_bytes()
-        guard = expat.ParserCreate()
-        guard.StartDoctypeDeclHandler = refuse
-        guard.Parse(content, True)
-        return ElementTree.fromstring(content)  # noqa: S314 - what makes XML dangerous was refused
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}", fix="give every image an annotation") from error
-    except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise UsageError(f"{path}: no XML: {error}", fix="write the file again") from error
+def _parsed(path: Path) -> Element:
+    return read_xml(path, "annotations", missing="give every image an annotation", broken="write the file again")
 
 
-def _number(path: Path, where: str, element: ElementTree.Element, key: str) -> float:
+def _number(path: Path, where: str, element: Element, key: str) -> float:
     text = element.findtext(key)
     try:
         value = float(text or "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.records.build import BuiltEngine, EngineRecord, JudgedScope, TensorInfo
+from csa_deploy.records.obtained import ObtainedPrecision
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,14 @@ class BuildResult(BuiltEngine):
         """Layer outputs per TensorRT type, most frequent first."""
         return dict(Counter(tensor.dtype for layer in self.layers for tensor in layer.outputs).most_common())
 
-    def stated(self, scopes: tuple[JudgedScope, ...], *, reproducible: bool) -> EngineRecord:
+    def stated(
+        self, scopes: tuple[JudgedScope, ...], obtained: ObtainedPrecision, *, reproducible: bool
+    ) -> EngineRecord:
         """What a workspace says of it, whose folder ``engines`` holds all of its files.
 
         Args:
             scopes: what scopes say of it.
+            obtained: the precision that it obtained.
             reproducible: whether the same inputs give the same bytes.
         """
         name = self.engine.name
@@ -94,4 +98,5 @@ class BuildResult(BuiltEngine):
             layer_counts=self.layer_counts,
             dtype_counts=self.dtype_counts,
             scopes=scopes,
+            obtained=obtained,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from csa_deploy.engine.layer_nodes import plain_type
 from csa_deploy.engine.passport import passport_of, read_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import load_model
@@ -18,9 +19,6 @@ from csa_deploy.profile.cost import graph_cost
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-_TYPE = re.compile(
-    r"\b(?:(?P<fp32>fp32|float)|(?P<fp16>fp16|half)|bf16|fp8|u?int8|int4|int32|int64|bool)\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -142,13 +140,8 @@ def _fused_layers(path: Path) -> list[NamedPart]:
 
 
 def _types(stated: Iterable[str]) -> str:
-    """Types in the words of graphs: parser and inspector say ``HALF``, ``Half`` or ``Row major linear FP16 format``."""
-    return "/".join(sorted({_plain(text) for text in stated}))
-
-
-def _plain(text: str) -> str:
-    found = _TYPE.search(text)
-    return (found.lastgroup or found[0].lower()) if found else text
+    """Types in the words of graphs."""
+    return "/".join(sorted({plain_type(text) for text in stated}))
 
 
 def _nodes_behind(path: Path) -> dict[str, NamedPart]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from csa_deploy.engine.layer_nodes import MappedBy, nodes_of
 from csa_deploy.engine.passport import passport_of, read_passport
 from csa_deploy.profile.cost import fused_costs, graph_cost
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
-
-MappedBy = Literal["metadata", "name", "range", "nothing"]
-# The ONNX parser notes the node in a layer's metadata; a fused layer has several, with a record separator between.
-_ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")
-_SEPARATOR = "\x1e"
-_RANGE = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
-_COPY = "Reformatting CopyNode"  # its name ends with the node that it serves; it does no work of that node
-_BETWEEN_NAMES = re.compile(r"[\s,|+(){}\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ def map_layers(times_ms: Mapping[str, float], inspection: Mapping[str, Any], gra
         for layer in inspection.get("Layers", [])
         if isinstance(layer, Mapping) and "Name" in layer
     }
-    origins = {name: _nodes(name, metadata.get(name, ""), order) for name in times_ms}
+    origins = {name: nodes_of(name, metadata.get(name, ""), order) for name in times_ms}
     costs = fused_costs(graph, [nodes for nodes, _ in origins.values()])
     total = sum(times_ms.values())
     found = []
@@ -97,24 +89,3 @@ def built_of(context: Context, engine: str, graphs: Mapping[str, str]) -> Path:
     """The graph of the workspace that an engine was built of, as its passport says."""
     name = read_passport(passport_of(context.path(engine)))["graph"]["file"]
     return next(context.path(graph) for graph in graphs.values() if Path(graph).name == name)
-
-
-def _nodes(name: str, metadata: str, order: list[str]) -> tuple[tuple[str, ...], MappedBy]:
-    """Nodes of a layer in the graph's order, and what told them."""
-    stated = [match[1] for part in metadata.split(_SEPARATOR) if (match := _ORIGIN.search(part))]
-    named = _known([node for text in stated for node in text.split(" | ")], order)
-    if named:
-        return named, "metadata"
-    if match := _RANGE.search(name):
-        ends = [order.index(node) for node in match.groups() if node in order]
-        if len(ends) == 2:
-            return tuple(order[min(ends) : max(ends) + 1]), "range"
-    if name.startswith(_COPY):
-        return (), "nothing"
-    named = _known([name, *_BETWEEN_NAMES.split(name)], order)
-    return (named, "name") if named else ((), "nothing")
-
-
-def _known(names: list[str], order: list[str]) -> tuple[str, ...]:
-    wanted = set(names)
-    return tuple(node for node in order if node in wanted)

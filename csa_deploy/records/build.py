@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.levels import is_at_least, why_not
+from csa_deploy.records.check import Verdict
+from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _NEXT = {
@@ -115,15 +117,17 @@ class JudgedScope(Stored):
         said: the same in words.
         level: level of evidence.
         why_not_next: why it is not the next one.
+        unknown_by: ids of the rules that leave it unknown.
     """
 
     scope: str
     graph: str
     of: str
-    verdict: str
+    verdict: Verdict
     said: str
     level: str
     why_not_next: str
+    unknown_by: tuple[str, ...] = field(default=(), metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +187,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
+        obtained: the precision that it obtained; None in records of versions that did not state it.
     """
 
     plan: dict[str, Any]
@@ -198,6 +203,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
+    obtained: ObtainedPrecision | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

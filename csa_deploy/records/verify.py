@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from csa_deploy import units
 from csa_deploy.metrics.metric import Estimate
-from csa_deploy.results import StageRecord, Stored
+from csa_deploy.records.batch import BatchConsistency
+from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
 _NEAR = 1.5  # errors closer together than this factor belong to neither side
@@ -32,9 +34,24 @@ class HeldBound:
     passed: bool | None
     needed: int | None
 
+    @property
+    def measured(self) -> str:
+        """The measured value, with digits enough to tell it from its bound."""
+        return units.beside(self.value, self.bound, self.metric)
+
+    @property
+    def limit(self) -> str:
+        """``≥ 40.0 dB``."""
+        return f"{'≥' if self.side == 'min' else '≤'} {units.bound(self.bound, self.metric)}"
+
+    @property
+    def limit_in_words(self) -> str:
+        """``at least 40.0 dB``."""
+        return f"{'at least' if self.side == 'min' else 'at most'} {units.bound(self.bound, self.metric)}"
+
 
 @dataclass(frozen=True)
-class OutputRecord:
+class JudgedOutput:
     """One output of a candidate; that of the tasks' metrics stands for all of them.
 
     Attributes:
@@ -43,7 +60,6 @@ class OutputRecord:
         metrics: over all samples.
         intervals: the same with how sure they are.
         worst: samples, the worst first: ``id``, metrics, and the strongest classes of both where it has classes.
-        worst_channels: of a map, ``channel`` and ``snr_db``.
     """
 
     name: str
@@ -51,11 +67,17 @@ class OutputRecord:
     metrics: dict[str, float]
     intervals: dict[str, Estimate]
     worst: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class OutputRecord(JudgedOutput):
+    """The same, with ``worst_channels``: of a map, ``channel`` and ``snr_db``."""
+
     worst_channels: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateRecord:
+class JudgedCandidate:
     """A graph or an engine, held against its budget.
 
     Attributes:
@@ -69,9 +91,7 @@ class CandidateRecord:
         non_finite: by output, samples with values that are not finite.
         reference_non_finite: the same of the reference.
         preprocessing_differs: settings of its own preprocessing that are others than the reference's, with both.
-        path: inside the workspace, or as the user gave it.
-        runner: what executed it.
-        tensors_sha256: of the inputs that it got.
+        batch: whether a sample gives the same in every batch; None of a comparison that does not tell.
     """
 
     label: str
@@ -79,14 +99,12 @@ class CandidateRecord:
     verdict: Verdict
     metrics: dict[str, float]
     decided_by: str
-    outputs: tuple[OutputRecord, ...]
+    outputs: tuple[JudgedOutput, ...]
     checks: tuple[HeldBound, ...]
     non_finite: dict[str, tuple[str, ...]]
     reference_non_finite: dict[str, tuple[str, ...]]
     preprocessing_differs: dict[str, tuple[Any, Any]]
-    path: str
-    runner: dict[str, Any]
-    tensors_sha256: str
+    batch: BatchConsistency | None = None
 
     def interval(self, output: str, metric: str) -> tuple[float, float] | None:
         """Confidence interval of a metric of an output, where the comparison gave one."""
@@ -101,6 +119,22 @@ class CandidateRecord:
             if between := self.interval(output, metric):
                 found[metric] = between
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRecord(JudgedCandidate):
+    """The same, with what ran.
+
+    Attributes:
+        path: inside the workspace, or as the user gave it.
+        runner: what executed it.
+        tensors_sha256: of the inputs that it got.
+    """
+
+    outputs: tuple[OutputRecord, ...]
+    path: str
+    runner: dict[str, Any]
+    tensors_sha256: str
 
 
 @dataclass(frozen=True)
@@ -270,6 +304,69 @@ class ErrorGrowth:
         return f"{self.candidate}, output '{self.output}': {', '.join(said)}"
 
 
+@dataclass(frozen=True)
+class ArithmeticDistance:
+    """How far one tensor's arithmetics are apart, as root-mean-square difference relative to the second named.
+
+    Attributes:
+        name: module that it leaves, or output.
+        gpu_float: the GPU's arithmetic against floating point.
+        dla_float: DLA's against floating point.
+        dla_gpu: DLA's against the GPU's.
+    """
+
+    name: str
+    gpu_float: float
+    dla_float: float
+    dla_gpu: float
+
+
+@dataclass(frozen=True)
+class Int8Arithmetic(Stored):
+    """An INT8 graph in the arithmetics of GPU and DLA and in floating point, on the same samples.
+
+    Attributes:
+        candidate: label of the graph.
+        judged: the arithmetic that its metrics and its verdict are of.
+        samples: identities of the samples; the worst ones.
+        layers: number of layers with integer sums.
+        fused: of these, those whose sums are quantized without another rounding between.
+        modules: of each module the tensor that leaves it, farthest apart first.
+        outputs: the same of the network's outputs.
+        not_modelled: what computes otherwise than in an engine, or may; in words.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("statement",)
+    candidate: str
+    judged: Literal["gpu", "dla"]
+    samples: tuple[str, ...]
+    layers: int
+    fused: int
+    modules: tuple[ArithmeticDistance, ...]
+    outputs: tuple[ArithmeticDistance, ...]
+    not_modelled: tuple[str, ...]
+
+    @property
+    def statement(self) -> str:
+        """In words."""
+        said = [f"{self.candidate} in {self.judged} arithmetic: {self.layers} layers with INT32 sums"]
+        if self.outputs:
+            far = max(self.outputs, key=lambda distance: max(distance.gpu_float, distance.dla_float, distance.dla_gpu))
+            ratios = [_decibels(_ratio(value)) for value in (far.gpu_float, far.dla_float, far.dla_gpu)]
+            said.append(
+                f"output '{far.name}': gpu {ratios[0]} and dla {ratios[1]} from floating point, {ratios[2]} from each "
+                "other"
+            )
+        if self.modules:
+            said.append(f"farthest apart behind {self.modules[0].name}")
+        return "; ".join(said)
+
+
+def _ratio(relative: float) -> float:
+    """A relative difference as a signal-to-noise ratio in dB."""
+    return math.inf if relative == 0 else -20 * math.log10(relative)
+
+
 def _decibels(value: float) -> str:
     return "identical" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
@@ -297,6 +394,7 @@ class VerifyRecord(StageRecord):
         localization: where errors come from.
         runtime: what could run engines.
         growth: of a network with state, errors over the frames of sequences.
+        arithmetic: how far the arithmetics of INT8 are apart; empty where floating point was asked for.
     """
 
     stage: ClassVar[str] = "verify"
@@ -311,3 +409,17 @@ class VerifyRecord(StageRecord):
     localization: tuple[Localization, ...]
     runtime: Runtime
     growth: tuple[ErrorGrowth, ...] = ()
+    arithmetic: tuple[Int8Arithmetic, ...] = field(default=(), metadata=IF_KNOWN)
+
+    @property
+    def reference_name(self) -> str:
+        """What the graphs were compared with: PyTorch, or the source graph where the source is an ONNX file."""
+        return "PyTorch" if self.reference["backend"] == "torch" else "the source graph"
+
+    def batches(self) -> dict[str, list[str]]:
+        """What is said of other batches -> the candidates that it is said of."""
+        found: dict[str, list[str]] = {}
+        for candidate in self.candidates:
+            if batch := candidate.batch:
+                found.setdefault(f"batch {batch.batch}: {batch.statement}", []).append(candidate.label)
+        return found

@@ -244,7 +244,7 @@ STAGES: dict[str, Stage] = {
             _build,
             settings=(
                 *("precision", "restricted", "scope", "strict", "max_fallback", "backend", "compute_capability"),
-                *("target", "builder_option", "timing_cache", "builds", "reproducible"),
+                *("target", "builder_option", "timing_cache", "builds", "reproducible", "min_share"),
             ),
             needs=("optimize", "precision"),
             packages=("tensorrt", "tensorrt-rtx", "polygraphy"),
@@ -257,7 +257,7 @@ STAGES: dict[str, Stage] = {
                 *("precision", "data", "task", "samples", "seed", "budget", "strict", "threads", "provider"),
                 "checkpoint_key",
             ),
-            also=("decode", "score_threshold", "nms_iou", "metric"),
+            also=("decode", "score_threshold", "nms_iou", "metric", "int8_arithmetic"),
             needs=("export", "optimize", "precision"),
             uses=("split", "build"),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),

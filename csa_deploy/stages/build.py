@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy.builders import Builder, builder_key, check_settings, opened_builder, stated_version
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.engine.obtained import obtained_precision
 from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
@@ -16,10 +17,12 @@ from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError
 from csa_deploy.export.opsets import exported_opset
+from csa_deploy.graph.load import load_model
 from csa_deploy.installing import versions
 from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
 from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope, RestrictedFlag
+from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.schema import load_pack, version_key
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from csa_deploy.restricted.schema import Pack
     from csa_deploy.trtexec.versions import Version
 
+_SHOWN = 8  # layers in a message
 FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 
 # What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
@@ -71,6 +75,7 @@ class _Made:
     """What the stage hands over, as it grows."""
 
     engines: dict[str, EngineRecord] = field(default_factory=dict)
+    obtained: dict[str, ObtainedPrecision] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
@@ -83,7 +88,34 @@ def run(context: Context) -> StageOutput[BuildRecord]:
         for precision in context.config.precision:
             _build(context, builder, precision, made)
     record = BuildRecord(summary=_summary(made.engines), engines=made.engines)
-    return StageOutput(record, measured={"engines": made.measured}, artifacts=made.artifacts, unhashed=made.unhashed)
+    gates = [
+        share_failure(obtained, context.config.min_share.get(asked), context.name)
+        for asked, obtained in made.obtained.items()
+    ]
+    failure = next((gate for gate in gates if gate), None)
+    measured = {"engines": made.measured}
+    return StageOutput(record, measured, made.artifacts, made.unhashed, failure)
+
+
+def share_failure(obtained: ObtainedPrecision, least: float | None, name: str) -> BuildFailedError | None:
+    """What is wrong where too little obtained the precision; by default where nothing did.
+
+    What nothing tells does not count as obtained where a share was asked for.
+    """
+    share = obtained.share
+    if not obtained.missed if least is None else share is not None and share >= least:
+        return None
+    said = f"{name}: {obtained.statement}"
+    if least is not None:
+        said += f", --min-share asks for {100 * least:g} %"
+    stayed = [f"{layer.name} ({layer.type})" for layer in obtained.stayed]
+    listed = ", ".join(stayed[:_SHOWN]) + (f" and {len(stayed) - _SHOWN} more" if len(stayed) > _SHOWN else "")
+    return BuildFailedError(
+        f"{said}; wider: {listed}" if stayed else said,
+        fix="see why with `csa-deploy quantize --why GRAPH.onnx`, or ask for the precision that it is with --precision"
+        if obtained.asked == "int8"
+        else "convert these layers too (--keep-fp32 keeps layers), or ask for less with --min-share",
+    )
 
 
 def plan_for(context: Context, precision: Any) -> BuildPlan:
@@ -155,6 +187,7 @@ def _keep(
     precision, name = result.plan.precision, result.engine.name
     reproducible = result.backend == "tensorrt-rtx"  # TensorRT times tactics, so its engines differ between builds
     scopes = [_with_evidence(scope, result.restricted) for scope in scopes]
+    obtained = obtained_precision(result, load_model(graph, full_check=False))
     result = replace(result, builder_option=context.config.builder_option)
     measured = {key: getattr(result, key) for key in (*_MEASURED, *(() if reproducible else _OF_FILE))}
     if spread is not None:
@@ -164,7 +197,8 @@ def _keep(
     passport = passport_of(result.engine)
     passport.write_text(dump_json(_passport(context, builder, graph, result, scopes)))
     made.measured[precision] = measured
-    made.engines[precision] = result.stated(tuple(scopes), reproducible=reproducible)
+    made.obtained[precision] = obtained
+    made.engines[precision] = result.stated(tuple(scopes), obtained, reproducible=reproducible)
     stable = made.artifacts if reproducible else made.unhashed
     stable[f"engines/{name}"] = result.engine
     stable[f"engines/{passport.name}"] = passport
@@ -268,6 +302,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
                 said=verdict.combined.said,
                 level=verdict.level,
                 why_not_next=verdict.why_not_next,
+                unknown_by=tuple(dict.fromkeys(f.rule for f in verdict.combined.findings if f.verdict == "unknown")),
             )
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.fp16_rounding import keep_rounding
+from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.summation import UNIT_ROUNDOFF
 from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
@@ -25,6 +27,7 @@ from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.engines import engine_runner
 from csa_deploy.trtexec.runner import TrtexecRunner
+from csa_deploy.verify.batch import Changed, FirstSteps
 from csa_deploy.verify.results import CandidateColumns, OutputColumns
 
 if TYPE_CHECKING:
@@ -32,6 +35,11 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 ROUNDED = "every FP16 tensor rounded to FP16, sums inside an operator in FP32"
+
+INTEGER = {
+    "gpu": "INT32 sums, one rescale in FP32, halves to even as on the GPU",
+    "dla": "INT32 sums, one rescale in FP32, halves away from zero as on DLA",
+}
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Candidate:
         file: the ONNX graph that it is or was built from.
         outputs: what is kept of every sample, by output; of the tasks' metrics that of all outputs.
         tasks: task metrics to measure.
+        first: the first batches that it ran.
     """
 
     label: str
@@ -57,6 +66,7 @@ class Candidate:
     file: Path | None = None
     outputs: dict[str, SampleTable] = field(default_factory=dict)
     tasks: Sequence[Measured] = ()
+    first: FirstSteps = field(default_factory=FirstSteps)
 
     @property
     def tensors(self) -> dict[str, OutputMetrics]:
@@ -158,6 +168,18 @@ def graph_candidate(path: Path, label: str, precision: str | None, shown: str, c
     return Candidate(label, precision, shown, runner, read_preprocessing(model), path)
 
 
+def changed_graph(
+    load: Callable[[], onnx.ModelProto], precision: str, config: Config, *, name: str, engine: bool = False
+) -> Changed:
+    """A graph, to be changed and run as it ran; or that of an engine, whose sums may be in FP16."""
+
+    def opened(model: onnx.ModelProto) -> OnnxRuntimeRunner:
+        return graph_runner(model.SerializeToString(), model, precision, config, name=name)
+
+    unit = UNIT_ROUNDOFF["float16" if engine and precision != "fp32" else "float32"]
+    return Changed(load, opened, not engine, unit)
+
+
 def chain_runner(split: SplitRecord, root: Path, config: Config) -> ChainedRunner:
     """The parts of a split network one after another, each as :func:`graph_runner` runs a graph."""
 
@@ -177,6 +199,9 @@ def graph_runner(
         EnvironmentLacksError: the configured provider is not here.
     """
     if config.provider == "cpu" and precision != "fp32":
+        if precision == "int8" and config.int8_arithmetic != "float":
+            model = to_integer(model, config.int8_arithmetic).model
+            name = f"{name}: {INTEGER[config.int8_arithmetic]}"
         return rounding_runner(model, threads=config.threads, name=name)
     provider = PROVIDERS[config.provider]
     return OnnxRuntimeRunner(

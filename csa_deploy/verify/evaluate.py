@@ -14,10 +14,12 @@ from csa_deploy.metrics.metric import Estimate
 from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import Measured
+from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 from csa_deploy.runners.stateful import begin
 from csa_deploy.tasks.task import Task
 from csa_deploy.tasks.views import class_table, size_table
+from csa_deploy.verify.batch import Changed, FirstSteps, batch_consistency
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Batch, Dataset
@@ -34,6 +36,7 @@ class Evaluation:
         metrics: of the task, with their intervals; NaN where a sample is not finite.
         by_class: per class ``name`` and ``value``, IoU or average precision; None where it is nowhere.
         by_size: of a detector likewise by the size of objects.
+        batch: whether a sample gives the same in every batch.
     """
 
     samples: int
@@ -42,10 +45,11 @@ class Evaluation:
     metrics: dict[str, Estimate]
     by_class: list[dict[str, Any]]
     by_size: list[dict[str, Any]]
+    batch: BatchConsistency
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; of a network that only classifies that of its accuracy."""
-        found = {"samples": self.samples, "not_finite": list(self.not_finite)}
+        found = {"samples": self.samples, "not_finite": list(self.not_finite), "batch": self.batch.to_json()}
         found |= self.accuracy.to_json() if self.accuracy else {}
         tables = {"by_class": self.by_class, "by_size": self.by_size}
         metrics = {name: estimate.to_json() for name, estimate in self.metrics.items()}
@@ -59,6 +63,7 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     task: Task[Any] | None = None,
     metrics: Sequence[Measured] = (),
+    changed: Changed | None = None,
 ) -> Evaluation:
     """Top-1 and top-5 accuracy, and the metrics of the task; ties between outputs are ranked by class.
 
@@ -70,6 +75,7 @@ def evaluate(
         progress: called with (done, total).
         task: how outputs are read; None where it classifies, or the metrics read them themselves.
         metrics: to measure; those against a reference are left out.
+        changed: the network's graph, to be run in other batches.
 
     Raises:
         UsageError: no labels, labels that do not fit, no output that classifies, or a metric is wrong.
@@ -80,10 +86,12 @@ def evaluate(
     output = _classification(runner, needed=not wanted) if data.labels is not None and task is None else ""
     shapes, tables = sampling(runner).shapes, dict[str, SampleTable]()
     accuracy = Accuracy(0, 0, {}) if output else None
-    done, spoilt = 0, list[str]()
+    done, spoilt, first = 0, list[str](), FirstSteps()
     for part in data.batches(batch, free_cores([runner])):
         begin(part, [runner])
-        outputs = run_padded(runner, cast_to_inputs(runner, part.feed(shapes)))
+        feeds = cast_to_inputs(runner, part.feed(shapes))
+        outputs = run_padded(runner, feeds)
+        first.add(part.ids, feeds, outputs)
         if accuracy is not None:
             if not done:
                 data.check_labels(outputs[output].shape[1])
@@ -103,6 +111,7 @@ def evaluate(
         {metric.name: METRICS[metric.name].estimate(rows) for metric in wanted},
         _one_sided(class_table(task, own, own) if task else []),
         _one_sided(size_table(own, own) if task and task.kind == "detection" and own is not None else []),
+        batch_consistency(runner, first, changed),
     )
 
 

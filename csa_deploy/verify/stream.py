@@ -109,6 +109,7 @@ class Stream:
         for step, (want, batch) in enumerate(zip(wanted, batches, strict=True)):
             for candidate, got in zip(self.candidates, answers, strict=True):
                 candidate.update(want, got[step], batch.ids, batch.truth)
+                candidate.first.add(batch.ids, feeds[step][self.given(candidate)], got[step])
             self.ids += batch.ids
             self.frames += batch.frames
             self.labels += batch.labels.tolist() if batch.labels is not None else []

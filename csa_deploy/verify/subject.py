@@ -17,13 +17,15 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.network import Preprocessing, Task
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.chained_runner import SPLIT_FILE
 from csa_deploy.runners.torch_runner import torch_runner
 from csa_deploy.source import load_source
 from csa_deploy.trtexec.engines import engine_runner
-from csa_deploy.verify.candidates import chain_runner, graph_runner
+from csa_deploy.verify.batch import Changed
+from csa_deploy.verify.candidates import chain_runner, changed_graph, graph_runner
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Subject:
         postprocessing: how its outputs become boxes, where it states that.
         dataset: the data set that belongs to it, if there is one.
         task: what it does, where that is known.
+        changed: its graph, to be run in other batches; None of a module.
     """
 
     runner: Runner
@@ -53,6 +56,7 @@ class Subject:
     postprocessing: Postprocessing | None
     dataset: str | None = None
     task: Task | None = None
+    changed: Changed | None = None
 
 
 def open_subject(config: Config) -> Subject:
@@ -68,7 +72,7 @@ def open_subject(config: Config) -> Subject:
         return _graph(path, config)
     if path.suffix in ENGINES:
         require_own_settings("engine", config.network, config)
-        return _engine(path, config.target)
+        return _engine(path, config)
     if path.name == Path(SPLIT_FILE).name:
         require_own_settings("engine", config.network, config)
         return _split(path, config)
@@ -96,11 +100,13 @@ def _graph(path: Path, config: Config) -> Subject:
         for note in make_static(model, wanted_by(config)):
             logger.warning("%s: %s", path.name, note)
         source = model.SerializeToString()
-    runner = graph_runner(source, model, stated_types(model).precision, config, name=path.name)
+    precision = stated_types(model).precision
+    runner = graph_runner(source, model, precision, config, name=path.name)
+    changed = changed_graph(lambda: model, precision, config, name=path.name)
     preprocessing, said = preprocessing_of(model, config)
     if said:
         logger.warning("%s: %s", path.name, said)
-    return Subject(runner, preprocessing, stated_postprocessing(model))
+    return Subject(runner, preprocessing, stated_postprocessing(model), changed=changed)
 
 
 def _split(path: Path, config: Config) -> Subject:
@@ -117,22 +123,27 @@ def _split(path: Path, config: Config) -> Subject:
     return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))
 
 
-def _engine(path: Path, target: str | None) -> Subject:
+def _engine(path: Path, config: Config) -> Subject:
     """An engine of a workspace, whose records say who built it and how its input is made."""
     workspace = Workspace(path.resolve().parent.parent)
     record = workspace.find(BuildRecord)
-    built = next((e for e in record.engines.values() if e.engine == path.name), None) if record else None
-    if built is None:
+    engines = record.engines if record else {}
+    precision = next((p for p, e in engines.items() if e.engine == path.name), None)
+    if precision is None:
         raise UsageError(
             f"{path}: not an engine of a workspace, so it is not known how its input is made",
             fix="evaluate the engine where `csa-deploy build` put it",
         )
+    built = engines[precision]
     try:
-        runner = engine_runner(path, built, target, name=path.name)
+        runner = engine_runner(path, built, config.target, name=path.name)
     except EnvironmentLacksError as error:
         raise EnvironmentLacksError(
             f"{path.name}: {error.message}", fix=f"{error.fix}, or evaluate its ONNX graph here"
         ) from error
     exported = workspace.read(ExportRecord)
     runner.sample = exported.sample
-    return Subject(runner, exported.preprocessing, stated_postprocessing(workspace.root / exported.graph))
+    graph = workspace.root / workspace.read(PrecisionRecord).precisions[precision].graph
+    changed = changed_graph(lambda: load_model(graph, full_check=False), precision, config, name=path.name, engine=True)
+    postprocessing = stated_postprocessing(workspace.root / exported.graph)
+    return Subject(runner, exported.preprocessing, postprocessing, changed=changed)

@@ -68,6 +68,7 @@ def test_the_sbom_fits_its_schema(bundle: Made) -> None:
             assert PackageURL.from_string(component["purl"]).to_string() == component["purl"]
 
 
+@pytest.mark.shows("MEA-36", "ERR-20")
 def test_an_engine_of_another_graph_is_not_bundled(workspace: Workspace, feeds: list, tmp_path: Path) -> None:
     """The graph was made anew since the engine was built of it."""
     copy = tmp_path / "copy"
@@ -83,6 +84,7 @@ def test_it_is_intact_and_unsigned(bundle: Made) -> None:
     assert (report.verdict, report.problems, report.signature.state) == ("intact", (), "unsigned")
 
 
+@pytest.mark.shows("MEA-36", "ERR-30")
 def test_a_flipped_byte_anywhere_is_found(bundle: Made, tmp_path: Path) -> None:
     whole = bundle.path.read_bytes()
     path = tmp_path / "flipped.tar"
@@ -116,6 +118,7 @@ def rebuilt(bundle: Made, path: Path, change: Callable[[dict[str, bytes]], None]
     return path
 
 
+@pytest.mark.shows("MEA-36", "ERR-30")
 def test_added_and_missing_files_are_named(bundle: Made, tmp_path: Path) -> None:
     added = rebuilt(bundle, tmp_path / "added.tar", lambda files: files.update({"extra.txt": b"x"}))
     assert "extra.txt: added" in verify_bundle(added).problems[0]
@@ -183,6 +186,7 @@ def test_what_is_no_bundle(content: bytes, tmp_path: Path) -> None:
         verify_bundle(path)
 
 
+@pytest.mark.shows("MEA-36", "ERR-30")
 def test_signatures_are_told_apart(
     workspace: Workspace, feeds: list, bundle: Made, signing_key: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["accuracy", "latency"],
 )
+@pytest.mark.shows("MEA-37", "ERR-31")
 def test_what_a_gate_refused_is_not_bundled_unasked(
     stages: list[str],
     settings: dict[str, Any],
@@ -95,6 +96,7 @@ def test_a_denied_scope_that_gates_is_exit_4(tmp_path: Path) -> None:
     assert verdict_of(context.workspace).failed is OperationRejectedError
 
 
+@pytest.mark.shows("MEA-37")
 def test_what_did_not_run_makes_it_incomplete(feeds: Feeds, tmp_path: Path) -> None:
     context = deployed(tmp_path, ["precision"])
     made = make_bundle(context.workspace, "fp16", tmp_path / "net.tar", feeds)

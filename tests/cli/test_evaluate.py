@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -38,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.shows("MEA-11")
 def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -> None:
     """As the stages do; random weights were measured in silence here."""
     assert typed(folder, "export", "net.py:make", "--checkpoint", "weights/right.safetensors").code == 0
@@ -51,6 +53,7 @@ def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -
     assert "random weights" in typed(folder, "evaluate", "net.py:make", "--data", "x.npz", "-w", "other").out
 
 
+@pytest.mark.shows("MEA-11", "ERR-09")
 def test_random_weights_are_said_and_no_result(folder: Path, typed: Any) -> None:
     torch.manual_seed(1)
     labels = np.random.RandomState(3).randint(0, 4, 60)
@@ -69,3 +72,16 @@ def test_the_stages_that_compare_say_it_too(folder: Path, typed: Any, verb: str)
     words = (verb, "net.py:make", "--data", "x.npz", "--fp16", "--threads", 1, "--samples", 2)
     assert "no checkpoint: random weights" in typed(folder, *words).err
     assert "random weights" not in typed(folder, *words, "--checkpoint", "weights/right.safetensors").err
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_samples_that_are_mixed_end_with_6(tmp_path: Path, typed: Any, build: Any, mixed: bool) -> None:
+    """A mean over the samples instead of over the rows: accuracy alone does not show it."""
+    body = "m = ReduceMean(input, axis) d = Sub(input, m) y = Flatten(d)"
+    axis = np.array([0 if mixed else 2])
+    onnx.save(build("(float[4,3,2,2] input) => (float[4,12] y)", body, axis=axis), tmp_path / "n.onnx")
+    images = np.random.default_rng(0).standard_normal((8, 3, 2, 2)).astype("f4")
+    np.savez(tmp_path / "x.npz", input=images, labels=np.arange(8))
+    done = typed(tmp_path, "evaluate", "n.onnx", "--data", "x.npz", "--json")
+    assert done.code == (6 if mixed else 0), done.err
+    assert json.loads(done.out)["batch"]["verdict"] == ("fail" if mixed else "pass")

@@ -49,6 +49,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
 SLOW: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("models", (), (0,), {"networks"}),
     ("doctor", (), (0,), {"probes"}),
+    ("kit", ("-o", "kit"), (0,), {"folder", "files", "tests"}),
 ]
 
 

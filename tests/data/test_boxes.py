@@ -338,6 +338,7 @@ XML = """<annotation><size><width>50</width><height>30</height><depth>3</depth><
 </annotation>"""
 
 
+@pytest.mark.shows("MEA-39")
 def test_a_training_takes_both_parts_and_no_image_twice(yolo: Path) -> None:
     split = open_split(str(yolo), PLAIN)
     assert split.held_out is not None and len(split.train) == len(split.held_out) == 3

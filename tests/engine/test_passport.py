@@ -57,6 +57,7 @@ def test_a_passport_describes_its_engine(engine: Path) -> None:
 
 
 @needs_rtx
+@pytest.mark.shows("MEA-25", "ERR-20")
 def test_what_does_not_match_is_said(engine: Path) -> None:
     whole = engine.read_bytes()
     engine.write_bytes(whole[:-1])
@@ -82,6 +83,7 @@ def test_what_does_not_match_is_said(engine: Path) -> None:
         ("tensorrt", "10.3.0.26", "8.9", r"compute capability 8\.7, the GPU here has 8\.9"),
     ],
 )
+@pytest.mark.shows("MEA-25", "ERR-20")
 def test_another_version_or_gpu(backend: str, version: str, capability: str, message: str) -> None:
     with pytest.raises(EnvironmentLacksError, match=message):
         check_here(PASSPORT, backend, version, state(capability))
@@ -93,6 +95,7 @@ def test_a_later_build_of_the_same_version_runs_it_and_one_that_only_begins_alik
         check_here(PASSPORT, "tensorrt", "10.3.01", state("8.7"))
 
 
+@pytest.mark.shows("MEA-25")
 def test_the_weights_hash_is_of_the_weights_alone(conv_fp32: Path, tmp_path: Path) -> None:
     model = load(conv_fp32)
     model.graph.node[0].name = "renamed"

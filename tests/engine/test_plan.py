@@ -66,6 +66,7 @@ def flag(**changes: Any) -> RestrictedFlag:
         ({"skipped": "Safety scope check skipped"}, None, "skipped the check (Safety scope check skipped)"),
     ],
 )
+@pytest.mark.shows("MEA-06", "ERR-04")
 def test_a_level_needs_a_flag_that_acts(changes: dict[str, Any], level: str | None, words: str) -> None:
     assert flag(**changes).level == level
     assert words in flag(**changes).statement
@@ -75,6 +76,7 @@ def test_a_level_needs_a_flag_that_acts(changes: dict[str, Any], level: str | No
 @pytest.mark.parametrize(
     ("version", "acts"), [("10.0.1.6", True), ("10.15.1.29", True), ("10.16.0", False), ("11.4.1", False)]
 )
+@pytest.mark.shows("MEA-06")
 def test_flag_acts_in_tensorrt_up_to_10_15(version: str, acts: bool) -> None:
     assert TensorRT().restricted_acts(version) is acts
 
@@ -95,6 +97,7 @@ def test_flag_acts_in_rtx_up_to_1_4(version: str, acts: bool) -> None:
         (1000, 800_000, True, ""),
     ],
 )
+@pytest.mark.shows("MEA-44")
 def test_a_file_that_is_surely_no_engine(tmp_path: Path, size: int, weights: int, stripped: bool, said: str) -> None:
     tensors = [onnx.numpy_helper.from_array(np.zeros(weights, "f4"), "w")] if weights else []
     graph = onnx.helper.make_graph([], "g", [], [], tensors)

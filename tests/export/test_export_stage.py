@@ -60,6 +60,7 @@ def export_once(lab: Path, network: str, root: str = "w", **settings: Any) -> tu
     return workspace, None
 
 
+@pytest.mark.shows("MEA-08", "ERR-06")
 def test_a_graph_that_differs_from_pytorch_is_exit_6(lab: Path) -> None:
     (lab / "drifts.py").write_text(DRIFTS)
     spec = f"{lab / 'drifts.py'}:drifts"

@@ -86,6 +86,7 @@ def test_it_is_what_was_asked_for(every: tuple[str, int, Small, ExportedModule])
     assert "Identity" not in {n.op_type for n in result.model.graph.node}
 
 
+@pytest.mark.shows("MEA-08")
 def test_it_agrees_with_pytorch(every: tuple[str, int, Small, ExportedModule]) -> None:
     *_, network, result = every
     x = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(1))

@@ -124,6 +124,7 @@ def answer(file: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.file)
+@pytest.mark.shows("MEA-10")
 def test_the_static_copy_computes_what_the_file_computes(network: Foreign, tmp_path: Path) -> None:
     """The file with its open axes, in ONNX Runtime, is the oracle of the copy without, also converted."""
     file = file_of(network.package, network.file)

@@ -62,6 +62,7 @@ def test_a_colour_keeps_its_numbers_in_another_order_of_channels(make_tiny: Any)
     assert rgb is not None and bgr is not None and bgr.mean == rgb.mean[::-1] != rgb.mean and bgr.std == rgb.std[::-1]
 
 
+@pytest.mark.shows("MEA-09")
 def test_what_is_assumed_is_said_with_the_flags_that_state_it(make_tiny: Any) -> None:
     assert "--mean, --std, --scale, --channels" in preprocessing_of(make_tiny(inputs=(1, 3, 8, 9)), make_config())[1]
 
@@ -110,6 +111,7 @@ def test_equal_numbers_are_all_kept() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "BGR", "L"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("scale", [None, 1.0, 1 / 255, 0.017])
+@pytest.mark.shows("MEA-09")
 def test_values_are_those_of_the_formula(mode: Any, layout: Any, scale: float | None) -> None:
     """Against the formula in FP64, pixel by pixel, in plain Python."""
     draw = np.random.default_rng(6)
@@ -156,6 +158,7 @@ def test_other_values_are_refused_when_it_is_made(broken: dict[str, Any]) -> Non
         Preprocessing(**{"size": (4, 4), **broken})
 
 
+@pytest.mark.shows("MEA-09")
 def test_all_of_it_travels_in_the_file(make_tiny: Any) -> None:
     model = make_tiny()
     how = Preprocessing((4, 5), "BGR", (0.1, 0.2, 0.3), (2,), "nearest", 0.5, ("a",), 1.0, "NHWC")

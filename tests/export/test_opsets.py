@@ -64,6 +64,7 @@ def test_the_converted_file_computes_the_same(
     np.testing.assert_allclose(answer(converted, x), answer(model, x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.shows("MEA-10", "ERR-08")
 def test_a_conversion_that_computes_something_else_is_refused(build: Build) -> None:
     """onnx 1.23 moves Hardmax to opset 13 without its change of meaning."""
     model = build("(float[2,3,4] x) => (float[2,3,4] y)", "y = Hardmax<axis=1>(x)", opset=12)
@@ -99,6 +100,7 @@ def test_when_a_file_is_converted(opset: int, settings: dict[str, Any], to: int 
     assert (wish.opset if wish else None) == to
 
 
+@pytest.mark.shows("MEA-10")
 def test_equal_answers_that_show_nothing_are_no_evidence(build: Build) -> None:
     model = build("(float[2,3] x) => (float[2,3] y)", "n = Relu(x) y = Clip<max=0.0>(n)", opset=9)
     with pytest.raises(UsageError, match=r"opset 9 converted to 13 \(a test\): \S+"):

@@ -211,6 +211,7 @@ def cameras(build: Build, tmp_path: Path) -> Path:
     return tmp_path / "bev.onnx"
 
 
+@pytest.mark.shows("MEA-10")
 def test_a_static_copy_is_the_symbolic_network_at_that_shape(cameras: Path) -> None:
     """ONNX Runtime on the file itself, with the symbols open, is the oracle."""
     exported = csa_deploy.export(str(cameras), input_shape={"images": (6, 3, 32, 64)})

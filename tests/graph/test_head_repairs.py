@@ -122,6 +122,7 @@ GENERATORS: dict[str, tuple[Any, set[str]]] = {
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.shows("MEA-13")
 def test_every_repair_at_its_edges(kind, run):
     @FAST
     @given(GENERATORS[kind][0]())

@@ -202,6 +202,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("rule", MUTANTS)
+@pytest.mark.shows("MEA-12", "ERR-10")
 def test_a_fault_in_a_rule_is_caught(build, monkeypatch, rule):
     module, function, faulty, signature, body, weights, opset = MUTANTS[rule]
     model = build(signature, body, opset=opset, **weights)
@@ -211,5 +212,6 @@ def test_a_fault_in_a_rule_is_caught(build, monkeypatch, rule):
     assert steps and not any(step.kept for step in steps), steps
 
 
+@pytest.mark.shows("MEA-12")
 def test_every_rule_has_a_fault_that_is_caught():
     assert {*MUTANTS} == {*REPAIRS, *(rule.name for rule in RULES)}

@@ -100,6 +100,7 @@ FOLDED = {
 
 
 @pytest.mark.parametrize("case", FOLDED, ids=list(FOLDED))
+@pytest.mark.shows("MEA-13")
 def test_rewrites_are_exact(build, case, check_equal):
     signature, body, weights, expected = FOLDED[case]
     model = build(signature, body, **weights)

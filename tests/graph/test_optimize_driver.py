@@ -70,6 +70,7 @@ def test_subgraphs_are_left_alone(build, run):
         np.testing.assert_array_equal(run(result.model, **feeds)[0], run(model, **feeds)[0])
 
 
+@pytest.mark.shows("MEA-12")
 def test_a_wrong_rule_is_reverted_and_said(build, check_equal):
     model = build(f"({IMAGE} x) => (float[1,4,6,6] y)", "y = Conv(x, w)", w=(4, 4, 1, 1))
 

@@ -17,6 +17,7 @@ def decibels(want: np.ndarray, got: np.ndarray) -> float:
     return 10 * np.log10((want**2).sum() / ((want - got) ** 2).sum())
 
 
+@pytest.mark.shows("MEA-15")
 def test_both_forms_of_a_bounded_relu_cost_what_numpy_says(build):
     """``b - relu(b - relu(t))`` rounds to the grid of ``b``; Clip itself does not."""
     shape = "float[1,4,8,8]"
@@ -31,6 +32,7 @@ def test_both_forms_of_a_bounded_relu_cost_what_numpy_says(build):
     assert cost.lost_db > 10 and cost.worst.name == "y"
 
 
+@pytest.mark.shows("MEA-15", "ERR-12")
 def test_an_output_that_overflows_is_lost(build):
     shape = "float[1,4]"
     model = build(f"({shape} x) => ({shape} y, {shape} z)", "y = Relu(x) z = Mul(x, w)", w=np.float32(60000))

@@ -97,6 +97,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("case", PAIRS, ids=list(PAIRS))
+@pytest.mark.shows("MEA-12", "ERR-10")
 def test_planted_faults_are_found_and_right_versions_are_proved(build, case):
     signature, before, wrong, right, weights, opset = PAIRS[case]
     found = prove(build, signature, before, wrong, opset, **weights)
@@ -138,6 +139,7 @@ def test_nothing_around_a_rewrite_hides_that_it_is_wrong(build, where):
     assert not step.kept and "differs" in step.reason
 
 
+@pytest.mark.shows("MEA-12", "ERR-10")
 def test_what_no_input_shows_is_not_proved(build):
     """Both are NaN everywhere: equal, and no evidence."""
     body = "a{0} = Abs(x) b{0} = Add(a{0}, k) n{0} = Neg(b{0}) y = {0}(n{0})"

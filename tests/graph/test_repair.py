@@ -231,6 +231,7 @@ REPAIRED = {
 
 
 @pytest.mark.parametrize("case", REPAIRED, ids=list(REPAIRED))
+@pytest.mark.shows("MEA-13")
 def test_repairs_are_exact(build, case):
     name, signature, body, weights, expected, opset = REPAIRED[case]
     model = build(signature, body, opset=opset, **weights)
@@ -363,6 +364,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("case", KEPT, ids=list(KEPT))
+@pytest.mark.shows("MEA-13", "ERR-10")
 def test_what_has_no_exact_repair_is_left_alone(build, case):
     signature, body, weights, opset = KEPT[case]
     model = build(signature, body, opset=opset, **weights)

@@ -46,6 +46,7 @@ def failures(verb: str, seeds: range, folder: Path) -> tuple[list[str], Counter[
 
 
 @pytest.mark.parametrize("start", range(0, FILES, CHUNK))
+@pytest.mark.shows("MEA-07", "ERR-05")
 def test_check_judges_or_refuses_damaged_files(start: int, tmp_path: Path) -> None:
     bad, outcomes = failures("check", range(start, start + CHUNK), tmp_path)
     assert not bad, "\n".join(bad)

@@ -92,6 +92,7 @@ TYPED = [3, 1.5, "a", [1, 2], [1.5], ["a", "b"], TensorProto(dims=[1], data_type
 
 
 @pytest.mark.parametrize("op", ["Conv", "Shape", "Scan", "Concat", "Constant", "ConstantOfShape", "Split", "Cast"])
+@pytest.mark.shows("MEA-07")
 def test_attributes_are_read_by_the_type_that_the_operator_declares(op: str) -> None:
     """Against onnx's own schema: what it would refuse is left out, what it takes is there."""
     schema = onnx.defs.get_schema(op, 17)
@@ -150,6 +151,7 @@ ILL_TYPED = {
 
 
 @pytest.mark.parametrize("name", ILL_TYPED)
+@pytest.mark.shows("MEA-07", "ERR-05")
 def test_an_attribute_of_another_type_is_never_allowed(name: str) -> None:
     for scope in check(ILL_TYPED[name]).scopes:
         assert scope.verdict != "allowed"

@@ -40,6 +40,7 @@ def test_edges_of_the_signal_to_noise_ratio(signal: float, noise: float, expecte
 
 @settings(max_examples=200, deadline=None)
 @given(positive, positive)
+@pytest.mark.shows("MEA-28")
 def test_the_ratio_of_exact_fractions(signal: float, noise: float) -> None:
     ratio = Fraction(signal) / Fraction(noise)
     exact = 10 * (math.log10(ratio.numerator) - math.log10(ratio.denominator))
@@ -54,6 +55,7 @@ def test_arrays_are_measured_like_numbers() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=20))
+@pytest.mark.shows("MEA-28")
 def test_cosine_is_scipys(pairs: list[tuple[float, float]]) -> None:
     want, got = (np.array(side) for side in zip(*pairs, strict=True))
     if min(np.linalg.norm(want), np.linalg.norm(got)) < 1e-100:

@@ -42,6 +42,7 @@ def test_clopper_pearson(hits: int, total: int, low: float, high: float) -> None
 
 
 @pytest.mark.parametrize("truth", [0.5, 0.9, 0.99])
+@pytest.mark.shows("MEA-27")
 def test_coverage_is_never_below_what_is_stated(truth: float) -> None:
     draw = np.random.default_rng(0)
     hits = draw.binomial(50, truth, 400)
@@ -72,6 +73,7 @@ def test_paired_difference_is_centred_and_shrinks() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 5000), st.floats(0, 1))
+@pytest.mark.shows("MEA-28")
 def test_clopper_pearson_is_scipys(total: int, part: float) -> None:
     hits = round(part * total)
     expected = stats.binomtest(hits, total).proportion_ci(0.95, "exact")
@@ -80,6 +82,7 @@ def test_clopper_pearson_is_scipys(total: int, part: float) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 400), st.integers(0, 400))
+@pytest.mark.shows("MEA-28")
 def test_mcnemar_is_scipys_binomial_test(lost: int, gained: int) -> None:
     expected = stats.binomtest(lost, lost + gained, 0.5).pvalue if lost + gained else 1.0
     assert mcnemar(lost, gained) == pytest.approx(expected, abs=1e-9)
@@ -87,6 +90,7 @@ def test_mcnemar_is_scipys_binomial_test(lost: int, gained: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 600))
+@pytest.mark.shows("MEA-28")
 def test_bonett_price_by_the_published_formula(lost: int, gained: int, rest: int) -> None:
     total = lost + gained + rest
     if not total:
@@ -223,6 +227,7 @@ def test_noise_has_an_interval_and_no_noise_has_none_to_doubt() -> None:
     assert estimates_of(columns(FEWEST - 1, 0.0))["snr_db"].interval is None  # so few identical ones show nothing
 
 
+@pytest.mark.shows("MEA-27", "ERR-22")
 def test_ten_maps_that_agree_do_not_pass_what_thousands_would_have_to_show() -> None:
     found = estimates_of({**columns(10, 1e-4), "pixel_agreement": np.ones(10), "mean_iou": np.ones(10)})
     for metric in ("pixel_agreement", "mean_iou_agreement"):
@@ -232,6 +237,7 @@ def test_ten_maps_that_agree_do_not_pass_what_thousands_would_have_to_show() -> 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.data())
+@pytest.mark.shows("MEA-28", "ERR-23")
 def test_a_drop_is_counted_and_meets_the_bound_that_it_is(total: int, data: st.DataObject) -> None:
     """The difference of two shares is not: 0.990 - 0.985 is above 0.005."""
     right = data.draw(st.integers(0, total))
@@ -275,6 +281,7 @@ def missed(kind: str, count: int, runs: int) -> float:
         ("maps", 1000, 0.05),
     ],
 )
+@pytest.mark.shows("MEA-27", "ERR-22")
 def test_the_passing_end_is_seldom_wrong(kind: str, count: int, most: float) -> None:
     assert missed(kind, count, 400) <= most
 

@@ -72,6 +72,7 @@ def test_an_output_that_is_no_classification() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.shows("MEA-28", "ERR-23")
 def test_one_value_that_is_not_finite_spoils_all(bad: float) -> None:
     want = np.ones((3, 4))
     got = want.copy()
@@ -128,6 +129,7 @@ logits = st.integers(2, 9).flatmap(
 
 @settings(max_examples=80, deadline=None)
 @given(logits)
+@pytest.mark.shows("MEA-28")
 def test_divergence_is_scipys_relative_entropy(pair: tuple[np.ndarray, np.ndarray]) -> None:
     want, got = pair
     expected = rel_entr(softmax(want.astype("f8"), axis=1), softmax(got.astype("f8"), axis=1)).sum(axis=1)

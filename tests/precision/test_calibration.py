@@ -52,6 +52,7 @@ def same(a, b) -> bool:
     )
 
 
+@pytest.mark.shows("MEA-19")
 def test_statistics_are_those_of_the_activations(model, photos):
     import onnxruntime
 

@@ -119,6 +119,7 @@ def decibels(exact: np.ndarray, found: np.ndarray) -> float:
     return float(10 * np.log10((exact**2).sum() / ((exact - found) ** 2).sum()))
 
 
+@pytest.mark.shows("MEA-22")
 def test_every_tensor_has_a_scale_and_equal_ones_where_dla_wants_that() -> None:
     rng = np.random.default_rng(0)
     model = branches(rng)
@@ -130,6 +131,7 @@ def test_every_tensor_has_a_scale_and_equal_ones_where_dla_wants_that() -> None:
     assert check(int8, [SCOPE]).scopes[0].verdict == "allowed"
 
 
+@pytest.mark.shows("MEA-22", "ERR-18")
 def test_the_walk_sees_what_is_missing() -> None:
     """The same walk over the placement for the GPU, and over a graph of which one scale was changed."""
     rng = np.random.default_rng(0)

@@ -96,6 +96,7 @@ def test_unknown_node_to_keep_is_refused_with_the_nearest(network):
         to_fp16(network, keep_fp32=["n11"])
 
 
+@pytest.mark.shows("MEA-17")
 def test_a_weight_beyond_the_range_keeps_its_node_in_fp32(build):
     model = build(
         f"({IMAGE} x) => (float[1,4,6,6] y)",
@@ -210,6 +211,7 @@ def test_result_is_deterministic_plain_data(network):
     assert "model" not in first.to_json() and first.to_json()["casts"] == 2
 
 
+@pytest.mark.shows("MEA-18", "ERR-12")
 def test_every_rounding_is_kept(build):
     """Products and sums in FP32 with each result rounded, bit for bit."""
     body = "a = Mul(x, w) b = Add(a, w) c = Mul(b, b) d = Mul(c, w) y = Add(d, x)"

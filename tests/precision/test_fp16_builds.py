@@ -38,6 +38,7 @@ def test_chains_that_stay_in_fp32_build_too(build):
 
 
 @pytest.mark.rtx
+@pytest.mark.shows("MEA-23", needs="TensorRT-RTX")
 def test_strongly_typed_build_keeps_the_types_of_the_graph(build):
     model = build(
         "(float[1,4,8,8] x) => (float[1,10] y)",

@@ -21,6 +21,7 @@ def values() -> np.ndarray:
     )
 
 
+@pytest.mark.shows("MEA-19")
 def test_counts_are_those_of_a_histogram_over_the_final_range(values):
     histogram = filled(*values)
     edges = np.arange(BINS + 1) * histogram.width

@@ -77,6 +77,7 @@ def find(plan: Plan, network: Switchable, budget: dict[str, float], asked: tuple
     return search(network, images(6), targets, budget, node_costs(plan.model), order, asked=asked, **more)
 
 
+@pytest.mark.shows("MEA-21", "ERR-17")
 def test_an_output_that_is_not_the_first_decides(plan, network):
     first = compare([network.run(images(1)[0], ())], [network.run(images(1)[0], [x.name for x in network.layers])])
     assert first["heat"]["snr_db"] > 30 and first["box"]["snr_db"] < 15
@@ -92,6 +93,7 @@ def test_an_output_that_is_not_the_first_decides(plan, network):
     ("metric", "bound"),
     [("mean_iou_agreement", 0.995), ("pixel_agreement", 0.998), ("max_abs_error", 0.5), ("cosine", 0.9999)],
 )
+@pytest.mark.shows("MEA-21", "ERR-17")
 def test_every_metric_of_the_gate_is_held(plan, network, metric, bound):
     found = find(plan, network, {metric: bound})
     assert not found.points[0].holds and metric in found.points[0].broken[0]
@@ -136,6 +138,7 @@ def test_a_bound_of_one_output_returns_layers_for_it_alone(plan, network):
         find(plan, network, {"boxes.snr_db": 25.0})
 
 
+@pytest.mark.shows("MEA-21")
 def test_what_cannot_be_judged_is_named(plan, network):
     budget = {"snr_db": 5.0, "top1_agreement": 0.95, "kl_divergence": 0.1, "top1_drop": 0.02}
     found = find(plan, network, budget, asked=("kl_divergence", "top1_drop"))

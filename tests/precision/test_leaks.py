@@ -57,12 +57,14 @@ def encoded(path: Path, suffix: str, how: dict) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "how"), [(".png", {"compress_level": 1}), (".bmp", {}), (".tif", {}), (".ppm", {})])
+@pytest.mark.shows("MEA-20", "ERR-16")
 def test_the_same_pixels_in_another_file_are_found(evaluation, tmp_path, suffix, how):
     data = calibration(encoded(tmp_path / "c", suffix, how))
     with pytest.raises(UsageError, match=rf"1 of 3 calibration images of .* the first is 3\{suffix}"):
         refuse_overlap(data, evaluation)
 
 
+@pytest.mark.shows("MEA-20", "ERR-16")
 def test_the_same_tensors_in_an_npz_are_found_both_ways(evaluation, tmp_path):
     tensors = np.concatenate([batch.inputs["image"] for batch in evaluation.batches(4)])
     np.savez(tmp_path / "t.npz", x=np.concatenate([tensors[5:7], tensors[5:7] + 1]))

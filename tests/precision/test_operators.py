@@ -196,6 +196,7 @@ def rounded(values: np.ndarray, scale: np.ndarray, lowest: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(convolutions(), products()), st.sampled_from([0.3, 2.0, 100.0]))
+@pytest.mark.shows("MEA-18")
 def test_the_int8_graph_computes_the_operator_on_rounded_values(case, threshold):
     """What the FP32 graph computes when it is fed rounded inputs and holds rounded weights.
 

@@ -94,6 +94,7 @@ def test_the_audit_holds_what_a_review_needs(quantized):
     assert {name for node in graph.node if node.op_type != "Constant" for name in node.output} <= set(scales)
 
 
+@pytest.mark.shows("MEA-20", "ERR-16")
 def test_images_of_the_evaluation_are_refused_for_calibration(tmp_path, csa):
     said = csa(tmp_path, "quantize", "csa_digits", "--int8", "--calib", "digits", "--samples", 10)
     assert said.returncode == 2

@@ -84,6 +84,7 @@ def nvidia_entropy(histogram: Histogram, published: bool) -> float:
 
 @pytest.mark.parametrize("method", ["entropy", "entropy-published"])
 @pytest.mark.parametrize("shape", ["normal", "laplace", "relu", "heavy", "sparse", "background", "pixels"])
+@pytest.mark.shows("MEA-19")
 def test_entropy_equals_the_method_written_out(shape, method):
     histogram = filled(SHAPES[shape](np.random.default_rng(5), 20_000))
     expected = nvidia_entropy(histogram, method == "entropy-published")
@@ -142,6 +143,7 @@ def mean_squared_error(values: np.ndarray, limit: float) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(tensors())
+@pytest.mark.shows("MEA-19")
 def test_mse_is_the_best_of_its_candidates_on_the_values_themselves(values):
     """A value and the centre of its bin differ by half a width at most, and so do their errors."""
     values = values.astype(np.float32).astype(np.float64)

@@ -33,6 +33,7 @@ def test_trt_cache_has_nvidia_s_form_and_reads_back(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "hello", "TRT-8611-EntropyCalibration2\ninput 3c", "TRT-8611-X\ninput: zz"])
+@pytest.mark.shows("MEA-22", "ERR-18")
 def test_a_damaged_trt_cache_is_refused(text, tmp_path):
     path = tmp_path / "c.cache"
     path.write_text(text)
@@ -101,6 +102,7 @@ def test_what_was_zero_throughout_has_a_scale_all_the_same(build):
     assert all(size > 0 for size in sizes(model).values())
 
 
+@pytest.mark.shows("MEA-22", needs="TensorRT-RTX")
 def test_the_cache_has_every_tensor_that_tensorrt_s_parser_makes(gated):
     trt = pytest.importorskip("tensorrt_rtx")
     network = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_network(0)

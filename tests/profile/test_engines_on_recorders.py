@@ -144,6 +144,7 @@ def test_a_baselines_engines_are_timed_in_the_same_rounds(
 
 
 @pytest.mark.skipif(bool(cuda_state().devices), reason="a CUDA device is there")
+@pytest.mark.shows("MEA-33", "ERR-27")
 def test_without_a_device_every_quantity_of_every_engine_says_so(digits: Any) -> None:
     found = {item["what"]: item["reason"] for item in digits.record("profile")["not_measured"]}
     for precision in digits.record("build")["engines"]:

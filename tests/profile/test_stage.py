@@ -36,6 +36,7 @@ def recorded(cwd: Path, root: str = "deploy/csa_digits") -> dict[str, Any]:
     return json.loads((cwd / root / "records/profile.json").read_text())
 
 
+@pytest.mark.shows("MEA-33")
 def test_states_its_contract_and_what_it_lacks(digits: Any) -> None:
     record = digits.record("profile")
     contract = record["contract"]
@@ -105,6 +106,7 @@ def test_stored_samples_count_where_the_graphs_are_gone(deployed: Path, csa: Any
         assert {reason for _, reason in against(deployed).values()} == {STORED}
 
 
+@pytest.mark.shows("MEA-33", "ERR-27")
 def test_a_baseline_of_another_machine_is_timed_anew_here(deployed: Path, csa: Any, tmp_path: Path) -> None:
     """Its stored samples, fifty times as fast, fail nothing; without its graphs it is not compared at all."""
     assert csa(deployed, "profile", "csa_digits", *QUICK).returncode == 0

@@ -67,6 +67,7 @@ def require(table: Counter, wrong: list[str], count: int) -> None:
     assert unknown < 0.01 * count, table  # caution that costs nothing would be worth nothing
 
 
+@pytest.mark.shows("MEA-03", "ERR-01", needs="NVIDIA's validator")
 def test_random_networks() -> None:
     table, wrong = compare(random_models(SEED, COUNT))
     require(table, wrong, COUNT)
@@ -90,6 +91,7 @@ def test_the_generator_draws_every_kind_and_repeats_itself() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.shows("MEA-03", needs="NVIDIA's validator")
 def test_node_tests_of_the_onnx_package() -> None:
     """All of them, with the values that they give to inputs which shape the network."""
     from onnx.backend.test.case.node import collect_testcases

@@ -78,6 +78,7 @@ def entries(root: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 @needs_rtx
+@pytest.mark.shows("MEA-05", "ERR-03", needs="TensorRT-RTX")
 def test_a_verdict_as_built_is_that_of_check_on_the_graph_of_the_passport(deployment: tuple[Path, str]) -> None:
     root, _ = deployment
     for (precision, scope), entry in entries(root).items():
@@ -90,6 +91,7 @@ def test_a_verdict_as_built_is_that_of_check_on_the_graph_of_the_passport(deploy
 
 
 @needs_rtx
+@pytest.mark.shows("MEA-05", "ERR-03", needs="TensorRT-RTX")
 def test_dla_is_never_said_to_allow_the_quantized_graph(deployment: tuple[Path, str]) -> None:
     root, said = deployment
     found = entries(root)
@@ -183,6 +185,7 @@ def test_what_is_asked_for_decides_where_it_fits() -> None:
         ("dla-orin", Platform("pc", "workstation", "8.6.1")),
     ],
 )
+@pytest.mark.shows("MEA-05")
 def test_a_scope_that_says_nothing_about_the_target_is_refused(scope: str, platform: Platform) -> None:
     with pytest.raises(UsageError) as caught:
         require_fit([scope], platform)

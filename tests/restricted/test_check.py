@@ -115,12 +115,14 @@ def test_dynamic_dimensions_are_denied_by_name():
         assert any("x" in entry.message for entry in found), scope
 
 
+@pytest.mark.shows("MEA-01")
 def test_no_scope_of_trt_11_is_ever_allowed():
     report = check(csa_like(), ["trt-11"]).scopes[0]
     assert report.verdict == "unknown"
     assert "trt-11.build-decides" in {finding.rule for finding in report.findings}
 
 
+@pytest.mark.shows("MEA-01")
 def test_strict_counts_unknown_as_denied():
     assert not check(single("Softmax"), DRIVE_6).rejected
     assert check(single("Softmax"), DRIVE_6, strict=True).rejected
@@ -154,6 +156,7 @@ def test_verdict_and_counts_follow_from_the_findings():
     assert report.repairs == ("global_pool_to_pool", "reduce_to_layers")
 
 
+@pytest.mark.shows("MEA-01")
 def test_operator_sets_newer_than_the_onnx_package_are_never_allowed():
     for scope in scopes():
         assert verdict(single("Relu", opset=99), scope) != "allowed"

@@ -210,6 +210,7 @@ def found(model: onnx.ModelProto, name: str, question: Question) -> KnownProblem
     return next((problem for problem in report.problems if problem.id == name), None)
 
 
+@pytest.mark.shows("MEA-34")
 def test_every_erratum_has_graphs_on_both_sides() -> None:
     assert PAIRS.keys() == ERRATA.keys()
     assert len(ERRATA) >= 40
@@ -219,6 +220,7 @@ def test_every_erratum_has_graphs_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.shows("MEA-34", "ERR-28")
 def test_pattern_is_found(name: str) -> None:
     for model in PAIRS[name][0]:
         valid(model)
@@ -228,6 +230,7 @@ def test_pattern_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.shows("MEA-34")
 def test_pattern_is_not_found_a_step_away(name: str) -> None:
     for model in PAIRS[name][1]:
         valid(model)
@@ -235,6 +238,7 @@ def test_pattern_is_not_found_a_step_away(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.shows("MEA-34")
 def test_other_versions_platforms_and_precisions(name: str) -> None:
     erratum, model = ERRATA[name], PAIRS[name][0][0]
     question = asked(erratum)

@@ -34,6 +34,7 @@ def test_the_validator_lifts_the_evidence() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.shows("MEA-03")
 def test_a_layer_that_only_the_validator_refuses_is_a_loud_finding(form: str) -> None:
     result = gate("Relu", REFUSED)
     assert (result.scopes[0].verdict, result.scopes[0].level) == ("denied", "validator")
@@ -50,6 +51,7 @@ def test_junit_fails_what_only_the_validator_refuses() -> None:
 
 
 @pytest.mark.parametrize("answer", ["crashed", "timed-out", "not-parsed", "skipped"])
+@pytest.mark.shows("MEA-03")
 def test_no_answer_is_a_finding_and_no_pass(answer: str) -> None:
     result = gate("Relu", ValidatorVerdict(answer, reason="two\nlines"))  # type: ignore[arg-type]
     scope = result.scopes[0]

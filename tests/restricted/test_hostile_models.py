@@ -116,6 +116,7 @@ CASES: dict[str, ModelProto] = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.shows("MEA-07", "ERR-05")
 def test_no_scope_allows_it_and_every_report_renders(name):
     report = check(CASES[name])
     assert {scope.verdict for scope in report.scopes} <= {"denied", "unknown"}

@@ -134,6 +134,7 @@ def bounds(condition: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 @pytest.mark.parametrize("scope", [*BETWEEN, *SAME, "dla-xavier"])
+@pytest.mark.shows("MEA-02")
 def test_each_number_of_a_pack_is_the_documented_one(scope: str) -> None:
     documented = dict(BETWEEN[SAME.get(scope, scope) if scope != "dla-xavier" else "dla-orin"])
     if scope == "dla-xavier":  # takes no Softmax at all
@@ -244,6 +245,7 @@ def rules(network: ModelProto, scope: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", DLA)
+@pytest.mark.shows("MEA-02", "ERR-01")
 def test_a_documented_limit_of_dla_on_both_sides(name: str) -> None:
     build, limit, rule = DLA[name]
     others = {"no-rule"} if name in ("subgraphs", "leading dimensions") else set()  # Elu; rank 5 is no rank of DLA
@@ -332,6 +334,7 @@ def test_the_overhang_is_that_of_a_brute_force_search() -> None:
 
 @pytest.mark.parametrize("scope", ["dla-orin", "dla-xavier", "drive-os-6", "drive-os-6.0.9"])
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.shows("MEA-02", "ERR-01")
 def test_a_run_time_bias_is_not_the_constant_of_the_documents(op: str, scope: str) -> None:
     bias = value("b", [8])
     made = [node(op, ["x", "w", "b"], ["y"])]
@@ -391,6 +394,7 @@ SEVEN: dict[str, tuple[Callable[[int], ModelProto], int, str]] = {
 
 
 @pytest.mark.parametrize("name", SEVEN)
+@pytest.mark.shows("MEA-02")
 def test_a_limit_of_drive_os_7_on_both_sides(name: str) -> None:
     build, limit, rule = SEVEN[name]
     assert rules(build(limit), "drive-os-7") == set()

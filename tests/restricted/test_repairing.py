@@ -65,6 +65,7 @@ def not_worse(repaired: ScopeRepair, path: Path) -> None:
         assert (new.counts["denied"], new.counts["unknown"]) <= (old.counts["denied"], old.counts["unknown"])
 
 
+@pytest.mark.shows("MEA-14", "ERR-11")
 def test_a_node_that_another_scope_would_deny_is_left_and_the_others_are_repaired(build: Build, tmp_path: Path) -> None:
     # 113 is prime: no chain of smaller windows exists. A mean over the map is denied in 6 and allowed in 7.
     model = build(
@@ -119,6 +120,7 @@ GRAPHS = {
 @pytest.mark.parametrize(
     "scopes", [BOTH, ("drive-os-7",), ("dla-orin", "drive-os-7"), ("dla-orin", "drive-os-6", "drive-os-7", "trt-11")]
 )
+@pytest.mark.shows("MEA-14", "ERR-11")
 def test_no_asked_scope_is_ever_worse_off(build: Build, tmp_path: Path, name: str, scopes: tuple[str, ...]) -> None:
     signature, body, weights = GRAPHS[name]
     path = saved(build(signature, body, **weights), tmp_path)
@@ -180,6 +182,7 @@ def test_a_graph_is_read_once_and_nvidia_is_asked_once_per_graph(
     assert (parsers.calls, validators.calls) == (3, 3)  # this graph and the repaired one
 
 
+@pytest.mark.shows("MEA-14")
 def test_a_validator_that_refuses_the_repaired_graph_is_heard(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def write(folder: Path, name: str, extra: str = "", version: str = "8.6.11", **r
 
 
 @pytest.mark.parametrize("scope", list(pack_files()))
+@pytest.mark.shows("MEA-01")
 def test_every_pack_is_valid_and_says_where_each_rule_comes_from(scope):
     pack = load_pack(scope)
     assert pack.rules
@@ -135,6 +136,7 @@ FACTS = {"kernel": [3, 5], "pad": None, "pre_padding": [1, 5], "kind": "MAX", "i
         ({"kind": {"not_in": ["MIN"]}}, True),
     ],
 )
+@pytest.mark.shows("MEA-01")
 def test_conditions_decide_in_three_values(condition, expected):
     assert evaluate(condition, FACTS) is expected
 

@@ -110,6 +110,7 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.shows("MEA-04", "ERR-02")
 def test_a_declared_shape_is_no_evidence(name: str) -> None:
     for scope in check(DECLARED[name]).scopes:
         assert scope.verdict != "allowed", scope.scope
@@ -118,6 +119,7 @@ def test_a_declared_shape_is_no_evidence(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Reshape", "Tile", "Resize by scales", "NonZero", "computed", "behind"])
+@pytest.mark.shows("MEA-04")
 def test_the_node_that_makes_a_shape_dynamic_is_named(name: str) -> None:
     report = check(DECLARED[name], ["drive-os-6"]).scopes[0]
     found = [finding for finding in report.findings if finding.rule == "graph.run-time-shape"]
@@ -168,6 +170,7 @@ _SHAPED = {
 
 
 @pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
+@pytest.mark.shows("MEA-04", "MEA-03", needs="NVIDIA's validator")
 def test_nvidia_skips_nothing_that_is_allowed() -> None:
     """Every node test of onnx with such an operator; the values that it gives to its inputs are the profile."""
     from onnx.backend.test.case.node import collect_testcases

@@ -83,6 +83,7 @@ def test_bfloat16_is_refused_with_the_limits(tmp_path):
 
 @needs_validator
 @pytest.mark.parametrize("op", ["Relu", "LRN"])
+@pytest.mark.shows("MEA-03", needs="NVIDIA's validator")
 def test_dynamic_shapes_are_skipped_which_is_no_pass(tmp_path, op):
     attributes = {"size": 3} if op == "LRN" else {}
     verdict = validate(saved(tmp_path, model(op, shape=("batch", 3, 8, 8), **attributes)))

@@ -124,6 +124,7 @@ def test_a_version_without_dla_builds_the_encoder_alone(made: Callable[..., Made
     assert "builds for no DLA" in builds.findings[0].message
 
 
+@pytest.mark.shows("MEA-26", "ERR-21")
 def test_another_scale_in_one_head_is_found(made: Callable[..., Made], tmp_path: Path) -> None:
     """Both numbers are named; the head whose scale is right is not."""
     network, folder = made()
@@ -138,6 +139,7 @@ def test_another_scale_in_one_head_is_found(made: Callable[..., Made], tmp_path:
     assert "boxes" in finding.message and "scores" not in finding.message
 
 
+@pytest.mark.shows("MEA-26", "ERR-21")
 def test_another_scale_in_a_typed_head_is_found(made: Callable[..., Made], tmp_path: Path) -> None:
     network, folder = made(part={"heads": "int8@gpu"})
     assert planned(made(part={"heads": "int8@gpu"}), "10.3").findings == ()

@@ -53,6 +53,7 @@ def workspace(folder: Path) -> Workspace:
     return Workspace(folder / "made")
 
 
+@pytest.mark.shows("MEA-26")
 def test_the_parts_give_the_bits_of_the_uncut_graph(workspace: Workspace) -> None:
     """On samples as on random inputs; the metrics of the chain are those of the graph that was cut."""
     record = workspace.read(SplitRecord)

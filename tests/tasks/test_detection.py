@@ -91,6 +91,7 @@ def _empty(data: "coco.COCO") -> "coco.COCO":
 
 
 @pytest.mark.parametrize("seed", range(100))
+@pytest.mark.shows("MEA-28")
 def test_average_precision_is_that_of_the_library(seed: int) -> None:
     images = _images(seed)
     theirs = _library(images)

@@ -52,6 +52,7 @@ def test_the_same_network_loses_nothing(folder: Path) -> None:
         ({"form": "xywh"}, "/boxes/add"),
     ],
 )
+@pytest.mark.shows("MEA-31", "ERR-22")
 def test_a_fault_is_caught_by_the_metric_of_the_task(folder: Path, fault: dict[str, Any], module: str) -> None:
     found = compared(folder, detector(**fault), localize=True)
     assert metrics(found)["map_drop"] > 0.3
@@ -69,5 +70,5 @@ def test_a_decode_function_that_gives_something_else_is_one_line(folder: Path) -
 
 
 def test_detection_without_a_way_to_boxes_says_how(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--decode heads\.py:decode"):
+    with pytest.raises(UsageError, match=r"decode='heads\.py:decode'"):
         compared(folder, detector(), decode=None)

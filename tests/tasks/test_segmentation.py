@@ -8,6 +8,7 @@ from csa_deploy.tasks.segmentation import agreement, class_count, class_iou, cla
 
 
 @pytest.mark.parametrize("seed", range(100))
+@pytest.mark.shows("MEA-28")
 def test_mean_iou_is_that_of_torchmetrics(seed: int) -> None:
     functional = pytest.importorskip("torchmetrics.functional.classification")
     rng = np.random.default_rng(seed)

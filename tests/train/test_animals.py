@@ -80,6 +80,7 @@ def test_moved_mirrored_and_retouched_copies_are_found() -> None:
     assert unlike(images, np.array([0, 0, 0, 0, 1, 2])).tolist() == [0]
 
 
+@pytest.mark.shows("MEA-39", "ERR-33")
 def test_the_parts_share_no_picture(tmp_path: Path) -> None:
     random = np.random.RandomState(0)
     kinds = random.randint(0, 80, 300)

@@ -230,6 +230,7 @@ def test_every_operator_is_generated() -> None:
 
 
 @pytest.mark.parametrize("op", sorted(OPERATORS))
+@pytest.mark.shows("MEA-38")
 def test_a_generated_graph_is_computed_or_refused(op: str) -> None:
     taken = [0, 0]
 
@@ -267,6 +268,7 @@ POOLED = {"kernel_shape": [3, 3], "strides": [2, 2]}
     ],
     ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else None,
 )
+@pytest.mark.shows("MEA-38", "ERR-32")
 def test_what_a_global_pool_behind_it_would_hide(
     accepted: bool, node: onnx.NodeProto, constants: dict[str, np.ndarray], size: int
 ) -> None:

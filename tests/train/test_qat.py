@@ -92,6 +92,7 @@ def test_the_module_is_the_graph_for_any_batch(ptq: QuantizationResult, samples:
     np.testing.assert_allclose(output, executed(ptq.model, samples), atol=1e-5)
 
 
+@pytest.mark.shows("MEA-38")
 def test_training_sees_the_rounding_of_the_int8_graph(ptq: QuantizationResult, samples: np.ndarray) -> None:
     with torch.no_grad():
         output = ptq.module()(torch.from_numpy(samples)).numpy()
@@ -128,6 +129,7 @@ def test_fine_tuning_ends_in_the_same_graph_with_other_weights(
     assert F.cross_entropy(torch.from_numpy(predicted), labels).item() == pytest.approx(losses[-1], rel=0.1)
 
 
+@pytest.mark.shows("MEA-38", "ERR-32")
 def test_an_operator_without_counterpart_is_named() -> None:
     model = make_graph()
     model.graph.node[1].op_type = "Erf"

@@ -47,6 +47,7 @@ def words(
 
 
 @pytest.mark.parametrize("text", READ)
+@pytest.mark.shows("MEA-24")
 def test_the_table_is_that_of_the_sources(text: str) -> None:
     ignored = NO_OPS_IN_11 if text.startswith("11") else set()
     for option in VERSION_OPTIONS:
@@ -54,6 +55,7 @@ def test_the_table_is_that_of_the_sources(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "precision", "restricted"), product(READ, ("fp32", "fp16", "int8"), (True, False)))
+@pytest.mark.shows("MEA-24")
 def test_only_options_that_the_version_has_are_passed(text: str, precision: str, restricted: bool) -> None:
     plan = replace(PLAN, precision=precision, restricted=restricted, workspace_mib=512, optimization_level=5)
     plan = replace(plan, timing_cache=Path("t.cache"))
@@ -213,6 +215,7 @@ def test_a_dla_loadable_needs_its_formats() -> None:
         replace(options, gpu_fallback=True)
 
 
+@pytest.mark.shows("MEA-24", "ERR-19")
 def test_what_a_version_lacks_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"8\.6\.0 has no --stripWeights"):
         words(PLAN, "8.6", TrtexecOptions(strip_weights=True))

@@ -110,6 +110,7 @@ def test_an_engine_of_another_version(here: Callable[[str], Any], graph: Path, t
     assert "built by another TensorRT version" in caught.value.message
 
 
+@pytest.mark.shows("MEA-25", "ERR-20")
 def test_a_truncated_engine(here: Callable[[str], Any], graph: Path, tmp_path: Path) -> None:
     out = tmp_path / "net.engine"
     specs = [TensorSpec("x", (1, 4), "float32")], [TensorSpec("y", (1, 3), "float32")]

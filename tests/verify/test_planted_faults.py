@@ -203,6 +203,7 @@ GRAPH_FAULTS = [
 
 
 @pytest.mark.parametrize(("precision", "fault"), GRAPH_FAULTS, ids=[f"{f.__name__}-{p}" for p, f in GRAPH_FAULTS])
+@pytest.mark.shows("MEA-31", "ERR-22", "ERR-06")
 def test_a_fault_in_the_graph(
     compare: Compare, graph_of: Callable[[str], Model], precision: str, fault: Callable[[Model], str]
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_fault_in_the_graph(
         assert max(r["clipped"] or 0.0 for r in found["rows"]) > 0.2
 
 
+@pytest.mark.shows("MEA-31", "ERR-15")
 def test_a_scale_off_by_two_in_the_int8_graph(compare: Compare, quantized: Callable[[], Model]) -> None:
     output = compare(quantized())
     clean = output.stated["candidates"][-1]
@@ -235,6 +237,7 @@ def test_a_scale_off_by_two_in_the_int8_graph(compare: Compare, quantized: Calla
 
 
 @pytest.mark.parametrize("module", ["stages.1.0.qk", "head"])
+@pytest.mark.shows("MEA-31", "ERR-06")
 def test_a_fault_of_the_export_is_found_against_the_modules_of_pytorch(
     finished: Path, compare: Compare, module: str
 ) -> None:
@@ -274,6 +277,7 @@ def test_under_a_memory_cap_the_guilty_module_is_named_all_the_same(
 
 
 @pytest.mark.parametrize("change", [{"mean": [0.0], "std": [1.0]}, {"interpolation": "nearest"}, {"crop": 0.5}])
+@pytest.mark.shows("MEA-31", "ERR-07")
 def test_another_preprocessing(compare: Compare, graph_of: Callable[[str], Model], change: dict[str, Any]) -> None:
     model = graph_of("fp32")
     entry = next(p for p in model.metadata_props if p.key == "csa_deploy.preprocessing")
@@ -301,6 +305,7 @@ def test_a_squeezed_batch(compare: Compare, graph_of: Callable[[str], Model]) ->
 
 
 @pytest.mark.parametrize("shift", [1, -1])
+@pytest.mark.shows("MEA-29", "ERR-24")
 def test_labels_off_by_one(compare: Compare, finished: Path, shift: int) -> None:
     preprocessing = Context(make_config({"network": "csa_digits"}), load_source("csa_digits"), Workspace(finished))
     digits = open_dataset("digits", preprocessing.preprocessing, limit=SAMPLES)
@@ -327,6 +332,7 @@ def test_explanations_can_be_switched_off(compare: Compare) -> None:
     assert isinstance(output.failure, AccuracyGateError) and output.stated["localization"] == []
 
 
+@pytest.mark.shows("MEA-31")
 def test_a_clean_graph_has_no_culprit(compare: Compare) -> None:
     output = compare(localize=True)
     found = {e["candidate"]: e for e in output.stated["localization"]}

@@ -103,6 +103,7 @@ def accuracy(labels: np.ndarray, predicted: np.ndarray, trained: bool = True) ->
     return own_accuracy(OutputColumns("y", 10, metrics.columns), labels.tolist(), trained=trained)
 
 
+@pytest.mark.shows("MEA-29", "ERR-24")
 def test_labels_off_by_one_are_recognised() -> None:
     predicted = np.arange(100) % 10
     assert accuracy(predicted, predicted).verdict == "pass"
@@ -111,6 +112,7 @@ def test_labels_off_by_one_are_recognised() -> None:
         assert found.verdict == "fail" and f"off by {shift}" in found.statement
 
 
+@pytest.mark.shows("MEA-29", "ERR-24")
 def test_a_reference_no_better_than_chance_fails_only_when_trained() -> None:
     draw = np.random.default_rng(0)
     labels, predicted = draw.integers(0, 10, 2000), draw.integers(0, 10, 2000)
@@ -160,6 +162,7 @@ def test_other_names_and_sizes_are_listed_side_by_side(make_tiny: Any, tmp_path:
         (1000, 1, 1000, "fail"),
     ],
 )
+@pytest.mark.shows("MEA-29", "ERR-23")
 def test_the_lower_end_of_the_interval_is_held_against_chance(
     classes: int, right: int, count: int, verdict: str
 ) -> None:
@@ -170,6 +173,7 @@ def test_the_lower_end_of_the_interval_is_held_against_chance(
     assert (found.verdict == "pass") == (low > 1 / classes)
 
 
+@pytest.mark.shows("MEA-29", "ERR-24")
 def test_swapped_classes_are_called_so() -> None:
     labels = np.arange(100) % 2
     columns = {"reference_class": (1 - labels).astype(float)}

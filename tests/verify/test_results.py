@@ -76,6 +76,7 @@ def test_a_broken_bound_fails_also_where_few_samples_are() -> None:
     assert failure is not None and "(worst sample s" in failure.message
 
 
+@pytest.mark.shows("MEA-30")
 def test_what_is_partial_never_passes() -> None:
     judgement = judge_results(make_results(800, total=1000), bounds())
     assert judgement.verdict == "undecided" and "partial: 800 of 1000 samples" in judgement.notes
@@ -83,6 +84,7 @@ def test_what_is_partial_never_passes() -> None:
     assert failure is not None and "partial" in failure.message
 
 
+@pytest.mark.shows("MEA-30", "ERR-25")
 def test_a_bound_that_was_asked_for_counts_without_labels() -> None:
     without = make_results(800, labels=False)
     assert judge_results(without, bounds()).verdict == "pass"

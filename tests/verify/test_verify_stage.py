@@ -88,6 +88,7 @@ def test_graphs_that_agree_pass(compared: Verify) -> None:
 
 
 @pytest.mark.parametrize("graph", ["tiny.optimized.onnx", "tiny.fp16.onnx"])
+@pytest.mark.shows("MEA-31", "ERR-09")
 def test_one_wrong_weight_fails(compared: Verify, graph: str) -> None:
     output = compared(set_weight("last", one_weight), graph)
     label = "fp32" if "optimized" in graph else "fp16"
@@ -97,6 +98,7 @@ def test_one_wrong_weight_fails(compared: Verify, graph: str) -> None:
     assert f"(worst sample {worst})" in output.failure.message
 
 
+@pytest.mark.shows("MEA-31", "ERR-14")
 def test_nan_fails_and_names_output_and_sample(compared: Verify) -> None:
     output = compared(set_weight("last", one_nan))
     assert isinstance(output.failure, AccuracyGateError)
@@ -114,6 +116,7 @@ def test_an_input_that_is_not_finite_is_not_blamed_on_a_graph(compared: Verify, 
     assert output.stated["localization"] == []
 
 
+@pytest.mark.shows("MEA-09", "ERR-07")
 def test_wrong_preprocessing_fails(compared: Verify) -> None:
     """A candidate that normalises its input again."""
 
@@ -161,6 +164,7 @@ def test_every_batch_sees_every_sample_once(lab: Path, compared: Verify, make_ti
     assert columns is None and output.stated["data"]["samples"] == SAMPLES
 
 
+@pytest.mark.shows("MEA-29")
 def test_the_tensors_that_went_in_are_named_by_hash(compared: Verify, lab: Path) -> None:
     x = np.load(lab / "x.npz")["x"]
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(sample[None]).tobytes() for sample in x)).hexdigest()

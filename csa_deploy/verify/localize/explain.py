@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from csa_deploy.verify.localize.blame import NEGLIGIBLE, STEPS, UNLIMITED, local
 from csa_deploy.verify.localize.boundaries import values_of, view_of
 from csa_deploy.verify.localize.case import CAP, Case
 from csa_deploy.verify.localize.engines import FEW, NO_LAYERS, STRONGLY_TYPED, as_engine, shared, surviving
-from csa_deploy.verify.localize.measure import Feeds, compare, in_onnxruntime
+from csa_deploy.verify.localize.measure import Feeds, compare, in_arithmetic, in_onnxruntime
 from csa_deploy.verify.localize.torch_source import TorchSource, module_boundaries
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def explain(
             reason = f"the {UNASKED_SECONDS} s for what was not asked for are spent; {UNLIMITED}"
             not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
             continue
-        feeds, samples, targets = _worst_feeds(reference, candidate, data)
+        feeds, samples, targets = worst_feeds(reference, candidate, data)
         assert candidate.file is not None
         model = load_model(candidate.file, full_check=False)
         pair = _counterpart(context, candidate, model)
@@ -73,6 +74,8 @@ def explain(
         if isinstance(engine, str):
             not_done.append({"what": f"layers of {candidate.label}", "reason": engine})
         elif pair is not None:
+            if candidate.precision == "int8" and not engine:
+                engine = {"open": partial(in_arithmetic, context.config.int8_arithmetic, context.config.threads)}
             case = Case(
                 candidate.label,
                 model,
@@ -146,7 +149,7 @@ def _tensors(model: onnx.ModelProto) -> set[str | None]:
     return {value.name for value in values_of(view_of(model))}
 
 
-def _worst_feeds(
+def worst_feeds(
     reference: Runner, candidate: Candidate, data: Dataset
 ) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...], list[Sequence[Any]]]:
     """Network inputs of the worst samples, in full batches: the last one repeats its last sample; and their targets."""

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx
 
 from csa_deploy.graph.fp16_rounding import keep_rounding
+from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.boundaries import Boundary, needed, passes
@@ -141,6 +142,13 @@ def in_onnxruntime(model: onnx.ModelProto, threads: int | None) -> OnnxRuntimeRu
     return OnnxRuntimeRunner(
         keep_rounding(model).SerializeToString(), threads=threads, optimize=False, spin=False, name="localisation"
     )
+
+
+def in_arithmetic(
+    arithmetic: Literal["float", "gpu", "dla"], threads: int | None, model: onnx.ModelProto
+) -> OnnxRuntimeRunner:
+    """A Q/DQ graph in ONNX Runtime, as it stands or in the integer arithmetic of an engine."""
+    return in_onnxruntime(model if arithmetic == "float" else to_integer(model, arithmetic).model, threads)
 
 
 def typed(runner: Runner, feeds: Feeds) -> dict[str, np.ndarray]:

@@ -176,6 +176,7 @@ def test_what_a_checker_refuses_is_no_engine(
     assert message in error.message and error.exit_code == 5
 
 
+@pytest.mark.shows("MEA-44")
 def test_failed_with_status_0_is_failed(
     thor: Callable, graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
