@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from csa_deploy.confidence.schema import Measure, PotentialError, ToolConfidence
 from csa_deploy.confidence.trace import ShowingTest, Trace, lobster_files, packaged_trace
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.levels import LEVELS
+from csa_deploy.records.report import GateState
 from csa_deploy.results import dump_json
 from csa_deploy.workspace import write_atomic
 
@@ -28,20 +28,20 @@ _LOBSTER = {"passed": "ok", "failed": "fail"}
 
 
 @dataclass(frozen=True)
-class WorkspaceGates:
+class JudgedWorkspace:
     """A workspace whose gates the kit shows.
 
     Attributes:
         network: its name.
         state: verdict of its report: ``pass``, ``fail`` or ``incomplete``.
         reasons: what keeps it from a pass.
-        gates: name, state and text of each gate.
+        gates: all of them.
     """
 
     network: str
     state: str
     reasons: tuple[str, ...]
-    gates: tuple[Mapping[str, str], ...]
+    gates: tuple[GateState, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ConfidenceKit:
     made: str
     python: str = field(default_factory=platform.python_version)
     system: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
-    deployment: WorkspaceGates | None = None
+    deployment: JudgedWorkspace | None = None
 
     @property
     def unstated(self) -> list[str]:
@@ -76,7 +76,7 @@ class ConfidenceKit:
         """The result of a test in words."""
         result = self.results.of(test)
         if result.outcome == "not run":
-            return "not run: not in the results" if self.results.source else "not run: give --results"
+            return "not run"
         cases = f" ({result.cases} cases)" if result.cases > 1 else ""
         return f"{result.outcome}{cases}" + (f": {result.reason}" if result.reason else "")
 
@@ -123,7 +123,7 @@ class ConfidenceKit:
         return [{"id": t.id, "needs": t.needs, **asdict(self.results.of(t))} for t in self.trace.of(name)]
 
 
-def make_kit(results: Path | None = None, deployment: WorkspaceGates | None = None) -> ConfidenceKit:
+def make_kit(results: Path | None = None, deployment: JudgedWorkspace | None = None) -> ConfidenceKit:
     """The kit of this installation.
 
     Args:

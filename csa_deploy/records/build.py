@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.levels import is_at_least, why_not
+from csa_deploy.records.check import Verdict
 from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
@@ -122,7 +123,7 @@ class JudgedScope(Stored):
     scope: str
     graph: str
     of: str
-    verdict: str
+    verdict: Verdict
     said: str
     level: str
     why_not_next: str
@@ -186,7 +187,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
-        obtained: the precision that it obtained.
+        obtained: the precision that it obtained; None in records of versions that did not state it.
     """
 
     plan: dict[str, Any]
@@ -202,7 +203,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
-    obtained: ObtainedPrecision
+    obtained: ObtainedPrecision | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
