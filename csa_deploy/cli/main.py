@@ -45,6 +45,7 @@ VERBS = {
     "verify-bundle": "bundle",
     "watch": "watch",
     "train": "train",
+    "new": "new",
     "rules": "check",
     "errata": "errata",
     "models": "environment",
