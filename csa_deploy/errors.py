@@ -7,7 +7,6 @@ the command line is a defect of csa-deploy and exits with 1.
 
 from __future__ import annotations
 
-EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_INTERRUPTED = 130
 
@@ -77,3 +76,15 @@ class PolicyGateError(CsaDeployError):
     """A project's acceptance policy is not met, or what it asks is not shown (exit 8)."""
 
     exit_code = 8
+
+
+def failure_with(code: int, message: str, *, fix: str | None = None) -> CsaDeployError:
+    """The error of an exit code."""
+    kinds = (
+        EnvironmentLacksError,
+        OperationRejectedError,
+        BuildFailedError,
+        AccuracyGateError,
+        PerformanceGateError,
+    )
+    return next((kind for kind in kinds if kind.exit_code == code), CsaDeployError)(message, fix=fix)

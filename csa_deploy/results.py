@@ -159,6 +159,11 @@ class Result(Stored):
         return f"<p><b>{type(self).__name__}</b> {escape(str(self))}</p>{_table(rows[:_MOST_ROWS])}{more}"
 
 
+def shallow(value: Any) -> dict[str, Any]:
+    """The fields of a data class by name, each as it is: to make a larger one of it."""
+    return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+
+
 def jsonable(value: Any) -> Any:
     """The same as lists, mappings by text and values; of data classes their fields."""
     if isinstance(value, Stored):

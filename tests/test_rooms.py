@@ -23,15 +23,13 @@ LAYERS = (
     ("precision", "verify", "profile", "repair", "report", "inspection", "split"),
     ("stages",),
     ("pipeline",),
-    ("api", "bundle", "confidence", "doctor", "policy", "train"),
+    ("api", "bundle", "confidence", "doctor", "matrix", "policy", "train"),
     ("cli",),
     ("__main__",),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS, 1) for room in layer}
 
 OPEN = {
-    ("metrics", "source"): "a plug-in may be a file of the user's, which is loaded as a source is",
-    ("config", "tasks"): "settings of a task are checked by its own class, which opens data",
     (
         "instance",
         "tasks",

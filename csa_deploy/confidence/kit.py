@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from csa_deploy.confidence.schema import Measure, PotentialError, ToolConfidence
 from csa_deploy.confidence.trace import ShowingTest, Trace, lobster_files, packaged_trace
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.levels import LEVELS
+from csa_deploy.records.report import GateState
 from csa_deploy.results import dump_json
 from csa_deploy.workspace import write_atomic
 
@@ -35,13 +35,13 @@ class JudgedWorkspace:
         network: its name.
         state: verdict of its report: ``pass``, ``fail`` or ``incomplete``.
         reasons: what keeps it from a pass.
-        gates: name, state and text of each gate.
+        gates: all of them.
     """
 
     network: str
     state: str
     reasons: tuple[str, ...]
-    gates: tuple[Mapping[str, str], ...]
+    gates: tuple[GateState, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,12 @@ class ConfidenceKit:
     def unstated(self) -> list[str]:
         """Tests that were skipped without the trace saying what they need."""
         return list(unstated_skips(self.trace, self.results))
+
+    @property
+    def unsupported(self) -> list[str]:
+        """Errors whose level this run does not support: a test of theirs, or of a measure against them, failed."""
+        failed = {name for t in self.trace.tests.values() if self.results.of(t).outcome == "failed" for name in t.shows}
+        return [error.id for error in self.confidence.errors if failed & {error.id, *error.measures}]
 
     def said_of(self, test: ShowingTest) -> str:
         """The result of a test in words."""
@@ -108,6 +114,7 @@ class ConfidenceKit:
             "manual": self.confidence.manual.model_dump(),
             "levels_of_evidence": LEVELS,
             "results": {key: getattr(self.results, key) for key in ("source", "sha256", "when")},
+            "not_supported_by_this_run": self.unsupported,
             "skipped_without_saying_so": self.unstated,
             "deployment": asdict(self.deployment) if self.deployment else None,
         }

@@ -23,6 +23,7 @@ from csa_deploy.confidence.page import page_of_kit
 from csa_deploy.confidence.schema import tool_confidence
 from csa_deploy.confidence.trace import ShowingTest, Trace, packaged_trace
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.report import GateState
 
 PACKAGES = (InstalledPackage("csa-deploy", "0.1.0", "ab" * 32, 3, 0), InstalledPackage("numpy", "2.0", "cd" * 32, 9, 1))
 TESTS = Trace(
@@ -110,6 +111,9 @@ def test_words_of_results(results: Path) -> None:
         "test_silent": "skipped: why not",
         "test_elsewhere": "not run",
     }
+    against = [error.id for error in tool_confidence().errors if "MEA-01" in error.measures]
+    assert kit.unsupported == against != [] and kit_of(TESTS).unsupported == []
+    assert "Tests failed in this run" in page_of_kit(kit) and "3 of 5 tests are such" in page_of_kit(kit)
     assert kit.shown_by("MEA-01") == "2 tests: 1 failed, 1 passed"
     assert "not run: give --results" in page_of_kit(kit_of()) and "not run: give" not in page_of_kit(kit)
     assert kit_of(TESTS).shown_by("MEA-03") == "1 test: 1 not run"
@@ -181,7 +185,7 @@ class Cells(HTMLParser):
             self.texts.append("".join(self.open.pop()).strip())
 
 
-DEPLOYED = JudgedWorkspace("net<1>", "incomplete", ("a <b>",), ({"name": "accuracy", "state": "pass", "text": ""},))
+DEPLOYED = JudgedWorkspace("net<1>", "incomplete", ("a <b>",), (GateState("accuracy", "pass", "", ""),))
 
 
 @pytest.mark.parametrize("deployment", [None, DEPLOYED])

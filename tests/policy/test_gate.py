@@ -245,8 +245,8 @@ def test_a_partial_comparison_decides_nothing(deployment: Deployment, written: W
 
 def test_limits(deployment: Deployment, written: Written) -> None:
     assert deployment.profile is not None
-    latency = deployment.profile["latency"]["fp32"]
-    low, high = latency["intervals_ms"]["50"]
+    latency = deployment.profile.latency["fp32"]
+    low, high = latency.intervals_ms["50"]
     for bound, state in ((high, "pass"), ((low + high) / 2, "undecided"), (low * 0.999, "fail")):
         found = only(judged(written(limits={"fp32": {"p50_ms": bound}}), deployment), "limit")
         assert found.state == state and "ONNX Runtime" in found.evidence
