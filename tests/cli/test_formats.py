@@ -39,6 +39,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("bundle", (NET, "-o", "net.tar", "--despite-failure"), (0,), {"path", "sha256", "verdict"}),
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
     ("gate", ("policy.yaml", "--workspace", "deploy/tiny"), (0, 8), {"requirements", "verdict"}),
+    ("matrix", (NET, *DATA, *QUICK, "--tensorrt", "10.10", "--iterations", 2), (0,), {"cells"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
     ("new", ("project",), (0,), {"folder", "files"}),
     ("rules", (), (0,), {"packs"}),
@@ -112,6 +113,7 @@ FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "ve
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
 FAILING["new"] = (NET,)
+FAILING["matrix"] = ("missing.onnx", "--tensorrt", "10.10")
 FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules", "gate", "kit"), ("missing",))
 
 
