@@ -43,6 +43,7 @@ VERBS = {
     "inspect": "inspect",
     "bundle": "bundle",
     "verify-bundle": "bundle",
+    "matrix": "matrix",
     "watch": "watch",
     "train": "train",
     "new": "new",
