@@ -46,6 +46,7 @@ VERBS = {
     "matrix": "matrix",
     "watch": "watch",
     "train": "train",
+    "new": "new",
     "rules": "check",
     "errata": "errata",
     "models": "environment",
