@@ -93,12 +93,14 @@ class SignatureWanted(_Keys):
     """A signature that a bundle has to bear.
 
     Attributes:
-        method: how it was made.
-        trusted: file with what is trusted, beside the policy: allowed signers.
-        signer: who has to have signed; None for anyone who is trusted.
+        method: how it was made: by ssh, or by OpenSSF model signing with a key or with a certificate.
+        trusted: file with what is trusted, beside the policy: allowed signers, a public key (PEM), or the root of the
+            certificates (PEM).
+        signer: who has to have signed: a name of the allowed signers, or the certificate's subject (``CN=...``); None
+            for anyone who is trusted.
     """
 
-    method: Literal["ssh"]
+    method: Literal["ssh", "model-signing-key", "model-signing-certificate"]
     trusted: Text
     signer: Text | None = None
 

@@ -14,6 +14,7 @@ _NEXT = {
     "validator": "the flag does not act in the builder itself, which stood in for the target's",
     "restricted-build": "the engine is a standard one; add --safe on DRIVE OS with the safety packages",
 }
+_NOT_LOOKED_FOR = ObtainedPrecision("precision", reason="the engine was built before csa-deploy looked for it")
 Role = Literal["companion", "checker-blob", "plugin-build", "plugin-run", "other"]
 
 
@@ -202,7 +203,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
-    obtained: ObtainedPrecision
+    obtained: ObtainedPrecision = _NOT_LOOKED_FOR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ def gate_states(records: dict[str, Any], measurements: dict[str, Any]) -> list[d
     found = _accuracy(records)
     found += _built(records.get("build", {}).get("engines", {}))
     measured_by = {m["label"]: m["evidence"] for m in records.get("profile", {}).get("measured", [])}
-    found += [_limit(gate, measured_by) for gate in measurements.get("profile", {}).get("gates", [])]
+    found += [limit_gate(gate, measured_by) for gate in measurements.get("profile", {}).get("gates", [])]
     asked = records.get("check", {}).get("gate_why") or records.get("check", {}).get("gate")
     found += [_placed(part) for part in records.get("split", {}).get("placements", [])] if asked else []
     if "check" in records and not asked:
@@ -75,7 +75,8 @@ def _placed(part: dict[str, Any]) -> dict[str, str]:
     return {"name": "restricted mode", "state": state, "text": f"{text} (evidence: static)", "evidence": "static"}
 
 
-def _limit(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:
+def limit_gate(gate: dict[str, Any], measured_by: dict[str, str]) -> dict[str, str]:
+    """A limit or a baseline that something was held against, as a gate."""
     text = f"{gate['label']} {gate['quantity']} "
     if "baseline" in gate["quantity"]:
         text += against_baseline(gate)
