@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Files of tests side by side, as many as there are cores; each worker holds torch.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: help demo test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
+.PHONY: help demo docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make coverage  install, then the lines that the tests reach, processes included (twice the time of the tests)"
 	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
 	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
+	@echo "make docs    install, then build the documentation site into build/site; a broken link ends it"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
@@ -60,6 +61,10 @@ test: install bindings networks
 # Without what is marked slow, and nothing that starts the command, a server or a browser.
 test-fast: install
 	$(BIN)/pytest -m 'not slow' $(PARALLEL)
+
+# Built without network; not --quiet, as mkdocs counts only the warnings that it shows. NO_MKDOCS_2_WARNING: no advertisement.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Every test, and the lines that none reaches, by file.
 coverage: install bindings networks

@@ -25,10 +25,14 @@ def _lines(c: ToolConfidence) -> Iterator[str]:
     yield from c.manual.tool
     yield ""
     yield f"**{c.manual.no_claim}**"
+    yield from ("", "## In short", "", "It promises:", "")
+    yield from (f"- {line}" for line in c.manual.promises)
+    yield from ("", "It does not promise:", "")
+    yield from (f"- {line}" for line in c.manual.promises_not)
     for section in c.manual.sections:
         yield from ("", f"## {section.title}", "", *section.text, *([""] if section.text else []))
         yield from (f"- {item}" for item in section.items)
-    yield from ("", "## What it promises, and what not", "")
+    yield from ("", "## What each use case promises, and what not", "")
     for use_case in c.use_cases:
         verbs = ", ".join(f"`{verb}`" for verb in use_case.verbs)
         yield from (f"**{use_case.id}: {use_case.title}** ({verbs}; {c.confidence_of(use_case)} is proposed)", "")

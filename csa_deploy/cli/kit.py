@@ -30,7 +30,7 @@ def kit(
     A folder for a safety review: kit.html to read and print, kit.json, trace.json of tests and what they show, and the
     same for LOBSTER. No certification is claimed.
     """
-    from csa_deploy.confidence.kit import Deployment, make_kit, write_kit
+    from csa_deploy.confidence.kit import JudgedWorkspace, make_kit, write_kit
 
     deployment = None
     if network is not None or settings.get("workspace"):
@@ -39,7 +39,7 @@ def kit(
 
         workspace = existing_workspace(network, settings)
         said = verdict_of(workspace)
-        deployment = Deployment(workspace.manifest["config"]["network"], said.state, said.reasons, said.gates)
+        deployment = JudgedWorkspace(workspace.manifest["config"]["network"], said.state, said.reasons, said.gates)
     made = make_kit(results, deployment)
     written = write_kit(made, output, pdf=pdf)
     counts = made.results.count(list(made.trace.tests.values()))

@@ -28,7 +28,7 @@ _LOBSTER = {"passed": "ok", "failed": "fail"}
 
 
 @dataclass(frozen=True)
-class Deployment:
+class JudgedWorkspace:
     """A workspace whose gates the kit shows.
 
     Attributes:
@@ -65,7 +65,7 @@ class ConfidenceKit:
     made: str
     python: str = field(default_factory=platform.python_version)
     system: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
-    deployment: Deployment | None = None
+    deployment: JudgedWorkspace | None = None
 
     @property
     def unstated(self) -> list[str]:
@@ -76,7 +76,7 @@ class ConfidenceKit:
         """The result of a test in words."""
         result = self.results.of(test)
         if result.outcome == "not run":
-            return "not run: not in the results" if self.results.source else "not run: give --results"
+            return "not run"
         cases = f" ({result.cases} cases)" if result.cases > 1 else ""
         return f"{result.outcome}{cases}" + (f": {result.reason}" if result.reason else "")
 
@@ -123,7 +123,7 @@ class ConfidenceKit:
         return [{"id": t.id, "needs": t.needs, **asdict(self.results.of(t))} for t in self.trace.of(name)]
 
 
-def make_kit(results: Path | None = None, deployment: Deployment | None = None) -> ConfidenceKit:
+def make_kit(results: Path | None = None, deployment: JudgedWorkspace | None = None) -> ConfidenceKit:
     """The kit of this installation.
 
     Args:

@@ -164,11 +164,21 @@ class Gap(Strict):
 
 
 class Manual(Strict):
-    """What the safety manual says besides use cases, duties and known problems."""
+    """What the safety manual says besides use cases, duties and known problems.
+
+    Attributes:
+        schema_version: of this file.
+        tool: what it is, a sentence each.
+        no_claim: what is not claimed.
+        promises, promises_not: the short form of those of the use cases.
+        sections, readings, gaps: parts of the manual.
+    """
 
     schema_version: Literal[1]
     tool: Annotated[tuple[Words, ...], Field(min_length=1)]
     no_claim: Words
+    promises: Annotated[tuple[Words, ...], Field(min_length=1)]
+    promises_not: Annotated[tuple[Words, ...], Field(min_length=1)]
     sections: tuple[Section, ...]
     readings: tuple[VerdictWord, ...]
     gaps: tuple[Gap, ...]

@@ -14,7 +14,8 @@ _RANGE = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
 _COPY = "Reformatting CopyNode"  # its name ends with the node that it serves; it does no work of that node
 _BETWEEN_NAMES = re.compile(r"[\s,|+(){}\[\]]+")
 _TYPE = re.compile(
-    r"\b(?:(?P<fp32>fp32|float)|(?P<fp16>fp16|half)|bf16|fp8|u?int8|int4|int32|int64|bool)\b", re.IGNORECASE
+    r"\b(?:(?P<fp32>fp32|float)|(?P<fp16>fp16|half)|(?P<bf16>bf(?:loat)?16)|fp8|u?int8|int4|int32|int64|bool)\b",
+    re.IGNORECASE,
 )
 
 

@@ -23,7 +23,7 @@ from csa_deploy.graph.shapes import inferred
 from csa_deploy.graph.stats import node_macs
 from csa_deploy.records.obtained import NARROW, ObtainedPrecision, TypeShare, WideLayer
 
-UNKNOWN = "unknown"
+_UNTOLD = "unknown"
 _NO_WORK = (
     *("CAST", "CONSTANT", "DEQUANTIZE", "IDENTITY", "QUANTIZE", "SHUFFLE"),  # as parsed
     *("Constant", "NoOp", "Reformat", "Shuffle"),  # of an engine
@@ -108,7 +108,7 @@ def _inside(parsed: str | None, kinds: set[str]) -> str:
     """The type of a node in a region with these types at its borders."""
     if parsed is not None and parsed != "int8":
         return parsed  # binding: the network is strongly typed
-    return kinds.pop() if len(kinds) == 1 and parsed is None else UNKNOWN
+    return kinds.pop() if len(kinds) == 1 and parsed is None else _UNTOLD
 
 
 def _stated(asked: str, source: str, typed: Iterable[_Typed]) -> ObtainedPrecision:

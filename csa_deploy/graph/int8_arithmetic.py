@@ -35,7 +35,7 @@ Rounding = Literal["gpu", "dla"]
 LARGEST_EXACT = 2**24
 """Integers up to here are FP32 numbers, and so are sums of them, in any order."""
 
-UNKNOWN: dict[Rounding, tuple[str, ...]] = {
+NOT_MODELLED: dict[Rounding, tuple[str, ...]] = {
     "gpu": (
         "whether a kernel rounds between its multiplication and its addition: here it does",
         "tactics that round halves otherwise than to even, by size of the kernel (TensorRT 3009)",
@@ -81,7 +81,7 @@ def to_integer(model: onnx.ModelProto, rounding: Rounding) -> IntegerGraph:
     writer.apply()
     RemoveUnusedNodesPass()(view)
     view.graph.sort()
-    reasons = (*writer.refused, *_floating(view.graph), *UNKNOWN[rounding])
+    reasons = (*writer.refused, *_floating(view.graph), *NOT_MODELLED[rounding])
     return IntegerGraph(ir.to_proto(view), tuple(writer.layers), tuple(writer.fused), reasons)
 
 

@@ -14,7 +14,6 @@ _NEXT = {
     "validator": "the flag does not act in the builder itself, which stood in for the target's",
     "restricted-build": "the engine is a standard one; add --safe on DRIVE OS with the safety packages",
 }
-_NOT_LOOKED_FOR = ObtainedPrecision("precision", reason="the engine was built before csa-deploy looked for it")
 Role = Literal["companion", "checker-blob", "plugin-build", "plugin-run", "other"]
 
 
@@ -187,7 +186,7 @@ class EngineRecord(BuiltEngine):
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.
-        obtained: the precision that it obtained.
+        obtained: the precision that it obtained; None in records of versions that did not state it.
     """
 
     plan: dict[str, Any]
@@ -203,7 +202,7 @@ class EngineRecord(BuiltEngine):
     layer_counts: dict[str, int]
     dtype_counts: dict[str, int]
     scopes: tuple[JudgedScope, ...] = ()
-    obtained: ObtainedPrecision = _NOT_LOOKED_FOR
+    obtained: ObtainedPrecision | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def _of_build(data: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
 
     for engine in data["records"].get("build", {}).get("engines", {}).values():
-        if "obtained" in engine:  # not in records of before
+        if "obtained" in engine:  # not in records of older versions
             console.print(f"obtained {escape(engine['obtained']['statement'])}", soft_wrap=True)
     for gate in data["verdict"]["gates"]:
         console.print(escape(gate), soft_wrap=True)

@@ -75,6 +75,7 @@ class _Made:
     """What the stage hands over, as it grows."""
 
     engines: dict[str, EngineRecord] = field(default_factory=dict)
+    obtained: dict[str, ObtainedPrecision] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     unhashed: dict[str, Path] = field(default_factory=dict)
@@ -88,8 +89,8 @@ def run(context: Context) -> StageOutput[BuildRecord]:
             _build(context, builder, precision, made)
     record = BuildRecord(summary=_summary(made.engines), engines=made.engines)
     gates = [
-        share_failure(engine.obtained, context.config.min_share.get(asked), context.name)
-        for asked, engine in made.engines.items()
+        share_failure(obtained, context.config.min_share.get(asked), context.name)
+        for asked, obtained in made.obtained.items()
     ]
     failure = next((gate for gate in gates if gate), None)
     measured = {"engines": made.measured}
@@ -111,7 +112,7 @@ def share_failure(obtained: ObtainedPrecision, least: float | None, name: str) -
     listed = ", ".join(stayed[:_SHOWN]) + (f" and {len(stayed) - _SHOWN} more" if len(stayed) > _SHOWN else "")
     return BuildFailedError(
         f"{said}; wider: {listed}" if stayed else said,
-        fix="see why with `csa-deploy quantize --why`, or ask for the precision that it is with --precision"
+        fix="see why with `csa-deploy quantize --why GRAPH.onnx`, or ask for the precision that it is with --precision"
         if obtained.asked == "int8"
         else "convert these layers too (--keep-fp32 keeps layers), or ask for less with --min-share",
     )
@@ -196,6 +197,7 @@ def _keep(
     passport = passport_of(result.engine)
     passport.write_text(dump_json(_passport(context, builder, graph, result, scopes)))
     made.measured[precision] = measured
+    made.obtained[precision] = obtained
     made.engines[precision] = result.stated(tuple(scopes), obtained, reproducible=reproducible)
     stable = made.artifacts if reproducible else made.unhashed
     stable[f"engines/{name}"] = result.engine

@@ -15,6 +15,7 @@ import pytest
 import csa_deploy
 from csa_deploy.config import make_config
 from csa_deploy.engine.build import build as build_engine
+from csa_deploy.engine.layer_nodes import plain_type
 from csa_deploy.engine.obtained import obtained_precision
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
@@ -143,6 +144,24 @@ def test_layers_of_an_engine(parsed: tuple[onnx.ModelProto, BuildResult], tmp_pa
     assert found.source == "layers of the engine"
     total = sum(item.macs for item in found.types)
     assert {item.type: item.macs / total for item in found.types if item.macs} == shares
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Row major linear FP16 format", "fp16"),
+        ("Channel major FP16 format where channel % 8 == 0", "fp16"),
+        ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
+        ("Four wide channel vectorized row major Int8 format", "int8"),
+        ("Half", "fp16"),
+        ("Float", "fp32"),
+        ("BFloat16", "bf16"),
+        ("BF16", "bf16"),
+        ("FP8", "fp8"),
+    ],
+)
+def test_words_of_the_inspector(words: str, kind: str) -> None:
+    assert plain_type(words) == kind
 
 
 def test_names_alone_tell_nothing(parsed: tuple[onnx.ModelProto, BuildResult], tmp_path: Path) -> None:

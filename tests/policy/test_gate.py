@@ -79,6 +79,7 @@ def test_a_policy_that_is_met(fp16: Deployment, written: Written) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "state"), [(level, "pass" if level == "static" else "fail") for level in LEVELS])
+@pytest.mark.shows("MEA-45", "ERR-37")
 def test_the_weakest_evidence_that_will_do(fp16: Deployment, written: Written, wanted: str, state: str) -> None:
     found = only(judged(written(scopes={"drive-os-6": {"level": wanted}}), fp16), "scope")
     assert found.state == state
@@ -148,6 +149,7 @@ def test_which_known_problems_have_to_be_accepted(
 @pytest.mark.parametrize(
     ("day", "verdict"), [("2027-01-30", "accepted"), ("2027-01-31", "accepted"), ("2027-02-01", "rejected")]
 )
+@pytest.mark.shows("MEA-45", "ERR-37")
 def test_an_acceptance_counts_up_to_its_last_day(
     deployment: Deployment, written: Written, day: str, verdict: str
 ) -> None:
@@ -160,11 +162,13 @@ def test_an_acceptance_counts_up_to_its_last_day(
         assert only(found, "acceptance").found.startswith("expired 1 days ago")
 
 
+@pytest.mark.shows("MEA-45", "ERR-37")
 def test_an_expired_entry_is_a_finding_even_where_nothing_needs_it(deployment: Deployment, written: Written) -> None:
     verdict = judged(written(errata={}, accepted=accepting(RULE, expires="2026-11-30")), deployment)
     assert [r.state for r in verdict.requirements] == ["pass", "pass", "fail"]
 
 
+@pytest.mark.shows("MEA-45")
 def test_an_unused_entry_says_whether_its_id_is_known(deployment: Deployment, written: Written) -> None:
     path = written(accepted=accepting(RULE, "attention.segformer-bach"))
     known, misspelt = (r.found for r in judged(path, deployment).requirements if r.kind == "acceptance")
@@ -211,6 +215,7 @@ def test_an_accuracy_bound_is_held_against_its_interval(deployment: Deployment, 
         assert only(verdict, "accuracy").state == state, bound
 
 
+@pytest.mark.shows("MEA-45", "ERR-37")
 def test_a_bound_on_the_engine_is_not_met_by_its_graph(deployment: Deployment, written: Written) -> None:
     budget = {"fp16": {"top1_agreement": 0.9}}
     assert judged(written(budgets=budget), deployment).verdict == "accepted"
@@ -220,6 +225,7 @@ def test_a_bound_on_the_engine_is_not_met_by_its_graph(deployment: Deployment, w
 
 
 @pytest.mark.parametrize("lacking", ["results", "profile", "own_gates"])
+@pytest.mark.shows("MEA-45", "MEA-30", "ERR-37")
 def test_what_a_deployment_does_not_hold_is_not_measured(
     deployment: Deployment, written: Written, lacking: str
 ) -> None:
@@ -228,6 +234,7 @@ def test_what_a_deployment_does_not_hold_is_not_measured(
     assert unmet.state == "not measured"
 
 
+@pytest.mark.shows("MEA-45")
 def test_a_partial_comparison_decides_nothing(deployment: Deployment, written: Written) -> None:
     assert deployment.results is not None
     meta = {**deployment.results.meta, "total": len(deployment.results.ids) + 1}

@@ -87,6 +87,7 @@ def _put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("signatures/0/method", "pgp", "signatures.0.method: "),
     ],
 )
+@pytest.mark.shows("MEA-45")
 def test_what_is_wrong_is_one_line_with_file_and_key_and_the_schema_refuses_it_as_well(
     tmp_path: Path, key: str, value: Any, said: str
 ) -> None:

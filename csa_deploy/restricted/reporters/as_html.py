@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from csa_deploy import __version__
+from csa_deploy.pages import html_templates
 from csa_deploy.restricted.reporters.grouping import crossing_line, grouped, parsed_line, since, some, validator_line
 
 _PLACES = 8
@@ -16,10 +15,7 @@ _PLACES = 8
 
 def render(data: Mapping[str, Any]) -> str:
     """The report as a page; every text of the model is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    template = environment.get_template("check.html.j2")
+    template = html_templates(Path(__file__).parent).get_template("check.html.j2")
     groups = {scope["scope"]: grouped(scope["findings"]) for scope in data["scopes"]}
     return template.render(
         data=data,
