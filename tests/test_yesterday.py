@@ -1,4 +1,4 @@
-"""What an earlier csa-deploy stored is still read: records, measurements and results of csa_digits, as they were written.
+"""What an earlier csa-deploy stored is still read: records, measurements and results of csa_digits, as they were then.
 
 ``stored/csa_digits.zip`` is never written anew to make a test pass: a new field needs a default, and what reads plain
 records has to do without it. See docs/compatibility.md.

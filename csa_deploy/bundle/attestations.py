@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.bundle.archive import Archive
-from csa_deploy.bundle.test_results import GateResult, gate_results
+from csa_deploy.bundle.tested_gates import TestedGate, gate_results
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
@@ -22,8 +22,8 @@ from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import dump_json
 from csa_deploy.workspace import Workspace
 
-FOLDER = "attestations"
-CONFIGURATION = f"{FOLDER}/config.json"
+_FOLDER = "attestations"
+CONFIGURATION = f"{_FOLDER}/config.json"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 LACKING = "in-toto-attestation is not installed; pip install csa-deploy[attest]"
 _GRAPH_OF: dict[str, type[ExportRecord | OptimizeRecord | RepairRecord]] = {
@@ -65,7 +65,7 @@ def make_attestations(
         named = {**files, CONFIGURATION: sha256(configuration)}
         used = {name: named[name] for name in (f"records/{stage}.json", CONFIGURATION)}
         statement = make_statement(_subjects(workspace, stage, tested), result, used)
-        found[f"{FOLDER}/{stage}.json"] = dump_json(statement).encode()
+        found[f"{_FOLDER}/{stage}.json"] = dump_json(statement).encode()
     return found
 
 
@@ -86,7 +86,7 @@ def _subjects(workspace: Workspace, stage: str, tested: Mapping[str, str]) -> di
     return dict(tested)
 
 
-def make_statement(subjects: Mapping[str, str], result: GateResult, used: Mapping[str, str]) -> dict[str, Any]:
+def make_statement(subjects: Mapping[str, str], result: TestedGate, used: Mapping[str, str]) -> dict[str, Any]:
     """One statement as JSON has it.
 
     Args:
@@ -110,7 +110,7 @@ def make_statement(subjects: Mapping[str, str], result: GateResult, used: Mappin
 
 def statement_files(names: list[str]) -> list[str]:
     """The statements among the files of a bundle."""
-    return [name for name in names if name.startswith(f"{FOLDER}/") and name != CONFIGURATION]
+    return [name for name in names if name.startswith(f"{_FOLDER}/") and name != CONFIGURATION]
 
 
 def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -131,18 +131,18 @@ def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapp
     try:
         expected = gate_results(records, profile, str(index["precision"]))
     except (CsaDeployError, KeyError) as error:
-        return f"{len(found)} not checked", [f"{FOLDER}: the records do not give what they state: {error}"]
+        return f"{len(found)} not checked", [f"{_FOLDER}: the records do not give what they state: {error}"]
     said, problems = [], []
     for name in found:
-        stage = name.removeprefix(f"{FOLDER}/").removesuffix(".json")
+        stage = name.removeprefix(f"{_FOLDER}/").removesuffix(".json")
         result, problem = _checked(archive.read(name), expected.get(stage), index["files"])
         said.append(f"{stage} {result}")
         problems += [f"{name}: {problem}"] if problem else []
-    problems += [f"{FOLDER}/{stage}.json: missing" for stage in expected if f"{FOLDER}/{stage}.json" not in found]
+    problems += [f"{_FOLDER}/{stage}.json: missing" for stage in expected if f"{_FOLDER}/{stage}.json" not in found]
     return ", ".join(said), problems
 
 
-def _checked(content: bytes, expected: GateResult | None, files: Mapping[str, str]) -> tuple[str, str]:
+def _checked(content: bytes, expected: TestedGate | None, files: Mapping[str, str]) -> tuple[str, str]:
     """Result of a statement, and what is wrong with it; empty when nothing is."""
     from google.protobuf.json_format import MessageToDict, Parse, ParseDict, ParseError
     from in_toto_attestation.predicates.test_result.v0 import test_result_pb2

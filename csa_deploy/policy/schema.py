@@ -16,8 +16,7 @@ from csa_deploy.naming import did_you_mean
 from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
-SCHEMA_VERSION = 1
-SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _day(value: Any) -> Any:
@@ -179,4 +178,4 @@ def _named(error: ValidationError, path: Path) -> UsageError:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the policy file, for editors and for other tools."""
     schema = Policy.model_json_schema()
-    return {"$schema": SCHEMA_ID, **schema, "title": "Acceptance policy of csa-deploy gate"}
+    return {"$schema": _DRAFT, **schema, "title": "Acceptance policy of csa-deploy gate"}

@@ -28,7 +28,7 @@ from csa_deploy.bundle.make import Made, make_bundle
 from csa_deploy.bundle.model_card import IntendedUse, check_model_card, make_model_card, read_intended_use
 from csa_deploy.bundle.model_signature import ModelSigner, Trusted
 from csa_deploy.bundle.sbom import make_sbom
-from csa_deploy.bundle.test_results import gate_results
+from csa_deploy.bundle.tested_gates import gate_results
 from csa_deploy.bundle.verify import verify_bundle
 from csa_deploy.config import make_config
 from csa_deploy.context import Context

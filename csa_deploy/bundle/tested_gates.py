@@ -18,7 +18,7 @@ _OF_SCOPE: dict[str, Outcome] = {"allowed": "passed", "with GPU fallback": "pass
 
 
 @dataclass(frozen=True)
-class GateResult:
+class TestedGate:
     """What one gate found, in the terms of in-toto's test-result predicate.
 
     Attributes:
@@ -44,7 +44,7 @@ class GateResult:
 
 def gate_results(
     records: Mapping[str, Any], profile: Mapping[str, Any] | None, precision: str
-) -> dict[str, GateResult]:
+) -> dict[str, TestedGate]:
     """Every gate that tested something, by stage.
 
     Args:
@@ -67,8 +67,8 @@ def gate_results(
     return {stage: _result(tests) for stage, tests in found.items() if tests}
 
 
-def _result(tests: list[tuple[Outcome, str]]) -> GateResult:
-    return GateResult(
+def _result(tests: list[tuple[Outcome, str]]) -> TestedGate:
+    return TestedGate(
         *(tuple(text for outcome, text in tests if outcome == wanted) for wanted in ("passed", "warned", "failed"))
     )
 
