@@ -355,7 +355,7 @@ class Config(BaseModel):
 
     def tasks(self) -> list[Measured]:
         """The task metrics to measure: those of the task and of ``metric``, and those that a bound was asked for."""
-        from csa_deploy.metrics.plugins import tasks_of
+        from csa_deploy.tasks.plugins import tasks_of
         from csa_deploy.tasks.stock import names_of
 
         bounds = (key for bounds in self.budget.values() for key in bounds)
@@ -420,7 +420,7 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         merged.update({k: v for k, v in layer.items() if v is not None})
     merged.pop("workspace", None)
     if merged.get("metric"):
-        from csa_deploy.metrics.plugins import known_as
+        from csa_deploy.tasks.plugins import known_as
 
         merged["metric"] = known_as(merged["metric"])
     if merged.pop(SAFE, False):  # here, so that it adds to the options of another layer

@@ -146,7 +146,7 @@ class Context:
     @property
     def decoding(self) -> dict[str, Any] | None:
         """How outputs become boxes, with the thresholds in force, for passport and bundle; None where nobody says."""
-        from csa_deploy.metrics.plugins import fingerprints
+        from csa_deploy.tasks.plugins import fingerprints
 
         config, own = self.config, self.postprocessing
         thresholds = {"score_threshold": config.score_threshold, "nms_iou": config.nms_iou}
@@ -157,7 +157,7 @@ class Context:
     @property
     def measured_by(self) -> dict[str, Any]:
         """What decides the metrics of a task, for the keys of stages; nothing of a network that classifies."""
-        from csa_deploy.metrics.plugins import fingerprints
+        from csa_deploy.tasks.plugins import fingerprints
         from csa_deploy.workspace import sha256_of
 
         config = self.config

@@ -7,7 +7,6 @@ the command line is a defect of csa-deploy and exits with 1.
 
 from __future__ import annotations
 
-EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_INTERRUPTED = 130
 

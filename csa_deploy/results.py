@@ -178,6 +178,11 @@ def _require_version(what: str, version: Any, known: int) -> None:
         )
 
 
+def shallow(value: Any) -> dict[str, Any]:
+    """The fields of a data class by name, each as it is: to make a larger one of it."""
+    return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+
+
 def jsonable(value: Any) -> Any:
     """The same as lists, mappings by text and values; of data classes their fields."""
     if isinstance(value, Stored):

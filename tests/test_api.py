@@ -21,10 +21,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 import csa_deploy as csa
 from csa_deploy.api.stages import as_exported
+from csa_deploy.api.wording import in_python
 from csa_deploy.cli.main import app
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.graph.load import save_model
@@ -456,3 +458,67 @@ def test_a_module_that_runs_at_one_size_only_is_exported_at_it() -> None:
     assert csa.export(module, size=20).report.outputs[0].shape == (1, 4)
     module.preprocessing = {"size": (20, 20)}  # type: ignore[assignment]
     assert csa.export(module).report.outputs[0].shape == (1, 4)
+
+
+def test_a_workspace_keeps_its_network(tmp_path: Path) -> None:
+    first, second = (graph_with_relu(tmp_path / f"{name}.onnx") for name in ("one", "two"))
+    csa.export(first, workspace=tmp_path / "w")
+    before = (tmp_path / "w/records/export.json").read_bytes()
+    for call in (csa.export, csa.optimize, csa.to_fp16):
+        with pytest.raises(UsageError) as caught:
+            call(second, workspace=tmp_path / "w")
+        assert f"holds {first}, not {second}" in caught.value.message and "\n" not in str(caught.value)
+    assert (tmp_path / "w/records/export.json").read_bytes() == before
+    csa.optimize(os.path.relpath(first), workspace=tmp_path / "w")  # the same, its path written in another way
+
+
+def test_errors_name_parameters_and_no_file_of_the_api() -> None:
+    graph = graph_with_relu()
+    given = {"x": np.ones((3, 4), "f4"), "boxes": np.zeros((2, 4), "f4")}
+    for call, said in (
+        (lambda: csa.compare(graph, [graph]), "give data= with a folder of images"),
+        (lambda: csa.quantize(graph), "give calib= with a folder of images"),
+        (lambda: csa.compare(graph, [graph], data=given), "the given arrays: has boxes, but no box_labels"),
+        (lambda: list(csa.prove(graph, graph, given).rows()), "the given arrays: has boxes, but no box_labels"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            call()
+        text = str(caught.value)
+        assert said in text and "--" not in text and ".npz:" not in text and "/tmp" not in text, text
+    values = np.random.default_rng(0).standard_normal((30, 4)).astype("f4")
+    found = csa.compare(graph, [csa.to_fp16(graph)], data=values, budget=["fp16.snr_db=900"])
+    assert "budget=['fp16.snr_db=VALUE']" in found.failure and "--" not in found.failure + str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("give --data or --no-localize", "give data= or localize=False"),
+        ("with --strict", "with strict=True"),
+        ("ask with --budget int8.mean_iou_agreement=0.9", "ask with budget=['int8.mean_iou_agreement=0.9']"),
+        ("--keep-fp32, or", "keep_fp32=, or"),
+        ("see `csa-deploy verify --localize`; --data DIR", "see `csa-deploy verify --localize`; data='DIR'"),
+        ("--saveEngine is trtexec's", "--saveEngine is trtexec's"),
+    ],
+)
+def test_flags_are_said_as_parameters(text: str, said: str) -> None:
+    assert in_python(text) == said
+
+
+def test_a_graph_and_an_engine_side_by_side_have_one_reason() -> None:
+    graph = graph_with_relu()
+    engine = csa.Built("net", "fp32", "tensorrt", {}, None, engine=b"", model=graph)  # type: ignore[arg-type]
+    found = csa.profile([graph, engine], iterations=3)
+    engines = [item for item in found.not_measured if item.what.startswith("engine")]
+    assert [(item.what, item.reason) for item in engines] == [("engine fp32", "engines are timed in a workspace")]
+    assert found.report is not None and found.report.not_measured == found.not_measured
+
+
+def graph_with_relu(path: Path | None = None) -> Any:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    made = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", values[:1], values[1:])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if path is None:
+        return model
+    onnx.save(model, path)
+    return str(path)

@@ -30,8 +30,6 @@ LAYERS = (
 RANK = {room: rank for rank, layer in enumerate(LAYERS, 1) for room in layer}
 
 OPEN = {
-    ("metrics", "source"): "a plug-in may be a file of the user's, which is loaded as a source is",
-    ("config", "tasks"): "settings of a task are checked by its own class, which opens data",
     (
         "instance",
         "tasks",

@@ -80,7 +80,7 @@ def test_what_is_lost_is_found() -> None:
 
 def test_reports_are_made_of_them(root: Path) -> None:
     data = collect(Workspace(root))
-    assert data["network"] == "csa_digits" and data["verdict"]["state"] == "incomplete"
+    assert data.network == "csa_digits" and data.verdict.state == "incomplete"
     page = page_of(data, {})
     assert "csa_digits" in page and "drive-os-6" in page
     assert "csa_digits: INCOMPLETE" in markdown.summary(data)
@@ -97,7 +97,7 @@ def test_they_are_judged_and_compared(root: Path) -> None:
     judged = judge_stored(root / "verify" / "samples.npz", budget=["int8.snr_db=30"])
     stored = Workspace(root).record("verify")
     assert [c["metrics"] for c in plain(judged.to_json())["candidates"]] == [c["metrics"] for c in stored["candidates"]]
-    compared = compare_stored(root, root)
+    compared = compare_stored(root, root).to_json()
     assert compared["rows"] and {row["outcome"] for row in compared["rows"]} == {"no difference shown"}
     assert verdict_of(Workspace(root)).state == "incomplete"
 

@@ -32,6 +32,8 @@ def _lines(c: ToolConfidence) -> Iterator[str]:
     for section in c.manual.sections:
         yield from ("", f"## {section.title}", "", *section.text, *([""] if section.text else []))
         yield from (f"- {item}" for item in section.items)
+    yield from ("", "## Words", "")
+    yield from _table(("word", "it means"), ((term.word, term.means) for term in c.manual.terms))
     yield from ("", "## What each use case promises, and what not", "")
     for use_case in c.use_cases:
         verbs = ", ".join(f"`{verb}`" for verb in use_case.verbs)

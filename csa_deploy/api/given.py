@@ -24,6 +24,9 @@ from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.naming import unknown
 from csa_deploy.source import Source, load_source, slug_of
 
+OBJECT = " (object)"
+"""Behind the name of a module in memory, which no file has."""
+
 _MOST_BYTES = 2**30
 """Bytes of samples that are taken from an iterable without a number of samples: it may never end."""
 
@@ -118,7 +121,7 @@ def source_of(network: Network, folder: Path) -> Source:
             fix="give a name, file.py:factory, a file.onnx, a torch.nn.Module or a function that makes one",
         )
     name = getattr(network, "__name__", type(network).__name__)
-    return ObjectSource("module", f"{name} (object)", slug_of(name), made=_snapshot(network, name))
+    return ObjectSource("module", f"{name}{OBJECT}", slug_of(name), made=_snapshot(network, name))
 
 
 def _snapshot(network: Any, name: str) -> Any:

@@ -226,6 +226,8 @@ def prove(
     first, second = graph_of(a), graph_of(b)
     feeds = feeds_of(first, data, samples, seed)
     names = [str(one) if isinstance(one, (str, Path)) else name_of(one) for one in (a, b)]
+    if names[0] == names[1]:
+        names = [f"{name} ({which})" for name, which in zip(names, ("a", "b"), strict=True)]
     return prove_equal(first, second, names=(names[0], names[1]), data=feeds, seed=seed, tolerance=tolerance)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from csa_deploy.api.reporting import page_of_results
 from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, SplitNetwork, Timing
 from csa_deploy.api.stages import as_exported, stand_in
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, opened, run, run_alone
+from csa_deploy.api.wording import in_python, python_errors
 from csa_deploy.data.dataset import open_dataset
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.export.metadata import read_preprocessing
@@ -22,11 +24,12 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
 from csa_deploy.runners.chained_runner import CHAINED
 from csa_deploy.source import Source, load_source, slug_of
+from csa_deploy.stages.profile import NO_ENGINES
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
 from csa_deploy.trtexec.engines import engine_runner
@@ -179,10 +182,10 @@ def _comparison(context: Given, failure: CsaDeployError | None) -> Comparison:
     )
     return Comparison(
         record.verdict,
-        str(failure) if failure else "",
+        in_python(str(failure)) if failure else "",
         outputs,
         tuple(_sample_rows(results)),
-        record.notes,
+        tuple(map(in_python, record.notes)),
         record.not_measured,
         record,
         stored=results.to_bytes(),
@@ -215,7 +218,7 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
     with folder_of(workspace) as root:
         if workspace is not None:
             with opened(root, graphs, settings, workspace) as context:
-                return _timing(context, run(["profile"], context), [])
+                return _timing(context, run(["profile"], context))
         given = _labelled(graphs)
         engines = [label for label, graph in given.items() if isinstance(graph, Built)]
         timed = {label: graph_of(graph) for label, graph in given.items() if label not in engines}
@@ -230,15 +233,15 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
             return _timing(context, run_alone("profile", context), engines)
 
 
-def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) -> Timing:
+def _timing(context: Given, failure: CsaDeployError | None, engines: list[str] | None = None) -> Timing:
     if failure is not None:
         raise failure
     record, measured = context.workspace.read(ProfileRecord), context.workspace.measured("profile")
     found: list[Latency] = []
-    first: list[float] = []
-    for label, latency in measured["latency"].items():
-        percentiles = {name: float(value) for name, value in latency["percentiles_ms"].items() if value is not None}
-        ratio = compare_samples(first, latency["samples_ms"]) if first else None
+    first: tuple[float, ...] = ()
+    for label, latency in Profiled.from_json(measured).latency.items():
+        percentiles = {name: value for name, value in latency.percentiles_ms.items() if value is not None}
+        ratio = compare_samples(first, latency.samples_ms) if first else None
         found.append(
             Latency(
                 label,
@@ -249,9 +252,12 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str]) 
                 record.evidence.get(label, ""),
             )
         )
-        first = first or latency["samples_ms"]
-    missing = [NotMeasured(label, "engines are timed in a workspace") for label in engines]
-    return Timing(tuple(found), (*record.not_measured, *missing), record, measured)
+        first = first or latency.samples_ms
+    if engines is not None:  # the graphs were given: that the stage found no engine of its own says nothing
+        missing = [NotMeasured(label, "engines are timed in a workspace") for label in engines]
+        others = [item for item in record.not_measured if item.what != NO_ENGINES]
+        record = replace(record, not_measured=(*others, *missing))
+    return Timing(tuple(found), record.not_measured, record, measured)
 
 
 def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> Path:
@@ -279,7 +285,7 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
         return path
     with folder_of(None) as root:
         data, page = page_of_results([results] if isinstance(results, Result) else list(results), Workspace(root))
-    write_atomic(path, dump_json(data) if path.suffix == ".json" else page)
+    write_atomic(path, dump_json(data.to_json()) if path.suffix == ".json" else page)
     return path
 
 
@@ -291,7 +297,7 @@ def feeds_of(
         return
     names = [spec.name for spec in interface_of(model)[0]]
     sampling, found = graph_sampling(model), 0
-    with folder_of(None) as root:
+    with python_errors(), folder_of(None) as root:
         spec = data_spec(data, names, root, samples=samples)
         assert spec is not None
         size = sampling.batch or 1

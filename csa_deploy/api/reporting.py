@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from csa_deploy.api.results import (
@@ -23,6 +23,7 @@ from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.precision import HalfGraph, PrecisionRecord, TypedGraph
+from csa_deploy.records.report import ReportData
 from csa_deploy.results import Result
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
@@ -39,7 +40,7 @@ STAGE_OF: dict[type[Result], str] = {
 }
 
 
-def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[dict[str, Any], str]:
+def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[ReportData, str]:
     """The data object and the page of results.
 
     Args:
@@ -65,7 +66,7 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[di
     for stage, output in outputs.items():
         output.measured.update({"seconds": 0.0, "started_at": "", **output.measured})
         workspace.commit(stage, GIVEN, output)
-    data = {**collect(workspace), "workspace": "results in memory"}
+    data = replace(collect(workspace), workspace="results in memory")
     return data, page_of(data, {})
 
 

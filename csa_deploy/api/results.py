@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import onnx
 from google.protobuf.message import EncodeError
 
+from csa_deploy.api.wording import in_python
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.build import EngineRecord
@@ -413,7 +414,7 @@ class Comparison(Result):
     def summary(self) -> str:
         """Verdict, and what it rests on."""
         missing = f"; {len(self.not_measured)} not compared" if self.not_measured else ""
-        return f"{self.verdict}: {self.report.summary if self.report else ''}{missing}"
+        return f"{self.verdict}: {in_python(self.report.summary) if self.report else ''}{missing}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per candidate and output, a column per metric."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.plugins import load_metric
 from csa_deploy.profile.comparison import MINIMUM_EFFECT
-from csa_deploy.profile.runs import compare_interleaved, compare_runs
+from csa_deploy.profile.runs import RunComparison, compare_interleaved, compare_runs
 from csa_deploy.profile.stored import load_run
+from csa_deploy.results import NotMeasured
+from csa_deploy.tasks.plugins import load_metric
 from csa_deploy.verify.judging import Judgement, judge_results
 from csa_deploy.verify.results import read_results, stored_results
 from csa_deploy.verify.run_comparison import compare_results
@@ -45,7 +47,7 @@ def compare_stored(
     iterations: int = 100,
     threads: int | None = None,
     minimum_effect: float = MINIMUM_EFFECT,
-) -> dict[str, Any]:
+) -> RunComparison:
     """Compare latency and accuracy of two runs, each as far as both runs hold it.
 
     Args:
@@ -57,23 +59,18 @@ def compare_stored(
         threads: of ONNX Runtime, with ``measure``.
         minimum_effect: change of the latency, as a share, below which it does not count.
 
-    Returns:
-        ``a`` and ``b``, what :func:`csa_deploy.profile.runs.compare_runs` returns, under ``accuracy`` what
-        :func:`csa_deploy.verify.run_comparison.compare_results` does, and ``not_compared`` with the reasons.
-
     Raises:
         UsageError: one is no workspace of a run, or nothing can be compared.
     """
     for run in (run_a, run_b):
         if not (run / MANIFEST).is_file():
             raise UsageError(f"{run}: no workspace of a run", fix="give the folder that `csa-deploy run` worked in")
-    data: dict[str, Any] = {"schema_version": 1, "a": str(run_a), "b": str(run_b), "not_compared": []}
     samples = [stored_results(run) for run in (run_a, run_b)]
     without = [str(run) for run, path in zip((run_a, run_b), samples, strict=True) if not path.is_file()]
     lacking = f"no stored comparison in {' and '.join(without)}"
     try:
         a, b = load_run(run_a), load_run(run_b)
-        data |= (
+        found = (
             compare_interleaved(a, b, iterations=iterations, threads=threads, minimum_effect=minimum_effect)
             if measure
             else compare_runs(a, b, minimum_effect=minimum_effect)
@@ -81,17 +78,16 @@ def compare_stored(
     except UsageError as error:
         if measure or without:
             raise UsageError(error.message + (f"; {lacking} either" if without else ""), fix=error.fix) from error
-        data["not_compared"] = [{"what": "latency", "reason": error.message}]
+        latency = NotMeasured("latency", error.message)
+        found = RunComparison(a=str(run_a), b=str(run_b), not_compared=(latency,))
     if without:
-        data["not_compared"].append({"what": "accuracy", "reason": lacking})
-    else:
-        unknown = _known_metrics([run_a, run_b], metric)
-        data["accuracy"] = compare_results(*map(read_results, samples))
-        data["accuracy"]["not_compared"] += unknown
-    return data
+        return replace(found, not_compared=(*found.not_compared, NotMeasured("accuracy", lacking)))
+    unknown = _known_metrics([run_a, run_b], metric)
+    accuracy = compare_results(*map(read_results, samples))
+    return replace(found, accuracy=replace(accuracy, not_compared=(*accuracy.not_compared, *unknown)))
 
 
-def _known_metrics(runs: Sequence[Path], metric: Sequence[str]) -> list[dict[str, str]]:
+def _known_metrics(runs: Sequence[Path], metric: Sequence[str]) -> list[NotMeasured]:
     """Make the task metrics of the runs known, or those that are named instead; those that are not to be found."""
     stored = [spec for run in runs for spec in Workspace(run).manifest["config"].get("metric", [])]
     unknown = []
@@ -99,5 +95,5 @@ def _known_metrics(runs: Sequence[Path], metric: Sequence[str]) -> list[dict[str
         try:
             load_metric(spec)
         except UsageError as error:
-            unknown.append({"what": f"metric {spec}", "reason": error.message})
+            unknown.append(NotMeasured(f"metric {spec}", error.message))
     return unknown

@@ -11,17 +11,18 @@ from typing import Any
 
 import onnx
 
-from csa_deploy.api.given import source_of
+from csa_deploy.api.given import OBJECT, source_of
+from csa_deploy.api.wording import python_errors
 from csa_deploy.config import Config, inherited, make_config, normalise
 from csa_deploy.context import Context
-from csa_deploy.errors import CsaDeployError
+from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.export.imaging import preprocessing_of
 from csa_deploy.graph.load import load_model, require_static, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.pipeline import run_stages
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
-from csa_deploy.source import Source
+from csa_deploy.source import Source, slug_of
 from csa_deploy.stages import STAGES
 from csa_deploy.stages.export import output_of
 from csa_deploy.workspace import StageOutput, Workspace
@@ -72,16 +73,28 @@ def opened(root: Path, network: Any, settings: Mapping[str, Any], workspace: Pla
         workspace: as the caller gave it.
 
     Raises:
-        UsageError: an unknown setting, a value that is not valid, or no such network.
+        UsageError: an unknown setting, a value that is not valid, no such network, or a workspace of another one.
     """
     given = normalise({key: value for key, value in settings.items() if value is not None}, "arguments")
     made = Workspace(root)
-    with made.locked():
+    with python_errors(), made.locked():
         source = network if isinstance(network, Source) else source_of(network, root / GIVEN)
+        if workspace is not None:
+            _require_same(made, source)
         stored = {} if workspace is None else inherited(made.manifest["config"], source.spec)
         yield Given(make_config(stored, given, {"network": source.spec}), source, made)
     if isinstance(workspace, Workspace):
         workspace.manifest = made.manifest
+
+
+def _require_same(workspace: Workspace, source: Source) -> None:
+    """A workspace holds one network, however its path is written: another one's records would be replaced."""
+    held = workspace.manifest["config"].get("network") if workspace.manifest["stages"] else None
+    if held and held != source.spec and slug_of(held.removesuffix(OBJECT)) != source.name:
+        raise UsageError(
+            f"{workspace.root}: holds {held}, not {source.spec}: its records would be replaced",
+            fix="give each network a workspace of its own",
+        )
 
 
 def run(names: list[str], context: Context) -> CsaDeployError | None:

@@ -17,6 +17,7 @@ from csa_deploy.errors import CsaDeployError
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.profile import Profiled
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import dump_json
@@ -58,7 +59,7 @@ def make_attestations(
         return {}
     stages = workspace.manifest["stages"]
     records = {name: workspace.record(name) for name in stages}
-    profile = workspace.measured("profile") if "profile" in stages else None
+    profile = Profiled.from_json(workspace.measured("profile")) if "profile" in stages else None
     configuration = dump_json(workspace.manifest["config"]).encode()
     found = {CONFIGURATION: configuration}
     for stage, result in gate_results(records, profile, precision).items():
@@ -127,10 +128,10 @@ def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapp
     if not available():
         return f"{len(found)} not checked: {LACKING}", []
     measured = "measurements/profile.json"
-    profile = json.loads(archive.read(measured)) if measured in archive.names else None
     try:
+        profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
         expected = gate_results(records, profile, str(index["precision"]))
-    except (CsaDeployError, KeyError) as error:
+    except (CsaDeployError, KeyError, ValueError) as error:
         return f"{len(found)} not checked", [f"{_FOLDER}: the records do not give what they state: {error}"]
     said, problems = [], []
     for name in found:

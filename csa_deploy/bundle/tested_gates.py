@@ -9,6 +9,7 @@ from typing import Any, Literal
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.profile import Profiled
 from csa_deploy.records.verify import CandidateRecord, HeldBound, VerifyRecord
 from csa_deploy.report.verdict import limit_gate
 
@@ -42,9 +43,7 @@ class TestedGate:
         return {"result": self.result, **{name: list(found) for name, found in tests.items() if found}}
 
 
-def gate_results(
-    records: Mapping[str, Any], profile: Mapping[str, Any] | None, precision: str
-) -> dict[str, TestedGate]:
+def gate_results(records: Mapping[str, Any], profile: Profiled | None, precision: str) -> dict[str, TestedGate]:
     """Every gate that tested something, by stage.
 
     Args:
@@ -62,8 +61,8 @@ def gate_results(
     if "verify" in records:
         found["verify"] = list(_verify(VerifyRecord.from_json(records["verify"]), precision))
     if profile is not None:
-        gates = [gate for gate in profile.get("gates", ()) if precision in gate["label"].split()]
-        found["profile"] = [(_OF_STATE.get(g["verdict"], "warned"), limit_gate(g, {})["text"]) for g in gates]
+        gates = [gate for gate in profile.gates if precision in gate.label.split()]
+        found["profile"] = [(_OF_STATE.get(gate.verdict, "warned"), limit_gate(gate, {}).text) for gate in gates]
     return {stage: _result(tests) for stage, tests in found.items() if tests}
 
 
@@ -113,7 +112,10 @@ def _candidate(candidate: CandidateRecord) -> Iterator[tuple[Outcome, str]]:
     counting = [check for check in candidate.checks if check.asked or check.state != "not measured"]
     for check in counting:
         yield _OF_STATE.get(check.state, "warned"), f"{candidate.label}: {_bound(check)}"
-    if candidate.verdict == "fail" and all(check.state != "fail" for check in counting):
+    if (batch := candidate.batch) is not None and batch.verdict != "not measured":
+        yield _OF_STATE[batch.verdict], f"{candidate.label}: the same in other batches: {batch.statement}"
+    broken = batch is not None and batch.verdict == "fail"
+    if candidate.verdict == "fail" and not broken and all(check.state != "fail" for check in counting):
         yield "failed", f"{candidate.label}: finite outputs and the network's own preprocessing"
 
 

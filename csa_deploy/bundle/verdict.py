@@ -12,7 +12,9 @@ from csa_deploy.errors import (
     OperationRejectedError,
     PerformanceGateError,
 )
-from csa_deploy.report.data import outcome
+from csa_deploy.records.report import GateState
+from csa_deploy.report.data import collect
+from csa_deploy.results import jsonable
 from csa_deploy.workspace import Workspace
 
 # The error, and so the exit code, of each stage that can fail.
@@ -21,6 +23,7 @@ _ERRORS: dict[str, type[CsaDeployError]] = {
     "check": OperationRejectedError,
     "optimize": AccuracyGateError,
     "precision": AccuracyGateError,
+    "split": OperationRejectedError,
     "build": BuildFailedError,
     "verify": AccuracyGateError,
     "profile": PerformanceGateError,
@@ -44,7 +47,7 @@ class Verdict:
 
     state: str
     reasons: tuple[str, ...]
-    gates: tuple[dict[str, str], ...]
+    gates: tuple[GateState, ...]
     failed: type[CsaDeployError] | None
 
     @property
@@ -54,18 +57,18 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
-        return {"state": self.state, "reasons": list(self.reasons), "gates": list(self.gates)}
+        return {"state": self.state, "reasons": list(self.reasons), "gates": jsonable(self.gates)}
 
 
 def verdict_of(workspace: Workspace) -> Verdict:
     """The verdict of what a workspace holds."""
-    found = outcome(workspace, ())
-    said, gates = found["verdict"], found["verdict"]["checks"]
-    failed = [_ERRORS[stage["name"]] for stage in found["stages"] if stage["state"] == "failed"]
-    failed += [_GATES.get(gate["name"], AccuracyGateError) for gate in gates if gate["state"] == "fail"]
-    state = "fail" if failed else said["state"]
-    reasons = [f"{gate['state']}: {gate['text']}" for gate in gates if gate["state"] not in ("pass", "not counted")]
-    return Verdict(state, (*reasons, *said["reasons"]), tuple(gates), failed[0] if failed else None)
+    found = collect(workspace)
+    said, gates = found.verdict, found.verdict.checks
+    failed = [_ERRORS[stage.name] for stage in found.stages if stage.state == "failed"]
+    failed += [_GATES.get(gate.name, AccuracyGateError) for gate in gates if gate.state == "fail"]
+    state = "fail" if failed else said.state
+    reasons = [f"{gate.state}: {gate.text}" for gate in gates if gate.state not in ("pass", "not counted")]
+    return Verdict(state, (*reasons, *said.reasons), gates, failed[0] if failed else None)
 
 
 def refuse_failed(verdict: Verdict, where: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.profile.runs import LatencyChange, RunComparison
+    from csa_deploy.verify.run_comparison import AccuracyComparison
 
 _STYLE = {"slower": "red", "faster": "green", "worse": "red", "better": "green", "undecided": "yellow"}
 
@@ -34,66 +39,66 @@ def compare(
     from csa_deploy.report.markdown import comparison
 
     how = {"minimum_effect" if key == "max_slowdown" else key: value for key, value in settings.items()}
-    data = compare_stored(run_a, run_b, measure=measure, **how)
-    console.answer.add(data)
+    found = compare_stored(run_a, run_b, measure=measure, **how)
+    console.answer.add(found.to_json())
     if output_format == "markdown":
-        console.write(comparison(data) + "\n")
+        console.write(comparison(found) + "\n")
     else:
-        _show(data, console)
+        _show(found, console)
 
 
-def _show(data: dict[str, Any], console: Console) -> None:
+def _show(found: RunComparison, console: Console) -> None:
     from rich.markup import escape
 
     out = console.out
-    out.print(f"A {escape(data['a'])}   B {escape(data['b'])}", soft_wrap=True)
-    if "rows" in data:
-        console.show(_latency_table(data))
-        out.print(f"{data['method']}; changes below {_effect(data)} do not count", soft_wrap=True)
-    _limits(data, console)
-    if "accuracy" in data:
-        console.show(_accuracy_table(data["accuracy"]))
-        out.print(data["accuracy"]["method"], soft_wrap=True)
-        _limits(data["accuracy"], console)
+    out.print(f"A {escape(found.a)}   B {escape(found.b)}", soft_wrap=True)
+    if found.rows is not None:
+        console.show(_latency_table(found.rows))
+        effect = f"{100 * found.rows[0].minimum_effect:g} %" if found.rows else "the minimum effect"
+        out.print(f"{found.method}; changes below {effect} do not count", soft_wrap=True)
+    _limits(found, console)
+    if found.accuracy:
+        console.show(_accuracy_table(found.accuracy))
+        out.print(found.accuracy.method, soft_wrap=True)
+        _limits(found.accuracy, console)
 
 
-def _latency_table(data: dict[str, Any]) -> Any:
+def _latency_table(rows: Sequence[LatencyChange]) -> Any:
     from csa_deploy import units
     from csa_deploy.report.labels import label_of
 
     table = _table("latency", ("", "percentile", "A", "B", "B / A", "99 % interval", "B is"), 1)
-    for row in data["rows"]:
+    for row in rows:
         table.add_row(
-            label_of(row["label"]),
-            f"p{row['percentile']:g}",
-            f"{row['a_ms']:.3f} ms",
-            f"{row['b_ms']:.3f} ms",
-            f"{row['ratio']:.3f}",
-            units.span(row["low"], row["high"], "{:.3f}".format),
-            _styled(row["outcome"]),
+            label_of(row.label),
+            f"p{row.percentile:g}",
+            f"{row.a_ms:.3f} ms",
+            f"{row.b_ms:.3f} ms",
+            f"{row.ratio:.3f}",
+            units.span(row.low, row.high, "{:.3f}".format),
+            _styled(row.outcome),
         )
     return table
 
 
-def _accuracy_table(data: dict[str, Any]) -> Any:
+def _accuracy_table(found: AccuracyComparison) -> Any:
     from rich.markup import escape
 
     from csa_deploy import units
     from csa_deploy.report.labels import label_of
 
-    table = _table(
-        "accuracy", ("", "output", "metric", "A", "B", "change (95 % interval)", "p", "B is", "lost, gained"), 3
-    )
-    for row in data["rows"]:
-        moved = [f"{sign}{escape(i)}" for sign, key in (("-", "lost"), ("+", "gained")) for i in row[key]]
+    headings = ("", "output", "metric", "A", "B", "change (95 % interval)", "p", "B is", "lost, gained")
+    table = _table("accuracy", headings, 3)
+    for row in found.rows:
+        moved = [*(f"-{escape(i)}" for i in row.lost), *(f"+{escape(i)}" for i in row.gained)]
         table.add_row(
-            escape(label_of(row["label"])),
-            escape(row["output"]),
-            row["metric"],
-            *(units.metric(row[side], row["metric"]) for side in ("a", "b")),
-            units.change(row["difference"], row["interval"], row["metric"]),
-            units.probability(row["p_value"]),
-            _styled(row["outcome"]),
+            escape(label_of(row.label)),
+            escape(row.output),
+            row.metric,
+            *(units.metric(value, row.metric) for value in (row.a, row.b)),
+            units.change(row.difference, row.interval, row.metric),
+            units.probability(row.p_value),
+            _styled(row.outcome),
             " ".join(moved),
         )
     return table
@@ -115,17 +120,13 @@ def _styled(outcome: str) -> str:
     return f"[{style}]{outcome}[/{style}]"
 
 
-def _limits(data: dict[str, Any], console: Console) -> None:
+def _limits(found: RunComparison | AccuracyComparison, console: Console) -> None:
     from rich.markup import escape
 
     from csa_deploy.report.not_measured import by_reason
 
-    for caveat in data.get("caveats", []):
+    for caveat in found.caveats or ():
         console.out.print(f"[yellow]not alike[/yellow] {escape(caveat)}", soft_wrap=True)
-    for entry in by_reason(data["not_compared"]):
-        said = f"{escape(', '.join(entry['what']))}: {escape(entry['reason'])}"
+    for entry in by_reason(found.not_compared):
+        said = f"{escape(', '.join(entry.what))}: {escape(entry.reason)}"
         console.out.print(f"[yellow]not compared[/yellow] {said}", soft_wrap=True)
-
-
-def _effect(data: dict[str, Any]) -> str:
-    return f"{100 * data['rows'][0]['minimum_effect']:g} %" if data["rows"] else "the minimum effect"

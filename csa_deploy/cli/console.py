@@ -86,9 +86,9 @@ class Console:
         if self.log_json and workspace.manifest["stages"]:
             from csa_deploy.report.data import collect
 
-            found = collect(workspace)["verdict"]
-            gates = [{"name": c["name"], "state": c["state"], "text": c["text"]} for c in found["checks"]]
-            self.event("verdict", state=found["state"], gates=gates, reasons=found["reasons"])
+            found = collect(workspace).verdict
+            gates = [{"name": c.name, "state": c.state, "text": c.text} for c in found.checks]
+            self.event("verdict", state=found.state, gates=gates, reasons=found.reasons)
 
     @contextmanager
     def watching(self) -> Iterator[Watcher]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.verify.judging import Judgement
 
 _STYLE = {"pass": "green", "fail": "bold red", "undecided": "yellow", "not measured": "dim"}
 
@@ -37,14 +40,14 @@ def judge(
 
     path = _file(run, settings)
     judgement = judge_stored(path, budget=settings.get("budget", []), metric=settings.get("metric", []))
-    data, strict = judgement.to_json(), bool(settings.get("strict"))
-    console.answer.add(data)
+    strict = bool(settings.get("strict"))
+    console.answer.add(judgement.to_json())
     if output_format == "junit":
-        console.write(as_junit(data, strict=strict))
+        console.write(as_junit(judgement, strict=strict))
     elif output_format == "markdown":
-        console.write(as_markdown(data, str(path)))
+        console.write(as_markdown(judgement, str(path)))
     else:
-        _show(data, path, console)
+        _show(judgement, path, console)
     failure = judgement.failure(strict=strict)
     if failure is not None:
         raise failure
@@ -63,22 +66,20 @@ def _file(run: str | None, settings: dict[str, Any]) -> Path:
     return stored_results(resolve(run, where, inherit=False)[1])
 
 
-def _show(data: dict[str, Any], path: Path, console: Console) -> None:
+def _show(judgement: Judgement, path: Path, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from csa_deploy import units
-    from csa_deploy.verify.reporters import bound_of, measured_of
 
-    table = Table(title=escape(f"{path}: {data['verdict']}"), title_justify="left")
+    table = Table(title=escape(f"{path}: {judgement.verdict}"), title_justify="left")
     for heading in ("candidate", "output", "metric", "measured", "95 % sure of", "budget", "verdict"):
         table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
-    for candidate in data["candidates"]:
-        for c in candidate["checks"]:
-            style, sure = _STYLE[c["state"]], units.metric(c["sure"], c["metric"])
-            cells = (candidate["label"], c["output"], c["metric"], measured_of(c), sure, bound_of(c))
-            row = map(escape, cells)
-            table.add_row(*row, f"[{style}]{c['state']}[/{style}]")
+    for candidate in judgement.candidates:
+        for c in candidate.checks:
+            style, sure = _STYLE[c.state], units.metric(c.sure, c.metric)
+            row = map(escape, (candidate.label, c.output, c.metric, c.measured, sure, c.limit))
+            table.add_row(*row, f"[{style}]{c.state}[/{style}]")
     console.show(table)
-    for note in data["notes"]:
+    for note in judgement.notes:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)

@@ -15,6 +15,8 @@ from csa_deploy.cli.stages import Network
 from csa_deploy.errors import AccuracyGateError
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from csa_deploy.records.precision import Int8Graph, TechniqueFinding
     from csa_deploy.workspace import Workspace
 
@@ -25,7 +27,10 @@ def quantize(
     settings: dict[str, Any],
     network: Network = None,
     why: Annotated[
-        Path | None, typer.Option("--why", metavar="FILE.onnx", help="Instead, why this INT8 graph is not faster.")
+        Path | None,
+        typer.Option(
+            "--why", metavar="FILE.onnx", help="Instead, why this INT8 graph is not faster, or if INT8 is worth making."
+        ),
     ] = None,
 ) -> None:
     """Make FP16 and INT8 graphs and measure them.
@@ -34,7 +39,7 @@ def quantize(
     a budget is broken).
     """
     if why is not None:
-        _diagnose(why, console)
+        _why(why, settings, console)
         return
     try:
         run_verb(["precision", "verify"], network, settings, console)
@@ -87,14 +92,55 @@ def _evidence(found: TechniqueFinding) -> str:
     return f"{'on' if found.used else 'off'}, {told}; {found.reason}"
 
 
-def _diagnose(path: Path, console: Console) -> None:
+def _why(path: Path, settings: dict[str, Any], console: Console) -> None:
+    from csa_deploy.graph.load import load_model
+    from csa_deploy.graph.operators import QUANTIZED
+
+    model = load_model(path, full_check=False)
+    if any(node.op_type in QUANTIZED for node in model.graph.node):
+        _diagnose(model, path, console)
+    else:
+        _prospect(path, settings, console)
+
+
+def _prospect(path: Path, settings: dict[str, Any], console: Console) -> None:
+    """Whether INT8 is worth making of a graph, and what it would cost."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from csa_deploy.config import make_config
+    from csa_deploy.precision.prospect import prospect_of_file
+    from csa_deploy.restricted.errata.asking import question_of
+    from csa_deploy.units import counted, percent, size
+
+    found = prospect_of_file(path, question_of(make_config(settings)).tensorrt)
+    console.answer.add({"file": str(path), **found.to_json()})
+    table = Table(title=escape(f"{path.name}: {found.statement}"), title_justify="left")
+    for heading in ("what INT8 meets", "nodes", "moved besides", "sources"):
+        table.add_column(heading, overflow="fold")
+    for (kind, what), alike in found.by_obstacle().items():
+        sizes = [item.bytes for item in alike]
+        moved = "unknown" if None in sizes else size(sum(filter(None, sizes))) if any(sizes) else ""
+        table.add_row(escape(f"{kind}: {what}"), str(len(alike)), moved, escape("\n".join(alike[0].sources)))
+    for name, reason in found.refused.items():
+        table.add_row(escape(f"{name}: {reason}"), "1", "", "")
+    moved = "unknown" if found.reformat_bytes is None else size(found.reformat_bytes)
+    share = f"{percent(found.share)} of the multiply-accumulates can run in INT8, reformats move {moved}"
+    console.show(table, f"{share}; errata of TensorRT {found.tensorrt}")
+    console.show(f"estimated by a cost model of {found.device}: operations and bytes, without fusions")
+    if found.unknown:
+        console.show(f"cost unknown for {counted(len(found.unknown), 'node')}")
+    if not found.measured:
+        console.show(f"[yellow]not measured[/yellow] INT8 against FP16: {escape(found.reason)}")
+
+
+def _diagnose(model: ModelProto, path: Path, console: Console) -> None:
     """What keeps a quantized graph from being faster, the most expensive cause first."""
     from rich.table import Table
 
-    from csa_deploy.graph.load import load_model
     from csa_deploy.precision.why_slow import diagnose
 
-    found = diagnose(load_model(path, full_check=False))
+    found = diagnose(model)
     hazards = [{"hazard": hazard, **asdict(total)} for hazard, total in found.by_hazard().items()]
     layers = {"layers": found.layers, "int8_layers": found.int8_layers}
     console.answer.add({"file": str(path), "device": found.device, **layers, "hazards": hazards})

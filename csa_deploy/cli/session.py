@@ -134,6 +134,6 @@ def run_verb(
 def _answer(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """The result for machines: all that the workspace knows by now of the stages that were asked for."""
     if console.answer.as_json:
-        from csa_deploy.report.data import outcome
+        from csa_deploy.report.data import collect
 
-        console.answer.add(outcome(workspace, names))
+        console.answer.add(collect(workspace).only(names))

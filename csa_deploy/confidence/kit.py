@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from csa_deploy.confidence.schema import Measure, PotentialError, ToolConfidence
 from csa_deploy.confidence.trace import ShowingTest, Trace, lobster_files, packaged_trace
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.levels import LEVELS
+from csa_deploy.records.report import GateState
 from csa_deploy.results import dump_json
 from csa_deploy.workspace import write_atomic
 
@@ -35,13 +35,13 @@ class JudgedWorkspace:
         network: its name.
         state: verdict of its report: ``pass``, ``fail`` or ``incomplete``.
         reasons: what keeps it from a pass.
-        gates: name, state and text of each gate.
+        gates: all of them.
     """
 
     network: str
     state: str
     reasons: tuple[str, ...]
-    gates: tuple[Mapping[str, str], ...]
+    gates: tuple[GateState, ...]
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,13 @@ class VerdictWord(Strict):
     do: Words
 
 
+class Term(Strict):
+    """A word of the field, for a reader who does not know it."""
+
+    word: Words
+    means: Words
+
+
 class Gap(Strict):
     """What nothing stands behind, of the tool as a whole."""
 
@@ -171,7 +178,7 @@ class Manual(Strict):
         tool: what it is, a sentence each.
         no_claim: what is not claimed.
         promises, promises_not: the short form of those of the use cases.
-        sections, readings, gaps: parts of the manual.
+        sections, terms, readings, gaps: parts of the manual.
     """
 
     schema_version: Literal[1]
@@ -180,6 +187,7 @@ class Manual(Strict):
     promises: Annotated[tuple[Words, ...], Field(min_length=1)]
     promises_not: Annotated[tuple[Words, ...], Field(min_length=1)]
     sections: tuple[Section, ...]
+    terms: tuple[Term, ...]
     readings: tuple[VerdictWord, ...]
     gaps: tuple[Gap, ...]
 

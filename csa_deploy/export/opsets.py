@@ -13,7 +13,8 @@ import onnx.version_converter
 from csa_deploy.errors import UsageError
 from csa_deploy.export.exporter import OPSET_FOR_TENSORRT
 from csa_deploy.graph.facts import opset_of
-from csa_deploy.graph.proof import CannotRunError, Prover
+from csa_deploy.graph.proof import Prover
+from csa_deploy.graph.sessions import CannotRunError
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config

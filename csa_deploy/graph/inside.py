@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx
 
 from csa_deploy.graph.inputs import Arrays
-from csa_deploy.graph.proof import Allowance, CannotRunError, Runs, Session
+from csa_deploy.graph.proof import Allowance
+from csa_deploy.graph.sessions import CannotRunError, Runs, Session
 from csa_deploy.graph.shapes import inferred, static_shape
 
 _AT_ONCE = 32

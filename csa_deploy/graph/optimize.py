@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import require_static
-from csa_deploy.graph.proof import CannotRunError, LocalProof, Proof, Prover
+from csa_deploy.graph.proof import LocalProof, Proof, Prover
 from csa_deploy.graph.rewrite import Rewrite, attempt
 from csa_deploy.graph.rules import (
     affine_after,
@@ -24,6 +24,7 @@ from csa_deploy.graph.rules import (
     reshapes,
     resize,
 )
+from csa_deploy.graph.sessions import CannotRunError
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.records.graphs import GraphStatistics, Note, Step

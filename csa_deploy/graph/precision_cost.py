@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from csa_deploy.graph.proof import Arrays, Session
+from csa_deploy.graph.inputs import Arrays
+from csa_deploy.graph.sessions import Session
 from csa_deploy.metrics.distance import snr
 
 Typing = Callable[[onnx.ModelProto], onnx.ModelProto]

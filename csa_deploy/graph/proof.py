@@ -13,43 +13,20 @@ original where that is more. Where nothing can be seen (no output is finite and 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
-from onnx import numpy_helper
 
 from csa_deploy.graph.compare import Deviation, deviation, tolerance_of
-from csa_deploy.graph.cut import runnable_part
-from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays, Specs, families, feed, nudged, one_ulp
-from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
+from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays, families
 from csa_deploy.graph.region import CannotCutError, Digests, Region, changed_region
+from csa_deploy.graph.sessions import CannotFollowError, CannotRunError, Runs, Session, drawn
 from csa_deploy.graph.stats import graph_statistics
 
-__all__ = [
-    "Allowance",
-    "Arrays",
-    "CannotFollowError",
-    "CannotRunError",
-    "LocalProof",
-    "OutputVerdict",
-    "Proof",
-    "Prover",
-    "Runs",
-    "Session",
-    "drawn",
-    "why_not",
-]
-
-_SILENT = 4
-
-_NOISES = 2
 _TIMES_NOISE = 8.0
 """How much of the original's answer to one unit of noise a rewrite may differ by: it rounds as often, elsewhere."""
 
@@ -57,14 +34,6 @@ _MOST = 0.02
 """Of a channel's range: a network that noise moves further cannot be told from a wrong one."""
 
 _HEAVY_MACS = 5e6
-
-
-class CannotRunError(Exception):
-    """ONNX Runtime cannot load or run a graph; the message says why, in one line."""
-
-
-class CannotFollowError(CannotRunError):
-    """The second graph does not run on inputs on which the first does."""
 
 
 @dataclass(frozen=True)
@@ -138,47 +107,6 @@ class OutputVerdict:
         self.error = max(self.error or 0.0, found.error)
         if ratios.size and ratios[worst] >= self.ratio:
             self.ratio, self.bound = float(ratios[worst]), float(relative[worst])
-
-
-class Runs:
-    """A graph, what it answers, and how far one unit of noise moves it."""
-
-    def __init__(self, model: onnx.ModelProto, keep: bool) -> None:
-        self._model, self._session = model, Session(model)
-        self._noisy: Session | None = None
-        self._keep, self._answers, self._noises = keep, dict[str, Arrays](), dict[str, list[Arrays]]()
-        self.inputs = self._session.inputs
-
-    def answer(self, family: str, feeds: Arrays) -> Arrays:
-        """The outputs; remembered for a whole network, which is asked again at each step."""
-        if family in self._answers:
-            return self._answers[family]
-        answer = self._session.run(feeds)
-        if self._keep:
-            self._answers[family] = answer
-        return answer
-
-    def noise(self, family: str, feeds: Arrays, expected: Arrays) -> dict[str, Deviation]:
-        """Largest change of each output when weights and inputs move by one unit in the last place."""
-        if family not in self._noises:
-            noisy = self._noisy = self._noisy or Session(_one_unit_off(self._model))
-            self._noises[family] = [noisy.run(nudged(feeds, seed)) for seed in range(_NOISES)]
-        return {
-            name: _widest([deviation(expected[name], noisy[name]) for noisy in self._noises[family]])
-            for name in expected
-        }
-
-    def forget(self, family: str) -> None:
-        """Drop what is remembered of inputs that do not come again."""
-        self._answers.pop(family, None)
-        self._noises.pop(family, None)
-
-
-def _widest(found: list[Deviation]) -> Deviation:
-    usable = [one for one in found if not one.reason]
-    if len(usable) < len(found):
-        return found[0] if found[0].reason else next(one for one in found if one.reason)
-    return replace(usable[0], channels=np.max([one.channels for one in usable], axis=0))
 
 
 @dataclass(frozen=True)
@@ -385,80 +313,3 @@ class Prover:
         verdicts = comparison.run(self._runs, Session(model), self._feeds.items())
         shown = {name: one for name, one in verdicts.items() if one.wrong or not why_not(one, has_to_vary=True)}
         return _summed(shown, {name: one.wrong for name, one in shown.items() if one.wrong}, {})
-
-
-class Session:
-    """A graph, cut at custom operators, in a session; inputs and outputs go by keys that survive rewriting."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        try:
-            part = runnable_part(model)
-        except ValueError as error:
-            raise CannotRunError(str(error)) from None
-        self._session = _session(part.model)
-        self._inputs, self._outputs = part.inputs, part.outputs
-        specs = {value.name: (tuple(value.shape), value.type) for value in self._session.get_inputs()}
-        self.inputs: Specs = {key: (specs[name][0], _element(specs[name][1])) for key, name in part.inputs.items()}
-
-    def run(self, feeds: Arrays) -> Arrays:
-        """Outputs by key."""
-        options = ort.RunOptions()
-        options.log_severity_level = _SILENT
-        named = {name: feeds[key] for key, name in self._inputs.items()}
-        try:
-            results = self._session.run(list(self._outputs.values()), named, options)
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise CannotRunError(_first_line(error)) from None
-        return dict(zip(self._outputs, results, strict=True))
-
-
-def _element(kind: str) -> str:
-    """NumPy's name of ONNX Runtime's name of a type."""
-    element = kind.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(element, element)
-
-
-def drawn(family: str, specs: Specs, seed: int = 0) -> Arrays:
-    """Inputs of a family; raises CannotRunError where no numbers are known for the type of one."""
-    try:
-        return feed(family, specs, seed=seed)
-    except (ValueError, TypeError) as error:
-        raise CannotRunError(str(error)) from None
-
-
-_NUMBERS_THAT_SHAPE = ("Resize", "Upsample", "Pow", "Range")
-
-
-def _one_unit_off(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every floating-point weight moved by one unit in its last place; sizes and exponents stay."""
-    moved = onnx.ModelProto()
-    moved.CopyFrom(model)
-    fixed = {name for node in model.graph.node if node.op_type in _NUMBERS_THAT_SHAPE for name in node.input}
-    generator = np.random.default_rng(1)
-    for tensor in moved.graph.initializer:
-        if tensor.name not in fixed and tensor.data_type in _FLOATS and len(tensor.dims):
-            array = one_ulp(generator, numpy_helper.to_array(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return moved
-
-
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-
-
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = _SILENT
-    try:
-        if weight_bytes(model) <= EXTERNAL_DATA_FROM:
-            return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "model.onnx"
-            save_model(model, path)
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        raise CannotRunError(_first_line(error)) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

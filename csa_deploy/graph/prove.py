@@ -17,21 +17,12 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.correspond import corresponding, renamed
+from csa_deploy.graph.cut import unlike_customs
 from csa_deploy.graph.inputs import WHOLE_GRAPH, Arrays
 from csa_deploy.graph.inside import inside
 from csa_deploy.graph.load import require_static
-from csa_deploy.graph.proof import (
-    Allowance,
-    CannotFollowError,
-    CannotRunError,
-    LocalProof,
-    OutputVerdict,
-    Proof,
-    Runs,
-    Session,
-    drawn,
-    why_not,
-)
+from csa_deploy.graph.proof import Allowance, LocalProof, OutputVerdict, Proof, why_not
+from csa_deploy.graph.sessions import CannotFollowError, CannotRunError, Runs, Session, drawn
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.results import Result
 from csa_deploy.units import counted
@@ -155,15 +146,19 @@ def prove_equal(
     b, assumed = corresponding(a, b, names)
     told = Proven(*names, "not proved", None, None, (), notes=assumed)
     comparison = Allowance(tolerance)
+    if unlike := unlike_customs(a, b):
+        return replace(told, reason=unlike)
+    name = names[0]
     try:
-        before, after = Runs(a, keep=False), Session(b)
+        before, name = Runs(a, keep=False), names[1]
+        after = Session(b)
     except CannotRunError as error:
-        return replace(told, reason=f"ONNX Runtime does not load both: {error}")
+        return replace(told, reason=f"ONNX Runtime does not load {name}: {error}")
     seen = _Seen()
     try:
         _run(seen, comparison, before, after, _generated(before, seed))
         told = replace(told, inputs=tuple(seen.inputs))
-        _run(seen, comparison, before, after, data)
+        _run(seen, comparison, before, after, _completed(before, data, seed))
     except CannotFollowError as error:
         return replace(told, verdict="different", reason=f"{names[1]} does not run where {names[0]} does: {error}")
     samples = len(seen.inputs) - len(told.inputs)
@@ -184,6 +179,13 @@ def _generated(before: Runs, seed: int) -> Iterator[tuple[str, Arrays]]:
             yield family, drawn(family, before.inputs, seed)
         except CannotRunError:  # no numbers are known for a type of input
             return
+
+
+def _completed(before: Runs, data: Feeds, seed: int) -> Feeds:
+    """Data with generated values of what custom operators would make."""
+    for name, arrays in data:
+        lacking = {key: spec for key, spec in before.inputs.items() if key not in arrays}
+        yield name, {**drawn(_FAMILIES[0], lacking, seed), **arrays}
 
 
 def _run(seen: _Seen, comparison: Allowance, before: Runs, after: Session, feeds: Feeds) -> None:

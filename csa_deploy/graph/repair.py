@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.optimize import TOLERANCE, OptimizeResult, Progress, rewritten
-from csa_deploy.graph.proof import CannotRunError
 from csa_deploy.graph.repairs import (
     gather,
     gemm,
@@ -32,6 +31,7 @@ from csa_deploy.graph.repairs import (
 from csa_deploy.graph.repairs.pooling import Limits, within
 from csa_deploy.graph.rewrite import Rewrite
 from csa_deploy.graph.rules import affine_after, affine_before, constants, identities, pads, reshapes
+from csa_deploy.graph.sessions import CannotRunError
 from csa_deploy.graph.shapes import editable
 from csa_deploy.naming import did_you_mean
 

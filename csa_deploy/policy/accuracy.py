@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from csa_deploy import units
 from csa_deploy.policy.deployment import Deployment
 from csa_deploy.policy.schema import Policy
 from csa_deploy.policy.verdict import Requirement
-from csa_deploy.profile.gates import Gate, limit_gates, memory_of
+from csa_deploy.profile.gates import limit_gates, memory_of
 from csa_deploy.records.build import BuildRecord
-from csa_deploy.records.profile import ProfileRecord
-from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.records.profile import Gate, ProfileRecord
+from csa_deploy.records.verify import JudgedCandidate, VerifyRecord
 from csa_deploy.verify.judging import Judgement, judge_results
-from csa_deploy.verify.reporters import bound_of, measured_of
 
 _NOT_COMPARED = "the deployment holds no comparison of every sample: run `csa-deploy verify`, and bundle it anew"
 _NOT_TIMED = "the deployment holds no measurements of the profile stage: run `csa-deploy profile`, and bundle it anew"
@@ -49,36 +48,40 @@ def _whole(judged: Judgement) -> Iterator[Requirement]:
 
 def _candidates(precision: str, on: str, judged: Judgement, deployment: Deployment) -> Iterator[Requirement]:
     label = f"engine {precision}" if on == "engine" else precision
-    found = [c for c in judged.candidates if c["precision"] == precision]
-    if not any(c["label"].startswith(label) for c in found):
-        compared = ", ".join(c["label"] for c in judged.candidates) or "nothing"
+    found = [c for c in judged.candidates if c.precision == precision]
+    if not any(c.label.startswith(label) for c in found):
+        compared = ", ".join(c.label for c in judged.candidates) or "nothing"
         yield Requirement("accuracy", f"{label} was compared", "not measured", f"compared was {compared}")
     for candidate in found:
         yield from _candidate(candidate, deployment)
 
 
-def _candidate(candidate: Mapping[str, Any], deployment: Deployment) -> Iterator[Requirement]:
+def _candidate(candidate: JudgedCandidate, deployment: Deployment) -> Iterator[Requirement]:
     assert deployment.results is not None
-    label, record = candidate["label"], deployment.find(VerifyRecord)
+    label, record = candidate.label, deployment.find(VerifyRecord)
     evidence = units.counted(len(deployment.results.ids), "sample")
     evidence += (
         f" of {record.data.name}, compared with {record.reference.get('executes', 'the reference')}" if record else ""
     )
-    for name, (ours, theirs) in candidate["preprocessing_differs"].items():
+    for name, (ours, theirs) in candidate.preprocessing_differs.items():
         said = f"{name} is {theirs}, the network's is {ours}"
         yield Requirement("accuracy", f"{label}: the network's preprocessing", "fail", said)
-    for key, whose in (("non_finite", label), ("reference_non_finite", "the reference")):
-        for name, ids in candidate[key].items():
+    for non_finite, whose in ((candidate.non_finite, label), (candidate.reference_non_finite, "the reference")):
+        for name, ids in non_finite.items():
             said = f"'{name}' is not finite on sample {ids[0]}"
             yield Requirement("accuracy", f"{whose}: finite outputs", "fail", said, evidence)
-    for check in candidate["checks"]:
-        sure = "" if check["sure"] is None else f", 95 % sure of {units.metric(check['sure'], check['metric'])}"
-        reason = f"; {check['reason']}" if check["reason"] else ""
+    if candidate.batch is not None and candidate.batch.broken is not None:
+        yield Requirement(
+            "accuracy", f"{label}: the same in other batches", "fail", candidate.batch.statement, evidence
+        )
+    for check in candidate.checks:
+        sure = "" if check.sure is None else f", 95 % sure of {units.metric(check.sure, check.metric)}"
+        reason = f"; {check.reason}" if check.reason else ""
         yield Requirement(
             "accuracy",
-            f"{label}: {check['metric']} of {check['output']} {bound_of(check)}",
-            check["state"],
-            f"{measured_of(check)}{sure}{reason}",
+            f"{label}: {check.metric} of {check.output} {check.limit}",
+            check.state,
+            f"{check.measured}{sure}{reason}",
             evidence,
         )
 
@@ -101,7 +104,7 @@ def limit_requirements(policy: Policy, deployment: Deployment) -> Iterator[Requi
         return
     built = deployment.find(BuildRecord)
     sizes = {p: engine.engine_bytes for p, engine in (built.engines if built else {}).items() if engine.engine_bytes}
-    for gate in limit_gates(here, profile["latency"], memory_of(record.cost, sizes, profile.get("engines", {}))):
+    for gate in limit_gates(here, profile.latency, memory_of(record.cost, sizes, profile.engines)):
         yield _limit(gate, record.evidence.get(gate.label, ""))
 
 
@@ -110,4 +113,4 @@ def _limit(gate: Gate, timed: str) -> Requirement:
     found += f" ({units.span(gate.low, gate.high)})" if gate.low != gate.high else ""
     said = "; ".join(filter(None, (found, gate.reason)))
     evidence = "counted in the file" if gate.quantity.endswith("_mib") else timed
-    return Requirement("limit", f"{gate.label} {gate.quantity} at most {gate.bound:g}", gate.verdict, said, evidence)  # type: ignore[arg-type]
+    return Requirement("limit", f"{gate.label} {gate.quantity} at most {gate.bound:g}", gate.verdict, said, evidence)

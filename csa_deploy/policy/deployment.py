@@ -12,6 +12,7 @@ from csa_deploy.bundle.archive import Archive
 from csa_deploy.bundle.verdict import verdict_of
 from csa_deploy.bundle.verify import BundleReport, stored_samples, verify_bundle
 from csa_deploy.errors import UsageError
+from csa_deploy.records.profile import Profiled
 from csa_deploy.verify.results import SAMPLES, Results, read_results, stored_results
 from csa_deploy.workspace import MANIFEST, R, Workspace
 
@@ -39,7 +40,7 @@ class Deployment:
     precision: str
     own_gates: Mapping[str, Any] | None
     records: Mapping[str, Any]
-    profile: Mapping[str, Any] | None
+    profile: Profiled | None
     results: Results | None
     config: Mapping[str, Any] = field(default_factory=dict)
     intact: BundleReport | None = None
@@ -71,7 +72,7 @@ def of_workspace(root: Path) -> Deployment:
         "",
         verdict_of(workspace).to_json(),
         {name: workspace.record(name) for name in stages},
-        workspace.measured("profile") if "profile" in stages else None,
+        Profiled.from_json(workspace.measured("profile")) if "profile" in stages else None,
         read_results(results) if "verify" in stages and results.is_file() else None,
         config,
     )
@@ -92,7 +93,7 @@ def of_bundle(path: Path) -> Deployment:
         names = [name for name in archive.names if name.startswith("records/") and name.endswith(".json")]
         records = {name[8:-5]: json.loads(archive.read(name)) for name in names}
         measured = "measurements/profile.json"
-        profile = json.loads(archive.read(measured)) if measured in archive.names else None
+        profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
         results = stored_samples(archive) if SAMPLES in archive.names else None
     config = index.get("config") or {}
     return Deployment(*about, index.get("verdict"), records, profile, results, config, report)  # type: ignore[arg-type]

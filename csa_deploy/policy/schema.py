@@ -144,8 +144,8 @@ def read_policy(path: Path, *, metric: Sequence[str] = ()) -> Policy:
         UsageError: no such file, no YAML, an unknown key, a wrong type, a scope or a day that is none; in one line with
             the file and the key.
     """
-    from csa_deploy.metrics.plugins import load_metric
     from csa_deploy.restricted.schema import load_pack
+    from csa_deploy.tasks.plugins import load_metric
 
     for spec in metric:
         load_metric(spec)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from csa_deploy.data.base import Dataset, choose
-from csa_deploy.metrics.plugins import fingerprints
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
@@ -23,6 +22,7 @@ from csa_deploy.precision.techniques import EvaluationContext, Plan, try_techniq
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import TechniqueFinding
 from csa_deploy.runners.base import filled
+from csa_deploy.tasks.plugins import fingerprints
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context

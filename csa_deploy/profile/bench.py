@@ -15,7 +15,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.profile.device import WARM_MS, OnDevice, nothing_of
 from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
-from csa_deploy.records.profile import TimedEntry
+from csa_deploy.records.profile import LatencySummary, TimedEntry
 from csa_deploy.records.split import SplitRecord
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, open_chain
@@ -115,9 +115,9 @@ class Bench:
         """Everything that is timed in turns."""
         return [*self.subjects.values(), *(subject for engine in self.engines for subject in engine.subjects)]
 
-    def latency(self) -> dict[str, Any]:
+    def latency(self) -> dict[str, LatencySummary]:
         """Label -> statistics, an engine's series side by side."""
-        found = {label: subject.to_json() for label, subject in self.subjects.items()}
+        found = {label: subject.summary() for label, subject in self.subjects.items()}
         for engine in self.engines:
             found |= engine.latency()
         return found

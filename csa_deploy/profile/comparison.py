@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from csa_deploy.profile.statistics import CONFIDENCE, OUTSIDE, quantile_levels, too_short
+from csa_deploy.results import Stored
 
 MINIMUM_EFFECT = 0.02
 _DIGITS = 5  # of a ratio
@@ -16,7 +17,7 @@ Outcome = Literal["faster", "slower", "no difference shown"]
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Stored):
     """Latency of B over that of A, at one percentile.
 
     Attributes:
@@ -30,6 +31,7 @@ class Ratio:
         minimum_effect: smallest relative change that counts.
     """
 
+    derived: ClassVar[tuple[str, ...]] = ("outcome",)
     percentile: float
     a_ms: float
     b_ms: float
@@ -48,10 +50,6 @@ class Ratio:
         if self.high is not None and self.high < 1 and self.ratio <= round(1 / most, _DIGITS):
             return "faster"
         return "no difference shown"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with the outcome."""
-        return {**asdict(self), "outcome": self.outcome}
 
 
 def compare_samples(

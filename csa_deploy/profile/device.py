@@ -17,6 +17,7 @@ import numpy as np
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.profile.engine_layers import EngineLayer, map_layers
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.profile import LatencySummary
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
@@ -108,7 +109,7 @@ class OnDevice:
         else:
             self.subjects.append(DeviceSubject(f"{self.prefix}{self.label} {GRAPH}", timer, graph=True))
 
-    def latency(self) -> dict[str, Any]:
+    def latency(self) -> dict[str, LatencySummary]:
         """Label of each series -> its statistics."""
         batch, found = self._batch, {}
         for subject in self.subjects:

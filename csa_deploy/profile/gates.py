@@ -8,51 +8,19 @@ below, and is undecided else; an interval without upper end passes nothing. A ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from csa_deploy import units
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.statistics import too_short
-
-if TYPE_CHECKING:
-    from csa_deploy.records.profile import GraphCost
+from csa_deploy.records.profile import Gate, GraphCost, LatencySummary
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One limit and what was found.
-
-    Attributes:
-        label: graph or engine.
-        quantity: what is limited.
-        bound: the limit, or the slow-down from which on a baseline fails, as a share.
-        value: what was measured, or the ratio to the baseline.
-        low: lower end of its interval, None where it has none; of what is exact the value itself.
-        high: upper end, in the same way.
-        verdict: ``pass``, ``fail``, ``undecided`` or ``not measured``.
-        reason: why it is undecided or not measured; what a baseline's samples are.
-    """
-
-    label: str
-    quantity: str
-    bound: float
-    value: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 def memory_of(
@@ -83,14 +51,14 @@ def memory_of(
 
 def limit_gates(
     limits: Mapping[str, Mapping[str, float]],
-    latency: Mapping[str, Mapping[str, Any]],
+    latency: Mapping[str, LatencySummary],
     memory: Mapping[str, Mapping[str, float]],
 ) -> list[Gate]:
     """Hold measurements against limits.
 
     Args:
         limits: label -> quantity -> bound.
-        latency: label -> summary of :func:`csa_deploy.profile.statistics.summarise`.
+        latency: label -> summary.
         memory: label -> ``weights_mib``, ``activations_mib``, ``engine_mib``, ``peak_mib`` as far as they are known.
     """
     found = []
@@ -109,29 +77,29 @@ def _exact(label: str, quantity: str, bound: float, value: float | None) -> Gate
     return Gate(label, quantity, bound, value, value, value, "pass" if value <= bound else "fail")
 
 
-def _percentile(label: str, quantity: str, bound: float, summary: Mapping[str, Any] | None) -> Gate:
+def _percentile(label: str, quantity: str, bound: float, summary: LatencySummary | None) -> Gate:
     if summary is None:
         return Gate(label, quantity, bound, None, None, None, "not measured", f"'{label}' did not run here")
     if quantity == "max_ms":
-        return _exact(label, quantity, bound, summary["max_ms"])
+        return _exact(label, quantity, bound, summary.max_ms)
     key = f"{PERCENTILE_OF[quantity]:g}"
-    value = summary["percentiles_ms"][key]
+    value = summary.percentiles_ms[key]
     if value is None:
-        need = summary["too_few"][key]
+        need = summary.too_few[key]
         return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
-    low, high = summary["intervals_ms"][key] or (None, None)
+    low, high = summary.intervals_ms[key] or (None, None)
     if high is not None and high <= bound:
         return Gate(label, quantity, bound, value, low, high, "pass")
     if low is not None and low > bound:
         return Gate(label, quantity, bound, value, low, high, "fail")
-    reason = too_short(summary["samples_ms"], PERCENTILE_OF[quantity]) or "the limit lies inside the interval"
+    reason = too_short(summary.samples_ms, PERCENTILE_OF[quantity]) or "the limit lies inside the interval"
     return Gate(label, quantity, bound, value, low, high, "undecided", reason)
 
 
 def baseline_gates(
-    anew: Mapping[str, Mapping[str, Any]],
-    stored: Mapping[str, Mapping[str, Any]],
-    latency: Mapping[str, Mapping[str, Any]],
+    anew: Mapping[str, LatencySummary],
+    stored: Mapping[str, LatencySummary],
+    latency: Mapping[str, LatencySummary],
     minimum_effect: float,
     reasons: Mapping[str, str] | None = None,
 ) -> list[Gate]:
@@ -152,7 +120,7 @@ def baseline_gates(
             reason = (reasons or {}).get(label) or f"the baseline has no '{label}'"
             found.append(Gate(label, "baseline", minimum_effect, None, None, None, "not measured", reason))
             continue
-        found += _against(label, older["samples_ms"], summary["samples_ms"], minimum_effect, how)
+        found += _against(label, older.samples_ms, summary.samples_ms, minimum_effect, how)
     return found
 
 
@@ -162,8 +130,9 @@ def _against(label: str, older: Sequence[float], newer: Sequence[float], effect:
         name = f"p{percentile:g} against baseline"
         ratio = compare_samples(older, newer, percentile=percentile, minimum_effect=effect)
         if ratio is not None:
-            verdict = "fail" if ratio.outcome == "slower" else "pass"
-            found.append(Gate(label, name, effect, ratio.ratio, ratio.low, ratio.high, verdict, how))
+            slower = ratio.outcome == "slower"
+            held = ratio.ratio, ratio.low, ratio.high
+            found.append(Gate(label, name, effect, *held, "fail" if slower else "pass", how))
         elif percentile == 50:  # a tail is compared where there are enough samples
             reason = why_not_compared(older, newer, percentile, ("the baseline", "this run"))
             found.append(Gate(label, name, effect, None, None, None, "not measured", reason))

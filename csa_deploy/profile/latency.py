@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.profile import LatencySummary
 from csa_deploy.runners.base import Runner, sampling
 
 BLOCKS = 10  # rounds over all that is timed
@@ -78,7 +79,7 @@ class TimedSubject:
             self.samples_ms.append((time.perf_counter_ns() - start) / 1e6)
         return sum(self.samples_ms[-iterations:]) / 1e3
 
-    def to_json(self) -> dict[str, Any]:
+    def summary(self) -> LatencySummary:
         """See :func:`csa_deploy.profile.statistics.summarise`."""
         return summarise(self.samples_ms, batch=self._batch)
 
@@ -131,8 +132,8 @@ def measure(
     iterations: int,
     warmup: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> LatencySummary:
     """Time one runner alone; see :func:`measure_all` and :func:`csa_deploy.profile.statistics.summarise`."""
     subject = TimedSubject(runner, feeds)
     measure_all([subject], iterations=iterations, warmup=warmup, progress=progress)
-    return subject.to_json()
+    return subject.summary()

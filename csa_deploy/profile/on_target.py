@@ -11,7 +11,7 @@ from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.statistics import summarise
-from csa_deploy.records.profile import TimedEntry
+from csa_deploy.records.profile import LatencySummary, TimedEntry
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
 from csa_deploy.trtexec.engines import engine_runner
@@ -46,7 +46,7 @@ class OnTarget:
         not_measured: what was not, and why.
     """
 
-    latency: dict[str, Any] = field(default_factory=dict)
+    latency: dict[str, LatencySummary] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     engines: dict[str, Any] = field(default_factory=dict)
     contract: list[TimedEntry] = field(default_factory=list)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from csa_deploy.profile.comparison import MINIMUM_EFFECT, compare_samples
+from csa_deploy.profile.comparison import MINIMUM_EFFECT, Ratio, compare_samples
 from csa_deploy.profile.gates import why_not_compared
 from csa_deploy.profile.stored import StoredRun, differences
+from csa_deploy.results import IF_KNOWN, NotMeasured, Stored, shallow
+from csa_deploy.verify.run_comparison import AccuracyComparison
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 _STORED = "stored samples of two runs, measured at different times"
@@ -19,17 +21,42 @@ ENGINES_STAY = "only graphs are timed anew; compare the stored samples of engine
 INTERLEAVED = "both graphs timed anew on this machine, interleaved"
 
 
-def compare_runs(a: StoredRun, b: StoredRun, *, minimum_effect: float = MINIMUM_EFFECT) -> dict[str, Any]:
-    """Compare stored latencies, graph by graph.
+@dataclass(frozen=True, kw_only=True)
+class LatencyChange(Ratio):
+    """The ratio of one graph or engine."""
 
-    Returns:
-        ``a`` and ``b`` (directories), ``method``, ``caveats``, ``rows`` (label and the fields of
-        :class:`csa_deploy.profile.comparison.Ratio`), ``not_compared`` (what and reason).
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunComparison(Stored):
+    """Two runs.
+
+    Attributes:
+        a: folder of the first.
+        b: folder of the second.
+        method: how their latencies were compared.
+        caveats: why these are not alike; None where they were not compared.
+        rows: by graph or engine and percentile; likewise.
+        not_compared: what, and why.
+        accuracy: of both; None where it was not compared.
     """
-    samples = {
-        label: (a.latency[label]["samples_ms"], b.latency[label]["samples_ms"])
-        for label in a.latency
-        if label in b.latency
+
+    derived: ClassVar[tuple[str, ...]] = ("schema_version",)
+    schema_version: ClassVar[int] = 1
+    a: str
+    b: str
+    method: str = field(default="", metadata=IF_KNOWN)
+    caveats: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
+    rows: tuple[LatencyChange, ...] | None = field(default=None, metadata=IF_KNOWN)
+    not_compared: tuple[NotMeasured, ...] = ()
+    accuracy: AccuracyComparison | None = field(default=None, metadata=IF_KNOWN)
+
+
+def compare_runs(a: StoredRun, b: StoredRun, *, minimum_effect: float = MINIMUM_EFFECT) -> RunComparison:
+    """Compare stored latencies, graph by graph."""
+    samples: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+        label: (a.latency[label].samples_ms, b.latency[label].samples_ms) for label in a.latency if label in b.latency
     }
     lacking = dict.fromkeys(sorted(set(a.latency) ^ set(b.latency)), NOT_IN_BOTH)
     unlike = differences(a, b)
@@ -46,11 +73,11 @@ def compare_interleaved(
     threads: int | None,
     minimum_effect: float = MINIMUM_EFFECT,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """Time the graphs of both runs anew in turns; engines of stored runs are left out. Returns as above."""
-    graphs_a, graphs_b = _graphs(a.root), _graphs(b.root)
+) -> RunComparison:
+    """Time the graphs of both runs anew in turns; engines of stored runs are left out."""
+    graphs_a, graphs_b = _graphs(a), _graphs(b)
     labels = [label for label in graphs_a if label in graphs_b]
-    samples = {}
+    samples: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for done, label in enumerate(labels):
         samples[label] = _time_both(graphs_a[label], graphs_b[label], iterations, threads)
         progress(done + 1, len(labels))
@@ -59,10 +86,9 @@ def compare_interleaved(
     return _result(a, b, INTERLEAVED, [], samples, lacking, minimum_effect)
 
 
-def _graphs(root: Path) -> dict[str, Path]:
+def _graphs(run: StoredRun) -> dict[str, Path]:
     """Graphs that a stored run measured, by label."""
-    record = json.loads((root / "records" / "profile.json").read_text(encoding="utf-8"))
-    return {m["label"]: root / m["path"] for m in record["measured"] if m["path"].endswith(".onnx")}
+    return {entry.label: run.root / entry.path for entry in run.measured if entry.path.endswith(".onnx")}
 
 
 def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[list[float], list[float]]:
@@ -85,25 +111,24 @@ def _result(
     b: StoredRun,
     method: str,
     caveats: list[str],
-    samples: dict[str, tuple[list[float], list[float]]],
+    samples: dict[str, tuple[Sequence[float], Sequence[float]]],
     lacking: dict[str, str],
     minimum_effect: float,
-) -> dict[str, Any]:
-    rows, not_compared = [], [{"what": label, "reason": reason} for label, reason in lacking.items()]
+) -> RunComparison:
+    rows, not_compared = [], [NotMeasured(label, reason) for label, reason in lacking.items()]
     for label, (a_ms, b_ms) in samples.items():
         for percentile in _PERCENTILES:
             ratio = compare_samples(a_ms, b_ms, percentile=percentile, minimum_effect=minimum_effect)
             if ratio is None:
                 reason = why_not_compared(a_ms, b_ms, percentile, ("A", "B"))
-                not_compared.append({"what": f"{label} p{percentile:g}", "reason": reason})
+                not_compared.append(NotMeasured(f"{label} p{percentile:g}", reason))
                 continue
-            rows.append({"label": label, **ratio.to_json()})
-    return {
-        "schema_version": 1,
-        "a": str(a.root),
-        "b": str(b.root),
-        "method": method,
-        "caveats": caveats,
-        "rows": rows,
-        "not_compared": not_compared,
-    }
+            rows.append(LatencyChange(**shallow(ratio), label=label))
+    return RunComparison(
+        a=str(a.root),
+        b=str(b.root),
+        method=method,
+        caveats=tuple(caveats),
+        rows=tuple(rows),
+        not_compared=tuple(not_compared),
+    )

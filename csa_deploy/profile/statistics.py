@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from csa_deploy.binomial import distribution, ranks_around
+from csa_deploy.records.profile import Drift, Interval, LatencySummary, Outliers
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
@@ -29,41 +28,6 @@ DRIFT_EFFECT = 0.02
 CORRELATED_Z = 2.33  # one in a hundred series of independent samples looks more correlated than that
 CORRELATED = 0.2  # a correlation of neighbours that counts even where so few samples do not prove it
 _LEVELS = (np.arange(512) + 0.5) / 512
-
-Interval = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Whether latency moved while it was measured.
-
-    Attributes:
-        change: median of the last quarter over that of the first, minus 1.
-        rank_correlation: Spearman's, of latency with position.
-        flagged: the correlation is no chance (z above 3.29, for as many independent samples as the series is worth
-            without its trend) and the change is at least 2 %.
-    """
-
-    change: float
-    rank_correlation: float
-    flagged: bool
-
-
-@dataclass(frozen=True)
-class Outliers:
-    """Samples with a modified z-score above 3.5; they stay in every figure.
-
-    Attributes:
-        count: how many.
-        share: of all samples.
-        above_ms: from which latency on a sample counts as one; None when all samples are equal.
-        first: position of the first ones, at most ten.
-    """
-
-    count: int
-    share: float
-    above_ms: float | None
-    first: tuple[int, ...]
 
 
 def enough_for(percentile: float) -> int:
@@ -79,40 +43,33 @@ def enough_to_pass(percentile: float) -> int:
     return math.ceil(math.log(OUTSIDE) / math.log(percentile / 100))
 
 
-def summarise(samples_ms: Sequence[float] | np.ndarray, *, batch: int = 1) -> dict[str, Any]:
+def summarise(samples_ms: Sequence[float] | np.ndarray, *, batch: int = 1) -> LatencySummary:
     """Describe a series of latencies.
 
     Args:
         samples_ms: every timed inference in order, milliseconds; at least one.
         batch: samples of the network per inference.
-
-    Returns:
-        ``samples_ms``; ``percentiles_ms`` by percentile, None where the series is too short for it; ``too_few``
-        (percentile -> samples it needs); ``intervals_ms`` by percentile, each end None where so few samples have none,
-        None without either; ``independent`` (as how many independent samples the series counts); ``mean_ms``,
-        ``min_ms``, ``max_ms``, ``jitter_ms`` (standard deviation), ``throughput`` (samples of the network per second),
-        ``drift``, ``outliers``.
     """
     samples = np.round(np.asarray(samples_ms, dtype=np.float64), _DIGITS)  # what is stored is what is judged
     measured = [p for p in PERCENTILES if len(samples) >= enough_for(p)]
     values = dict(zip(measured, np.percentile(samples, measured), strict=True))
     worth = independent(samples)
     limits = {p: interval(samples, p, worth) for p in measured}
-    return {
-        "samples_ms": samples.tolist(),
-        "percentiles_ms": {f"{p:g}": round(float(values[p]), _DIGITS) if p in values else None for p in PERCENTILES},
-        "intervals_ms": {f"{p:g}": list(found) if (found := limits.get(p)) else None for p in PERCENTILES},
-        "confidence": CONFIDENCE,
-        "independent": worth,
-        "too_few": {f"{p:g}": enough_for(p) for p in PERCENTILES if p not in values},
-        "mean_ms": round(float(samples.mean()), _DIGITS),
-        "min_ms": float(samples.min()),
-        "max_ms": float(samples.max()),
-        "jitter_ms": round(float(samples.std()), _DIGITS),
-        "throughput": round(1000.0 * batch / float(samples.mean()), 2),
-        "drift": asdict(drift(samples)),
-        "outliers": asdict(outliers(samples)),
-    }
+    return LatencySummary(
+        samples_ms=tuple(samples.tolist()),
+        percentiles_ms={f"{p:g}": round(float(values[p]), _DIGITS) if p in values else None for p in PERCENTILES},
+        intervals_ms={f"{p:g}": limits.get(p) for p in PERCENTILES},
+        confidence=CONFIDENCE,
+        independent=worth,
+        too_few={f"{p:g}": enough_for(p) for p in PERCENTILES if p not in values},
+        mean_ms=round(float(samples.mean()), _DIGITS),
+        min_ms=float(samples.min()),
+        max_ms=float(samples.max()),
+        jitter_ms=round(float(samples.std()), _DIGITS),
+        throughput=round(1000.0 * batch / float(samples.mean()), 2),
+        drift=drift(samples),
+        outliers=outliers(samples),
+    )
 
 
 def interval(samples: np.ndarray, percentile: float, worth: int) -> Interval | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from csa_deploy.errors import UsageError
-from csa_deploy.records.profile import ProfileRecord, TimedEntry
+from csa_deploy.records.profile import LatencySummary, Profiled, ProfileRecord, TimedEntry
+from csa_deploy.workspace import MANIFEST, Workspace
 
 SAME_HOST = ("cpu", "cores", "system", "devices")
 SAME_CONTRACT = ("timed", "batch", "threads", "inputs")
@@ -29,7 +29,7 @@ class StoredRun:
 
     root: Path
     network: str
-    latency: dict[str, dict[str, Any]]
+    latency: dict[str, LatencySummary]
     host: dict[str, Any]
     contract: dict[str, Any]
     measured: tuple[TimedEntry, ...] = ()
@@ -39,18 +39,19 @@ def load_run(root: Path) -> StoredRun:
     """Read a workspace's profile.
 
     Raises:
-        UsageError: no workspace, or nothing was profiled in it.
+        UsageError: no workspace, nothing was profiled in it, or what it holds is damaged.
     """
+    if not (root / MANIFEST).is_file() or not (root / "records" / "profile.json").is_file():
+        fix = "give a workspace in which `csa-deploy profile` was run"
+        raise UsageError(f"{root}: no stored profile of a run", fix=fix)
     try:
-        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-        measured = json.loads((root / "measurements" / "profile.json").read_text(encoding="utf-8"))
-        record = ProfileRecord.from_json(json.loads((root / "records" / "profile.json").read_text(encoding="utf-8")))
-        network = manifest["config"]["network"]
-        return StoredRun(root, network, measured["latency"], measured["host"], record.contract, record.measured)
-    except (OSError, ValueError, KeyError, TypeError, UsageError):
-        raise UsageError(
-            f"{root}: no stored profile of a run", fix="give a workspace in which `csa-deploy profile` was run"
-        ) from None
+        workspace = Workspace(root)
+        network, record = workspace.manifest["config"]["network"], workspace.read(ProfileRecord)
+        measured = Profiled.from_json(workspace.measured(ProfileRecord.stage))
+    except (KeyError, TypeError, AttributeError, UsageError) as error:
+        said = error.message if isinstance(error, UsageError) else f"{type(error).__name__} {error}"
+        raise UsageError(f"{root}: its stored profile is damaged: {said}", fix="profile again there") from None
+    return StoredRun(root, network, measured.latency, measured.host, record.contract, record.measured)
 
 
 def differences(a: StoredRun, b: StoredRun) -> list[str]:

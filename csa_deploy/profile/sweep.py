@@ -130,5 +130,6 @@ def _time(model: Any, config: Config) -> Timed:
         with OnnxRuntimeRunner(path, threads=config.threads, spin=False, name="sweep") as runner:
             feeds = random_feeds(runner.input_specs, config.seed)
             found = measure(runner, feeds, iterations=config.iterations, warmup=config.warmup)
-    interval = found["intervals_ms"]["50"]
-    return graph_statistics(model).macs, found["percentiles_ms"]["50"], interval and (interval[0], interval[1])
+    low, high = found.intervals_ms["50"] or (None, None)
+    interval = None if low is None or high is None else (low, high)
+    return graph_statistics(model).macs, found.median_ms, interval

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.levels import is_at_least, why_not
+from csa_deploy.records.check import Verdict
 from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
@@ -122,7 +123,7 @@ class JudgedScope(Stored):
     scope: str
     graph: str
     of: str
-    verdict: str
+    verdict: Verdict
     said: str
     level: str
     why_not_next: str

@@ -1,11 +1,13 @@
-"""What the profile stage states: what was timed and how, and what each graph costs; the times are measurements."""
+"""What the profile stage states: what was timed and how, and what each graph costs; and what it measures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+
+Interval = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,130 @@ class ProfileRecord(StageRecord):
     def evidence(self) -> dict[str, str]:
         """What the times of each graph and engine are, by label."""
         return {entry.label: entry.evidence for entry in self.measured}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether latency moved while it was measured.
+
+    Attributes:
+        change: median of the last quarter over that of the first, minus 1.
+        rank_correlation: Spearman's, of latency with position.
+        flagged: the correlation is no chance (z above 3.29, for as many independent samples as the series is worth
+            without its trend) and the change is at least 2 %.
+    """
+
+    change: float
+    rank_correlation: float
+    flagged: bool
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Samples with a modified z-score above 3.5; they stay in every figure.
+
+    Attributes:
+        count: how many.
+        share: of all samples.
+        above_ms: from which latency on a sample counts as one; None when all samples are equal.
+        first: position of the first ones, at most ten.
+    """
+
+    count: int
+    share: float
+    above_ms: float | None
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary(Stored):
+    """A series of latencies.
+
+    Attributes:
+        samples_ms: every timed inference in order, milliseconds.
+        percentiles_ms: by percentile; None where the series is too short for it.
+        intervals_ms: by percentile, each end None where so few samples have none; None without either.
+        confidence: of these.
+        independent: as how many independent samples the series counts.
+        too_few: by percentile without a value, the samples that it needs.
+        mean_ms: of all.
+        min_ms: of all.
+        max_ms: of all.
+        jitter_ms: standard deviation.
+        throughput: samples of the network per second.
+        drift: whether it moved.
+        outliers: what lies far out.
+    """
+
+    samples_ms: tuple[float, ...]
+    percentiles_ms: dict[str, float | None]
+    intervals_ms: dict[str, Interval | None]
+    confidence: float
+    independent: int
+    too_few: dict[str, int]
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    jitter_ms: float
+    throughput: float
+    drift: Drift
+    outliers: Outliers
+
+    @property
+    def median_ms(self) -> float:
+        """The median, which any series has."""
+        value = self.percentiles_ms["50"]
+        assert value is not None
+        return value
+
+
+@dataclass(frozen=True)
+class Gate(Stored):
+    """One limit and what was found.
+
+    Attributes:
+        label: graph or engine.
+        quantity: what is limited.
+        bound: the limit, or the slow-down from which on a baseline fails, as a share.
+        value: what was measured, or the ratio to the baseline.
+        low: lower end of its interval, None where it has none; of what is exact the value itself.
+        high: upper end, in the same way.
+        verdict: whether the limit holds.
+        reason: why it is undecided or not measured; what a baseline's samples are.
+    """
+
+    label: str
+    quantity: str
+    bound: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Literal["pass", "fail", "undecided", "not measured"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiled(Stored):
+    """What was measured.
+
+    Attributes:
+        latency: by label.
+        layers: of each graph ``times_us`` by node.
+        engines: of each engine ``memory`` and ``layers``.
+        target: what a target's trtexec told, by label.
+        roofline: ``ceilings`` of the device and ``floor_ms`` by label; or ``reason``.
+        energy_per_inference_j: by label and rail.
+        telemetry: what was seen meanwhile.
+        gates: limits and the baseline.
+        host: the machine.
+    """
+
+    latency: dict[str, LatencySummary] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
+    engines: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
+    roofline: dict[str, Any] = field(default_factory=dict)
+    energy_per_inference_j: dict[str, dict[str, float]] = field(default_factory=dict)
+    telemetry: dict[str, Any] = field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
+    host: dict[str, Any] = field(default_factory=dict)

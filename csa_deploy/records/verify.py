@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from csa_deploy import units
 from csa_deploy.metrics.metric import Estimate
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
@@ -33,9 +34,24 @@ class HeldBound:
     passed: bool | None
     needed: int | None
 
+    @property
+    def measured(self) -> str:
+        """The measured value, with digits enough to tell it from its bound."""
+        return units.beside(self.value, self.bound, self.metric)
+
+    @property
+    def limit(self) -> str:
+        """``≥ 40.0 dB``."""
+        return f"{'≥' if self.side == 'min' else '≤'} {units.bound(self.bound, self.metric)}"
+
+    @property
+    def limit_in_words(self) -> str:
+        """``at least 40.0 dB``."""
+        return f"{'at least' if self.side == 'min' else 'at most'} {units.bound(self.bound, self.metric)}"
+
 
 @dataclass(frozen=True)
-class OutputRecord:
+class JudgedOutput:
     """One output of a candidate; that of the tasks' metrics stands for all of them.
 
     Attributes:
@@ -44,7 +60,6 @@ class OutputRecord:
         metrics: over all samples.
         intervals: the same with how sure they are.
         worst: samples, the worst first: ``id``, metrics, and the strongest classes of both where it has classes.
-        worst_channels: of a map, ``channel`` and ``snr_db``.
     """
 
     name: str
@@ -52,11 +67,17 @@ class OutputRecord:
     metrics: dict[str, float]
     intervals: dict[str, Estimate]
     worst: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class OutputRecord(JudgedOutput):
+    """The same, with ``worst_channels``: of a map, ``channel`` and ``snr_db``."""
+
     worst_channels: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateRecord:
+class JudgedCandidate:
     """A graph or an engine, held against its budget.
 
     Attributes:
@@ -70,9 +91,6 @@ class CandidateRecord:
         non_finite: by output, samples with values that are not finite.
         reference_non_finite: the same of the reference.
         preprocessing_differs: settings of its own preprocessing that are others than the reference's, with both.
-        path: inside the workspace, or as the user gave it.
-        runner: what executed it.
-        tensors_sha256: of the inputs that it got.
         batch: whether a sample gives the same in every batch; None of a comparison that does not tell.
     """
 
@@ -81,14 +99,11 @@ class CandidateRecord:
     verdict: Verdict
     metrics: dict[str, float]
     decided_by: str
-    outputs: tuple[OutputRecord, ...]
+    outputs: tuple[JudgedOutput, ...]
     checks: tuple[HeldBound, ...]
     non_finite: dict[str, tuple[str, ...]]
     reference_non_finite: dict[str, tuple[str, ...]]
     preprocessing_differs: dict[str, tuple[Any, Any]]
-    path: str
-    runner: dict[str, Any]
-    tensors_sha256: str
     batch: BatchConsistency | None = None
 
     def interval(self, output: str, metric: str) -> tuple[float, float] | None:
@@ -104,6 +119,22 @@ class CandidateRecord:
             if between := self.interval(output, metric):
                 found[metric] = between
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRecord(JudgedCandidate):
+    """The same, with what ran.
+
+    Attributes:
+        path: inside the workspace, or as the user gave it.
+        runner: what executed it.
+        tensors_sha256: of the inputs that it got.
+    """
+
+    outputs: tuple[OutputRecord, ...]
+    path: str
+    runner: dict[str, Any]
+    tensors_sha256: str
 
 
 @dataclass(frozen=True)
@@ -379,6 +410,11 @@ class VerifyRecord(StageRecord):
     runtime: Runtime
     growth: tuple[ErrorGrowth, ...] = ()
     arithmetic: tuple[Int8Arithmetic, ...] = field(default=(), metadata=IF_KNOWN)
+
+    @property
+    def reference_name(self) -> str:
+        """What the graphs were compared with: PyTorch, or the source graph where the source is an ONNX file."""
+        return "PyTorch" if self.reference["backend"] == "torch" else "the source graph"
 
     def batches(self) -> dict[str, list[str]]:
         """What is said of other batches -> the candidates that it is said of."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import onnx
 
 from csa_deploy.graph.fp16_rounding import keep_rounding
+from csa_deploy.graph.inputs import Arrays
 from csa_deploy.graph.precision_cost import precision_cost
-from csa_deploy.graph.proof import Arrays, CannotRunError
 from csa_deploy.graph.repair import repair
+from csa_deploy.graph.sessions import CannotRunError
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.records.repair import HalfCost, Share
 

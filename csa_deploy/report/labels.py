@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from csa_deploy import units
+from csa_deploy.records.report import Row
 
 NAMES = {**{label: f"{label} graph" for label in ("exported", "fp32", "fp16", "int8")}, "split": "parts, chained"}
 SIZE = "size of weights"  # heading of the column that size_of fills
@@ -23,17 +22,10 @@ def label_of(label: str) -> str:
     return NAMES.get(label, label)
 
 
-def reference_of(verified: dict[str, Any] | None) -> str:
-    """What the graphs were compared with: PyTorch, or the source graph where the source is an ONNX file."""
-    if not verified:
-        return "reference"
-    return "PyTorch" if verified["reference"]["backend"] == "torch" else "the source graph"
-
-
-def size_of(row: dict[str, Any]) -> str:
+def size_of(row: Row) -> str:
     """Bytes of a graph's weights; of an engine its file's, and said so."""
-    shown = units.size(row["bytes"])
-    return f"{shown} file" if row["label"].startswith("engine") and row["bytes"] is not None else shown
+    shown = units.size(row.bytes)
+    return f"{shown} file" if row.label.startswith("engine") and row.bytes is not None else shown
 
 
 def timed_on(label: str) -> str:

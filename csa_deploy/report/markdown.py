@@ -3,104 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from csa_deploy import units
-from csa_deploy.report.labels import SIZE, label_of, reference_of, size_of, timed_on
+from csa_deploy.profile.runs import LatencyChange, RunComparison
+from csa_deploy.records.report import ReportData, Row
+from csa_deploy.report.labels import SIZE, label_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.views import accuracy_columns
+from csa_deploy.verify.run_comparison import AccuracyComparison
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
 ARROW = {"slower": "🔺 slower", "faster": "🔽 faster", "no difference shown": "no difference shown"}
 
 
-def summary(data: dict[str, Any]) -> str:
+def summary(data: ReportData) -> str:
     """The report in one screen: verdict with its gates, a row per graph and engine, and what was not measured."""
-    verdict = data["verdict"]
-    lines = [f"### {ICON[verdict['state']]} {data['network']}: {verdict['state'].upper()}", ""]
-    lines += [f"- **{c['state']}** {_plain(c['text'])}" for c in verdict["checks"]]
-    lines += [f"- {_plain(reason)}" for reason in verdict["reasons"]]
-    columns = accuracy_columns(data, reference_of(data["records"].get("verify")))
+    verdict = data.verdict
+    lines = [f"### {ICON[verdict.state]} {data.network}: {verdict.state.upper()}", ""]
+    lines += [f"- **{check.state}** {_plain(check.text)}" for check in verdict.checks]
+    lines += [f"- {_plain(reason)}" for reason in verdict.reasons]
+    columns = accuracy_columns(data)
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
-    lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data["rows"]))]
-    if data["not_measured"]:
-        lines += ["", f"<details><summary>{len(data['not_measured'])} not measured</summary>", ""]
-        lines += [f"- {_plain(e['brief'])}: {_plain(e['reason'])}" for e in by_reason(data["not_measured"])]
+    lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
+    if data.not_measured:
+        lines += ["", f"<details><summary>{len(data.not_measured)} not measured</summary>", ""]
+        lines += [f"- {_plain(entry.brief)}: {_plain(entry.reason)}" for entry in by_reason(data.not_measured)]
         lines += ["", "</details>"]
     where = (
         "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this, and say nothing about "
         "INT8 on a target"
     )
-    lines += ["", f"Work and time are per inference of batch {data['batch']}; {where}."]
+    lines += ["", f"Work and time are per inference of batch {data.batch}; {where}."]
     return "\n".join(lines)
 
 
-def comparison(data: dict[str, Any]) -> str:
-    """Two runs: the result of :func:`csa_deploy.profile.runs.compare_runs`, and under ``accuracy`` that of
-    :func:`csa_deploy.verify.run_comparison.compare_results`, each as far as there is one.
-    """
-    lines = [f"### B `{data['b']}` against A `{data['a']}`"]
-    lines += _latency(data) if "rows" in data else []
-    lines += _limits(data)
-    lines += _accuracy(data["accuracy"]) if "accuracy" in data else []
+def comparison(found: RunComparison) -> str:
+    """Two runs, each part as far as there is one."""
+    lines = [f"### B `{found.b}` against A `{found.a}`"]
+    lines += _latency(found.rows) if found.rows is not None else []
+    lines += _limits(found)
+    lines += _accuracy(found.accuracy) if found.accuracy else []
     return "\n".join(lines)
 
 
-def _latency(data: dict[str, Any]) -> list[str]:
+def _latency(rows: Sequence[LatencyChange]) -> list[str]:
+    shown = (
+        (
+            label_of(row.label),
+            f"p{row.percentile:g}",
+            f"{row.a_ms:.3f} ms",
+            f"{row.b_ms:.3f} ms",
+            f"{units.slowdown(row.ratio)} % ({units.span(row.low, row.high, units.slowdown)})",
+            ARROW[row.outcome],
+        )
+        for row in rows
+    )
+    return ["", *table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), shown)]
+
+
+def _accuracy(found: AccuracyComparison) -> list[str]:
     rows = (
         (
-            label_of(r["label"]),
-            f"p{r['percentile']:g}",
-            f"{r['a_ms']:.3f} ms",
-            f"{r['b_ms']:.3f} ms",
-            f"{units.slowdown(r['ratio'])} % ({units.span(r['low'], r['high'], units.slowdown)})",
-            ARROW[r["outcome"]],
+            label_of(row.label),
+            row.output,
+            row.metric,
+            *(units.metric(value, row.metric) for value in (row.a, row.b)),
+            units.change(row.difference, row.interval, row.metric),
+            units.probability(row.p_value),
+            row.outcome,
+            " ".join([*(f"-{i}" for i in row.lost), *(f"+{i}" for i in row.gained)]),
         )
-        for r in data["rows"]
+        for row in found.rows
     )
-    return ["", *table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), rows)]
+    headings = ("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained")
+    return ["", *table(headings, rows), *_limits(found)]
 
 
-def _accuracy(data: dict[str, Any]) -> list[str]:
-    rows = (
-        (
-            label_of(r["label"]),
-            *(r[key] for key in ("output", "metric")),
-            *(units.metric(r[key], r["metric"]) for key in ("a", "b")),
-            units.change(r["difference"], r["interval"], r["metric"]),
-            units.probability(r["p_value"]),
-            r["outcome"],
-            " ".join([*(f"-{i}" for i in r["lost"]), *(f"+{i}" for i in r["gained"])]),
-        )
-        for r in data["rows"]
-    )
-    lines = [
-        "",
-        *table(("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained"), rows),
-    ]
-    return [*lines, *_limits(data)]
-
-
-def _limits(data: dict[str, Any]) -> list[str]:
+def _limits(found: RunComparison | AccuracyComparison) -> list[str]:
     """How two runs were compared, what was not alike, and what was not compared."""
-    lines = ["", *([f"{data['method']}."] if "method" in data else [])]
-    lines += [f"- not alike: {_plain(c)}" for c in data.get("caveats", [])]
-    for entry in by_reason(data["not_compared"]):
-        lines.append(f"- not compared: {_plain(', '.join(entry['what']))}: {_plain(entry['reason'])}")
+    lines = ["", *([f"{found.method}."] if found.method else [])]
+    lines += [f"- not alike: {_plain(caveat)}" for caveat in found.caveats or ()]
+    for entry in by_reason(found.not_compared):
+        lines.append(f"- not compared: {_plain(', '.join(entry.what))}: {_plain(entry.reason)}")
     return lines
 
 
-def _row(row: dict[str, Any], metrics: Sequence[str]) -> Sequence[str]:
-    latency = row["latency_ms"] or {}
-    state = row["verify"] or ("not measured" if row["not_measured"] else units.NONE)
+def _row(row: Row, metrics: Sequence[str]) -> Sequence[str]:
+    latency = row.latency_ms or {}
+    state = row.verify or ("not measured" if row.not_measured else units.NONE)
     median = units.milliseconds(latency.get("50"))
     return (
-        label_of(row["label"]),
+        label_of(row.label),
         size_of(row),
-        units.giga(row["macs"]),
-        *(units.metric(row["metrics"].get(metric), metric) for metric in metrics),
-        f"{state}: {row['decided_by']}" if row["decided_by"] else state,
-        median if median == units.NONE else f"{median} {timed_on(row['label'])}",
+        units.giga(row.macs),
+        *(units.metric(row.metrics.get(metric), metric) for metric in metrics),
+        f"{state}: {row.decided_by}" if row.decided_by else state,
+        median if median == units.NONE else f"{median} {timed_on(row.label)}",
         units.milliseconds(latency.get("99")),
     )
 

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from csa_deploy.records.build import EngineRecord
+from csa_deploy.records.report import Lacking, Records
+from csa_deploy.results import NotMeasured
 
 
-def not_measured(records: dict[str, Any]) -> list[dict[str, str]]:
-    """Everything that a stage could not do: ``stage``, ``what`` and ``reason``, each pair of the two once."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for stage, record in records.items():
-        items = [(item["what"], item["reason"]) for item in record.get("not_measured", [])]
-        for what, said in [*items, *_of_engines(record.get("engines", {}))]:
-            reason = _cause(said)
-            found.setdefault((what, reason), {"stage": stage, "what": what, "reason": reason})
-    return list(found.values())
+@dataclass
+class Reason:
+    """Why something was not measured, with every ``what`` that it holds for, and the stages."""
+
+    reason: str
+    what: list[str] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+
+    @property
+    def brief(self) -> str:
+        """What it holds for, with quantities of one engine in brackets behind it."""
+        return _brief(self.what)
 
 
-def by_reason(items: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """One entry per ``reason``: every ``what`` that it holds for, the same in ``brief``, and the ``stages``."""
-    found: dict[str, dict[str, Any]] = {}
+def not_measured(records: Records) -> tuple[Lacking, ...]:
+    """Everything that a stage could not do, each pair of what and reason once."""
+    found: dict[tuple[str, str], Lacking] = {}
+    for stage, record in records.done.items():
+        engines = _of_engines(records.build.engines) if record is records.build and records.build else []
+        for item in (*record.not_measured, *engines):
+            reason = _cause(item.reason)
+            found.setdefault((item.what, reason), Lacking(item.what, reason, stage))
+    return tuple(found.values())
+
+
+def by_reason(items: Iterable[NotMeasured]) -> list[Reason]:
+    """One entry per reason."""
+    found: dict[str, Reason] = {}
     for item in items:
-        entry = found.setdefault(item["reason"], {"reason": item["reason"], "what": [], "stages": []})
-        entry["what"] += [item["what"]] if item["what"] not in entry["what"] else []
-        stage = item.get("stage", "")
-        entry["stages"] += [stage] if stage and stage not in entry["stages"] else []
-    return [{**entry, "brief": _brief(entry["what"])} for entry in found.values()]
+        entry = found.setdefault(item.reason, Reason(item.reason))
+        entry.what += [item.what] if item.what not in entry.what else []
+        stage = item.stage if isinstance(item, Lacking) else ""
+        entry.stages += [stage] if stage and stage not in entry.stages else []
+    return list(found.values())
 
 
 def _brief(names: list[str]) -> str:
@@ -43,14 +62,14 @@ def _brief(names: list[str]) -> str:
     )
 
 
-def _of_engines(engines: dict[str, Any]) -> list[tuple[str, str]]:
+def _of_engines(engines: Mapping[str, EngineRecord]) -> list[NotMeasured]:
     """What the builders left out, in sentences of "what: why"; what several engines lack is named once, with all."""
     found: dict[str, list[str]] = {}
     for precision, engine in engines.items():
-        for said in engine["not_done"]:
+        for said in engine.not_done:
             found.setdefault(said, []).append(f"engine {precision}")
     parts = ((said.partition(": "), ", ".join(names)) for said, names in found.items())
-    return [(f"{what} ({names})", why) for (what, _, why), names in parts]
+    return [NotMeasured(f"{what} ({names})", why) for (what, _, why), names in parts]
 
 
 def _cause(reason: str) -> str:

@@ -11,13 +11,12 @@ from typing import Any
 from csa_deploy import units
 from csa_deploy.levels import LEVELS
 from csa_deploy.pages import html_templates
+from csa_deploy.records.report import ReportData
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
 from csa_deploy.report.charts.network import network
-from csa_deploy.report.data import records_of
-from csa_deploy.report.labels import label_of, reference_of, size_of, timed_on
+from csa_deploy.report.labels import label_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
-from csa_deploy.report.tiles import tiles
 from csa_deploy.report.verdict import word_of
 
 MOST_BYTES = 3_000_000
@@ -54,13 +53,13 @@ _FILTERS: tuple[Callable[..., str], ...] = (
 )
 
 
-def page_of(data: dict[str, Any], pictures: dict[str, str]) -> str:
+def page_of(data: ReportData, pictures: dict[str, str]) -> str:
     """The page, with one graph only where all of them would make it larger than 3 MB; see :func:`render`."""
     page = render(data, pictures)
     return page if len(page.encode()) < MOST_BYTES else render(data, pictures, most_graphs=1)
 
 
-def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int | None = None) -> str:
+def render(data: ReportData, pictures: dict[str, str], *, most_graphs: int | None = None) -> str:
     """The page for a data object of :func:`csa_deploy.report.data.collect`.
 
     Args:
@@ -81,26 +80,25 @@ def render(data: dict[str, Any], pictures: dict[str, str], *, most_graphs: int |
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
-        records=records_of(data["records"]),
+        records=data.records,
         pictures=pictures,
         views=views,
         levels=LEVELS,
         tasks=tasks,
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),
-        tiles=tiles(data),
-        reference=reference_of(data["records"].get("verify")),
-        missing=by_reason(data["not_measured"]),
+        reference=data.reference,
+        missing=by_reason(data.not_measured),
         charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
         graphs=[_graph(data, label) for label in views.profiled(data)[:most_graphs]],
         not_drawn=views.profiled(data)[most_graphs:] if most_graphs else [],
-        data=Markup(embedded(data)),  # noqa: S704 (see there)
+        data=Markup(embedded(data.to_json())),  # noqa: S704 (see there)
         css=Markup(_file("style.css")),  # noqa: S704
         js=Markup(_file("page.js")),  # noqa: S704
     )
 
 
-def _graph(data: dict[str, Any], label: str) -> dict[str, Any]:
+def _graph(data: ReportData, label: str) -> dict[str, Any]:
     """What the parts on layers and on the graph show of one graph."""
     from markupsafe import Markup
 
@@ -111,8 +109,8 @@ def _graph(data: dict[str, Any], label: str) -> dict[str, Any]:
         "rows": rows,
         "layers": layers_only,
         "left_out": len(rows) - len(layers_only),
-        "share_left_out": 1.0 - sum(row["share"] for row in layers_only),
-        "timed": any(row["time_us"] for row in rows),
+        "share_left_out": 1.0 - sum(row.share for row in layers_only),
+        "timed": any(row.time_us for row in rows),
         "drawing": Markup(network(views.drawn(data, label))),  # noqa: S704 (escapes its text)
     }
 

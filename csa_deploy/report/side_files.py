@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.records.build import BuildRecord
+from csa_deploy.records.profile import Profiled, ProfileRecord
+from csa_deploy.records.report import ErrorHistogram, PastProfile
+from csa_deploy.results import jsonable
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
 
@@ -20,11 +23,11 @@ MOST_TENSORS = 12
 MOST_RUNS = 200
 
 
-def error_histograms(workspace: Workspace) -> list[dict[str, Any]]:
+def error_histograms(workspace: Workspace) -> tuple[ErrorHistogram, ...]:
     """Per candidate a histogram of each sample's largest error, bins shared and logarithmic; zeros as ``exact``."""
     path = workspace.root / SAMPLES
     if not workspace.stage("verify") or not path.is_file():
-        return []
+        return ()
     columns: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as stored:
         for key in stored.files:
@@ -33,17 +36,13 @@ def error_histograms(workspace: Workspace) -> list[dict[str, Any]]:
     finite = [c[np.isfinite(c) & (c > 0)] for c in columns.values()]
     positive = np.concatenate(finite) if finite else np.empty(0)
     if not len(positive):
-        return []
+        return ()
     edges = np.logspace(np.log10(positive.min() * 0.9), np.log10(positive.max() * 1.1), _BINS + 1)
-    return [
-        {
-            "label": label,
-            "edges": [float(f"{e:.6g}") for e in edges],
-            "counts": np.histogram(column, edges)[0].tolist(),
-            "exact": int((column == 0).sum()),
-        }
+    shown = tuple(float(f"{edge:.6g}") for edge in edges)
+    return tuple(
+        ErrorHistogram(label, shown, tuple(np.histogram(column, edges)[0].tolist()), int((column == 0).sum()))
         for label, column in columns.items()
-    ]
+    )
 
 
 def calibration(workspace: Workspace) -> dict[str, Any] | None:
@@ -80,24 +79,22 @@ def sweep(workspace: Workspace) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def history(workspace: Workspace) -> list[dict[str, Any]]:
+def history(workspace: Workspace) -> tuple[PastProfile, ...]:
     """Earlier profiles of this workspace, oldest first."""
     path = workspace.root / HISTORY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return tuple(PastProfile(**entry) for entry in stored)
 
 
-def remember(workspace: Workspace, verdict: str) -> list[dict[str, Any]]:
+def remember(workspace: Workspace, verdict: str) -> tuple[PastProfile, ...]:
     """Add the current profile to the history, once; returns the history."""
     entries = history(workspace)
-    if not workspace.stage("profile"):
+    if not workspace.stage(ProfileRecord.stage):
         return entries
-    measured = workspace.measured("profile")
-    entry = {
-        "at": measured["started_at"],
-        "verdict": verdict,
-        "host": measured["host"]["cpu"],
-        "median_ms": {label: m["percentiles_ms"]["50"] for label, m in measured["latency"].items()},
-    }
-    entries = [e for e in entries if e["at"] != entry["at"]] + [entry]
-    write_atomic(workspace.root / HISTORY, dump_json(entries[-MOST_RUNS:]))
-    return entries[-MOST_RUNS:]
+    stored = workspace.measured(ProfileRecord.stage)
+    measured, at = Profiled.from_json(stored), stored["started_at"]
+    medians = {label: found.median_ms for label, found in measured.latency.items()}
+    entry = PastProfile(at, verdict, measured.host["cpu"], medians)
+    entries = (*(e for e in entries if e.at != at), entry)[-MOST_RUNS:]
+    write_atomic(workspace.root / HISTORY, dump_json(jsonable(entries)))
+    return entries

@@ -13,7 +13,7 @@ from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
 from csa_deploy.profile.cost import graph_cost
 from csa_deploy.profile.device import TIMED, WARM_MS
 from csa_deploy.profile.engine_layers import built_of
-from csa_deploy.profile.gates import Gate, baseline_gates, failure, limit_gates, memory_of
+from csa_deploy.profile.gates import baseline_gates, failure, limit_gates, memory_of
 from csa_deploy.profile.host import host
 from csa_deploy.profile.latency import measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
@@ -21,7 +21,7 @@ from csa_deploy.profile.on_target import measure_on_target
 from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.telemetry import Meter, Telemetry
-from csa_deploy.records.profile import GraphCost, ProfileRecord
+from csa_deploy.records.profile import Gate, GraphCost, LatencySummary, Profiled, ProfileRecord
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from csa_deploy.context import Context
 
 ANEW_WHERE = "timed anew in the same rounds where its workspace still holds the file and it runs here"
+NO_ENGINES = "engines"  # what is not measured where none was built
 LAYER_ITERATIONS = 20
 
 
@@ -80,19 +81,19 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
         cost=costs,
         layers={"method": METHOD},
     )
-    measured = {
-        "summary": _summary(latency, bench.not_measured),
-        "latency": latency,
-        "layers": _layers(context, graphs),
-        "engines": with_floors(inspected, ceilings) | there.engines,
-        "target": there.measured,
-        "roofline": _roofline(costs, ceilings),
-        "energy_per_inference_j": meter.per_inference(),
-        "telemetry": meter.telemetry.to_json(),
-        "gates": [gate.to_json() for gate in gates],
-        "host": host(),
-    }
-    return StageOutput(record, measured=measured, failure=failure(gates))
+    measured = Profiled(
+        latency=latency,
+        layers=_layers(context, graphs),
+        engines=with_floors(inspected, ceilings) | there.engines,
+        target=there.measured,
+        roofline=_roofline(costs, ceilings),
+        energy_per_inference_j=meter.per_inference(),
+        telemetry=meter.telemetry.to_json(),
+        gates=tuple(gates),
+        host=host(),
+    )
+    told = {"summary": _summary(latency, bench.not_measured), **measured.to_json()}
+    return StageOutput(record, measured=told, failure=failure(gates))
 
 
 def contract(context: Context) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
     if context.split:
         bench.chain()
     if not context.workspace.stage("build"):
-        bench.not_measured.append({"what": "engines", "reason": "not built; run `csa-deploy build`"})
+        bench.not_measured.append({"what": NO_ENGINES, "reason": "not built; run `csa-deploy build`"})
         return bench
     for precision, engine in context.engines().items():
         if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
@@ -148,7 +149,9 @@ def _engine_bytes(context: Context) -> dict[str, int]:
     return {precision: context.path(e.path).stat().st_size for precision, e in context.engines().items()}
 
 
-def _held_against(context: Context, stored: StoredRun, baseline: Bench, latency: dict[str, Any]) -> list[Gate]:
+def _held_against(
+    context: Context, stored: StoredRun, baseline: Bench, latency: dict[str, LatencySummary]
+) -> list[Gate]:
     """Gates against what of the baseline was timed anew, and against stored samples where they were taken alike."""
     # Compared as the workspace will hold them: keys and values as JSON gives them back.
     stated = json.loads(json.dumps(contract(context)))
@@ -184,9 +187,9 @@ def _roofline(costs: dict[str, GraphCost], ceilings: Ceilings | str) -> dict[str
     }
 
 
-def _summary(measured: dict[str, Any], not_measured: list[dict[str, str]]) -> str:
+def _summary(measured: dict[str, LatencySummary], not_measured: list[dict[str, str]]) -> str:
     shown = ", ".join(
-        f"{label} {units.milliseconds(m['percentiles_ms']['50'])}" + ("" if label.startswith("engine") else " (CPU)")
+        f"{label} {units.milliseconds(m.median_ms)}" + ("" if label.startswith("engine") else " (CPU)")
         for label, m in measured.items()
     )
     return f"median {shown}" + (f"; {len(not_measured)} not measured" if not_measured else "")

@@ -25,7 +25,7 @@ from csa_deploy.workspace import StageOutput
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
-    from csa_deploy.graph.proof import Arrays
+    from csa_deploy.graph.inputs import Arrays
 
 _LOG = logging.getLogger(__name__)
 _RANDOM, _REAL = 2, 4  # inputs that FP16 is compared on

@@ -21,8 +21,15 @@ from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.precision import PrecisionRecord
-from csa_deploy.records.verify import Runtime, VerifyRecord
-from csa_deploy.results import plain
+from csa_deploy.records.verify import (
+    CandidateRecord,
+    ComparedData,
+    JudgedCandidate,
+    OutputRecord,
+    Runtime,
+    VerifyRecord,
+)
+from csa_deploy.results import NotMeasured, plain, shallow
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner, require_provider
 from csa_deploy.runners.stateful import StatefulRunner
@@ -166,34 +173,27 @@ def compare(
         not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
     wanted = context.config.localize
     blamed = [c for c, j in zip(candidates, judged, strict=True) if wanted or (wanted is None and _unexplained(j))]
-    broken = {j["label"]: [check["metric"] for check in j["checks"] if check["state"] == "fail"] for j in judged}
+    broken = {j.label: [check.metric for check in j.checks if check.state == "fail"] for j in judged}
     explained, unexplained = explain(context, reference, blamed, data, broken)
     if context.config.localize:
         unexplained += unopened(context, not_measured)
     arithmetic = compare_arithmetic(context, reference, candidates, data)
     notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
-    notes += arithmetic_notes(arithmetic)
-    record = VerifyRecord.from_json(
-        {
-            **judgement.to_json(),
-            "notes": notes,
-            "summary": _summary(judged, len(data)),
-            "reference": reference.describe(),
-            "data": {
-                "name": data.name,
-                "samples": len(data),
-                "labelled": data.labelled,
-                "sha256": data.fingerprint(),
-                "tensors_sha256": stream.digest(),
-            },
-            "candidates": judged,
-            "arbitration": arbitrations,
-            "localization": explained,
-            "runtime": _runtime(),
-            "growth": growth,
-            "arithmetic": arithmetic,
-            "not_measured": not_measured + unexplained,
-        }
+    record = VerifyRecord(
+        summary=_summary(judged, len(data)),
+        notes=(*notes, *arithmetic_notes(arithmetic)),
+        not_measured=tuple(NotMeasured(**item) for item in (*not_measured, *unexplained)),
+        verdict=judgement.verdict,
+        partial=judgement.partial,
+        reference=reference.describe(),
+        accuracy=judgement.accuracy,
+        data=ComparedData(data.name, len(data), data.labelled, data.fingerprint(), stream.digest()),
+        candidates=tuple(judged),
+        arbitration=tuple(arbitrations),
+        localization=tuple(explained),
+        runtime=_runtime(),
+        growth=growth,
+        arithmetic=tuple(arithmetic),
     )
     path = context.scratch / "samples.npz"
     path.write_bytes(results.to_bytes())
@@ -249,24 +249,26 @@ def _trained(context: Context) -> bool:
     return bool(context.config.checkpoint or (entry and entry.pretrained))
 
 
-def _described(candidate: Candidate, stream: Stream, judged: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _described(candidate: Candidate, stream: Stream, judged: JudgedCandidate, names: Sequence[str]) -> CandidateRecord:
     """The candidate's part of the record: its verdict, what ran, and the classes of the worst samples by name."""
-    for output in judged["outputs"]:
-        output["worst_channels"] = t.worst_channels() if (t := candidate.tensors.get(output["name"])) else []
-        for shown in (c for w in output["worst"] for c in (*w.get("reference_classes", ()), *w.get("classes", ()))):
+    outputs = []
+    for output in judged.outputs:
+        for shown in (c for w in output.worst for c in (*w.get("reference_classes", ()), *w.get("classes", ()))):
             shown["name"] = names[shown["class"]] if shown["class"] < len(names) else ""
-    return {
-        **judged,
-        "path": candidate.path,
-        "runner": {"name": candidate.runner.name, **candidate.runner.describe()},
-        "tensors_sha256": stream.digest(candidate),
-    }
+        tensor = candidate.tensors.get(output.name)
+        outputs.append(OutputRecord(**shallow(output), worst_channels=tuple(tensor.worst_channels()) if tensor else ()))
+    return CandidateRecord(
+        **{**shallow(judged), "outputs": tuple(outputs)},
+        path=candidate.path,
+        runner={"name": candidate.runner.name, **candidate.runner.describe()},
+        tensors_sha256=stream.digest(candidate),
+    )
 
 
-def _unexplained(judged: dict[str, Any]) -> bool:
+def _unexplained(judged: JudgedCandidate) -> bool:
     """Whether a candidate fails for a reason that lies in its layers."""
-    other = judged["preprocessing_differs"] or judged["reference_non_finite"]
-    broken = judged["non_finite"] or any(check["state"] == "fail" for check in judged["checks"])
+    other = judged.preprocessing_differs or judged.reference_non_finite
+    broken = judged.non_finite or any(check.state == "fail" for check in judged.checks)
     return bool(broken and not other)
 
 
@@ -288,13 +290,13 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
     return arbitrate(reference, same, feeds, graph)
 
 
-def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[str]:
+def unlike_calibration(judged: Sequence[JudgedCandidate], context: Context) -> list[str]:
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
     record = context.workspace.find(PrecisionRecord)
     found = record.int8.search if record and record.int8 else {}
     points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
     then = points.get(len(found.get("returned", [])), {}).get("snr_db")
-    now = next((c["metrics"].get("snr_db") for c in judged if c["label"] == "int8"), None)
+    now = next((c.metrics.get("snr_db") for c in judged if c.label == "int8"), None)
     if then is None or now is None or not float(then) - float(now) > UNLIKE_DB:
         return []
     return [
@@ -303,17 +305,17 @@ def unlike_calibration(judged: list[dict[str, Any]], context: Context) -> list[s
     ]
 
 
-def _summary(judged: list[dict[str, Any]], samples: int) -> str:
-    said = f"{samples} samples: " + ", ".join(f"{c['label']} {c['verdict']} ({_figure(c)})" for c in judged)
+def _summary(judged: Sequence[JudgedCandidate], samples: int) -> str:
+    said = f"{samples} samples: " + ", ".join(f"{c.label} {c.verdict} ({_figure(c)})" for c in judged)
     wanted = wanted_samples(judged)
     return f"{said}; {wanted:,} samples would decide, give them with --data" if wanted else said
 
 
-def _figure(result: dict[str, Any]) -> str:
+def _figure(result: JudgedCandidate) -> str:
     """What the verdict rests on; of a pass the worst output's accuracy, agreement or noise."""
-    metrics = result["metrics"]
-    if result["decided_by"]:
-        return str(result["decided_by"])
+    metrics = result.metrics
+    if result.decided_by:
+        return result.decided_by
     told = [metric for metric in ordered() if metric.said and metric.name in metrics]
     told = told[::-1] if told[0].of == "map" else told[:1]  # what the classes of a map are worth is not known
     return ", ".join(m.said.format(m.shown(metrics[m.name], -1 if m.unit == "share" else 0)) for m in told)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from csa_deploy import units
 from csa_deploy.errors import UsageError
@@ -26,6 +26,7 @@ from csa_deploy.metrics.metric import NOT_APPLICABLE, Estimate, Metric
 from csa_deploy.metrics.stream import WHOLE
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.naming import did_you_mean
+from csa_deploy.records.verify import HeldBound
 
 State = Literal["pass", "fail", "undecided", "not measured"]
 
@@ -141,10 +142,10 @@ class Check:
             return False
         return value >= self.bound if self.side == "min" else value <= self.bound
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with the verdict and which side is bounded."""
-        verdict = {"state": self.state, "passed": self.passed, "needed": self.needed}
-        return {**asdict(self), "reason": self.why, "side": self.side, **verdict}
+    def held(self) -> HeldBound:
+        """What is stored of it, with the verdict and which side is bounded."""
+        stated = {**asdict(self), "reason": self.why}
+        return HeldBound(**stated, side=self.side, state=self.state, passed=self.passed, needed=self.needed)
 
 
 def judge(

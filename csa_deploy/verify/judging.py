@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from csa_deploy import units
 from csa_deploy.errors import AccuracyGateError
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.records.batch import BatchConsistency
-from csa_deploy.verify.reference import OwnAccuracy, own_accuracy
+from csa_deploy.records.verify import JudgedCandidate, OwnAccuracy, Verdict
+from csa_deploy.results import Stored
+from csa_deploy.verify.reference import own_accuracy
 from csa_deploy.verify.results import Results
 
 FAINT = 1e-5  # magnitude up to which FP32 rounding of numbers around one is a visible part of an output
@@ -22,7 +23,7 @@ Asked = Callable[[str], Collection[str]]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(Stored):
     """Verdicts on a comparison.
 
     Attributes:
@@ -32,17 +33,21 @@ class Judgement:
         notes: what a reader must know, a sentence each.
     """
 
-    candidates: list[dict[str, Any]]
+    derived: ClassVar[tuple[str, ...]] = ("verdict",)
+    candidates: tuple[JudgedCandidate, ...]
     accuracy: OwnAccuracy | None
     partial: str
-    notes: list[str]
+    notes: tuple[str, ...]
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """The worst of all verdicts; what is partial is at best undecided."""
-        verdicts = [c["verdict"] for c in self.candidates] + ([self.accuracy.verdict] if self.accuracy else [])
-        verdicts += ["undecided"] if self.partial or not self.candidates else []
-        return next((v for v in ("fail", "undecided") if v in verdicts), "pass")
+        verdicts: set[str] = {c.verdict for c in self.candidates} | (
+            {self.accuracy.verdict} if self.accuracy else set()
+        )
+        if "fail" in verdicts:
+            return "fail"
+        return "undecided" if "undecided" in verdicts or self.partial or not self.candidates else "pass"
 
     def failure(self, *, strict: bool) -> AccuracyGateError | None:
         """The first reason to fail: a wrong input, a value that is not finite, a broken bound, a useless reference."""
@@ -60,25 +65,15 @@ class Judgement:
         if self.partial:
             return AccuracyGateError(f"verify: {self.partial} were compared", fix="compare on all, or drop --strict")
         for candidate in self.candidates:
-            for check in candidate["checks"] if candidate["verdict"] == "undecided" else []:
-                if check["state"] == "undecided" or (check["asked"] and check["state"] == "not measured"):
-                    reason = check["reason"].removeprefix("not measured: ")
+            for check in candidate.checks if candidate.verdict == "undecided" else ():
+                if check.state == "undecided" or (check.asked and check.state == "not measured"):
+                    reason = check.reason.removeprefix("not measured: ")
                     return AccuracyGateError(
-                        f"verify: {candidate['label']}: {check['metric']} of '{check['output']}' {_bound(check)} is "
-                        f"{check['state']}: {reason}",
+                        f"verify: {candidate.label}: {check.metric} of '{check.output}' {check.limit_in_words} is "
+                        f"{check.state}: {reason}",
                         fix="compare on more data, or drop --strict",
                     )
         return None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "candidates": self.candidates,
-            "accuracy": self.accuracy.to_json() if self.accuracy else None,
-            "partial": self.partial,
-            "notes": self.notes,
-            "verdict": self.verdict,
-        }
 
 
 def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precision: ()) -> Judgement:
@@ -89,19 +84,22 @@ def judge_results(results: Results, bounds: Bounds, asked: Asked = lambda precis
         bounds: budget of a precision, by metric.
         asked: metrics of a precision whose bounds were asked for, whether or not they are the defaults.
     """
-    candidates = []
-    for columns in results.candidates:
-        found = columns.judged(results.ids, bounds(columns.precision), asked(columns.precision))
-        differs = results.meta.get("differs", {}).get(columns.label, {})
-        batch = _batch(results.meta, columns.label)
-        verdict = "fail" if differs or (batch and batch.broken) else found["verdict"]
-        about = {"preprocessing_differs": differs, "batch": batch.to_json() if batch else None}
-        candidates.append({**found, **about, "verdict": verdict})
+    differs = results.meta.get("differs", {})
+    candidates = tuple(
+        c.judged(
+            results.ids,
+            bounds(c.precision),
+            asked(c.precision),
+            differs.get(c.label, {}),
+            _batch(results.meta, c.label),
+        )
+        for c in results.candidates
+    )
     accuracy = None
     if results.labels is not None and results.candidates:
         first, trained = results.candidates[0].outputs[0], bool(results.meta.get("trained"))
         accuracy = own_accuracy(first, results.labels.tolist(), trained=trained)
-    return Judgement(candidates, accuracy, results.partial, _notes(results, candidates, accuracy))
+    return Judgement(candidates, accuracy, results.partial, tuple(_notes(results, candidates, accuracy)))
 
 
 def _batch(meta: Mapping[str, Any], label: str) -> BatchConsistency | None:
@@ -116,7 +114,7 @@ def one_class(labels: np.ndarray | None) -> list[str]:
     return ["all samples are of one class, so accuracy says nothing about the others"]
 
 
-def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccuracy | None) -> list[str]:
+def _notes(results: Results, candidates: Sequence[JudgedCandidate], accuracy: OwnAccuracy | None) -> list[str]:
     notes = [results.partial] if results.partial else []
     notes += one_class(results.labels)
     if accuracy and accuracy.verdict != "pass":
@@ -125,10 +123,10 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
     notes += _quiet(results, candidates) + _faint(results, candidates) + _maps(results, candidates)
     undecided: dict[str, list[str]] = {}
     for candidate in candidates:
-        for check in candidate["checks"]:
-            if check["state"] == "undecided":
-                said = f"{check['metric']} of '{check['output']}' {_bound(check)} is undecided: {check['reason']}"
-                undecided.setdefault(said, []).append(candidate["label"])
+        for check in candidate.checks:
+            if check.state == "undecided":
+                said = f"{check.metric} of '{check.output}' {check.limit_in_words} is undecided: {check.reason}"
+                undecided.setdefault(said, []).append(candidate.label)
     notes += [f"{', '.join(labels)}: {said}" for said, labels in undecided.items()]
     if undecided and not results.meta.get("trained"):
         notes.append(
@@ -138,9 +136,9 @@ def _notes(results: Results, candidates: list[dict[str, Any]], accuracy: OwnAccu
     return notes
 
 
-def _quiet(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+def _quiet(results: Results, candidates: Sequence[JudgedCandidate]) -> list[str]:
     """A note where a cosine fails on a sample whose reference output is nearly zero: the angle of noise is noise."""
-    broken = {(c["label"], x["output"]) for c in candidates for x in c["checks"] if _fails(x, "cosine")}
+    broken = _failing(candidates, "cosine")
     notes = []
     for candidate in results.candidates:
         for output in candidate.outputs:
@@ -156,9 +154,9 @@ def _quiet(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _faint(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+def _faint(results: Results, candidates: Sequence[JudgedCandidate]) -> list[str]:
     """A note where an output fails whose reference is of the size of rounding on all samples."""
-    failing = {(c["label"], check["output"]) for c in candidates for check in c["checks"] if check["state"] == "fail"}
+    failing = _failing(candidates)
     largest = {
         output.name: float(max(np.abs(output.columns["low"]).max(), np.abs(output.columns["high"]).max()))
         for candidate in results.candidates
@@ -173,54 +171,53 @@ def _faint(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _fails(check: dict[str, Any], metric: str) -> bool:
-    return check["metric"] == metric and check["state"] == "fail"
+def _failing(candidates: Sequence[JudgedCandidate], metric: str = "") -> set[tuple[str, str]]:
+    """Candidates and outputs with a bound that is broken, of one metric or of any."""
+    return {(c.label, x.output) for c in candidates for x in c.checks if x.state == "fail" and metric in ("", x.metric)}
 
 
-def _maps(results: Results, candidates: list[dict[str, Any]]) -> list[str]:
+def _maps(results: Results, candidates: Sequence[JudgedCandidate]) -> list[str]:
     """A note where outputs are maps and no bound speaks of their strongest channels: whether it should is not known."""
     names = dict.fromkeys(o.name for c in results.candidates for o in c.outputs if "map" in o.kinds)
-    bounded = any(METRICS[check["metric"]].of in ("map", "whole") for c in candidates for check in c["checks"])
+    bounded = any(METRICS[check.metric].of in ("map", "whole") for c in candidates for check in c.checks)
     if not names or bounded:
         return []
     listed, one = ", ".join(f"'{name}'" for name in names), "int8.mean_iou_agreement=0.9"
     return [f"{listed}: no budget bounds the classes of its positions; ask for one with --budget {one}"]
 
 
-def wanted_samples(candidates: list[dict[str, Any]]) -> int:
+def wanted_samples(candidates: Sequence[JudgedCandidate]) -> int:
     """Samples that would decide every bound that is undecided for want of them; 0 where that is none."""
-    return max((c["needed"] or 0 for found in candidates for c in found["checks"]), default=0)
+    return max((check.needed or 0 for found in candidates for check in found.checks), default=0)
 
 
-def _candidate_failure(result: dict[str, Any]) -> AccuracyGateError | None:
-    where = f"verify: {result['label']}"
-    for name, (ours, theirs) in result["preprocessing_differs"].items():
+def _candidate_failure(result: JudgedCandidate) -> AccuracyGateError | None:
+    where = f"verify: {result.label}"
+    for name, (ours, theirs) in result.preprocessing_differs.items():
         return AccuracyGateError(
             f"{where}: its preprocessing is not the network's: {name} is {theirs}, the network's is {ours}",
             fix="export the network again, or correct the graph's metadata",
         )
-    for name, ids in result["reference_non_finite"].items():
+    for name, ids in result.reference_non_finite.items():
         return AccuracyGateError(
             f"verify: the reference's own output '{name}' is not finite on sample {ids[0]}",
             fix="look at that sample's input, and at the network's weights",
         )
-    for name, ids in result["non_finite"].items():
+    for name, ids in result.non_finite.items():
         return AccuracyGateError(
             f"{where}: output '{name}' is not finite on sample {ids[0]}",
             fix="see `csa-deploy verify --localize` for the layer; keep it FP32 with --keep-fp32, or see that sample",
         )
-    if result["batch"] and (batch := BatchConsistency.from_json(result["batch"])).broken:
-        return batch_failure(where, batch)
-    broken = [check for check in result["checks"] if check["state"] == "fail"]
+    if result.batch and result.batch.broken:
+        return batch_failure(where, result.batch)
+    broken = [check for check in result.checks if check.state == "fail"]
     for check in broken[:1]:
-        outputs = {o["name"]: o for o in result["outputs"]}
-        worst = outputs[check["output"]]["worst"][0]["id"]
+        worst = next(output.worst[0]["id"] for output in result.outputs if output.name == check.output)
         others = f"; {len(broken)} bounds are broken" if len(broken) > 1 else ""
         return AccuracyGateError(
-            f"{where}: {check['metric']} of '{check['output']}' is "
-            f"{units.beside(check['value'], check['bound'], check['metric'])}, the budget is {_bound(check)} "
+            f"{where}: {check.metric} of '{check.output}' is {check.measured}, the budget is {check.limit_in_words} "
             f"(worst sample {worst}){others}",
-            fix=f"see the report; another budget is --budget {result['precision']}.{check['metric']}=VALUE",
+            fix=f"see the report; another budget is --budget {result.precision}.{check.metric}=VALUE",
         )
     return None
 
@@ -231,7 +228,3 @@ def batch_failure(where: str, batch: BatchConsistency) -> AccuracyGateError:
         f"{where}: {batch.statement}",
         fix="look for an operation over axis 0 (a mean, a norm in training mode, a Reshape or Squeeze)",
     )
-
-
-def _bound(check: dict[str, Any]) -> str:
-    return f"{'at least' if check['side'] == 'min' else 'at most'} {units.bound(check['bound'], check['metric'])}"

@@ -23,6 +23,8 @@ from csa_deploy.errors import UsageError
 from csa_deploy.metrics.metric import Estimate, Kind
 from csa_deploy.metrics.stream import worst
 from csa_deploy.metrics.table import defined_by, estimates_of, worst_values
+from csa_deploy.records.batch import BatchConsistency
+from csa_deploy.records.verify import JudgedCandidate, JudgedOutput
 from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, verdict
 
 SCHEMA_VERSION = 3
@@ -49,19 +51,14 @@ class OutputColumns:
         """What the output is, by the metrics that it has."""
         return {metric.of for metric in defined_by(self.columns)}
 
-    def non_finite(self, ids: Sequence[str], column: str = "finite") -> list[str]:
+    def non_finite(self, ids: Sequence[str], column: str = "finite") -> tuple[str, ...]:
         """Identities of the samples with values that are not finite, in either or (``reference_finite``) in one."""
-        return [str(ids[i]) for i in np.flatnonzero(self.columns.get(column, np.ones(0)) == 0).tolist()]
+        return tuple(str(ids[i]) for i in np.flatnonzero(self.columns.get(column, np.ones(0)) == 0).tolist())
 
-    def to_json(self, ids: Sequence[str]) -> dict[str, Any]:
+    def judged(self, ids: Sequence[str]) -> JudgedOutput:
         """Metrics, their intervals and the worst samples."""
-        return {
-            "name": self.name,
-            "classes": self.classes,
-            "metrics": {name: e.value for name, e in self.estimates.items()},
-            "intervals": {name: e.to_json() for name, e in self.estimates.items()},
-            "worst": worst(self.columns, ids),
-        }
+        values = {name: estimate.value for name, estimate in self.estimates.items()}
+        return JudgedOutput(self.name, self.classes, values, self.estimates, tuple(worst(self.columns, ids)))
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,22 @@ class CandidateColumns:
     precision: str
     outputs: tuple[OutputColumns, ...]
 
-    def judged(self, ids: Sequence[str], budget: Mapping[str, float], asked: Collection[str] = ()) -> dict[str, Any]:
-        """Metrics, checks and verdict, ``asked`` naming bounds that were asked for; the same from a run and a file.
+    def judged(
+        self,
+        ids: Sequence[str],
+        budget: Mapping[str, float],
+        asked: Collection[str] = (),
+        differs: Mapping[str, tuple[Any, Any]] = {},
+        batch: BatchConsistency | None = None,
+    ) -> JudgedCandidate:
+        """Metrics, checks and verdict; the same from a run and a file.
+
+        Args:
+            ids: identity of each sample.
+            budget: bounds by metric.
+            asked: those that were asked for.
+            differs: settings of its preprocessing that are others than the reference's, with both.
+            batch: what it gave in other batches.
 
         Raises:
             UsageError: the budget names an output that is not there.
@@ -85,18 +96,20 @@ class CandidateColumns:
         checks = applicable(checks)
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
-        outputs, held = [o.to_json(ids) for o in self.outputs], [c.to_json() for c in checks]
-        return {
-            "label": self.label,
-            "precision": self.precision,
-            "metrics": worst_values([output["metrics"] for output in outputs]),
-            "decided_by": deciding(checks, len(outputs)),
-            "outputs": outputs,
-            "checks": held,
-            "non_finite": non_finite,
-            "reference_non_finite": reference,
-            "verdict": verdict(checks, bool(non_finite)),
-        }
+        outputs = tuple(output.judged(ids) for output in self.outputs)
+        return JudgedCandidate(
+            label=self.label,
+            precision=self.precision,
+            verdict="fail" if differs or (batch and batch.broken) else verdict(checks, bool(non_finite)),
+            metrics=worst_values([output.metrics for output in outputs]),
+            decided_by=deciding(checks, len(outputs)),
+            outputs=outputs,
+            checks=tuple(check.held() for check in checks),
+            non_finite=non_finite,
+            reference_non_finite=reference,
+            preprocessing_differs=dict(differs),
+            batch=batch,
+        )
 
 
 @dataclass(frozen=True)

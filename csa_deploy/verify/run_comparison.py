@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from csa_deploy.metrics.estimates import lost_and_gained
 from csa_deploy.metrics.intervals import FEWEST
 from csa_deploy.metrics.metric import Interval, Metric
 from csa_deploy.metrics.table import FINITE, METRICS, defined_by, named, ordered
+from csa_deploy.results import NotMeasured, Stored
 from csa_deploy.verify.results import OutputColumns, Results
 
 _NAMED = 5  # samples named per direction
@@ -24,7 +25,7 @@ _SAME_REFERENCE = 1e-3  # relative difference of the outputs' energies; rounding
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Stored):
     """One metric of one output in two runs, over the samples that both compared.
 
     Attributes:
@@ -41,6 +42,7 @@ class Change:
         gained: the other way round.
     """
 
+    derived: ClassVar[tuple[str, ...]] = ("difference", "outcome")
     label: str
     output: str
     metric: str
@@ -74,23 +76,31 @@ class Change:
             return "no difference shown"
         return "better" if (low > 0) == (metric.better == "higher") else "worse"
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with difference and outcome."""
-        return {**asdict(self), "difference": self.difference, "outcome": self.outcome}
 
+@dataclass(frozen=True)
+class AccuracyComparison(Stored):
+    """The accuracy of two runs.
 
-def compare_results(a: Results, b: Results) -> dict[str, Any]:
-    """Compare two stored comparisons, candidate by candidate and output by output.
-
-    Returns:
-        ``method``, ``caveats`` (why the two are not alike), ``rows`` (:class:`Change` as JSON) and ``not_compared``
-        (what and reason).
+    Attributes:
+        method: how they were compared.
+        caveats: why the two are not alike.
+        rows: by candidate, output and metric.
+        not_compared: what, and why.
     """
+
+    method: str
+    caveats: tuple[str, ...]
+    rows: tuple[Change, ...]
+    not_compared: tuple[NotMeasured, ...]
+
+
+def compare_results(a: Results, b: Results) -> AccuracyComparison:
+    """Compare two stored comparisons, candidate by candidate and output by output."""
     there = set(b.ids)
     common = [identity for identity in a.ids if identity in there]
     if not common:
-        lacking = [{"what": "accuracy", "reason": "the two runs have no sample in common"}]
-        return {"method": "nothing compared", "caveats": _caveats(a, b, common), "rows": [], "not_compared": lacking}
+        lacking = (NotMeasured("accuracy", "the two runs have no sample in common"),)
+        return AccuracyComparison("nothing compared", tuple(_caveats(a, b, common)), (), lacking)
     caveats, missing = _caveats(a, b, common), dict[str, str]()
     rows: list[Change] = []
     outputs_a, outputs_b = _outputs(a, common), _outputs(b, common)
@@ -111,12 +121,12 @@ def compare_results(a: Results, b: Results) -> dict[str, Any]:
             missing[f"{what}: {metric}"] = f"only in {'A' if metric in _defined(first) else 'B'}"
     least = [f"{m.minimum_effect:g} {m.unit or m.name}" for m in METRICS.values() if m.minimum_effect]
     method = f"the same {len(common)} samples in both runs, paired; 95 % intervals of B - A"
-    return {
-        "method": f"{method}; changes below {' or '.join(least)} do not count",
-        "caveats": list(dict.fromkeys(caveats)),
-        "rows": [row.to_json() for row in rows],
-        "not_compared": [{"what": what, "reason": reason} for what, reason in missing.items()],
-    }
+    return AccuracyComparison(
+        method=f"{method}; changes below {' or '.join(least)} do not count",
+        caveats=tuple(dict.fromkeys(caveats)),
+        rows=tuple(rows),
+        not_compared=tuple(NotMeasured(what, reason) for what, reason in missing.items()),
+    )
 
 
 def _unlike(a: OutputColumns, b: OutputColumns) -> str:

@@ -37,6 +37,7 @@ from csa_deploy.pipeline import run_stages
 from csa_deploy.policy.deployment import of_bundle
 from csa_deploy.policy.judging import judge_policy
 from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.profile import Profiled
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import dump_json
 from csa_deploy.source import load_source
@@ -44,6 +45,8 @@ from csa_deploy.verify.results import Results, read_results
 from csa_deploy.workspace import Workspace
 
 STORED = Path(__file__).parents[1] / "stored" / "csa_digits.zip"
+_DIFFERS = {"output": "output", "against": "batch 1", "sample": "3", "difference": 0.5, "rounding": 1e-6}
+_BROKEN = {"batch": 4, "samples": 8, "differences": [_DIFFERS]}
 Edit = Callable[[dict[str, bytes]], None]
 
 
@@ -177,7 +180,10 @@ def test_statements_are_in_toto_of_what_the_bundle_holds(attested: Made) -> None
 
 
 def test_the_gates_of_a_whole_run(stored: Path) -> None:
-    records, profile = records_of(stored), json.loads((stored / "measurements/profile.json").read_text())
+    records, profile = (
+        records_of(stored),
+        Profiled.from_json(json.loads((stored / "measurements/profile.json").read_text())),
+    )
     found = gate_results(records, profile, "fp16")
     assert {stage: result.result for stage, result in found.items()} == {
         "export": "PASSED",
@@ -197,6 +203,7 @@ def test_the_gates_of_a_whole_run(stored: Path) -> None:
         ("check", lambda r: r.update(gate=[]), "WARNED"),
         ("verify", lambda r: r["candidates"][2]["checks"][0].update(state="fail"), "FAILED"),
         ("verify", lambda r: r["candidates"][2].update(verdict="fail"), "FAILED"),
+        ("verify", lambda r: r["candidates"][2].update(batch=_BROKEN), "FAILED"),
         ("build", lambda r: r["engines"]["fp16"]["scopes"][0].update(verdict="denied"), "FAILED"),
         ("build", lambda r: r["engines"]["fp16"]["scopes"][0].update(verdict="with GPU fallback"), "PASSED"),
     ],
@@ -211,7 +218,8 @@ def test_the_worst_test_is_the_result(stored: Path, stage: str, edit: Callable[[
 @pytest.mark.parametrize(("verdict", "result"), [("pass", "PASSED"), ("fail", "FAILED"), ("undecided", "WARNED")])
 def test_a_limit_is_a_test_of_its_precision(verdict: str, result: str) -> None:
     gate = {"quantity": "p50_ms", "bound": 5.0, "value": 4.0, "low": 3.0, "high": 4.5, "verdict": verdict, "reason": ""}
-    profile = {"gates": [{**gate, "label": "engine fp16"}, {**gate, "label": "engine int8", "verdict": "fail"}]}
+    gates = [{**gate, "label": "engine fp16"}, {**gate, "label": "engine int8", "verdict": "fail"}]
+    profile = Profiled.from_json({"gates": gates})
     assert gate_results({}, profile, "fp16")["profile"].result == result
     assert gate_results({}, profile, "fp32") == {}
 

@@ -23,6 +23,7 @@ from csa_deploy.confidence.page import page_of_kit
 from csa_deploy.confidence.schema import tool_confidence
 from csa_deploy.confidence.trace import ShowingTest, Trace, packaged_trace
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.report import GateState
 
 PACKAGES = (InstalledPackage("csa-deploy", "0.1.0", "ab" * 32, 3, 0), InstalledPackage("numpy", "2.0", "cd" * 32, 9, 1))
 TESTS = Trace(
@@ -181,7 +182,7 @@ class Cells(HTMLParser):
             self.texts.append("".join(self.open.pop()).strip())
 
 
-DEPLOYED = JudgedWorkspace("net<1>", "incomplete", ("a <b>",), ({"name": "accuracy", "state": "pass", "text": ""},))
+DEPLOYED = JudgedWorkspace("net<1>", "incomplete", ("a <b>",), (GateState("accuracy", "pass", "", ""),))
 
 
 @pytest.mark.parametrize("deployment", [None, DEPLOYED])

@@ -278,3 +278,53 @@ def test_the_exit_code_of_the_verb(
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == verdict and told["samples"] == 3
     assert told.get("error", {"exit_code": 0})["exit_code"] == code
+
+
+def around_custom(
+    level: float = 1.0, weight: float = 2.0, *, swapped: bool = False, reads: str = "r"
+) -> onnx.ModelProto:
+    """Two outputs that a custom operator makes of a Relu, of a weight, and of an attribute."""
+    values = {name: helper.make_tensor_value_info(name, 1, [1, 4]) for name in ("x", "y", "z")}
+    outputs = ["z", "y"] if swapped else ["y", "z"]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Both", [reads, "w"], outputs, domain="my.ops", level=level),
+    ]
+    graph = helper.make_graph(nodes, "g", [values["x"]], [values["y"], values["z"]])
+    graph.initializer.append(numpy_helper.from_array(np.full(3, weight, "f4"), "w"))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"level": 2.0}, "my.ops::Both, which cannot run here, has other attributes"),
+        ({"weight": 3.0}, "has other inputs"),
+        ({"reads": "x"}, "has other inputs"),
+        ({"swapped": True}, "has other outputs"),
+    ],
+)
+def test_what_a_custom_operator_is_counts_though_it_cannot_run(settings: dict[str, Any], said: str) -> None:
+    found = prove_equal(around_custom(), around_custom(**settings))
+    assert found.verdict == "not proved" and said in found.reason
+    assert (
+        prove_equal(around_custom(), around_custom(), data=[("one", {"x": np.ones((1, 4), "f4")})]).verdict == "equal"
+    )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_custom_operator_in_one_graph_alone_is_named(first: bool) -> None:
+    plain = around_custom()
+    plain.graph.node[1].CopyFrom(helper.make_node("Identity", ["r"], ["y"]))
+    plain.graph.node.append(helper.make_node("Neg", ["r"], ["z"]))
+    pair = (around_custom(), plain) if first else (plain, around_custom())
+    found = prove_equal(*pair)
+    assert found.verdict == "not proved" and "my.ops::Both" in found.reason and "none" in found.reason
+
+
+@pytest.mark.parametrize(("domain", "named"), [("", "Both"), ("com.microsoft", "com.microsoft::Both")])
+def test_an_operator_that_is_not_known_is_said_in_words(domain: str, named: str) -> None:
+    model = around_custom()
+    model.graph.node[1].domain = domain
+    found = prove_equal(model, model, names=("mine", "other"))
+    assert found.reason == f"ONNX Runtime does not load mine: it knows no operator {named}"

@@ -31,7 +31,7 @@ def test_a_limit_far_from_the_median_decides(bound: float, verdict: str) -> None
 
 def test_a_limit_inside_the_interval_is_undecided_and_no_failure() -> None:
     latency = run(10, 0)
-    (gate,) = limit_gates({"fp32": {"p50_ms": latency["fp32"]["percentiles_ms"]["50"]}}, latency, {})
+    (gate,) = limit_gates({"fp32": {"p50_ms": latency["fp32"].percentiles_ms["50"]}}, latency, {})
     assert gate.verdict == "undecided"
     assert failure([gate]) is None
 

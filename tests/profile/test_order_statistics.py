@@ -124,7 +124,7 @@ def missed(draw: Callable[[], np.ndarray], percentile: float, truth: float, runs
     """How often the truth lies below and above the interval."""
     below = above = 0
     for _ in range(runs):
-        low, high = summarise(draw())["intervals_ms"][f"{percentile:g}"] or (None, None)
+        low, high = summarise(draw()).intervals_ms[f"{percentile:g}"] or (None, None)
         below += low is not None and truth < low
         above += high is not None and truth > high
     return below / runs, above / runs
@@ -188,5 +188,5 @@ def test_drift_is_seldom_seen_where_there_is_none(correlation: float, n: int) ->
 def test_every_percentile_is_between_its_ends() -> None:
     got = summarise(np.random.default_rng(8).lognormal(size=6000))
     for percentile in PERCENTILES:
-        low, high = got["intervals_ms"][f"{percentile:g}"]
-        assert low < got["percentiles_ms"][f"{percentile:g}"] < high
+        low, high = got.intervals_ms[f"{percentile:g}"]
+        assert low < got.percentiles_ms[f"{percentile:g}"] < high

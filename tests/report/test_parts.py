@@ -15,7 +15,7 @@ import pytest
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.check import Finding, ScopeRecord
 from csa_deploy.records.precision import Int8Graph
-from csa_deploy.records.report import ReportRecord
+from csa_deploy.records.report import ReportData, ReportRecord
 from csa_deploy.records.verify import Localization, ModuleError
 from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
@@ -33,6 +33,9 @@ def data(digits: Any) -> dict[str, Any]:
     return copy.deepcopy(json.loads((digits.root / "report.json").read_text()))
 
 
+typed = ReportData.from_json
+
+
 def test_calibration_shows_thresholds_and_what_they_clip(data: dict[str, Any]) -> None:
     tensor = {
         "name": "stem/out",
@@ -42,7 +45,7 @@ def test_calibration_shows_thresholds_and_what_they_clip(data: dict[str, Any]) -
         "histogram": {"width": 0.125, "counts": [1000, 10, 0, 3] + [1] * 60},
     }
     data["calibration"] = {"data": "photos", "method": "entropy", "images": 64, "count": 9, "tensors": [tensor]}
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "9 tensors over 64 images of photos" in page
     assert "stem/out" in page and "1.2300 %" in page and "entropy 4.2 (used)" in page and "minmax 6.5<" in page
 
@@ -84,7 +87,7 @@ def int8_record(data: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_search_shows_what_it_measured_and_chose(data: dict[str, Any]) -> None:
     data["records"]["precision"]["precisions"]["int8"] = int8_record(data)
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "1 layer in INT8, 2 returned to FP16" in page and "holds on 1 calibration image." in page
     assert "snr_db at least 20" in page and "top1_drop at most 0.01" in page
     assert "budget: 20 dB" in page and "2 layers in floating point: 21.2 dB, 0.7000 ms (estimated)" in page
@@ -103,7 +106,7 @@ def test_the_search_shows_every_bound_and_names_what_it_did_not_judge(data: dict
         point["metrics"]["mean_iou_agreement"] = iou
     search["pareto"][0]["broken"] = ["mean_iou_agreement of 'seg' is 0.52, bound 0.8"]
     data["records"]["precision"]["precisions"]["int8"] = int8
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "on each of 6 outputs" in page and "mean_iou_agreement at least 0.8" in page
     assert "Not judged in the search: top1_drop" in page and "the data have no labels" in page
     assert (
@@ -119,14 +122,14 @@ def test_techniques_state_their_gain_or_why_they_are_off(data: dict[str, Any]) -
     on, off = tried["bias_correction"], tried["equalization"]
     assert (on.used, on.gain) == (True, 1.25)
     assert (off.used, off.gain, off.reason) == (False, None, "no pairs of layers")
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "+1.25 dB" in page and "no pairs of layers" in page
 
 
 def test_a_search_that_was_switched_off_says_so(data: dict[str, Any]) -> None:
     int8 = {**int8_record(data), "search": {"not_done": "switched off with --no-search"}}
     data["records"]["precision"]["precisions"]["int8"] = int8
-    assert "The search was not done: switched off with --no-search." in render(data, {})
+    assert "The search was not done: switched off with --no-search." in render(typed(data), {})
 
 
 def test_a_plot_of_choices_needs_two() -> None:
@@ -160,9 +163,10 @@ def test_the_drawing_reads_past_quantization(data: dict[str, Any]) -> None:
     cost = data["records"]["profile"]["cost"]
     node = {"module": "m", "precision": "fp16", "macs": 0, "operations": 0, "bytes": 1, "shape": [1], "intensity": 0}
     names = [("x", "Conv", []), ("q", "QuantizeLinear", ["x"]), ("d", "DequantizeLinear", ["q"]), ("y", "Conv", ["d"])]
-    cost["int8"] = {"nodes": [{**node, "name": n, "op": op, "inputs": read} for n, op, read in names]}
-    assert profiled(data)[0] == "int8" and "exported" not in profiled(data)
-    assert [(r["name"], r["inputs"]) for r in drawn(data, "int8")] == [("x", []), ("y", ["x"])]
+    read_by = [{**node, "name": n, "op": op, "inputs": read} for n, op, read in names]
+    cost["int8"] = {**cost["fp16"], "nodes": read_by}
+    assert profiled(typed(data))[0] == "int8" and "exported" not in profiled(typed(data))
+    assert [(r.name, r.inputs) for r in drawn(typed(data), "int8")] == [("x", ()), ("y", ("x",))]
 
 
 def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any]) -> None:
@@ -174,32 +178,32 @@ def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any])
     measured["engines"] = {"engine fp16": found, "engine fp32": {"layers": None, "memory": None}}
     ceilings = {"device": "GPU", "operations_per_second": {"fp16": 2e14}, "bytes_per_second": 1e12}
     measured["roofline"] = {"ceilings": ceilings, "floor_ms": {}}
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "Layers of engine fp16" in page and "Layers of engine fp32" not in page
     assert "stem, head" in page and "10.00 %" in page and "fp16 peak" in page
 
 
 def test_blame_is_a_table_and_colours_the_graph(data: dict[str, Any]) -> None:
     label = "fp16"
-    module = next(n["module"] for n in nodes(data, label) if n["module"])
+    module = next(n.module for n in nodes(typed(data), label) if n.module)
     row = ModuleError(module, error_in=1e-3, error_out=2e-2, error_added=2e-2, restored_snr_db=71.0, clipped=0.0)
     found = Localization(label, "fp32", ("a",), 20.0, (row,), (module,), "one module")
     data["records"]["verify"]["localization"] = [jsonable(found)]
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "to blame" in page and 'data-error="0.02"' in page and '<option value="error">' in page
 
 
 def test_graphs_with_a_culprit_come_first(data: dict[str, Any]) -> None:
-    found = [{"candidate": "fp32", "culprits": []}, {"candidate": "x.onnx", "culprits": ["stem"]}]
-    data["records"]["verify"]["localization"] = found
-    assert [explained["candidate"] for explained in blame(data)] == ["x.onnx", "fp32"]
+    found = [Localization(name, "", (), None, (), blamed, "") for name, blamed in (("fp32", ()), ("x.onnx", ("stem",)))]
+    data["records"]["verify"]["localization"] = jsonable(found)
+    assert [explained.candidate for explained in blame(typed(data))] == ["x.onnx", "fp32"]
 
 
 def test_a_page_that_would_be_too_large_draws_one_graph(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = page_of(data, {})
+    whole = page_of(typed(data), {})
     assert whole.count('class="network"') == 2 and "Not shown, to keep" not in whole
     monkeypatch.setattr(page_module, "MOST_BYTES", len(whole.encode()))
-    small = page_of(data, {})
+    small = page_of(typed(data), {})
     assert small.count('class="network"') == 1 and "Not shown, to keep the page below 3 MB: fp32 graph." in small
 
 
@@ -207,7 +211,7 @@ def test_ceilings_and_floor_where_a_gpu_was(data: dict[str, Any]) -> None:
     ceilings = {"device": "GPU", "operations_per_second": {"fp32": 5e13, "fp16": 2e14}, "bytes_per_second": 1e12}
     floor = dict.fromkeys(("exported", "fp32", "fp16"), 0.25)
     data["measurements"]["profile"]["roofline"] = {"ceilings": ceilings, "floor_ms": floor}
-    page = render(data, {})
+    page = " ".join(render(typed(data), {}).split())
     assert "GPU reached 50000 billion operations per second in fp32" in page and "floor time there is 0.25 ms" in page
     assert "not to be held against it" in page  # times are the CPU's
 
@@ -217,25 +221,25 @@ def test_limits_and_history_are_shown(data: dict[str, Any]) -> None:
     data["measurements"]["profile"]["gates"] = [{**gate, "verdict": "fail", "reason": ""}]
     entry = {"at": "2026-01-01T00:00:00", "verdict": "pass", "host": "cpu", "median_ms": {"fp32": 1.0}}
     data["history"] = [entry, {**entry, "at": "2026-01-02T00:00:00", "median_ms": {"fp32": 2.0}}]
-    page = render(data, {})
+    page = render(typed(data), {})
     assert "Over 2 runs of this workspace" in page and "1.9 to 2.1" in page
 
 
 def test_history_remembers_each_profile_once(tmp_path: Any) -> None:
     workspace = Workspace(tmp_path)
     for at in ("1", "2", "2"):
-        measured = {"started_at": at, "host": {"cpu": "c"}, "latency": {"fp32": {"percentiles_ms": {"50": 1.0}}}}
+        measured = {"started_at": at, "host": {"cpu": "c"}, "latency": {"fp32": summarise([1.0]).to_json()}}
         workspace.commit("profile", at, StageOutput(ReportRecord(summary=""), measured=measured))
         remember(workspace, "pass")
-    assert [entry["at"] for entry in history(workspace)] == ["1", "2"]
+    assert [entry.at for entry in history(workspace)] == ["1", "2"]
 
 
 def test_layers_are_ordered_and_add_up(data: dict[str, Any]) -> None:
-    rows = slowest(data, "fp32")
-    times = [row["time_us"] or 0.0 for row in rows]
+    rows = slowest(typed(data), "fp32")
+    times = [row.time_us or 0.0 for row in rows]
     assert times == sorted(times, reverse=True)
-    assert sum(row["share"] for row in rows) == pytest.approx(1.0)
-    assert sum(m["macs"] for m in modules(data, "fp32")) == sum(row["macs"] for row in rows)
+    assert sum(row.share for row in rows) == pytest.approx(1.0)
+    assert sum(m.macs or 0 for m in modules(typed(data), "fp32")) == sum(row.macs or 0 for row in rows)
 
 
 def test_what_one_layer_does_not_know_its_module_does_not_know(data: dict[str, Any]) -> None:
@@ -243,32 +247,32 @@ def test_what_one_layer_does_not_know_its_module_does_not_know(data: dict[str, A
     heaviest = max(cost, key=lambda node: node["macs"])
     known = heaviest["macs"]
     heaviest["macs"] = None
-    found = {row["module"]: row["macs"] for row in modules(data, "fp32", depth=9)}
+    found = {row.module: row.macs for row in modules(typed(data), "fp32", depth=9)}
     assert found[heaviest["module"]] is None and sum(macs is None for macs in found.values()) == 1
     data["measurements"]["profile"]["layers"].pop("fp32")
-    assert slowest(data, "fp32")[-1]["name"] == heaviest["name"] and known > 0
-    assert all(row["time_us"] is None for row in modules(data, "fp32"))
+    assert slowest(typed(data), "fp32")[-1].name == heaviest["name"] and known > 0
+    assert all(row.time_us is None for row in modules(typed(data), "fp32"))
 
 
 def test_the_graph_has_every_node_in_a_place_of_its_own(data: dict[str, Any]) -> None:
-    rows = nodes(data, "fp16")
+    rows = nodes(typed(data), "fp16")
     places, width, height = layout(rows)
-    assert set(places) == {row["name"] for row in rows}
+    assert set(places) == {row.name for row in rows}
     assert len(set(places.values())) == len(places)
     assert all(0 <= x < width and 0 <= y < height for x, y in places.values())
 
 
 def test_names_from_outside_are_text_in_charts(data: dict[str, Any]) -> None:
     evil = '"><script>x</script>&'
-    rows = [{**row, "module": evil, "op": evil, "name": f"{evil}{i}"} for i, row in enumerate(slowest(data, "fp32"))]
-    rows = [{**row, "inputs": []} for row in rows]
-    found = {evil: data["measurements"]["profile"]["latency"]["fp32"]}
-    modules_rows = [{"module": evil, "error_added": e, "error_out": e} for e in (1e-3, 1e-2)]
+    found = slowest(typed(data), "fp32")
+    rows = [replace(row, module=evil, op=evil, name=f"{evil}{i}", inputs=()) for i, row in enumerate(found)]
+    timed = {evil: summarise([1.0, 2.0])}
+    modules_rows = [ModuleError(evil, e, e, e) for e in (1e-3, 1e-2)]
     for chart in (
         network(rows),
         layers.bars(rows, "here"),
         layers.roofline(rows),
-        latency.distributions(found),
+        latency.distributions(timed),
         accuracy.blame(modules_rows, []),
     ):
         assert "<script" not in chart

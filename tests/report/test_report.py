@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import onnx
 import pytest
 from rich.console import Console
 
+from csa_deploy.records.report import Records, ReportData
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.console import show
-from csa_deploy.report.data import ORDER, collect, records_of, rows
+from csa_deploy.report.data import ORDER, collect, rows
 from csa_deploy.report.page import embedded, render
 from csa_deploy.stages import STAGES
 from csa_deploy.units import decibel, giga, milliseconds, percent, scientific, size
@@ -120,12 +123,11 @@ def test_worst_samples_are_shown_as_pictures(data: dict[str, Any], page: Page) -
 
 
 def test_a_graph_that_the_user_named_has_its_row(digits: Any) -> None:
-    records = {"verify": digits.record("verify")}
-    named = {**records["verify"]["candidates"][0], "label": "mine.onnx", "path": "mine.onnx"}
-    records["verify"]["candidates"] = [named]
-    (row,) = rows(records_of(records), {}, [])
-    assert (row["label"], row["path"], row["verify"]) == ("mine.onnx", "mine.onnx", named["verdict"])
-    assert row["metrics"] == named["outputs"][0]["metrics"]
+    verified = Workspace(digits.root).read(VerifyRecord)
+    named = replace(verified.candidates[0], label="mine.onnx", path="mine.onnx")
+    (row,) = rows(Records(verify=replace(verified, candidates=(named,))), None, [], {})
+    assert (row.label, row.path, row.verify) == ("mine.onnx", "mine.onnx", named.verdict)
+    assert row.metrics == named.outputs[0].metrics
 
 
 def replaced(value: Any, old: str, new: str) -> Any:
@@ -136,7 +138,7 @@ def test_names_from_outside_are_text(data: dict[str, Any]) -> None:
     evil = "<script>alert('x')</script>"
     worst = data["records"]["verify"]["candidates"][0]["outputs"][0]["worst"][0]["id"]
     hostile = replaced(replaced(data, "csa_digits", evil), worst, '"><img src=x onerror=alert(1)>')
-    text = render(hostile, {})
+    text = render(ReportData.from_json(hostile), {})
     assert evil not in text and html.escape("<script>") in text and "<img src=x" not in text
     assert "script" not in Page(text).tags and len(Page(text).scripts) == 2 and "alert('x')" in Page(text).text
 
@@ -188,7 +190,7 @@ def test_every_verb_shows_its_end(digits: Any) -> None:
 
 
 def test_collecting_computes_nothing_anew(digits: Any, data: dict[str, Any]) -> None:
-    found = json.loads(json.dumps(collect(Workspace(digits.root)), default=str))
+    found = json.loads(json.dumps(collect(Workspace(digits.root)).to_json(), default=str))
     for key in ("rows", "verdict", "records", "not_measured"):
         assert found[key] == data[key]
 

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 import csa_deploy as csa
 from csa_deploy.api.reporting import page_of_results
 from csa_deploy.data.targets import Boxes, Mask
+from csa_deploy.records.report import ReportData
 from csa_deploy.report.charts.detection import boxes, precision_recall
 from csa_deploy.report.page import MOST_BYTES, page_of
 from csa_deploy.report.tasks import task_views
@@ -75,7 +77,7 @@ def _detection() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     """Of a comparison of a map with itself."""
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 8, 8]) for n in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
@@ -85,14 +87,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return page_of_results([found], Workspace(tmp_path_factory.mktemp("w")))[0]
 
 
-def _page(data: dict[str, Any], task: dict[str, Any], tmp_path: Path) -> str:
+def _page(data: ReportData, task: dict[str, Any], tmp_path: Path) -> str:
     (tmp_path / _TASK).parent.mkdir(exist_ok=True)
     (tmp_path / _TASK).write_text(json.dumps(task))
     views, pictures = task_views(Workspace(tmp_path))
-    return page_of({**data, "task": views}, pictures)
+    return page_of(replace(data, task=views), pictures)
 
 
-def test_a_strip_has_five_pictures_and_names_are_escaped(data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_strip_has_five_pictures_and_names_are_escaped(data: ReportData, tmp_path: Path) -> None:
     page = _page(data, _segmentation(), tmp_path)
     assert page.count('class="strip"') == 3 and page.count("<figure>") == 15
     assert "car &lt;b&gt;" in page and "car <b>" not in page
@@ -101,7 +103,7 @@ def test_a_strip_has_five_pictures_and_names_are_escaped(data: dict[str, Any], t
     assert json.loads(embedded)["task"]["kind"] == "segmentation" and "data:image/png" not in embedded
 
 
-def test_boxes_are_drawn_by_what_became_of_them(data: dict[str, Any], tmp_path: Path) -> None:
+def test_boxes_are_drawn_by_what_became_of_them(data: ReportData, tmp_path: Path) -> None:
     page = _page(data, _detection(), tmp_path)
     assert page.count('<svg class="boxes"') == 3
     for state in ("same", "moved", "lost", "new", "truth", "moved from"):
@@ -111,8 +113,8 @@ def test_boxes_are_drawn_by_what_became_of_them(data: dict[str, Any], tmp_path: 
     assert "Precision and recall of the reference and 1 candidates" in page
 
 
-def test_a_comparison_of_no_task_has_no_such_part(data: dict[str, Any]) -> None:
-    assert data["task"] is None and "tab-task" not in page_of(data, {})
+def test_a_comparison_of_no_task_has_no_such_part(data: ReportData) -> None:
+    assert data.task is None and "tab-task" not in page_of(data, {})
 
 
 def test_without_labels_there_is_no_curve() -> None:
@@ -140,7 +142,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize("task", [_segmentation, _detection])
 def test_everything_is_seen_in_a_browser(
-    browser: Any, data: dict[str, Any], tmp_path: Path, task: Any, width: int, theme: str
+    browser: Any, data: ReportData, tmp_path: Path, task: Any, width: int, theme: str
 ) -> None:
     file = tmp_path / "page.html"
     file.write_text(_page(data, task(), tmp_path), encoding="utf-8")

@@ -70,5 +70,5 @@ def test_a_decode_function_that_gives_something_else_is_one_line(folder: Path) -
 
 
 def test_detection_without_a_way_to_boxes_says_how(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--decode heads\.py:decode"):
+    with pytest.raises(UsageError, match=r"decode='heads\.py:decode'"):
         compared(folder, detector(), decode=None)

@@ -32,7 +32,7 @@ from csa_deploy.verify.gate import Check, applicable, judge, verdict
 )
 def test_a_bound(metric: str, bound: float, value: float | None, passed: bool | None) -> None:
     check = Check("y", metric, bound, value)
-    assert check.passed is passed and check.to_json()["passed"] is passed
+    assert check.passed is passed and check.held().passed is passed
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,11 @@ def judged(found: Results, *budget: str) -> Judgement:
 def test_the_worst_output_stands_beside_the_verdict() -> None:
     judgement = judged(results({"map8": 1e-3, "box8": 0.5, "box32": 0.7}))
     (candidate,) = judgement.candidates
-    assert candidate["verdict"] == "fail" and candidate["decided_by"].startswith("snr_db of box8")
-    by_output = {o["name"]: o["metrics"] for o in candidate["outputs"]}
-    assert (
-        candidate["metrics"]["snr_db"] == by_output["box32"]["snr_db"] == min(m["snr_db"] for m in by_output.values())
-    )
-    assert candidate["metrics"]["max_abs_error"] == max(m["max_abs_error"] for m in by_output.values())
-    assert candidate["metrics"]["mean_iou_agreement"] == by_output["map8"]["mean_iou_agreement"]
+    assert candidate.verdict == "fail" and candidate.decided_by.startswith("snr_db of box8")
+    by_output = {o.name: o.metrics for o in candidate.outputs}
+    assert candidate.metrics["snr_db"] == by_output["box32"]["snr_db"] == min(m["snr_db"] for m in by_output.values())
+    assert candidate.metrics["max_abs_error"] == max(m["max_abs_error"] for m in by_output.values())
+    assert candidate.metrics["mean_iou_agreement"] == by_output["map8"]["mean_iou_agreement"]
     error = judgement.failure(strict=False)
     assert error is not None and error.message.endswith("; 4 bounds are broken")
 
@@ -116,7 +114,7 @@ def test_an_output_of_the_size_of_rounding_is_explained_where_it_fails(size: flo
     metrics.update(want, want * (1 + 0.5 * draw.standard_normal(want.shape)).astype("f4"), ids, None)
     columns = (OutputColumns("map", metrics.classes, metrics.columns),)
     judgement = judged(Results(tuple(ids), None, (CandidateColumns("fp32", "fp32", columns),), {"total": 30}))
-    assert judgement.candidates[0]["verdict"] == "fail"
+    assert judgement.candidates[0].verdict == "fail"
     assert len([n for n in judgement.notes if "its errors are rounding" in n]) == said
 
 
@@ -129,14 +127,14 @@ def test_maps_without_a_budget_say_so() -> None:
 
 
 def junit(judgement: Judgement, strict: bool = False) -> Any:
-    return ElementTree.fromstring(as_junit(judgement.to_json(), strict=strict))
+    return ElementTree.fromstring(as_junit(judgement, strict=strict))
 
 
 def test_junit_has_a_case_per_bound() -> None:
     judgement = judged(results({"map": 1e-3, "box": 0.5}), "int8.mean_iou_agreement=0.9999")
     root = junit(judgement)
-    checks = judgement.candidates[0]["checks"]
-    states = [c["state"] for c in checks]
+    checks = judgement.candidates[0].checks
+    states = [c.state for c in checks]
     assert {"pass", "fail"} < set(states)
     assert int(root.get("tests")) == len(checks) and int(root.get("failures")) == states.count("fail")
     assert len(root.findall(".//failure")) == states.count("fail")
@@ -146,14 +144,14 @@ def test_junit_has_a_case_per_bound() -> None:
 
 def test_what_is_undecided_is_skipped_or_fails_strictly() -> None:
     judgement = judged(results({"map": 1e-3}, count=30), "int8.pixel_agreement=0.9995")
-    (undecided,) = [c for c in judgement.candidates[0]["checks"] if c["state"] == "undecided"]
+    (undecided,) = [c for c in judgement.candidates[0].checks if c.state == "undecided"]
     for strict, outcome in ((False, "skipped"), (True, "failure")):
         (found,) = junit(judgement, strict).findall(f".//{outcome}")
-        assert undecided["reason"] in found.get("message")
+        assert undecided.reason in found.get("message")
 
 
 def test_markdown_cannot_be_broken_by_a_name() -> None:
-    found = as_markdown(judged(results({"map|<b>": 1e-3})).to_json(), "w")
+    found = as_markdown(judged(results({"map|<b>": 1e-3})), "w")
     assert "map\\|&lt;b>" in found and found.startswith("### w: ")
     rows = [line for line in found.splitlines() if line.startswith("| int8")]
     assert all(line.replace("\\|", "").count("|") == 8 for line in rows) and rows

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from csa_deploy.records.profile import LatencySummary
+from csa_deploy.records.report import PastProfile
 from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of, rank
 
@@ -14,12 +16,12 @@ LOG_FROM = 12
 LETTER = 6.4  # pixels of a letter of a figure
 
 
-def distributions(latency: Mapping[str, Mapping[str, Any]], width: int = _WIDTH) -> str:
+def distributions(latency: Mapping[str, LatencySummary], width: int = _WIDTH) -> str:
     """One row per graph or engine; a log scale where the slowest is far from the fastest."""
     if not latency:
         return ""
-    low = min(m["min_ms"] for m in latency.values())
-    high = max(m["max_ms"] for m in latency.values())
+    low = min(m.min_ms for m in latency.values())
+    high = max(m.max_ms for m in latency.values())
     log = high > LOG_FROM * low > 0
     scale = Scale(low * 0.9 if log else 0.0, high * 1.05, _LEFT, width - RIGHT, log)
     bottom = 14 + ROW * len(latency)
@@ -29,25 +31,25 @@ def distributions(latency: Mapping[str, Mapping[str, Any]], width: int = _WIDTH)
     return svg(width, bottom + 38, f"Latency of {len(latency)} graphs or engines, every timed inference", parts)
 
 
-def _row(label: str, summary: Mapping[str, Any], scale: Scale, top: float) -> list[str]:
+def _row(label: str, summary: LatencySummary, scale: Scale, top: float) -> list[str]:
     middle = top + ROW / 2
-    samples: Sequence[float] = summary["samples_ms"]
+    samples = summary.samples_ms
     # Beyond so many dots no eye can tell more: every k-th, and the slowest always.
     shown = list(samples[:: 1 + len(samples) // MOST_DOTS])
-    if summary["max_ms"] not in shown:
-        shown.append(summary["max_ms"])
+    if summary.max_ms not in shown:
+        shown.append(summary.max_ms)
     parts = [text(_LEFT - 14, middle + 5, label_of(label), kind="name", anchor="end")]
     for index, value in enumerate(shown):
         y = middle - 11 + (index * 7919 % 25)  # spread over the row, the same way each time
         parts.append(f'<circle cx="{scale(value):g}" cy="{y:g}" r="2.6" class="dot"/>')
-    interval = summary["intervals_ms"]["50"]
-    if interval:
-        x1, width = scale(interval[0]), max(scale(interval[1]) - scale(interval[0]), 1)
-        tip = title(f"99 % interval of the median: {interval[0]:.3f} to {interval[1]:.3f} ms")
+    low, high = summary.intervals_ms["50"] or (None, None)
+    if low is not None and high is not None:
+        x1, width = scale(low), max(scale(high) - scale(low), 1)
+        tip = title(f"99 % interval of the median: {low:.3f} to {high:.3f} ms")
         parts.append(
             f'<rect x="{x1:g}" y="{middle - 16:g}" width="{width:g}" height="34" class="interval">{tip}</rect>'
         )
-    return [*parts, *_percentiles(summary["percentiles_ms"], scale, top)]
+    return [*parts, *_percentiles(summary.percentiles_ms, scale, top)]
 
 
 def _percentiles(percentiles: Mapping[str, float | None], scale: Scale, top: float) -> list[str]:
@@ -88,17 +90,17 @@ def growth(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
     return svg(480, 246, f"Latency against {unit}", parts)
 
 
-def trend(history: Sequence[Mapping[str, Any]]) -> str:
+def trend(history: Sequence[PastProfile]) -> str:
     """Median of each graph over the runs of a workspace."""
-    labels = sorted({label for entry in history for label in entry["median_ms"]}, key=rank)
-    values = [v for entry in history for v in entry["median_ms"].values()]
+    labels = sorted({label for entry in history for label in entry.median_ms}, key=rank)
+    values = [v for entry in history for v in entry.median_ms.values()]
     if len(history) < 2 or not values:
         return ""
     x = Scale(0, len(history) - 1, 60, _WIDTH - 150)
     y = Scale(0, max(values) * 1.1, 190, 24)
     parts = y_axis(y, 60, _WIDTH - 150, "ms")
     for place, label in enumerate(labels):
-        points = [(x(i), y(e["median_ms"][label])) for i, e in enumerate(history) if label in e["median_ms"]]
+        points = [(x(i), y(e.median_ms[label])) for i, e in enumerate(history) if label in e.median_ms]
         path = " ".join(f"{a:g},{b:g}" for a, b in points)
         parts.append(f'<polyline points="{path}" class="trend series{place % 6}"/>')
         parts += [f'<circle cx="{a:g}" cy="{b:g}" r="3.4" class="series{place % 6}"/>' for a, b in points]
@@ -107,6 +109,6 @@ def trend(history: Sequence[Mapping[str, Any]]) -> str:
         )
         parts.append(text(_WIDTH - 120, 38 + 22 * place, label_of(label), kind="mark"))
     for index in {0, len(history) - 1}:
-        when = str(history[index]["at"])[:16].replace("T", " ")
+        when = history[index].at[:16].replace("T", " ")
         parts.append(text(x(index), 212, when, kind="tick", anchor="start" if index == 0 else "end"))
     return svg(_WIDTH, 222, f"Median latency over {len(history)} runs", parts)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
+
+if TYPE_CHECKING:
+    from csa_deploy.report.views import ShownNode
 
 _WIDTH = 960
 MOST_BARS = 14
@@ -19,60 +22,61 @@ def kind_of(op: str) -> str:
     return f"op-{family.lower()}" if family in _OPERATORS else "op-other"
 
 
-def bars(rows: Sequence[Mapping[str, Any]], where: str) -> str:
-    """The layers that take most time; rows have ``name``, ``op``, ``module``, ``time_us`` and ``share``.
+def bars(rows: Sequence[ShownNode], where: str) -> str:
+    """The layers that take most time.
 
     Args:
         rows: layers, slowest first.
         where: they were timed, in words.
     """
-    timed = [r for r in rows if r["time_us"]][:MOST_BARS]
+    timed = [(row, row.time_us) for row in rows if row.time_us][:MOST_BARS]
     if not timed:
         return ""
-    scale = Scale(0, timed[0]["time_us"], 330, _WIDTH - 190)
+    scale = Scale(0, timed[0][1], 330, _WIDTH - 190)
     parts = []
-    for index, row in enumerate(timed):
+    for index, (row, time) in enumerate(timed):
         y = 6 + 25 * index
-        place = row["module"] or row["name"]
+        place = row.module or row.name
         parts.append(text(318, y + 14, place if len(place) < 44 else f"…{place[-42:]}", kind="name", anchor="end"))
-        tip = title(f"{row['name']} ({row['op']}): {row['time_us']:.1f} us, {100 * row['share']:.1f} %")
-        width = max(scale(row["time_us"]) - 330, 1)
+        tip = title(f"{row.name} ({row.op}): {time:.1f} us, {100 * row.share:.1f} %")
+        width = max(scale(time) - 330, 1)
         parts.append(
-            f'<rect x="330" y="{y}" width="{width:g}" height="19" rx="3" class="{kind_of(row["op"])}">{tip}</rect>'
+            f'<rect x="330" y="{y}" width="{width:g}" height="19" rx="3" class="{kind_of(row.op)}">{tip}</rect>'
         )
-        said = f"{row['op']}  {row['time_us']:.0f} µs  {100 * row['share']:.1f} %"
+        said = f"{row.op}  {time:.0f} µs  {100 * row.share:.1f} %"
         parts.append(text(330 + width + 8, y + 14, said, kind="mark"))
     return svg(_WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers {where}", parts)
 
 
-def roofline(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any] | None = None) -> str:
+def roofline(rows: Sequence[ShownNode], ceilings: Mapping[str, Any] | None = None) -> str:
     """Operations per second against operations per byte, both logarithmic, on the machine that timed the layers.
 
     Args:
         rows: layers, timed.
         ceilings: of that machine: ``operations_per_second`` by precision, and ``bytes_per_second``.
     """
-    points = [r for r in rows if r["time_us"] and r["operations"] and r["intensity"]]
+    points = [
+        (row, row.intensity, row.operations / row.time_us / 1e3, row.time_us)
+        for row in rows
+        if row.time_us and row.operations and row.intensity
+    ]
     if not points:
         return ""
-    speed = [r["operations"] / r["time_us"] / 1e3 for r in points]
+    _, works, speeds, times = zip(*points, strict=True)
     peaks = {name: value / 1e9 for name, value in (ceilings or {}).get("operations_per_second", {}).items()}
-    x = Scale(
-        min(r["intensity"] for r in points) / 1.5, max(r["intensity"] for r in points) * 1.5, 70, _WIDTH - 30, True
-    )
-    y = Scale(min(speed) / 2, max([*speed, *peaks.values()]) * 2, 310, 30, True)
+    x = Scale(min(works) / 1.5, max(works) * 1.5, 70, _WIDTH - 30, True)
+    y = Scale(min(speeds) / 2, max([*speeds, *peaks.values()]) * 2, 310, 30, True)
     parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, _WIDTH - 30, "billion operations per second")]
     for name, peak in peaks.items():
         parts += _ceiling(x, y, name, peak, ceilings["bytes_per_second"] / 1e9 if ceilings else 0.0)
-    largest = max(r["time_us"] for r in points)
-    for row, at in zip(points, speed, strict=True):
-        radius = 3 + 11 * (row["time_us"] / largest) ** 0.5
+    for row, work, speed, time in points:
+        radius = 3 + 11 * (time / max(times)) ** 0.5
         tip = title(
-            f"{row['module'] or row['name']} ({row['op']}): {at:.2f} billion operations per second at "
-            f"{row['intensity']:.2f} operations per byte, {row['time_us']:.0f} us"
+            f"{row.module or row.name} ({row.op}): {speed:.2f} billion operations per second at "
+            f"{work:.2f} operations per byte, {time:.0f} us"
         )
-        where = f'cx="{x(row["intensity"]):g}" cy="{y(at):g}" r="{radius:.1f}"'
-        parts.append(f'<circle {where} class="bubble {kind_of(row["op"])}">{tip}</circle>')
+        where = f'cx="{x(work):g}" cy="{y(speed):g}" r="{radius:.1f}"'
+        parts.append(f'<circle {where} class="bubble {kind_of(row.op)}">{tip}</circle>')
     return svg(_WIDTH, 348, f"Roofline: {len(points)} layers by operations per byte and speed", parts)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.report.charts.layers import kind_of
 from csa_deploy.report.charts.svg import text
+
+if TYPE_CHECKING:
+    from csa_deploy.report.views import ShownNode
 
 BOX_WIDTH, BOX_HEIGHT = 132, 28
 STEP_X, STEP_Y = 150, 46
@@ -19,24 +22,23 @@ SWEEPS = 4
 Place = tuple[float, float]
 
 
-def network(rows: Sequence[Mapping[str, Any]]) -> str:
+def network(rows: Sequence[ShownNode]) -> str:
     """Draw a graph.
 
     Args:
-        rows: nodes in the graph's order, each with ``name``, ``op``, ``module``, ``precision``, ``macs``, ``bytes``,
-            ``time_us``, ``inputs``, ``shape`` and optionally ``error``.
+        rows: nodes in the graph's order.
     """
     if not rows:
         return ""
     places, width, height = layout(rows)
-    parts = [_edge(places[source], places[row["name"]]) for row in rows for source in row["inputs"] if source in places]
-    parts += [_box(row, places[row["name"]]) for row in rows]
+    parts = [_edge(places[source], places[row.name]) for row in rows for source in row.inputs if source in places]
+    parts += [_box(row, places[row.name]) for row in rows]
     label = f"Graph of {len(rows)} nodes; the table of layers has the same figures"
     size = f'viewBox="0 0 {width:g} {height:g}" data-width="{width:g}" data-height="{height:g}"'
     return f'<svg {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
-def layout(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Place], float, float]:
+def layout(rows: Sequence[ShownNode]) -> tuple[dict[str, Place], float, float]:
     """Top left corner of every node, and the size of the whole."""
     layers = _layers(rows)
     _untangle(layers, rows)
@@ -58,24 +60,24 @@ def _mean_width(layers: Sequence[Sequence[str]]) -> float:
     return 0.5 + sum(len(layer) for layer in layers) / len(layers)
 
 
-def _layers(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _layers(rows: Sequence[ShownNode]) -> list[list[str]]:
     """Nodes by their longest distance from an input."""
     depth: dict[str, int] = {}
     for row in rows:
-        depth[row["name"]] = 1 + max((depth[i] for i in row["inputs"] if i in depth), default=-1)
+        depth[row.name] = 1 + max((depth[i] for i in row.inputs if i in depth), default=-1)
     layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
     for name, at in depth.items():
         layers[at].append(name)
     return layers
 
 
-def _untangle(layers: list[list[str]], rows: Sequence[Mapping[str, Any]]) -> None:
+def _untangle(layers: list[list[str]], rows: Sequence[ShownNode]) -> None:
     """Order each layer by the mean place of its neighbours, a few times down and up."""
-    above = {row["name"]: list(row["inputs"]) for row in rows}
+    above = {row.name: list(row.inputs) for row in rows}
     below: dict[str, list[str]] = {}
     for row in rows:
-        for source in row["inputs"]:
-            below.setdefault(source, []).append(row["name"])
+        for source in row.inputs:
+            below.setdefault(source, []).append(row.name)
     for sweep in range(SWEEPS):
         neighbours = above if sweep % 2 == 0 else below
         where = {name: (index + 0.5) / len(layer) for layer in layers for index, name in enumerate(layer)}
@@ -101,12 +103,13 @@ def _edge(source: Place, target: Place) -> str:
     return f'<path class="far" d="M{x1:g} {y1:g}C{x1 + 30:g} {y1:g} {x2 - 30:g} {y2:g} {x2:g} {y2:g}"/>'
 
 
-def _box(row: Mapping[str, Any], place: Place) -> str:
+def _box(row: ShownNode, place: Place) -> str:
     x, y = place
-    values = {key: row.get(key) for key in ("op", "precision", "macs", "bytes", "time_us", "error", "module", "name")}
-    values["shape"] = " x ".join(str(e) for e in row["shape"] or ())
+    shown = ("op", "precision", "macs", "bytes", "time_us", "error", "module", "name")
+    values: dict[str, Any] = {name: getattr(row, name) for name in shown}
+    values["shape"] = " x ".join(str(e) for e in row.shape or ())
     data = "".join(f' data-{k.replace("_", "-")}="{escape(str(v))}"' for k, v in values.items() if v is not None)
     return (
-        f'<g class="node {kind_of(row["op"])}"{data}><rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" '
-        f'height="{BOX_HEIGHT}" rx="5"/>{text(x + BOX_WIDTH / 2, y + 18, row["op"][:17], anchor="middle")}</g>'
+        f'<g class="node {kind_of(row.op)}"{data}><rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" '
+        f'height="{BOX_HEIGHT}" rx="5"/>{text(x + BOX_WIDTH / 2, y + 18, row.op[:17], anchor="middle")}</g>'
     )
