@@ -39,6 +39,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("bundle", (NET, "-o", "net.tar", "--despite-failure"), (0,), {"path", "sha256", "verdict"}),
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
+    ("new", ("project",), (0,), {"folder", "files"}),
     ("rules", (), (0,), {"packs"}),
     ("rules", ("drive-os-6",), (0,), {"rules"}),
     ("errata", ("--tensorrt", "10.10.10"), (0,), {"problems", "unknown", "tensorrt"}),
@@ -108,6 +109,7 @@ def test_a_result_about_this_machine_is_one_object(
 FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "verify", "run"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
+FAILING["new"] = (NET,)
 FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules"), ("missing",))
 
 

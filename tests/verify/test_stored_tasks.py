@@ -46,9 +46,9 @@ def test_stored_average_precision_is_judged_anew(runs: tuple[Path, Path]) -> Non
 
 
 def test_two_runs_are_compared_by_average_precision(runs: tuple[Path, Path]) -> None:
-    rows = compare_stored(*runs)["accuracy"]["rows"]
-    (change,) = [row for row in rows if row["label"] == "other.onnx" and row["metric"] == "map"]
-    assert change["outcome"] == "worse" and change["difference"] < -0.3
-    again = compare_stored(runs[0], runs[0])["accuracy"]["rows"]
-    (same,) = [row for row in again if (row["label"], row["metric"]) == ("other.onnx", "map")]
-    assert same["outcome"] == "no difference shown"
+    rows = compare_stored(*runs).accuracy.rows
+    (change,) = [row for row in rows if row.label == "other.onnx" and row.metric == "map"]
+    assert change.outcome == "worse" and change.difference < -0.3
+    again = compare_stored(runs[0], runs[0]).accuracy.rows
+    (same,) = [row for row in again if (row.label, row.metric) == ("other.onnx", "map")]
+    assert same.outcome == "no difference shown"
