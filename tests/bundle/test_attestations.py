@@ -21,6 +21,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from scipy.stats import beta
+from typer.testing import CliRunner
 
 from csa_deploy.bundle import attestations
 from csa_deploy.bundle.archive import Archive, write_archive
@@ -30,6 +31,7 @@ from csa_deploy.bundle.model_signature import ModelSigner, Trusted
 from csa_deploy.bundle.sbom import make_sbom
 from csa_deploy.bundle.tested_gates import gate_results
 from csa_deploy.bundle.verify import verify_bundle
+from csa_deploy.cli.main import app
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.errors import UsageError
@@ -43,6 +45,8 @@ from csa_deploy.results import dump_json
 from csa_deploy.source import load_source
 from csa_deploy.verify.results import Results, read_results
 from csa_deploy.workspace import Workspace
+
+pytest.importorskip("in_toto_attestation", reason="in-toto-attestation is not installed")
 
 STORED = Path(__file__).parents[1] / "stored" / "csa_digits.zip"
 _DIFFERS = {"output": "output", "against": "batch 1", "sample": "3", "difference": 0.5, "rounding": 1e-6}
@@ -540,3 +544,32 @@ def test_a_policy_wants_a_signature(
     path.write_text(yaml.safe_dump({"schema_version": 1, "name": "signed", "signatures": [wanted]}))
     verdict = judge_policy(path, of_bundle(request.getfixturevalue(bundle_name)))
     assert [r.state for r in verdict.requirements if r.kind == "signature"] == [state]
+
+
+def test_the_verbs_sign_and_say_what_they_found(compared: Workspace, keys: Keys, tmp_path: Path) -> None:
+    card, bundle = tmp_path / "card.yaml", tmp_path / "b.tar"
+    card.write_text("use_cases: [finds edges]\nlimitations: [nothing else]\n")
+    words = ["bundle", compared.manifest["config"]["network"], "-w", str(compared.root), "--precision", "fp32"]
+    words += ["-o", str(bundle), "--model-card", str(card)]
+    alone = CliRunner().invoke(app, [*words, "--certificate", str(keys.maker_certificate)])
+    assert isinstance(alone.exception, UsageError) and "--sign-model" in str(alone.exception)
+    signed = ["--sign-model", str(keys.maker), "--certificate", str(keys.maker_certificate)]
+    assert CliRunner().invoke(app, [*words, *signed], catch_exceptions=False).exit_code == 0
+    root = ["--trusted-certificate", str(keys.root_certificate)]
+    done = CliRunner().invoke(app, ["verify-bundle", str(bundle), *root], catch_exceptions=False)
+    assert done.exit_code == 0
+    for line in (
+        "signature by ssh: unsigned",
+        "signature by model signing: valid (CN=the maker)",
+        "statements of its gates: check WARNED, verify",
+        "model card: says what the samples say",
+    ):
+        assert line in done.stdout, done.stdout
+    stranger = ["--trusted-certificate", str(keys.stranger_certificate), "--json"]
+    refused = CliRunner().invoke(app, ["verify-bundle", str(bundle), *stranger])
+    told = json.loads(refused.stdout)
+    assert (told["verdict"], told["model_signature"]["state"]) == ("not trusted", "unknown signer")
+    sbom = json.loads(content_of(bundle)["sbom.cdx.json"])
+    considerations = sbom["metadata"]["component"]["modelCard"]["considerations"]
+    assert considerations["useCases"] == ["finds edges"] and "nothing else" in considerations["technicalLimitations"]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(sbom)) is None
