@@ -38,6 +38,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("inspect", (NET,), (0,), {"kind", "statistics"}),
     ("bundle", (NET, "-o", "net.tar", "--despite-failure"), (0,), {"path", "sha256", "verdict"}),
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
+    ("gate", ("policy.yaml", "--workspace", "deploy/tiny"), (0, 8), {"verdict", "requirements"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
     ("rules", (), (0,), {"packs"}),
     ("rules", ("drive-os-6",), (0,), {"rules"}),
@@ -69,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: Any) -> Path:
     onnx.save(make_tiny(), folder / NET)
     inputs = np.random.RandomState(5).standard_normal((6, 3, 16, 16)).astype("f4")
     np.savez(folder / "x.npz", x=inputs, labels=np.arange(6))
+    (folder / "policy.yaml").write_text("schema_version: 1\nname: small\nscopes: {drive-os-6: {}}\n")
     return folder
 
 
@@ -92,7 +94,7 @@ def test_a_result_is_one_object(
     assert ("error" in found) == (done.code != 0)
     if done.code:
         assert found["error"]["exit_code"] == done.code and found["error"]["message"] in " ".join(done.err.split())
-    if done.code in (0, 4, 6):
+    if done.code in (0, 4, 6, 8):
         assert keys <= set(found)
 
 
@@ -108,11 +110,11 @@ def test_a_result_about_this_machine_is_one_object(
 FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "verify", "run"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
-FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules"), ("missing",))
+FAILING |= dict.fromkeys(("judge", "verify-bundle", "gate", "watch", "rules"), ("missing",))
 
 
 def test_the_failures_have_every_verb_that_takes_an_argument() -> None:
-    assert set(FAILING) | {"models", "doctor", "errata"} == verbs()
+    assert set(FAILING) | {"models", "doctor", "errata", "kit"} == verbs()
 
 
 @pytest.mark.parametrize("verb", sorted(FAILING))
