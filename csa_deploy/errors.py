@@ -76,3 +76,15 @@ class PolicyGateError(CsaDeployError):
     """A project's acceptance policy is not met, or what it asks is not shown (exit 8)."""
 
     exit_code = 8
+
+
+def failure_with(code: int, message: str, *, fix: str | None = None) -> CsaDeployError:
+    """The error of an exit code."""
+    kinds = (
+        EnvironmentLacksError,
+        OperationRejectedError,
+        BuildFailedError,
+        AccuracyGateError,
+        PerformanceGateError,
+    )
+    return next((kind for kind in kinds if kind.exit_code == code), CsaDeployError)(message, fix=fix)

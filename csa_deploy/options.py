@@ -324,6 +324,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "report": (),
     "prove": ("data", "samples", "seed"),
     "compare": ("metric", "iterations", "threads", "max_slowdown"),
+    "matrix": (
+        *(key for key in EXPORT if key != "tensorrt"),
+        *("restricted", "safe", "scope", "strict", "max_fallback", "fail_on", "builder_option", "min_share"),
+        *(key for key in PRECISION if key not in ("split", "part")),
+        *VERIFY,
+        *(key for key in _PROFILE if key != "baseline"),
+    ),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE),
 }
 

@@ -22,12 +22,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: ``blocks`` CSA blocks on ``channels`` channels with ``heads`` heads over an S x S map."""
+    """One stage: ``blocks`` CSA blocks on ``channels`` channels with ``heads`` heads over an S x S map.
+
+    So many ``convolutions`` of 3x3 come before them.
+    """
 
     blocks: int
     channels: int
     heads: int
     map_side: int
+    convolutions: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,18 @@ class CSABlock(nn.Module):
         return k.reshape(-1, self.heads * positions, self.side, self.side)
 
 
+class ConvBlock(nn.Module):
+    """A 3x3 convolution, BatchNorm and ReLU with a residual connection; (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv_norm(channels, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One block; the shape is kept."""
+        return x + F.relu(self.conv(x))
+
+
 class CSABackbone(nn.Module):
     """The downsampling layers and stages of a CSA network, without a head."""
 
@@ -157,9 +173,9 @@ class CSABackbone(nn.Module):
         rates = torch.linspace(0, config.drop_path, sum(s.blocks for s in config.stages)).tolist()
         self.stages = nn.ModuleList()
         for stage in config.stages:
-            self.stages.append(
-                nn.Sequential(*[CSABlock(stage, config, drop_path=rates.pop(0)) for _ in range(stage.blocks)])
-            )
+            before = [ConvBlock(stage.channels) for _ in range(stage.convolutions)]
+            blocks = [CSABlock(stage, config, drop_path=rates.pop(0)) for _ in range(stage.blocks)]
+            self.stages.append(nn.Sequential(*before, *blocks))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Images (N, C, H, W) -> the map of each stage, from the finest to the coarsest.
@@ -249,7 +265,12 @@ def init_weights(module: nn.Module) -> None:
 
 
 def stages(
-    depths: Sequence[int], widths: Sequence[int], heads: Sequence[int], sides: Sequence[int]
+    depths: Sequence[int],
+    widths: Sequence[int],
+    heads: Sequence[int],
+    sides: Sequence[int],
+    convolutions: Sequence[int] | None = None,
 ) -> tuple[Stage, ...]:
-    """The stages of a network from its columns: blocks, channels, heads and map sides."""
-    return tuple(Stage(*row) for row in zip(depths, widths, heads, sides, strict=True))
+    """The stages of a network from its columns: blocks, channels, heads, map sides and convolutions (None: none)."""
+    columns = (depths, widths, heads, sides, convolutions or [0] * len(depths))
+    return tuple(Stage(*row) for row in zip(*columns, strict=True))

@@ -26,6 +26,15 @@ def init_for_relu(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
+def init_dense(network: nn.Module) -> None:
+    """Weights of a whole network: those of the classifier, but 3x3 convolutions and laterals keep the variance."""
+    network.apply(init_weights)
+    network.apply(init_for_relu)
+    for name, parameter in network.named_parameters():
+        if ".laterals." in name and parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter, nonlinearity="linear")
+
+
 class Pyramid(nn.Module):
     """Top-down path: the coarsest map, resized step by step, each time with the backbone's map of that size added.
 
@@ -65,8 +74,7 @@ class CSASegmentation(nn.Module):
         self.backbone = CSABackbone(config)
         self.pyramid = Pyramid([s.channels for s in config.stages], widths)
         self.head = nn.Conv2d(widths[0], config.classes, 1)
-        self.apply(init_weights)
-        self.pyramid.apply(init_for_relu)
+        init_dense(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -128,9 +136,7 @@ class CSADetection(nn.Module):
         )
         self.pyramid = Pyramid([s.channels for s in config.stages[-levels:]], [width] * levels)
         self.heads = nn.ModuleList(DetectionHead(width, width, depth, config.classes) for _ in self.strides)
-        self.apply(init_weights)
-        self.pyramid.apply(init_for_relu)
-        self.heads.apply(init_for_relu)
+        init_dense(self)
         for name, parameter in self.heads.named_parameters():
             if name.endswith(f"distances.{2 * depth}.bias"):  # the last layer's
                 nn.init.constant_(parameter, 1.0)  # a box of two strides

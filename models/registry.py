@@ -50,14 +50,16 @@ def csa_digits_config() -> CSAConfig:
 def csa_scenes_config() -> CSAConfig:
     """Scenes of 3 x 128 x 128: maps of 64, 32, 16 and 8 pixels, attention maps of 8, so that every scale is exact.
 
-    The finest stage has no block, only its convolution: fine edges for the segmentation.
+    Attention is on the two coarse stages. The fine ones have convolutions of 3x3 alone, which train faster on a CPU:
+    oneDNN computes these in bfloat16 three times faster than in float32, but depthwise ones several times slower.
     """
     from .csa import CSAConfig, Stem, stages
 
     return CSAConfig(
-        stages((0, 1, 2, 2), (16, 32, 64, 96), (1, 1, 1, 2), (8, 8, 8, 8)),
+        stages((0, 0, 1, 2), (24, 48, 80, 96), (1, 1, 1, 2), (8, 8, 8, 8), convolutions=(1, 2, 2, 0)),
         stem=Stem(kernel=3, stride=2, padding=1),
         downsample_padding=1,
+        value_kernel=3,
     )
 
 
@@ -180,7 +182,7 @@ csa_segmentation = NetworkEntry(
         csa_scenes_config,
         _SCENES_MASKS,
         WEIGHTS / "csa_segmentation.safetensors",
-        kind=partial(_segmentation, widths=(16, 24, 32, 48)),
+        kind=partial(_segmentation, widths=(24, 24, 48, 64)),
     ),
     preprocessing=_SCENES_MASKS,
     weights="trained on scenes (real digits on photographs), seed 0",

@@ -23,7 +23,7 @@ LAYERS = (
     ("precision", "verify", "profile", "repair", "report", "inspection", "split"),
     ("stages",),
     ("pipeline",),
-    ("api", "bundle", "confidence", "doctor", "policy", "train"),
+    ("api", "bundle", "confidence", "doctor", "matrix", "policy", "train"),
     ("cli",),
     ("__main__",),
 )

@@ -72,6 +72,12 @@ class ConfidenceKit:
         """Tests that were skipped without the trace saying what they need."""
         return list(unstated_skips(self.trace, self.results))
 
+    @property
+    def unsupported(self) -> list[str]:
+        """Errors whose level this run does not support: a test of theirs, or of a measure against them, failed."""
+        failed = {name for t in self.trace.tests.values() if self.results.of(t).outcome == "failed" for name in t.shows}
+        return [error.id for error in self.confidence.errors if failed & {error.id, *error.measures}]
+
     def said_of(self, test: ShowingTest) -> str:
         """The result of a test in words."""
         result = self.results.of(test)
@@ -108,6 +114,7 @@ class ConfidenceKit:
             "manual": self.confidence.manual.model_dump(),
             "levels_of_evidence": LEVELS,
             "results": {key: getattr(self.results, key) for key in ("source", "sha256", "when")},
+            "not_supported_by_this_run": self.unsupported,
             "skipped_without_saying_so": self.unstated,
             "deployment": asdict(self.deployment) if self.deployment else None,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,14 @@ class Sample:
     def _pixels(self) -> np.ndarray:
         assert not isinstance(self.source, (Path, Member))
         return self.source() if callable(self.source) else self.source
+
+
+class Endless(Sequence[Sample]):
+    """Samples that are made, so that each epoch of a training can have new ones."""
+
+    @abstractmethod
+    def of_epoch(self, epoch: int, *, crowded: bool) -> Sequence[Sample]:
+        """As many samples of an epoch, counted from 0, all new ones; ``crowded``: with more objects each."""
 
 
 class LabelledFiles(Sequence[Sample]):

@@ -12,24 +12,19 @@ photographs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from csa_deploy.data.samples import Sample
+from csa_deploy.data.samples import Endless, Sample
 from csa_deploy.data.targets import Boxes, Mask, Task
 
 TRAIN_SCENES, TEST_SCENES = 50_000, 500
-"""Scenes of the data sets ``scenes:train`` and ``scenes``."""
+"""Scenes of the data sets ``scenes:train`` and ``scenes``; a training sees as many others in each further epoch."""
 SIDE = 128
 """Height and width of a scene in pixels."""
-DIGITS = (1, 6)
-"""Least and most digits of a scene; fewer than drawn where no place was found."""
-SCALES = (12, 48)
-"""Least and most length in pixels of a digit's longer side before it is turned."""
 DEGREES = 20
 """Digits are turned by at most so many degrees, so that 6 and 9 stay what they are."""
 MOST_HIDDEN = (1, 3)
@@ -47,6 +42,46 @@ TEST_PHOTOGRAPHS = (
     *("rocket.jpg", "imagenet_12_741.jpg", "imagenet_13_471.jpg", "imagenet_14_129.jpg", "imagenet_15_99.jpg"),
     *("imagenet_16_251.jpg", "imagenet_17_22.jpg", "imagenet_18_317.jpg", "imagenet_19_305.jpg"),
 )
+
+
+@dataclass(frozen=True)
+class Style:
+    """How scenes of one kind are drawn; ground truth is exact in all of them.
+
+    Attributes:
+        digits: least and most digits of a scene; fewer than drawn where no place was found.
+        scales: least and most length in pixels of a digit's longer side before it is turned.
+        varied: whether photographs and digits are varied beyond that: two photographs on top of each other, quarter
+            turns, exchanged and inverted colours and contrast; slant, width, height and stroke of a digit.
+    """
+
+    digits: tuple[int, int] = (1, 6)
+    scales: tuple[int, int] = (12, 48)
+    varied: bool = False
+
+
+USUAL = Style()
+"""Of the data sets ``scenes`` and ``scenes:train``."""
+VARIED = Style(varied=True)
+"""What a training sees: 20 photographs are few, and a network that knows them well finds digits on others."""
+CROWDED = Style(digits=(6, 14), varied=True)
+"""Of a training's first epochs: nearly three times the digits for the same computation."""
+
+
+@dataclass(frozen=True)
+class DigitShape:
+    """How a digit is varied.
+
+    Attributes:
+        slant: horizontal shift per pixel of height, in 128ths.
+        narrow, low: its width and its height are divided by so many 128ths.
+        stroke: added to the ink where there is some.
+    """
+
+    slant: int = 0
+    narrow: int = 128
+    low: int = 128
+    stroke: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,19 +166,20 @@ class Scenes:
     def __init__(self, *, train: bool) -> None:
         self.train = train
 
-    def scene(self, index: int, seed: int = 0) -> Scene:
+    def scene(self, index: int, seed: int = 0, style: Style = USUAL) -> Scene:
         """The scene of this index; there is no end of them.
 
         Raises:
             EnvironmentLacksError: a package that holds the images is not installed.
         """
         stream = SplitMix(seed, index, int(self.train))
-        canvas = _Canvas(*self._background(stream))
+        canvas = _Canvas(*self._background(stream, varied=style.varied))
         pixels, labels = self._digits
-        for _ in range(stream.between(*DIGITS)):
+        for _ in range(stream.between(*style.digits)):
             chosen = stream.below(len(labels))
-            coverage = drawn_digit(pixels[chosen], stream.between(*SCALES), stream.between(-DEGREES, DEGREES))
-            if (place := canvas.place(coverage, stream)) is not None:
+            length, degrees = stream.between(*style.scales), stream.between(-DEGREES, DEGREES)
+            coverage = drawn_digit(pixels[chosen], length, degrees, _shape(stream) if style.varied else DigitShape())
+            if coverage.size and (place := canvas.place(coverage, stream)) is not None:
                 canvas.draw(coverage, place, int(labels[chosen]), stream)
         return canvas.scene()
 
@@ -157,8 +193,19 @@ class Scenes:
     def _photographs(self) -> list[np.ndarray]:
         return [_photograph(name) for name in photographs(train=self.train)]
 
-    def _background(self, stream: SplitMix) -> tuple[np.ndarray, bool]:
-        """A crop of a photograph at full, half or a third of its size, mirrored or not; True: grey, as a fourth is."""
+    def _background(self, stream: SplitMix, *, varied: bool) -> tuple[np.ndarray, bool]:
+        """A crop of a photograph, varied or not; True: grey, as a fourth is."""
+        crop = self._crop(stream)
+        if varied:
+            if stream.below(2):
+                share = stream.between(32, 96)
+                crop = (crop * share + self._crop(stream) * (128 - share)) >> 7
+            crop = _varied(crop, stream)
+        grey = stream.below(4) == 0
+        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+
+    def _crop(self, stream: SplitMix) -> np.ndarray:
+        """A part of a photograph at full, half or a third of its size, mirrored or not: int32 (SIDE, SIDE, 3)."""
         photograph = self._photographs[stream.below(len(self._photographs))]
         step = stream.between(1, min(3, min(photograph.shape[:2]) // SIDE))
         top, left = (stream.below(side - SIDE * step + 1) for side in photograph.shape[:2])
@@ -166,10 +213,7 @@ class Scenes:
         if step > 1:
             rows = np.add.reduce([crop[i::step] for i in range(step)])
             crop = (np.add.reduce([rows[:, i::step] for i in range(step)]) + step * step // 2) // (step * step)
-        if stream.below(2):
-            crop = crop[:, ::-1]
-        grey = stream.below(4) == 0
-        return np.ascontiguousarray(np.repeat(_luma(crop)[..., None], 3, axis=2) if grey else crop), grey
+        return crop[:, ::-1] if stream.below(2) else crop
 
 
 class _Canvas:
@@ -211,9 +255,9 @@ class _Canvas:
     def scene(self) -> Scene:
         """The scene as it stands."""
         boxes = []
-        for index in range(len(self.layers)):
-            seen = self.owner == index + 1
-            rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        for index, layer in enumerate(self.layers):
+            seen = self.owner[layer.box] == index + 1
+            rows, columns = np.flatnonzero(seen.any(axis=1)) + layer.y, np.flatnonzero(seen.any(axis=0)) + layer.x
             boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
         return Scene(
             image=self.pixels.astype(np.uint8),
@@ -236,23 +280,28 @@ class _Canvas:
         behind = _luma(self.pixels[y : y + height, x : x + width])
         mean = int(behind.sum()) // behind.size
         for _ in range(_COLOURS):
-            levels = [stream.below(256)] * 3 if self.grey else [stream.below(256) for _ in range(3)]
-            colour = np.asarray(levels, dtype=np.int32)
-            if abs(int(_luma(colour)) - mean) >= CONTRAST:
-                return colour
+            red, green, blue = [stream.below(256)] * 3 if self.grey else [stream.below(256) for _ in range(3)]
+            if abs((77 * red + 150 * green + 29 * blue + 128 >> 8) - mean) >= CONTRAST:
+                return np.asarray([red, green, blue], dtype=np.int32)
         return np.full(3, 255 if mean < 128 else 0, dtype=np.int32)
 
 
-class SceneSamples(Sequence[Sample]):
+class SceneSamples(Endless):
     """Scenes as the samples of a data set; each is made when it is read.
 
     Args:
         task: what the targets are for.
         train: training scenes; else test scenes.
+        epoch: the first has the data set's scenes, each further one the next ones.
+        style: of the scenes.
     """
 
-    def __init__(self, task: Task, *, train: bool) -> None:
-        self.task, self.train = task, train
+    def __init__(self, task: Task, *, train: bool, epoch: int = 0, style: Style = USUAL) -> None:
+        self.task, self.train, self.epoch, self.style = task, train, epoch, style
+
+    def of_epoch(self, epoch: int, *, crowded: bool) -> SceneSamples:
+        """As many other scenes, varied."""
+        return SceneSamples(self.task, train=self.train, epoch=epoch, style=CROWDED if crowded else VARIED)
 
     def __len__(self) -> int:
         return TRAIN_SCENES if self.train else TEST_SCENES
@@ -261,14 +310,15 @@ class SceneSamples(Sequence[Sample]):
         """The sample at an index."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        part, make = "train" if self.train else "test", partial(made, index, train=self.train)
-        return Sample(f"{part}-{index:05d}", lambda: make().target(self.task), lambda: make().image)
+        part, number = "train" if self.train else "test", self.epoch * len(self) + index
+        make = partial(made, number, train=self.train, style=self.style)
+        return Sample(f"{part}-{number:05d}", lambda: make().target(self.task), lambda: make().image)
 
 
 @lru_cache(maxsize=16)  # a sample's picture and target are asked for one after the other
-def made(index: int, *, train: bool) -> Scene:
+def made(index: int, *, train: bool, style: Style = USUAL) -> Scene:
     """The scene of this index and seed 0; not to be changed."""
-    return _part(train=train).scene(index)
+    return _part(train=train).scene(index, style=style)
 
 
 @lru_cache
@@ -283,8 +333,24 @@ def photographs(*, train: bool) -> tuple[str, ...]:
     return tuple(path.name for path in photograph_files() if (path.name in TEST_PHOTOGRAPHS) != train)
 
 
-def drawn_digit(pixels: np.ndarray, length: int, degrees: int) -> np.ndarray:
+def _varied(crop: np.ndarray, stream: SplitMix) -> np.ndarray:
+    """A crop (SIDE, SIDE, 3), turned and with other colours."""
+    first = stream.below(3)
+    crop = np.rot90(crop, stream.below(4))[..., [first, (first + stream.between(1, 2)) % 3, stream.below(3)]]
+    if stream.below(4) == 0:
+        crop = 255 - crop
+    gain = stream.between(64, 128)
+    return (crop * gain >> 7) + stream.below(256 - (255 * gain >> 7))
+
+
+def _shape(stream: SplitMix) -> DigitShape:
+    return DigitShape(stream.between(-32, 32), stream.between(112, 152), stream.between(112, 144), stream.below(64))
+
+
+def drawn_digit(pixels: np.ndarray, length: int, degrees: int, shape: DigitShape = DigitShape()) -> np.ndarray:
     """Coverage uint8 (h, w) of a digit, tight around its pixels of at least half coverage and one pixel more.
+
+    It is (0, 0) where the strokes are so thin at this length that no pixel is covered by half.
 
     Four points of each pixel are mapped back to the digit's raster and interpolated bilinearly, in fixed point.
 
@@ -292,23 +358,39 @@ def drawn_digit(pixels: np.ndarray, length: int, degrees: int) -> np.ndarray:
         pixels: uint8 (28, 28), ink.
         length: of the longer side of the ink's box, in pixels of the scene, before the digit is turned.
         degrees: whole ones, clockwise on the screen.
+        shape: its variation.
     """
+    if shape.stroke:
+        pixels = np.minimum(pixels.astype(np.int32) + np.where(pixels, shape.stroke, 0), 255)
     rows, columns = (np.flatnonzero((pixels >= INK).any(axis=axis)) for axis in (1, 0))
     longer = max(int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1))
     cosine, sine = (round(f(math.radians(degrees)) * 65536) for f in (math.cos, math.sin))
-    radius = length * 3 // 4 + 2  # half of a square's diagonal is 0.71 of its side
     # Places of the sample points around the centre, in quarters of a pixel: -3, -1, 1, 3, ...
-    quarters = 2 * np.arange(-2 * radius, 2 * radius, dtype=np.int32) + 1
-    y, x = quarters[:, None], quarters[None, :]
+    reach = _reach(int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1, degrees, shape)
+    y, x = (2 * np.arange(-2 * r, 2 * r, dtype=np.int32) + 1 for r in (int(r * length / longer) + 3 for r in reach))
+    y, x = y[:, None], x[None, :]
     # In the raster with an edge of one pixel around it, in 65536ths of a pixel.
     middle_y, middle_x = ((int(edge[0] + edge[-1]) << 15) + 65536 for edge in (rows, columns))
-    v = middle_y + (cosine * y - sine * x) * longer // (4 * length)
-    u = middle_x + (cosine * x + sine * y) * longer // (4 * length)
+    down = (cosine * shape.low >> 7) * y - (sine * shape.low >> 7) * x
+    right = ((cosine * shape.narrow - sine * shape.slant) >> 7) * x + (
+        (sine * shape.narrow + cosine * shape.slant) >> 7
+    ) * y
+    v, u = middle_y + down * longer // (4 * length), middle_x + right * longer // (4 * length)
     ink = _bilinear(np.pad(pixels, 1).astype(np.int32), v, u)
     coverage = (ink[::2, ::2] + ink[::2, 1::2] + ink[1::2, ::2] + ink[1::2, 1::2] + 2) >> 2
     rows, columns = (np.flatnonzero((coverage >= INK).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((0, 0), dtype=np.uint8)
     tight = coverage[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
     return tight.astype(np.uint8)
+
+
+def _reach(height: int, width: int, degrees: int, shape: DigitShape) -> tuple[float, float]:
+    """How far a box of the raster and one pixel around it reaches from its centre, down and across, once turned."""
+    upright = (height / 2 + 1) * 128 / shape.low
+    across = ((width / 2 + 1) * 128 + upright * abs(shape.slant)) / shape.narrow
+    cosine, sine = math.cos(math.radians(degrees)), abs(math.sin(math.radians(degrees)))
+    return cosine * upright + sine * across, cosine * across + sine * upright
 
 
 def _bilinear(image: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -282,6 +282,8 @@ def _bias(node: ir.Node) -> np.ndarray | None:
 def _scales(node: ir.Node, first: Operand, second: Operand) -> np.ndarray:
     """Factor of the sums in FP64, one per output channel, shaped to broadcast."""
     own = second.scales
+    if first.scales.ndim:
+        raise RefusedError("its first operand has several scales")
     if own.ndim:
         channels = 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1 else _rank(node) - 1
         channels = {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, channels)

@@ -185,6 +185,8 @@ def _symmetric(node: ir.Node) -> tuple[np.ndarray, int]:
     found = quantization(node)
     if isinstance(found, str):
         raise RefusedError(found)
+    if ir.DataType.INT8 not in (_given(node.inputs[0]).dtype, node.outputs[0].dtype):
+        raise RefusedError("an operand is in INT32")
     return found
 
 

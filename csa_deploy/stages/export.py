@@ -77,7 +77,7 @@ def key_parts(context: Context) -> dict[str, Any]:
         "checkpoint": sha256_of(context.checkpoint) if context.checkpoint else None,
         "opset": exported_opset(config),
         # An ONNX file is converted where it is of an opset that INT8 or TensorRT does not take.
-        "taken_in_for": [config.opset, meant_for(config), calibrates(config)]
+        "taken_in_for": [config.opset, config.opset is None and meant_for(config), calibrates(config)]
         if context.source.kind == "onnx"
         else None,
     }

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.geometry import geometry_of
 from csa_deploy.data.images import FILTERS, fitted, to_array
-from csa_deploy.data.samples import Sample
+from csa_deploy.data.samples import Endless, Sample
 from csa_deploy.data.targets import Target
 from csa_deploy.errors import UsageError
 from csa_deploy.network import Preprocessing
@@ -63,7 +63,8 @@ class TrainBatch:
 class TrainImages(Dataset):
     """Training images as uint8, cropped at random or whole, in the network's size.
 
-    An unreadable image is replaced by the next readable one, and reported in the batch.
+    An unreadable image is replaced by the next readable one, and reported in the batch. Where images are made, each
+    epoch has new ones, up to epoch ``crowded_epochs`` crowded ones.
     """
 
     def __init__(
@@ -72,16 +73,20 @@ class TrainImages(Dataset):
         preprocessing: Preprocessing,
         crop: tuple[float, float] | None,
         seed: int,
+        crowded_epochs: float = 0,
     ) -> None:
         self.pictures, self.preprocessing, self.crop, self.seed = pictures, preprocessing, crop, seed
+        self.crowded_epochs = crowded_epochs
 
     def __getitem__(self, key: tuple[int, int]) -> Loaded | UsageError:
         """(pixels (C, H, W), target, name, unreadable) for an (epoch, index); an error is returned, see ``collate``."""
         epoch, first = key
         unreadable: dict[str, str] = {}
-        count = len(self.pictures)
+        count, samples = len(self.pictures), self.pictures.samples
+        if isinstance(samples, Endless):
+            samples = samples.of_epoch(epoch, crowded=epoch < self.crowded_epochs)
         for index in ((first + step) % count for step in range(min(count, 100))):
-            sample = self.pictures.samples[index]
+            sample = samples[index]
             try:
                 image, target = _opened(sample)
             except UsageError as error:

@@ -55,6 +55,8 @@ class Recipe(BaseModel):
         erasing: probability of random erasing.
         mixup: beta-distribution parameter of mixup; 0: none.
         cutmix: the same for CutMix.
+        crowded: share of the epochs, from the first on, whose images have more objects; only where images are made
+            (``scenes``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -78,6 +80,7 @@ class Recipe(BaseModel):
     erasing: Share = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
+    crowded: Share = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -72,7 +72,10 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
         if options.evaluate_only or training.update == training.schedule.total:
             accuracy, clock = _evaluated(training, held_out), Clock()
         else:
-            crops = TrainImages(split.train, preprocessing, options.recipe.random_crop, options.seed)
+            recipe = options.recipe
+            crops = TrainImages(
+                split.train, preprocessing, recipe.random_crop, options.seed, recipe.crowded * recipe.epochs
+            )
             order.first_update, order.last_update = training.update, training.schedule.total
             loader = train_loader(crops, order, workers)
             with StopRequest() as stop:
@@ -171,7 +174,8 @@ def _resume(training: Training, options: TrainOptions) -> None:
         return
     state = load_state(path)
     stored, asked = state["settings"], training.settings
-    stored = {**stored, "recipe": {"ema_warmup": False, **stored.get("recipe", {})}}  # what older versions did
+    before = {"ema_warmup": False, "crowded": 0.0}  # what older versions did
+    stored = {**stored, "recipe": {**before, **stored.get("recipe", {})}}
     changed = [key for key in asked if stored.get(key) != asked[key]]
     fatal = [key for key in changed if key in ("network", "size", "recipe", "seed", "images")]
     if _global_batch(stored) != _global_batch(asked):  # the number of the update would mean another place

@@ -102,7 +102,7 @@ def test_fix_promises_nothing_where_no_repair_is_exact(csa: Any, folder: Path, t
 
 
 def test_every_format_goes_to_standard_output_or_a_file(csa: Any, folder: Path, tmp_path: Path) -> None:
-    for form in ("text", "json", "sarif", "junit", "html"):
+    for form in ("text", "json", "sarif", "junit", "html", "markdown"):
         target = tmp_path / form
         assert check(csa, folder, "denied", "--scope", "drive-os-6", "--format", form, "-o", str(target)).stdout == ""
         assert "reduce" in target.read_text()

@@ -40,11 +40,13 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
     ("gate", ("policy.yaml", "--workspace", "deploy/tiny"), (0, 8), {"verdict", "requirements"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
+    ("new", ("project",), (0,), {"folder", "files"}),
     ("rules", (), (0,), {"packs"}),
     ("rules", ("drive-os-6",), (0,), {"rules"}),
     ("errata", ("--tensorrt", "10.10.10"), (0,), {"problems", "unknown", "tensorrt"}),
     ("errata", ("--explain", "attention.segformer-batch"), (0,), {"id", "text"}),
     ("run", (NET, "--fp32", *DATA, *QUICK, "--iterations", 2, "--backend", "trtexec"), (0, 3, 6), {"stages"}),
+    ("matrix", (NET, "--fp32", *DATA, *QUICK, "--tensorrt", "8.6,10.10"), (0,), {"upgrades", "cells"}),
     ("train", ("--dry-run", "--images", 5000), (0, 3), {"images", "schedule"}),
 ]
 SLOW: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
@@ -108,8 +110,9 @@ def test_a_result_about_this_machine_is_one_object(
 
 
 FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "verify", "run"), ("missing.onnx",))
-FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
+FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "matrix", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
+FAILING["new"] = (NET,)
 FAILING |= dict.fromkeys(("judge", "verify-bundle", "gate", "watch", "rules"), ("missing",))
 
 

@@ -111,6 +111,9 @@ def test_words_of_results(results: Path) -> None:
         "test_silent": "skipped: why not",
         "test_elsewhere": "not run",
     }
+    against = [error.id for error in tool_confidence().errors if "MEA-01" in error.measures]
+    assert kit.unsupported == against != [] and kit_of(TESTS).unsupported == []
+    assert "Tests failed in this run" in page_of_kit(kit) and "3 of 5 tests are such" in page_of_kit(kit)
     assert kit.shown_by("MEA-01") == "2 tests: 1 failed, 1 passed"
     assert "not run: give --results" in page_of_kit(kit_of()) and "not run: give" not in page_of_kit(kit)
     assert kit_of(TESTS).shown_by("MEA-03") == "1 test: 1 not run"

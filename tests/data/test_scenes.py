@@ -17,11 +17,13 @@ from csa_deploy.data.dataset import open_dataset, open_split
 from csa_deploy.data.packages import load_digits
 from csa_deploy.data.scenes import (
     CONTRAST,
-    DIGITS,
+    CROWDED,
     INK,
     MOST_HIDDEN,
     SIDE,
     TEST_PHOTOGRAPHS,
+    USUAL,
+    DigitShape,
     Scene,
     Scenes,
     SplitMix,
@@ -104,9 +106,11 @@ def test_a_scene_depends_on_part_seed_and_index_alone():
     assert len(seen) == 8
 
 
-@pytest.mark.parametrize(("part", "index"), MANY)
-def test_ground_truth_follows_from_the_layers(part, index):
-    scene = PARTS[part].scene(index)
+@pytest.mark.parametrize(
+    ("part", "index", "style"), [(*one, USUAL) for one in MANY] + [(*one, CROWDED) for one in MANY[:10]]
+)
+def test_ground_truth_follows_from_the_layers(part, index, style):
+    scene = PARTS[part].scene(index, style=style)
     owner = owners(scene)
     assert (scene.mask == np.where(owner < 0, 0, scene.labels[owner] + 1)).all()
     for number, (box, layer) in enumerate(zip(scene.boxes.tolist(), scene.layers, strict=True)):
@@ -116,15 +120,16 @@ def test_ground_truth_follows_from_the_layers(part, index):
         area = int((layer.coverage >= INK).sum())
         assert scene.visible[number] == len(places)
         assert scene.occlusion[number] == pytest.approx(1 - len(places) / area, abs=1e-15)
-        assert scene.occlusion[number] <= MOST_HIDDEN[0] / MOST_HIDDEN[1]
-    assert DIGITS[0] <= len(scene.labels) <= DIGITS[1]
+        assert scene.occlusion[number] <= MOST_HIDDEN[0] / MOST_HIDDEN[1] + 1e-15
+    assert len(scene.labels) <= style.digits[1]
+    assert style == CROWDED or len(scene.labels) >= style.digits[0]
 
 
 @pytest.mark.parametrize(("part", "index"), MANY[::3])
 def test_pictures_are_the_layers_on_the_background_and_each_stands_out(part, index):
     scenes = PARTS[part]
     scene = scenes.scene(index)
-    image = scenes._background(SplitMix(0, index, int(scenes.train)))[0].astype(float)
+    image = scenes._background(SplitMix(0, index, int(scenes.train)), varied=False)[0].astype(float)
     luma = np.asarray([77, 150, 29]) / 256
     for layer in scene.layers:
         contrast = abs(layer.colour @ luma - (image[layer.box] @ luma).mean())
@@ -135,24 +140,51 @@ def test_pictures_are_the_layers_on_the_background_and_each_stands_out(part, ind
     assert np.mean(scene.image != image) < 0.01
 
 
+def test_a_digit_without_a_covered_pixel_is_left_out():
+    """Among 4,000 digits there is one at 12 pixels and some angles; here all strokes are too thin."""
+    faint = np.where(np.eye(28, dtype=bool), INK, 0).astype(np.uint8)
+    assert drawn_digit(faint, 12, 0).shape == (0, 0)
+    scenes = Scenes(train=True)
+    scenes._digits = np.stack([faint]), np.asarray([3])
+    for style in (USUAL, CROWDED):
+        sizes = [len(scenes.scene(index, style=style).labels) for index in range(30)]
+        assert 0 in sizes  # and none of them an error
+
+
+def test_crowded_scenes_have_three_times_the_digits_and_other_photographs():
+    plain, crowded = ([PARTS["train"].scene(index, style=style) for index in range(30)] for style in (USUAL, CROWDED))
+    assert np.mean([len(s.labels) for s in crowded]) > 2.5 * np.mean([len(s.labels) for s in plain])
+    assert len({digest(scene) for scene in plain + crowded}) == 60
+
+
 def test_some_digits_are_hidden_in_part_and_some_scenes_are_grey():
     scenes = [PARTS[part].scene(index) for part, index in MANY]
     hidden = np.concatenate([scene.occlusion for scene in scenes])
     assert 0.05 < (hidden > 0).mean() < 0.4
     grey = [bool((scene.image == scene.image[..., :1]).all()) for scene in scenes]
     assert 0.1 < np.mean(grey) < 0.5
-    assert {len(scene.labels) for scene in scenes} == set(range(DIGITS[0], DIGITS[1] + 1))
+    assert {len(scene.labels) for scene in scenes} == set(range(USUAL.digits[0], USUAL.digits[1] + 1))
 
 
+SHAPES = [
+    DigitShape(),
+    DigitShape(slant=-32, narrow=152, low=112, stroke=40),
+    DigitShape(slant=32, narrow=112, low=144),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("degrees", [-20, -7, 0, 13, 20])
 @pytest.mark.parametrize("length", [12, 17, 30, 48])
-def test_digits_are_turned_and_scaled_as_scipy_does(length, degrees):
+def test_digits_are_turned_scaled_and_varied_as_scipy_does(length, degrees, shape):
     pixels = load_digits(train=True)[0][37 * length % 4000]
-    drawn = drawn_digit(pixels, length, degrees)
+    drawn = drawn_digit(pixels, length, degrees, shape)
+    pixels = np.minimum(pixels + shape.stroke * (pixels > 0).astype(int), 255)
     rows, columns = np.flatnonzero((pixels >= INK).any(axis=1)), np.flatnonzero((pixels >= INK).any(axis=0))
     longer = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
     angle = np.radians(degrees)
-    inverse = np.asarray([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * longer / length
+    turn = np.asarray([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    inverse = np.asarray([[shape.low, 0], [shape.slant, shape.narrow]]) / 128 @ turn * longer / length
     half = 64  # four samples per pixel, on a canvas that holds every digit
     places = (np.arange(-2 * half, 2 * half) + 0.5) / 2
     centre = np.asarray([rows[0] + rows[-1], columns[0] + columns[-1]]) / 2
@@ -169,7 +201,7 @@ def test_digits_are_turned_and_scaled_as_scipy_does(length, degrees):
         assert np.abs(np.sort(expected[(expected >= INK)])[-50:] - np.sort(drawn[drawn >= INK])[-50:]).max() <= 2
     inked = drawn >= INK
     assert inked[1].any() and inked[-2].any() and inked[:, 1].any() and inked[:, -2].any()
-    if degrees == 0:
+    if degrees == 0 and shape == DigitShape():
         assert abs(max(inked.any(axis=1).sum(), inked.any(axis=0).sum()) - length) <= 2
 
 

@@ -459,6 +459,28 @@ def test_what_is_not_modelled_stays_and_is_named(case: str) -> None:
     np.testing.assert_array_equal(execute(found.model, feeds)["y"], execute(model, feeds)["y"])
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("rows", "first operand has several scales"), ("int32", "in INT32")])
+def test_weights_that_stand_first_or_are_wider_stay(kind: str, reason: str) -> None:
+    """One scale per row is none per column; numbers beyond INT8 have no place in an INT8 product."""
+    rows = kind == "rows"
+    w = np.asarray([[3, 5], [-7, 9]], np.int8) if rows else np.asarray([[3000, 5], [-7, 9]], np.int32)
+    constants = {
+        "one": np.float32(1),
+        "zero": ZERO,
+        "w": w,
+        "s_w": np.asarray([2, 3], np.float32) if rows else np.float32(2),
+    }
+    nodes = [
+        *pair("x", "one"),
+        helper.make_node("DequantizeLinear", ["w", "s_w"], ["w_dq"], axis=0),
+        helper.make_node("MatMul", ["w_dq", "x_dq"] if rows else ["x_dq", "w_dq"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": (2, 2)}, ["y"], constants)
+    found, feeds = to_integer(model, "gpu"), {"x": np.asarray([[11, -4], [1, 2]], np.float32)}
+    assert found.layers == () and any(reason in said for said in found.not_modelled), found.not_modelled
+    np.testing.assert_array_equal(execute(found.model, feeds)["y"], execute(model, feeds)["y"])
+
+
 def test_what_computes_in_floating_point_and_what_no_source_states_is_said() -> None:
     nodes = [*pair("x", "one"), helper.make_node("Sigmoid", ["x_dq"], ["y"])]
     model = model_of(nodes, {"x": (1, 2)}, ["y"], {"one": np.float32(1), "zero": ZERO})

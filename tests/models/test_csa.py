@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from csa_models.csa import resize_scale
+from csa_models.csa import CSABackbone, CSAConfig, Stem, resize_scale, stages
 from csa_models.registry import (
     WEIGHTS,
     convselfattn,
@@ -148,3 +148,22 @@ def test_digits_network_recognises_at_least_98_percent_of_unseen_digits() -> Non
             hits += int((network(torch.from_numpy(batch.inputs[IMAGE])).argmax(1).numpy() == batch.labels).sum())
     assert len(dataset) == 1000
     assert hits >= 980
+
+
+def test_convolutions_come_before_attention_and_add_to_what_they_see() -> None:
+    config = CSAConfig(stages((1,), (6,), (1,), (8,), convolutions=(2,)), stem=Stem(3, 2, 1), downsample_padding=1)
+    (stage,) = CSABackbone(config).eval().stages
+    assert [type(block).__name__ for block in stage] == ["ConvBlock", "ConvBlock", "CSABlock"]
+    convolution, norm = stage[0].conv
+    norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)  # as trained
+    x = torch.randn(2, 6, 9, 7)
+    with torch.inference_mode():
+        found = stage[0](x).numpy()
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    mixed = np.einsum("nchwij,ocij->nohw", windows, convolution.weight.detach().numpy())
+    mixed += convolution.bias.detach().numpy()[:, None, None]
+    scaled = (mixed - norm.running_mean.numpy()[:, None, None]) / np.sqrt(norm.running_var.numpy() + norm.eps)[
+        :, None, None
+    ]
+    assert np.abs(found - x.numpy() - np.maximum(scaled, 0)).max() < 1e-5

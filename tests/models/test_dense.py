@@ -44,6 +44,7 @@ def test_detection_gives_two_maps_per_level() -> None:
 def test_an_untrained_detector_finds_boxes_of_two_strides_with_little_confidence() -> None:
     network = registry.csa_detection.factory(pretrained=False)
     assert isinstance(network, CSADetection)
+    network.train()  # as a training starts: BatchNorm knows no statistics yet
     outputs = {n: t.detach().numpy() for n, t in network(torch.randn(1, 3, 128, 128)).items()}
     for stride in (8, 16):
         outputs[f"distances_{stride}"] = outputs[f"distances_{stride}"] * 0 + 1

@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import csa_deploy as csa
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.dla_placement import SCOPE, best_ranges, place_for_dla, with_every_scale
 from csa_deploy.precision.int8 import to_int8
@@ -367,6 +368,8 @@ def test_rounding_halves_away_from_zero_by_brute_force() -> None:
     assert even.ties > 200 and set(np.unique(pooled)) == {0, 1}
     assert 0.08 < pooled.mean() < 0.17, pooled.mean()  # 1/4 halves, half of them to the other side
     assert (np.abs(other["c_int8"]) >= np.abs(exact["c_int8"])).all()  # away from zero
+    for rounding, wanted in (("gpu", exact), ("dla", other)):  # `verify --int8-arithmetic`, by integer kernels
+        np.testing.assert_array_equal(run(to_integer(graph, rounding).model, x)[0], wanted["y"])
     steps = np.abs(exact["y"] - other["y"]) / scale
     assert steps.max() == 2 and 29 < decibels(exact["y"], other["y"]) < 31
 

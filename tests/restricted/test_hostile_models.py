@@ -158,9 +158,9 @@ def test_names_with_markup_and_control_characters_survive_every_format():
     made = node("LRN", ["x"], ["y"], "\x00\x1b[31m<script>[red]&\u2028", size=3)
     data = check(model([made])).to_json()
     rendered = {form: render(data, form) for form in FORMATS}
-    assert "<script>" not in rendered["html"]
+    assert "<script>" not in rendered["html"] + rendered["markdown"]
     assert "\x1b" not in rendered["junit"]
-    assert "\x1b" not in rendered["text"]
+    assert "\x1b" not in rendered["text"] + rendered["markdown"]
     assert "\x00" not in rendered["text"]
 
 

@@ -32,14 +32,14 @@ def test_segmentation_loss_is_cross_entropy_and_dice(ignored, background):
     entropies, among, both, either = [], [], np.zeros(5), np.zeros(5)
     for n, y, x in np.argwhere(classes >= 0):
         kind = classes[n, y, x]
-        entropies.append(-logs[n, kind, y, x])
+        entropies.append(-logs[n, kind, y, x] * (1 if background in (None, kind) else 2))
         if background is not None and kind != background:
             among.append(-log_softmax(logits[n, others, y, x])[others.index(kind)])
         both[kind] += shares[n, kind, y, x]
         either += shares[n, :, y, x]
         either[kind] += 1
     there = np.unique(classes[classes >= 0])
-    expected = np.mean(entropies) + np.mean(1 - 2 * both[there] / either[there]) + (np.mean(among) if among else 0)
+    expected = np.mean(entropies) + np.mean(1 - 2 * both[there] / either[there]) + (2 * np.mean(among) if among else 0)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
@@ -134,7 +134,7 @@ def test_detection_loss_is_quality_focal_loss_and_giou():
     levels = [read._level(outputs, f"logits_{s}", f"distances_{s}", s)[1] for s in (8, 16)]
     predicted = np.concatenate(levels, axis=1)  # by the code that deployment decodes with
     logits = np.concatenate([outputs[f"logits_{s}"].reshape(3, 3, -1) for s in (8, 16)], axis=2)
-    classes = boxed = 0.0
+    classes = boxed = among = 0.0
     for n in range(3):
         for place in range(len(places)):
             quality, box = np.zeros(3), assigned[n, place]
@@ -145,11 +145,12 @@ def test_detection_loss_is_quality_focal_loss_and_giou():
                 union = plain.areas(a[None])[0] + plain.areas(b[None])[0]
                 union -= iou * union / (1 + iou)  # the common part is iou / (1 + iou) of both areas
                 quality[labels[n, box]] = iou
+                among -= log_softmax(logits[n, :, place])[labels[n, box]]
                 boxed += 1 - (iou - (hull[0] * hull[1] - union) / (hull[0] * hull[1]))
             z = logits[n, :, place]
             entropy = -(quality * log_expit(z) + (1 - quality) * log_expit(-z))
             classes += ((expit(z) - quality) ** 2 * entropy).sum()
-    assert found == pytest.approx((classes + 2 * boxed) / (assigned >= 0).sum(), rel=1e-6)
+    assert found == pytest.approx((classes + 2 * boxed + among / 2) / (assigned >= 0).sum(), rel=1e-6)
 
 
 def test_detection_loss_of_images_without_objects_is_of_their_scores_alone():

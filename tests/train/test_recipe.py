@@ -83,7 +83,7 @@ def test_data_and_input_size_choose_the_recipe() -> None:
         "animals": 16,
         "imagenet": 300,
         "qat": 2,
-        "scenes": 3,
+        "scenes": 5,
         "small": 30,
     }
 

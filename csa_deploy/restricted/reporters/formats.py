@@ -11,7 +11,7 @@ from typing import Any
 
 from csa_deploy.errors import UsageError
 
-FORMATS = ("text", "json", "sarif", "junit", "html")
+FORMATS = ("text", "json", "sarif", "junit", "html", "markdown")
 
 
 def render(data: dict[str, Any], name: str) -> str:

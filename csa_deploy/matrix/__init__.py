@@ -1,0 +1,1 @@
+"""One network over several TensorRT versions and targets: what is known, what was measured, what changed."""

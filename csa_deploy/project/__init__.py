@@ -1,0 +1,1 @@
+"""A small project that deploys at once: network, weights, data with its card, configuration, policy and CI."""
