@@ -241,6 +241,7 @@ def test_a_limit_is_a_test_of_its_precision(verdict: str, result: str) -> None:
         (lambda s: s.update(more=1), "no statement of in-toto"),
     ],
 )
+@pytest.mark.shows("MEA-36", "ERR-30", needs="in-toto-attestation")
 def test_an_edited_statement_is_refused(attested: Made, tmp_path: Path, edit: Callable[[Any], Any], said: str) -> None:
     def change(files: dict[str, bytes]) -> None:
         data = json.loads(files["attestations/check.json"])
@@ -368,6 +369,7 @@ def with_card(bundle: Made, card: Mapping[str, Any], samples: bytes | None, out:
     return rewritten(bundle.path, out, edit)
 
 
+@pytest.mark.shows("MEA-36", "ERR-30", needs="in-toto-attestation")
 def test_a_bundle_whose_card_states_another_top1_than_its_samples_is_refused(
     bundle: Made, card: dict[str, Any], stored: Path, tmp_path: Path
 ) -> None:
@@ -428,6 +430,7 @@ def test_model_signing_s_own_command_proves_the_unpacked_bundle(
         assert subprocess.run(words, capture_output=True, check=False).returncode != 0
 
 
+@pytest.mark.shows("MEA-36", needs="in-toto-attestation and model-signing")
 def test_the_envelopes_verify_with_plain_cryptography(by_key: Path, keys: Keys) -> None:
     """The pre-authentication encoding of DSSE written out, and the signature checked by cryptography alone."""
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
@@ -478,6 +481,7 @@ def test_who_is_trusted(
 
 
 @pytest.mark.parametrize("file", ["LICENSE", "engine/gates.json", "SHA256SUMS"])
+@pytest.mark.shows("MEA-36", "ERR-30", needs="in-toto-attestation and model-signing")
 def test_a_signed_bundle_that_was_changed_and_whose_hashes_were_put_right(
     by_key: Path, keys: Keys, tmp_path: Path, file: str
 ) -> None:
