@@ -83,6 +83,7 @@ class StageRecord(Stored):
 
     Attributes:
         stage: its name.
+        schema_version: of its JSON form; records of before it was stated have none.
         unstated: fields of this class that its JSON form does not have.
         summary: the result in one line.
         notes: what a user must know.
@@ -90,6 +91,7 @@ class StageRecord(Stored):
     """
 
     stage: ClassVar[str]
+    schema_version: ClassVar[int] = SCHEMA_VERSION
     unstated: ClassVar[tuple[str, ...]] = ("notes", "not_measured")
     summary: str
     notes: tuple[str, ...] = ()
@@ -97,7 +99,20 @@ class StageRecord(Stored):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as the workspace holds them."""
-        return {name: value for name, value in super().to_json().items() if name not in self.unstated}
+        stated = {"schema_version": self.schema_version, **super().to_json()}
+        return {name: value for name, value in stated.items() if name not in self.unstated}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` wrote, in this version or an earlier one.
+
+        Raises:
+            UsageError: other data, damaged ones, or those of a later version.
+        """
+        _require_version(
+            f"the record of {cls.stage}", data.get("schema_version", cls.schema_version), cls.schema_version
+        )
+        return super().from_json(data)
 
 
 class Result(Stored):
@@ -127,11 +142,7 @@ class Result(Stored):
         if name != cls.__name__:
             fix = f"read them with {name}.from_json" if name else f"give what {cls.__name__}.to_json() returned"
             raise UsageError(f"these data are {f'a {name}' if name else 'no result'}, not a {cls.__name__}", fix=fix)
-        if version != SCHEMA_VERSION:
-            raise UsageError(
-                f"{name}: schema version {version}, this csa-deploy reads {SCHEMA_VERSION}",
-                fix="read it with the csa-deploy that wrote it",
-            )
+        _require_version(str(name), version, SCHEMA_VERSION)
         return super().from_json(data)
 
     def to_pandas(self) -> Any:
@@ -157,6 +168,14 @@ class Result(Stored):
         rows = self.rows()
         more = f"<p>{len(rows) - _MOST_ROWS} more rows</p>" if len(rows) > _MOST_ROWS else ""
         return f"<p><b>{type(self).__name__}</b> {escape(str(self))}</p>{_table(rows[:_MOST_ROWS])}{more}"
+
+
+def _require_version(what: str, version: Any, known: int) -> None:
+    if version != known:
+        raise UsageError(
+            f"{what}: schema version {version}, this csa-deploy reads {known}",
+            fix="read it with the csa-deploy that wrote it",
+        )
 
 
 def shallow(value: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def page(found: OwnProblems) -> str:
         "What csa-deploy itself gets or got wrong, how to notice it, and what to do. Made from",
         "`csa_deploy/confidence/facts/known_problems.toml` by `python -m tools.known_problems`.",
         "What TensorRT gets wrong: [errata.md](errata.md).",
-        f"As of {found.read}. Nothing was released yet: versions are 0.1.0 and a commit of its development.",
+        f"As of {found.read}. Nothing was tagged yet: versions are 0.1.0 and a commit of its development.",
     ]
     for title, corrected in (("Open", False), ("Corrected", True)):
         chosen = [problem for problem in found.problems if problem.corrected is corrected]

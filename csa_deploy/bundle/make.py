@@ -15,11 +15,16 @@ import numpy as np
 
 from csa_deploy import __version__
 from csa_deploy.bundle.archive import write_archive
+from csa_deploy.bundle.attestations import LACKING, make_attestations, statement_files
+from csa_deploy.bundle.attestations import available as attestations_available
+from csa_deploy.bundle.envelope import envelope_of, sign_statement
+from csa_deploy.bundle.model_card import IntendedUse, make_model_card
+from csa_deploy.bundle.model_signature import MODEL_SIGNATURE, ModelSigner, sign_model
 from csa_deploy.bundle.needs import Need
 from csa_deploy.bundle.runtime import is_safe, runtime_files
 from csa_deploy.bundle.samples import Samples, make_samples
 from csa_deploy.bundle.sbom import make_sbom
-from csa_deploy.bundle.signature import sign
+from csa_deploy.bundle.signature import SIGNATURE, sign
 from csa_deploy.bundle.verdict import Verdict, refuse_failed, verdict_of
 from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import check_engine, passport_of, read_passport
@@ -29,12 +34,13 @@ from csa_deploy.naming import unknown
 from csa_deploy.records.build import BuildRecord, EngineRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.precision import PrecisionRecord, TypedGraph
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.tasks.autoware import autoware_files
-from csa_deploy.verify.results import SAMPLES
+from csa_deploy.verify.results import SAMPLES, read_results
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
 SCHEMA_VERSION = 1
-SUMS, SIGNATURE, INDEX, _SCRIPT = "SHA256SUMS", "SHA256SUMS.sig", "bundle.json", "verify.sh"
+SUMS, INDEX, SBOM, _SCRIPT = "SHA256SUMS", "bundle.json", "sbom.cdx.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 EMITTED = ("autoware",)
@@ -66,6 +72,8 @@ def make_bundle(
     decoding: Mapping[str, Any] | None = None,
     classes: Sequence[str] = (),
     emit: Sequence[str] = (),
+    intended: IntendedUse | None = None,
+    signer: ModelSigner | None = None,
 ) -> Made:
     """Write a bundle.
 
@@ -80,6 +88,8 @@ def make_bundle(
         decoding: how outputs become boxes, with the thresholds in force; None where nobody states it.
         classes: names in the order of the network's classes.
         emit: files for other tools, of :data:`EMITTED`.
+        intended: what the network is for, for the model card.
+        signer: signs the attestations, and all files the way of OpenSSF model signing; None leaves them unsigned.
 
     Raises:
         CsaDeployError: a gate failed; of the class, and so with the exit code, of that gate.
@@ -107,7 +117,11 @@ def make_bundle(
     hashes = {name: _sha256(content) for name, content in files.items()}
     network = str(workspace.manifest["config"].get("network", workspace.root.name))
     builder = f"{engine.backend} {engine.version}" if engine else None
-    files["sbom.cdx.json"] = dump_json(make_sbom(network, hashes, builder)).encode()
+    attested = _attested(workspace, precision, hashes, signer)
+    files |= attested
+    hashes |= {name: _sha256(content) for name, content in attested.items()}
+    card = _card(workspace, precision, verdict, needs, intended)
+    files[SBOM] = dump_json(make_sbom(network, hashes, builder, card)).encode()
     index = _index(workspace, network, precision, engine, graph, samples, hashes)
     index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
     index |= {"postprocessing": dict(decoding)} if decoding else {}
@@ -115,10 +129,43 @@ def make_bundle(
     files[INDEX] = dump_json(index).encode()
     sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     files[SUMS] = sums
+    if signer is not None:
+        files[MODEL_SIGNATURE] = sign_model(files, signer)
     if key is not None:
         files[SIGNATURE] = sign(sums, key)
     write_archive(out, files)
     return Made(out, sha256_of(out), len(files), verdict)
+
+
+def _attested(
+    workspace: Workspace, precision: str, hashes: Mapping[str, str], signer: ModelSigner | None
+) -> dict[str, bytes | Path]:
+    """The gates as statements; in envelopes too where somebody signs."""
+    tested = {name: digest for name, digest in hashes.items() if name.endswith((".onnx", ".engine"))}
+    found = make_attestations(workspace, precision, tested, hashes)
+    signed = (
+        {envelope_of(name): sign_statement(found[name], signer) for name in statement_files([*found])} if signer else {}
+    )
+    return {**found, **signed}
+
+
+def _card(
+    workspace: Workspace, precision: str, verdict: Verdict, needs: Sequence[Need], intended: IntendedUse | None
+) -> dict[str, Any]:
+    """The model card."""
+    verified, stored = workspace.find(VerifyRecord), workspace.root / SAMPLES
+    data = {f"{need.what} {need.path}": need.sha256 for need in needs if need.what.endswith(" data") and need.sha256}
+    missing = [f"{item.what}: {item.reason}" for item in (verified.not_measured if verified else ())]
+    return make_model_card(
+        precision,
+        workspace.read(ExportRecord),
+        verified,
+        read_results(stored) if verified and stored.is_file() else None,
+        intended=intended,
+        task=workspace.manifest["config"].get("task"),
+        data=data,
+        limitations=[*verdict.reasons, *missing],
+    )
 
 
 def _emitted(
@@ -251,6 +298,7 @@ def _index(
         evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
     missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
+    missing += [] if attestations_available() else [_missing("attestations", LACKING)]
     missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
     return {
         "schema_version": SCHEMA_VERSION,

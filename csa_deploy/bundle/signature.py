@@ -12,6 +12,7 @@ from typing import Literal
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 
 NAMESPACE = "csa-deploy-bundle"
+SIGNATURE = "SHA256SUMS.sig"
 State = Literal["unsigned", "valid", "unknown signer", "tampered", "not checked"]
 
 

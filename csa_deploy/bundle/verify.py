@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from csa_deploy.bundle.archive import Archive
-from csa_deploy.bundle.make import INDEX, SIGNATURE, SUMS, read_index
-from csa_deploy.bundle.signature import Signature, check
+from csa_deploy.bundle.attestations import check_attestations
+from csa_deploy.bundle.envelope import check_envelopes
+from csa_deploy.bundle.make import INDEX, SBOM, SUMS, read_index
+from csa_deploy.bundle.model_card import check_model_card
+from csa_deploy.bundle.model_signature import MODEL_SIGNATURE, Trusted, check_model
+from csa_deploy.bundle.signature import SIGNATURE, Signature, check
 from csa_deploy.engine.parts import SUFFIX, problems
 from csa_deploy.engine.passport import seal_of
 from csa_deploy.errors import UsageError
+from csa_deploy.verify.results import SAMPLES, Results, read_results
 
+NOBODY = Trusted()
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -28,8 +36,12 @@ class BundleReport:
         index: its ``bundle.json``.
         files: number of files.
         problems: what is damaged, missing, added or contradictory, one line each.
-        signature: what its signature says.
-        required: whether a valid signature was asked for.
+        signature: what its ssh signature says.
+        required: whether a valid one was asked for.
+        model_signature: what its signature by model signing says.
+        model_required: whether a valid one was asked for.
+        attestations: what its gates had said, as their statements have it; or why there is nothing to read.
+        model_card: whether it says what the samples say; or why that is not known.
     """
 
     path: Path
@@ -38,13 +50,18 @@ class BundleReport:
     problems: tuple[str, ...]
     signature: Signature
     required: bool
+    model_signature: Signature
+    model_required: bool
+    attestations: str
+    model_card: str
 
     @property
     def verdict(self) -> Literal["intact", "damaged", "not trusted"]:
         """``damaged``: not what was bundled; ``not trusted``: intact, and not validly signed as asked."""
-        if self.problems or self.signature.state == "tampered":
+        if self.problems or "tampered" in (self.signature.state, self.model_signature.state):
             return "damaged"
-        return "not trusted" if self.required and self.signature.state != "valid" else "intact"
+        asked = ((self.required, self.signature), (self.model_required, self.model_signature))
+        return "not trusted" if any(wanted and said.state != "valid" for wanted, said in asked) else "intact"
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with the verdict."""
@@ -57,17 +74,21 @@ class BundleReport:
             "verdict": self.verdict,
             "problems": list(self.problems),
             "signature": asdict(self.signature),
+            "model_signature": asdict(self.model_signature),
+            "attestations": self.attestations,
+            "model_card": self.model_card,
             "files": self.files,
             **kept,
         }
 
 
-def verify_bundle(path: Path, allowed: Path | None = None) -> BundleReport:
+def verify_bundle(path: Path, allowed: Path | None = None, trusted: Trusted = NOBODY) -> BundleReport:
     """Check a bundle.
 
     Args:
         path: the file.
-        allowed: file of allowed signers; given one, only a valid signature will do.
+        allowed: file of allowed signers; given one, only a valid ssh signature will do.
+        trusted: whom to trust by key or certificate; given one, only a valid signature by model signing will do.
 
     Raises:
         UsageError: no bundle at all, or one whose form is hostile (links, paths outside, duplicates).
@@ -77,27 +98,65 @@ def verify_bundle(path: Path, allowed: Path | None = None) -> BundleReport:
         stated = _stated(sums)
         problems = _differences(archive, stated)
         index = read_index(archive.read(INDEX))
+        stated_gates = card = "not read: the bundle is damaged"
         if not problems:
             problems += _contradictions(archive, index)
-        signature = archive.read(SIGNATURE) if SIGNATURE in archive.names else None
-        return BundleReport(
-            path, index, len(archive.names), tuple(problems), check(sums, signature, allowed), allowed is not None
-        )
+            stated_gates, wrong = _attestations(archive, index, trusted)
+            card, differing = _model_card(archive, index)
+            problems += [*wrong, *differing]
+        signature = check(sums, archive.read(SIGNATURE) if SIGNATURE in archive.names else None, allowed)
+        files, by_model = len(archive.names), check_model(archive, trusted)
+    required, asked = allowed is not None, trusted != NOBODY
+    return BundleReport(path, index, files, tuple(problems), signature, required, by_model, asked, stated_gates, card)
 
 
-def signed_part(path: Path) -> tuple[bytes, bytes | None]:
-    """The list of hashes, which is what is signed, and its ssh signature; None where there is none."""
-    with Archive(path) as archive:
-        return archive.read(SUMS), archive.read(SIGNATURE) if SIGNATURE in archive.names else None
+def _attestations(archive: Archive, index: dict[str, Any], trusted: Trusted) -> tuple[str, list[str]]:
+    """What the statements say and how they are signed, in words; what contradicts the bundle."""
+    names = [name for name in archive.names if name.startswith("records/") and name.endswith(".json")]
+    records = {name[8:-5]: json.loads(archive.read(name)) for name in names}
+    said, problems = check_attestations(archive, index, records)
+    signed, wrong = check_envelopes(archive, trusted)
+    return f"{said}; {signed}", problems + wrong
 
 
-def unpack_bundle(path: Path, folder: Path, allowed: Path | None = None) -> BundleReport:
+def _model_card(archive: Archive, index: dict[str, Any]) -> tuple[str, list[str]]:
+    """Whether the model card says what the samples say, in words; where it does not."""
+    try:
+        card = json.loads(archive.read(SBOM))["metadata"]["component"].get("modelCard")
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError):
+        return "not readable", [f"{SBOM}: not readable"]
+    if card is None:
+        return "none; an older csa-deploy made the bundle", []
+    if SAMPLES not in archive.names:
+        stated = card.get("quantitativeAnalysis", {}).get("performanceMetrics", [])
+        wrong = ["it states metrics, and the bundle has no samples that show them"] if stated else []
+        return "states no metrics: nothing was compared", [f"{SBOM}: {said}" for said in wrong]
+    wrong = check_model_card(card, stored_samples(archive), str(index["precision"]))
+    return "says what the samples say" if not wrong else "contradicts the samples", [
+        f"{SBOM}: {said}" for said in wrong
+    ]
+
+
+def stored_samples(archive: Archive) -> Results:
+    """The metrics of every sample in a bundle.
+
+    Raises:
+        UsageError: they are not readable.
+    """
+    with tempfile.TemporaryDirectory(prefix="csa-bundle-") as folder:
+        file = Path(folder) / "samples.npz"
+        with archive.open(SAMPLES) as source, file.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return read_results(file)
+
+
+def unpack_bundle(path: Path, folder: Path, allowed: Path | None = None, trusted: Trusted = NOBODY) -> BundleReport:
     """Check a bundle and unpack it when it is as it should be.
 
     Raises:
         UsageError: it is not, or the folder is not empty.
     """
-    report = verify_bundle(path, allowed)
+    report = verify_bundle(path, allowed, trusted)
     if report.verdict != "intact":
         raise UsageError(f"{path}: {report.verdict}, not unpacked", fix="run `csa-deploy verify-bundle` for the reason")
     with Archive(path) as archive:
@@ -116,7 +175,7 @@ def _stated(sums: bytes) -> dict[str, str]:
 
 
 def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
-    present = set(archive.names) - {SUMS, SIGNATURE}
+    present = set(archive.names) - {SUMS, SIGNATURE, MODEL_SIGNATURE}
     found = [f"{name}: missing" for name in sorted(set(stated) - present)]
     found += [f"{name}: added, it is not in {SUMS}" for name in sorted(present - set(stated))]
     for name in sorted(present & set(stated)):

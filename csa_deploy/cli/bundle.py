@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 from csa_deploy.cli.stages import Network
+
+if TYPE_CHECKING:
+    from csa_deploy.bundle.model_signature import ModelSigner
+    from csa_deploy.bundle.signature import Signature
 
 
 @flags("bundle")
@@ -31,7 +35,17 @@ def bundle(
         list[str] | None,
         typer.Option("--emit", help="Files for another tool: autoware, the parameters of its TensorRT detector node."),
     ] = None,
+    model_card: Annotated[
+        Path | None, typer.Option("--model-card", help="YAML: use_cases, users and limitations, for the model card.")
+    ] = None,
     sign: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="SSH key to sign with.")] = None,
+    sign_model: Annotated[
+        Path | None, typer.Option("--sign-model", metavar="KEY", help="PEM key to sign with, by OpenSSF model signing.")
+    ] = None,
+    certificate: Annotated[
+        list[Path] | None,
+        typer.Option("--certificate", help="PEM certificate of that key, then those above it (repeatable)."),
+    ] = None,
 ) -> None:
     """Make one file to hand over, which proves itself.
 
@@ -40,12 +54,15 @@ def bundle(
     failed, nothing is made without --despite-failure (exit 4, 6 or 7, as the gate has it).
     """
     from csa_deploy.bundle.make import make_bundle
+    from csa_deploy.bundle.model_card import read_intended_use
     from csa_deploy.bundle.needs import needs_of
     from csa_deploy.bundle.samples import sample_feeds
     from csa_deploy.bundle.verdict import refuse_failed, verdict_of
     from csa_deploy.cli.session import existing_workspace, opened, resolve
 
     existing_workspace(network, settings)
+    signer = _signer(sign_model, certificate or [])
+    intended = read_intended_use(model_card) if model_card is not None else None
     config, root = resolve(network, settings, inherit=True)
     with opened(config, root) as context:
         out = output or Path(f"{context.name}.{precision}.tar")
@@ -63,11 +80,24 @@ def bundle(
             decoding=context.decoding,
             classes=context.preprocessing.classes if context.preprocessing else (),
             emit=emit or (),
+            intended=intended,
+            signer=signer,
         )
     console.answer.add({"path": str(made.path), "files": made.files, "sha256": made.sha256})
     console.answer.add({"verdict": made.verdict.to_json(), "not_included": [need.to_json() for need in needs]})
     console.show(f"{made.path}: {made.files} files, SHA-256 {made.sha256}")
     console.out.print(made.verdict.text, markup=False, soft_wrap=True)
+
+
+def _signer(key: Path | None, certificates: list[Path]) -> ModelSigner | None:
+    from csa_deploy.bundle.model_signature import ModelSigner
+    from csa_deploy.errors import UsageError
+
+    if key is None:
+        if certificates:
+            raise UsageError("--certificate is of a key", fix="give the key with --sign-model")
+        return None
+    return ModelSigner(key, certificates[0] if certificates else None, tuple(certificates[1:]))
 
 
 @flags("verify-bundle", workspace=False)
@@ -77,34 +107,50 @@ def verify_bundle(
     allowed_signers: Annotated[
         Path | None, typer.Option("--allowed-signers", help="Only these may have signed (see man ssh-keygen).")
     ] = None,
+    trusted_key: Annotated[
+        Path | None, typer.Option("--trusted-key", help="Only this public PEM key may have signed by model signing.")
+    ] = None,
+    trusted_certificate: Annotated[
+        list[Path] | None,
+        typer.Option("--trusted-certificate", help="Only a certificate of these PEM roots may have (repeatable)."),
+    ] = None,
     unpack: Annotated[Path | None, typer.Option("--unpack", help="Unpack there when it is as it should be.")] = None,
 ) -> None:
-    """Prove a bundle: form, hashes, passport, signature.
+    """Prove a bundle: form, hashes, passport, statements, model card, signatures.
 
-    Exit 2 when it is damaged, changed, or not signed by one of --allowed-signers.
+    Exit 2 when it is damaged, changed or contradicts itself, or is not signed by one of those who are given as trusted.
     """
+    from csa_deploy.bundle.model_signature import Trusted
     from csa_deploy.bundle.verify import unpack_bundle
     from csa_deploy.bundle.verify import verify_bundle as check
     from csa_deploy.errors import UsageError
 
-    report = check(file, allowed_signers)
+    trusted = Trusted(trusted_key, tuple(trusted_certificate or ()))
+    report = check(file, allowed_signers, trusted)
     console.answer.add(report.to_json())
-    who = f" ({report.signature.who})" if report.signature.who else ""
     index = report.index
     what = f"{index['kind']} of {index['network']} in {index['precision']}"
     lines = [
         f"{file}: {report.verdict}; {what}, {report.files} files",
-        f"signature: {report.signature.state}{who}",
+        f"signature by ssh: {_signed(report.signature)}",
+        f"signature by model signing: {_signed(report.model_signature)}",
         f"verdict of its gates: {_gates(report.index)}",
+        f"statements of its gates: {report.attestations}",
+        f"model card: {report.model_card}",
         *_evidence(report.index.get("evidence") or {}),
         *report.problems,
     ]
     console.plain(*lines)
     if report.verdict != "intact":
-        reason = "; ".join(report.problems) or f"signature: {report.signature.state}"
+        both = f"by ssh {report.signature.state}, by model signing {report.model_signature.state}"
+        reason = "; ".join(report.problems) or f"signature: {both}"
         raise UsageError(f"{file}: {report.verdict}: {reason}", fix="ask for the bundle again, from its maker")
     if unpack is not None:
-        unpack_bundle(file, unpack, allowed_signers)
+        unpack_bundle(file, unpack, allowed_signers, trusted)
+
+
+def _signed(said: Signature) -> str:
+    return f"{said.state} ({said.who})" if said.who else said.state
 
 
 def _evidence(stated: dict[str, Any]) -> list[str]:

@@ -112,6 +112,8 @@ class Measured:
     def _row(self, outputs: Mapping[str, np.ndarray], target: Any, sample: str) -> np.ndarray:
         try:
             row = np.atleast_1d(np.asarray(self.given.update(outputs, target), np.float64))
+        except UsageError as error:  # of a decode function, which says itself what is wrong with it
+            raise UsageError(f"{error.message}, on sample {sample}", fix=error.fix) from error
         except Exception as error:  # other people's code
             raise self.wrong(f"update() raised {_said(error)} on sample {sample}") from error
         if row.ndim != 1 or not len(row):

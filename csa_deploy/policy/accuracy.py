@@ -70,6 +70,10 @@ def _candidate(candidate: JudgedCandidate, deployment: Deployment) -> Iterator[R
         for name, ids in non_finite.items():
             said = f"'{name}' is not finite on sample {ids[0]}"
             yield Requirement("accuracy", f"{whose}: finite outputs", "fail", said, evidence)
+    if candidate.batch is not None and candidate.batch.broken is not None:
+        yield Requirement(
+            "accuracy", f"{label}: the same in other batches", "fail", candidate.batch.statement, evidence
+        )
     for check in candidate.checks:
         sure = "" if check.sure is None else f", 95 % sure of {units.metric(check.sure, check.metric)}"
         reason = f"; {check.reason}" if check.reason else ""

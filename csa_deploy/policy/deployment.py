@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Literal
 
 from csa_deploy.bundle.archive import Archive
 from csa_deploy.bundle.verdict import verdict_of
-from csa_deploy.bundle.verify import BundleReport, verify_bundle
+from csa_deploy.bundle.verify import BundleReport, stored_samples, verify_bundle
 from csa_deploy.errors import UsageError
 from csa_deploy.records.profile import Profiled
 from csa_deploy.verify.results import SAMPLES, Results, read_results, stored_results
@@ -96,15 +94,6 @@ def of_bundle(path: Path) -> Deployment:
         records = {name[8:-5]: json.loads(archive.read(name)) for name in names}
         measured = "measurements/profile.json"
         profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
-        results = results_of(archive) if SAMPLES in archive.names else None
+        results = stored_samples(archive) if SAMPLES in archive.names else None
     config = index.get("config") or {}
     return Deployment(*about, index.get("verdict"), records, profile, results, config, report)  # type: ignore[arg-type]
-
-
-def results_of(archive: Archive) -> Results:
-    """The metrics of every sample in a bundle."""
-    with tempfile.TemporaryDirectory(prefix="csa-bundle-") as folder:
-        file = Path(folder) / "samples.npz"
-        with archive.open(SAMPLES) as source, file.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        return read_results(file)

@@ -6,8 +6,10 @@ import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
-from csa_deploy.bundle.signature import check
-from csa_deploy.bundle.verify import signed_part
+from csa_deploy.bundle.archive import Archive
+from csa_deploy.bundle.make import SUMS
+from csa_deploy.bundle.model_signature import Trusted, check_model
+from csa_deploy.bundle.signature import SIGNATURE, Signature, check
 from csa_deploy.errors import UsageError
 from csa_deploy.levels import is_at_least
 from csa_deploy.policy.acceptance import Acceptances
@@ -158,8 +160,16 @@ def _signature(wanted: SignatureWanted, folder: Path, deployment: Deployment) ->
     trusted = folder / wanted.trusted
     if not trusted.is_file():
         raise UsageError(f"{trusted}: no such file, which signatures.trusted names", fix="correct it in the policy")
-    said = check(*signed_part(deployment.path), trusted)
+    said = _checked(wanted.method, deployment.path, trusted)
     by = f"{said.state}: {said.who}" if said.who else said.state
     met = said.state == "valid" and wanted.signer in (None, said.signer)
     state = "pass" if met else "not measured" if said.state == "not checked" else "fail"
     return Requirement("signature", name, state, by, wanted.trusted)  # type: ignore[arg-type]
+
+
+def _checked(method: str, bundle: Path, trusted: Path) -> Signature:
+    with Archive(bundle) as archive:
+        if method == "ssh":
+            signature = archive.read(SIGNATURE) if SIGNATURE in archive.names else None
+            return check(archive.read(SUMS), signature, trusted)
+        return check_model(archive, Trusted(trusted) if method.endswith("-key") else Trusted(None, (trusted,)))

@@ -16,8 +16,7 @@ from csa_deploy.naming import did_you_mean
 from csa_deploy.records.errata import Severity
 from csa_deploy.validation import invalid, read_mapping
 
-SCHEMA_VERSION = 1
-SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _day(value: Any) -> Any:
@@ -93,12 +92,14 @@ class SignatureWanted(_Keys):
     """A signature that a bundle has to bear.
 
     Attributes:
-        method: how it was made.
-        trusted: file with what is trusted, beside the policy: allowed signers.
-        signer: who has to have signed; None for anyone who is trusted.
+        method: how it was made: by ssh, or by OpenSSF model signing with a key or with a certificate.
+        trusted: file with what is trusted, beside the policy: allowed signers, a public key (PEM), or the root of the
+            certificates (PEM).
+        signer: who has to have signed: a name of the allowed signers, or the certificate's subject (``CN=...``); None
+            for anyone who is trusted.
     """
 
-    method: Literal["ssh"]
+    method: Literal["ssh", "model-signing-key", "model-signing-certificate"]
     trusted: Text
     signer: Text | None = None
 
@@ -177,4 +178,4 @@ def _named(error: ValidationError, path: Path) -> UsageError:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the policy file, for editors and for other tools."""
     schema = Policy.model_json_schema()
-    return {"$schema": SCHEMA_ID, **schema, "title": "Acceptance policy of csa-deploy gate"}
+    return {"$schema": _DRAFT, **schema, "title": "Acceptance policy of csa-deploy gate"}

@@ -25,7 +25,7 @@ def gate_states(records: Records, profiled: Profiled | None) -> list[GateState]:
     found = [_accuracy(records.verify)] if records.verify else []
     found += _built(records.build.engines) if records.build else []
     measured_by = records.profile.evidence if records.profile else {}
-    found += [_limit(gate, measured_by) for gate in (profiled.gates if profiled else ())]
+    found += [limit_gate(gate, measured_by) for gate in (profiled.gates if profiled else ())]
     asked = records.check and (records.check.gate_why or records.check.gate)
     found += [_placed(part) for part in records.split.placements] if records.split and asked else []
     if records.check and not asked:
@@ -66,7 +66,8 @@ def _placed(part: DlaPlacement) -> GateState:
     return GateState("restricted mode", _OF_SCOPE.get(part.verdict, "undecided"), text, "static")
 
 
-def _limit(gate: Gate, measured_by: Mapping[str, str]) -> GateState:
+def limit_gate(gate: Gate, measured_by: Mapping[str, str]) -> GateState:
+    """A limit or a baseline that something was held against, as a gate."""
     text = f"{gate.label} {gate.quantity} "
     if "baseline" in gate.quantity:
         text += against_baseline(gate)

@@ -28,6 +28,8 @@ INPUT_SIDE = 288
 """Longest side of the input's picture."""
 MOVED = 0.5
 """Overlap from which on a box of the same class that is not the same box is a moved one."""
+WEAK = 0.25
+"""Boxes below this part of the sample's highest score are counted but not drawn: they would cover the picture."""
 # Colours of classes, on light and dark pages alike; after the last they repeat.
 COLOURS = (
     *("#5b6470", "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c"),
@@ -178,7 +180,10 @@ def _boxes(task: Detection, reference: Outputs, candidate: Outputs, target: Boxe
         boxes.append({**moved, "from": _rounded(first.xyxy[free[0][i]])})
     lost, new = (np.delete(rows, shifted[:, i]) for i, rows in enumerate(free))
     boxes += [_box(task, first, int(i), "lost") for i in lost] + [_box(task, second, int(j), "new") for j in new]
-    row: Row = {"boxes": boxes, "alike": float(detection_agreement(agreeing(first, second)))}
+    strongest = max((box["score"] for box in boxes), default=0.0)
+    clear = [box for box in boxes if box["score"] >= WEAK * strongest]
+    alike = float(detection_agreement(agreeing(first, second)))
+    row: Row = {"boxes": clear, "weak": len(boxes) - len(clear), "alike": alike}
     if target is not None:
         named = zip(target.xyxy, target.labels.tolist(), strict=True)
         row["truth"] = [{"xyxy": _rounded(box), "class": task.name_of(kind)} for box, kind in named]

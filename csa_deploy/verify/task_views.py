@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from csa_deploy.runners.base import Runner, run_padded, sampling
 from csa_deploy.tasks.stock import names_of
 from csa_deploy.tasks.task import Task
 from csa_deploy.tasks.views import COLOURS, class_table, curves, drawn, picture, size_table
+from csa_deploy.units import counted
 
 if TYPE_CHECKING:
     from csa_deploy.data.base import Dataset
@@ -99,7 +101,7 @@ def _drawings(
             continue
         sample = drawn(task, sides[0], sides[1], part.truth[0] if part.targets and part.truth else None)
         if sample["alike"] < 1.0:
-            shown = {"id": part.ids[0], "said": _said(chosen[part.ids[0]], sample["alike"]), **sample}
+            shown = {"id": part.ids[0], "said": _said(chosen[part.ids[0]], sample), **sample}
             found[part.ids[0]] = {**shown, **picture(next(iter(feeds.values()))[0], preprocessing)}
     return [found[identity] for identity in chosen if identity in found]
 
@@ -113,10 +115,12 @@ def _least_alike(candidate: Candidate) -> dict[str, Row]:
     return {}
 
 
-def _said(entry: Mapping[str, Any], alike: float) -> str:
+def _said(entry: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
     parts = [
         f"{named(name).heading} {named(name).shown(entry[own])} to {named(name).shown(value)}"
         for name, value in entry.items()
         if (own := f"{REFERENCE}{name}") in entry
     ]
-    return "; ".join([*parts, f"{100 * alike:.1f} % alike"])
+    alike = math.floor(1000 * sample["alike"]) / 10  # rounded up, what differs would be 100 % alike
+    weak = [f"{counted(weak, 'weak detection')} not drawn"] if (weak := sample.get("weak")) else []
+    return "; ".join([*parts, f"{alike:.1f} % alike", *weak])

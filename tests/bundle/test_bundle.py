@@ -46,7 +46,7 @@ def test_what_is_in_it(bundle: Made) -> None:
     assert index["builder"] == {"backend": "trtexec", "version": "10.3.0"}
     assert ("accuracy", "not verified in this workspace") in {(n["what"], n["reason"]) for n in index["not_included"]}
     assert index["rebuild"][:2] == ["csa-deploy", "build"]
-    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.5")
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     named = {c["name"]: c for c in sbom["components"]}
     assert {"onnx", "onnxruntime"} <= named.keys()
     assert (named["TensorRT"]["version"], "tensorrt-rtx" in named) == ("10.3.0", False)
@@ -60,7 +60,7 @@ def test_the_sbom_fits_its_schema(bundle: Made) -> None:
 
     with Archive(bundle.path) as archive:
         text = archive.read("sbom.cdx.json").decode()
-    validator = validation.JsonStrictValidator(SchemaVersion.V1_5)
+    validator = validation.JsonStrictValidator(SchemaVersion.V1_6)
     assert validator.validate_str(text) is None
     assert validator.validate_str(text.replace('"library"', '"libary"')) is not None
     for component in json.loads(text)["components"]:

@@ -38,6 +38,8 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("inspect", (NET,), (0,), {"kind", "statistics"}),
     ("bundle", (NET, "-o", "net.tar", "--despite-failure"), (0,), {"path", "sha256", "verdict"}),
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
+    ("gate", ("policy.yaml", "--workspace", "deploy/tiny"), (0, 8), {"requirements", "verdict"}),
+    ("matrix", (NET, *DATA, *QUICK, "--tensorrt", "10.10", "--iterations", 2), (0,), {"cells"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
     ("new", ("project",), (0,), {"folder", "files"}),
     ("rules", (), (0,), {"packs"}),
@@ -70,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: Any) -> Path:
     onnx.save(make_tiny(), folder / NET)
     inputs = np.random.RandomState(5).standard_normal((6, 3, 16, 16)).astype("f4")
     np.savez(folder / "x.npz", x=inputs, labels=np.arange(6))
+    (folder / "policy.yaml").write_text("schema_version: 1\nname: any\n")
     return folder
 
 
@@ -93,7 +96,7 @@ def test_a_result_is_one_object(
     assert ("error" in found) == (done.code != 0)
     if done.code:
         assert found["error"]["exit_code"] == done.code and found["error"]["message"] in " ".join(done.err.split())
-    if done.code in (0, 4, 6):
+    if done.code in (0, 4, 6, 8):
         assert keys <= set(found)
 
 
@@ -110,7 +113,8 @@ FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "ve
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
 FAILING["new"] = (NET,)
-FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules"), ("missing",))
+FAILING["matrix"] = ("missing.onnx", "--tensorrt", "10.10")
+FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules", "gate", "kit"), ("missing",))
 
 
 def test_the_failures_have_every_verb_that_takes_an_argument() -> None:

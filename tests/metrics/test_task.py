@@ -223,6 +223,17 @@ def test_a_bad_metric_is_one_line(metric: Any, said: str) -> None:
     assert "\n" not in error.value.message
 
 
+def _undecodable(*given: Any) -> Any:
+    raise UsageError("heads.py:decode: it returned no arrays of numbers", fix="return boxes")
+
+
+def test_a_bad_decode_function_is_not_blamed_on_the_metric() -> None:
+    with pytest.raises(UsageError) as error:
+        measured(*drawn(30), register_task(_bad(update=_undecodable)))
+    assert error.value.message == "heads.py:decode: it returned no arrays of numbers, on sample s0"
+    assert error.value.fix == "return boxes"
+
+
 @pytest.mark.parametrize(
     ("metric", "said"),
     [

@@ -243,6 +243,17 @@ def test_a_partial_comparison_decides_nothing(deployment: Deployment, written: W
     assert verdict.verdict == "incomplete" and verdict.unmet[0].name == "all samples were compared"
 
 
+@pytest.mark.parametrize(("difference", "verdict"), [(0.5, "rejected"), (1e-9, "accepted")])
+def test_a_sample_that_gives_something_else_in_another_batch(
+    deployment: Deployment, written: Written, difference: float, verdict: str
+) -> None:
+    assert deployment.results is not None
+    found = {"output": "output", "against": "batch 1", "sample": "3", "difference": difference, "rounding": 1e-6}
+    meta = {**deployment.results.meta, "batch": {"fp16": {"batch": 4, "samples": 8, "differences": [found]}}}
+    other = replace(deployment, results=replace(deployment.results, meta=meta))
+    assert judged(written(budgets={"fp16": {"snr_db": 20}}), other).verdict == verdict
+
+
 def test_limits(deployment: Deployment, written: Written) -> None:
     assert deployment.profile is not None
     latency = deployment.profile.latency["fp32"]

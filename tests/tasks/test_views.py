@@ -56,9 +56,18 @@ def test_a_box_is_the_same_moved_lost_or_new() -> None:
     assert row["truth"] == [{"xyxy": [0.0, 0.0, 10.0, 10.0], "class": "a"}]
 
 
+def test_weak_boxes_are_counted_and_not_drawn() -> None:
+    """What is below a quarter of the highest score is not drawn, but counts for what is alike all the same."""
+    reference = _outputs((0, 0, 10, 10, 0.8, 0), (20, 0, 30, 10, 0.2, 1), (40, 0, 50, 10, 0.19, 1))
+    candidate = _outputs((0, 0, 10, 10, 0.8, 0))
+    row = drawn(Detection(("a", "b"), _decode), reference, candidate, None)
+    assert [(box["state"], box["score"]) for box in row["boxes"]] == [("same", 0.8), ("lost", 0.2)]
+    assert row["weak"] == 1 and row["alike"] == pytest.approx(2 / 4)
+
+
 def test_two_empty_samples() -> None:
     row = drawn(Detection((), _decode), _outputs(), _outputs(), None)
-    assert row == {"boxes": [], "alike": 1.0}
+    assert row == {"boxes": [], "weak": 0, "alike": 1.0}
 
 
 def _pixels(url: str) -> np.ndarray:
