@@ -15,19 +15,9 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from csa_deploy.api.graphs import check, optimize, prove, repair, to_fp16
+    from csa_deploy.api.measured import Comparison, Timing
     from csa_deploy.api.measuring import compare, profile, report
-    from csa_deploy.api.results import (
-        Built,
-        CheckReport,
-        Comparison,
-        Exported,
-        Half,
-        Optimized,
-        Quantized,
-        Repaired,
-        SplitNetwork,
-        Timing,
-    )
+    from csa_deploy.api.results import Built, CheckReport, Exported, Half, Optimized, Quantized, Repaired, SplitNetwork
     from csa_deploy.api.splitting import split
     from csa_deploy.api.stages import build, export, quantize
     from csa_deploy.graph.prove import Proven
@@ -37,8 +27,9 @@ _WHERE = {
     **dict.fromkeys(("check", "optimize", "prove", "repair", "to_fp16"), "csa_deploy.api.graphs"),
     **dict.fromkeys(("build", "export", "quantize"), "csa_deploy.api.stages"),
     **dict.fromkeys(("compare", "profile", "report"), "csa_deploy.api.measuring"),
-    **dict.fromkeys(("Built", "CheckReport", "Comparison", "Exported", "Half"), "csa_deploy.api.results"),
-    **dict.fromkeys(("Optimized", "Quantized", "Repaired", "SplitNetwork", "Timing"), "csa_deploy.api.results"),
+    **dict.fromkeys(("Built", "CheckReport", "Exported", "Half"), "csa_deploy.api.results"),
+    **dict.fromkeys(("Optimized", "Quantized", "Repaired", "SplitNetwork"), "csa_deploy.api.results"),
+    **dict.fromkeys(("Comparison", "Timing"), "csa_deploy.api.measured"),
     "Proven": "csa_deploy.graph.prove",
     "split": "csa_deploy.api.splitting",
     "Workspace": "csa_deploy.workspace",

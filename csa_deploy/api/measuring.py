@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 
 from csa_deploy.api.given import Data, Graph, Network, data_spec, graph_of, is_named, name_of
+from csa_deploy.api.measured import Comparison, Latency, OutputComparison, Timing
 from csa_deploy.api.reporting import page_of_results
-from csa_deploy.api.results import Built, Comparison, Latency, OutputComparison, SplitNetwork, Timing
+from csa_deploy.api.results import Built, SplitNetwork
 from csa_deploy.api.stages import as_exported, stand_in
 from csa_deploy.api.staging import GIVEN, Given, Place, adopt, commit, folder_of, opened, run, run_alone
 from csa_deploy.api.wording import in_python, python_errors

@@ -6,17 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from csa_deploy.api.results import (
-    Built,
-    CheckReport,
-    Comparison,
-    Exported,
-    GraphResult,
-    Half,
-    Optimized,
-    Quantized,
-    Timing,
-)
+from csa_deploy.api.measured import Comparison, Timing
+from csa_deploy.api.results import Built, CheckReport, Exported, GraphResult, Half, Optimized, Quantized
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics

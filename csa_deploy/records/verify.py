@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy import units
 from csa_deploy.metrics.metric import Estimate
+from csa_deploy.records.arithmetic import Int8Arithmetic
 from csa_deploy.records.batch import BatchConsistency
+from csa_deploy.records.localization import Localization
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
@@ -223,62 +224,6 @@ class Arbitration(Stored):
 
 
 @dataclass(frozen=True)
-class ModuleError:
-    """What one module does to a network's error.
-
-    Attributes:
-        module: path of the PyTorch module.
-        error_in: largest relative error of what comes in, in the candidate as it is.
-        error_out: the same of what goes out.
-        error_added: relative error of what goes out when what comes in is right; infinite where it is broken.
-        reason: what is wrong beyond an error: values that are not finite, another shape.
-        restored_snr_db: signal-to-noise ratio of the network's outputs when this module alone computes as the
-            reference does; None where that was not tried.
-        clipped: largest share of values that quantization clips in what comes in; None if none of that is quantized.
-        largest: largest absolute value of that tensor.
-        limit: largest absolute value that its range holds.
-    """
-
-    module: str
-    error_in: float
-    error_out: float
-    error_added: float
-    reason: str = ""
-    restored_snr_db: float | None = None
-    clipped: float | None = None
-    largest: float | None = None
-    limit: float | None = None
-
-
-@dataclass(frozen=True)
-class Localization:
-    """Where an error comes from.
-
-    Attributes:
-        candidate: label of the graph.
-        compared_with: what it was compared with, module by module.
-        samples: identities of the samples; the worst ones.
-        snr_db: signal-to-noise ratio of the outputs on these samples.
-        rows: modules, largest added error first.
-        culprits: the fewest modules, taken in that order, that bring the outputs back into the budget; empty where
-            no number of them does or none is needed.
-        statement: in words.
-        not_done: what was left out, and why.
-        boundaries: of an engine, the tensors that its fusions leave, at which it was compared.
-    """
-
-    candidate: str
-    compared_with: str
-    samples: tuple[str, ...]
-    snr_db: float | None
-    rows: tuple[ModuleError, ...]
-    culprits: tuple[str, ...]
-    statement: str
-    not_done: tuple[str, ...] = ()
-    boundaries: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class ErrorGrowth:
     """How the error of an output grows over the frames of sequences, reference and candidate each on their own state.
 
@@ -300,75 +245,10 @@ class ErrorGrowth:
     def statement(self) -> str:
         """In words."""
         worst = min(range(len(self.snr_db)), key=self.snr_db.__getitem__)
-        said = [f"{_decibels(self.snr_db[i])} on frame {i}" for i in dict.fromkeys((0, worst, len(self.snr_db) - 1))]
+        said = [
+            f"{units.decibel(self.snr_db[i])} on frame {i}" for i in dict.fromkeys((0, worst, len(self.snr_db) - 1))
+        ]
         return f"{self.candidate}, output '{self.output}': {', '.join(said)}"
-
-
-@dataclass(frozen=True)
-class ArithmeticDistance:
-    """How far one tensor's arithmetics are apart, as root-mean-square difference relative to the second named.
-
-    Attributes:
-        name: module that it leaves, or output.
-        gpu_float: the GPU's arithmetic against floating point.
-        dla_float: DLA's against floating point.
-        dla_gpu: DLA's against the GPU's.
-    """
-
-    name: str
-    gpu_float: float
-    dla_float: float
-    dla_gpu: float
-
-
-@dataclass(frozen=True)
-class Int8Arithmetic(Stored):
-    """An INT8 graph in the arithmetics of GPU and DLA and in floating point, on the same samples.
-
-    Attributes:
-        candidate: label of the graph.
-        judged: the arithmetic that its metrics and its verdict are of.
-        samples: identities of the samples; the worst ones.
-        layers: number of layers with integer sums.
-        fused: of these, those whose sums are quantized without another rounding between.
-        modules: of each module the tensor that leaves it, farthest apart first.
-        outputs: the same of the network's outputs.
-        not_modelled: what computes otherwise than in an engine, or may; in words.
-    """
-
-    derived: ClassVar[tuple[str, ...]] = ("statement",)
-    candidate: str
-    judged: Literal["gpu", "dla"]
-    samples: tuple[str, ...]
-    layers: int
-    fused: int
-    modules: tuple[ArithmeticDistance, ...]
-    outputs: tuple[ArithmeticDistance, ...]
-    not_modelled: tuple[str, ...]
-
-    @property
-    def statement(self) -> str:
-        """In words."""
-        said = [f"{self.candidate} in {self.judged} arithmetic: {self.layers} layers with INT32 sums"]
-        if self.outputs:
-            far = max(self.outputs, key=lambda distance: max(distance.gpu_float, distance.dla_float, distance.dla_gpu))
-            ratios = [_decibels(_ratio(value)) for value in (far.gpu_float, far.dla_float, far.dla_gpu)]
-            said.append(
-                f"output '{far.name}': gpu {ratios[0]} and dla {ratios[1]} from floating point, {ratios[2]} from each "
-                "other"
-            )
-        if self.modules:
-            said.append(f"farthest apart behind {self.modules[0].name}")
-        return "; ".join(said)
-
-
-def _ratio(relative: float) -> float:
-    """A relative difference as a signal-to-noise ratio in dB."""
-    return math.inf if relative == 0 else -20 * math.log10(relative)
-
-
-def _decibels(value: float) -> str:
-    return "identical" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from csa_deploy import units
 from csa_deploy.metrics.table import named
+from csa_deploy.records.localization import Localization
 from csa_deploy.records.profile import Gate, LatencySummary
 from csa_deploy.records.report import Records, ReportData, Row
 from csa_deploy.records.split import SplitRecord
-from csa_deploy.records.verify import Localization, VerifyRecord
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, rank, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason

@@ -12,9 +12,9 @@ from csa_deploy import units
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.metrics.table import ordered as in_order
 from csa_deploy.records.check import Finding, ScopeRecord, worst
+from csa_deploy.records.localization import Localization
 from csa_deploy.records.profile import LatencySummary, NodeCost
 from csa_deploy.records.report import ReportData, Row
-from csa_deploy.records.verify import Localization
 from csa_deploy.report.labels import label_of, rank
 from csa_deploy.results import shallow
 

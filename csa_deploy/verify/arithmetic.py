@@ -10,7 +10,7 @@ import onnx
 
 from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.graph.load import load_model
-from csa_deploy.records.verify import ArithmeticDistance, Int8Arithmetic
+from csa_deploy.records.arithmetic import ArithmeticDistance, Int8Arithmetic
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.candidates import Candidate

@@ -14,9 +14,9 @@ import pytest
 
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.check import Finding, ScopeRecord
+from csa_deploy.records.localization import Localization, ModuleError
 from csa_deploy.records.precision import Int8Graph
 from csa_deploy.records.report import ReportData, ReportRecord
-from csa_deploy.records.verify import Localization, ModuleError
 from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
 from csa_deploy.report.charts.network import layout, network

@@ -17,7 +17,8 @@ from csa_deploy.context import Context
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.pipeline import run_stages
-from csa_deploy.records.verify import ArithmeticDistance, Int8Arithmetic, VerifyRecord
+from csa_deploy.records.arithmetic import ArithmeticDistance, Int8Arithmetic
+from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.source import load_source
 from csa_deploy.stages import verify
 from csa_deploy.verify.arithmetic import distances

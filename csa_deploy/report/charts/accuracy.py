@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from csa_deploy.records.localization import ModuleError
 from csa_deploy.records.report import ErrorHistogram, Row
-from csa_deploy.records.verify import ErrorGrowth, ModuleError
+from csa_deploy.records.verify import ErrorGrowth
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of
 

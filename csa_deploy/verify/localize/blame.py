@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.metrics.stream import SampleTable
-from csa_deploy.records.verify import Localization, ModuleError
+from csa_deploy.records.localization import Localization, ModuleError
 from csa_deploy.verify.localize.boundaries import Boundary, needed
 from csa_deploy.verify.localize.case import Case, Cuts
 from csa_deploy.verify.localize.measure import BoundaryErrors, Feeds, GraphSource, TrueValues, compare

@@ -12,7 +12,7 @@ import onnx
 
 from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import WHOLE
-from csa_deploy.records.verify import Localization
+from csa_deploy.records.localization import Localization
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.trtexec.settings import parse_options
