@@ -47,9 +47,11 @@ def _content(root: Path, output_format: str) -> str:
         return (root / f"report.{output_format}").read_text(encoding="utf-8")
     import json
 
+    from csa_deploy.records.report import ReportData
     from csa_deploy.report.markdown import summary
 
-    return summary(json.loads((root / "report.json").read_text(encoding="utf-8"))) + "\n"
+    data = json.loads((root / "report.json").read_text(encoding="utf-8"))
+    return summary(ReportData.from_json(data)) + "\n"
 
 
 def _open(page: Path) -> None:
