@@ -26,5 +26,5 @@ class Brightness(nn.Module):
 
 
 def make() -> nn.Module:
-    """What csa-deploy calls."""
+    """The network, as the command line makes it."""
     return Brightness()
