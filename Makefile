@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Files of tests side by side, as many as there are cores; each worker holds torch.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: help demo docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
+.PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make gpu-test  what only a GPU can show, with the Python at hand"
 	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
 	@echo "make docs    install, then build the documentation site into build/site; a broken link ends it"
+	@echo "make kit     install, then every test, and the tool-confidence kit with their results in kit/"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
@@ -82,6 +83,11 @@ gpu-wheels:
 	$(PYTHON) -m pip download --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) --implementation cp \
 	  $(foreach tag,2_28 2_27 2_26 2_24 2_17,--platform manylinux_$(tag)_x86_64) --platform manylinux2014_x86_64 \
 	  $(CONSTRAINTS) -r requirements/gpu.txt -d wheels
+
+# The kit is made when tests fail as well, and says so.
+kit: install bindings networks
+	-$(BIN)/pytest $(PARALLEL) --junitxml=.kit-results.xml
+	$(BIN)/csa-deploy kit -o kit --results .kit-results.xml --pdf
 
 bench: install
 	$(BIN)/python -m benchmarks
