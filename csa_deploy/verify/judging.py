@@ -149,8 +149,8 @@ def _quiet(results: Results) -> list[str]:
                 part = f"{100 * signal[worst] / usual:.2g} % of the usual energy"
                 notes.append(
                     f"{candidate.label}: '{output.name}' of sample {results.ids[worst]} is nearly zero in the "
-                    f"reference ({part}), so its direction (cosine {cosines[worst]:.3g}) is that of rounding: its error is held "
-                    f"against {100 * QUIET:g} % of the usual energy"
+                    f"reference ({part}), so its direction (cosine {cosines[worst]:.3g}) is that of rounding: its "
+                    f"error is held against {100 * QUIET:g} % of the usual energy"
                 )
     return notes
 
