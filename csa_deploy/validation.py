@@ -48,7 +48,7 @@ def read_mapping(
         raise UsageError(f"{path}: no such {what} file", fix=missing) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})", fix="give a readable YAML text file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a day such as 2027-02-30
         said = shown(" ".join(str(error).split()))
         raise UsageError(f"{path}: not valid YAML ({said})", fix="correct that line") from None
     if data is not None and not isinstance(data, dict):

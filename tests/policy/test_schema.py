@@ -152,3 +152,11 @@ def test_the_published_schema_and_the_example_of_the_page_are_those_of_the_reade
     assert read_policy(written(tmp_path, example)).signatures[0].signer == "release@example.com"
     SCHEMA.validate(json.loads(json.dumps(yaml.safe_load(example), default=str)))
     assert all(f"`{key}`" in page for key in Policy.model_fields if key not in ("schema_version", "name"))
+
+
+def test_a_day_that_the_calendar_lacks_is_one_line(tmp_path: Path) -> None:
+    """YAML reads an unquoted day by itself."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("schema_version: 1\nname: x\naccepted: [{id: a, reason: b, expires: 2027-02-30}]\n")
+    with pytest.raises(UsageError, match="day is out of range"):
+        read_policy(path)
