@@ -42,8 +42,10 @@ RESULTS = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" timestamp="2026-11-29T08:00:00+00:00">
 <testcase classname="tests.a.test_b" name="test_passes[one]"><properties><property name="shows" value="MEA-01"/>
 <property name="shows" value="ERR-01"/></properties></testcase>
-<testcase classname="tests.a.test_b" name="test_passes[two]"/>
-<testcase classname="tests.a.test_b" name="test_fails[one]"/>
+<testcase classname="tests.a.test_b" name="test_passes[two]"><properties><property name="shows" value="ERR-01"/>
+<property name="shows" value="MEA-01"/></properties></testcase>
+<testcase classname="tests.a.test_b" name="test_fails[one]"><properties>
+<property name="shows" value="MEA-01"/></properties></testcase>
 <testcase classname="tests.a.test_b" name="test_fails[two]">
 <failure message="assert 1 ==&#10;  2">long</failure></testcase>
 <testcase classname="tests.a.test_b" name="test_needs"><skipped message="no device"/></testcase>
@@ -81,6 +83,10 @@ def test_results_are_those_of_the_worst_parameter(results: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            RESULTS.replace('<properties>\n<property name="shows" value="MEA-01"/></properties>', ""),
+            "test_fails shows nothing there and MEA-01 here",
+        ),
         (RESULTS.replace('value="ERR-01"', 'value="ERR-02"'), "shows ERR-02, MEA-01 there and MEA-01, ERR-01 here"),
         (
             RESULTS.replace('classname="tests.a.test_b"', 'classname="tests.a.test_c"'),
