@@ -15,18 +15,6 @@ def run() -> list[Ratio]:
         _, report = deployed(network)
         seconds = {stage["name"]: stage["seconds"] for stage in report["stages"]}
         for stage in STAGES:
-            ratio = seconds[stage] / seconds["export"]
-            found.append(
-                Ratio(
-                    "stage, wall seconds",
-                    f"{network} {stage}",
-                    f"{network} export",
-                    seconds[stage],
-                    seconds["export"],
-                    ratio,
-                    ratio,
-                    ratio,
-                    pairs=1,
-                )
-            )
+            values = [(seconds[stage], seconds["export"])]
+            found.append(Ratio.of("stage, wall seconds", f"{network} {stage}", f"{network} export", values))
     return found
