@@ -25,6 +25,7 @@ from benchmarks.workspaces import deployed
 if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationDataReader
 
+NETWORK = "convselfattn"
 THREADS = 2
 MANY, FEW, PAIRS = 512, 32, 3
 SIZES = (16, 32, 64, 128, 512)
@@ -35,9 +36,9 @@ Measured = tuple[float, float]  # seconds, peak MiB
 
 
 def run() -> list[Ratio | NotMeasured]:
-    """Seconds, images per second and peak memory on ``convselfattn`` at 224, on random images."""
-    root, _ = deployed("convselfattn")
-    graph = root / "onnx" / "convselfattn.optimized.onnx"
+    """Seconds, images per second and peak memory on :data:`NETWORK`, on random images."""
+    root, _ = deployed(NETWORK)
+    graph = root / "onnx" / f"{NETWORK}.optimized.onnx"
     found: list[Ratio | NotMeasured] = []
     many = [(measured(graph, "ours", MANY), measured(graph, "plain", MANY)) for _ in range(PAIRS)]
     found.append(compared(f"seconds, {MANY} images", "plain forward passes", seconds(many)))
