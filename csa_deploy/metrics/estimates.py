@@ -23,6 +23,8 @@ from csa_deploy.metrics.intervals import (
 )
 from csa_deploy.metrics.metric import Sure
 
+QUIET = 0.01
+"""Part of the median energy of the samples below which an output is nearly zero."""
 DECIBEL = 10 / math.log(10)  # per unit of a natural logarithm
 EXTREME = "worst of the samples; no interval"
 COUNT = "count of these samples; no interval"
@@ -45,9 +47,21 @@ def largest_of_range(finite: np.ndarray, errors: np.ndarray, low: np.ndarray, hi
     return largest(errors) / (spread if spread > 0 else 1.0)
 
 
-def smallest(finite: np.ndarray, cosines: np.ndarray) -> float:
-    """The smallest value of all samples; -1 where one is spoilt."""
-    return float(cosines.min()) if finite.all() else -1.0
+def smallest_cosine(finite: np.ndarray, cosines: np.ndarray, signal: np.ndarray, noise: np.ndarray) -> float:
+    """The smallest cosine of all samples; -1 where one is spoilt.
+
+    The direction of an output that is nearly zero (an image without an object) is that of rounding. Its error counts as
+    on an output of :data:`QUIET` of the median energy: with the smallest cosine that an error of this energy can bring
+    there, sqrt(1 - noise / energy), where its own is smaller. At that energy both are the same bound, so nothing jumps.
+    """
+    if not finite.all():
+        return -1.0
+    energy = QUIET * float(np.median(signal))
+    quiet = (signal < energy) & (noise < energy)
+    if quiet.any():
+        cosines = cosines.copy()
+        cosines[quiet] = np.maximum(cosines[quiet], np.sqrt(1 - noise[quiet] / energy))
+    return float(cosines.min())
 
 
 def sure_of_extreme(value: float, *columns: np.ndarray) -> Sure:

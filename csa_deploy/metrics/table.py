@@ -76,7 +76,7 @@ _ENTRIES = [
         default_bounds=_SNR,
     ),
     _metric(
-        *("cosine", "higher", "tensor", _extreme(by.smallest, "finite", "cosine")),
+        *("cosine", "higher", "tensor", _extreme(by.smallest_cosine, "finite", "cosine", "signal", "noise")),
         digits=6,
         fixed=True,
         default_bounds=_COSINE,

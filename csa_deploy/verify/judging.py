@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from csa_deploy.errors import AccuracyGateError
+from csa_deploy.metrics.estimates import QUIET
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.verify import JudgedCandidate, OwnAccuracy, Verdict
@@ -17,7 +18,6 @@ from csa_deploy.verify.reference import own_accuracy
 from csa_deploy.verify.results import Results
 
 FAINT = 1e-5  # magnitude up to which FP32 rounding of numbers around one is a visible part of an output
-QUIET = 0.01  # part of the median energy below which an output is nearly zero
 Bounds = Callable[[str], Mapping[str, float]]
 Asked = Callable[[str], Collection[str]]
 
@@ -120,7 +120,7 @@ def _notes(results: Results, candidates: Sequence[JudgedCandidate], accuracy: Ow
     if accuracy and accuracy.verdict != "pass":
         expected = "" if accuracy.trained else "; the network is not known to be trained, so that is not judged"
         notes.append(accuracy.statement + expected)
-    notes += _quiet(results, candidates) + _faint(results, candidates) + _maps(results, candidates)
+    notes += _quiet(results) + _faint(results, candidates) + _maps(results, candidates)
     undecided: dict[str, list[str]] = {}
     for candidate in candidates:
         for check in candidate.checks:
@@ -136,20 +136,21 @@ def _notes(results: Results, candidates: Sequence[JudgedCandidate], accuracy: Ow
     return notes
 
 
-def _quiet(results: Results, candidates: Sequence[JudgedCandidate]) -> list[str]:
-    """A note where a cosine fails on a sample whose reference output is nearly zero: the angle of noise is noise."""
-    broken = _failing(candidates, "cosine")
+def _quiet(results: Results) -> list[str]:
+    """A note where the lowest cosine is that of a sample whose reference output is nearly zero: it is noise's."""
     notes = []
     for candidate in results.candidates:
         for output in candidate.outputs:
-            if (candidate.label, output.name) not in broken:
+            cosines, signal = output.columns.get("cosine"), output.columns.get("signal")
+            if cosines is None or signal is None or not np.isfinite(cosines).all():
                 continue
-            worst, signal = int(np.argmin(output.columns["cosine"])), output.columns["signal"]
-            part = float(signal[worst] / np.median(signal)) if np.median(signal) > 0 else 1.0
-            if part < QUIET:
+            worst, usual = int(np.argmin(cosines)), float(np.median(signal))
+            if signal[worst] < QUIET * usual:
+                part = f"{100 * signal[worst] / usual:.2g} % of the usual energy"
                 notes.append(
-                    f"{candidate.label}: the cosine of '{output.name}' is lowest on sample {results.ids[worst]}, whose "
-                    f"reference output is nearly zero ({100 * part:.2g} % of the usual energy): snr_db says more there"
+                    f"{candidate.label}: '{output.name}' of sample {results.ids[worst]} is nearly zero in the "
+                    f"reference ({part}), so its direction (cosine {cosines[worst]:.3g}) is that of rounding: its "
+                    f"error is held against {100 * QUIET:g} % of the usual energy"
                 )
     return notes
 

@@ -98,10 +98,11 @@ def test_a_bound_is_not_rounded(bound: float, metric: str, shown: str) -> None:
     assert units.bound(bound, metric) == shown
 
 
-def test_a_cosine_of_an_output_that_is_nearly_zero_is_explained() -> None:
-    notes = judged(results({"map": 1e-3}, quiet=True)).notes
-    (note,) = [n for n in notes if "nearly zero" in n]
-    assert "sample s0" in note and "snr_db says more there" in note
+def test_the_direction_of_an_output_that_is_nearly_zero_is_not_judged_and_said() -> None:
+    judgement = judged(results({"map": 1e-3}, quiet=True))
+    (note,) = [n for n in judgement.notes if "nearly zero" in n]
+    assert "of sample s0 is nearly zero" in note and "held against 1 % of the usual energy" in note
+    assert judgement.candidates[0].verdict != "fail" and judgement.candidates[0].metrics["cosine"] > 0.999
     assert not [n for n in judged(results({"map": 0.9})).notes if "nearly zero" in n]  # bad everywhere
 
 
