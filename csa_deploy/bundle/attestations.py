@@ -131,7 +131,7 @@ def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapp
     try:
         profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
         expected = gate_results(records, profile, str(index["precision"]))
-    except (CsaDeployError, KeyError, ValueError) as error:
+    except (CsaDeployError, KeyError, ValueError, TypeError, AttributeError) as error:
         return f"{len(found)} not checked", [f"{_FOLDER}: the records do not give what they state: {error}"]
     said, problems = [], []
     for name in found:

@@ -99,6 +99,7 @@ def verify_bundle(path: Path, allowed: Path | None = None, trusted: Trusted = NO
         problems = _differences(archive, stated)
         index = read_index(archive.read(INDEX))
         stated_gates = card = "not read: the bundle is damaged"
+        problems = problems or _index_differs(index, stated) or _unreadable(archive)
         if not problems:
             problems += _contradictions(archive, index)
             stated_gates, wrong = _attestations(archive, index, trusted)
@@ -131,7 +132,11 @@ def _model_card(archive: Archive, index: dict[str, Any]) -> tuple[str, list[str]
         stated = card.get("quantitativeAnalysis", {}).get("performanceMetrics", [])
         wrong = ["it states metrics, and the bundle has no samples that show them"] if stated else []
         return "states no metrics: nothing was compared", [f"{SBOM}: {said}" for said in wrong]
-    wrong = check_model_card(card, stored_samples(archive), str(index["precision"]))
+    try:
+        results = stored_samples(archive)
+    except UsageError:
+        return "not compared", [f"{SAMPLES}: not the results of a comparison"]
+    wrong = check_model_card(card, results, str(index["precision"]))
     return "says what the samples say" if not wrong else "contradicts the samples", [
         f"{SBOM}: {said}" for said in wrong
     ]
@@ -183,6 +188,29 @@ def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
             digest = hashlib.file_digest(stream, "sha256")
         if digest.hexdigest() != stated[name]:
             found.append(f"{name}: changed")
+    return found
+
+
+def _index_differs(index: dict[str, Any], stated: dict[str, str]) -> list[str]:
+    """Files that the index states otherwise than the list of hashes: everything else is held against the index."""
+    files = index.get("files")
+    if not isinstance(files, dict) or not isinstance(index.get("graph"), str):
+        return [f"{INDEX}: not readable"]
+    listed = {name: digest for name, digest in stated.items() if name not in (INDEX, SBOM)}
+    names = sorted({name for name, _ in files.items() ^ listed.items()})
+    return [f"{name}: not the file that {INDEX} states" for name in names]
+
+
+def _unreadable(archive: Archive) -> list[str]:
+    """Records and measurements that are no JSON objects."""
+    found = []
+    for name in archive.names:
+        if name.endswith(".json") and name.startswith(("records/", "measurements/")):
+            try:
+                content = json.loads(archive.read(name))
+            except ValueError:
+                content = None
+            found += [] if isinstance(content, dict) else [f"{name}: not readable"]
     return found
 
 

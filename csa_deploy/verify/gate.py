@@ -183,6 +183,20 @@ def judge(
     return checks
 
 
+def unheld(budget: Mapping[str, float], checks: Collection[Check], asked: Collection[str]) -> list[Check]:
+    """The bounds that were asked for and that no output has: a task's metric where the task is another one.
+
+    They are not measured: a bound that nothing answers to must not vanish.
+    """
+    found = []
+    for key in (key for key in budget if key in asked):
+        output, _, metric = key.rpartition(".")
+        if not any(check.metric == metric and output in ("", check.output) for check in checks):
+            reason = METRICS[metric].absent(())
+            found.append(Check(output or WHOLE, metric, budget[key], None, asked=True, reason=reason))
+    return found
+
+
 def own_bounds(budget: Mapping[str, float], output: str) -> dict[str, float]:
     """The bounds of one output by metric: those of every output, and those that name it."""
     keyed = {key: key.rpartition(".")[::2] for key in budget}

@@ -25,7 +25,7 @@ from csa_deploy.metrics.stream import worst
 from csa_deploy.metrics.table import defined_by, estimates_of, worst_values
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.verify import JudgedCandidate, JudgedOutput
-from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, verdict
+from csa_deploy.verify.gate import Check, applicable, deciding, judge, require_outputs, unheld, verdict
 
 SCHEMA_VERSION = 3
 SAMPLES = "verify/samples.npz"
@@ -93,7 +93,7 @@ class CandidateColumns:
         checks: list[Check] = []
         for output in self.outputs:
             checks += judge(output.name, output.estimates, budget, samples=len(ids), asked=asked)
-        checks = applicable(checks)
+        checks = applicable([*checks, *unheld(budget, checks, asked)])
         non_finite = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids))}
         reference = {o.name: found[:5] for o in self.outputs if (found := o.non_finite(ids, "reference_finite"))}
         outputs = tuple(output.judged(ids) for output in self.outputs)

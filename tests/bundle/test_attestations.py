@@ -64,9 +64,10 @@ def rewritten(bundle: Path, out: Path, edit: Edit) -> Path:
     files = content_of(bundle)
     edit(files)
     index = json.loads(files["bundle.json"])
-    index["files"] = {name: hashlib.sha256(files[name]).hexdigest() for name in index["files"] if name in files}
-    files["bundle.json"] = dump_json(index).encode()
     signatures = ("SHA256SUMS", "SHA256SUMS.sig", "model.sig")
+    unlisted = ("bundle.json", "sbom.cdx.json", *signatures)
+    index["files"] = {n: hashlib.sha256(data).hexdigest() for n, data in files.items() if n not in unlisted}
+    files["bundle.json"] = dump_json(index).encode()
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name not in signatures}
     files["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
     write_archive(out, files)
@@ -250,6 +251,17 @@ def test_an_edited_statement_is_refused(attested: Made, tmp_path: Path, edit: Ca
 
     report = verify_bundle(rewritten(attested.path, tmp_path / "b.tar", change))
     assert report.verdict == "damaged" and any(said in problem for problem in report.problems), report.problems
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"null", b"3", b"\xff", b"{"])
+@pytest.mark.parametrize("name", ["records/export.json", "records/verify.json", "verify/samples.npz"])
+@pytest.mark.shows("MEA-36", "ERR-30", needs="in-toto-attestation")
+def test_a_record_that_is_none_makes_the_bundle_damaged(
+    attested: Made, tmp_path: Path, name: str, content: bytes
+) -> None:
+    """With every hash right: a verdict in words, no traceback."""
+    report = verify_bundle(rewritten(attested.path, tmp_path / "b.tar", lambda files: files.update({name: content})))
+    assert report.verdict == "damaged", report
 
 
 def test_a_statement_that_was_taken_out_is_missed_and_none_at_all_is_an_older_bundle(

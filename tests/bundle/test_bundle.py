@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -124,6 +125,36 @@ def test_added_and_missing_files_are_named(bundle: Made, tmp_path: Path) -> None
     assert "extra.txt: added" in verify_bundle(added).problems[0]
     missing = rebuilt(bundle, tmp_path / "missing.tar", lambda files: files.pop("LICENSE") and None)
     assert verify_bundle(missing).problems == ("LICENSE: missing",)
+
+
+def with_right_sums(files: dict[str, bytes]) -> None:
+    """The list of hashes of somebody who edits files and forgets that the index states them too."""
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "SHA256SUMS"}
+    files["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+
+
+@pytest.mark.shows("MEA-36", "ERR-30")
+def test_a_file_that_is_not_the_index_s_is_found_although_its_hash_is_listed(bundle: Made, tmp_path: Path) -> None:
+    """Every file is exchanged, taken out, and one is added, with a list of hashes that fits."""
+    with Archive(bundle.path) as archive:
+        names = [name for name in archive.names if name not in ("SHA256SUMS", "bundle.json", "sbom.cdx.json")]
+    for name in names:
+        for content in (b"another", None):
+
+            def exchange(files: dict[str, bytes], name: str = name, content: bytes | None = content) -> None:
+                files.pop(name)
+                files |= {} if content is None else {name: content}
+                with_right_sums(files)
+
+            report = verify_bundle(rebuilt(bundle, tmp_path / "b.tar", exchange))
+            assert report.verdict == "damaged" and f"{name}: not the file that bundle.json states" in report.problems
+
+    def add(files: dict[str, bytes]) -> None:
+        files["extra.txt"] = b"x"
+        with_right_sums(files)
+
+    added = verify_bundle(rebuilt(bundle, tmp_path / "added.tar", add))
+    assert added.problems == ("extra.txt: not the file that bundle.json states",)
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 1, link: str = "") -> tarfile.TarInfo:

@@ -224,6 +224,18 @@ def test_a_bound_on_the_engine_is_not_met_by_its_graph(deployment: Deployment, w
     assert unmet.state == "not measured" and verdict.verdict == "incomplete"
 
 
+@pytest.mark.parametrize("metric", ["mean_iou", "output.mean_iou", "map50_drop", "mean_iou_agreement"])
+@pytest.mark.shows("MEA-45", "ERR-37")
+def test_a_bound_on_a_metric_of_another_task_is_not_measured(
+    deployment: Deployment, written: Written, metric: str
+) -> None:
+    """A classifier has no mean IoU: a policy that asks for it is not met."""
+    verdict = judged(written(budgets={"int8": {metric: 0.5, "snr_db": 10}}), deployment)
+    (unmet,) = verdict.unmet
+    assert verdict.verdict == "incomplete" and unmet.state == "not measured"
+    assert metric.rpartition(".")[2] in unmet.name
+
+
 @pytest.mark.parametrize("lacking", ["results", "profile", "own_gates"])
 @pytest.mark.shows("MEA-45", "MEA-30", "ERR-37")
 def test_what_a_deployment_does_not_hold_is_not_measured(
