@@ -11,15 +11,21 @@ import itertools
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from benchmarks.pairs import NotMeasured, Ratio
 from benchmarks.workspaces import deployed
 
+if TYPE_CHECKING:
+    from onnxruntime.quantization import CalibrationDataReader
+
+NETWORK = "convselfattn"
 THREADS = 2
 MANY, FEW, PAIRS = 512, 32, 3
 SIZES = (16, 32, 64, 128, 512)
@@ -30,9 +36,9 @@ Measured = tuple[float, float]  # seconds, peak MiB
 
 
 def run() -> list[Ratio | NotMeasured]:
-    """Seconds, images per second and peak memory on ``convselfattn`` at 224, on random images."""
-    root, _ = deployed("convselfattn")
-    graph = root / "onnx" / "convselfattn.optimized.onnx"
+    """Seconds, images per second and peak memory on :data:`NETWORK`, on random images."""
+    root, _ = deployed(NETWORK)
+    graph = root / "onnx" / f"{NETWORK}.optimized.onnx"
     found: list[Ratio | NotMeasured] = []
     many = [(measured(graph, "ours", MANY), measured(graph, "plain", MANY)) for _ in range(PAIRS)]
     found.append(compared(f"seconds, {MANY} images", "plain forward passes", seconds(many)))
@@ -48,15 +54,7 @@ def run() -> list[Ratio | NotMeasured]:
     peaks = {MANY: max(ours[1] for ours, _ in many), FEW: max(ours[1] for ours, _ in few)}
     peaks |= {count: measured(graph, "ours", count)[1] for count in SIZES if count not in peaks}
     found += [
-        Ratio(
-            "peak memory, MiB",
-            f"{count} images",
-            f"{SIZES[0]} images",
-            peaks[count],
-            peaks[SIZES[0]],
-            *[peaks[count] / peaks[SIZES[0]]] * 3,
-            pairs=1,
-        )
+        Ratio.of("peak memory, MiB", f"{count} images", f"{SIZES[0]} images", [(peaks[count], peaks[SIZES[0]])])
         for count in SIZES[1:]
     ]
     PICTURE.parent.mkdir(exist_ok=True)
@@ -81,10 +79,7 @@ def seconds(pairs: list[tuple[Measured, Measured]]) -> list[tuple[float, float]]
 
 def compared(what: str, peer: str, values: list[tuple[float, float]]) -> Ratio:
     """Our figure against that of a peer, pair by pair."""
-    ratios = [a / b for a, b in values]
-    medians = [statistics.median(side) for side in zip(*values, strict=True)]
-    spread = (statistics.median(ratios), min(ratios), max(ratios))
-    return Ratio(what, "calibration", peer, *medians, *spread, pairs=len(values))
+    return Ratio.of(what, "calibration", peer, values)
 
 
 def measured(graph: Path, what: str, images: int) -> Measured:
@@ -171,7 +166,7 @@ def modelopt(graph: Path, images: int) -> None:
         )
 
 
-def _reader(graph: Path, images: int):
+def _reader(graph: Path, images: int) -> CalibrationDataReader:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader
 
@@ -184,7 +179,7 @@ def _reader(graph: Path, images: int):
         def __init__(self) -> None:
             self.batches = open_calibration("random", None, shapes, samples=images).batches(1)
 
-        def get_next(self):
+        def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
             return None if batch is None else batch.feed(shapes)
 

@@ -1,20 +1,28 @@
-"""How the static check scales: CPU seconds and memory over graphs of 100, 1,000 and 10,000 nodes.
+"""How the static check scales: CPU seconds over graphs of 100, 1,000 and 10,000 nodes.
 
-Run ``python benchmarks/check_scaling.py``; prints a table and the growth per node. Sizes are the repetitions of a
-convolution, a sigmoid, a product and a Resize, the mix of a CSA network.
+Sizes are the repetitions of a convolution, a sigmoid, a product and a Resize, the mix of a CSA network.
 """
 
 from __future__ import annotations
 
-import time
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from csa_deploy.memory import peak_memory
+from benchmarks.errata import cpu_of
+from benchmarks.pairs import Ratio, measure
 from csa_deploy.restricted.check import check
 
+PAIRS = 3
 SIZES = (100, 1_000, 10_000)
+
+
+def run() -> list[Ratio]:
+    """All scopes of a graph, against those of one with a tenth of the nodes."""
+    sides = [(f"{nodes} nodes", cpu_of(partial(check, chain(nodes)))) for nodes in SIZES]
+    return [measure("static check, CPU seconds", large, small, PAIRS) for small, large in pairwise(sides)]
 
 
 def chain(nodes: int) -> ModelProto:
@@ -38,30 +46,3 @@ def chain(nodes: int) -> ModelProto:
         [weights, scales],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-
-
-def measure(nodes: int) -> float:
-    """CPU seconds of one check of all scopes; the best of three."""
-    model = chain(nodes)
-    best = float("inf")
-    for _ in range(3):
-        start = time.process_time()
-        check(model)
-        best = min(best, time.process_time() - start)
-    return best
-
-
-def main() -> None:
-    """Print the table."""
-    measure(SIZES[0])  # loads the rule packs
-    seconds = {nodes: measure(nodes) for nodes in SIZES}
-    print("nodes   CPU s   microseconds per node")
-    for nodes, taken in seconds.items():
-        print(f"{nodes:6d}  {taken:6.3f}  {taken / nodes * 1e6:6.1f}")
-    growth = seconds[SIZES[-1]] / seconds[SIZES[1]]
-    print(f"10 times the nodes take {growth:.1f} times the time (1,000 -> 10,000)")
-    print(f"peak memory of the process: {peak_memory() / 2**20:.0f} MiB")
-
-
-if __name__ == "__main__":
-    main()

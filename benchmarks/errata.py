@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,7 +43,7 @@ def blocks(count: int) -> onnx.ModelProto:
     """Transformer blocks of 20 nodes, with Q/DQ: every pattern about attention, products and types has to look."""
     nodes: list[onnx.NodeProto] = []
 
-    def add(op: str, *inputs: str, **attributes: object) -> str:
+    def add(op: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [f"t{len(nodes)}"], **attributes))
         return str(nodes[-1].output[0])
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageOps
 from benchmarks.mobilenet import preprocessing
 from benchmarks.pairs import Ratio
 from benchmarks.workspaces import CLI
-from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
+from csa_deploy.data.named import imagenet_samples, photos
 from csa_deploy.data.packages import PHOTOGRAPHS
 from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.load import load_model
@@ -31,11 +31,11 @@ NETWORK = f"{Path(__file__).with_name('mobilenet.py')}:mobilenet_v2"
 
 def run() -> list[Ratio]:
     """Share of views on which INT8 names another class than FP32, ours against quantize_static's defaults."""
-    photos, evaluation = open_dataset("photos", preprocessing), open_dataset("imagenet-samples", preprocessing)
+    pictured, evaluation = photos(preprocessing), imagenet_samples(preprocessing)
     with tempfile.TemporaryDirectory() as folder:
         calibration, root = Path(folder) / "views", Path(folder) / "workspace"
         calibration.mkdir()
-        pictures = list(views((photos.image(name) for name in PHOTOGRAPHS), mirror=False))
+        pictures = list(views((pictured.image(name) for name in PHOTOGRAPHS), mirror=False))
         for number, picture in enumerate(pictures):
             picture.save(calibration / f"{number:03d}.png")
         settings = ("--int8", "--calib", calibration, "--data", "imagenet-samples", "--workspace", root, "--quiet")
@@ -57,17 +57,9 @@ def run() -> list[Ratio]:
                 float((classes(runner, tensors[part]) != exact[part]).mean())
                 for runner in (ours, OnnxRuntimeRunner(theirs, optimize=False, spin=False))
             ]
-            ratio = shares[0] / shares[1] if shares[1] else float("inf")
-            found.append(
-                Ratio(
-                    f"disagrees with FP32, share of {len(exact[part])} {what}",
-                    "mobilenet_v2 csa-deploy INT8",
-                    "quantize_static, defaults",
-                    *shares,
-                    *[ratio] * 3,
-                    pairs=1,
-                )
-            )
+            label = f"disagrees with FP32, share of {len(exact[part])} {what}"
+            sides = "mobilenet_v2 csa-deploy INT8", "quantize_static, defaults"
+            found.append(Ratio.of(label, *sides, [(shares[0], shares[1])]))
         return found
 
 

@@ -22,8 +22,8 @@ from benchmarks.pairs import Ratio
 from benchmarks.trained_like import preprocessing as convselfattn_preprocessing
 from benchmarks.workspaces import CLI
 from csa_deploy.data.base import Dataset
-from csa_deploy.data.dataset import open_dataset
 from csa_deploy.data.images import to_array
+from csa_deploy.data.named import digits, imagenet_samples, photos
 from csa_deploy.data.packages import PHOTOGRAPHS
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.load import load_model
@@ -112,20 +112,17 @@ def _agreement(case: Case, plan: Plan, samples: list[Feeds]) -> Ratio:
         for found in (estimated, once)
     ]
     what = f"rank correlation with sensitivity measured on {len(samples)} images, {case.name}"
-    return Ratio(
-        what, "estimated in one run", "measured on one image", *agreement, *[agreement[0] / agreement[1]] * 3, 1
-    )
+    return Ratio.of(what, "estimated in one run", "measured on one image", [(agreement[0], agreement[1])])
 
 
 def _row(what: str, name: str, with_: float, without: float) -> Ratio:
-    return Ratio(what, name.replace("_", " "), "plain INT8", with_, without, *[with_ / without] * 3, pairs=1)
+    return Ratio.of(what, name.replace("_", " "), "plain INT8", [(with_, without)])
 
 
 def _digits(folder: Path) -> Case:
     from csa_models.registry import csa_digits
 
-    evaluation = open_dataset("digits", csa_digits.preprocessing)
-    pixels = [batch.inputs for batch in evaluation.batches(1)]
+    pixels = [batch.inputs for batch in digits(csa_digits.preprocessing).batches(1)]
     return _case("csa_digits", "csa_digits", "digits:train", csa_digits.preprocessing, folder, pixels)
 
 
@@ -138,10 +135,10 @@ def _mobilenet(folder: Path) -> Case:
 
 
 def _photographed(name: str, file: str, folder: Path, how: Preprocessing, every: int) -> Case:
-    photos, evaluation = open_dataset("photos", how), open_dataset("imagenet-samples", how)
+    pictured, evaluation = photos(how), imagenet_samples(how)
     pictures = folder / "views"
     pictures.mkdir(exist_ok=True)
-    for number, picture in enumerate(views((photos.image(photo) for photo in PHOTOGRAPHS), mirror=False)):
+    for number, picture in enumerate(views((pictured.image(photo) for photo in PHOTOGRAPHS), mirror=False)):
         picture.save(pictures / f"{number:03d}.png")
     shown = list(views(evaluation.image(s.id) for s in evaluation.samples))[::every]
     tensors = [{"image": to_array(picture, how)[None]} for picture in shown]

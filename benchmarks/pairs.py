@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +35,13 @@ class Ratio:
     high: float
     pairs: int
 
+    @classmethod
+    def of(cls, what: str, a: str, b: str, values: Sequence[tuple[float, float]]) -> Ratio:
+        """The comparison of a figure of A with one of B, from one pair of them or several."""
+        ratios = [x / y if y else math.inf for x, y in values]
+        medians = [statistics.median(side) for side in zip(*values, strict=True)]
+        return cls(what, a, b, medians[0], medians[1], statistics.median(ratios), min(ratios), max(ratios), len(values))
+
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)
@@ -55,16 +63,4 @@ def measure(what: str, a: tuple[str, Callable[[], float]], b: tuple[str, Callabl
     """Call A and B in turn, each returning its own measurement, after one uncounted call of each."""
     (name_a, run_a), (name_b, run_b) = a, b
     run_a(), run_b()
-    values = [(run_a(), run_b()) for _ in range(pairs)]
-    ratios = [x / y for x, y in values]
-    return Ratio(
-        what,
-        name_a,
-        name_b,
-        statistics.median(x for x, _ in values),
-        statistics.median(y for _, y in values),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        pairs,
-    )
+    return Ratio.of(what, name_a, name_b, [(run_a(), run_b()) for _ in range(pairs)])

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from benchmarks.pairs import Ratio, measure
 from benchmarks.workspaces import CLI
@@ -43,7 +44,7 @@ def _epoch(rounds: str | None) -> float:
     inherited = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     with tempfile.TemporaryDirectory(prefix="csa-deploy-bench-") as folder:
         options = ["--epochs", "1", "--warmup-epochs", "0", "--threads", "2", "--output", folder, "--log-json"]
-        command = [CLI, "train", "csa_digits", "--data", "digits", *options]
+        command: list[str | Path] = [CLI, "train", "csa_digits", "--data", "digits", *options]
         done = subprocess.run(command, check=True, env=inherited | given, capture_output=True, text=True)
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     return float(next(event for event in events if event["event"] == "trained")["measured"]["seconds"])

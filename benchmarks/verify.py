@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from benchmarks.workspaces import CLI, deployed
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.data.dataset import open_dataset
-from csa_deploy.data.packages import PHOTOGRAPHS
+from csa_deploy.data.packages import photograph_files
 from csa_deploy.runners.base import run_padded
 from csa_deploy.source import load_source
 from csa_deploy.stages.verify import compare
@@ -81,9 +80,7 @@ def overhead() -> Ratio:
 
 def _photographs(folder: Path, count: int) -> Path:
     """A folder of that many photographs, by links; there are fewer, so each is there several times."""
-    data = open_dataset("photos", load_source("convselfattn").make_network().preprocessing)
-    files = [sample.source for sample in data.samples]  # type: ignore[attr-defined]
-    assert len(files) >= len(PHOTOGRAPHS)
+    files = photograph_files()
     folder.mkdir()
     for number, path in enumerate(itertools.islice(itertools.cycle(files), count)):
         (folder / f"{number:03d}{path.suffix}").symlink_to(path)
@@ -100,7 +97,7 @@ def beside_polygraphy() -> Ratio:
     arrays = np.random.default_rng(0).standard_normal((COMPARED, 3, 224, 224)).astype("f4")
     network = load_source("convselfattn").make_network()
     name = network.input_specs[0].name
-    np.savez(root / "inputs.npz", **{name: arrays})
+    np.savez(root / "inputs.npz", allow_pickle=False, **{name: arrays})
 
     from polygraphy.json import save_json
 
@@ -136,12 +133,7 @@ def memory() -> Ratio:
     peak(10)  # makes the graphs for this data, which is not the comparison's memory
     many, few = MEMORY
     values = [(peak(many), peak(few)) for _ in range(2)]
-    a, b = (statistics.median(column) for column in zip(*values, strict=True))
-    ratios = [x / y for x, y in values]
-    what = "peak memory of verify, MiB"
-    return Ratio(
-        what, f"{many} images", f"{few} images", a, b, statistics.median(ratios), min(ratios), max(ratios), len(values)
-    )
+    return Ratio.of("peak memory of verify, MiB", f"{many} images", f"{few} images", values)
 
 
 @cache

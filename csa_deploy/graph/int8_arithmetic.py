@@ -115,8 +115,12 @@ class _Writer:
     def apply(self) -> None:
         """Quantized tensors first, so that layers find their operands; layers then take over what they quantize."""
         for node in self.graph:
-            if own_op(node, "QuantizeLinear") and (scale := self._operands.shifted(node)) is not None:
+            if not own_op(node, "QuantizeLinear"):
+                continue
+            if (scale := self._operands.shifted(node)) is not None:
                 self._quantizers[node] = scale
+            elif self.rounding == "dla" and known(node.inputs[0]) is None:
+                self.refused.append(f"QuantizeLinear '{node.name}' rounds halves to even: it is not symmetric INT8")
         for node in list(self.graph):
             if own_op(node, *_LAYERS):
                 self._layer(node)
@@ -167,8 +171,8 @@ class _Writer:
             return self._node(node.op_type, plain, f"{name}_sums", ir.DataType.FLOAT, attributes)
         operands = [first.value, second.value]
         if node.op_type == "Gemm":
-            others = {k: a for k, a in attributes.items() if k != "transB" and a.value not in (0, 1.0)}
-            if others:
+            needed = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+            if others := [k for k, a in attributes.items() if k in needed and a.value != needed[k]]:
                 raise RefusedError(f"{', '.join(others)} is set")
             if attributes.pop("transB", ir.AttrInt64("transB", 0)).value:
                 operands[1] = self._node("Transpose", operands[1:], f"{name}_transposed", ir.DataType.UINT8)
@@ -194,8 +198,9 @@ class _Writer:
 
     def _follows(self, node: ir.Node, index: int) -> bool:
         """Whether a reader of a layer's result runs in the layer's kernel: see ``qdq_placement`` for the addition."""
-        if own_op(node, "Clip"):
-            return index == 0 and all(known(value) is not None for value in node.inputs[1:] if value is not None)
+        if own_op(node, "Clip"):  # before opset 11 its limits are attributes
+            limits = [value for value in node.inputs[1:] if value is not None]
+            return index == 0 and not node.attributes and all(known(value) is not None for value in limits)
         if own_op(node, "Add"):
             other = node.inputs[1 - index]
             return known(other) is not None or self._operands.quantized(other) is not None
@@ -214,7 +219,7 @@ class _Writer:
             skipped = self._node("DequantizeLinear", inputs, f"{name}_skipped", ir.DataType.FLOAT)
             return self._node("Add", [value, skipped], name, ir.DataType.FLOAT)
         limits = [
-            None if v is None else self._constant(f"{name}_limit", np.asarray(known(v) / step, np.float32))
+            None if v is None else self._constant(f"{name}_limit", _within_fp32(known(v) / step))
             for v in node.inputs[1:]
         ]
         return self._node(node.op_type, [value, *limits], name, ir.DataType.FLOAT)
@@ -268,6 +273,12 @@ class _Writer:
         return output
 
 
+def _within_fp32(limit: np.ndarray) -> np.ndarray:
+    """A limit in FP32; the largest number that there is in FP32 stays, where it is more than that."""
+    largest = float(np.finfo(np.float32).max)
+    return np.clip(limit, -largest, largest).astype(np.float32)
+
+
 def _bias(node: ir.Node) -> np.ndarray | None:
     """A layer's bias in FP64, shaped to broadcast; None where it has none."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
@@ -287,7 +298,8 @@ def _scales(node: ir.Node, first: Operand, second: Operand) -> np.ndarray:
     if own.ndim:
         channels = 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1 else _rank(node) - 1
         channels = {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, channels)
-        if second.axis != channels or (node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1):
+        grouped = node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1
+        if _rank(node) == 1 or second.axis != channels or grouped:  # a vector's one axis is summed over
             raise RefusedError("the scales of its weight are not those of output channels")
         if node.op_type.startswith("Conv"):
             own = own.reshape(-1, *[1] * (_rank(node) - 2))

@@ -15,7 +15,7 @@ from csa_deploy.engine.passport import make_passport, passport_of
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.repeat import Spread, require_identical, spread_of
 from csa_deploy.engine.result import BuildResult
-from csa_deploy.errors import BuildFailedError
+from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.export.opsets import exported_opset
 from csa_deploy.graph.load import load_model
 from csa_deploy.installing import versions
@@ -50,6 +50,11 @@ def preflight(context: Context) -> None:
     config = context.config
     check_settings(config)
     gates_of(config)
+    if unbuilt := [name for name in config.min_share if name not in config.precision]:
+        raise UsageError(
+            f"--min-share asks for a share of {' and '.join(unbuilt)}, which is not built",
+            fix=f"build it with --precision {unbuilt[0]}, or leave its share out",
+        )
     for precision in config.precision:
         plan_for(context, precision)
     _require_opset(context, stated_version(config))  # before a target is reached

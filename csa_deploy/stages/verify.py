@@ -178,6 +178,9 @@ def compare(
     if context.config.localize:
         unexplained += unopened(context, not_measured)
     arithmetic = compare_arithmetic(context, reference, candidates, data)
+    if not arithmetic and (asked := context.config.int8_arithmetic) != "float":
+        reason = "no INT8 graph was compared in ONNX Runtime; all was computed as the graphs' types state"
+        not_measured = [*not_measured, {"what": f"INT8 arithmetic '{asked}'", "reason": reason}]
     notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
     record = VerifyRecord(
         summary=_summary(judged, len(data)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import csa_deploy
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.engine.build import build as build_engine
 from csa_deploy.engine.layer_nodes import plain_type
 from csa_deploy.engine.obtained import obtained_precision
@@ -22,7 +24,9 @@ from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, UsageError
 from csa_deploy.options import flag_words
 from csa_deploy.records.obtained import ObtainedPrecision, TypeShare
-from csa_deploy.stages.build import share_failure
+from csa_deploy.source import load_source
+from csa_deploy.stages.build import preflight, share_failure
+from csa_deploy.workspace import Workspace
 
 Build = Callable[..., onnx.ModelProto]
 RANDOM = np.random.default_rng(0)
@@ -197,3 +201,13 @@ def test_the_setting() -> None:
     for wrong in ("fp16", "fp16=", "fp16=2", "fp8=0.5", "fp32=1"):
         with pytest.raises(UsageError):
             make_config({"min_share": [wrong]})
+
+
+@pytest.mark.parametrize(("share", "refused"), [("int8=0.5", True), ("fp16=0.5,int8=0", True), ("fp16=0.5", False)])
+def test_a_share_of_what_is_not_built_is_refused(share: str, refused: bool, build: Build, tmp_path: Path) -> None:
+    """It would be held against nothing, and the build would pass."""
+    onnx.save(build(SIGNATURE, ONE_OF_TWO, **weights("a", "b", half="a")), tmp_path / "m.onnx")
+    config = make_config({"min_share": [share], "precision": ["fp16"], "backend": "tensorrt-rtx"})
+    context = Context(config, load_source(str(tmp_path / "m.onnx")), Workspace(tmp_path / "deploy"))
+    with pytest.raises(UsageError, match="share of int8, which is not built") if refused else nullcontext():
+        preflight(context)

@@ -27,6 +27,7 @@ def model_of(
     constants: Mapping[str, Any],
     *,
     kind: int = TensorProto.FLOAT,
+    opset: int = 21,
 ) -> ModelProto:
     for number, node in enumerate(nodes):
         node.name = node.name or f"{node.op_type}_{number}"
@@ -38,7 +39,7 @@ def model_of(
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     return onnx.shape_inference.infer_shapes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), strict_mode=True
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), strict_mode=True
     )
 
 
@@ -479,6 +480,79 @@ def test_weights_that_stand_first_or_are_wider_stay(kind: str, reason: str) -> N
     found, feeds = to_integer(model, "gpu"), {"x": np.asarray([[11, -4], [1, 2]], np.float32)}
     assert found.layers == () and any(reason in said for said in found.not_modelled), found.not_modelled
     np.testing.assert_array_equal(execute(found.model, feeds)["y"], execute(model, feeds)["y"])
+
+
+GEMMS = {"transA": 1, "alpha": 0.0, "beta": 0.0, "transB": 1}
+
+
+@pytest.mark.parametrize("rounding", ["gpu", "dla"])
+@pytest.mark.parametrize("named", [(), *[(one,) for one in GEMMS], ("transA", "transB"), ("alpha", "beta")])
+def test_no_attribute_of_a_product_is_dropped(named: tuple[str, ...], rounding: Rounding) -> None:
+    """All values are whole steps, so the graph gives in every arithmetic what it gives in floating point."""
+    nodes = [
+        *pair("x", "one"),
+        helper.make_node("DequantizeLinear", ["w", "one"], ["w_dq"]),
+        helper.make_node("Gemm", ["x_dq", "w_dq", "b"], ["y"], **{name: GEMMS[name] for name in named}),
+        *pair("y", "one"),
+    ]
+    constants = {"one": np.float32(1), "zero": ZERO, "w": np.asarray([[3, 5], [-7, 9]], np.int8)}
+    model = model_of(nodes, {"x": (2, 2)}, ["y_dq"], constants | {"b": np.asarray([1, 2], np.float32)})
+    found, feeds = to_integer(model, rounding), {"x": np.asarray([[2, -4], [1, 3]], np.float32)}
+    np.testing.assert_array_equal(execute(found.model, feeds)["y_dq"], execute(model, feeds)["y_dq"])
+    assert len(found.layers) == (not {*named} - {"transB"})
+
+
+def test_scales_along_the_one_axis_of_a_vector_are_not_those_of_columns() -> None:
+    nodes = [
+        *pair("x", "one"),
+        helper.make_node("DequantizeLinear", ["w", "s_w"], ["w_dq"], axis=0),
+        helper.make_node("MatMul", ["x_dq", "w_dq"], ["y"]),
+    ]
+    constants = {"one": np.float32(1), "zero": ZERO, "w": np.asarray([3, 5], np.int8)}
+    model = model_of(nodes, {"x": (2, 2)}, ["y"], constants | {"s_w": np.asarray([2, 3], np.float32)})
+    found, feeds = to_integer(model, "gpu"), {"x": np.asarray([[2, -4], [1, 3]], np.float32)}
+    np.testing.assert_array_equal(execute(found.model, feeds)["y"], np.asarray([-48, 51], np.float32))
+    assert found.layers == ()
+
+
+@pytest.mark.parametrize("rounding", ["gpu", "dla"])
+def test_limits_that_are_attributes_limit(rounding: Rounding) -> None:
+    """Until opset 10 a Clip has them so."""
+    nodes = [
+        *pair("x", "one"),
+        helper.make_node("DequantizeLinear", ["w", "one"], ["w_dq"]),
+        helper.make_node("Conv", ["x_dq", "w_dq"], ["y"]),
+        helper.make_node("Clip", ["y"], ["c"], min=0.0, max=6.0),
+        *pair("c", "one"),
+    ]
+    constants = {"one": np.float32(1), "zero": ZERO, "w": np.full((1, 1, 1), 3, np.int8)}
+    model = model_of(nodes, {"x": (1, 1, 3)}, ["c_dq"], constants, opset=10)
+    got = execute(to_integer(model, rounding).model, {"x": np.asarray([[[-1, 1, 9]]], np.float32)})
+    np.testing.assert_array_equal(got["c_dq"], np.asarray([[[0, 3, 6]]], np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_number_as_a_limit_limits_nothing() -> None:
+    largest = np.finfo(np.float32).max
+    nodes = [
+        *pair("x", "half"),
+        helper.make_node("DequantizeLinear", ["w", "half"], ["w_dq"]),
+        helper.make_node("Conv", ["x_dq", "w_dq"], ["y"]),
+        helper.make_node("Clip", ["y", "low", "high"], ["c"]),
+        *pair("c", "half"),
+    ]
+    constants = {"half": np.float32(0.5), "zero": ZERO, "w": np.full((1, 1, 1), 2, np.int8)}
+    model = model_of(nodes, {"x": (1, 1, 3)}, ["c_dq"], constants | {"low": -largest, "high": largest})
+    got = execute(to_integer(model, "gpu").model, {"x": np.asarray([[[-1, 1, 9]]], np.float32)})
+    np.testing.assert_array_equal(got["c_dq"], np.asarray([[[-1, 1, 9]]], np.float32))
+
+
+def test_a_quantization_that_does_not_round_as_asked_is_named() -> None:
+    """One with a zero point stays ONNX Runtime's, which rounds halves to even: as a GPU does, not as DLA."""
+    constants = {"one": np.float32(1), "three": np.uint8(3)}
+    model = model_of(pair("x", "one", "three"), {"x": (1, 2)}, ["x_dq"], constants)
+    said = {rounding: to_integer(model, rounding).not_modelled for rounding in ("gpu", "dla")}  # type: ignore[arg-type]
+    assert "'x_quantize' rounds halves to even" in said["dla"][0] and "QuantizeLinear" not in str(said["gpu"])
 
 
 def test_what_computes_in_floating_point_and_what_no_source_states_is_said() -> None:

@@ -135,3 +135,12 @@ def test_the_command_and_the_report_say_what_is_not_modelled(lab: Path, csa: Any
     assert csa(lab, "report", "tiny.onnx", "-w", "w").returncode in (0, 6)
     page = (lab / "w/report.html").read_text()
     assert 'aria-label="arithmetics of int8 by module"' in page and "not modelled: DLA" in page
+
+
+@pytest.mark.parametrize("arithmetic", ["float", "dla"])
+def test_arithmetic_that_nothing_was_computed_in_is_named(graphs: Any, arithmetic: str) -> None:
+    """Asked for where no INT8 graph is among the candidates."""
+    model, _, data = graphs
+    report = csa.compare(model, {"same": model}, data=data, threads=1, int8_arithmetic=arithmetic).report
+    assert report.candidates[0].precision == "fp32" and not report.arithmetic
+    assert ("INT8 arithmetic 'dla'" in [item.what for item in report.not_measured]) == (arithmetic == "dla")

@@ -109,6 +109,33 @@ def test_samples_that_are_mixed_fail(build: Build, fault: str) -> None:
     assert found.metrics["max_abs_error"] == 0.0  # in the same batches graph and reference agree
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("beside", ["z = Relu(d)", "e = Relu(d) z = ArgMax<axis=1>(e)"])
+def test_an_output_of_zeros_hides_no_fault_of_another(build: Build, beside: str, first: bool) -> None:
+    """A detector's map without an object is zero in every batch."""
+    outputs = [
+        "float[4,4,4,4] y",
+        f"{'int64' if 'ArgMax' in beside else 'float'}[4,{4 if 'z = R' in beside else 1},4,4] z",
+    ]
+    nodes = f"{FAULTS['a mean of the samples']} {SOUND.format('n')} d = Add(y, far) {beside}"
+    used = {name: WEIGHTS[name] for name in ("w", "first")} | {"far": np.full(1, -1e6, "f4")}
+    signature = f"(float[4,3,6,6] x) => ({', '.join(outputs[::-1] if first else outputs)})"
+    found = compared(build(signature, nodes, **used)).report.candidates[0].batch
+    assert found.verdict == "fail" and found.broken.output == "y", found.statement
+
+
+def test_an_output_that_is_rounding_alone_hides_no_fault_of_another(build: Build) -> None:
+    """What cancels is named; the rest is judged."""
+    cancels = "a = MatMul(f, u) b = MatMul(f, v) z = Sub(a, b)"
+    draw = np.random.default_rng(5).standard_normal((108, 4)).astype("f4")
+    used = {name: WEIGHTS[name] for name in ("w", "first", "flat")} | {"u": draw, "v": draw * np.float32(1 + 2**-23)}
+    nodes = f"{FAULTS['a mean of the samples']} {SOUND.format('n')} f = Reshape(n, flat) {cancels}"
+    found = compared(build("(float[4,3,6,6] x) => (float[4,4] z, float[4,4,4,4] y)", nodes, **used))
+    batch = found.report.candidates[0].batch
+    assert batch.verdict == "fail" and batch.broken.output == "y", batch.statement
+    assert any("'z' by as much as it is large" in item.reason for item in batch.not_measured)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_copy_of_one_sample_where_samples_are_mixed(build: Build, fault: str) -> None:
     with pytest.raises(UsageError, match=REFUSED[fault]):
