@@ -39,7 +39,9 @@ def _lines(c: ToolConfidence) -> Iterator[str]:
         verbs = ", ".join(f"`{verb}`" for verb in use_case.verbs)
         yield from (f"**{use_case.id}: {use_case.title}** ({verbs}; {c.confidence_of(use_case)} is proposed)", "")
         yield from (f"- {line}" for line in use_case.promises)
-        yield from (f"- Not: {line[0].lower()}{line[1:]}" for line in use_case.promises_not)
+        yield from (
+            f"- Not: {line if line[:2].isupper() else line[0].lower() + line[1:]}" for line in use_case.promises_not
+        )
         yield ""
     yield from ("## Duties of the user", "")
     yield "The confidence that is proposed rests on them. Each leaves a record to file."

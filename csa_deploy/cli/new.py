@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,4 +27,4 @@ def new(
     console.answer.add({"folder": str(folder), "files": [str(path) for path in written]})
     for path in written:
         console.plain(str(folder / path))
-    console.plain(f"next: cd {folder} && csa-deploy run deployment.yaml")
+    console.plain(f"next: cd {shlex.quote(str(folder))} && csa-deploy run deployment.yaml")

@@ -79,7 +79,7 @@ def _own_gates(policy: Policy, deployment: Deployment) -> Requirement:
 
 
 def _scope(scope: str, wanted: ScopeWanted, deployment: Deployment, acceptances: Acceptances) -> Iterator[Requirement]:
-    """The scope's verdict on every engine that was judged, else on the graph of the check stage."""
+    """The scope's verdict on each engine, by its own graph; without engines on the graph of the check stage."""
     name = f"{scope} {wanted.verdict} (at least {wanted.level})"
     built, checked = deployment.find(BuildRecord), deployment.find(CheckRecord)
     engines = {p: e for p, e in (built.engines if built else {}).items() if deployment.has(p)}
@@ -89,9 +89,13 @@ def _scope(scope: str, wanted: ScopeWanted, deployment: Deployment, acceptances:
         what = f"{label}, {said.graph}{f' ({said.of})' if said.of else ''}"
         level, why_not = _level(said, engine)
         yield _scope_met(name, wanted, acceptances, (said.verdict, level, why_not, unknown, what))
-    if judged:
-        return
     report = next((s for s in checked.scopes if s.scope == scope), None) if checked else None
+    for precision in (p for p, engine in engines.items() if scope not in {s.scope for s in engine.scopes}):
+        beside = f" (the {checked.of} graph: {report.verdict})" if checked and report else ""
+        said = f"the graph of engine {precision} was not judged{beside}: build it with --restricted --scope {scope}"
+        yield Requirement("scope", name, "not measured", said)
+    if engines:
+        return
     if checked is None or report is None:
         yield Requirement("scope", name, "not measured", f"not judged: run `csa-deploy check --scope {scope}`")
         return

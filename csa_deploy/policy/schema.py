@@ -40,6 +40,7 @@ def _level(value: str) -> str:
 Day = Annotated[datetime.date, BeforeValidator(_day)]
 Level = Annotated[str, AfterValidator(_level), Field(json_schema_extra={"enum": [*LEVELS]})]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+Numbers = Annotated[dict[str, float], Field(min_length=1)]  # an empty one would ask for nothing, and read as if it did
 
 
 class _Keys(BaseModel):
@@ -125,9 +126,9 @@ class Policy(_Keys):
     name: Text
     own_gates: Literal["pass", "not failed"] = "not failed"
     scopes: dict[str, ScopeWanted] = {}
-    budgets: Annotated[dict[Precision, dict[str, float]], AfterValidator(check_budget)] = {}
+    budgets: Annotated[dict[Precision, Numbers], AfterValidator(check_budget)] = {}
     measured_on: Literal["graph", "engine"] = "graph"
-    limits: Annotated[dict[str, dict[str, float]], AfterValidator(check_limit)] = {}
+    limits: Annotated[dict[str, Numbers], AfterValidator(check_limit)] = {}
     errata: ErrataWanted | None = None
     accepted: list[Accepted] = []
     signatures: list[SignatureWanted] = []

@@ -88,7 +88,8 @@ def test_the_weakest_evidence_that_will_do(fp16: Deployment, written: Written, w
 
 def test_a_scope_that_nobody_judged_is_not_met(deployment: Deployment, written: Written) -> None:
     verdict = judged(written(scopes={"drive-os-7": {}}), deployment)
-    assert only(verdict, "scope").state == "not measured" and verdict.verdict == "incomplete"
+    states = [r.state for r in verdict.requirements if r.kind == "scope"]
+    assert states and set(states) == {"not measured"} and verdict.verdict == "incomplete"
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,22 @@ def test_what_is_unknown_can_be_accepted_and_what_is_denied_cannot(
     assert (found.verdict == "accepted") == (state == "pass")
 
 
-def test_a_scope_falls_back_to_the_graph_that_was_checked(deployment: Deployment, written: Written) -> None:
-    checked = edited(deployment, "build", lambda r: [e.update(scopes=[]) for e in r["engines"].values()])
+def test_a_graph_that_was_checked_says_nothing_about_an_engine_of_another(
+    deployment: Deployment, written: Written
+) -> None:
+    policy = written(scopes={"drive-os-6": {}})
+    unjudged = edited(deployment, "build", lambda r: [e.update(scopes=[]) for e in r["engines"].values()])
+    found = [r for r in judged(policy, unjudged).requirements if r.kind == "scope"]
+    assert found and {r.state for r in found} == {"not measured"}
+    assert all("was not judged" in r.found and "--restricted --scope drive-os-6" in r.found for r in found)
+    one = edited(deployment, "build", lambda r: next(iter(r["engines"].values())).update(scopes=[]))
+    assert judged(policy, one).verdict != "accepted"
+
+
+def test_without_engines_a_scope_is_that_of_the_graph_that_was_checked(
+    deployment: Deployment, written: Written
+) -> None:
+    checked = edited(deployment, "build", lambda r: r.update(engines={}))
     verdict = judged(written(scopes={"drive-os-6": {}}), checked)
     assert only(verdict, "scope").state == "pass" and "exported graph" in only(verdict, "scope").evidence
 

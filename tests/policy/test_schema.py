@@ -77,6 +77,8 @@ def _put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("errata/severity", "grave", "errata.severity: "),
         ("budgets/fp16/snr_db", "40", "budgets.fp16.snr_db: Input should be a valid number"),
         ("budgets/int4", {}, "budgets.int4"),
+        ("budgets/int8", {}, "budgets.int8: Dictionary should have at least 1 item"),
+        ("limits/engine int8", {}, "limits.engine int8: Dictionary should have at least 1 item"),
         ("measured_on", "gpu", "measured_on: "),
         ("limits/engine fp16/p99_ms", None, "limits.engine fp16.p99_ms: "),
         ("accepted/0/expires", "2027-02-30", "accepted.0.expires: it is no day, such as 2027-03-31"),
