@@ -92,8 +92,8 @@ def _scope(scope: str, wanted: ScopeWanted, deployment: Deployment, acceptances:
     report = next((s for s in checked.scopes if s.scope == scope), None) if checked else None
     for precision in (p for p, engine in engines.items() if scope not in {s.scope for s in engine.scopes}):
         beside = f" (the {checked.of} graph: {report.verdict})" if checked and report else ""
-        said = f"the graph of engine {precision} was not judged{beside}: build it with --restricted --scope {scope}"
-        yield Requirement("scope", name, "not measured", said)
+        found = f"the graph of engine {precision} was not judged{beside}: build it with --restricted --scope {scope}"
+        yield Requirement("scope", name, "not measured", found)
     if engines:
         return
     if checked is None or report is None:
