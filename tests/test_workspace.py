@@ -41,7 +41,9 @@ def test_a_stage_is_current_until_something_changes(root: Path) -> None:
     workspace = Workspace(root)
     assert workspace.is_current("export", "k")
     assert not workspace.is_current("export", "other key") and not workspace.is_current("build", "k")
-    assert workspace.record("export") == {"summary": "a"} and workspace.measured("export") == {"seconds": 1.0}
+    assert workspace.record("export") == {"schema_version": 1, "summary": "a"} and workspace.measured("export") == {
+        "seconds": 1.0
+    }
     assert workspace.hash_of("onnx/a.onnx") == sha256_of(root / "onnx/a.onnx")
 
 

@@ -355,6 +355,7 @@ def test_tensorrt_is_taken_where_a_device_is(
         from csa_deploy.engine.build import build
         from csa_deploy.engine.plan import BuildPlan
         from csa_deploy.errors import UsageError
+        from csa_deploy.records.obtained import ObtainedPrecision
         plan = BuildPlan(restricted=True, timing_cache=Path("t.cache"), compute_capabilities=("8.7",))
         made = build(Path({str(conv_fp32)!r}), Path("net.engine"), plan)
         print(json.dumps(made.stated((), ObtainedPrecision("fp32"), reproducible=True).to_json()))

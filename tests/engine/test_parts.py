@@ -121,6 +121,7 @@ def bundle(engine: Path, out: Path, change: Callable[[dict[str, Any]], None]) ->
 
     hashes = {name: digest(content) for name, content in files.items()}
     index = {"schema_version": 1, "engine": "engine/e.engine", "graph": "graph/g.onnx", "files": hashes}
+    files["sbom.cdx.json"] = b'{"metadata": {"component": {}}}'
     files["bundle.json"] = dump_json(index).encode()
     files["SHA256SUMS"] = "".join(f"{digest(c)}  {name}\n" for name, c in sorted(files.items())).encode()
     write_archive(out, files)
@@ -131,7 +132,8 @@ def bundle(engine: Path, out: Path, change: Callable[[dict[str, Any]], None]) ->
 def test_a_bundle_of_two_builds_is_damaged(builds: tuple[Path, Path], tmp_path: Path) -> None:
     engine, other = builds
     name = "engine/e.engine.parts/companion.so"
-    assert verify_bundle(bundle(engine, tmp_path / "b.tar", lambda files: None)).verdict == "intact"
+    whole = verify_bundle(bundle(engine, tmp_path / "b.tar", lambda files: None))
+    assert whole.verdict == "intact", whole.problems
     companion = parts_folder(other) / "companion.so"
     mixed = verify_bundle(bundle(engine, tmp_path / "m.tar", lambda files: files.update({name: companion})))
     assert mixed.verdict == "damaged"

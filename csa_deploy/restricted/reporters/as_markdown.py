@@ -20,6 +20,8 @@ def render(data: Mapping[str, Any]) -> str:
         said, counts = f"{_ICONS[scope['verdict']]} {_safe(scope['said'])}", scope["counts"]
         numbers = f"{counts['denied']} | {counts['unknown']}"
         lines.append(f"| `{scope['scope']}` | {said} | {scope['level']} | {numbers} |")
+    differing = [scope for scope in data["scopes"] if scope.get("differs")]
+    lines += [f"\n**They differ** (`{scope['scope']}`): {_safe(scope['differs'])}" for scope in differing]
     for scope in data["scopes"]:
         lines += _reasons(scope)
     if errata := data.get("errata"):
