@@ -192,7 +192,7 @@ def unheld(budget: Mapping[str, float], checks: Collection[Check], asked: Collec
     for key in (key for key in budget if key in asked):
         output, _, metric = key.rpartition(".")
         if not any(check.metric == metric and output in ("", check.output) for check in checks):
-            reason = METRICS[metric].absent(())
+            reason = f"no output has it: {METRICS[metric].absent(())}, or the metric is of another task"
             found.append(Check(output or WHOLE, metric, budget[key], None, asked=True, reason=reason))
     return found
 
