@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from tests.showing import pytest_configure, pytest_itemcollected, pytest_runtest_makereport
@@ -26,6 +27,12 @@ __all__ = ["pytest_configure", "pytest_itemcollected", "pytest_runtest_makerepor
 COMMAND = Path(sys.executable).with_name("csa-deploy")
 HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
 needs_rtx = pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")
+
+# The same examples in every run, so that a commit passes or fails for its own sake; `--hypothesis-profile=search` draws
+# new ones.
+settings.register_profile("search", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("same")
 
 Csa = Callable[..., "subprocess.CompletedProcess[str]"]
 

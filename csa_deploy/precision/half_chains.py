@@ -2,9 +2,9 @@
 
 Four chains are followed. Positions (the grid of GridSample, the boxes of RoiAlign, what becomes an index) are computed
 in FP32 from the layers' outputs on. An epsilon that FP16 would lose is kept up to the division or logarithm that it
-protects, with the mean or sum that it is added to. A constant beyond FP16's range is kept up to the operator that
-brings it back, such as a Softmax behind a mask. The difference of two means below a square root is taken in FP32, as
-FP16's rounding would make it negative.
+protects, with the mean, sum or difference that it is added to. A constant beyond FP16's range is kept up to the
+operator that brings it back, such as a Softmax behind a mask. The difference of two means below a square root is taken
+in FP32, as FP16's rounding would make it negative.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _is_mean(node: ir.Node) -> bool:
 
 
 def _sums_up(node: ir.Node) -> bool:
-    return _is_mean(node) or node.op_type in ("Abs", "Relu", "Sqrt")
+    # A difference is followed too: rounding what it cancels could leave nothing to divide by, beside something to divide.
+    return _is_mean(node) or node.op_type in ("Abs", "Relu", "Sqrt", "Sub")
 
 
 def _upstream(node: ir.Node, index: int | None, follow: Callable[[ir.Node], bool]) -> list[ir.Node]:

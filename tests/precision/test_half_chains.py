@@ -219,6 +219,20 @@ def test_what_is_finite_in_fp32_is_finite_in_fp16_many_times(case):
     check(model, {"x": x})
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.shows("MEA-17", "ERR-14")
+def test_a_difference_that_rounding_takes_away_is_not_divided_by_its_epsilon(seed):
+    """Values around 20 less their mean: FP16 keeps a part of the row, perhaps none that is above zero."""
+    net = Net()
+    value = net.do("Add", "x", 20.0)
+    value = net.do("Sub", value, net.do("ReduceMean", value, AXIS))
+    positive = net.do("ReduceMean", net.do("Relu", value), AXIS)
+    quotient = net.do("Div", value, net.do("Add", positive, 1e-30))
+    model = net.model(net.do("Mul", quotient, 1.0))
+    x = np.random.default_rng(seed).standard_normal(SHAPE) * 1e-2
+    check(model, {"x": x.astype(np.float16).astype(np.float32)})
+
+
 @pytest.mark.parametrize("flow", [False, True])
 @pytest.mark.shows("MEA-17", "ERR-14")
 def test_positions_of_grid_sample_stay_fp32_with_what_computes_them(build, flow):
