@@ -19,8 +19,10 @@ from csa_deploy.policy.schema import ErrataWanted, Policy, ScopeWanted, Signatur
 from csa_deploy.policy.verdict import PolicyVerdict, Requirement
 from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope
 from csa_deploy.records.check import CheckRecord
-from csa_deploy.records.errata import SEVERITIES, KnownProblem
+from csa_deploy.records.errata import SEVERITIES, ErrataReport, KnownProblem
 from csa_deploy.restricted.errata.schema import errata_packs
+from csa_deploy.restricted.errata.versions import is_of
+from csa_deploy.restricted.explain import NOT_ASKED_OF_RTX
 from csa_deploy.restricted.schema import load_pack
 from csa_deploy.workspace import sha256_of
 
@@ -148,6 +150,7 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
         yield Requirement("errata", "errata packs as new as those here", "undecided", said, evidence)
     for said in report.unknown:
         yield Requirement("errata", "the version is known", "undecided", said, evidence)
+    yield from _not_asked(report, deployment, acceptances, evidence)
     counting = [p for p in report.problems if _counts(p, wanted)]
     for problem in counting:
         accepted = acceptances.rest_on((problem.id,))
@@ -155,6 +158,25 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
         yield Requirement("errata", problem.id, "pass" if accepted else "fail", told, evidence, accepted)
     if not counting:
         yield Requirement("errata", name, "pass", report.summary, evidence)
+
+
+def _not_asked(
+    report: ErrataReport, deployment: Deployment, acceptances: Acceptances, evidence: str
+) -> Iterator[Requirement]:
+    """Engines of another builder than the one that was asked about."""
+    built = deployment.find(BuildRecord)
+    for precision, engine in (built.engines if built else {}).items():
+        name = f"engine {precision} is of the TensorRT that was asked about"
+        if not deployment.has(precision):
+            continue
+        if engine.backend == "tensorrt-rtx":
+            accepted = acceptances.rest_on((NOT_ASKED_OF_RTX,))
+            said = f"{NOT_ASKED_OF_RTX}: TensorRT-RTX {engine.version} built it, and the packs hold nothing about that"
+            yield Requirement("errata", name, "pass" if accepted else "undecided", said, evidence, accepted)
+        elif report.tensorrt and not is_of(engine.version, report.tensorrt):
+            said = f"TensorRT {engine.version} built it, asked was {report.tensorrt}"
+            said += f": run `csa-deploy check --errata --tensorrt {'.'.join(engine.version.split('.')[:3])}`"
+            yield Requirement("errata", name, "undecided", said, evidence)
 
 
 def _counts(problem: KnownProblem, wanted: ErrataWanted) -> bool:
