@@ -49,7 +49,7 @@ PROCESSES = frozenset(
 
 LONG = frozenset(
     (
-        *("test_api", "test_pipeline", "test_doctor", "test_checkpoint", "test_run_fix"),
+        *("test_api", "test_pipeline", "test_diagnosis", "test_checkpoint", "test_run_fix"),
         *("test_hostile_models", "test_damaged_files", "test_readers", "test_planted_faults", "test_foreign_networks"),
         *("test_exporter", "test_train_verb", "test_user_errors", "test_repairing", "test_sharing", "test_bindings"),
         *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script"),
