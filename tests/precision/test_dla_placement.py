@@ -398,6 +398,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_of_the_box(name: str, tmp_path: Path) -> None:
     """Repaired for the scope, quantized on their training sets: nothing falls back, every tensor has a scale."""
