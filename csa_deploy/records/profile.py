@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from csa_deploy.records.loadgen import LoadgenRun
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
 Interval = tuple[float | None, float | None]
@@ -225,6 +226,7 @@ class Profiled(Stored):
         energy_per_inference_j: by label and rail.
         telemetry: what was seen meanwhile.
         gates: limits and the baseline.
+        loadgen: what MLPerf's load generator measured, where it was asked for.
         host: the machine.
     """
 
@@ -236,4 +238,5 @@ class Profiled(Stored):
     energy_per_inference_j: dict[str, dict[str, float]] = field(default_factory=dict)
     telemetry: dict[str, Any] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
+    loadgen: tuple[LoadgenRun, ...] = field(default=(), metadata=IF_KNOWN)
     host: dict[str, Any] = field(default_factory=dict)
