@@ -21,6 +21,9 @@ BASELINE_PERCENTILES = (50.0, 95.0)
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"
 MIB = 2**20
+_NOT_HERE = (
+    "'{}' did not run here: `csa-deploy profile` times it with an NVIDIA GPU, or with --target on a DRIVE or Jetson"
+)
 
 
 def memory_of(
@@ -79,14 +82,23 @@ def _exact(label: str, quantity: str, bound: float, value: float | None) -> Gate
 
 def _percentile(label: str, quantity: str, bound: float, summary: LatencySummary | None) -> Gate:
     if summary is None:
-        return Gate(label, quantity, bound, None, None, None, "not measured", f"'{label}' did not run here")
+        return Gate(label, quantity, bound, None, None, None, "not measured", _NOT_HERE.format(label))
     if quantity == "max_ms":
         return _exact(label, quantity, bound, summary.max_ms)
     key = f"{PERCENTILE_OF[quantity]:g}"
     value = summary.percentiles_ms[key]
     if value is None:
         need = summary.too_few[key]
-        return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
+        return Gate(
+            label,
+            quantity,
+            bound,
+            None,
+            None,
+            None,
+            "not measured",
+            f"needs {need} timed inferences: run `csa-deploy profile --iterations {need}`",
+        )
     low, high = summary.intervals_ms[key] or (None, None)
     if high is not None and high <= bound:
         return Gate(label, quantity, bound, value, low, high, "pass")

@@ -76,7 +76,7 @@ def missing(data: ReportData, console: Console) -> None:
     from rich.markup import escape
 
     for entry in by_reason(data.not_measured):
-        shown = f"{escape(entry.brief)}: {escape(entry.reason)}"
+        shown = f"{escape(entry.brief)}: {escape(entry.said)}"
         console.print(f"[yellow]not measured[/yellow] {shown}", soft_wrap=True)
 
 

@@ -149,7 +149,7 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
     if context.split:
         bench.chain()
     if not context.workspace.stage("build"):
-        bench.not_measured.append({"what": NO_ENGINES, "reason": "not built; run `csa-deploy build`"})
+        bench.not_measured.append({"what": NO_ENGINES, "reason": "not built"})
         return bench
     for precision, engine in context.engines().items():
         if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
