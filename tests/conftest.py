@@ -163,7 +163,7 @@ def make_tiny() -> Callable[..., onnx.ModelProto]:
 
 @pytest.fixture(scope="session")
 def misfits() -> Misfits:
-    """``misfits(schema, file)``: what check-jsonschema has against a file, by a schema that it carries; may be empty."""
+    """``misfits(schema, file)``: what check-jsonschema has against a file by a schema that it carries, or nothing."""
     main = pytest.importorskip("check_jsonschema").main
 
     def run(schema: str, file: Path) -> str:

@@ -243,7 +243,7 @@ def test_the_gates_of_a_workspace_stand_in_the_kit(digits: Any, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "kit").write_text("a file")
-    with pytest.raises(UsageError, match="kit: cannot be written: .+"):
+    with pytest.raises(UsageError, match=r"kit: cannot be written: .+"):
         write_kit(kit_of(), tmp_path / "kit")
 
 
