@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csa_deploy import setting_values as text
+from csa_deploy.cluster.connection import checked_cluster
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.network_parts import parse_part
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.records.errata import Severity
+from csa_deploy.records.loadgen import Scenario
 from csa_deploy.setting_values import Precision, Technique
 from csa_deploy.validation import invalid, read_mapping
 
@@ -109,7 +111,12 @@ class Config(BaseModel):
     limit: Annotated[Bounds, BeforeValidator(text.parse_limit), AfterValidator(text.check_limit)] = {}
     baseline: str | None = None
     max_slowdown: Annotated[float, Field(gt=0)] = 0.02
+    loadgen: bool | None = None
+    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(split_commas)] = ()
+    frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    cluster: Annotated[str, AfterValidator(checked_cluster)] | None = None
 
     def bounds(self, precision: str) -> dict[str, float]:
         """The accuracy budget of a precision: defaults overridden metric by metric."""

@@ -51,7 +51,7 @@ PROCESSES = frozenset(
 
 LONG = frozenset(
     (
-        *("test_api", "test_pipeline", "test_doctor", "test_checkpoint", "test_run_fix"),
+        *("test_api", "test_pipeline", "test_diagnosis", "test_checkpoint", "test_run_fix"),
         *("test_hostile_models", "test_damaged_files", "test_readers", "test_planted_faults", "test_foreign_networks"),
         *("test_exporter", "test_train_verb", "test_user_errors", "test_repairing", "test_sharing", "test_bindings"),
         *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script"),
@@ -163,7 +163,7 @@ def make_tiny() -> Callable[..., onnx.ModelProto]:
 
 @pytest.fixture(scope="session")
 def misfits() -> Misfits:
-    """``misfits(schema, file)``: what check-jsonschema has against a file by a schema that it carries, or nothing."""
+    """``misfits(schema, file)``: what check-jsonschema says against a file, by a schema that it carries."""
     main = pytest.importorskip("check_jsonschema").main
 
     def run(schema: str, file: Path) -> str:

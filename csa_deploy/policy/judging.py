@@ -19,8 +19,10 @@ from csa_deploy.policy.schema import ErrataWanted, Policy, ScopeWanted, Signatur
 from csa_deploy.policy.verdict import PolicyVerdict, Requirement
 from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope
 from csa_deploy.records.check import CheckRecord
-from csa_deploy.records.errata import SEVERITIES, KnownProblem
+from csa_deploy.records.errata import SEVERITIES, ErrataReport, KnownProblem
 from csa_deploy.restricted.errata.schema import errata_packs
+from csa_deploy.restricted.errata.versions import is_of
+from csa_deploy.restricted.explain import NOT_ASKED_OF_RTX
 from csa_deploy.restricted.schema import load_pack
 from csa_deploy.workspace import sha256_of
 
@@ -71,7 +73,12 @@ def _requirements(policy: Policy, folder: Path, deployment: Deployment, day: dat
 def _own_gates(policy: Policy, deployment: Deployment) -> Requirement:
     name, gates = f"the run's own gates: {policy.own_gates}", deployment.own_gates
     if gates is None:
-        return Requirement("own gates", name, "not measured", "not stated; an older csa-deploy made the bundle")
+        return Requirement(
+            "own gates",
+            name,
+            "not measured",
+            "not stated; an older csa-deploy made the bundle: run `csa-deploy bundle` again",
+        )
     met = ("pass",) if policy.own_gates == "pass" else ("pass", "incomplete")
     state = "pass" if gates["state"] in met else "fail" if gates["state"] == "fail" else "undecided"
     said = ": ".join(filter(None, (gates["state"], "; ".join(gates["reasons"]))))
@@ -143,6 +150,7 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
         yield Requirement("errata", "errata packs as new as those here", "undecided", said, evidence)
     for said in report.unknown:
         yield Requirement("errata", "the version is known", "undecided", said, evidence)
+    yield from _not_asked(report, deployment, acceptances, evidence)
     counting = [p for p in report.problems if _counts(p, wanted)]
     for problem in counting:
         accepted = acceptances.rest_on((problem.id,))
@@ -150,6 +158,25 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
         yield Requirement("errata", problem.id, "pass" if accepted else "fail", told, evidence, accepted)
     if not counting:
         yield Requirement("errata", name, "pass", report.summary, evidence)
+
+
+def _not_asked(
+    report: ErrataReport, deployment: Deployment, acceptances: Acceptances, evidence: str
+) -> Iterator[Requirement]:
+    """Engines of another builder than the one that was asked about."""
+    built = deployment.find(BuildRecord)
+    for precision, engine in (built.engines if built else {}).items():
+        name = f"engine {precision} is of the TensorRT that was asked about"
+        if not deployment.has(precision):
+            continue
+        if engine.backend == "tensorrt-rtx":
+            accepted = acceptances.rest_on((NOT_ASKED_OF_RTX,))
+            said = f"{NOT_ASKED_OF_RTX}: TensorRT-RTX {engine.version} built it, and the packs hold nothing about that"
+            yield Requirement("errata", name, "pass" if accepted else "undecided", said, evidence, accepted)
+        elif report.tensorrt and not is_of(engine.version, report.tensorrt):
+            said = f"TensorRT {engine.version} built it, asked was {report.tensorrt}"
+            said += f": run `csa-deploy check --errata --tensorrt {'.'.join(engine.version.split('.')[:3])}`"
+            yield Requirement("errata", name, "undecided", said, evidence)
 
 
 def _counts(problem: KnownProblem, wanted: ErrataWanted) -> bool:
@@ -160,7 +187,9 @@ def _counts(problem: KnownProblem, wanted: ErrataWanted) -> bool:
 def _signature(wanted: SignatureWanted, folder: Path, deployment: Deployment) -> Requirement:
     name = f"{wanted.method} by {wanted.signer or 'one who is trusted'}"
     if deployment.kind == "workspace":
-        return Requirement("signature", name, "not measured", "a workspace is not signed: judge its bundle")
+        return Requirement(
+            "signature", name, "not measured", "a workspace is not signed: run `csa-deploy bundle`, and judge that"
+        )
     trusted = folder / wanted.trusted
     if not trusted.is_file():
         raise UsageError(f"{trusted}: no such file, which signatures.trusted names", fix="correct it in the policy")

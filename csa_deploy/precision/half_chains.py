@@ -112,7 +112,7 @@ def _is_mean(node: ir.Node) -> bool:
 
 
 def _sums_up(node: ir.Node) -> bool:
-    # A difference is followed too: rounding what it cancels could leave nothing to divide by, beside something to divide.
+    # A difference too: rounding what it cancels could leave nothing to divide by, beside something to divide.
     return _is_mean(node) or node.op_type in ("Abs", "Relu", "Sqrt", "Sub")
 
 

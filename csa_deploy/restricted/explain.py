@@ -12,10 +12,15 @@ from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata
 from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
 from csa_deploy.restricted.vocabulary import EVIDENCE
 
+NOT_ASKED_OF_RTX = "errata.not-asked-of-rtx"
+
 _NO_PACK = {
     "no-rule": """no-rule
   No rule of the pack speaks about this layer. The verdict is the default of the pack: 'unknown' where NVIDIA
   publishes no list, 'denied' where the documented list is closed (DLA).""",
+    NOT_ASKED_OF_RTX: f"""{NOT_ASKED_OF_RTX}
+  TensorRT-RTX built the engine. The errata packs are about TensorRT, so nothing is known about this engine's own
+  version: `gate` leaves a policy with `errata` undecided until the project accepts that.""",
     "validator.refused": """validator.refused
   NVIDIA's validator (scope drive-os-7) refuses this layer, and the rule pack does not: denied.""",
     "validator.skipped": """validator.skipped

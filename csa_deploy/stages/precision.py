@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.cluster.connection import require_cluster
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
@@ -37,6 +38,7 @@ def preflight(context: Context) -> None:
     """Refuse INT8 without calibration data, or with data that are not there."""
     if needs_calibration(context.config):
         require_calibration(context)
+        require_cluster(context.config.cluster)
 
 
 def key_parts(context: Context) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def run(context: Context) -> StageOutput[PrecisionRecord]:
             half = made[precision] = _write_fp16(context, model, calibration, artifacts)
             notes += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in half.kept]
             if calibration is None:
-                not_measured.append(NotMeasured(NOT_MEASURED, "no calibration data; give --calib"))
+                not_measured.append(NotMeasured(NOT_MEASURED, "no calibration data"))
         else:
             assert calibration is not None
             int8 = made[precision] = write_int8(context, model, calibration, phases, artifacts)

@@ -53,8 +53,16 @@ def problem(name: str, severity: str, state: str = "affected") -> dict[str, Any]
     }
 
 
+def built_by(deployment: Deployment, backend: str, version: str, *, asked: str) -> Deployment:
+    """The deployment with engines of a builder, and errata that were asked of a version."""
+    named = edited(deployment, "check", lambda record: record["errata"].update(tensorrt=asked))
+    engines = {"backend": backend, "version": version}
+    return edited(named, "build", lambda record: [engine.update(engines) for engine in record["engines"].values()])
+
+
 def with_problems(deployment: Deployment, *problems: Mapping[str, Any]) -> Deployment:
-    return edited(deployment, "check", lambda record: record["errata"].update(problems=list(problems)))
+    asked = edited(deployment, "check", lambda record: record["errata"].update(problems=list(problems)))
+    return built_by(asked, "tensorrt", "10.3.0.26", asked="10.3")
 
 
 def accepting(*names: str, expires: str = "2027-01-31", **more: Any) -> list[dict[str, Any]]:
@@ -65,14 +73,15 @@ def test_a_policy_that_is_met(fp16: Deployment, written: Written) -> None:
     path = written(
         scopes={"drive-os-6": {"level": "static"}},
         errata={"severity": "low"},
+        accepted=accepting("errata.not-asked-of-rtx"),
         budgets={"fp16": {"top1_agreement": 0.95, "snr_db": 20}},
         limits={"exported": {"weights_mib": 10}, "engine fp16": {"engine_mib": 2}},
     )
     verdict = judged(path, fp16)
     assert verdict.verdict == "accepted" and verdict.failure() is None
     kinds = [r.kind for r in verdict.requirements]
-    assert kinds == ["own gates", "scope", "errata", *["accuracy"] * 2, *["limit"] * 2]
-    assert all(r.evidence and r.found for r in verdict.requirements)
+    assert kinds == ["own gates", "scope", *["errata"] * 2, *["accuracy"] * 2, *["limit"] * 2, "acceptance"]
+    assert all(r.found and (r.evidence or r.kind == "acceptance") for r in verdict.requirements)
     data = verdict.to_json()
     assert (data["schema_version"], data["verdict"]) == (1, "accepted")
     assert PolicyVerdict.from_json(json.loads(json.dumps(data))) == verdict
@@ -179,7 +188,7 @@ def test_an_acceptance_counts_up_to_its_last_day(
 
 @pytest.mark.shows("MEA-45", "ERR-37")
 def test_an_expired_entry_is_a_finding_even_where_nothing_needs_it(deployment: Deployment, written: Written) -> None:
-    verdict = judged(written(errata={}, accepted=accepting(RULE, expires="2026-11-30")), deployment)
+    verdict = judged(written(errata={}, accepted=accepting(RULE, expires="2026-11-30")), with_problems(deployment))
     assert [r.state for r in verdict.requirements] == ["pass", "pass", "fail"]
 
 
@@ -199,6 +208,30 @@ def test_an_entry_is_about_some_networks(
     verdict = judged(written(errata={}, accepted=accepting(RULE, networks=networks)), met)
     assert (verdict.verdict == "accepted") == counted
     assert any(r.kind == "acceptance" for r in verdict.requirements) == counted
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "asked", "accepted", "state"),
+    [
+        ("tensorrt", "10.3.0.26", "10.3", (), "pass"),
+        ("trtexec", "10.3.0.26", "10.3.0", (), "pass"),
+        ("tensorrt", "10.3.0.26", "10", (), "pass"),
+        ("tensorrt", "10.3.0.26", "", (), "pass"),
+        ("tensorrt", "10.13.0.26", "10.1", (), "undecided"),
+        ("trtexec", "11.4.1", "10.3", (), "undecided"),
+        ("tensorrt-rtx", "1.7.1.116", "10.3", (), "undecided"),
+        ("tensorrt-rtx", "1.7.1.116", "", (), "undecided"),
+        ("tensorrt-rtx", "1.7.1.116", "", ("errata.not-asked-of-rtx",), "pass"),
+    ],
+)
+@pytest.mark.shows("MEA-45", "ERR-28")
+def test_errata_of_another_tensorrt_than_the_engine_s_are_open(
+    fp16: Deployment, written: Written, backend: str, version: str, asked: str, accepted: tuple[str, ...], state: str
+) -> None:
+    given = built_by(fp16, backend, version, asked=asked)
+    verdict = judged(written(errata={"severity": "high"}, accepted=accepting(*accepted)), given)
+    assert {r.state for r in verdict.requirements if r.kind == "errata"} - {"pass"} == {state} - {"pass"}
+    assert verdict.verdict == ("accepted" if state == "pass" else "incomplete")
 
 
 def test_errata_of_older_packs_and_errata_that_were_not_asked_are_open(

@@ -35,6 +35,11 @@ def compared(one: str, other: str) -> int:
     return (first[:length] > second[:length]) - (first[:length] < second[:length])
 
 
+def is_of(version: str, asked: str) -> bool:
+    """Whether a version is the one that was asked about, or of its releases: 10.10.10 of 10.10, but 10.1 is not."""
+    return f"{version}.".startswith(f"{asked}.")
+
+
 @dataclass(frozen=True)
 class Versions:
     """What sources say of versions.
