@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from csa_deploy.cluster.connection import checked_cluster
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import named_values, split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
@@ -347,6 +348,7 @@ class Config(BaseModel):
     frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
     loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    cluster: Annotated[str, AfterValidator(checked_cluster)] | None = None
 
     def bounds(self, precision: str) -> dict[str, float]:
         """The accuracy budget of a precision: defaults overridden metric by metric."""

@@ -305,6 +305,12 @@ OPTIONS: dict[str, Option] = {
         group="data and accuracy",
     ),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
+    "cluster": Option(
+        str,
+        "Run samples on workers of Dask, with the same results: local, local:N processes, or a scheduler "
+        "tcp://host:8786.",
+        group="data and accuracy",
+    ),
 }
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
@@ -330,13 +336,13 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
     "check": (*EXPORT, *CHECK, "target", "builder_option"),
     "optimize": EXPORT,
-    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
+    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads", "cluster"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target", "cluster"),
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
-        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
+        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT, "cluster"),
     ),
     "judge": ("metric", "budget", "strict"),
     "gate": ("metric",),
@@ -350,7 +356,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         *VERIFY,
         *(key for key in _PROFILE if key not in ("baseline", *LOADGEN)),
     ),
-    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE, "cluster"),
 }
 
 

@@ -198,6 +198,14 @@ def load_statistics(path: Path, key: Key) -> Statistics:
     return _load(path, key)[0]
 
 
+def samples_done(path: Path, key: Key) -> int:
+    """How many samples an interrupted pass under ``key`` had read; 0 where there is none."""
+    try:
+        return _load(path, key)[1] or 0
+    except UsageError:
+        return 0
+
+
 def _load(path: Path, key: Key) -> tuple[Statistics, int | None]:
     try:
         with zipfile.ZipFile(path) as archive:

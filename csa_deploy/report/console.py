@@ -221,10 +221,10 @@ def timings(data: ReportData, console: Console) -> None:
         return
     contract, measured = data.records.profile.contract, data.profiled
     console.print(_latency_table(data.network, measured.latency))
-    amount = f"{contract['seconds']:g} s" if contract["seconds"] else units.counted(contract["iterations"], "inference")
+    amount = f"{contract.seconds:g} s" if contract.seconds else units.counted(contract.iterations or 0, "inference")
     console.print(
-        f"each {amount} after {contract['warmup']} to warm up, batch {contract['batch']}, in turns; interval of the "
-        f"median 99 %; graphs in ONNX Runtime on this machine's CPU, {measured.host['cpu']}",
+        f"each {amount} after {contract.warmup} to warm up, batch {contract.batch}, in turns; interval of the "
+        f"median 99 %; graphs in ONNX Runtime on this machine's CPU, {measured.host.cpu}",
         soft_wrap=True,
         markup=False,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,11 @@ from csa_deploy.profile.loadgen.run import (
     settings_of,
 )
 from csa_deploy.profile.on_target import measure_on_target
-from csa_deploy.profile.roofline import Ceilings, floor_ms, measure_ceilings, with_floors
+from csa_deploy.profile.roofline import measure_ceilings, roofline_of, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
 from csa_deploy.profile.telemetry import Meter, Telemetry
-from csa_deploy.records.profile import Gate, GraphCost, LatencySummary, Profiled, ProfileRecord
+from csa_deploy.records.device import Ceilings
+from csa_deploy.records.profile import Contract, Gate, LatencySummary, NodeTimes, Profiled, ProfileRecord
 from csa_deploy.results import NotMeasured
 from csa_deploy.workspace import StageOutput, sha256_of
 
@@ -52,7 +52,7 @@ def preflight(context: Context) -> None:
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The baseline counts by its bytes, and a result holds for the machine that it was measured on."""
-    machine: dict[str, Any] = {"cpu": host()["cpu"], "devices": [device.name for device in cuda_state().devices]}
+    machine: dict[str, Any] = {"cpu": host().cpu, "devices": [device.name for device in cuda_state().devices]}
     if context.config.loadgen:
         asked = [settings.text() for settings in settings_of(context.config)]
         machine |= {"loadgen": asked, **versions(["mlcommons-loadgen"])}
@@ -102,9 +102,9 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
         layers=_layers(context, graphs),
         engines=with_floors(inspected, ceilings) | there.engines,
         target=there.measured,
-        roofline=_roofline(costs, ceilings),
+        roofline=roofline_of(costs, ceilings),
         energy_per_inference_j=meter.per_inference(),
-        telemetry=meter.telemetry.to_json(),
+        telemetry=meter.telemetry.readings(),
         gates=tuple(gates),
         loadgen=tuple(loadgen.runs),
         host=host(),
@@ -114,32 +114,32 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
     return StageOutput(record, measured=told, unhashed=loadgen.files, failure=failed)
 
 
-def contract(context: Context) -> dict[str, Any]:
+def contract(context: Context) -> Contract:
     """How everything is measured."""
     config = context.config
-    return {
-        "timed": "host, end to end: arrays in host memory in and out; one inference after another, one stream",
-        "timed_on_device": {f"engine ... {name}": what for name, what in TIMED.items()},
-        "clock": "time.perf_counter_ns around each call; on the device CUDA events, read after each block",
-        "order": "interleaved: up to ten rounds over all, every other one reversed; one untimed call per block",
-        "baseline": ANEW_WHERE if config.baseline else None,
-        "warmup": config.warmup,
-        "warmup_on_device": f"each of at least {WARM_MS:g} ms, for the clocks to rise; one before every block as well",
-        "iterations": config.iterations if config.seconds is None else None,
-        "seconds": config.seconds,
-        "batch": context.batch,
-        "threads": config.threads or "one per core",
-        "streams": 1,
-        "spin_wait": "ONNX Runtime: off, as several networks are timed in one process; CUDA: the driver's own choice",
-        "cuda_graph": "only where the label ends in 'cuda graph'",
-        "clocks_and_power_mode": "not set; what was seen stands under telemetry",
-        "telemetry": "read around each block, outside the timed region",
-        "loadgen": loadgen_contract(config) if config.loadgen else None,
-        "inputs": f"standard normal, seed {config.seed}",
-        "percentiles": "only where at least one sample lies above; no sample is dropped",
-        "interval": "99 %, order statistics of as many independent samples as the correlated series is worth",
-        "csa_deploy": __version__,
-    }
+    return Contract(
+        timed="host, end to end: arrays in host memory in and out; one inference after another, one stream",
+        timed_on_device={f"engine ... {name}": what for name, what in TIMED.items()},
+        clock="time.perf_counter_ns around each call; on the device CUDA events, read after each block",
+        order="interleaved: up to ten rounds over all, every other one reversed; one untimed call per block",
+        baseline=ANEW_WHERE if config.baseline else None,
+        warmup=config.warmup,
+        warmup_on_device=f"each of at least {WARM_MS:g} ms, for the clocks to rise; one before every block as well",
+        iterations=config.iterations if config.seconds is None else None,
+        seconds=config.seconds,
+        batch=context.batch,
+        threads=config.threads or "one per core",
+        streams=1,
+        spin_wait="ONNX Runtime: off, as several networks are timed in one process; CUDA: the driver's own choice",
+        cuda_graph="only where the label ends in 'cuda graph'",
+        clocks_and_power_mode="not set; what was seen stands under telemetry",
+        telemetry="read around each block, outside the timed region",
+        loadgen=loadgen_contract(config) if config.loadgen else None,
+        inputs=f"standard normal, seed {config.seed}",
+        percentiles="only where at least one sample lies above; no sample is dropped",
+        interval="99 %, order statistics of as many independent samples as the correlated series is worth",
+        csa_deploy=__version__,
+    )
 
 
 def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) -> Bench:
@@ -189,9 +189,7 @@ def _held_against(
     context: Context, stored: StoredRun, baseline: Bench, latency: dict[str, LatencySummary]
 ) -> list[Gate]:
     """Gates against what of the baseline was timed anew, and against stored samples where they were taken alike."""
-    # Compared as the workspace will hold them: keys and values as JSON gives them back.
-    stated = json.loads(json.dumps(contract(context)))
-    now = StoredRun(context.workspace.root, context.config.network, latency, host(), stated)
+    now = StoredRun(context.workspace.root, context.config.network, latency, host(), contract(context))
     reasons = dict.fromkeys(latency, "".join(differences(stored, now)[:1]))
     for item in baseline.not_measured:
         if item["reason"] == OTHER_INPUTS:
@@ -200,7 +198,7 @@ def _held_against(
     return baseline_gates(baseline.latency(), older, latency, context.config.max_slowdown, reasons)
 
 
-def _layers(context: Context, graphs: dict[str, str]) -> dict[str, Any]:
+def _layers(context: Context, graphs: dict[str, str]) -> dict[str, NodeTimes]:
     return {
         label: layer_times(
             context.path(path),
@@ -211,15 +209,6 @@ def _layers(context: Context, graphs: dict[str, str]) -> dict[str, Any]:
         )
         for label, path in graphs.items()
         if label != "exported" or len(graphs) == 1
-    }
-
-
-def _roofline(costs: dict[str, GraphCost], ceilings: Ceilings | str) -> dict[str, Any]:
-    if isinstance(ceilings, str):
-        return {"ceilings": None, "reason": ceilings}
-    return {
-        "ceilings": ceilings.to_json(),
-        "floor_ms": {label: floor_ms(cost, ceilings) for label, cost in costs.items()},
     }
 
 

@@ -172,9 +172,10 @@ def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any])
     layer = {"name": "fused", "time_us": 50.0, "share": 1.0, "nodes": ["a", "b"], "modules": ["stem", "head"]}
     more = {"mapped_by": "metadata", "operations": 10**9, "bytes": 10**6, "precision": "fp16", "floor_us": 5.0}
     copy = {**layer, "name": "copy", "nodes": [], "modules": [], "operations": None, "bytes": None, "precision": ""}
+    copy["mapped_by"] = "nothing"
     measured = data["measurements"]["profile"]
     found = {"memory": None, "layers_method": "profiler", "layers": [{**copy, "floor_us": None}, {**layer, **more}]}
-    measured["engines"] = {"engine fp16": found, "engine fp32": {"layers": None, "memory": None}}
+    measured["engines"] = {"engine fp16": found, "engine fp32": {**found, "layers": None}}
     ceilings = {"device": "GPU", "operations_per_second": {"fp16": 2e14}, "bytes_per_second": 1e12}
     measured["roofline"] = {"ceilings": ceilings, "floor_ms": {}}
     page = render(typed(data), {})
