@@ -22,6 +22,7 @@ from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.network_parts import parse_part
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.records.errata import Severity
+from csa_deploy.records.loadgen import Scenario
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
@@ -342,6 +343,10 @@ class Config(BaseModel):
     limit: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_limit), AfterValidator(check_limit)] = {}
     baseline: str | None = None
     max_slowdown: Annotated[float, Field(gt=0)] = 0.02
+    loadgen: bool | None = None
+    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(split_commas)] = ()
+    frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     cluster: Annotated[str, AfterValidator(checked_cluster)] | None = None
 

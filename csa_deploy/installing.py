@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -42,6 +43,17 @@ def require_torch(spec: str) -> None:
             f"{spec}: PyTorch is not installed, and only ONNX files are deployed without it",
             fix=install_command("torch"),
         )
+
+
+def sources() -> Path | None:
+    """The folder of this package's sources, where it was installed from one (PEP 610); else None."""
+    try:
+        said = metadata.distribution(NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    url = urlparse(json.loads(said).get("url", "")) if said else None
+    folder = Path(url2pathname(url.path)) if url and url.scheme == "file" else None
+    return folder if folder and folder.is_dir() else None
 
 
 def command_for(direct_url: str | None, extra: str) -> str:

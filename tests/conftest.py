@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper, parser
 
@@ -35,6 +36,7 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.load_profile("same")
 
 Csa = Callable[..., "subprocess.CompletedProcess[str]"]
+Misfits = Callable[[str, Path], str]
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and so their child processes, in which the
 # tests look for what an interrupt does.
@@ -61,7 +63,7 @@ PROCESSES = frozenset(
 
 LONG = frozenset(
     (
-        *("test_api", "test_pipeline", "test_doctor", "test_checkpoint", "test_run_fix"),
+        *("test_api", "test_pipeline", "test_diagnosis", "test_checkpoint", "test_run_fix"),
         *("test_hostile_models", "test_damaged_files", "test_readers", "test_planted_faults", "test_foreign_networks"),
         *("test_exporter", "test_train_verb", "test_user_errors", "test_repairing", "test_sharing", "test_bindings"),
         *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script"),
@@ -164,6 +166,19 @@ def build() -> Callable[..., onnx.ModelProto]:
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., onnx.ModelProto]:
     return tiny_model
+
+
+@pytest.fixture(scope="session")
+def misfits() -> Misfits:
+    """``misfits(schema, file)``: what check-jsonschema says against a file, by a schema that it carries."""
+    main = pytest.importorskip("check_jsonschema").main
+
+    def run(schema: str, file: Path) -> str:
+        done = CliRunner().invoke(main, ["--builtin-schema", schema, str(file)])
+        assert done.exit_code in (0, 1), done.output
+        return done.output if done.exit_code else ""
+
+    return run
 
 
 @pytest.fixture()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+
+if TYPE_CHECKING:
+    from csa_deploy.doctor import Probe
 
 
 @flags("models", workspace=False)
@@ -66,14 +69,14 @@ def doctor(
     install_validator: Annotated[
         bool, typer.Option("--install-validator", help="Fetch NVIDIA's safety-scope validator into its own directory.")
     ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Install what is missing, after asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --fix: install without asking.")] = False,
 ) -> None:
     """Say what this machine can do.
 
-    With the command that adds what is missing.
+    With the command that adds what is missing. --fix shows these commands, asks, and runs them with the pip of this
+    environment; nothing that is installed changes its version, and PyTorch comes without CUDA.
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     from csa_deploy.doctor import diagnose
 
     if install_validator:
@@ -83,7 +86,47 @@ def doctor(
         if console.quiet:
             return
     probes = diagnose()
+    if fix and _fixed(probes, console, yes=yes):
+        probes = diagnose()
     console.answer.add({"probes": [probe.to_json() for probe in probes]})
+    _shown(probes, console)
+
+
+def _fixed(probes: list[Probe], console: Console, *, yes: bool) -> bool:
+    """Install what can be installed; whether anything was.
+
+    Raises:
+        UsageError: nobody can be asked, and nobody said yes.
+    """
+    from rich.markup import escape
+
+    from csa_deploy.doctor.installation import apply, fixes
+    from csa_deploy.errors import UsageError
+
+    found, left = fixes(probes)
+    console.answer.add({"fixes": [item.to_json() for item in found], "by_hand": left})
+    for name, why in left.items():
+        console.show(f"[yellow]by hand[/yellow] {escape(name)}: {escape(why)}")
+    for item in found:
+        console.show(f"{escape(', '.join(item.what))}: {escape(item.command)}")
+    if not found:
+        console.show("nothing that can be installed from here is missing")
+        return False
+    if not yes:
+        if not _terminal():
+            raise UsageError("nothing was installed: there is no terminal to ask on", fix="add --yes")
+        if not typer.confirm(f"run {'this command' if len(found) == 1 else f'these {len(found)} commands'}?", err=True):
+            console.show("nothing was installed")
+            return False
+    for item in found:
+        apply(item, quiet=console.quiet)
+    return True
+
+
+def _shown(probes: list[Probe], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(title="this machine")
     for heading in ("", "what", "found", "what it is for", "how to add it"):
         table.add_column(heading, overflow="fold")
@@ -92,3 +135,7 @@ def doctor(
         found = " ".join(filter(None, (probe.version, probe.detail)))
         table.add_row(marks[probe.state], *(escape(text) for text in (probe.name, found, probe.enables, probe.fix)))
     console.show(table)
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty()

@@ -51,7 +51,9 @@ def _candidates(precision: str, on: str, judged: Judgement, deployment: Deployme
     found = [c for c in judged.candidates if c.precision == precision]
     if not any(c.label.startswith(label) for c in found):
         compared = ", ".join(c.label for c in judged.candidates) or "nothing"
-        yield Requirement("accuracy", f"{label} was compared", "not measured", f"compared was {compared}")
+        yield Requirement(
+            "accuracy", f"{label} was compared", "not measured", f"compared was {compared}: run `csa-deploy verify`"
+        )
     for candidate in found:
         yield from _candidate(candidate, deployment)
 

@@ -73,7 +73,12 @@ def _requirements(policy: Policy, folder: Path, deployment: Deployment, day: dat
 def _own_gates(policy: Policy, deployment: Deployment) -> Requirement:
     name, gates = f"the run's own gates: {policy.own_gates}", deployment.own_gates
     if gates is None:
-        return Requirement("own gates", name, "not measured", "not stated; an older csa-deploy made the bundle")
+        return Requirement(
+            "own gates",
+            name,
+            "not measured",
+            "not stated; an older csa-deploy made the bundle: run `csa-deploy bundle` again",
+        )
     met = ("pass",) if policy.own_gates == "pass" else ("pass", "incomplete")
     state = "pass" if gates["state"] in met else "fail" if gates["state"] == "fail" else "undecided"
     said = ": ".join(filter(None, (gates["state"], "; ".join(gates["reasons"]))))
@@ -182,7 +187,9 @@ def _counts(problem: KnownProblem, wanted: ErrataWanted) -> bool:
 def _signature(wanted: SignatureWanted, folder: Path, deployment: Deployment) -> Requirement:
     name = f"{wanted.method} by {wanted.signer or 'one who is trusted'}"
     if deployment.kind == "workspace":
-        return Requirement("signature", name, "not measured", "a workspace is not signed: judge its bundle")
+        return Requirement(
+            "signature", name, "not measured", "a workspace is not signed: run `csa-deploy bundle`, and judge that"
+        )
     trusted = folder / wanted.trusted
     if not trusted.is_file():
         raise UsageError(f"{trusted}: no such file, which signatures.trusted names", fix="correct it in the policy")

@@ -37,6 +37,7 @@ from csa_deploy.workspace import MANIFEST, Workspace
 Verdict = Literal["worth it", "not worth it", "unknown"]
 Kind = Literal["reformat", "fusion lost", "no INT8 implementation", "slow in INT8"]
 REFORMAT_BYTES = 3  # of an element: FP16 is read, INT8 is written
+NO_GPU = "no GPU; with one: `csa-deploy run --precision fp16,int8`"
 WORTH = 1 + MINIMUM_EFFECT
 _ISSUE = "https://github.com/NVIDIA/TensorRT/issues/"
 _FUSED: Mapping[str, tuple[str, ...]] = {
@@ -117,7 +118,7 @@ class Prospect(Stored):
     at_worst: float | None
     unknown: tuple[str, ...] = ()
     measured: Speedup | None = None
-    reason: str = "no GPU"
+    reason: str = NO_GPU
 
     @property
     def share(self) -> float:
@@ -214,7 +215,7 @@ def prospect_of_file(path: Path, tensorrt: str = "") -> Prospect:
     if len(series) == 2:
         return with_times(found, *series)
     no_gpu = not cuda_state().devices
-    return replace(found, reason="no GPU" if no_gpu else "`csa-deploy profile` timed no engines in FP16 and INT8")
+    return replace(found, reason=NO_GPU if no_gpu else "`csa-deploy profile` timed no engines in FP16 and INT8")
 
 
 def with_times(found: Prospect, fp16_ms: Sequence[float], int8_ms: Sequence[float]) -> Prospect:
@@ -227,7 +228,7 @@ def with_times(found: Prospect, fp16_ms: Sequence[float], int8_ms: Sequence[floa
     """
     ratio = compare_samples(fp16_ms, int8_ms)
     if ratio is None:
-        return replace(found, reason="too few samples were timed")
+        return replace(found, reason="too few samples were timed; `csa-deploy profile --seconds 30` times more")
     return replace(found, measured=Speedup(ratio.a_ms, ratio.b_ms, ratio.outcome == "faster"), reason="")
 
 

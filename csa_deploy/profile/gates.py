@@ -8,12 +8,12 @@ below, and is undecided else; an interval without upper end passes nothing. A ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from csa_deploy import units
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.statistics import too_short
+from csa_deploy.records.device import EngineProfile
 from csa_deploy.records.profile import Gate, GraphCost, LatencySummary
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
@@ -21,10 +21,13 @@ BASELINE_PERCENTILES = (50.0, 95.0)
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"
 MIB = 2**20
+_NOT_HERE = (
+    "'{}' did not run here: `csa-deploy profile` times it with an NVIDIA GPU, or with --target on a DRIVE or Jetson"
+)
 
 
 def memory_of(
-    costs: Mapping[str, GraphCost], engine_bytes: Mapping[str, int], inspected: Mapping[str, Any]
+    costs: Mapping[str, GraphCost], engine_bytes: Mapping[str, int], inspected: Mapping[str, EngineProfile]
 ) -> dict[str, dict[str, float]]:
     """MiB by label and quantity, as far as they are known.
 
@@ -40,10 +43,10 @@ def memory_of(
     for precision, size in engine_bytes.items():
         label = f"engine {precision}"
         found[label] = {"engine_mib": size}
-        if memory := inspected.get(label, {}).get("memory"):
-            found[label]["weights_mib"] = memory["weights_bytes"]
-            found[label]["activations_mib"] = memory["context_bytes"]
-            found[label]["peak_mib"] = memory["peak_bytes"]
+        if label in inspected and (memory := inspected[label].memory):
+            found[label]["weights_mib"] = memory.weights_bytes
+            found[label]["activations_mib"] = memory.context_bytes
+            found[label]["peak_mib"] = memory.peak_bytes
     return {
         label: {name: size / MIB for name, size in sizes.items() if size is not None} for label, sizes in found.items()
     }
@@ -79,14 +82,23 @@ def _exact(label: str, quantity: str, bound: float, value: float | None) -> Gate
 
 def _percentile(label: str, quantity: str, bound: float, summary: LatencySummary | None) -> Gate:
     if summary is None:
-        return Gate(label, quantity, bound, None, None, None, "not measured", f"'{label}' did not run here")
+        return Gate(label, quantity, bound, None, None, None, "not measured", _NOT_HERE.format(label))
     if quantity == "max_ms":
         return _exact(label, quantity, bound, summary.max_ms)
     key = f"{PERCENTILE_OF[quantity]:g}"
     value = summary.percentiles_ms[key]
     if value is None:
         need = summary.too_few[key]
-        return Gate(label, quantity, bound, None, None, None, "not measured", f"needs {need} timed inferences")
+        return Gate(
+            label,
+            quantity,
+            bound,
+            None,
+            None,
+            None,
+            "not measured",
+            f"needs {need} timed inferences: run `csa-deploy profile --iterations {need}`",
+        )
     low, high = summary.intervals_ms[key] or (None, None)
     if high is not None and high <= bound:
         return Gate(label, quantity, bound, value, low, high, "pass")

@@ -48,9 +48,10 @@ class Records(Stored):
 
 @dataclass(frozen=True)
 class Lacking(NotMeasured):
-    """What a stage did not measure, and why."""
+    """What a stage did not measure, why, and the command that would."""
 
     stage: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)

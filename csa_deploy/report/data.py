@@ -46,12 +46,13 @@ def collect(workspace: Workspace) -> ReportData:
     order = [name for name in ORDER if name not in _ON_DEMAND or name in records.done]
     measurements = {name: workspace.measured(name) for name in records.done}
     profiled = profiled_of(measurements)
-    missing = not_measured(records)
+    network = workspace.manifest["config"].get("network", workspace.root.name)
+    missing = not_measured(records, network, str(workspace.root))
     passed = {name: bool(workspace.manifest["stages"][name]["passed"]) for name in records.done}
     built = measurements.get("build", {}).get("engines", {})
     return ReportData(
         csa_deploy=__version__,
-        network=workspace.manifest["config"].get("network", workspace.root.name),
+        network=network,
         workspace=str(workspace.root),
         config=workspace.manifest["config"],
         batch=records.export.batch if records.export else 1,

@@ -27,7 +27,8 @@ def summary(data: ReportData) -> str:
     lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
     if data.not_measured:
         lines += ["", f"<details><summary>{len(data.not_measured)} not measured</summary>", ""]
-        lines += [f"- {_plain(entry.brief)}: {_plain(entry.reason)}" for entry in by_reason(data.not_measured)]
+        for entry in by_reason(data.not_measured):  # the command is code already
+            lines.append(f"- {_plain(entry.brief)}: {'; '.join(filter(None, (_plain(entry.reason), entry.fix)))}")
         lines += ["", "</details>"]
     where = (
         "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this, and say nothing about "

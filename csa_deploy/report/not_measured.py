@@ -7,16 +7,23 @@ from dataclasses import dataclass, field
 
 from csa_deploy.records.build import EngineRecord
 from csa_deploy.records.report import Lacking, Records
+from csa_deploy.report.not_measured_fixes import ANY_NETWORK, fix_for
 from csa_deploy.results import NotMeasured
 
 
 @dataclass
 class Reason:
-    """Why something was not measured, with every ``what`` that it holds for, and the stages."""
+    """Why something was not measured, the command that would, every ``what`` that it holds for, and the stages."""
 
     reason: str
+    fix: str = ""
     what: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        """The reason, and the command that would measure it."""
+        return f"{self.reason}; {self.fix}" if self.fix else self.reason
 
     @property
     def brief(self) -> str:
@@ -24,24 +31,25 @@ class Reason:
         return _brief(self.what)
 
 
-def not_measured(records: Records) -> tuple[Lacking, ...]:
-    """Everything that a stage could not do, each pair of what and reason once."""
+def not_measured(records: Records, network: str = ANY_NETWORK, workspace: str = "") -> tuple[Lacking, ...]:
+    """Everything that a stage could not do, each pair of what and reason once; see :func:`fix_for`."""
     found: dict[tuple[str, str], Lacking] = {}
     for stage, record in records.done.items():
         engines = _of_engines(records.build.engines) if record is records.build and records.build else []
         for item in (*record.not_measured, *engines):
             reason = _cause(item.reason)
-            found.setdefault((item.what, reason), Lacking(item.what, reason, stage))
+            fix = fix_for(item.what, reason, stage, network, workspace)
+            found.setdefault((item.what, reason), Lacking(item.what, reason, stage, fix))
     return tuple(found.values())
 
 
 def by_reason(items: Iterable[NotMeasured]) -> list[Reason]:
-    """One entry per reason."""
-    found: dict[str, Reason] = {}
+    """One entry per reason and command."""
+    found: dict[tuple[str, str], Reason] = {}
     for item in items:
-        entry = found.setdefault(item.reason, Reason(item.reason))
+        stage, fix = (item.stage, item.fix) if isinstance(item, Lacking) else ("", "")
+        entry = found.setdefault((item.reason, fix), Reason(item.reason, fix))
         entry.what += [item.what] if item.what not in entry.what else []
-        stage = item.stage if isinstance(item, Lacking) else ""
         entry.stages += [stage] if stage and stage not in entry.stages else []
     return list(found.values())
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy import units
 from csa_deploy.levels import LEVELS
 from csa_deploy.pages import html_templates
+from csa_deploy.records.loadgen import NO_SUBMISSION
 from csa_deploy.records.report import ReportData
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
@@ -18,6 +19,9 @@ from csa_deploy.report.charts.network import network
 from csa_deploy.report.labels import label_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.verdict import word_of
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST_BYTES = 3_000_000
 TEMPLATES = Path(__file__).parent / "templates"
@@ -77,6 +81,7 @@ def render(data: ReportData, pictures: dict[str, str], *, most_graphs: int | Non
     environment.filters["word"] = word_of
     environment.filters["size_of"] = size_of
     environment.filters["timed_on"] = timed_on
+    environment.filters["commands"] = _commands
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, default=str)
     return environment.get_template("report.html.j2").render(
         d=data,
@@ -88,6 +93,7 @@ def render(data: ReportData, pictures: dict[str, str], *, most_graphs: int | Non
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         reference=data.reference,
+        no_submission=NO_SUBMISSION,
         missing=by_reason(data.not_measured),
         charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
         graphs=[_graph(data, label) for label in views.profiled(data)[:most_graphs]],
@@ -119,6 +125,14 @@ def embedded(data: dict[str, Any]) -> str:
     """JSON that may stand inside a script element: no character in it can end the element."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _commands(text: str) -> Markup:
+    """Words with what stands between backticks set as code."""
+    from markupsafe import Markup, escape
+
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
 
 
 def _marked(chart: Any) -> Any:

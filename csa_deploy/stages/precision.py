@@ -89,7 +89,7 @@ def run(context: Context) -> StageOutput[PrecisionRecord]:
             half = made[precision] = _write_fp16(context, model, calibration, artifacts)
             notes += [f"{node.name} ({node.op}) stays in FP32: {node.reason}" for node in half.kept]
             if calibration is None:
-                not_measured.append(NotMeasured(NOT_MEASURED, "no calibration data; give --calib"))
+                not_measured.append(NotMeasured(NOT_MEASURED, "no calibration data"))
         else:
             assert calibration is not None
             int8 = made[precision] = write_int8(context, model, calibration, phases, artifacts)

@@ -21,7 +21,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.batch import BatchConsistency
-from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.precision import PrecisionRecord, Search
 from csa_deploy.records.verify import (
     CandidateRecord,
     ComparedData,
@@ -302,11 +302,11 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
 def unlike_calibration(judged: Sequence[JudgedCandidate], context: Context) -> list[str]:
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
     record = context.workspace.find(PrecisionRecord)
-    found = record.int8.search if record and record.int8 else {}
-    points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
-    then = points.get(len(found.get("returned", [])), {}).get("snr_db")
+    found = record.int8.search if record and record.int8 else None
+    chosen = found.chosen if isinstance(found, Search) else None
+    then = chosen.metrics.get("snr_db") if chosen else None
     now = next((c.metrics.get("snr_db") for c in judged if c.label == "int8"), None)
-    if then is None or now is None or not float(then) - float(now) > UNLIKE_DB:
+    if then is None or now is None or not then - float(now) > UNLIKE_DB:
         return []
     return [
         f"int8: {units.decibel(then)} on images of the calibration, {units.decibel(now)} on these data: calibrate on "

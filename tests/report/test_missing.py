@@ -12,6 +12,7 @@ from csa_deploy.report.not_measured import by_reason, not_measured
 from csa_deploy.results import NotMeasured
 from tests.report.test_verdict import engine, records
 
+GPU = "with an NVIDIA GPU: `csa-deploy run NETWORK`"
 LAYERS = "layers of the engine after fusion: not measured: no CUDA device"
 
 
@@ -22,8 +23,8 @@ def test_engines_that_lack_the_same_are_all_named() -> None:
         "fp32": replace(first, not_done=(LAYERS, "no reason given")),
     }
     assert not_measured(Records(build=BuildRecord(summary="", engines=engines))) == (
-        Lacking("layers of the engine after fusion (engine fp16, engine fp32)", "no CUDA device", "build"),
-        Lacking("no reason given (engine fp32)", "", "build"),
+        Lacking("layers of the engine after fusion (engine fp16, engine fp32)", "no CUDA device", "build", GPU),
+        Lacking("no reason given (engine fp32)", "", "build", "`csa-deploy build NETWORK`"),
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from csa_deploy import doctor
 from csa_deploy.data.named import NAMED
 from csa_deploy.doctor import Probe, diagnose
+from csa_deploy.doctor import diagnosis as doctor
 from csa_deploy.installing import command_for, install_command
 from csa_deploy.options import OPTIONS
 from csa_deploy.restricted.explain import list_packs
