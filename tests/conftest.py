@@ -44,7 +44,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 PROCESSES = frozenset(
-    ("csa", "digits", "sshd", "trtexec", "trtexec_folder", "workspace", "bundle", "deployed", "browser")
+    (
+        "csa",
+        "dask_cluster",
+        "digits",
+        "own_cluster",
+        "sshd",
+        "trtexec",
+        "trtexec_folder",
+        "workspace",
+        "bundle",
+        "deployed",
+        "browser",
+    )
 )
 """Fixtures that start the command, a server, a browser or a builder."""
 
