@@ -32,6 +32,9 @@ def check(
     fixed: Annotated[
         Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
     ] = None,
+    annotate: Annotated[
+        Path | None, typer.Option("--annotate", help="Save the graph there with the verdicts as metadata of its nodes.")
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain a rule, or a known problem, instead.")
     ] = None,
@@ -59,13 +62,15 @@ def check(
     question = question_of(config) if config.errata or config.fail_on else None
     result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
-        result = _repair(graph, fixed, result, gates, question, console)
+        result, graph = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
     data = result.to_json()
     if fix:
         for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
             finding["repair"] = ""  # tried, and not exact here or worse for another scope
     _show(data, output_format, output, console)
+    if annotate is not None:
+        _annotate(data, graph, annotate, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
@@ -91,10 +96,10 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
 
 def _repair(
     graph: Path, target: Path | None, before: Any, scopes: Sequence[str], question: Any, console: Console
-) -> Any:
+) -> tuple[Any, Path]:
     """Repair for the scopes that count, and known problems asked for; show the difference and save the graph.
 
-    Returns what holds then.
+    Returns what holds then, and of which file.
     Where nothing is repaired, nothing is saved unless a place was named.
     """
     from csa_deploy.graph.load import load_model, save_model
@@ -108,13 +113,24 @@ def _repair(
         if target is not None:
             save_model(load_model(graph, full_check=False), target)
             console.notice(f"saved {target}, the same network")
-        return before
+        return before, graph
     for line in _difference(load_model(graph, full_check=False), repaired):
         console.notice(line)
     target = target or Path(f"{graph.stem}.fixed.onnx")
     save_model(repaired.model, target)
     console.notice(f"saved {target}")
-    return repaired.after
+    return repaired.after, target
+
+
+def _annotate(data: dict[str, Any], graph: Path, target: Path, console: Console) -> None:
+    """Save the graph that was checked with what was said about it."""
+    from csa_deploy.graph.load import load_model, save_model
+    from csa_deploy.restricted.reporters.annotated import annotate
+
+    model = load_model(graph, full_check=False)
+    marked = annotate(data, model)
+    save_model(model, target)
+    console.notice(f"saved {target}: {marked} nodes have something to say")
 
 
 def _steps(repaired: Any, name: str) -> Any:

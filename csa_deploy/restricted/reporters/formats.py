@@ -11,7 +11,7 @@ from typing import Any
 
 from csa_deploy.errors import UsageError
 
-FORMATS = ("text", "json", "sarif", "junit", "html", "markdown")
+FORMATS = ("text", "json", "sarif", "junit", "html", "markdown", "model-explorer")
 
 
 def render(data: dict[str, Any], name: str) -> str:
@@ -22,6 +22,6 @@ def render(data: dict[str, Any], name: str) -> str:
     """
     if name not in FORMATS:
         raise UsageError(f"unknown report format '{name}'", fix=f"use one of {', '.join(FORMATS)}")
-    module = import_module(f"csa_deploy.restricted.reporters.as_{name}")
+    module = import_module(f"csa_deploy.restricted.reporters.as_{name.replace('-', '_')}")
     rendered: str = module.render(data)
     return rendered
