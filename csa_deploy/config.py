@@ -120,6 +120,14 @@ def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return values
 
 
+def parse_scenarios(value: Any) -> Any:
+    """Names of the load generator's scenarios; an unknown one is refused by name."""
+    names = split_commas(value)
+    for name in names if isinstance(names, list) else ():
+        _known(str(name), dict.fromkeys(get_args(Scenario)), "scenario")
+    return names
+
+
 def parse_techniques(value: Any) -> Any:
     """``auto`` is every technique, ``none`` is none; dashes and underscores mean the same."""
     names = [str(name).replace("-", "_") for name in split_commas(value)]
@@ -344,7 +352,7 @@ class Config(BaseModel):
     baseline: str | None = None
     max_slowdown: Annotated[float, Field(gt=0)] = 0.02
     loadgen: bool | None = None
-    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(split_commas)] = ()
+    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(parse_scenarios)] = ()
     frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
     loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
