@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from csa_deploy.cli.stages import Network
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.records.check import Inspected, ScopeRecord
     from csa_deploy.restricted.schema import Pack
 
 
@@ -61,11 +63,10 @@ def check(
     if fix:
         result = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
-    data = result.to_json()
-    if fix:
-        for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
-            finding["repair"] = ""  # tried, and not exact here or worse for another scope
-    _show(data, output_format, output, console)
+    shown = result.inspected
+    if fix:  # what a repair could cure was tried, and is not exact here or worse for another scope
+        shown = replace(shown, scopes=tuple(map(_without_repairs, shown.scopes)))
+    _show(shown, output_format, output, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
@@ -159,12 +160,16 @@ def _difference(before: Any, repaired: Any) -> Iterator[str]:
         yield f"{scope.scope}: {scope.before} -> {scope.after} ({counts})"
 
 
-def _show(data: dict[str, Any], output_format: str, output: Path | None, console: Console) -> None:
+def _without_repairs(scope: ScopeRecord) -> ScopeRecord:
+    return replace(scope, findings=tuple(replace(finding, repair="") for finding in scope.findings))
+
+
+def _show(data: Inspected, output_format: str, output: Path | None, console: Console) -> None:
     from csa_deploy.restricted.reporters import as_text
     from csa_deploy.restricted.reporters.formats import render
     from csa_deploy.workspace import write_atomic
 
-    console.answer.add(data)
+    console.answer.add(data.to_json())
     if output is not None:
         console.answer.elsewhere()
         write_atomic(output, render(data, output_format))
