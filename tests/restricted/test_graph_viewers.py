@@ -36,7 +36,7 @@ def network(*, named: bool = True, ir_version: int = 10) -> onnx.ModelProto:
 
 
 def data(model: onnx.ModelProto, scopes: list[str]) -> Inspected:
-    return check(model, scopes, name="net.onnx").inspected
+    return Inspected.from_json(check(model, scopes, name="net.onnx").to_json())
 
 
 def test_node_data_has_the_worst_verdict_of_each_node() -> None:
@@ -118,8 +118,10 @@ def test_a_node_in_a_branch_is_marked_where_it_is() -> None:
     choose = helper.make_node("If", ["c"], ["y"], "outer", then_branch=branch("t"), else_branch=branch("e"))
     graph = helper.make_graph([choose], "main", [scalar, x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    finding = {"node": "outer/inner", "verdict": "denied", "rule": "r", "message": "m", "instead": ""}
-    said = {"scopes": [{"scope": "s", "verdict": "denied", "level": "static", "findings": [finding]}]}
+    said = data(network(), SCOPES[:1])
+    scope = said.scopes[0]
+    finding = replace(scope.findings[0], node="outer/inner", verdict="denied", rule="r", message="m", instead="")
+    said = replace(said, scopes=(replace(scope, findings=(finding,)),))
     assert annotate(said, model) == 2  # in both branches
     bodies = [attribute.g for attribute in model.graph.node[0].attribute]
     assert [body.node[0].metadata_props[0].value for body in bodies] == ["denied r: m"] * 2
