@@ -70,7 +70,9 @@ class ComparisonJob:
             import torch
 
             torch.set_num_threads(self.threads)
-        candidates = [graph_candidate(local(f), label, p, shown, config) for f, label, p, shown in self.graphs]
+        candidates = [
+            graph_candidate(local(f), label, p, shown, context.comparing) for f, label, p, shown in self.graphs
+        ]
         for candidate in candidates:
             candidate.tasks = context.tasks()
         for runner in (reference, *(c.runner for c in candidates)):
@@ -90,7 +92,8 @@ def compare_on_cluster(context: Context, stream: Stream) -> None:
     elsewhere = next((c for c in stream.candidates if not isinstance(c.runner, OnnxRuntimeRunner)), None)
     require_apart(f"'{elsewhere.label}' is no graph in ONNX Runtime" if elsewhere else None)
     job = _job(context, stream)
-    key = decided_by(job, context.config, source=context.source.fingerprint(), metrics=context.measured_by)
+    code = context.source.fingerprint() if context.source.kind != "onnx" else ""  # a graph is one of the job's files
+    key = decided_by(job, context.config, source=code, metrics=context.measured_by)
     run_on_cluster(str(context.config.cluster), job, stream, KeptShares(context.path(_KEPT), key), context.progress)
 
 
