@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from csa_deploy.records.check import Inspected, ScopeRecord
 from csa_deploy.restricted.check import check
-from csa_deploy.restricted.reporters.annotated import PREFIX, annotate
+from csa_deploy.restricted.reporters.annotated import CHECK_PREFIX, annotate
 from csa_deploy.restricted.reporters.formats import render
 
 SCOPES = ["drive-os-6", "dla-orin"]
@@ -95,11 +95,11 @@ def test_an_annotated_graph_says_why_and_computes_the_same(named: bool, ir_versi
     assert annotate(said, model) == 2  # anew, not twice
     onnx.checker.check_model(model, full_check=True)
     of = {entry.key: entry.value for entry in model.metadata_props}
-    assert of == {f"{PREFIX}{scope}": "denied (evidence: static)" for scope in SCOPES}
+    assert of == {f"{CHECK_PREFIX}{scope}": "denied (evidence: static)" for scope in SCOPES}
     relu, pool, softmax = ({e.key: e.value for e in node.metadata_props} for node in model.graph.node)
-    assert relu == {} and set(pool) == {f"{PREFIX}{scope}" for scope in SCOPES}
-    assert pool[f"{PREFIX}drive-os-6"].startswith("denied ") and "instead: " in pool[f"{PREFIX}drive-os-6"]
-    assert softmax[f"{PREFIX}drive-os-6"].startswith("unknown ")
+    assert relu == {} and set(pool) == {f"{CHECK_PREFIX}{scope}" for scope in SCOPES}
+    assert pool[f"{CHECK_PREFIX}drive-os-6"].startswith("denied ") and "instead: " in pool[f"{CHECK_PREFIX}drive-os-6"]
+    assert softmax[f"{CHECK_PREFIX}drive-os-6"].startswith("unknown ")
     assert data(model, SCOPES).scopes == said.scopes
     feed = {"x": np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)}
     one, other = (onnxruntime.InferenceSession(m.SerializeToString()).run(None, feed)[0] for m in (model, plain))

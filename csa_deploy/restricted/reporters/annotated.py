@@ -8,7 +8,7 @@ import onnx
 
 from csa_deploy.records.check import Inspected
 
-PREFIX = "csa_deploy.check."
+CHECK_PREFIX = "csa_deploy.check."
 
 
 def annotate(data: Inspected, model: onnx.ModelProto) -> int:
@@ -23,7 +23,7 @@ def annotate(data: Inspected, model: onnx.ModelProto) -> int:
     """
     said: dict[str, dict[str, list[str]]] = {}
     for scope in data.scopes:
-        key = PREFIX + scope.scope
+        key = CHECK_PREFIX + scope.scope
         _put(model, key, f"{scope.verdict} (evidence: {scope.level})")
         for finding in scope.findings:
             instead = f"; instead: {finding.instead}" if finding.instead else ""
