@@ -17,6 +17,7 @@ from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.split import SplitRecord
 
 if TYPE_CHECKING:
+    from csa_deploy.boxes import Postprocessing
     from csa_deploy.config import Config
     from csa_deploy.data.base import Dataset
     from csa_deploy.instance import Network
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from csa_deploy.source import Source
     from csa_deploy.spec import Arrays, Sampling, TensorSpec
     from csa_deploy.state import StateLink
-    from csa_deploy.tasks.boxes import Postprocessing
     from csa_deploy.tasks.task import Task
     from csa_deploy.workspace import Workspace
 

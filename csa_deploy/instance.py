@@ -15,7 +15,7 @@ from csa_deploy.spec import Sampling, TensorSpec, sampling_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from csa_deploy.tasks.boxes import Postprocessing
+    from csa_deploy.boxes import Postprocessing
 
 IMAGENET = Preprocessing((224, 224))
 INPUT, OUTPUT = "input", "output"
@@ -60,7 +60,7 @@ class Network:
         Raises:
             UsageError: it carries something else.
         """
-        from csa_deploy.tasks.boxes import Postprocessing
+        from csa_deploy.boxes import Postprocessing
 
         stated = getattr(self.module, "postprocessing", None)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csa_deploy.tasks.boxes import Postprocessing
+from csa_deploy.boxes import Postprocessing
 
 from .csa import CSABackbone, CSAConfig, conv_norm, init_weights, resize
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper, parser
 
@@ -35,6 +36,7 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.load_profile("same")
 
 Csa = Callable[..., "subprocess.CompletedProcess[str]"]
+Misfits = Callable[[str, Path], str]
 
 # A shell that starts the tests in the background makes them ignore SIGINT, and so their child processes, in which the
 # tests look for what an interrupt does.
@@ -42,7 +44,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 PROCESSES = frozenset(
-    ("csa", "digits", "sshd", "trtexec", "trtexec_folder", "workspace", "bundle", "deployed", "browser")
+    (
+        "csa",
+        "dask_cluster",
+        "digits",
+        "own_cluster",
+        "sshd",
+        "trtexec",
+        "trtexec_folder",
+        "workspace",
+        "bundle",
+        "deployed",
+        "browser",
+    )
 )
 """Fixtures that start the command, a server, a browser or a builder."""
 
@@ -56,6 +70,11 @@ LONG = frozenset(
     )
 )
 """Modules that take more than about five seconds each on two idle cores."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tier does not even import what is slow: each worker would."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in LONG else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -152,6 +171,19 @@ def build() -> Callable[..., onnx.ModelProto]:
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., onnx.ModelProto]:
     return tiny_model
+
+
+@pytest.fixture(scope="session")
+def misfits() -> Misfits:
+    """``misfits(schema, file)``: what check-jsonschema says against a file, by a schema that it carries."""
+    main = pytest.importorskip("check_jsonschema").main
+
+    def run(schema: str, file: Path) -> str:
+        done = CliRunner().invoke(main, ["--builtin-schema", schema, str(file)])
+        assert done.exit_code in (0, 1), done.output
+        return done.output if done.exit_code else ""
+
+    return run
 
 
 @pytest.fixture()

@@ -14,7 +14,15 @@ from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.records.optimize import OptimizeRecord
-from csa_deploy.records.precision import HalfGraph, Int8Graph, PrecisionRecord, TypedGraph
+from csa_deploy.records.precision import (
+    HalfGraph,
+    Int8Graph,
+    NotSearched,
+    PrecisionRecord,
+    Search,
+    SearchPoint,
+    TypedGraph,
+)
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.report import ReportRecord
@@ -70,11 +78,21 @@ def test_each_precision_is_read_as_its_own_type() -> None:
     typed: dict[str, Any] = {"graph": "g", "statistics": STATISTICS}
     whole = {"kept": (), "nodes": 1, "casts": 2, "weights": 3, "underflowed": 0, "subnormal": 0, "overflowing": 0}
     int8 = dict.fromkeys(("int8", "kept", "notes", "cost_unknown"), ()) | {"key": "", "cache": "", "rest": "fp16"}
-    empty = {name: {} for name in ("kept_floating", "scales", "search", "techniques", "estimated_latency_ms")}
+    empty = {name: {} for name in ("kept_floating", "scales", "techniques", "estimated_latency_ms")}
+    search = Search(
+        pareto=(SearchPoint(1, {"snr_db": float("inf")}, (), None),),
+        sensitivities=(),
+        returned=("a",),
+        images=2,
+        budget={},
+        estimate_agrees=None,
+        device="Orin",
+    )
     made = {
         "fp32": TypedGraph(**typed),
         "fp16": HalfGraph(**typed, **whole, largest_weight=0.5),
-        "int8": Int8Graph(**typed, **int8, **empty, equalized=None),
+        "int8": Int8Graph(**typed, **int8, **empty, equalized=None, search=search),
+        "as it is": Int8Graph(**typed, **int8, **empty, equalized=None, search=NotSearched("off")),
     }
     record = PrecisionRecord(summary="", precisions=made)
     again = PrecisionRecord.from_json(json.loads(dump_json(record.to_json())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from csa_deploy.cli.stages import Network
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.records.check import Inspected, ScopeRecord
     from csa_deploy.restricted.schema import Pack
 
 
@@ -64,13 +66,12 @@ def check(
     if fix:
         result, graph = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
-    data = result.to_json()
-    if fix:
-        for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
-            finding["repair"] = ""  # tried, and not exact here or worse for another scope
-    _show(data, output_format, output, console)
+    shown = result.inspected
+    if fix:  # what a repair could cure was tried, and is not exact here or worse for another scope
+        shown = replace(shown, scopes=tuple(map(_without_repairs, shown.scopes)))
+    _show(shown, output_format, output, console)
     if annotate is not None:
-        _annotate(data, graph, annotate, console)
+        _annotate(shown, graph, annotate, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
@@ -122,7 +123,7 @@ def _repair(
     return repaired.after, target
 
 
-def _annotate(data: dict[str, Any], graph: Path, target: Path, console: Console) -> None:
+def _annotate(data: Inspected, graph: Path, target: Path, console: Console) -> None:
     """Save the graph that was checked with what was said about it."""
     from csa_deploy.graph.load import load_model, save_model
     from csa_deploy.restricted.reporters.annotated import annotate
@@ -175,12 +176,16 @@ def _difference(before: Any, repaired: Any) -> Iterator[str]:
         yield f"{scope.scope}: {scope.before} -> {scope.after} ({counts})"
 
 
-def _show(data: dict[str, Any], output_format: str, output: Path | None, console: Console) -> None:
+def _without_repairs(scope: ScopeRecord) -> ScopeRecord:
+    return replace(scope, findings=tuple(replace(finding, repair="") for finding in scope.findings))
+
+
+def _show(data: Inspected, output_format: str, output: Path | None, console: Console) -> None:
     from csa_deploy.restricted.reporters import as_text
     from csa_deploy.restricted.reporters.formats import render
     from csa_deploy.workspace import write_atomic
 
-    console.answer.add(data)
+    console.answer.add(data.to_json())
     if output is not None:
         console.answer.elsewhere()
         write_atomic(output, render(data, output_format))

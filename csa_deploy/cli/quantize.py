@@ -17,7 +17,7 @@ from csa_deploy.errors import AccuracyGateError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from csa_deploy.records.precision import Int8Graph, TechniqueFinding
+    from csa_deploy.records.precision import Int8Graph, Search, SearchPoint, TechniqueFinding
     from csa_deploy.workspace import Workspace
 
 
@@ -54,7 +54,7 @@ def _show(workspace: Workspace, console: Console) -> None:
     from rich.markup import escape
 
     from csa_deploy.records.export import ExportRecord
-    from csa_deploy.records.precision import PrecisionRecord
+    from csa_deploy.records.precision import PrecisionRecord, Search
 
     record = workspace.find(PrecisionRecord)
     if record is None:
@@ -67,12 +67,13 @@ def _show(workspace: Workspace, console: Console) -> None:
     if int8 is None:
         return
     console.show(f"calibration cache of TensorRT 8.6: {escape(str(workspace.root / int8.cache))}")
-    console.show(f"latency, estimated by a cost model of {int8.search.get('device', 'the GPU')}: {_estimates(int8)}")
+    search = int8.search if isinstance(int8.search, Search) else None
+    console.show(f"latency, estimated by a cost model of {search.device if search else 'the GPU'}: {_estimates(int8)}")
     for name, found in int8.techniques.items():
         console.show(f"{name.replace('_', ' ')}: {escape(_evidence(found))}")
-    if points := int8.search.get("pareto"):
-        console.show(_pareto(points, int8.search))
-        for metric, reason in int8.search["not_judged"].items():
+    if search:
+        console.show(_pareto(search))
+        for metric, reason in search.not_judged.items():
             console.show(f"[yellow]not judged in the search[/yellow] {metric}: {escape(reason)}")
 
 
@@ -153,39 +154,37 @@ def _diagnose(model: ModelProto, path: Path, console: Console) -> None:
     console.show(table, f"estimated by a cost model of {found.device}: operations and bytes, without fusions")
 
 
-def _pareto(points: list[dict[str, Any]], search: dict[str, Any]) -> Any:
+def _pareto(search: Search) -> Any:
     from rich.table import Table
 
     from csa_deploy.units import metric
 
-    worst = f", the worst of {search['outputs']} outputs" if search["outputs"] > 1 else ""
-    title = f"accuracy against latency, on {search['images']} calibration images{worst}"
+    worst = f", the worst of {search.outputs} outputs" if search.outputs > 1 else ""
+    title = f"accuracy against latency, on {search.images} calibration images{worst}"
     table = Table(title=title, title_justify="left")
-    more = dict.fromkeys(["snr_db", "top1_agreement", *(key.rpartition(".")[2] for key in search["budget"])])
+    more = dict.fromkeys(["snr_db", "top1_agreement", *(key.rpartition(".")[2] for key in search.budget)])
     for heading in ("layers back in floating point", "estimated latency", *more, "budget"):
         table.add_column(heading, justify="right")
-    chosen = len(search["returned"])
-    for point in points:
-        metrics = point["metrics"]
-        mark = " (chosen)" if point["returned"] == chosen else ""
+    for point in search.pareto:
+        mark = " (chosen)" if point is search.chosen else ""
         table.add_row(
-            f"{point['returned']}{mark}",
-            "-" if point["latency_ms"] is None else f"{point['latency_ms']:.3f} ms",
-            *(metric(metrics.get(name), name) for name in more),
+            f"{point.returned}{mark}",
+            "-" if point.latency_ms is None else f"{point.latency_ms:.3f} ms",
+            *(metric(point.metrics.get(name), name) for name in more),
             held(point, search),
         )
     return table
 
 
-def held(point: dict[str, Any], search: dict[str, Any]) -> str:
+def held(point: SearchPoint, search: Search) -> str:
     """Whether the budget holds; where it takes the one image that shares may miss, how many differ."""
     from csa_deploy.metrics.table import named
 
-    if not point["holds"]:
-        first, *others = point["broken"]
+    if not point.holds:
+        first, *others = point.broken
         return f"broken: {first}{f' (and {len(others)} more)' if others else ''}"
-    found, budget, images = point["metrics"], search["budget"], search["images"]
-    for key, bound in budget.items():
+    found, images = point.metrics, search.images
+    for key, bound in search.budget.items():
         metric = named(key.rpartition(".")[2])
         if metric.counted and metric.name in found and metric.worse(found[metric.name], bound):
             missed = found[metric.name] if metric.drop else 1 - found[metric.name]

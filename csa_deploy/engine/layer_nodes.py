@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
-MappedBy = Literal["metadata", "name", "range", "nothing"]
+from csa_deploy.records.device import MappedBy
+
 # The ONNX parser notes the node in a layer's metadata; a fused layer has several, with a record separator between.
 _ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")
 _SEPARATOR = "\x1e"

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
+from csa_deploy.boxes import Postprocessing
 from csa_deploy.network import Preprocessing
-from csa_deploy.tasks.boxes import Postprocessing
 
 PREFIX = "csa_deploy."
 POSTPROCESSING = "postprocessing"

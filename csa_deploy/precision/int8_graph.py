@@ -17,7 +17,7 @@ from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
 from csa_deploy.precision.selection import budget_of, choose_layers
 from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.precision.trt_cache import cache_text
-from csa_deploy.records.precision import Int8Graph, PrecisionRecord
+from csa_deploy.records.precision import Int8Graph, NotSearched, PrecisionRecord
 from csa_deploy.workspace import key_of, sha256_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _made(
             *(*choice.notes(), *_kept_out(result)),
             *((*of_dla(dla, calibration.method), *_off_by_type(result)) if dla else ()),
         ),
-        search=choice.search.to_json() if choice.search else {"not_done": EVERY_TENSOR if dla else SWITCHED_OFF},
+        search=choice.search or NotSearched(EVERY_TENSOR if dla else SWITCHED_OFF),
         techniques=choice.techniques,
         estimated_latency_ms=choice.latency_ms,
         cost_unknown=tuple(choice.cost_unknown),

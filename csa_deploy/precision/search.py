@@ -9,7 +9,6 @@ depends on the clock or on chance: the same inputs give the same graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from csa_deploy.metrics.table import METRICS, worst_values
@@ -18,83 +17,10 @@ from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged
 from csa_deploy.precision.measurement_cache import Recall
-from csa_deploy.precision.sensitivity import Sensitivity, in_order, rank_correlation
+from csa_deploy.precision.sensitivity import agreement, in_order
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.records.precision import Search, SearchPoint, Sensitivity
 from csa_deploy.verify.gate import require_outputs
-
-
-@dataclass(frozen=True)
-class SearchPoint:
-    """One choice of layers.
-
-    Attributes:
-        returned: number of layers in floating point.
-        metrics: measured on the search images against FP32; of several outputs the worst.
-        broken: bounds that do not hold there, in words.
-        latency_ms: estimated by the cost model; None where the cost of a node is not known.
-    """
-
-    returned: int
-    metrics: dict[str, float]
-    broken: tuple[str, ...]
-    latency_ms: float | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the budget holds."""
-        return not self.broken
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**asdict(self), "holds": self.holds}
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What the search found.
-
-    Attributes:
-        points: every choice that was measured, by number of returned layers.
-        sensitivities: of the layers, in the order in which they go back; empty where all of them could stay INT8.
-        returned: layers chosen for floating point.
-        images: number of search images.
-        budget: the bounds that were held.
-        unjudged: bounds that could not be, with the reason: the accuracy gate judges them alone.
-        outputs: number of outputs that were judged.
-        device: of the cost model.
-    """
-
-    points: tuple[SearchPoint, ...]
-    sensitivities: tuple[Sensitivity, ...]
-    returned: tuple[str, ...]
-    images: int
-    budget: dict[str, float] = field(default_factory=dict)
-    unjudged: dict[str, str] = field(default_factory=dict)
-    outputs: int = 1
-    device: str = ORIN.name
-
-    @property
-    def agreement(self) -> float | None:
-        """Rank correlation of measured and estimated sensitivity."""
-        estimated = [s.estimated for s in self.sensitivities if s.estimated is not None]
-        if not estimated or len(estimated) < len(self.sensitivities):
-            return None
-        return rank_correlation([s.measured for s in self.sensitivities], estimated)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "pareto": [p.to_json() for p in self.points],
-            "sensitivities": [s.to_json() for s in self.sensitivities],
-            "estimate_agrees": self.agreement,
-            "returned": list(self.returned),
-            "images": self.images,
-            "budget": self.budget,
-            "not_judged": self.unjudged,
-            "outputs": self.outputs,
-            "device": self.device,
-            "latency_is": f"estimated for {self.device} by operations and bytes, without fusions",
-        }
 
 
 def search(
@@ -110,7 +36,7 @@ def search(
     progress: Callable[[int, int], None] = lambda done, total: None,
     asked: Collection[str] = (),
     tasks: Sequence[Measured] = (),
-) -> SearchResult:
+) -> Search:
     """Find the fewest layers to return.
 
     Args:
@@ -159,14 +85,16 @@ def search(
         ranked = in_order(order())
         chosen = _fewest(lambda count: measured(count).holds, len(names))
         measured(len(names))
-    return SearchResult(
-        points=tuple(points[count] for count in sorted(points)),
+    return Search(
+        pareto=tuple(points[count] for count in sorted(points)),
         sensitivities=tuple(ranked),
+        estimate_agrees=agreement(ranked),
         returned=tuple(s.name for s in ranked[:chosen]),
         images=images,
         budget={key: bound for key, bound in budget.items() if key.rpartition(".")[2] in points[0].metrics},
-        unjudged=left,
+        not_judged=left,
         outputs=len(exact[0]),
+        device=ORIN.name,
     )
 
 

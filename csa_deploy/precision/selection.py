@@ -16,11 +16,11 @@ from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_kno
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
-from csa_deploy.precision.search import SearchResult, search
-from csa_deploy.precision.sensitivity import Sensitivity, measure
+from csa_deploy.precision.search import search
+from csa_deploy.precision.sensitivity import measure
 from csa_deploy.precision.techniques import EvaluationContext, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
-from csa_deploy.records.precision import TechniqueFinding
+from csa_deploy.records.precision import Search, Sensitivity, TechniqueFinding
 from csa_deploy.runners.base import filled
 from csa_deploy.tasks.plugins import fingerprints
 
@@ -53,14 +53,14 @@ class Choice:
 
     plan: Plan
     kept: dict[str, str]
-    search: SearchResult | None
+    search: Search | None
     techniques: dict[str, TechniqueFinding]
     latency_ms: dict[str, float | None]
     cost_unknown: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """What the accuracy gate has to judge alone."""
-        left = self.search.unjudged if self.search else {}
+        left = self.search.not_judged if self.search else {}
         return [f"not judged in the search: {metric} ({reason})" for metric, reason in left.items()]
 
 
@@ -155,7 +155,7 @@ def choose_layers(
             asked=config.asked("int8"),
             tasks=context.tasks(),
         )
-        found.unjudged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
+        found.not_judged.update(dict.fromkeys(set(context.config.bounds("int8")) - set(budget), UNTRAINED))
     kept = dict.fromkeys(found.returned if found else (), "returned by the search to hold the accuracy budget")
     int8 = frozenset(layer.name for layer in network.layers) - frozenset(kept)
     estimates = {

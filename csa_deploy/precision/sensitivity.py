@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.measurement_cache import Recall
 from csa_deploy.precision.toggled_graph import Switchable
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """One layer.
-
-    Attributes:
-        name: of the node.
-        op: its operator.
-        measured: energy of the error with only this layer in INT8, relative to the energy of the output; of several
-            outputs that of the one that suffers most.
-        estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`. None where there is no estimate.
-        saved: seconds that INT8 saves, estimated; None where the layer's cost is not known.
-    """
-
-    name: str
-    op: str
-    measured: float
-    estimated: float | None
-    saved: float | None
-
-    @property
-    def rank(self) -> float | None:
-        """Accuracy lost per time saved: the higher, the earlier the layer goes back; None where that is not known."""
-        return None if self.saved is None else self.measured / max(self.saved, 1e-9)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {**asdict(self), "rank": self.rank}
+from csa_deploy.records.precision import Sensitivity
 
 
 def in_order(layers: Sequence[Sensitivity]) -> list[Sensitivity]:
@@ -93,3 +63,11 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's coefficient: how far two measures agree on the order."""
     first, second = (np.argsort(np.argsort(np.asarray(v), kind="stable"), kind="stable") for v in (a, b))
     return float(np.corrcoef(first, second)[0, 1]) if len(a) > 1 else 1.0
+
+
+def agreement(layers: Sequence[Sensitivity]) -> float | None:
+    """Rank correlation of measured and estimated sensitivity; None where a layer has no estimate, or there is none."""
+    estimated = [layer.estimated for layer in layers if layer.estimated is not None]
+    if not estimated or len(estimated) < len(layers):
+        return None
+    return rank_correlation([layer.measured for layer in layers], estimated)

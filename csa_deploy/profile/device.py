@@ -10,18 +10,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from csa_deploy.errors import CsaDeployError
-from csa_deploy.profile.engine_layers import EngineLayer, map_layers
+from csa_deploy.profile.engine_layers import map_layers
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.device import EngineLayer, EngineProfile
 from csa_deploy.records.profile import LatencySummary
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
 
+T = TypeVar("T")
 DEVICE, TRANSFERS, GRAPH = "device", "transfers", "cuda graph"
 LAYERS, MEMORY = "layers", "memory on the device"
 # What stands in the records of each series besides the host's, which is the engine's own label.
@@ -119,25 +121,20 @@ class OnDevice:
                 found[f"{self.label} {TRANSFERS}"] = summarise(totals, batch=batch)
         return found
 
-    def inspect(self, *, iterations: int) -> dict[str, Any]:
+    def inspect(self, *, iterations: int) -> EngineProfile:
         """Layers, in a pass of so many inferences, and memory; each None where it could not be measured."""
         memory = self._try(MEMORY, self.runner.memory)
         if memory is not None and memory.device:
             self.not_measured.append(lacking(self.label, MEMORY, memory.device))
         layers = self._try(LAYERS, lambda: self._layers(iterations))
-        return {
-            "memory": None if memory is None else memory.to_json(),
-            "layers": None if layers is None else [layer.to_json() for layer in layers],
-            "layers_method": _LAYERS_METHOD,
-            "layers_iterations": iterations,
-        }
+        return EngineProfile(memory=memory, layers=layers, layers_method=_LAYERS_METHOD, layers_iterations=iterations)
 
-    def _layers(self, iterations: int) -> list[EngineLayer]:
+    def _layers(self, iterations: int) -> tuple[EngineLayer, ...]:
         times = self.runner.layer_times(self.feeds, iterations=iterations)
         medians = {name: float(np.median(values)) for name, values in times.items()}
-        return map_layers(medians, json.loads(self.runner.inspection()), self.graph)
+        return tuple(map_layers(medians, json.loads(self.runner.inspection()), self.graph))
 
-    def _try(self, quantity: str, work: Callable[[], Any]) -> Any:
+    def _try(self, quantity: str, work: Callable[[], T]) -> T | None:
         try:
             return work()
         except CsaDeployError as error:

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.engine.layer_nodes import MappedBy, nodes_of
+from csa_deploy.engine.layer_nodes import nodes_of
 from csa_deploy.engine.passport import passport_of, read_passport
 from csa_deploy.profile.cost import fused_costs, graph_cost
+from csa_deploy.records.device import EngineLayer
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
-
-
-@dataclass(frozen=True)
-class EngineLayer:
-    """One layer after fusion.
-
-    Attributes:
-        name: TensorRT's.
-        time_us: median of the inferences, or their average where trtexec timed them.
-        share: of the sum of all layers.
-        nodes: of the ONNX graph, in its order.
-        modules: PyTorch modules of these nodes, each once.
-        mapped_by: what tells the nodes: the engine's ``metadata``, the layer's ``name``, a name that gives the first
-            and the last node of a ``range`` of the graph's order (what lies between is taken to belong to it), or
-            ``nothing`` (a copy that TensorRT put in, or a name that the graph does not have).
-        operations: of the nodes; None when a shape is unknown or there are no nodes.
-        bytes: read from and written to outside the layer, weights included; None likewise.
-        precision: of the nodes that compute most.
-    """
-
-    name: str
-    time_us: float
-    share: float
-    nodes: tuple[str, ...]
-    modules: tuple[str, ...]
-    mapped_by: MappedBy
-    operations: int | None
-    bytes: int | None
-    precision: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 def map_layers(times_ms: Mapping[str, float], inspection: Mapping[str, Any], graph: Path) -> list[EngineLayer]:

@@ -8,12 +8,12 @@ below, and is undecided else; an interval without upper end passes nothing. A ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from csa_deploy import units
 from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.statistics import too_short
+from csa_deploy.records.device import EngineProfile
 from csa_deploy.records.profile import Gate, GraphCost, LatencySummary
 
 PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
@@ -27,7 +27,7 @@ _NOT_HERE = (
 
 
 def memory_of(
-    costs: Mapping[str, GraphCost], engine_bytes: Mapping[str, int], inspected: Mapping[str, Any]
+    costs: Mapping[str, GraphCost], engine_bytes: Mapping[str, int], inspected: Mapping[str, EngineProfile]
 ) -> dict[str, dict[str, float]]:
     """MiB by label and quantity, as far as they are known.
 
@@ -43,10 +43,10 @@ def memory_of(
     for precision, size in engine_bytes.items():
         label = f"engine {precision}"
         found[label] = {"engine_mib": size}
-        if memory := inspected.get(label, {}).get("memory"):
-            found[label]["weights_mib"] = memory["weights_bytes"]
-            found[label]["activations_mib"] = memory["context_bytes"]
-            found[label]["peak_mib"] = memory["peak_bytes"]
+        if label in inspected and (memory := inspected[label].memory):
+            found[label]["weights_mib"] = memory.weights_bytes
+            found[label]["activations_mib"] = memory.context_bytes
+            found[label]["peak_mib"] = memory.peak_bytes
     return {
         label: {name: size / MIB for name, size in sizes.items() if size is not None} for label, sizes in found.items()
     }

@@ -6,27 +6,27 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.records.profile import HostMachine
 
 DISTRIBUTIONS = ("onnxruntime", "numpy", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")
 BOARD = Path("/proc/device-tree/model")  # of Arm boards, whose /proc/cpuinfo does not name the processor
 
 
-def host() -> dict[str, Any]:
+def host() -> HostMachine:
     """CPU, cores, CUDA devices, system, load and versions."""
     state = cuda_state()
-    return {
-        "cpu": _cpu(),
-        "devices": [device.name for device in state.devices],
-        "cuda_driver": state.driver or state.reason,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load_average": [round(v, 2) for v in os.getloadavg()],
-        "versions": _versions(),
-    }
+    return HostMachine(
+        cpu=_cpu(),
+        devices=tuple(device.name for device in state.devices),
+        cuda_driver=state.driver or state.reason,
+        cores=os.cpu_count(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        load_average=tuple(round(v, 2) for v in os.getloadavg()),
+        versions=_versions(),
+    )
 
 
 def _cpu() -> str:

@@ -13,6 +13,7 @@ import onnx
 
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.graph.load import load_model
+from csa_deploy.records.profile import NodeTimes
 
 METHOD = (
     "ONNX Runtime's profiler on this machine's CPU, node by node without fusion; median over the timed inferences; "
@@ -29,7 +30,7 @@ def layer_times(
     threads: int | None,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> NodeTimes:
     """Median time of each node in microseconds.
 
     Args:
@@ -39,10 +40,6 @@ def layer_times(
         threads: CPU threads; None for one per core.
         seed: of the inputs.
         progress: called after every inference.
-
-    Returns:
-        ``method``; ``iterations``; ``times_us`` by node of the graph; ``inserted_us``, of nodes that ONNX Runtime added
-        (casts around operators that it lacks in FP16).
     """
     import onnxruntime
 
@@ -62,7 +59,13 @@ def layer_times(
         session.run(None, feeds)
         progress(done + 1, _WARMUP + iterations)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return {"method": METHOD, "iterations": iterations, **_medians(events, {n.name for n in model.graph.node})}
+    times, names = _medians(events), {node.name for node in model.graph.node}
+    return NodeTimes(
+        method=METHOD,
+        iterations=iterations,
+        times_us={name: round(time, 1) for name, time in times.items() if name in names},
+        inserted_us=round(sum(time for name, time in times.items() if name not in names), 1),
+    )
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -72,13 +75,9 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _medians(events: list[dict[str, Any]], names: set[str]) -> dict[str, Any]:
+def _medians(events: list[dict[str, Any]]) -> dict[str, float]:
     series: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             series[event["name"].removesuffix("_kernel_time")].append(float(event["dur"]))
-    times = {name: statistics.median(values[_WARMUP:]) for name, values in series.items()}
-    return {
-        "times_us": {name: round(t, 1) for name, t in times.items() if name in names},
-        "inserted_us": round(sum(t for name, t in times.items() if name not in names), 1),
-    }
+    return {name: statistics.median(values[_WARMUP:]) for name, values in series.items()}

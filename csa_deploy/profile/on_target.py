@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.profile.device import DEVICE, GRAPH, LAYERS, MEMORY, lacking, nothing_of
 from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.statistics import summarise
+from csa_deploy.records.device import EngineLayer, EngineProfile, LayerAverage, TargetRun
 from csa_deploy.records.profile import LatencySummary, TimedEntry
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
@@ -41,14 +42,14 @@ class OnTarget:
     Attributes:
         latency: label -> statistics, as for the other runners.
         measured: label -> clocks, conditions and notes.
-        engines: label -> layers, as :meth:`csa_deploy.profile.device.OnDevice.inspect` gives them.
+        engines: label -> layers, without floors: the target's ceilings are not measured.
         contract: what was timed, and how.
         not_measured: what was not, and why.
     """
 
     latency: dict[str, LatencySummary] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    engines: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, TargetRun] = field(default_factory=dict)
+    engines: dict[str, EngineProfile] = field(default_factory=dict)
     contract: list[TimedEntry] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
@@ -72,30 +73,34 @@ def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:
             result = runner.measure(feeds, timing)
             description = runner.describe()
         batch = context.batch
-        found.latency[label] = summarise(result.pop("samples_ms"), batch=batch)
-        found.latency[f"{label} {DEVICE}"] = summarise(result.pop("compute_ms"), batch=batch)
-        rows, evidence = result.pop("layers"), result.pop("evidence", _EVIDENCE)
+        found.latency[label] = summarise(result.samples_ms, batch=batch)
+        found.latency[f"{label} {DEVICE}"] = summarise(result.compute_ms, batch=batch)
         if parse_options(engine.builder_option).inspectable:
-            layers = _mapped(context, engine.path, graphs, rows)
-            found.engines[label] = {"layers": layers, "layers_method": _LAYERS_METHOD, "memory": None}
+            layers = _mapped(context, engine.path, graphs, result.layers)
+            found.engines[label] = EngineProfile(layers=tuple(layers), layers_method=_LAYERS_METHOD)
         else:
             found.not_measured.append(lacking(label, LAYERS, NOT_OF_SAFE))
-        found.measured[label] = result
+        found.measured[label] = result.run
         found.not_measured += [lacking(label, quantity, reason) for quantity, reason in NOT_THERE.items()]
         found.contract.append(
-            TimedEntry(label=label, path=engine.path, runner=description, evidence=evidence, **timing.to_json())
+            TimedEntry(
+                label=label,
+                path=engine.path,
+                runner=description,
+                evidence=result.evidence or _EVIDENCE,
+                **timing.to_json(),
+            )
         )
     return found
 
 
 def _mapped(
-    context: Context, engine: str, graphs: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+    context: Context, engine: str, graphs: Mapping[str, str], rows: Sequence[LayerAverage]
+) -> list[EngineLayer]:
     """trtexec's layers with the nodes and modules that they stand for."""
     times: dict[str, float] = {}
     for row in rows:
-        times[row["name"]] = times.get(row["name"], 0.0) + row["average_ms"]
+        times[row.name] = times.get(row.name, 0.0) + row.average_ms
     file = context.path(f"{engine}.layers.json")
     inspection = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    layers = map_layers(times, inspection, built_of(context, engine, graphs))
-    return [{**layer.to_json(), "floor_us": None} for layer in layers]  # the target's ceilings are not measured
+    return map_layers(times, inspection, built_of(context, engine, graphs))

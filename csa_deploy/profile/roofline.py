@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
+from csa_deploy.records.device import Ceilings, EngineLayer, EngineProfile, Roofline
 from csa_deploy.records.profile import GraphCost
 
 _SIDE = 4096
@@ -17,26 +18,6 @@ REPEATS = 20
 COPY_BYTES = 2**30
 # Precision of a node -> ceiling that holds for it; what is not here, such as comparisons, counts as FP32.
 AS_FAST_AS = {"fp16": "fp16", "bf16": "fp16", "int8": "int8"}
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the device reached in a plain test.
-
-    Attributes:
-        device: its name.
-        operations_per_second: by precision, of a 4096 x 4096 matrix product; one that PyTorch cannot multiply here is
-            absent.
-        bytes_per_second: read and written while copying 1 GiB.
-    """
-
-    device: str
-    operations_per_second: dict[str, float]
-    bytes_per_second: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 def measure_ceilings() -> Ceilings | str:
@@ -108,26 +89,33 @@ def floor_ms(cost: GraphCost, ceilings: Ceilings) -> float | None:
     return round(1e3 * max(sum(known), (cost.weight_bytes + cost.io_bytes) / ceilings.bytes_per_second), 5)
 
 
-def with_floors(inspected: Mapping[str, Any], ceilings: Ceilings | str) -> dict[str, Any]:
-    """Engines with the least time of each layer, ``floor_us``: None without ceilings, or when its cost is unknown.
+def with_floors(inspected: Mapping[str, EngineProfile], ceilings: Ceilings | str) -> dict[str, EngineProfile]:
+    """Engines with the least time of each layer.
 
     Args:
-        inspected: label -> what :meth:`csa_deploy.profile.device.OnDevice.inspect` gives.
+        inspected: by label.
         ceilings: of the device, or why there are none.
     """
     return {
-        label: {**found, "layers": found["layers"] and [_with_floor(layer, ceilings) for layer in found["layers"]]}
+        label: replace(found, layers=found.layers and tuple(_with_floor(layer, ceilings) for layer in found.layers))
         for label, found in inspected.items()
     }
 
 
-def _with_floor(layer: Mapping[str, Any], ceilings: Ceilings | str) -> dict[str, Any]:
-    floor = None
-    if not isinstance(ceilings, str) and layer["bytes"] is not None:
-        arithmetic = _arithmetic_s(layer["operations"], layer["precision"], ceilings)
-        if arithmetic is not None:
-            floor = round(1e6 * max(arithmetic, layer["bytes"] / ceilings.bytes_per_second), 3)
-    return {**layer, "floor_us": floor}
+def _with_floor(layer: EngineLayer, ceilings: Ceilings | str) -> EngineLayer:
+    if isinstance(ceilings, str) or layer.bytes is None:
+        return layer
+    arithmetic = _arithmetic_s(layer.operations, layer.precision, ceilings)
+    if arithmetic is None:
+        return layer
+    return replace(layer, floor_us=round(1e6 * max(arithmetic, layer.bytes / ceilings.bytes_per_second), 3))
+
+
+def roofline_of(costs: Mapping[str, GraphCost], ceilings: Ceilings | str) -> Roofline:
+    """The ceilings with the floor of each graph, or why there are none."""
+    if isinstance(ceilings, str):
+        return Roofline(reason=ceilings)
+    return Roofline(ceilings=ceilings, floor_ms={label: floor_ms(cost, ceilings) for label, cost in costs.items()})
 
 
 def _arithmetic_s(operations: int | None, precision: str, ceilings: Ceilings) -> float | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from csa_deploy.errors import UsageError
-from csa_deploy.records.profile import LatencySummary, Profiled, ProfileRecord, TimedEntry
+from csa_deploy.records.profile import Contract, HostMachine, LatencySummary, Profiled, ProfileRecord, TimedEntry
 from csa_deploy.workspace import MANIFEST, Workspace
 
 SAME_HOST = ("cpu", "cores", "system", "devices")
@@ -30,8 +29,8 @@ class StoredRun:
     root: Path
     network: str
     latency: dict[str, LatencySummary]
-    host: dict[str, Any]
-    contract: dict[str, Any]
+    host: HostMachine
+    contract: Contract
     measured: tuple[TimedEntry, ...] = ()
 
 
@@ -56,14 +55,13 @@ def load_run(root: Path) -> StoredRun:
 
 def differences(a: StoredRun, b: StoredRun) -> list[str]:
     """Why two runs were not measured alike; empty when they were."""
-    found = [
-        f"another machine: {key} {a.host.get(key)} and {b.host.get(key)}"
-        for key in SAME_HOST
-        if (a.host.get(key) or None) != (b.host.get(key) or None)  # older runs state no devices
+    stated = [
+        ("machine", SAME_HOST, a.host.to_json(), b.host.to_json()),
+        ("contract", SAME_CONTRACT, a.contract.to_json(), b.contract.to_json()),
     ]
-    found += [
-        f"another contract: {key} {a.contract.get(key)} and {b.contract.get(key)}"
-        for key in SAME_CONTRACT
-        if a.contract.get(key) != b.contract.get(key)
+    return [
+        f"another {what}: {key} {first[key]} and {second[key]}"
+        for what, keys, first, second in stated
+        for key in keys
+        if first[key] != second[key]
     ]
-    return found

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from csa_deploy.profile import nvml
+from csa_deploy.records.profile import Extent, Readings
+from csa_deploy.results import NotMeasured
 
 SYSTEM = Path("/")
 # How often an energy counter moves: RAPL's every millisecond (Intel's SDM), NVML's every 20 to 100 ms by GPU.
@@ -64,18 +65,18 @@ class Telemetry:
         self.snapshots.append(snapshot)
         return snapshot
 
-    def to_json(self) -> dict[str, Any]:
+    def readings(self) -> Readings:
         """Range of every quantity over all readings, settings, and what was not measured."""
         seen: dict[str, list[float | str]] = {}
         for snapshot in self.snapshots:
             for name, value in snapshot.values.items():
                 seen.setdefault(name, []).append(value)
-        return {
-            "readings": len(self.snapshots),
-            "seen": {name: _range(values) for name, values in sorted(seen.items())},
-            "governor": self.governor(),
-            "not_measured": self.not_measured(),
-        }
+        return Readings(
+            readings=len(self.snapshots),
+            seen={name: _extent(values) for name, values in sorted(seen.items())},
+            governor=tuple(self.governor()),
+            not_measured=tuple(NotMeasured(**item) for item in self.not_measured()),
+        )
 
     def governor(self) -> list[str]:
         """Frequency governors of the CPU's cores, each once."""
@@ -196,11 +197,11 @@ class Meter:
         return "" if joules > 0 else "the counter wrapped, stood still or vanished"
 
 
-def _range(values: list[float | str]) -> Any:
+def _extent(values: list[float | str]) -> Extent | tuple[str, ...]:
     numbers = [v for v in values if not isinstance(v, str)]
     if len(numbers) != len(values):
-        return sorted({str(v) for v in values})
-    return {"min": min(numbers), "max": max(numbers)}
+        return tuple(sorted({str(v) for v in values}))
+    return Extent(min(numbers), max(numbers))
 
 
 def _text(path: Path) -> str:

@@ -51,7 +51,7 @@ def _run(runner: Runner, config: Config) -> Ran:
     outputs = {name: np.array(value) for name, value in runner.run(feeds).items()}
     if isinstance(runner, TrtexecRunner):
         timing = TimingRequest(iterations=config.iterations, warmup_ms=WARMUP_MS)
-        return Ran(outputs, median_ms(runner.measure(feeds, timing, layers=False)["samples_ms"]))
+        return Ran(outputs, median_ms(runner.measure(feeds, timing, layers=False).samples_ms))
     samples = []
     for _ in range(config.iterations):
         start = time.perf_counter_ns()

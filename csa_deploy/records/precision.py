@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
@@ -146,6 +146,100 @@ class DlaGraph:
     rounding: str = "half away from zero"
 
 
+@dataclass(frozen=True)
+class Sensitivity(Stored):
+    """What one layer's INT8 costs.
+
+    Attributes:
+        name: of the node.
+        op: its operator.
+        measured: energy of the error with only this layer in INT8, relative to the energy of the output; of several
+            outputs that of the one that suffers most.
+        estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`. None where there is no estimate.
+        saved: seconds that INT8 saves, estimated; None where the layer's cost is not known.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("rank",)
+    name: str
+    op: str
+    measured: float
+    estimated: float | None
+    saved: float | None
+
+    @property
+    def rank(self) -> float | None:
+        """Accuracy lost per time saved: the higher, the earlier the layer goes back; None where that is not known."""
+        return None if self.saved is None else self.measured / max(self.saved, 1e-9)
+
+
+@dataclass(frozen=True)
+class SearchPoint(Stored):
+    """One choice of layers.
+
+    Attributes:
+        returned: number of layers in floating point.
+        metrics: measured on the search images against FP32; of several outputs the worst.
+        broken: bounds that do not hold there, in words.
+        latency_ms: estimated by the cost model; None where the cost of a node is not known.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("holds",)
+    returned: int
+    metrics: dict[str, float]
+    broken: tuple[str, ...]
+    latency_ms: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the budget holds."""
+        return not self.broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Stored):
+    """What the search measured.
+
+    Attributes:
+        pareto: every choice that was measured, by number of returned layers.
+        sensitivities: of the layers, in the order in which they go back; empty where all of them could stay INT8.
+        estimate_agrees: rank correlation of measured and estimated sensitivity; None where one has no estimate.
+        returned: layers chosen for floating point.
+        images: number of search images.
+        budget: the bounds that were held.
+        not_judged: bounds that could not be, with the reason: the accuracy gate judges them alone.
+        outputs: number of outputs that were judged.
+        device: of the cost model.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("latency_is",)
+    pareto: tuple[SearchPoint, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    estimate_agrees: float | None
+    returned: tuple[str, ...]
+    images: int
+    budget: dict[str, float]
+    not_judged: dict[str, str] = field(default_factory=dict)
+    outputs: int = 1
+    device: str
+
+    @property
+    def latency_is(self) -> str:
+        """Where the latencies come from."""
+        return f"estimated for {self.device} by operations and bytes, without fusions"
+
+    @property
+    def chosen(self) -> SearchPoint | None:
+        """The choice that was taken."""
+        return next((point for point in self.pareto if point.returned == len(self.returned)), None)
+
+
+@dataclass(frozen=True)
+class NotSearched:
+    """Why no search was done."""
+
+    not_done: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int8Graph(TypedGraph):
     """The INT8 graph; see :class:`csa_deploy.precision.int8.Int8Result`.
@@ -160,7 +254,7 @@ class Int8Graph(TypedGraph):
         rest: precision of everything else.
         scales: of the activations, by tensor.
         notes: what a user must know.
-        search: what the search measured; or why it was not done.
+        search: which layers are INT8, by measurement; or why it was not done.
         techniques: what was found about each.
         estimated_latency_ms: by precision; None where a cost is not known.
         cost_unknown: nodes whose cost is not known.
@@ -176,7 +270,7 @@ class Int8Graph(TypedGraph):
     rest: str
     scales: dict[str, float]
     notes: tuple[str, ...]
-    search: dict[str, Any]
+    search: Search | NotSearched
     techniques: dict[str, TechniqueFinding]
     estimated_latency_ms: dict[str, float | None]
     cost_unknown: tuple[str, ...]

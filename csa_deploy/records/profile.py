@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+from csa_deploy.records.device import EngineProfile, Roofline, TargetRun
+from csa_deploy.records.loadgen import LoadgenRun
+from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
 
 Interval = tuple[float | None, float | None]
 
@@ -89,11 +91,62 @@ class TimedEntry(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contract(Stored):
+    """How everything is timed, in words where no unit is given.
+
+    Attributes:
+        timed: what one latency is.
+        timed_on_device: by label, what the device's own clock times.
+        clock: that is read.
+        order: in which graphs and engines take turns.
+        baseline: how an older run is timed beside them; None without one.
+        warmup: untimed inferences of each.
+        warmup_on_device: what runs before the device's clock is read.
+        iterations: timed inferences of each; None where ``seconds`` says how long.
+        seconds: of each; None where ``iterations`` says how many.
+        batch: samples of one inference.
+        threads: of the CPU, a number or in words.
+        streams: number of them.
+        spin_wait: who waits busily.
+        cuda_graph: where inferences are launched through one.
+        clocks_and_power_mode: of the machine.
+        telemetry: when it is read.
+        loadgen: how MLPerf's load generator measures; None where it was not asked for.
+        inputs: what the networks are run on.
+        percentiles: which are given.
+        interval: of them.
+        csa_deploy: version that measured.
+    """
+
+    timed: str
+    timed_on_device: dict[str, str]
+    clock: str
+    order: str
+    baseline: str | None
+    warmup: int
+    warmup_on_device: str
+    iterations: int | None
+    seconds: float | None
+    batch: int | None
+    threads: int | str
+    streams: int
+    spin_wait: str
+    cuda_graph: str
+    clocks_and_power_mode: str
+    telemetry: str
+    loadgen: dict[str, str] | None = field(default=None, metadata=IF_KNOWN)
+    inputs: str
+    percentiles: str
+    interval: str
+    csa_deploy: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileRecord(StageRecord):
     """What was timed.
 
     Attributes:
-        contract: how everything was timed; see :func:`csa_deploy.stages.profile.contract`.
+        contract: how everything was timed.
         measured: what ran.
         cost: of each graph, by label.
         layers: ``method``: how the times of nodes were taken.
@@ -101,7 +154,7 @@ class ProfileRecord(StageRecord):
 
     stage: ClassVar[str] = "profile"
     unstated: ClassVar[tuple[str, ...]] = ("notes",)
-    contract: dict[str, Any]
+    contract: Contract
     measured: tuple[TimedEntry, ...]
     cost: dict[str, GraphCost]
     layers: dict[str, str]
@@ -213,27 +266,96 @@ class Gate(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeTimes:
+    """Times of a graph's nodes on this machine's CPU.
+
+    Attributes:
+        method: how they were taken.
+        iterations: timed inferences.
+        times_us: median by node of the graph, microseconds.
+        inserted_us: of nodes that ONNX Runtime added: casts around operators that it lacks in FP16.
+    """
+
+    method: str
+    iterations: int
+    times_us: dict[str, float]
+    inserted_us: float
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The least and the largest of all readings."""
+
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What the machine said of itself meanwhile.
+
+    Attributes:
+        readings: number of them.
+        seen: by quantity, with its unit in the name, the extent of its numbers, or its settings.
+        governor: frequency governors of the CPU's cores, each once.
+        not_measured: what this machine does not show.
+    """
+
+    readings: int
+    seen: dict[str, Extent | tuple[str, ...]]
+    governor: tuple[str, ...]
+    not_measured: tuple[NotMeasured, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMachine(Stored):
+    """What numbers were measured on.
+
+    Attributes:
+        cpu: its model.
+        devices: names of the CUDA devices.
+        cuda_driver: the newest CUDA that it supports, or why there is none.
+        cores: of the CPU, as the system counts them.
+        system: name and release.
+        python: its version.
+        load_average: of 1, 5 and 15 minutes.
+        versions: of what runs networks.
+    """
+
+    cpu: str = ""
+    devices: tuple[str, ...] = ()
+    cuda_driver: str = ""
+    cores: int | None = None
+    system: str = ""
+    python: str = ""
+    load_average: tuple[float, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profiled(Stored):
     """What was measured.
 
     Attributes:
         latency: by label.
-        layers: of each graph ``times_us`` by node.
-        engines: of each engine ``memory`` and ``layers``.
+        layers: times of each graph's nodes, by label.
+        engines: by label.
         target: what a target's trtexec told, by label.
-        roofline: ``ceilings`` of the device and ``floor_ms`` by label; or ``reason``.
+        roofline: of the device.
         energy_per_inference_j: by label and rail.
         telemetry: what was seen meanwhile.
         gates: limits and the baseline.
+        loadgen: what MLPerf's load generator measured, where it was asked for.
         host: the machine.
     """
 
     latency: dict[str, LatencySummary] = field(default_factory=dict)
-    layers: dict[str, Any] = field(default_factory=dict)
-    engines: dict[str, Any] = field(default_factory=dict)
-    target: dict[str, Any] = field(default_factory=dict)
-    roofline: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, NodeTimes] = field(default_factory=dict)
+    engines: dict[str, EngineProfile] = field(default_factory=dict)
+    target: dict[str, TargetRun] = field(default_factory=dict)
+    roofline: Roofline = field(default_factory=Roofline)
     energy_per_inference_j: dict[str, dict[str, float]] = field(default_factory=dict)
-    telemetry: dict[str, Any] = field(default_factory=dict)
+    telemetry: Readings | None = None
     gates: tuple[Gate, ...] = ()
-    host: dict[str, Any] = field(default_factory=dict)
+    loadgen: tuple[LoadgenRun, ...] = field(default=(), metadata=IF_KNOWN)
+    host: HostMachine = field(default_factory=HostMachine)

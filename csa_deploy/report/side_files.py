@@ -94,7 +94,7 @@ def remember(workspace: Workspace, verdict: str) -> tuple[PastProfile, ...]:
     stored = workspace.measured(ProfileRecord.stage)
     measured, at = Profiled.from_json(stored), stored["started_at"]
     medians = {label: found.median_ms for label, found in measured.latency.items()}
-    entry = PastProfile(at, verdict, measured.host["cpu"], medians)
+    entry = PastProfile(at, verdict, measured.host.cpu, medians)
     entries = (*(e for e in entries if e.at != at), entry)[-MOST_RUNS:]
     write_atomic(workspace.root / HISTORY, dump_json(jsonable(entries)))
     return entries

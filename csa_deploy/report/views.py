@@ -12,6 +12,7 @@ from csa_deploy import units
 from csa_deploy.graph.operators import QUANTIZERS
 from csa_deploy.metrics.table import ordered as in_order
 from csa_deploy.records.check import Finding, ScopeRecord, worst
+from csa_deploy.records.device import EngineProfile
 from csa_deploy.records.localization import Localization
 from csa_deploy.records.profile import LatencySummary, NodeCost
 from csa_deploy.records.report import ReportData, Row
@@ -64,7 +65,7 @@ def nodes(data: ReportData, label: str) -> list[ShownNode]:
     record, measured = data.records.profile, data.profiled
     if record is None or measured is None or label not in record.cost:
         return []
-    times = measured.layers.get(label, {}).get("times_us", {})
+    times = measured.layers[label].times_us if label in measured.layers else {}
     total = sum(times.values())
     return [
         ShownNode(
@@ -96,23 +97,23 @@ def modules(data: ReportData, label: str, depth: int = 2) -> list[Module]:
     return sorted(found.values(), key=lambda row: (_descending(row.time_us), _descending(row.macs)))
 
 
-def engine_layers(engine: Mapping[str, Any]) -> list[ShownNode]:
+def engine_layers(engine: EngineProfile) -> list[ShownNode]:
     """Layers of an engine as the charts take them, slowest first; instead of an operator, each has its precision."""
     rows = [
         ShownNode(
-            name=layer["name"],
-            op=layer["precision"] or "no node",
-            module=", ".join(layer["modules"]),
-            precision=layer["precision"],
+            name=layer.name,
+            op=layer.precision or "no node",
+            module=", ".join(layer.modules),
+            precision=layer.precision,
             macs=None,
-            operations=layer["operations"],
-            bytes=layer["bytes"],
+            operations=layer.operations,
+            bytes=layer.bytes,
             shape=None,
             inputs=(),
-            time_us=layer["time_us"],
-            share=layer["share"],
+            time_us=layer.time_us,
+            share=layer.share,
         )
-        for layer in engine["layers"]
+        for layer in engine.layers or ()
     ]
     return sorted(rows, key=lambda row: -(row.time_us or 0.0))
 

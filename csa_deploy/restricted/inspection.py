@@ -167,10 +167,6 @@ class GateResult:
             "errata": self.errata,
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form of :attr:`inspected`."""
-        return self.inspected.to_json()
-
     @property
     def _validated(self) -> bool:
         return any(s.validator for s in self.scopes)

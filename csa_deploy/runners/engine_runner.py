@@ -18,10 +18,11 @@ from csa_deploy.engine.passport import check_engine, check_here
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import install_command
 from csa_deploy.network import Sample
+from csa_deploy.records.device import EngineMemory
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.runners.device.base import INSTALL, Device, open_device
 from csa_deploy.runners.device.layers import layer_times
-from csa_deploy.runners.device.memory import EngineMemory, engine_memory
+from csa_deploy.runners.device.memory import engine_memory
 from csa_deploy.runners.device.timing import DeviceTimer
 from csa_deploy.spec import Arrays, TensorSpec
 

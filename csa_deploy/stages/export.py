@@ -39,11 +39,11 @@ from csa_deploy.state import STATE_ENTRY, StateLink, links_of, stated_links
 from csa_deploy.workspace import StageOutput, sha256_of
 
 if TYPE_CHECKING:
+    from csa_deploy.boxes import Postprocessing
     from csa_deploy.config import Config
     from csa_deploy.context import Context
     from csa_deploy.data.base import Dataset
     from csa_deploy.instance import Network
-    from csa_deploy.tasks.boxes import Postprocessing
 
 REAL_SAMPLES = 8
 NOT_COMPARED = "not compared on real inputs"

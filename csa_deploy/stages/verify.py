@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy import units
+from csa_deploy.cluster.connection import require_cluster
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
@@ -20,7 +21,7 @@ from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.table import ordered
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.batch import BatchConsistency
-from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.precision import PrecisionRecord, Search
 from csa_deploy.records.verify import (
     CandidateRecord,
     ComparedData,
@@ -42,6 +43,7 @@ from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
+from csa_deploy.verify.spread import compare_on_cluster
 from csa_deploy.verify.stream import Stream
 from csa_deploy.verify.task_views import _TASK, task_views
 from csa_deploy.workspace import StageOutput, dump_json, sha256_of, write_atomic
@@ -103,6 +105,7 @@ def preflight(context: Context) -> None:
             fix="leave out --provider, or --int8-arithmetic",
         )
     require_provider(PROVIDERS[context.config.provider])
+    require_cluster(context.config.cluster)
 
 
 def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:
@@ -155,7 +158,10 @@ def compare(
         "differs": {c.label: found for c in candidates if (found := differences(preprocessing, c.preprocessing))},
     }
     try:
-        stream.run(context.progress)
+        if context.config.cluster:
+            compare_on_cluster(context, stream)
+        else:
+            stream.run(context.progress)
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
@@ -296,11 +302,11 @@ def _arbitrate(context: Context, stream: Stream, candidates: list[Candidate], da
 def unlike_calibration(judged: Sequence[JudgedCandidate], context: Context) -> list[str]:
     """A note where INT8 is much worse on these data than it was on the images of the calibration."""
     record = context.workspace.find(PrecisionRecord)
-    found = record.int8.search if record and record.int8 else {}
-    points = {p["returned"]: p["metrics"] for p in found.get("pareto", [])}
-    then = points.get(len(found.get("returned", [])), {}).get("snr_db")
+    found = record.int8.search if record and record.int8 else None
+    chosen = found.chosen if isinstance(found, Search) else None
+    then = chosen.metrics.get("snr_db") if chosen else None
     now = next((c.metrics.get("snr_db") for c in judged if c.label == "int8"), None)
-    if then is None or now is None or not float(then) - float(now) > UNLIKE_DB:
+    if then is None or now is None or not then - float(now) > UNLIKE_DB:
         return []
     return [
         f"int8: {units.decibel(then)} on images of the calibration, {units.decibel(now)} on these data: calibrate on "

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from csa_deploy.boxes import Detections
 from csa_deploy.errors import UsageError
 from csa_deploy.source import load_source
-from csa_deploy.tasks.boxes import Detections
 
 Decode = Callable[[Mapping[str, np.ndarray]], Detections]
 _EXPECTED = "boxes (n, 4) as left, top, right, bottom in pixels of the network's input, scores (n,), classes (n,)"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from csa_deploy.boxes import Detections, areas, overlaps
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.tasks.boxes import Detections, areas, overlaps
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.boxes import Postprocessing
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics.task import Measured, register_task, task_of
-from csa_deploy.tasks.boxes import Postprocessing
 from csa_deploy.tasks.decoding import load_decode
 from csa_deploy.tasks.metrics import AveragePrecision, AveragePrecision50, DetectionAgreement, MeanIoU
 from csa_deploy.tasks.task import Detection, Segmentation, Task

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
+from csa_deploy.boxes import Detections, Postprocessing, suppress
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.errors import UsageError
 from csa_deploy.tasks import segmentation
-from csa_deploy.tasks.boxes import Detections, Postprocessing, suppress
 from csa_deploy.tasks.decoding import Decode
 from csa_deploy.tasks.detection import Objects, agreeing, match
 from csa_deploy.tasks.rows import MOST_BOXES, packed

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from csa_deploy.boxes import Detections
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.network import Preprocessing
 from csa_deploy.tasks import segmentation
-from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.detection import RECALLS, SIZES, Precision, agreeing, detection_agreement, pairs
 from csa_deploy.tasks.rows import unpacked
 from csa_deploy.tasks.task import Detection, Outputs, Segmentation, Task

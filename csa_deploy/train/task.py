@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csa_deploy import boxes
 from csa_deploy.accuracy import RANKS, Accuracy, ranks_of
 from csa_deploy.data.base import ImageDataset
 from csa_deploy.data.targets import BACKGROUND, Boxes, Mask, Target, Task
-from csa_deploy.tasks import boxes, detection, segmentation
+from csa_deploy.tasks import detection, segmentation
 from csa_deploy.train.losses import detection_loss, segmentation_loss
 from csa_deploy.train.result import Figures, Score
 

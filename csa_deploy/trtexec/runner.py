@@ -19,6 +19,7 @@ import numpy as np
 
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import Sample
+from csa_deploy.records.device import ClockReadings, LayerAverage, TargetTiming
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 from csa_deploy.trtexec.command import PROFILE, TIMES, TimingRequest, require_runnable, run_command
@@ -143,13 +144,8 @@ class TrtexecRunner:
             self._finish(job, into)
             return self._read(into, len(samples))
 
-    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> dict[str, Any]:
-        """Time inferences as trtexec does.
-
-        Returns:
-            ``samples_ms`` (latency of each, transfers included when they are timed), ``compute_ms`` (of each, on the
-            device), ``layers`` (name, average ms, share), ``conditions``, ``clocks`` before and after, ``notes``.
-        """
+    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> TargetTiming:
+        """Time inferences as trtexec does."""
         check_feeds(self._inputs, feeds)
         with tempfile.TemporaryDirectory(prefix="csa-run-") as folder:
             into = Path(folder)
@@ -161,18 +157,16 @@ class TrtexecRunner:
             after = self._machine.clocks()
             rows = _json(into / TIMES)
             profile = _json(into / PROFILE) if (into / PROFILE).is_file() else []
-        return {
-            "samples_ms": [row["latencyMs"] for row in rows],
-            "compute_ms": [row["computeMs"] for row in rows],
-            "layers": [
-                {"name": row["name"], "average_ms": row["averageMs"], "percent": row["percentage"]}
-                for row in profile
-                if "name" in row
-            ],
-            "conditions": timing.to_json(),
-            "clocks": {"before": dict(before), "after": dict(after)},
-            "notes": clock_notes(before, after),
-        }
+        return TargetTiming(
+            samples_ms=tuple(row["latencyMs"] for row in rows),
+            compute_ms=tuple(row["computeMs"] for row in rows),
+            layers=tuple(
+                LayerAverage(row["name"], row["averageMs"], row["percentage"]) for row in profile if "name" in row
+            ),
+            conditions=timing.to_json(),
+            clocks=ClockReadings(dict(before), dict(after)),
+            notes=clock_notes(before, after),
+        )
 
     @property
     def _machine(self) -> Machine:
@@ -287,12 +281,12 @@ def _json(path: Path) -> Any:
         raise UsageError(f"trtexec's {path.name} is no JSON: {error}", fix="run the command again") from None
 
 
-def clock_notes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+def clock_notes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
     """Clocks that changed during a measurement, one line each."""
     if not before:
-        return ["clocks: not measured: the target does not show them"]
-    return [
+        return ("clocks: not measured: the target does not show them",)
+    return tuple(
         f"{name} changed during the measurement, from {value} to {after.get(name, 'nothing')}: lock the clocks"
         for name, value in before.items()
         if after.get(name) != value
-    ]
+    )

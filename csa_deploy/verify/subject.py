@@ -29,8 +29,8 @@ from csa_deploy.verify.candidates import chain_runner, changed_graph, graph_runn
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
+    from csa_deploy.boxes import Postprocessing
     from csa_deploy.config import Config
-    from csa_deploy.tasks.boxes import Postprocessing
 
 logger = logging.getLogger(__name__)
 ENGINES = (".engine", ".plan", ".trt")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from csa_deploy.boxes import Postprocessing
 from csa_deploy.bundle.archive import Archive
 from csa_deploy.bundle.make import make_bundle
 from csa_deploy.errors import UsageError
-from csa_deploy.tasks.boxes import Postprocessing
 from csa_deploy.workspace import Workspace
 
 HOW = Postprocessing(("s",), ("d",), (8,), score_threshold=0.25, nms_iou=0.5).to_json()

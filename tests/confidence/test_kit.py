@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from csa_deploy.cli.main import app
-from csa_deploy.confidence.kit import ConfidenceKit, JudgedWorkspace, print_page
+from csa_deploy.confidence.kit import ConfidenceKit, JudgedWorkspace, print_page, write_kit
 from csa_deploy.confidence.outcomes import TestResults, read_results, unstated_skips
 from csa_deploy.confidence.packages import InstalledPackage, installed_packages
 from csa_deploy.confidence.page import page_of_kit
@@ -125,6 +125,7 @@ def test_words_of_results(results: Path) -> None:
     assert kit_of(TESTS).shown_by("MEA-03") == "1 test: 1 not run"
 
 
+@pytest.mark.slow  # hashes all that is installed, PyTorch as well
 @pytest.mark.shows("MEA-43")
 def test_hashes_are_over_what_record_states() -> None:
     """Read once more, by hand: RECORD is a table of path, hash and size."""
@@ -216,6 +217,7 @@ def test_skips_that_nobody_stated_stand_on_the_page(results: Path) -> None:
     assert said not in page_of_kit(kit_of())
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["kit", "-o", str(tmp_path / "kit"), "--json"])
     assert done.exit_code == 0, done.output
@@ -241,10 +243,11 @@ def test_the_gates_of_a_workspace_stand_in_the_kit(digits: Any, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "kit").write_text("a file")
-    done = CliRunner().invoke(app, ["kit", "-o", str(tmp_path / "kit")])
-    assert isinstance(done.exception, UsageError) and "cannot be written" in str(done.exception)
+    with pytest.raises(UsageError, match=r"kit: cannot be written: .+"):
+        write_kit(kit_of(), tmp_path / "kit")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 def test_the_page_prints(tmp_path: Path) -> None:
     page = tmp_path / "kit.html"

@@ -271,7 +271,7 @@ def test_windows_of_a_maximum_reach_every_position(size):
     assert reached == [set(range(size))]
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 6])
+@pytest.mark.parametrize("count", [3, 4, 5, pytest.param(6, marks=pytest.mark.slow)])
 def test_turns_bring_blocks_into_any_order(count):
     """By NumPy's own transpose, of which each is one of four dimensions at most."""
     sizes = [2, 3, 1, 4, 2, 3][:count]

@@ -234,7 +234,10 @@ def test_float_crosses_where_one_head_wants_it(build: Build) -> None:
     assert_same(model, parts)
 
 
-@pytest.fixture(scope="module", params=["csa_digits", "csa_segmentation", "csa_detection"])
+@pytest.fixture(
+    scope="module",
+    params=["csa_digits", *(pytest.param(f"csa_{n}", marks=pytest.mark.slow) for n in ("segmentation", "detection"))],
+)
 def boxed(request: pytest.FixtureRequest) -> onnx.ModelProto:
     """A network of the box, optimized."""
     entry = getattr(registry, request.param)

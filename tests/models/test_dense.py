@@ -11,10 +11,10 @@ from csa_models import registry
 from csa_models.dense import PRIOR, CSADetection, Pyramid
 
 import csa_deploy
+from csa_deploy.boxes import Postprocessing
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.repair import REPAIRS
 from csa_deploy.network import NetworkEntry
-from csa_deploy.tasks.boxes import Postprocessing
 
 SMALL = [registry.csa_segmentation, registry.csa_detection]
 FULL = {

@@ -1,6 +1,7 @@
 """Q/DQ: where it is placed, what it computes, and what NVIDIA's parser and builder make of it."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,9 +22,10 @@ from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq import NOTHING, Adjustments, insert_qdq, quantize_weight
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.search import search
-from csa_deploy.precision.sensitivity import Sensitivity, in_order, measure, rank_correlation
+from csa_deploy.precision.sensitivity import agreement, in_order, measure, rank_correlation
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.why_slow import diagnose
+from csa_deploy.records.precision import Sensitivity
 from csa_deploy.restricted.check import check
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
@@ -250,7 +252,7 @@ def test_the_search_returns_the_fewest_layers_that_hold_the_budget(model, networ
     easy, hard, impossible = find(20), find(45), find(200)
     assert easy.returned == () and easy.sensitivities == ()
     assert 0 < len(hard.returned) < len(network.layers)
-    by_count = {point.returned: point for point in hard.points}
+    by_count = {point.returned: point for point in hard.pareto}
     chosen = len(hard.returned)
     assert by_count[chosen].holds and by_count[chosen].metrics["snr_db"] >= 45
     assert not by_count[chosen - 1].holds
@@ -269,6 +271,8 @@ def test_two_outputs_of_zeros_agree_as_at_the_gate():
 def test_estimates_rank_layers_much_as_measurements_do():
     assert rank_correlation([1, 2, 3], [10, 20, 30]) == 1.0
     assert rank_correlation([1, 2, 3], [3, 2, 1]) == -1.0
+    layers = [Sensitivity(str(n), "Conv", float(n), float(-n), None) for n in range(3)]
+    assert agreement(layers) == -1.0 and agreement([*layers, replace(layers[0], estimated=None)]) is None
 
 
 def test_int8_saves_time_in_the_cost_model(model, placement):

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from csa_deploy.cli.quantize import held
-from csa_deploy.config import Config, parse_budget
+from csa_deploy.config import Config
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.int8_stage import training_set
+from csa_deploy.setting_values import parse_budget
 
 
 def test_a_budget_without_precision_bounds_the_reduced_ones_and_a_drop_is_in_points():

@@ -15,9 +15,10 @@ from csa_deploy.precision.judging import broken, compare, unjudged
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.precision.search import search
-from csa_deploy.precision.sensitivity import Sensitivity, measure
+from csa_deploy.precision.sensitivity import measure
 from csa_deploy.precision.techniques import TECHNIQUES, EvaluationContext, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.records.precision import Sensitivity
 
 SHAPES = {"x": (1, 3, 8, 8)}
 
@@ -82,10 +83,10 @@ def test_an_output_that_is_not_the_first_decides(plan, network):
     first = compare([network.run(images(1)[0], ())], [network.run(images(1)[0], [x.name for x in network.layers])])
     assert first["heat"]["snr_db"] > 30 and first["box"]["snr_db"] < 15
     found = find(plan, network, {"snr_db": 25.0})
-    assert not found.points[0].holds and "snr_db of 'box'" in found.points[0].broken[0]
-    assert found.returned and found.points[len(found.returned)].holds
-    assert found.points[0].metrics["snr_db"] == pytest.approx(first["box"]["snr_db"], abs=3)
-    assert found.outputs == 3 and found.agreement is None
+    assert not found.pareto[0].holds and "snr_db of 'box'" in found.pareto[0].broken[0]
+    assert found.returned and found.pareto[len(found.returned)].holds
+    assert found.pareto[0].metrics["snr_db"] == pytest.approx(first["box"]["snr_db"], abs=3)
+    assert found.outputs == 3 and found.estimate_agrees is None
     assert "n4" in found.returned  # the layer that reads the wide tensor
 
 
@@ -96,9 +97,9 @@ def test_an_output_that_is_not_the_first_decides(plan, network):
 @pytest.mark.shows("MEA-21", "ERR-17")
 def test_every_metric_of_the_gate_is_held(plan, network, metric, bound):
     found = find(plan, network, {metric: bound})
-    assert not found.points[0].holds and metric in found.points[0].broken[0]
-    assert found.points[len(found.returned)].holds
-    chosen = {p.returned: p for p in found.points}[len(found.returned)].metrics[metric]
+    assert not found.pareto[0].holds and metric in found.pareto[0].broken[0]
+    assert found.pareto[len(found.returned)].holds
+    chosen = {p.returned: p for p in found.pareto}[len(found.returned)].metrics[metric]
     assert chosen >= bound if METRICS[metric].side == "min" else chosen <= bound
     assert found.budget == {metric: bound}
 
@@ -123,7 +124,7 @@ def test_layers_go_back_until_the_task_holds(plan, network):
     finally:
         for entry in task.entries():
             del METRICS[entry.name]
-    first, last = found.points[0], found.points[len(found.returned)]
+    first, last = found.pareto[0], found.pareto[len(found.returned)]
     assert first.metrics["BoxesInPlace_drop"] > 0.05 and "BoxesInPlace_drop of 'all outputs'" in first.broken[0]
     assert "n4" in found.returned and last.holds and last.metrics["BoxesInPlace_drop"] <= 0.05
     assert found.budget == {"BoxesInPlace_drop": 0.05}
@@ -132,7 +133,7 @@ def test_layers_go_back_until_the_task_holds(plan, network):
 def test_a_bound_of_one_output_returns_layers_for_it_alone(plan, network):
     assert not find(plan, network, {"heat.snr_db": 25.0}).returned  # the boxes are far below that
     found = find(plan, network, {"snr_db": 5.0, "box.snr_db": 25.0})
-    assert found.returned and "snr_db of 'box'" in found.points[0].broken[0]
+    assert found.returned and "snr_db of 'box'" in found.pareto[0].broken[0]
     assert found.budget == {"snr_db": 5.0, "box.snr_db": 25.0}
     with pytest.raises(UsageError, match="no output 'boxes', did you mean 'box'"):
         find(plan, network, {"boxes.snr_db": 25.0})
@@ -142,7 +143,7 @@ def test_a_bound_of_one_output_returns_layers_for_it_alone(plan, network):
 def test_what_cannot_be_judged_is_named(plan, network):
     budget = {"snr_db": 5.0, "top1_agreement": 0.95, "kl_divergence": 0.1, "top1_drop": 0.02}
     found = find(plan, network, budget, asked=("kl_divergence", "top1_drop"))
-    assert set(found.unjudged) == {"kl_divergence", "top1_drop"}  # the default that does not apply is left out
+    assert set(found.not_judged) == {"kl_divergence", "top1_drop"}  # the default that does not apply is left out
     assert found.to_json()["not_judged"]["kl_divergence"] == "no classification output"
     assert found.budget == {"snr_db": 5.0}
 

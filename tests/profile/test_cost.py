@@ -11,7 +11,8 @@ import pytest
 
 from csa_deploy.profile.cost import graph_cost
 from csa_deploy.profile.layers import layer_times
-from csa_deploy.profile.roofline import Ceilings, floor_ms
+from csa_deploy.profile.roofline import floor_ms
+from csa_deploy.records.device import Ceilings
 
 
 @pytest.fixture()
@@ -42,9 +43,9 @@ def test_memory_is_the_largest_sum_alive(graph: Path) -> None:
 
 def test_every_node_gets_a_time(graph: Path, tmp_path: Path) -> None:
     got = layer_times(graph, tmp_path, iterations=3, threads=1, seed=0)
-    assert set(got["times_us"]) == {node.name for node in graph_cost(graph).nodes}
-    assert all(t >= 0 for t in got["times_us"].values())
-    assert "not the target" in got["method"]
+    assert set(got.times_us) == {node.name for node in graph_cost(graph).nodes}
+    assert all(t >= 0 for t in got.times_us.values())
+    assert "not the target" in got.method
 
 
 def test_floor_is_the_larger_of_arithmetic_and_what_must_move(graph: Path) -> None:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from csa_deploy.profile.cost import fused_costs, graph_cost
 from csa_deploy.profile.engine_layers import map_layers
-from csa_deploy.profile.roofline import Ceilings, with_floors
+from csa_deploy.profile.roofline import with_floors
+from csa_deploy.records.device import Ceilings, EngineProfile
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -102,11 +103,14 @@ def test_int8_counts_as_it_is_stored(tmp_path: Path) -> None:
 
 
 def test_a_layers_floor_and_the_reason_for_none(graph: Path) -> None:
-    layers = [layer.to_json() for layer in map_layers({"conv + relu": 1.0, "unknown": 1.0}, {}, graph)]
-    inspected = {"engine fp32": {"layers": layers}, "engine fp16": {"layers": None}}
+    layers = tuple(map_layers({"conv + relu": 1.0, "unknown": 1.0}, {}, graph))
+    inspected = {
+        "engine fp32": EngineProfile(layers=layers, layers_method=""),
+        "engine fp16": EngineProfile(layers_method=""),
+    }
     ceilings = Ceilings("made up", {"fp32": 1e9}, 1e30)
     found = with_floors(inspected, ceilings)
-    assert found["engine fp32"]["layers"][0]["floor_us"] == pytest.approx(layers[0]["operations"] / 1e3, rel=1e-6)
-    assert found["engine fp32"]["layers"][1]["floor_us"] is None
-    assert found["engine fp16"]["layers"] is None
-    assert with_floors(inspected, "no device")["engine fp32"]["layers"][0]["floor_us"] is None
+    assert found["engine fp32"].layers[0].floor_us == pytest.approx(layers[0].operations / 1e3, rel=1e-6)
+    assert found["engine fp32"].layers[1].floor_us is None
+    assert found["engine fp16"].layers is None
+    assert with_floors(inspected, "no device")["engine fp32"].layers[0].floor_us is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from csa_deploy.errors import UsageError
 from csa_deploy.profile.runs import compare_runs
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.profile.stored import load_run
-from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.profile import Contract, ProfileRecord
 from csa_deploy.results import NotMeasured, jsonable
 
 
 def store(root: Path, medians: dict[str, float], seed: int, n: int = 250, **host: Any) -> Path:
     draw = np.random.default_rng(seed)
     latency = {k: summarise(m * np.exp(0.03 * draw.standard_normal(n))) for k, m in medians.items()}
-    contract = {"timed": "host", "batch": 1, "threads": 1, "inputs": "seed 0"}
+    numbers = {"warmup": 1, "iterations": n, "seconds": None, "streams": 1, "timed_on_device": {}}
+    stated = {"timed": "host", "batch": 1, "threads": 1, "inputs": "seed 0", **numbers}
+    contract = Contract(**(dict.fromkeys((f.name for f in fields(Contract) if f.name != "loadgen"), "") | stated))
     files = {
         "manifest.json": {"schema_version": 1, "config": {"network": "net"}, "stages": {}},
         "measurements/profile.json": {

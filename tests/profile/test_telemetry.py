@@ -9,6 +9,7 @@ import pytest
 
 from csa_deploy.profile import nvml
 from csa_deploy.profile.telemetry import Meter, Telemetry
+from csa_deploy.results import jsonable
 
 LONG_ENOUGH = 0.01  # seconds; a powercap counter moves every millisecond
 
@@ -49,7 +50,7 @@ def test_reads_what_is_there_with_units_and_rail_names(board: Path) -> None:
     telemetry.read()
     (board / "sys/class/thermal/thermal_zone0/temp").write_text("51000")
     telemetry.read()
-    got = telemetry.to_json()
+    got = jsonable(telemetry.readings())
     assert got["seen"]["temperature GPU-therm [C]"] == {"min": 48.5, "max": 51.0}
     assert got["seen"]["power rail VDD_GPU_SOC [W]"] == {"min": 12.0, "max": 12.0}
     assert got["seen"]["clock cpu fastest [MHz]"]["max"] == 2000
@@ -64,7 +65,7 @@ def test_reads_what_is_there_with_units_and_rail_names(board: Path) -> None:
 def test_nothing_there_is_said_with_reasons(tmp_path: Path) -> None:
     telemetry = Telemetry(tmp_path, no_gpu)
     telemetry.read()
-    got = telemetry.to_json()
+    got = jsonable(telemetry.readings())
     assert len(got["not_measured"]) == 5
     assert all(m["reason"] for m in got["not_measured"])
     assert set(got["seen"]) == {"load average 1 min"}

@@ -15,7 +15,7 @@ import pytest
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.check import Finding, ScopeRecord
 from csa_deploy.records.localization import Localization, ModuleError
-from csa_deploy.records.precision import Int8Graph
+from csa_deploy.records.precision import Int8Graph, SearchPoint
 from csa_deploy.records.report import ReportData, ReportRecord
 from csa_deploy.report import page as page_module
 from csa_deploy.report.charts import accuracy, latency, layers, precision
@@ -59,8 +59,8 @@ def test_names_of_thresholds_stand_one_above_the_other() -> None:
 
 def int8_record(data: dict[str, Any]) -> dict[str, Any]:
     """What the precision stage records of an INT8 graph, with a search that returned two of three layers."""
-    point = {"metrics": {"snr_db": 15.5, "cosine": 0.97}, "holds": False, "latency_ms": 0.5, "returned": 0}
-    chosen = {"metrics": {"snr_db": 21.25, "cosine": 0.99}, "holds": True, "latency_ms": 0.7, "returned": 2}
+    point = {"metrics": {"snr_db": 15.5, "cosine": 0.97}, "broken": ["snr_db"], "latency_ms": 0.5, "returned": 0}
+    chosen = {"metrics": {"snr_db": 21.25, "cosine": 0.99}, "broken": [], "latency_ms": 0.7, "returned": 2}
     layer = {"op": "Conv", "rank": 1.0, "saved": 2e-6, "measured": 0.5, "estimated": 0.25}
     search = {
         "pareto": [point, chosen],
@@ -70,7 +70,6 @@ def int8_record(data: dict[str, Any]) -> dict[str, Any]:
         "images": 1,
         "budget": {"snr_db": 20.0, "top1_drop": 0.01},
         "device": "Orin",
-        "latency_is": "estimated for Orin",
     }
     tried = {
         "bias_correction": {"used": True, "snr_db_without": 20.0, "snr_db_with": 21.25, "reason": "2 biases"},
@@ -133,9 +132,9 @@ def test_a_search_that_was_switched_off_says_so(data: dict[str, Any]) -> None:
 
 
 def test_a_plot_of_choices_needs_two() -> None:
-    point = {"returned": 0, "holds": True, "latency_ms": 1.0, "metrics": {"snr_db": 30.0}}
-    assert precision.choices([point], 0, 20.0) == ""
-    plot = precision.choices([point, {**point, "returned": 1, "holds": False, "latency_ms": 2.0}], 0, None)
+    point = SearchPoint(0, {"snr_db": 30.0}, (), 1.0)
+    assert precision.choices([point], point, 20.0) == ""
+    plot = precision.choices([point, replace(point, returned=1, broken=("snr_db",), latency_ms=2.0)], point, None)
     assert plot.count("<circle") == 2 and plot.count("broken") == 1 and "chosen" in plot
 
 
@@ -173,9 +172,10 @@ def test_layers_of_an_engine_are_held_against_the_ceilings(data: dict[str, Any])
     layer = {"name": "fused", "time_us": 50.0, "share": 1.0, "nodes": ["a", "b"], "modules": ["stem", "head"]}
     more = {"mapped_by": "metadata", "operations": 10**9, "bytes": 10**6, "precision": "fp16", "floor_us": 5.0}
     copy = {**layer, "name": "copy", "nodes": [], "modules": [], "operations": None, "bytes": None, "precision": ""}
+    copy["mapped_by"] = "nothing"
     measured = data["measurements"]["profile"]
     found = {"memory": None, "layers_method": "profiler", "layers": [{**copy, "floor_us": None}, {**layer, **more}]}
-    measured["engines"] = {"engine fp16": found, "engine fp32": {"layers": None, "memory": None}}
+    measured["engines"] = {"engine fp16": found, "engine fp32": {**found, "layers": None}}
     ceilings = {"device": "GPU", "operations_per_second": {"fp16": 2e14}, "bytes_per_second": 1e12}
     measured["roofline"] = {"ceilings": ceilings, "floor_ms": {}}
     page = render(typed(data), {})

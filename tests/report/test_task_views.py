@@ -18,12 +18,12 @@ from PIL import Image
 
 import csa_deploy as csa
 from csa_deploy.api.reporting import page_of_results
+from csa_deploy.boxes import Detections
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.records.report import ReportData
 from csa_deploy.report.charts.detection import boxes, precision_recall
 from csa_deploy.report.page import MOST_BYTES, page_of
 from csa_deploy.report.tasks import task_views
-from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import COLOURS, drawn
 from csa_deploy.verify.task_views import _TASK

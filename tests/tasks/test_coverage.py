@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from csa_deploy.boxes import Detections
 from csa_deploy.metrics.task import task_of
-from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.detection import Objects, match
 from csa_deploy.tasks.metrics import AveragePrecision, MeanIoU
 from csa_deploy.tasks.rows import packed

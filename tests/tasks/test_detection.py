@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from csa_deploy.tasks.boxes import NO_BOXES, Detections, overlaps
+from csa_deploy.boxes import NO_BOXES, Detections, overlaps
 from csa_deploy.tasks.detection import (
     IOUS,
     RECALLS,

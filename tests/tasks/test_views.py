@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csa_deploy.boxes import Detections
 from csa_deploy.data.images import to_array
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.network import Preprocessing
-from csa_deploy.tasks.boxes import Detections
 from csa_deploy.tasks.metrics import AveragePrecision, MeanIoU
 from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import (

@@ -19,6 +19,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
 from csa_deploy.precision.dla_placement import place_for_dla
 from csa_deploy.precision.int8 import to_int8
+from csa_deploy.records.device import LayerAverage
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.spec import TensorSpec
 from csa_deploy.trtexec.builder import trtexec_build
@@ -79,10 +80,10 @@ def test_run_and_measure_over_ssh(
     with OnnxRuntimeRunner(graph, threads=1) as here:
         for sample, got in zip(samples, there, strict=True):
             assert np.array_equal(here.run(sample)["y"], got["y"])
-    assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 7
-    assert measured["layers"] == [{"name": "all", "average_ms": 1.0, "percent": 100.0}]
-    assert measured["notes"] == ["clocks: not measured: the target does not show them"]
-    assert measured["conditions"]["transfers"] is True
+    assert len(measured.samples_ms) == len(measured.compute_ms) == 7
+    assert measured.layers == (LayerAverage("all", 1.0, 100.0),)
+    assert measured.notes == ("clocks: not measured: the target does not show them",)
+    assert measured.conditions["transfers"] is True
     assert list((tmp_path / "there").iterdir()) == []
 
 
@@ -293,7 +294,7 @@ def test_a_safe_engine_is_timed_without_layers_and_a_loadable_not_at_all(
         assert any("tells none of a safe engine" in said for said in result.not_done)
         with TrtexecRunner(tmp_path / "s", nullcontext(machine), *specs, options=safe) as runner:
             measured = runner.measure({"x": np.zeros((1, 4), np.float32)}, TimingRequest(iterations=3))
-        assert (len(measured["samples_ms"]), measured["layers"]) == (3, [])
+        assert (len(measured.samples_ms), measured.layers) == (3, ())
         formats = {"input_formats": "fp16:chw16", "output_formats": "fp16:chw16"}
         loadable = TrtexecOptions(dla_core=0, dla_standalone=True, **formats)
         with pytest.raises(EnvironmentLacksError, match="s is a DLA loadable"):
@@ -384,5 +385,5 @@ def test_clocks_that_change_are_told(
         result = trtexec_build(machine, graph, tmp_path / "e", BuildPlan(backend="trtexec"))
         assert (result.compute_capabilities, result.machine["driver"]) == (("8.7",), "550.1")
         with TrtexecRunner(tmp_path / "e", nullcontext(machine), *specs) as runner:
-            notes = runner.measure({"x": np.zeros((1, 4), np.float32)}, TimingRequest())["notes"]
+            notes = runner.measure({"x": np.zeros((1, 4), np.float32)}, TimingRequest()).notes
     assert "clock_sm changed during the measurement, from 1310 MHz, 405 MHz to 1320 MHz, 405 MHz" in notes[0]

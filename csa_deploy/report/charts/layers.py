@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from csa_deploy.report.charts.svg import Scale, line, svg, text, title, x_axis, y_axis
 
 if TYPE_CHECKING:
+    from csa_deploy.records.device import Ceilings
     from csa_deploy.report.views import ShownNode
 
 _WIDTH = 960
@@ -48,12 +49,12 @@ def bars(rows: Sequence[ShownNode], where: str) -> str:
     return svg(_WIDTH, 12 + 25 * len(timed), f"The {len(timed)} slowest layers {where}", parts)
 
 
-def roofline(rows: Sequence[ShownNode], ceilings: Mapping[str, Any] | None = None) -> str:
+def roofline(rows: Sequence[ShownNode], ceilings: Ceilings | None = None) -> str:
     """Operations per second against operations per byte, both logarithmic, on the machine that timed the layers.
 
     Args:
         rows: layers, timed.
-        ceilings: of that machine: ``operations_per_second`` by precision, and ``bytes_per_second``.
+        ceilings: of that machine, where they were measured.
     """
     points = [
         (row, row.intensity, row.operations / row.time_us / 1e3, row.time_us)
@@ -63,12 +64,12 @@ def roofline(rows: Sequence[ShownNode], ceilings: Mapping[str, Any] | None = Non
     if not points:
         return ""
     _, works, speeds, times = zip(*points, strict=True)
-    peaks = {name: value / 1e9 for name, value in (ceilings or {}).get("operations_per_second", {}).items()}
+    peaks = {name: value / 1e9 for name, value in ceilings.operations_per_second.items()} if ceilings else {}
     x = Scale(min(works) / 1.5, max(works) * 1.5, 70, _WIDTH - 30, True)
     y = Scale(min(speeds) / 2, max([*speeds, *peaks.values()]) * 2, 310, 30, True)
     parts = [*x_axis(x, 30, 310, "operations per byte"), *y_axis(y, 70, _WIDTH - 30, "billion operations per second")]
     for name, peak in peaks.items():
-        parts += _ceiling(x, y, name, peak, ceilings["bytes_per_second"] / 1e9 if ceilings else 0.0)
+        parts += _ceiling(x, y, name, peak, ceilings.bytes_per_second / 1e9 if ceilings else 0.0)
     for row, work, speed, time in points:
         radius = 3 + 11 * (time / max(times)) ** 0.5
         tip = title(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from csa_deploy.records.precision import SearchPoint
 from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
 
 
@@ -37,19 +38,22 @@ def calibration(histogram: Mapping[str, Any], thresholds: Mapping[str, float], m
     return svg(480, bottom + 36, "Histogram of absolute values with thresholds", parts)
 
 
-def choices(points: Sequence[Mapping[str, Any]], chosen: int, bound: float | None) -> str:
+def choices(points: Sequence[SearchPoint], chosen: SearchPoint | None, bound: float | None) -> str:
     """Signal-to-noise ratio against estimated latency, a point per choice of layers.
 
     Args:
-        points: ``returned``, ``holds``, ``latency_ms`` and ``metrics`` of each choice.
-        chosen: number of returned layers of the choice that was taken.
+        points: the choices.
+        chosen: the one that was taken.
         bound: least ratio in dB that the budget allows, where it says so.
     """
-    timed = [p for p in points if p["latency_ms"] is not None]
-    found = [p for p in timed if math.isfinite(float(p["metrics"].get("snr_db", math.inf)))]
+    found = [
+        (p, p.latency_ms, p.metrics["snr_db"])
+        for p in points
+        if p.latency_ms is not None and math.isfinite(p.metrics.get("snr_db", math.inf))
+    ]
     if len(found) < 2:
         return ""
-    times, ratios = [p["latency_ms"] for p in found], [float(p["metrics"]["snr_db"]) for p in found]
+    times, ratios = [time for _, time, _ in found], [ratio for *_, ratio in found]
     edge = 0.06 * (max(times) - min(times)) or 0.1 * max(times)
     x = Scale(min(times) - edge, max(times) + edge, 60, 560)
     limits = [*ratios, *([bound] if bound is not None else [])]
@@ -58,10 +62,10 @@ def choices(points: Sequence[Mapping[str, Any]], chosen: int, bound: float | Non
     if bound is not None:
         parts.append(line(60, y(bound), 560, y(bound), "bound"))
         parts.append(text(66, y(bound) - 5, f"budget: {bound:g} dB", kind="mark"))
-    for point, time, ratio in zip(found, times, ratios, strict=True):
-        tip = title(f"{point['returned']} layers in floating point: {ratio:.1f} dB, {time:.4f} ms (estimated)")
-        kind = "point" if point["holds"] else "point broken"
-        if point["returned"] == chosen:
+    for point, time, ratio in found:
+        tip = title(f"{point.returned} layers in floating point: {ratio:.1f} dB, {time:.4f} ms (estimated)")
+        kind = "point" if point.holds else "point broken"
+        if point is chosen:
             kind += " best"
             parts.append(text(x(time) + 12, y(ratio) + 16, "chosen", kind="mark"))
         parts.append(f'<circle cx="{x(time):g}" cy="{y(ratio):g}" r="5.5" class="{kind}">{tip}</circle>')

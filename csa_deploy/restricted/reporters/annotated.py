@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import onnx
 
-PREFIX = "csa_deploy.check."
+from csa_deploy.records.check import Inspected
+
+VERDICT_KEY = "csa_deploy.check."
 
 
-def annotate(data: dict[str, Any], model: onnx.ModelProto) -> int:
+def annotate(data: Inspected, model: onnx.ModelProto) -> int:
     """Write what ``check`` said into a model: each scope's verdict, and at each node what is wrong with it.
 
     Args:
-        data: JSON form of a report about this model.
+        data: what was said about this model.
         model: changed in place.
 
     Returns:
         How many nodes have something to say.
     """
     said: dict[str, dict[str, list[str]]] = {}
-    for scope in data["scopes"]:
-        key = PREFIX + scope["scope"]
-        _put(model, key, f"{scope['verdict']} (evidence: {scope['level']})")
-        for finding in scope["findings"]:
-            instead = f"; instead: {finding['instead']}" if finding["instead"] else ""
-            text = f"{finding['verdict']} {finding['rule']}: {finding['message']}{instead}"
-            said.setdefault(finding["node"], {}).setdefault(key, []).append(text)
+    for scope in data.scopes:
+        key = VERDICT_KEY + scope.scope
+        _put(model, key, f"{scope.verdict} (evidence: {scope.level})")
+        for finding in scope.findings:
+            instead = f"; instead: {finding.instead}" if finding.instead else ""
+            text = f"{finding.verdict} {finding.rule}: {finding.message}{instead}"
+            said.setdefault(finding.node, {}).setdefault(key, []).append(text)
     marked = 0
     for name, node in _nodes(model.graph, ()):
         for key, texts in said.get(name, {}).items():

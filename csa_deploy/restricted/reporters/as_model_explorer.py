@@ -7,25 +7,23 @@ node id or by the name of an output. A finding names its node by its name, or by
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from csa_deploy.records.check import worst
+from csa_deploy.records.check import Inspected, Verdict, worst
 
 _COLORS = {"denied": "#b42318", "unknown": "#8a5a00", "with GPU fallback": "#0b6e99"}
 
 
-def render(data: dict[str, Any]) -> str:
+def render(data: Inspected) -> str:
     """JSON text; open it beside the graph with *upload node data*."""
-    found: dict[str, set[Any]] = {}
-    for scope in data["scopes"]:
-        for finding in scope["findings"]:
-            if finding["node"] and finding["verdict"] != "note":
-                word = "with GPU fallback" if scope.get("accepted") else finding["verdict"]
-                found.setdefault(finding["node"], set()).add(word)
+    found: dict[str, set[Verdict]] = {}
+    for scope in data.scopes:
+        for finding in scope.findings:
+            if finding.node and finding.verdict != "note":
+                found.setdefault(finding.node, set()).add("with GPU fallback" if scope.accepted else finding.verdict)
     results = {}
     for node, verdicts in sorted(found.items()):
         verdict = worst(verdicts)
         results[node] = {"value": verdict, "bgColor": _COLORS[verdict], "textColor": "#ffffff"}
-    said = (f"{scope['scope']} {scope['verdict']} ({scope['level']})" for scope in data["scopes"])
+    said = (f"{scope.scope} {scope.verdict} ({scope.level})" for scope in data.scopes)
     shown = {"name": f"csa-deploy check: {', '.join(said)}", "results": results, "showExpandedSummaryOnGroupNode": True}
     return json.dumps(shown, indent=2) + "\n"

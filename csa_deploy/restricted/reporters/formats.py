@@ -1,20 +1,19 @@
 """Chooses the renderer by the name of its format.
 
-Every renderer takes the JSON form of :class:`~csa_deploy.records.check.RuleReport`, or of an object that adds
-to it (the validator's answer, a higher level of evidence), so that a stored record can be rendered again.
+A stored record can be rendered again: read it with ``Inspected.from_json``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.check import Inspected
 
 FORMATS = ("text", "json", "sarif", "junit", "html", "markdown", "model-explorer")
 
 
-def render(data: dict[str, Any], name: str) -> str:
+def render(data: Inspected, name: str) -> str:
     """The report as one text; the same data give the same bytes.
 
     Raises:

@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from csa_deploy.records.device import EngineMemory
 
 if TYPE_CHECKING:
     import tensorrt
-
-SEEN = (
-    "the device's free memory, before the engine was loaded and after loading it and running it once; "
-    "what other processes take or give back meanwhile counts as well"
-)
-ONE_BLOCK = "TensorRT holds activations and workspace in one block per context"
-
-
-@dataclass(frozen=True)
-class EngineMemory:
-    """Bytes of one engine with one execution context.
-
-    Attributes:
-        engine_bytes: of the file.
-        weights_bytes: weights on the device; None when this TensorRT does not say.
-        context_bytes: activations and workspace, one block.
-        streamable_weights_bytes: weights that may stay on the host; None when this TensorRT does not say.
-        loaded_bytes: by how much the device's free memory fell when engine and context were made; None when no
-            bindings could ask.
-        peak_bytes: the most that it fell, the first inference included; None likewise.
-        device: why the last two are None; empty when they are not.
-    """
-
-    engine_bytes: int
-    weights_bytes: int | None
-    context_bytes: int
-    streamable_weights_bytes: int | None
-    loaded_bytes: int | None
-    peak_bytes: int | None
-    device: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with what the figures are."""
-        return {**asdict(self), "activations_and_workspace": ONE_BLOCK, "seen": SEEN}
 
 
 def engine_memory(trt: Any, engine: tensorrt.ICudaEngine, size: int, free: Sequence[int], reason: str) -> EngineMemory:

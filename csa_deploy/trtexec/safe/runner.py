@@ -13,6 +13,7 @@ import numpy as np
 from csa_deploy.engine.parts import parts_folder
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
 from csa_deploy.records.build import Part
+from csa_deploy.records.device import ClockReadings, TargetTiming
 from csa_deploy.runners.base import check_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 from csa_deploy.trtexec.command import TimingRequest
@@ -119,8 +120,8 @@ class SafeRunner(TrtexecRunner):
             self._run_safe(self._dumping_job(samples, into), into, len(samples))
             return self._values(into, len(samples))
 
-    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> dict[str, Any]:
-        """Time inferences: ``samples_ms`` as the host sees them, ``compute_ms`` on the device, no layers.
+    def measure(self, feeds: Mapping[str, np.ndarray], timing: TimingRequest, *, layers: bool = True) -> TargetTiming:
+        """Time inferences, the latency as the host sees it, without layers.
 
         Raises:
             EnvironmentLacksError: neither trtexec_safe nor trtexec there.
@@ -140,15 +141,14 @@ class SafeRunner(TrtexecRunner):
             log = self._run_safe(Job(self._safe(words), files, (), machine.environment), into, 1).log
             after = machine.clocks()
         found = latencies_of(log)
-        return {
-            "samples_ms": list(found.host),
-            "compute_ms": list(found.gpu),
-            "layers": [],
-            "evidence": _EVIDENCE,
-            "conditions": {**timing.to_json(), "iterations": len(found.gpu), "transfers": False},
-            "clocks": {"before": dict(before), "after": dict(after)},
-            "notes": clock_notes(before, after),
-        }
+        return TargetTiming(
+            samples_ms=tuple(found.host),
+            compute_ms=tuple(found.gpu),
+            evidence=_EVIDENCE,
+            conditions={**timing.to_json(), "iterations": len(found.gpu), "transfers": False},
+            clocks=ClockReadings(dict(before), dict(after)),
+            notes=clock_notes(before, after),
+        )
 
     def _files(self, samples: Sequence[Mapping[str, np.ndarray]], folder: Path) -> dict[str, Path]:
         packed = [

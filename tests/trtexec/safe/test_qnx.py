@@ -98,4 +98,4 @@ def test_build_and_run(thor: Callable, graph: Path, tmp_path: Path) -> None:
     record = built(target, graph, out)
     with opened(target, out, record, values=False) as runner:
         measured = runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=5))
-    assert len(measured["compute_ms"]) == 5 and target.work == []
+    assert len(measured.compute_ms) == 5 and target.work == []

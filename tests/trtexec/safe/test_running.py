@@ -44,11 +44,11 @@ def test_timed_by_trtexec_safe(thor: Callable, graph: Path, tmp_path: Path, vers
         assert isinstance(runner, SafeRunner)
         measured = runner.measure(feeds, TimingRequest(iterations=20, warmup_ms=200))
         assert runner.describe()["executes"].endswith("by trtexec_safe")
-    assert len(measured["samples_ms"]) == len(measured["compute_ms"]) == 21  # an odd number, one a line
-    assert all(host > gpu for host, gpu in zip(measured["samples_ms"], measured["compute_ms"], strict=True))
-    assert float(np.median(measured["samples_ms"])) < 2.0  # no delay kernel of --sleepTime, which is in every run
-    assert measured["evidence"] == _EVIDENCE and measured["conditions"]["iterations"] == 21
-    assert measured["conditions"]["transfers"] is False and measured["layers"] == []
+    assert len(measured.samples_ms) == len(measured.compute_ms) == 21  # an odd number, one a line
+    assert all(host > gpu for host, gpu in zip(measured.samples_ms, measured.compute_ms, strict=True))
+    assert float(np.median(measured.samples_ms)) < 2.0  # no delay kernel of --sleepTime, which is in every run
+    assert measured.evidence == _EVIDENCE and measured.conditions["iterations"] == 21
+    assert measured.conditions["transfers"] is False and measured.layers == ()
     assert target.work == []
 
 
@@ -176,7 +176,7 @@ def test_plugins_travel_in_the_build_of_the_target(
         ("plugin-run", "libp_safe.so", "::P"),
     }
     with opened(target, out, record, values=False) as runner:
-        assert runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3))["samples_ms"]
+        assert runner.measure({"x": np.ones((1, 4), np.float32)}, TimingRequest(iterations=3)).samples_ms
 
 
 @pytest.mark.slow

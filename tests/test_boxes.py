@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from csa_deploy.tasks.boxes import Detections, Postprocessing, overlaps, sigmoid, suppress
+from csa_deploy.boxes import Detections, Postprocessing, overlaps, sigmoid, suppress
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
