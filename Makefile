@@ -8,6 +8,9 @@ STAMP := $(VENV)/.installed
 # Files of tests side by side, as many as there are cores; each worker holds torch.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
+# Compiled once, also in images that say not to: half of the time of short tests would go there.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
 .DEFAULT_GOAL := help
 

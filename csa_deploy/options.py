@@ -277,6 +277,24 @@ OPTIONS: dict[str, Option] = {
     "max_slowdown": Option(
         float, "Smallest change between two runs that counts, as a share; default 0.02.", group="latency"
     ),
+    "loadgen": Option(
+        bool,
+        "Measure with MLPerf's load generator as well; --no-loadgen where a workspace remembers it.",
+        group="latency",
+    ),
+    "scenario": Option(
+        list[str],
+        "Of --loadgen: single-stream, offline or constant-stream (repeatable); default single-stream.",
+        group="latency",
+    ),
+    "frame_rate": Option(
+        float, "Of --loadgen: frames per second of a constant stream; default 15, one every 66.7 ms.", group="latency"
+    ),
+    "loadgen_settings": Option(
+        str,
+        "Of --loadgen: short (3 s, default), full (600 s, 99.9th percentile) or a file in the load generator's format.",
+        group="latency",
+    ),
     "provider": Option(
         str, "Where ONNX Runtime executes graphs: cpu, cuda or tensorrt; default cpu.", group="data and accuracy"
     ),
@@ -287,6 +305,12 @@ OPTIONS: dict[str, Option] = {
         group="data and accuracy",
     ),
     "threads": Option(int, "CPU threads of ONNX Runtime; default: the machine's cores.", group="latency"),
+    "cluster": Option(
+        str,
+        "Run samples on workers of Dask, with the same results: local, local:N processes, or a scheduler "
+        "tcp://host:8786.",
+        group="data and accuracy",
+    ),
 }
 
 IMAGE_INPUT = ("mean", "std", "scale", "channels", "layout", "crop", "interpolation", "fit", "fill", "anchor")
@@ -304,20 +328,21 @@ BUILD = (
 _TASK = ("task", "decode", "score_threshold", "nms_iou", "metric")
 VERIFY = ("data", *_TASK, "samples", "budget")
 _RUNS = ("candidate", "localize", "provider", "int8_arithmetic")
-_PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown")
+LOADGEN = ("loadgen", "scenario", "frame_rate", "loadgen_settings")
+_PROFILE = ("iterations", "seconds", "warmup", "threads", "limit", "baseline", "max_slowdown", *LOADGEN)
 EVERY_VERB = ("workspace",)
 
 BY_VERB: dict[str, tuple[str, ...]] = {
     "export": EXPORT,
     "check": (*EXPORT, *CHECK, "target", "builder_option"),
     "optimize": EXPORT,
-    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads"),
+    "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads", "cluster"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
-    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target"),
+    "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target", "cluster"),
     "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
-        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT),
+        *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT, "cluster"),
     ),
     "judge": ("metric", "budget", "strict"),
     "gate": ("metric",),
@@ -329,9 +354,9 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         *("restricted", "safe", "scope", "strict", "max_fallback", "fail_on", "builder_option", "min_share"),
         *(key for key in PRECISION if key not in ("split", "part")),
         *VERIFY,
-        *(key for key in _PROFILE if key != "baseline"),
+        *(key for key in _PROFILE if key not in ("baseline", *LOADGEN)),
     ),
-    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE),
+    "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE, "cluster"),
 }
 
 

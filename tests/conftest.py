@@ -44,7 +44,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 PROCESSES = frozenset(
-    ("csa", "digits", "sshd", "trtexec", "trtexec_folder", "workspace", "bundle", "deployed", "browser")
+    (
+        "csa",
+        "dask_cluster",
+        "digits",
+        "own_cluster",
+        "sshd",
+        "trtexec",
+        "trtexec_folder",
+        "workspace",
+        "bundle",
+        "deployed",
+        "browser",
+    )
 )
 """Fixtures that start the command, a server, a browser or a builder."""
 
@@ -58,6 +70,11 @@ LONG = frozenset(
     )
 )
 """Modules that take more than about five seconds each on two idle cores."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tier does not even import what is slow: each worker would."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in LONG else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from csa_deploy.api.wording import in_python
+from csa_deploy.records.loadgen import LoadgenRun
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.verify import Verdict, VerifyRecord
 from csa_deploy.results import NOT_JSON, NotMeasured, Result
@@ -103,12 +104,14 @@ class Timing(Result):
         not_measured: what was not measured, and why.
         report: the profile's record.
         measured: its measurements: samples, layers, telemetry, host.
+        loadgen: runs of MLPerf's load generator, where it was asked for; its logs stay in a workspace only.
     """
 
     latencies: tuple[Latency, ...]
     not_measured: tuple[NotMeasured, ...] = ()
     report: ProfileRecord | None = None
     measured: dict[str, Any] = field(default_factory=dict)
+    loadgen: tuple[LoadgenRun, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -117,7 +120,7 @@ class Timing(Result):
             f"{one.label} {milliseconds(one.percentiles_ms.get('50'))}" + (f" ({one.outcome})" if one.outcome else "")
             for one in self.latencies
         ]
-        return f"median {', '.join(said)}"
+        return "; ".join([f"median {', '.join(said)}", *(f"{run.label} in {run.statement}" for run in self.loadgen)])
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per graph."""

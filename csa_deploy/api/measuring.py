@@ -111,12 +111,12 @@ def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict
     """What is compared; None for an engine that does not run here, which is noted."""
     path = context.path(GIVEN) / slug_of(label)
     if isinstance(graph, SplitNetwork):
-        chain = chain_runner(graph.report, graph.save(path), context.config)
+        chain = chain_runner(graph.report, graph.save(path), context.comparing)
         return Candidate(label, graph.report.precision, label, chain)
     if not isinstance(graph, Built):
         path = path.with_name(f"{path.name}.onnx")
         save_model(graph_of(graph), path)
-        return graph_candidate(path, label, None, label, context.config)
+        return graph_candidate(path, label, None, label, context.comparing)
     path = graph.save(path.with_name(f"{path.name}.engine"))
     try:
         runner = engine_runner(path, graph.report, context.config.target, name=label)
@@ -210,11 +210,13 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
     Args:
         graphs: graphs, by label or in order; with a workspace the network, whose graphs and engines are timed.
         workspace: run the stages there.
-        settings: by the names of flags, such as ``iterations``, ``seconds``, ``warmup``, ``threads``.
+        settings: by the names of flags, such as ``iterations``, ``seconds``, ``warmup``, ``threads``, or
+            ``loadgen=True`` with ``scenario`` and ``loadgen_settings`` for MLPerf's load generator.
 
     Raises:
         UsageError: no graph, or one that does not load.
-        PerformanceGateError: in a workspace, a ``limit`` or a ``baseline`` is broken.
+        EnvironmentLacksError: with ``loadgen``, the load generator is not installed.
+        PerformanceGateError: a ``limit`` or a ``baseline`` is broken, or deadlines of a constant stream are.
     """
     with folder_of(workspace) as root:
         if workspace is not None:
@@ -240,7 +242,8 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str] |
     record, measured = context.workspace.read(ProfileRecord), context.workspace.measured("profile")
     found: list[Latency] = []
     first: tuple[float, ...] = ()
-    for label, latency in Profiled.from_json(measured).latency.items():
+    profiled = Profiled.from_json(measured)
+    for label, latency in profiled.latency.items():
         percentiles = {name: value for name, value in latency.percentiles_ms.items() if value is not None}
         ratio = compare_samples(first, latency.samples_ms) if first else None
         found.append(
@@ -258,7 +261,7 @@ def _timing(context: Given, failure: CsaDeployError | None, engines: list[str] |
         missing = [NotMeasured(label, "engines are timed in a workspace") for label in engines]
         others = [item for item in record.not_measured if item.what != NO_ENGINES]
         record = replace(record, not_measured=(*others, *missing))
-    return Timing(tuple(found), record.not_measured, record, measured)
+    return Timing(tuple(found), record.not_measured, record, measured, profiled.loadgen)
 
 
 def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> Path:

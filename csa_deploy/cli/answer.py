@@ -20,6 +20,7 @@ VERB_FORMATS: dict[str, tuple[str, ...]] = {
     "compare": (TEXT, JSON, "markdown"),
     "gate": (TEXT, JSON, "junit", "markdown"),
     "judge": (TEXT, JSON, "junit", "markdown"),
+    "profile": (TEXT, JSON, "junit"),
     "report": (TEXT, JSON, "html", "markdown"),
 }
 """Formats of the result, of the verbs that know more than text and JSON."""

@@ -12,9 +12,6 @@ from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
-    from csa_deploy.data.base import Dataset
-    from csa_deploy.verify.evaluate import Evaluation
-    from csa_deploy.verify.subject import Subject
 
 REMEMBERED = ("checkpoint", "checkpoint_key", "size", "batch")
 """Of the workspace's settings those that decide what the network is."""
@@ -39,15 +36,19 @@ def evaluate(
     --checkpoint it takes the weights that the network's workspace remembers; exit 6 where there are none and the
     accuracy is that of guessing, and where a sample gives something else in another batch.
     """
+    from csa_deploy.cli.session import default_root
+    from csa_deploy.cluster.connection import require_cluster
     from csa_deploy.config import DEFAULT_NETWORK
     from csa_deploy.data.dataset import open_dataset
     from csa_deploy.errors import AccuracyGateError, UsageError
     from csa_deploy.stages import Activity
     from csa_deploy.units import percent
+    from csa_deploy.verify.evaluation import evaluate_subject
     from csa_deploy.verify.judging import batch_failure, one_class
     from csa_deploy.verify.subject import open_subject
 
     config, untrained = _configured(network or DEFAULT_NETWORK, settings)
+    require_cluster(config.cluster)
     subject = open_subject(config)
     spec = config.data or subject.dataset
     if spec is None:
@@ -59,9 +60,10 @@ def evaluate(
     )
     config = config.model_copy(update={"task": config.task or data.task})
     stage = Activity("evaluate", "accuracy on labels")
+    root = Path(settings.get("workspace") or default_root(config.network)) if config.cluster else Path()
     with subject.runner, console.watching() as watcher:
         watcher.started(stage)
-        found = _evaluated(config, subject, data, lambda done, total: watcher.progress(stage, done, total))
+        found = evaluate_subject(config, subject, data, root, lambda *given: watcher.progress(stage, *given))
         described = subject.runner.describe()
     result = {
         "schema_version": 1,
@@ -84,20 +86,6 @@ def evaluate(
             f"guessing ({percent(1 / accuracy.classes)})",
             fix="name the trained weights with --checkpoint",
         )
-
-
-def _evaluated(config: Config, subject: Subject, data: Dataset, progress: Any) -> Evaluation:
-    """By labels, and by the metrics of the task and of the user."""
-    from csa_deploy.runners.base import sampling
-    from csa_deploy.runners.stateful import on_own_state
-    from csa_deploy.tasks.stock import measured, vision_task
-    from csa_deploy.verify.evaluate import evaluate as measure
-
-    classes = subject.preprocessing.classes if subject.preprocessing else ()
-    task = vision_task(config, classes or data.classes, subject.postprocessing)
-    runner = on_own_state(subject.runner, config)
-    batch = sampling(runner).batch or config.batch or 1
-    return measure(runner, data, batch, progress, task, measured(config, task), subject.changed)
 
 
 def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | None]:

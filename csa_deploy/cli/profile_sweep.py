@@ -1,4 +1,4 @@
-"""``csa-deploy profile --sweep-batch`` and ``--sweep-size``: how cost grows."""
+"""``csa-deploy profile``, and with ``--sweep-batch`` and ``--sweep-size``: how cost grows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from typing import Any
 from csa_deploy.cli.console import Console
 
 _FILE = "profile_sweep.json"
+
+
+def run_profile(output_format: str, network: str | None, settings: dict[str, Any], console: Console) -> None:
+    """Measure, and show the result in the asked form, also where a gate fails."""
+    from csa_deploy.cli.session import resolve, run_verb
+    from csa_deploy.errors import PerformanceGateError
+    from csa_deploy.records.profile import Profiled
+    from csa_deploy.report.profile_junit import profile_as_junit
+    from csa_deploy.workspace import Workspace
+
+    console.quiet = console.quiet or output_format == "junit"
+    failure = None
+    try:
+        run_verb(["profile"], network, settings, console)
+    except PerformanceGateError as error:
+        failure = error
+    if output_format == "junit":
+        _, root = resolve(network, settings, inherit=False)
+        console.write(profile_as_junit(Profiled.from_json(Workspace(root).measured("profile"))))
+    if failure is not None:
+        raise failure
 
 
 def run_profile_sweep(

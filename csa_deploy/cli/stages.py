@@ -119,16 +119,19 @@ def profile(
         str | None,
         typer.Option("--sweep-size", metavar="START:STOP:STEP", help="Instead, time it at these input sizes."),
     ] = None,
+    output_format: str = "text",
 ) -> None:
     """Measure latency of what runs here.
 
     Says what was not measured, and why. The latency of a CPU is never shown as the target's. Exit 7 when a --limit is
-    broken, or when it is slower than the --baseline by more than noise.
+    broken, or when it is slower than the --baseline by more than noise; with --loadgen also when deadlines are shown
+    not to hold.
     """
+    from csa_deploy.cli.profile_sweep import run_profile, run_profile_sweep
+
     if sweep_batch is None and sweep_size is None:
-        run_verb(["profile"], network, settings, console)
+        run_profile(output_format, network, settings, console)
         return
-    from csa_deploy.cli.profile_sweep import run_profile_sweep
 
     run_profile_sweep(sweep_batch, sweep_size, network, settings, console)
 

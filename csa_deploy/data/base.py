@@ -186,14 +186,15 @@ class Dataset(ABC):
         whole_batches = batch_size * -(-4 * WORKERS // batch_size)
         for index, read in zip(indices, self.read(indices, whole_batches, free_cores), strict=True):
             if isinstance(read, UsageError):
-                self._skip(self.identities()[index], read)
+                self.skip(self.identities()[index], read)
             else:
                 waiting.append(read)
             if waiting and (len(waiting) == batch_size or index == indices[-1]):
                 yield _batch(waiting, index + 1)
                 waiting = []
 
-    def _skip(self, identity: str, error: UsageError) -> None:
+    def skip(self, identity: str, error: UsageError) -> None:
+        """Count a sample that cannot be read; raises UsageError where samples must be, or too many cannot."""
         if not self.lenient:
             raise error
         self.skipped[identity] = error.message

@@ -7,12 +7,10 @@ total]}``, then ``{"result": {...}}`` or ``{"error": {...}}``.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 from dataclasses import asdict
@@ -27,16 +25,15 @@ from csa_deploy.engine.network import check_network, network_inputs, network_out
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import BuildFailedError, CsaDeployError, EnvironmentLacksError
 from csa_deploy.memory import peak_memory
+from csa_deploy.processes import end_with_parent
 
 if TYPE_CHECKING:
     import tensorrt
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def main() -> None:
     """Build, and report the outcome as the last event."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed csa-deploy must not leave a builder behind
+    end_with_parent()  # a killed csa-deploy must not leave a builder behind
     request = json.load(sys.stdin)
     with os.fdopen(int(sys.argv[1]), "w", buffering=1) as events:
 

@@ -26,6 +26,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult, ParsedLayer
 from csa_deploy.engine.tensorrt_rtx import FIRST_DEFAULT
 from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError, UsageError
+from csa_deploy.processes import child_environment
 from csa_deploy.records.build import RestrictedFlag, TensorInfo
 
 _logger = logging.getLogger(__name__)
@@ -171,13 +172,7 @@ def _child(
 ) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
     """The build process and its events; it does not outlive the block."""
     reading, writing = os.pipe()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),  # the modules that this process sees
-        "PYTHONSAFEPATH": "1",  # and none from the working directory
-        "PYTHONUNBUFFERED": "1",  # Python's and the native library's lines in order
-        "POLYGRAPHY_USE_TENSORRT_RTX": "1" if backend.name == "tensorrt-rtx" else "0",
-    }
+    environment = child_environment(POLYGRAPHY_USE_TENSORRT_RTX="1" if backend.name == "tensorrt-rtx" else "0")
     with log.open("wb") as output, os.fdopen(reading) as events:
         try:
             process = subprocess.Popen(

@@ -47,16 +47,29 @@ class SampleTable:
         """Keep what the functions say of a sample."""
         for function in functions:
             for name, value in function(pair).items():
-                column, numbers = self.table.setdefault(name, array("d")), np.atleast_1d(value)
-                if len(column) != len(numbers) * len(self.ids):
-                    before = len(column) // max(1, len(self.ids))
-                    raise UsageError(
-                        f"metric {name}: {len(numbers)} numbers of sample {pair.sample}, {before} of each before it",
-                        fix="give the same numbers of every sample",
-                    )
-                column.extend(numbers.tolist())
+                column = self.table.setdefault(name, array("d"))
+                numbers = [value] if isinstance(value, float) else np.atleast_1d(value).tolist()
+                self._require_even(name, len(numbers), column, pair.sample)
+                column.extend(numbers)
         self.ids.append(pair.sample)
         self.__dict__.pop("columns", None)
+
+    def extend(self, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+        """Add what another table kept of the samples after these: of every column its numbers, one after another."""
+        for name, numbers in columns.items():
+            column, each = self.table.setdefault(name, array("d")), len(numbers) // len(ids)
+            self._require_even(name, each, column, ids[0])
+            column.extend(numbers.tolist())
+        self.ids.extend(ids)
+        self.__dict__.pop("columns", None)
+
+    def _require_even(self, name: str, each: int, column: array[float], sample: str) -> None:
+        if len(column) != each * len(self.ids):
+            before = len(column) // max(1, len(self.ids))
+            raise UsageError(
+                f"metric {name}: {each} numbers of sample {sample}, {before} of each before it",
+                fix="give the same numbers of every sample",
+            )
 
     def keep(self, count: int) -> None:
         """Forget all but the first ``count`` samples."""
@@ -98,12 +111,14 @@ class OutputMetrics(SampleTable):
         threshold: see :class:`Pair`.
         channel_signal: of a map, sum of squares of the reference per channel.
         channel_noise: of a map, sum of squares of the error per channel.
+        channel_rows: what every sample adds to both, where others add it: sums in FP64 depend on their order.
     """
 
     classes: int = 0
     threshold: float | None = None
     channel_signal: np.ndarray = field(default_factory=lambda: np.zeros(0))
     channel_noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    channel_rows: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def update(self, want: np.ndarray, got: np.ndarray, ids: Sequence[str], targets: Sequence[Any] | None) -> None:
         """Add a batch: ``want`` and ``got`` of shape (n, ...), one identity and perhaps one target per sample."""
@@ -119,7 +134,7 @@ class OutputMetrics(SampleTable):
             target = None if targets is None else targets[index]
             self.add(Pair(first, second, target, right, finite, identity, self.threshold), functions)
             if "map" in kinds:
-                self._add_channels(first, second)
+                self.add_channels((first**2).sum(axis=(1, 2)), ((first - second) ** 2).sum(axis=(1, 2)))
 
     def worst_channels(self, count: int = 5) -> list[dict[str, float]]:
         """Of a map, the channels with the lowest signal-to-noise ratio, worst first."""
@@ -129,8 +144,11 @@ class OutputMetrics(SampleTable):
         ]
         return sorted(found, key=lambda row: row["snr_db"])[:count]
 
-    def _add_channels(self, want: np.ndarray, got: np.ndarray) -> None:
-        signal, noise = (want**2).sum(axis=(1, 2)), ((want - got) ** 2).sum(axis=(1, 2))
+    def add_channels(self, signal: np.ndarray, noise: np.ndarray) -> None:
+        """Add a sample's squares of the reference and of the error, each (channels,)."""
+        if self.channel_rows is not None:
+            self.channel_rows.append((signal, noise))
+            return
         self.channel_signal = self.channel_signal + signal if self.channel_signal.size else signal
         self.channel_noise = self.channel_noise + noise if self.channel_noise.size else noise
 
@@ -153,9 +171,8 @@ def measure(
         tables: of the batches before; grows.
         tasks: task metrics to measure.
     """
-    threshold = next((task.threshold for task in tasks if task.threshold is not None), None)
     for name, values in want.items():
-        table = tables.setdefault(name, OutputMetrics(name, threshold=threshold))
+        table = tables.setdefault(name, OutputMetrics(name, threshold=threshold_of(tasks)))
         assert isinstance(table, OutputMetrics)
         table.update(values, got[name], ids, targets)
     usable = [task for task in tasks if targets is not None or not task.labelled]
@@ -165,6 +182,11 @@ def measure(
         target = None if targets is None else targets[index]
         pair = Pair(sides[0], sides[1], target, bool(right), bool(right and good), identity)
         tables.setdefault(WHOLE, SampleTable(WHOLE)).add(pair, [task.keep for task in usable])
+
+
+def threshold_of(tasks: Sequence[Measured]) -> float | None:
+    """From which on a map of one channel counts as its class, where a task says so."""
+    return next((task.threshold for task in tasks if task.threshold is not None), None)
 
 
 def worst(columns: Columns, ids: Sequence[str], count: int = 5) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH, read_samples
+from csa_deploy.precision.spread import calibrate_on_cluster
 from csa_deploy.precision.techniques import Plan
 from csa_deploy.precision.thresholds import METHODS, Method
 from csa_deploy.records.precision import Calibration, DlaGraph
@@ -197,13 +198,16 @@ def _statistics(
             return load_statistics(stored, statistics_key(model, data, tensors))
         except UsageError as error:
             _LOG.info("calibrating anew: %s", error.message)
+    unfinished, progress = context.path(_UNFINISHED), phases.of(CALIBRATING)
+    if context.config.cluster:
+        calibrate_on_cluster(context, model, data, tensors, unfinished, progress)
     return calibrate(
         model,
         data,
         tensors,
         threads=context.config.threads,
-        unfinished=context.path(_UNFINISHED),
-        progress=phases.of(CALIBRATING),
+        unfinished=unfinished,
+        progress=progress,
     )
 
 

@@ -57,6 +57,20 @@ class Bench:
     contract: list[TimedEntry] = field(default_factory=list)
     not_measured: list[dict[str, str]] = field(default_factory=list)
 
+    def open(self, label: str, path: str, backend: str, graph: Path | None) -> None:
+        """Add what lies at a path: a graph, the chained parts, or an engine, of which backend and graph are needed.
+
+        Raises:
+            UsageError: see :meth:`graph` and :meth:`engine`.
+        """
+        if path.endswith(".onnx"):
+            self.graph(label, path)
+        elif label == CHAINED:
+            self.chain()
+        else:
+            assert graph is not None
+            self.engine(label, path, backend, graph)
+
     def graph(self, label: str, path: str) -> None:
         """Add a graph of the workspace.
 
@@ -110,6 +124,10 @@ class Bench:
         self.contract.append(TimedEntry(label=label, path=path, runner=runner.describe(), evidence=evidence))
         return feeds
 
+    def built_of(self, label: str) -> Path | None:
+        """The graph that an engine was built of; None of a graph."""
+        return next((engine.graph for engine in self.engines if engine.label == label), None)
+
     @property
     def timed(self) -> list[Timed]:
         """Everything that is timed in turns."""
@@ -139,13 +157,7 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
         if label not in bench.subjects or not (stored.root / path).is_file():
             continue
         with contextlib.suppress(CsaDeployError):
-            if path.endswith(".onnx"):
-                anew.graph(label, path)
-            elif label == CHAINED:
-                anew.chain()
-            else:
-                graph = next(engine.graph for engine in bench.engines if engine.label == label)
-                anew.engine(label, path, entry.runner["backend"], graph)
+            anew.open(label, path, entry.runner["backend"], bench.built_of(label))
     for label, subject in list(anew.subjects.items()):
         if _shapes(subject) != _shapes(bench.subjects[label]):
             del anew.subjects[label]

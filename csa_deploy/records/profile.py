@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from csa_deploy.records.device import EngineProfile, Roofline, TargetRun
+from csa_deploy.records.loadgen import LoadgenRun
 from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
 
 Interval = tuple[float | None, float | None]
@@ -110,6 +111,7 @@ class Contract(Stored):
         cuda_graph: where inferences are launched through one.
         clocks_and_power_mode: of the machine.
         telemetry: when it is read.
+        loadgen: how MLPerf's load generator measures; None where it was not asked for.
         inputs: what the networks are run on.
         percentiles: which are given.
         interval: of them.
@@ -132,6 +134,7 @@ class Contract(Stored):
     cuda_graph: str
     clocks_and_power_mode: str
     telemetry: str
+    loadgen: dict[str, str] | None = field(default=None, metadata=IF_KNOWN)
     inputs: str
     percentiles: str
     interval: str
@@ -342,6 +345,7 @@ class Profiled(Stored):
         energy_per_inference_j: by label and rail.
         telemetry: what was seen meanwhile.
         gates: limits and the baseline.
+        loadgen: what MLPerf's load generator measured, where it was asked for.
         host: the machine.
     """
 
@@ -353,4 +357,5 @@ class Profiled(Stored):
     energy_per_inference_j: dict[str, dict[str, float]] = field(default_factory=dict)
     telemetry: Readings | None = None
     gates: tuple[Gate, ...] = ()
+    loadgen: tuple[LoadgenRun, ...] = field(default=(), metadata=IF_KNOWN)
     host: HostMachine = field(default_factory=HostMachine)

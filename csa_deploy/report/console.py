@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from csa_deploy import units
 from csa_deploy.metrics.table import named
+from csa_deploy.records.loadgen import LOADGEN_LOGS, NO_SUBMISSION
 from csa_deploy.records.localization import Localization
 from csa_deploy.records.profile import Gate, LatencySummary
 from csa_deploy.records.report import Records, ReportData, Row
@@ -237,6 +238,13 @@ def timings(data: ReportData, console: Console) -> None:
     for gate in measured.gates:
         word = word_of(gate)
         console.print(f"[{_GATE_STYLE.get(word, 'yellow')}]{word}[/] {escape(_gate(gate))}", soft_wrap=True)
+    for run in measured.loadgen:
+        style = _GATE_STYLE.get(run.state, "yellow")
+        said = f"{label_of(run.label)} in {run.statement}"
+        console.print(f"[{style}]{run.state}[/] {escape(said)}", soft_wrap=True)
+    if measured.loadgen:
+        version, logs = measured.loadgen[0].loadgen, f"{data.workspace}/{LOADGEN_LOGS}"
+        console.print(f"load generator {version}: {NO_SUBMISSION}; logs in {logs}", soft_wrap=True, markup=False)
     for label, rails in measured.energy_per_inference_j.items():
         for rail, joule in rails.items():
             console.print(f"energy {label_of(label)}: {1e3 * joule:.3g} mJ per inference, {rail}", markup=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from csa_deploy import units
 from csa_deploy.levels import LEVELS
 from csa_deploy.pages import html_templates
+from csa_deploy.records.loadgen import NO_SUBMISSION
 from csa_deploy.records.report import ReportData
 from csa_deploy.report import tasks, views
 from csa_deploy.report.charts import accuracy, detection, latency, layers, precision
@@ -92,6 +93,7 @@ def render(data: ReportData, pictures: dict[str, str], *, most_graphs: int | Non
         slowdown=units.slowdown,
         short=lambda value: units.milliseconds(value).removesuffix(" ms"),
         reference=data.reference,
+        no_submission=NO_SUBMISSION,
         missing=by_reason(data.not_measured),
         charts=SimpleNamespace(**{c.__name__: _marked(c) for c in CHARTS}),
         graphs=[_graph(data, label) for label in views.profiled(data)[:most_graphs]],

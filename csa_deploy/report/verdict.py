@@ -26,6 +26,10 @@ def gate_states(records: Records, profiled: Profiled | None) -> list[GateState]:
     found += _built(records.build.engines) if records.build else []
     measured_by = records.profile.evidence if records.profile else {}
     found += [limit_gate(gate, measured_by) for gate in (profiled.gates if profiled else ())]
+    found += [
+        GateState(GATE_OF["profile"], run.state, f"{run.label} in {run.statement}", measured_by.get(run.label, ""))
+        for run in (profiled.loadgen if profiled else ())
+    ]
     asked = records.check and (records.check.gate_why or records.check.gate)
     found += [_placed(part) for part in records.split.placements] if records.split and asked else []
     if records.check and not asked:
@@ -80,7 +84,7 @@ def limit_gate(gate: Gate, measured_by: Mapping[str, str]) -> GateState:
     evidence = measured_by.get(gate.label, "")
     if gate.quantity.endswith("_mib"):
         evidence = "counted in the file" if gate.value is not None else ""
-    return GateState("latency and memory", gate.verdict, text, evidence)
+    return GateState(GATE_OF["profile"], gate.verdict, text, evidence)
 
 
 def against_baseline(gate: Gate) -> str:

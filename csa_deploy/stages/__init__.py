@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from csa_deploy.options import _TASK, IMAGE_INPUT
+from csa_deploy.options import _TASK, IMAGE_INPUT, LOADGEN
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -268,7 +268,7 @@ STAGES: dict[str, Stage] = {
             _profile,
             settings=(
                 *("iterations", "seconds", "warmup", "threads", "precision", "seed"),
-                *("limit", "baseline", "max_slowdown"),
+                *("limit", "baseline", "max_slowdown", *LOADGEN),
             ),
             needs=("export", "optimize", "precision"),
             uses=("split", "build"),

@@ -293,7 +293,7 @@ def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> li
     found = []
     for scope in gates_of_whole(context.config, _platform(context, builder)).scopes:
         judged, of = _judged(context, builder, precision, graph, load_pack(scope))
-        result = inspect(judged, [scope], strict=strict).allowing(context.config.max_fallback)
+        result = inspect(judged, [scope], strict=strict, parsed=False).allowing(context.config.max_fallback)
         what = f"{judged.name} ({of})" if of else judged.name
         if rejected := rejection(result, strict, what, fixed=context.config.fix):
             raise rejected

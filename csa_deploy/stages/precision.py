@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csa_deploy.cluster.connection import require_cluster
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
@@ -37,6 +38,7 @@ def preflight(context: Context) -> None:
     """Refuse INT8 without calibration data, or with data that are not there."""
     if needs_calibration(context.config):
         require_calibration(context)
+        require_cluster(context.config.cluster)
 
 
 def key_parts(context: Context) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy import __version__, units
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.installing import versions
 from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
 from csa_deploy.profile.cost import graph_cost
 from csa_deploy.profile.device import TIMED, WARM_MS
@@ -16,6 +17,15 @@ from csa_deploy.profile.gates import baseline_gates, failure, limit_gates, memor
 from csa_deploy.profile.host import host
 from csa_deploy.profile.latency import measure_all
 from csa_deploy.profile.layers import METHOD, layer_times
+from csa_deploy.profile.loadgen.run import (
+    DrivenSubject,
+    LoadgenFound,
+    loadgen_contract,
+    measure_with_loadgen,
+    named,
+    refuse,
+    settings_of,
+)
 from csa_deploy.profile.on_target import measure_on_target
 from csa_deploy.profile.roofline import measure_ceilings, roofline_of, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
@@ -34,14 +44,18 @@ LAYER_ITERATIONS = 20
 
 
 def preflight(context: Context) -> None:
-    """Refuse a baseline that cannot be read before anything runs."""
+    """Refuse a baseline or settings of the load generator that cannot be read before anything runs."""
+    refuse(context.config)
     if context.config.baseline:
         load_run(Path(context.config.baseline))
 
 
 def key_parts(context: Context) -> dict[str, Any]:
     """The baseline counts by its bytes, and a result holds for the machine that it was measured on."""
-    machine = {"cpu": host().cpu, "devices": [device.name for device in cuda_state().devices]}
+    machine: dict[str, Any] = {"cpu": host().cpu, "devices": [device.name for device in cuda_state().devices]}
+    if context.config.loadgen:
+        asked = [settings.text() for settings in settings_of(context.config)]
+        machine |= {"loadgen": asked, **versions(["mlcommons-loadgen"])}
     if not context.config.baseline:
         return machine
     return {**machine, "baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
@@ -65,6 +79,8 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
             progress=context.progress,
         )
         inspected = {engine.label: engine.inspect(iterations=LAYER_ITERATIONS) for engine in bench.engines}
+        subjects = _subjects(bench, graphs)
+    loadgen = _with_loadgen(context, subjects, bench.not_measured) if config.loadgen else LoadgenFound()
     there = measure_on_target(context, graphs)
     latency = bench.latency() | there.latency
     bench.contract += there.contract
@@ -77,7 +93,7 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
         summary=f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
         contract=contract(context),
         measured=tuple(bench.contract),
-        not_measured=tuple(NotMeasured(**item) for item in bench.not_measured),
+        not_measured=(*(NotMeasured(**item) for item in bench.not_measured), *loadgen.not_measured),
         cost=costs,
         layers={"method": METHOD},
     )
@@ -90,10 +106,12 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
         energy_per_inference_j=meter.per_inference(),
         telemetry=meter.telemetry.readings(),
         gates=tuple(gates),
+        loadgen=tuple(loadgen.runs),
         host=host(),
     )
     told = {"summary": _summary(latency, bench.not_measured), **measured.to_json()}
-    return StageOutput(record, measured=told, failure=failure(gates))
+    failed = failure(gates) or loadgen.failure()
+    return StageOutput(record, measured=told, unhashed=loadgen.files, failure=failed)
 
 
 def contract(context: Context) -> Contract:
@@ -116,6 +134,7 @@ def contract(context: Context) -> Contract:
         cuda_graph="only where the label ends in 'cuda graph'",
         clocks_and_power_mode="not set; what was seen stands under telemetry",
         telemetry="read around each block, outside the timed region",
+        loadgen=loadgen_contract(config) if config.loadgen else None,
         inputs=f"standard normal, seed {config.seed}",
         percentiles="only where at least one sample lies above; no sample is dropped",
         interval="99 %, order statistics of as many independent samples as the correlated series is worth",
@@ -136,6 +155,23 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
         if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
             bench.engine(f"engine {precision}", engine.path, engine.backend, built_of(context, engine.path, graphs))
     return bench
+
+
+def _subjects(bench: Bench, graphs: dict[str, str]) -> list[DrivenSubject]:
+    """What the load generator is run on: what was timed here, but the plain export where there are other graphs."""
+    entries = [entry for entry in bench.contract if entry.label != "exported" or len(graphs) == 1]
+    return [DrivenSubject(e.label, e.path, e.runner["backend"], bench.built_of(e.label)) for e in entries]
+
+
+def _with_loadgen(context: Context, subjects: list[DrivenSubject], lacking: list[dict[str, str]]) -> LoadgenFound:
+    """Its runs, and for every engine that does not run here a line with the reason."""
+    config, reasons = context.config, {item["what"]: item["reason"] for item in lacking}
+    found = measure_with_loadgen(context.workspace.root, context.scratch, config, subjects, context.progress)
+    for label in [f"engine {precision}" for precision in context.engines()]:
+        if label not in {subject.label for subject in subjects}:
+            why = reasons.get(label, "trtexec built it, and times it itself")
+            found.not_measured += [NotMeasured(named(label, s.scenario), why) for s in settings_of(config)]
+    return found
 
 
 def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:

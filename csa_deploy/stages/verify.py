@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csa_deploy import units
+from csa_deploy.cluster.connection import require_cluster
 from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.errors import UsageError
@@ -42,6 +43,7 @@ from csa_deploy.verify.judging import judge_results, wanted_samples
 from csa_deploy.verify.localize.explain import explain, unopened
 from csa_deploy.verify.reference import arbitrate, open_reference
 from csa_deploy.verify.results import PARTIAL, SAMPLES, Results
+from csa_deploy.verify.spread import compare_on_cluster
 from csa_deploy.verify.stream import Stream
 from csa_deploy.verify.task_views import _TASK, task_views
 from csa_deploy.workspace import StageOutput, dump_json, sha256_of, write_atomic
@@ -103,6 +105,7 @@ def preflight(context: Context) -> None:
             fix="leave out --provider, or --int8-arithmetic",
         )
     require_provider(PROVIDERS[context.config.provider])
+    require_cluster(context.config.cluster)
 
 
 def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:
@@ -155,7 +158,10 @@ def compare(
         "differs": {c.label: found for c in candidates if (found := differences(preprocessing, c.preprocessing))},
     }
     try:
-        stream.run(context.progress)
+        if context.config.cluster:
+            compare_on_cluster(context, stream)
+        else:
+            stream.run(context.progress)
     except BaseException:
         _keep_partial(context, stream, meta)
         raise
@@ -214,7 +220,7 @@ def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
         changed = changed_graph(
             lambda: load_model(file, full_check=False),
             candidate.precision,
-            context.config,
+            context.comparing,
             name=candidate.label,
             engine=not isinstance(candidate.runner, OnnxRuntimeRunner),
         )

@@ -67,7 +67,7 @@ def test_random_weights_are_said_and_no_result(folder: Path, typed: Any) -> None
     assert named.code == 0  # trained weights on other labels: a measurement
 
 
-@pytest.mark.parametrize("verb", ["verify", "quantize"])
+@pytest.mark.parametrize("verb", ["verify", pytest.param("quantize", marks=pytest.mark.slow)])
 def test_the_stages_that_compare_say_it_too(folder: Path, typed: Any, verb: str) -> None:
     words = (verb, "net.py:make", "--data", "x.npz", "--fp16", "--threads", 1, "--samples", 2)
     assert "no checkpoint: random weights" in typed(folder, *words).err

@@ -40,7 +40,10 @@ def ids(model: onnx.ModelProto | Path, question: Question, state: str = "affecte
     return {p.id for p in known_problems(load_graph(model), question).problems if p.state == state}
 
 
-@pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * ("net" in p.stem or "inception" in p.stem), id=p.stem) for p in LIGHT],
+)
 def test_no_false_alarm_about_onnx_light_models(path: Path) -> None:
     assert ids(path, Question(precisions=EVERY)) == TRULY
     assert ids(path, Question(precisions=EVERY), "not ruled out") == set()

@@ -1,0 +1,1 @@
+"""Samples over the workers of a Dask cluster, with the bytes that one process gives."""
