@@ -34,6 +34,9 @@ def check(
     fixed: Annotated[
         Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
     ] = None,
+    annotate: Annotated[
+        Path | None, typer.Option("--annotate", help="Save the graph there with the verdicts as metadata of its nodes.")
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain a rule, or a known problem, instead.")
     ] = None,
@@ -61,12 +64,14 @@ def check(
     question = question_of(config) if config.errata or config.fail_on else None
     result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
-        result = _repair(graph, fixed, result, gates, question, console)
+        result, graph = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
     shown = result.inspected
     if fix:  # what a repair could cure was tried, and is not exact here or worse for another scope
         shown = replace(shown, scopes=tuple(map(_without_repairs, shown.scopes)))
     _show(shown, output_format, output, console)
+    if annotate is not None:
+        _annotate(shown, graph, annotate, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
     failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
@@ -92,10 +97,10 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
 
 def _repair(
     graph: Path, target: Path | None, before: Any, scopes: Sequence[str], question: Any, console: Console
-) -> Any:
+) -> tuple[Any, Path]:
     """Repair for the scopes that count, and known problems asked for; show the difference and save the graph.
 
-    Returns what holds then.
+    Returns what holds then, and of which file.
     Where nothing is repaired, nothing is saved unless a place was named.
     """
     from csa_deploy.graph.load import load_model, save_model
@@ -109,13 +114,24 @@ def _repair(
         if target is not None:
             save_model(load_model(graph, full_check=False), target)
             console.notice(f"saved {target}, the same network")
-        return before
+        return before, graph
     for line in _difference(load_model(graph, full_check=False), repaired):
         console.notice(line)
     target = target or Path(f"{graph.stem}.fixed.onnx")
     save_model(repaired.model, target)
     console.notice(f"saved {target}")
-    return repaired.after
+    return repaired.after, target
+
+
+def _annotate(data: Inspected, graph: Path, target: Path, console: Console) -> None:
+    """Save the graph that was checked with what was said about it."""
+    from csa_deploy.graph.load import load_model, save_model
+    from csa_deploy.restricted.reporters.annotated import annotate
+
+    model = load_model(graph, full_check=False)
+    marked = annotate(data, model)
+    save_model(model, target)
+    console.notice(f"saved {target}: {marked} nodes have something to say")
 
 
 def _steps(repaired: Any, name: str) -> Any:

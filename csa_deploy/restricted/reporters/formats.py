@@ -10,7 +10,7 @@ from importlib import import_module
 from csa_deploy.errors import UsageError
 from csa_deploy.records.check import Inspected
 
-FORMATS = ("text", "json", "sarif", "junit", "html", "markdown")
+FORMATS = ("text", "json", "sarif", "junit", "html", "markdown", "model-explorer")
 
 
 def render(data: Inspected, name: str) -> str:
@@ -21,6 +21,6 @@ def render(data: Inspected, name: str) -> str:
     """
     if name not in FORMATS:
         raise UsageError(f"unknown report format '{name}'", fix=f"use one of {', '.join(FORMATS)}")
-    module = import_module(f"csa_deploy.restricted.reporters.as_{name}")
+    module = import_module(f"csa_deploy.restricted.reporters.as_{name.replace('-', '_')}")
     rendered: str = module.render(data)
     return rendered
