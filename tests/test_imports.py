@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -19,7 +19,8 @@ MODULES = {
 }
 
 
-def needed(source: str) -> Iterator[str]:
+@cache
+def needed(source: str) -> frozenset[str]:
     """Modules of the package that a source imports at the top or later; not those that only types are read from."""
     tree = ast.parse(source)
     for_types = {
@@ -28,6 +29,7 @@ def needed(source: str) -> Iterator[str]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found = set[str]()
     for node in ast.walk(tree):
         if id(node) in for_types:
             continue
@@ -36,11 +38,12 @@ def needed(source: str) -> Iterator[str]:
             names = [
                 f"{node.module}.{name}" if f"{node.module}.{name}" in MODULES else str(node.module) for name in names
             ]
-        yield from (name for name in names if name in MODULES)
+        found.update(name for name in names if name in MODULES)
+    return frozenset(found)
 
 
 def test_no_module_needs_one_that_needs_it() -> None:
-    graph = {name: set(needed(path.read_text())) - {name} for name, path in MODULES.items()}
+    graph = {name: needed(path.read_text()) - {name} for name, path in MODULES.items()}
     assert sum(map(len, graph.values())) > 500
     assert list(TopologicalSorter(graph).static_order())
     with pytest.raises(CycleError):

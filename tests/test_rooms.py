@@ -17,7 +17,7 @@ PACKAGE = Path(csa_deploy.__file__).parent
 LAYERS = (
     ("records",),
     ("graph",),
-    ("checkpoint", "cluster", "config", "data", "engine", "instance", "runners", "source", "tasks"),
+    ("checkpoint", "cluster", "config", "data", "engine", "instance", "runners", "setting_values", "source", "tasks"),
     ("trtexec", "builders"),
     ("restricted", "export", "context"),
     ("precision", "verify", "profile", "repair", "report", "inspection", "split"),

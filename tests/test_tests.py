@@ -19,16 +19,13 @@ def name_of(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-def decides(function: ast.AST, deciding: set[str]) -> bool:
-    """Whether a function states what has to hold: itself, or in a function of a name that does."""
+def decides(function: ast.AST) -> bool:
+    """Whether a function states by itself what has to hold."""
     if any(isinstance(node, ast.Assert) for node in ast.walk(function)):
         return True
     return any(
-        name_of(call) in deciding
-        or name_of(call).startswith("assert_")  # numpy.testing
-        or any(
-            key.arg == "check" and ast.unparse(key.value) == "True" for key in call.keywords
-        )  # a program's exit code
+        name_of(call).startswith("assert_")  # numpy.testing
+        or any(key.arg == "check" and ast.unparse(key.value) == "True" for key in call.keywords)  # an exit code
         for call in called(function)
     )
 
@@ -41,15 +38,13 @@ def undecided(sources: dict[str, str]) -> list[str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.FunctionDef)
     }
-    deciding = {"raises", "fail", "warns"}
-    helpers = [(name, node) for (_, name), node in functions.items() if not name.startswith("test_")]
-    while more := {name for name, node in helpers if decides(node, deciding)} - deciding:
-        deciding |= more
-    return [
-        f"{path}: {name}"
-        for (path, name), node in functions.items()
-        if name.startswith("test_") and not decides(node, deciding)
-    ]
+    calls = {key: {name_of(call) for call in called(node)} for key, node in functions.items() if not decides(node)}
+    deciding = {"raises", "fail", "warns"} | {name for path, name in functions if (path, name) not in calls}
+    deciding -= {name for name in deciding if name.startswith("test_")}
+    while more := {key for key, names in calls.items() if names & deciding}:
+        deciding |= {name for _, name in more if not name.startswith("test_")}
+        calls = {key: names for key, names in calls.items() if key not in more}
+    return [f"{path}: {name}" for path, name in calls if name.startswith("test_")]
 
 
 def test_each_states_what_has_to_hold() -> None:

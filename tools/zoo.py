@@ -16,9 +16,18 @@ from csa_deploy import units
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
 STORED = Path(__file__).with_suffix(".json")
-METRICS = {"top1": "top-1", "mean_iou": "mean IoU", "map": "mAP"}
-"""What a network of each task is judged by; the first that a result has."""
+METRICS = {
+    "top1": "top-1",
+    "mean_iou": "mean IoU",
+    "map": "mAP",
+    "top1_agreement": "agreement with the file, no labels",
+    "snr_db": "signal to noise against the file, no labels",
+}
+"""What a network of each task is judged by; the first that a result has. The last two ask for no labels."""
 PRECISIONS = ("fp32", "fp16", "int8")
+
+
+NO_GPU = "not measured: no GPU; with one: `csa-deploy run`"
 
 
 _TEXT = """\
@@ -36,6 +45,9 @@ Parameters and multiply-accumulates (MACs) are those of the exported graph, cons
 |---|---:|---:|---|---:|---:|---:|---|---|---|
 {accuracy}
 
+A signal to noise ratio of 40 dB says that the outputs differ from the file's by 1 % of their size.
+Networks with weights that packages carry see foolbox's 20 photographs, so their intervals are wide; views of
+scikit-image's photographs calibrate them, and no range is searched for (`--no-search`).
 `digits` has 1,000 samples and `scenes` 500. Where fewer stand here, `--samples` took so many; the interval is wider.
 
 ## Safety scopes
@@ -62,6 +74,7 @@ too long: compare no two of them then.
 ```sh
 csa-deploy run csa_digits --fp16 --int8 --scope drive-os-6 --json > result.json
 python -m tools.zoo result.json
+python -m tools.zoo_networks   # those that packages carry, as `tools/zoo_networks.py` lists them
 ```
 """
 
@@ -71,7 +84,7 @@ class Measured:
     """One graph of a network.
 
     Attributes:
-        value: of the network's metric, a share of 1.
+        value: of the network's metric, a share of 1, or dB.
         interval: 95 % interval of it; None where the comparison gave none.
         cpu_ms: median latency.
         cpu_interval_ms: 99 % interval of it, an end None where it is open; None where too few samples give none.
@@ -129,7 +142,7 @@ def entry(result: dict[str, Any]) -> Entry:
     missing = [p for p in PRECISIONS if not (by_label.get(p, {}).get("metrics") and by_label[p]["latency_ms"])]
     metric = next((name for name in METRICS if not missing and name in by_label["fp32"]["metrics"]), None)
     if metric is None:
-        raise ValueError(f"{result['network']}: not measured: {', '.join(missing) or 'accuracy on labels'}")
+        raise ValueError(f"{result['network']}: not measured: {', '.join(missing) or 'accuracy'}")
     graphs = {}
     for precision in PRECISIONS:
         row, latency = by_label[precision], timing["latency"][precision]
@@ -186,7 +199,7 @@ def page(entries: list[Entry]) -> str:
     """The page."""
     accuracy = [
         f"| `{one.network}` | {units.thousands(one.parameters)} | {units.giga(one.macs)} | {METRICS[one.metric]} "
-        f"| {' | '.join(_accuracy(one.graphs[precision]) for precision in PRECISIONS)} "
+        f"| {' | '.join(_accuracy(one, precision) for precision in PRECISIONS)} "
         f"| {units.counted(one.samples, 'sample')} of `{one.data}` | {one.date} | {one.version} |"
         for one in entries
     ]
@@ -194,7 +207,7 @@ def page(entries: list[Entry]) -> str:
     scopes = [f"| `{one.network}` | {' | '.join(_scope(one, name) for name in names)} |" for one in entries]
     latency = [
         f"| `{one.network}` | {' | '.join(_latency(one.graphs[precision]) for precision in PRECISIONS)} "
-        f"| {', '.join(f'{p} {units.milliseconds(ms)}' for p, ms in one.gpu_ms.items()) or 'not measured'} "
+        f"| {', '.join(f'{p} {units.milliseconds(ms)}' for p, ms in one.gpu_ms.items()) or NO_GPU} "
         f"| {one.cpu} | {one.load:.1f} |"
         for one in entries
     ]
@@ -207,9 +220,11 @@ def page(entries: list[Entry]) -> str:
     )
 
 
-def _accuracy(one: Measured) -> str:
-    said = units.percent(one.value)
-    return f"{said} ({units.span(*one.interval, lambda end: f'{100 * end:.2f}')})" if one.interval else said
+def _accuracy(one: Entry, precision: str) -> str:
+    graph, in_db = one.graphs[precision], one.metric == "snr_db"
+    said = units.decibel(graph.value) if in_db else units.percent(graph.value)
+    ends = graph.interval and units.span(*graph.interval, lambda end: f"{end:.1f}" if in_db else f"{100 * end:.2f}")
+    return f"{said} ({ends})" if ends else said
 
 
 def _scope(one: Entry, name: str) -> str:
@@ -231,12 +246,12 @@ def add(files: list[Path], entries: list[Entry]) -> list[Entry]:
     return [found[name] for name in sorted(found)]
 
 
-def main() -> None:
-    """See the module."""
-    entries = add([Path(name) for name in sys.argv[1:]], read() if STORED.exists() else [])
+def take(files: list[Path]) -> None:
+    """Take results into the file, and write the page."""
+    entries = add(files, read() if STORED.exists() else [])
     STORED.write_text(stored(entries), encoding="utf-8")
     PAGE.write_text(page(entries), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    take([Path(name) for name in sys.argv[1:]])

@@ -16,7 +16,7 @@ from csa_deploy.cli.failures import failure_of
 
 TEXT, JSON = "text", "json"
 VERB_FORMATS: dict[str, tuple[str, ...]] = {
-    "check": (TEXT, JSON, "sarif", "junit", "html", "markdown"),
+    "check": (TEXT, JSON, "sarif", "junit", "html", "markdown", "model-explorer"),
     "compare": (TEXT, JSON, "markdown"),
     "gate": (TEXT, JSON, "junit", "markdown"),
     "judge": (TEXT, JSON, "junit", "markdown"),

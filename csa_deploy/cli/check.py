@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from csa_deploy.cli.stages import Network
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.records.check import Inspected, ScopeRecord
+    from csa_deploy.restricted.errata.finding import Question
     from csa_deploy.restricted.schema import Pack
 
 
@@ -32,6 +35,9 @@ def check(
     fixed: Annotated[
         Path | None, typer.Option("--fixed", help="Where --fix saves the graph; default NAME.fixed.onnx.")
     ] = None,
+    annotate: Annotated[
+        Path | None, typer.Option("--annotate", help="Save the graph there with the verdicts as metadata of its nodes.")
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain a rule, or a known problem, instead.")
     ] = None,
@@ -41,13 +47,13 @@ def check(
     Each verdict comes with its evidence: rule packs, and NVIDIA's own validator where it is installed. Exit 4 when a
     scope denies the network. Without --scope, all scopes. With --errata also what this TensorRT is known to get wrong.
     """
-    from csa_deploy.restricted.errata.asking import errata_failure, question_of
-    from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
     from csa_deploy.restricted.scopes import judged_scopes, version_asked
 
     if explain is not None:
+        from csa_deploy.restricted.explain import explain as explain_rule
+
         said = explain_rule(explain)
         console.answer.add({"rule": explain, "text": said})
         console.plain(said)
@@ -56,20 +62,33 @@ def check(
     scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
     gates = gate_scopes(config.scope, None if config.target else version_asked(config))
     require_dla(gates if fix else scopes, bounds)
-    question = question_of(config) if config.errata or config.fail_on else None
+    question = _question(config)
     result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
-        result = _repair(graph, fixed, result, gates, question, console)
+        result, graph = _repair(graph, fixed, result, gates, question, console)
     result = result.allowing(bounds)
-    data = result.to_json()
-    if fix:
-        for finding in (finding for scope in data["scopes"] for finding in scope["findings"]):
-            finding["repair"] = ""  # tried, and not exact here or worse for another scope
-    _show(data, output_format, output, console)
+    shown = result.inspected
+    if fix:  # what a repair could cure was tried, and is not exact here or worse for another scope
+        shown = replace(shown, scopes=tuple(map(_without_repairs, shown.scopes)))
+    _show(shown, output_format, output, console)
+    if annotate is not None:
+        _annotate(shown, graph, annotate, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
-    failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
+    if failure is None and result.errata is not None:
+        from csa_deploy.restricted.errata.asking import errata_failure
+
+        failure = errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
         raise failure
+
+
+def _question(config: Config) -> Question | None:
+    """What is asked about known problems; nothing unless that was asked for."""
+    if not (config.errata or config.fail_on):
+        return None
+    from csa_deploy.restricted.errata.asking import question_of
+
+    return question_of(config)
 
 
 def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, Config, bool]:
@@ -91,10 +110,10 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
 
 def _repair(
     graph: Path, target: Path | None, before: Any, scopes: Sequence[str], question: Any, console: Console
-) -> Any:
+) -> tuple[Any, Path]:
     """Repair for the scopes that count, and known problems asked for; show the difference and save the graph.
 
-    Returns what holds then.
+    Returns what holds then, and of which file.
     Where nothing is repaired, nothing is saved unless a place was named.
     """
     from csa_deploy.graph.load import load_model, save_model
@@ -108,13 +127,24 @@ def _repair(
         if target is not None:
             save_model(load_model(graph, full_check=False), target)
             console.notice(f"saved {target}, the same network")
-        return before
+        return before, graph
     for line in _difference(load_model(graph, full_check=False), repaired):
         console.notice(line)
     target = target or Path(f"{graph.stem}.fixed.onnx")
     save_model(repaired.model, target)
     console.notice(f"saved {target}")
-    return repaired.after
+    return repaired.after, target
+
+
+def _annotate(data: Inspected, graph: Path, target: Path, console: Console) -> None:
+    """Save the graph that was checked with what was said about it."""
+    from csa_deploy.graph.load import load_model, save_model
+    from csa_deploy.restricted.reporters.annotated import annotate
+
+    model = load_model(graph, full_check=False)
+    marked = annotate(data, model)
+    save_model(model, target)
+    console.notice(f"saved {target}: {marked} nodes have something to say")
 
 
 def _steps(repaired: Any, name: str) -> Any:
@@ -159,12 +189,16 @@ def _difference(before: Any, repaired: Any) -> Iterator[str]:
         yield f"{scope.scope}: {scope.before} -> {scope.after} ({counts})"
 
 
-def _show(data: dict[str, Any], output_format: str, output: Path | None, console: Console) -> None:
+def _without_repairs(scope: ScopeRecord) -> ScopeRecord:
+    return replace(scope, findings=tuple(replace(finding, repair="") for finding in scope.findings))
+
+
+def _show(data: Inspected, output_format: str, output: Path | None, console: Console) -> None:
     from csa_deploy.restricted.reporters import as_text
     from csa_deploy.restricted.reporters.formats import render
     from csa_deploy.workspace import write_atomic
 
-    console.answer.add(data)
+    console.answer.add(data.to_json())
     if output is not None:
         console.answer.elsewhere()
         write_atomic(output, render(data, output_format))

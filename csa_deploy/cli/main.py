@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -58,10 +59,6 @@ VERBS = {
 
 _LONGEST = 2000
 
-app = typer.Typer(
-    name="csa-deploy", help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-
 
 def _version(value: bool) -> None:
     if value:
@@ -69,7 +66,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -78,21 +74,36 @@ def root(
     """Root of the command line."""
 
 
-def register() -> None:
-    """Add the verbs of :data:`VERBS`."""
-    for verb, module in VERBS.items():
-        function = getattr(importlib.import_module(f"csa_deploy.cli.{module}"), verb.replace("-", "_"))
-        app.command(verb, cls=function.command_class)(function)
+def command_line(verbs: Iterable[str]) -> typer.Typer:
+    """The command line of some verbs of :data:`VERBS`; all have theirs without the others, and it is made sooner."""
+    made = typer.Typer(
+        name="csa-deploy", help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    made.callback()(root)
+    for verb in verbs:
+        function = getattr(importlib.import_module(f"csa_deploy.cli.{VERBS[verb]}"), verb.replace("-", "_"))
+        made.command(verb, cls=function.command_class)(function)
+    return made
 
 
-register()
+app: typer.Typer
+"""The command line of all verbs, made when it is asked for."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name != "app":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault("app", command_line(VERBS))
 
 
 def main() -> None:
     """Run the command line; the only place that decides exit codes."""
     calm_threads()
+    words = sys.argv[1:2]
     try:
-        code = app(standalone_mode=False)
+        code = command_line(words if words and words[0] in VERBS else VERBS)(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # the command-line library caught ctrl-C
             interrupted()
     except Exception as error:  # nothing may reach the user as a traceback

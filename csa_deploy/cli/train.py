@@ -163,8 +163,8 @@ def train(
 
         raise EnvironmentLacksError(f"training needs the package {error.name}", fix=install_command("train")) from error
     from csa_deploy.cli.session import default_root
-    from csa_deploy.config import parse_size
     from csa_deploy.errors import UsageError
+    from csa_deploy.setting_values import parse_size
     from csa_deploy.stages import Activity
     from csa_deploy.train.recipe import recipe_for
     from csa_deploy.train.subject import entry_of

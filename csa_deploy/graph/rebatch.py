@@ -83,24 +83,22 @@ class _Copy:
         if len(places) != 1:
             raise UsageError(f"{node.op_type} '{node.name}' meets batches on different axes")
         place = places.pop()
-        if place >= len(after) or after[place] != self.batch:
+        if place >= len(after) or after[place] != self._shape(data)[self.axis[data]]:
             raise UsageError(f"the batch ends in {node.op_type} '{node.name}'")
         if node.op_type not in QUANTIZERS and not _has_weights(node):
             for index, value in enumerate(node.inputs):
                 if value is not None and value not in self.axis:
-                    self._one_row(node, index, value, place - len(after))
+                    self._of_one(node, index, value, place - len(after), after[place])
         return place
 
-    def _one_row(self, node: ir.Node, index: int, value: ir.Value, from_end: int) -> None:
+    def _of_one(self, node: ir.Node, index: int, value: ir.Value, from_end: int, extent: int) -> None:
         tensor, shape = constant_tensor(value), static_shape(value) or ()
-        if len(shape) < -from_end or shape[from_end] != self.batch:
+        if len(shape) < -from_end or shape[from_end] != extent:
             return
-        rows = None if tensor is None else tensor.numpy()
-        axis = len(shape) + from_end
-        first = None if rows is None else np.take(rows, [0], axis=axis)
-        if rows is None or not np.array_equal(rows, np.repeat(first, self.batch, axis=axis)):  # type: ignore[arg-type]
+        samples = None if tensor is None else np.split(tensor.numpy(), self.batch, axis=len(shape) + from_end)
+        if samples is None or not all(np.array_equal(samples[0], other) for other in samples[1:]):
             raise UsageError(f"'{value.name}' of {node.op_type} '{node.name}' differs from sample to sample")
-        self._restate(node, index, np.asarray(first))
+        self._restate(node, index, np.ascontiguousarray(samples[0]))
 
     def _apart(self, node: ir.Node, data: ir.Value, output: ir.Value) -> int | None:
         if node.op_type == "Slice":
@@ -155,8 +153,8 @@ class _Copy:
         if sizes is not None:
             target = sizes.numpy().copy()
             at = len(target) - len(after) + place
-            if at >= 0 and target[at] == self.batch:
-                target[at] = 1
+            if at >= 0 and target[at] == self._shape(data)[self.axis[data]]:
+                target[at] //= self.batch
                 self._restate(node, index, target)
         return place
 

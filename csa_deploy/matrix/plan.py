@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.config import parse_tensorrt
 from csa_deploy.engine.backends import PYTHON_BACKENDS
 from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.installing import versions
 from csa_deploy.naming import split_commas
 from csa_deploy.records.matrix import RTX
 from csa_deploy.restricted.schema import version_key
+from csa_deploy.setting_values import parse_tensorrt
 from csa_deploy.trtexec.config import TargetConfig, load_target
 from csa_deploy.trtexec.machine import open_machine
 

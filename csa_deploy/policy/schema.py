@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from csa_deploy.config import Precision, check_budget, check_limit
 from csa_deploy.errors import UsageError
 from csa_deploy.levels import LEVELS
 from csa_deploy.naming import did_you_mean
 from csa_deploy.records.errata import Severity
+from csa_deploy.setting_values import Precision, check_budget, check_limit
 from csa_deploy.validation import invalid, read_mapping
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -20,6 +20,7 @@ import onnx
 
 from csa_deploy.data.base import Batch, Dataset
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.light import large_weights, without
 from csa_deploy.precision.calibration_data import require_enough
 from csa_deploy.precision.histogram import BINS, Histogram
 from csa_deploy.precision.observer import RangeObserver
@@ -28,7 +29,7 @@ from csa_deploy.workspace import key_of, write_atomic
 
 _LOG = logging.getLogger(__name__)
 _SAVE_EVERY = 10.0  # seconds between two saves of an unfinished pass
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def calibrate(
     Raises:
         UsageError: an activation is NaN or infinite, the data do not fit the network, or too many cannot be read.
     """
-    key = statistics_key(model, data, tensors)  # before the network is loaded: it needs a copy of the weights
+    key = statistics_key(model, data, tensors)
     observer = RangeObserver(model, tensors, threads=threads)
     statistics = Statistics(key, observer.histograms, observer.ranges, provider=observer.provider)
     done = _resume(statistics, data, unfinished)
@@ -156,11 +157,20 @@ def calibrate(
 def statistics_key(model: onnx.ModelProto, data: Dataset, tensors: tuple[str, ...]) -> Key:
     """The key of the statistics that :func:`calibrate` would take."""
     return Key(
-        graph=hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        graph=_hash(model),
         data=data.fingerprint(),
         preprocessing=key_of({"preprocessing": data.preprocessing and data.preprocessing.to_json()}),
         tensors=key_of({"tensors": list(tensors)}),
     )
+
+
+def _hash(model: onnx.ModelProto) -> str:
+    weights = large_weights(model)
+    light = without(model, {tensor.name for tensor in weights})
+    digest = hashlib.sha256(light.SerializeToString(deterministic=True))
+    for tensor in weights:
+        digest.update(onnx.numpy_helper.to_array(tensor).ravel().view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def save_statistics(statistics: Statistics, path: Path, *, done: int | None = None) -> None:

@@ -64,30 +64,29 @@ class Histogram:
         The step is coprime to the size of a sample, so that what is counted lies in all rows, columns and channels.
 
         Returns:
-            False when a value is NaN or infinite; the histogram then holds only part of the values.
+            False when a value is NaN or infinite; none is counted then.
         """
         rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
-        step = step_of(rows.shape[1])
-        if step == 1:
-            return self._count(rows.reshape(-1), scratch)
         if not self._cover(max(float(rows.max()), -float(rows.min()))):
             return False
-        return all(self._count(row[::step], scratch) for row in rows)
+        step = step_of(rows.shape[1])
+        for row in rows if step > 1 else [rows.reshape(-1)]:
+            self._count(row[::step], scratch)
+        return True
 
-    def _count(self, flat: np.ndarray, scratch: Scratch) -> bool:
+    def _count(self, flat: np.ndarray, scratch: Scratch) -> None:
+        """Count values that the range covers."""
+        if self.exponent is None:
+            self.counts[0] += flat.size
+            return
+        scale = np.float32(1.0 / self.width)
         for start in range(0, flat.size, _BLOCK):
             part = flat[start : start + _BLOCK]
             floats, indices = scratch.floats[: part.size], scratch.indices[: part.size]
             np.abs(part, out=floats)
-            if not self._cover(float(floats.max())):
-                return False
-            if self.exponent is None:
-                self.counts[0] += part.size
-                continue
-            np.multiply(floats, np.float32(1.0 / self.width), out=floats)
+            np.multiply(floats, scale, out=floats)
             np.copyto(indices, floats, casting="unsafe")
-            self.counts += np.bincount(indices, minlength=BINS)
-        return True
+            np.add.at(self.counts, indices, 1)
 
     def _cover(self, largest: float) -> bool:
         """Stretch the range over ``largest``; False when it is not finite."""

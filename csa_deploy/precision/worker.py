@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
 
 from csa_deploy.errors import UsageError
+from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.histogram import Histogram, Scratch
 from csa_deploy.runners.base import filled
 from csa_deploy.spec import Sampling
+
+REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceSum")
+"""What the largest absolute value follows from: in ONNX Runtime a maximum may pass over a NaN, a sum does not."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Observed:
         sampling: how samples go through the graph, all of whose shapes are static.
         histograms: tensors to take histograms of.
         ranges: tensors to take the largest absolute value of.
+        reduced: by each of ``ranges`` that is no input, the output that each of :data:`REDUCTIONS` is to have: the
+            graph gives out these numbers, not the tensor.
         shapes: shape of every one of them.
         makers: name of the node that makes a tensor, in the graph's order.
     """
@@ -30,6 +36,7 @@ class Observed:
     sampling: Sampling
     histograms: Sequence[str]
     ranges: Sequence[str]
+    reduced: Mapping[str, Mapping[str, str]]
     shapes: Mapping[str, tuple[int, ...]]
     makers: Mapping[str, str]
 
@@ -45,8 +52,12 @@ class Observed:
 
     @property
     def outputs(self) -> Iterable[str]:
-        """Tensors that the graph has to give out; inputs are at hand already."""
-        return (name for name in (*self.histograms, *self.ranges) if name not in self.inputs)
+        """Tensors that the graph has to give out whole; inputs are at hand already."""
+        return (name for name in self.histograms if name not in self.inputs)
+
+
+def _largest(values: np.ndarray) -> float:
+    return max(float(values.max()), -float(values.min()))
 
 
 class Lane:
@@ -57,12 +68,20 @@ class Lane:
         ranges: largest absolute values of the images seen so far, by tensor.
     """
 
-    def __init__(self, session: ort.InferenceSession, observed: Observed) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        observed: Observed,
+        every_value: Callable[[Feeds], Mapping[str, np.ndarray]],
+    ) -> None:
         self.histograms = {name: Histogram() for name in observed.histograms}
         self.ranges = dict.fromkeys(observed.ranges, 0.0)
-        self._session, self._observed, self._scratch = session, observed, Scratch()
+        self._session, self._observed, self._every_value = session, observed, every_value
+        self._scratch = Scratch()
         self._feeds = {name: np.empty(shape, np.float32) for name, shape in observed.inputs.items()}
+        reductions = (output for reduced in observed.reduced.values() for output in reduced.values())
         self._buffers = {name: np.empty(observed.shapes[name], np.float32) for name in observed.outputs}
+        self._buffers |= {name: np.empty((), np.float32) for name in reductions}
         self._binding = self._bind()
 
     def run(self, feeds: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> None:
@@ -76,37 +95,46 @@ class Lane:
         for name, array in self._observed.sampling.network(filled(feeds, self._observed.batch)).items():
             self._feeds[name][...] = array
         self._session.run_with_iobinding(self._binding)
-        for name, histogram in self.histograms.items():
-            if not histogram.add(self._of(name, count), self._scratch):
-                raise self._not_finite(ids)
-        for name in self.ranges:
-            values = self._of(name, count)
-            largest = max(float(values.max()), -float(values.min()))
-            if not math.isfinite(largest):
-                raise self._not_finite(ids)
-            self.ranges[name] = max(self.ranges[name], largest)
+        sizes = {name: self._size(name) for name in self.ranges}
+        counted = all(
+            histogram.add(self._of(name, count), self._scratch) for name, histogram in self.histograms.items()
+        )
+        if not counted or not all(map(math.isfinite, sizes.values())):
+            sizes = self._sizes_if_finite(ids)
+        self.ranges = {name: max(size, sizes[name]) for name, size in self.ranges.items()}
+
+    def _size(self, name: str) -> float:
+        """Largest absolute value of a tensor, or a number that is not finite: then some value may not be either."""
+        if name in self._feeds:
+            return _largest(self._feeds[name])
+        largest, smallest, total = (float(self._buffers[self._observed.reduced[name][kind]]) for kind in REDUCTIONS)
+        return max(largest, -smallest) if math.isfinite(total) else total
 
     def _of(self, name: str, count: int) -> np.ndarray:
         array = self._buffers[name] if name in self._buffers else self._feeds[name]
         batch = self._observed.batch
         return array[:count] if count < batch and array.shape[0] == batch else array
 
-    def _not_finite(self, ids: tuple[str, ...]) -> UsageError:
-        """Name the first tensor in the graph's order that is not finite, and the image."""
+    def _sizes_if_finite(self, ids: tuple[str, ...]) -> dict[str, float]:
+        """Largest absolute values by tensor to take them of.
+
+        Raises:
+            UsageError: names the first tensor in the graph's order that is not finite, and the image.
+        """
+        values = {**self._every_value(self._feeds), **self._buffers}
         makers = self._observed.makers
-        for name in [n for n in (*self._feeds, *makers) if n in self._buffers or n in self._feeds]:
-            values = self._of(name, len(ids))
-            if np.isfinite(values).all():
+        for name in [name for name in (*self._feeds, *makers) if name in values]:
+            rows = values[name].reshape(len(values[name]) if values[name].ndim else 1, -1)
+            finite = np.isfinite(rows).all(axis=1)
+            if finite.all():
                 continue
-            bad = 0
-            if values.shape[0] == len(ids):
-                bad = int(np.flatnonzero(~np.isfinite(values.reshape(len(ids), -1)).all(axis=1))[0])
+            bad = min(int(np.argmin(finite)), len(ids) - 1) if len(finite) == self._observed.batch else 0
             maker = f"made by node {makers[name]}" if name in makers else "a network input"
-            return UsageError(
+            raise UsageError(
                 f"activation '{name}', {maker}, is NaN or infinite on image {ids[bad]}",
                 fix="remove that image, or look at the network's weights there",
             )
-        raise AssertionError("all activations are finite")
+        return {name: _largest(values[name]) for name in self.ranges}
 
     def _bind(self) -> ort.IOBinding:
         binding = self._session.io_binding()

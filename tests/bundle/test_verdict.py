@@ -104,6 +104,7 @@ def test_what_did_not_run_makes_it_incomplete(feeds: Feeds, tmp_path: Path) -> N
     assert index_of(made.path)["verdict"]["state"] == "incomplete"
 
 
+@pytest.mark.slow
 def test_what_a_rebuild_needs_is_listed_with_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from safetensors.torch import save_file

@@ -12,6 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from csa_deploy.restricted.reporters.formats import FORMATS
+
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 GRAPHS = {
     "allowed": "g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Relu(x) }",
@@ -95,6 +97,17 @@ def test_fix_shows_the_difference_and_saves_what_is_allowed(csa: Any, folder: Pa
     assert csa(folder, "check", str(fixed), "--scope", "drive-os-6", "--strict").returncode == 0
 
 
+def test_verdicts_are_saved_as_metadata_of_the_graph_that_was_judged(csa: Any, folder: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    assert check(csa, folder, "denied", "--scope", "drive-os-6", "--annotate", str(before)).returncode == 4
+    fix = ("--fix", "--fixed", str(tmp_path / "fixed.onnx"))
+    assert check(csa, folder, "denied", "--scope", "drive-os-6", *fix, "--annotate", str(after)).returncode == 0
+    for path, verdict, op in ((before, "denied", "GlobalAveragePool"), (after, "allowed", "AveragePool")):
+        model = onnx.load(path)
+        assert {e.key: e.value for e in model.metadata_props}["csa_deploy.check.drive-os-6"].startswith(verdict)
+        assert op in [node.op_type for node in model.graph.node]
+
+
 def test_fix_promises_nothing_where_no_repair_is_exact(csa: Any, folder: Path, tmp_path: Path) -> None:
     done = check(csa, folder, "unknown", "--scope", "drive-os-6", "--fix", "--fixed", str(tmp_path / "same.onnx"))
     assert done.returncode == 0 and "nothing to repair" in done.stderr
@@ -102,10 +115,10 @@ def test_fix_promises_nothing_where_no_repair_is_exact(csa: Any, folder: Path, t
 
 
 def test_every_format_goes_to_standard_output_or_a_file(csa: Any, folder: Path, tmp_path: Path) -> None:
-    for form in ("text", "json", "sarif", "junit", "html", "markdown"):
+    for form in FORMATS:
         target = tmp_path / form
         assert check(csa, folder, "denied", "--scope", "drive-os-6", "--format", form, "-o", str(target)).stdout == ""
-        assert "reduce" in target.read_text()
+        assert ("denied" if form == "model-explorer" else "reduce") in target.read_text()
     sarif = json.loads((tmp_path / "sarif").read_text())
     assert sarif["runs"][0]["results"][0]["ruleId"] == "drive-os-6/reduce"
     assert ElementTree.parse(tmp_path / "junit").getroot().get("failures") == "1"

@@ -209,6 +209,7 @@ def test_a_closed_pipe_is_no_crash(digits: Any) -> None:
     assert len(done.stdout) == 10 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_keeps_the_exit_code(lab: Path) -> None:
     """``check | head`` ended with 1, which is an internal error; the verdict is what counts."""
     import onnx

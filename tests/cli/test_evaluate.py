@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.shows("MEA-11")
 def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -> None:
     """As the stages do; random weights were measured in silence here."""
@@ -67,7 +68,7 @@ def test_random_weights_are_said_and_no_result(folder: Path, typed: Any) -> None
     assert named.code == 0  # trained weights on other labels: a measurement
 
 
-@pytest.mark.parametrize("verb", ["verify", "quantize"])
+@pytest.mark.parametrize("verb", ["verify", pytest.param("quantize", marks=pytest.mark.slow)])
 def test_the_stages_that_compare_say_it_too(folder: Path, typed: Any, verb: str) -> None:
     words = (verb, "net.py:make", "--data", "x.npz", "--fp16", "--threads", 1, "--samples", 2)
     assert "no checkpoint: random weights" in typed(folder, *words).err

@@ -81,6 +81,7 @@ def test_interrupted_in_each_stage(tmp_path: Path) -> None:
     assert subprocess.run([COMMAND, *RUN], cwd=tmp_path, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.rtx
 @needs_rtx
 def test_a_killed_run_leaves_no_builder_behind(lab: Path) -> None:

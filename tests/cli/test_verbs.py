@@ -4,10 +4,13 @@ import ast
 import importlib
 from pathlib import Path
 
-import csa_deploy.cli.main as command_line
-from csa_deploy.cli.main import VERBS, app
+import pytest
+from typer.testing import CliRunner
 
-FOLDER = Path(command_line.__file__).parent
+import csa_deploy.cli
+from csa_deploy.cli.main import VERBS, app, command_line
+
+FOLDER = Path(csa_deploy.cli.__file__).parent
 
 
 def _verbs_of(source: str) -> set[str]:
@@ -31,12 +34,13 @@ def test_the_help_lists_the_rows_in_their_order() -> None:
     assert [command.name for command in app.registered_commands] == list(VERBS)
 
 
-def test_a_verb_that_the_table_forgets_is_the_only_one_missing(monkeypatch) -> None:
-    import typer
-
-    kept = {verb: module for verb, module in VERBS.items() if verb != "judge"}
-    monkeypatch.setattr(command_line, "VERBS", kept)
-    monkeypatch.setattr(command_line, "app", typer.Typer())
-    command_line.register()
-    assert [command.name for command in command_line.app.registered_commands] == list(kept)
+def test_a_verb_that_the_table_forgets_is_the_only_one_missing() -> None:
+    kept = [verb for verb in VERBS if verb != "judge"]
+    assert [command.name for command in command_line(kept).registered_commands] == kept
     assert importlib.import_module("csa_deploy.cli.judge").judge
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_alone_is_what_it_is_among_all(verb: str) -> None:
+    alone, among = (CliRunner().invoke(made, [verb, "--help"]) for made in (command_line([verb]), app))
+    assert alone.output == among.output and f"Usage: csa-deploy {verb} " in alone.output

@@ -16,6 +16,7 @@ from csa_deploy.confidence.trace import ShowingTest, Trace, broken_links, lobste
 from tools import safety_manual
 from tools.trace import sources_of_tests, traced
 
+SOURCES = sources_of_tests()
 ROOT = FACTS_FOLDER.parents[2]
 CONFIDENCE_OF_THE_TOOL = tool_confidence()
 
@@ -32,7 +33,7 @@ def test_nothing_is_missing() -> None:
 
 @pytest.mark.shows("MEA-42")
 def test_the_packaged_trace_is_that_of_the_marks() -> None:
-    assert packaged_trace().to_json() == traced(sources_of_tests()).to_json(), "run `python -m tools.trace`"
+    assert packaged_trace().to_json() == traced(SOURCES).to_json(), "run `python -m tools.trace`"
 
 
 def test_the_manual_is_made_from_the_facts() -> None:
@@ -49,15 +50,14 @@ def test_every_verb_belongs_to_one_use_case() -> None:
 @pytest.mark.shows("MEA-42", "ERR-36")
 def test_a_deleted_test_breaks_the_trace() -> None:
     """Each test that is the only one of its measure, or of an error whose detection is claimed to be high."""
-    sources = sources_of_tests()
-    whole = traced(sources)
+    whole = packaged_trace()
     doubted = {error.id for error in CONFIDENCE_OF_THE_TOOL.errors if error.detection != "TD1"}
     alone = {t.id: n for t in whole.tests.values() for n in t.shows if whole.of(n) == [t] and n not in doubted}
     assert alone
     for name, shown in alone.items():
         path, _, function = name.partition("::")
-        without = re.sub(rf"@pytest\.mark\.shows\([^)]*\)\ndef {function}\(", "def helper(", sources[path])
-        assert without != sources[path]
+        without = re.sub(rf"@pytest\.mark\.shows\([^)]*\)\ndef {function}\(", "def helper(", SOURCES[path])
+        assert without != SOURCES[path]
         elsewhere = {name: test for name, test in whole.tests.items() if not name.startswith(f"{path}::")}
         left = Trace(elsewhere | traced({path: without}).tests)
         assert left.to_json() != packaged_trace().to_json()

@@ -14,20 +14,18 @@ from scipy import ndimage
 
 from csa_deploy.data import named
 from csa_deploy.data.dataset import open_dataset, open_split
+from csa_deploy.data.digit_drawing import INK, DigitShape, drawn_digit
 from csa_deploy.data.packages import load_digits
 from csa_deploy.data.scenes import (
     CONTRAST,
     CROWDED,
-    INK,
     MOST_HIDDEN,
     SIDE,
     TEST_PHOTOGRAPHS,
     USUAL,
-    DigitShape,
     Scene,
     Scenes,
     SplitMix,
-    drawn_digit,
     photographs,
 )
 from csa_deploy.data.targets import Boxes, Mask

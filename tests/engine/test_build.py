@@ -426,6 +426,7 @@ def test_gpu_that_cannot_be_built_for_is_left_out_with_the_reason(
     assert result.plan.compute_capabilities == ()
 
 
+@pytest.mark.slow
 def test_turing_is_built_on_request_only_and_its_share_of_the_engine_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

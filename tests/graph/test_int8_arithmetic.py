@@ -9,38 +9,15 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from csa_deploy.graph.int8_arithmetic import LARGEST_EXACT, Rounding, to_integer
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.verify.localize.surgery import expose
+from tests.small_models import model_of
 
 ZERO = np.int8(0)
-
-
-def model_of(
-    nodes: Sequence[NodeProto],
-    inputs: Mapping[str, Sequence[int]],
-    outputs: Sequence[str],
-    constants: Mapping[str, Any],
-    *,
-    kind: int = TensorProto.FLOAT,
-    opset: int = 21,
-) -> ModelProto:
-    for number, node in enumerate(nodes):
-        node.name = node.name or f"{node.op_type}_{number}"
-    graph = helper.make_graph(
-        list(nodes),
-        "small",
-        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    return onnx.shape_inference.infer_shapes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), strict_mode=True
-    )
 
 
 def pair(source: str, scale: str, zero: str = "zero", stem: str = "") -> list[NodeProto]:

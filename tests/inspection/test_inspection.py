@@ -82,6 +82,7 @@ def test_a_graph(plain: Path) -> None:
     assert (found["modules"], found["opsets"]) == (2, {"ai.onnx": 18})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
 def test_engines_of_a_workspace(plain: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "csa_deploy.cli.main"]

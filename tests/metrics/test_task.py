@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm
 from scipy.stats import t as student_t
 
+import csa_deploy.tasks.stock  # noqa: F401 (registered before the first test, as after each the table is what it was)
 from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
 from csa_deploy.metrics import table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +26,9 @@ from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import DlaGraph, NotSearched
 from csa_deploy.restricted.check import check
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tests.small_models import model_of
 
-Arrays = Mapping[str, np.ndarray]
-
-
-def network(
-    nodes: Sequence[NodeProto],
-    shape: Sequence[int],
-    outputs: Mapping[str, Sequence[int]],
-    constants: Arrays,
-    opset: int = 18,
-) -> ModelProto:
-    """A model of one input ``x``."""
-    for number, node in enumerate(nodes):
-        node.name = node.name or f"{node.op_type}_{number}"
-    graph = helper.make_graph(
-        list(nodes),
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+network = partial(model_of, opset=18)
 
 
 def run(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
@@ -113,7 +92,7 @@ def branches(rng: np.random.Generator) -> ModelProto:
         "high": np.float32(6),
         "scales": np.array([1, 1, 2, 2], "f4"),
     }
-    return network(nodes, [1, 3, 10, 10], {"y": [1, 10, 10, 8]}, constants)
+    return network(nodes, {"x": [1, 3, 10, 10]}, "y", constants)
 
 
 def decibels(exact: np.ndarray, found: np.ndarray) -> float:
@@ -188,8 +167,10 @@ def test_random_networks(seed: int) -> None:
         else:
             nodes.append(helper.make_node(op, [one, two] if op in ("Add", "Sub", "Mul", "Max") else [one], [output]))
     read = {name for node in nodes for name in node.input}
-    ends = {name: shape for node in nodes for name in node.output if name not in read}
-    model = network(nodes, shape, {**ends, "t0": shape}, constants)  # t0 is an output that other nodes read
+    ends = [name for node in nodes for name in node.output if name not in read]
+    model = network(
+        nodes, {"x": shape}, dict.fromkeys([*ends, "t0"]), constants
+    )  # t0 is an output that other nodes read
     int8, dla, _ = quantized(model, rng.normal(size=shape).astype("f4"))
     off = frozenset(item.node for item in dla.off)
     assert Walk(int8).all_problems(off) == [] and not off
@@ -208,11 +189,11 @@ def test_what_relu_cuts_off_needs_no_range() -> None:
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Conv", ["b", "w"], ["y"]),
     ]
-    model = network(nodes, [1, 1, 4, 4], {"y": [1, 1, 4, 4]}, {"w": np.ones((1, 1, 1, 1), "f4")})
+    model = network(nodes, {"x": [1, 1, 4, 4]}, "y", {"w": np.ones((1, 1, 1, 1), "f4")})
     _, _, scales = quantized(model, x)
     assert scales["a"] == scales["b"] == pytest.approx(np.maximum(x, 0).max() / 127, rel=1e-3)
     nodes[2] = helper.make_node("Add", ["a", "b"], ["y"])  # now somebody else reads what ReLU cuts off
-    model = network(nodes, [1, 1, 4, 4], {"y": [1, 1, 4, 4]}, {"w": np.ones((1, 1, 1, 1), "f4")})
+    model = network(nodes, {"x": [1, 1, 4, 4]}, "y", {"w": np.ones((1, 1, 1, 1), "f4")})
     _, _, scales = quantized(model, x)
     assert scales["a"] == scales["b"] == pytest.approx(100 / 127, rel=1e-3)
 
@@ -240,7 +221,7 @@ def test_nodes_that_fall_back_have_the_placement_of_the_gpu() -> None:
         helper.make_node("Softplus", ["c"], ["y"], name="end"),
     ]
     constants = {"w": rng.normal(size=(4, 4, 1, 1)).astype("f4")}
-    model = network(nodes, [1, 4, 6, 6], {"y": [1, 4, 6, 6]}, constants)
+    model = network(nodes, {"x": [1, 4, 6, 6]}, "y", constants)
     int8, dla, scales = quantized(model, rng.normal(size=(1, 4, 6, 6)).astype("f4"))
     assert {item.node: item.op for item in dla.off} == {"off": "Elu", "end": "Softplus"}
     assert all(item.reason for item in dla.off)
@@ -255,20 +236,15 @@ def test_nodes_that_fall_back_have_the_placement_of_the_gpu() -> None:
 
 def test_a_network_of_which_nothing_runs_on_dla_is_refused() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    model = network(nodes, [1, 4], {"y": [1, 3]}, {"w": np.ones((4, 3), "f4")})
+    model = network(nodes, {"x": [1, 4]}, "y", {"w": np.ones((4, 3), "f4")})
     with pytest.raises(UsageError, match="nothing of the network runs on DLA") as caught:
         place_for_dla(model)
     assert caught.value.fix and "--fix" in caught.value.fix
 
 
 def test_an_opset_without_fp16_qdq_is_refused() -> None:
-    model = network(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        [1, 1, 4, 4],
-        {"y": [1, 1, 4, 4]},
-        {"w": np.ones((1, 1, 1, 1), "f4")},
-        17,
-    )
+    weights = {"w": np.ones((1, 1, 1, 1), "f4")}
+    model = model_of([helper.make_node("Conv", ["x", "w"], ["y"])], {"x": [1, 1, 4, 4]}, "y", weights, opset=17)
     with pytest.raises(UsageError, match="opset 17"):
         place_for_dla(model)
 
@@ -298,7 +274,7 @@ def test_the_runner_computes_the_bias_that_the_graph_states() -> None:
         "b": np.array([3, -2, 1, 0.5], "f4"),
         "v": np.eye(4, dtype="f4")[:, :, None, None],
     }
-    model = network(nodes, [1, 4, 6, 6], {"y": [1, 4, 6, 6]}, constants)
+    model = network(nodes, {"x": [1, 4, 6, 6]}, "y", constants)
     x = (0.01 * rng.normal(size=(1, 4, 6, 6))).astype("f4")
     int8, _, _ = quantized(model, x)
     with OnnxRuntimeRunner(int8.SerializeToString()) as runner:
@@ -357,7 +333,7 @@ def test_rounding_halves_away_from_zero_by_brute_force() -> None:
         helper.make_node("Add", ["c", "d"], ["y"]),
     ]
     scale, eye = 2.0**-6, np.eye(4, dtype="f4")[:, :, None, None]
-    model = network(nodes, [1, 4, 32, 32], {"y": [1, 4, 16, 16]}, {"w": eye, "v": eye / 2})
+    model = network(nodes, {"x": [1, 4, 32, 32]}, "y", {"w": eye, "v": eye / 2})
     x = (rng.integers(-60, 61, size=(1, 4, 32, 32)) * scale).astype("f4")
     placement, _ = place_for_dla(model)
     graph = insert_qdq(model, placement, placement.shared(dict.fromkeys(placement.tensors, 127 * scale))).model

@@ -5,6 +5,7 @@ import pytest
 from restricted_networks import MAP, model, node, single, value
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.check import Inspected
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.explain import explain, list_packs
 from csa_deploy.restricted.reporters.formats import FORMATS, render
@@ -19,15 +20,20 @@ def network():
     return model(nodes)
 
 
+def judged(model, *asked, **more) -> Inspected:
+    """As a reader of the stored report has it."""
+    return Inspected.from_json(json.loads(json.dumps(check(model, *asked, **more).to_json())))
+
+
 @pytest.fixture(scope="module")
 def data():
-    return check(network(), ["drive-os-6", "dla-orin"], name="net.onnx").to_json()
+    return judged(network(), ["drive-os-6", "dla-orin"], name="net.onnx")
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_format_is_deterministic_and_names_verdict_and_level(data, form):
     text = render(data, form)
-    assert text == render(json.loads(json.dumps(data)), form)
+    assert text == render(Inspected.from_json(json.loads(json.dumps(data.to_json()))), form)
     assert text.endswith("\n") or form == "html"
     for word in ("denied", "static", "drive-os-6", "dla-orin"):
         assert word in text
@@ -35,12 +41,12 @@ def test_a_format_is_deterministic_and_names_verdict_and_level(data, form):
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(UsageError, match="yaml"):
-        render({}, "yaml")
+        render(Inspected(model="", scopes=()), "yaml")
 
 
 def test_text_groups_findings_and_says_what_to_do():
     nodes = [node("GlobalAveragePool", ["x"], [f"y{index}"], name=f"pool{index}") for index in range(5)]
-    text = render(check(model([*nodes, node("Relu", ["y0"], ["y"])]), ["drive-os-6"]).to_json(), "text")
+    text = render(judged(model([*nodes, node("Relu", ["y0"], ["y"])]), ["drive-os-6"]), "text")
     assert text.count("GlobalAveragePool becomes a Reduce layer") == 1
     assert "x5" in text
     assert "pool0, pool1, pool2 and 2 more" in text
@@ -56,8 +62,8 @@ def test_text_begins_with_all_verdicts(data):
     assert lines[1].split() == ["drive-os-6", "denied", "static", "1", "1", "1"]
     assert lines[2].split() == ["dla-orin", "denied", "static", "1", "0", "1"]
     assert lines[3] == "" and lines[4].startswith("drive-os-6: denied")
-    for line, scope in zip(lines[1:], data["scopes"], strict=False):
-        counts = scope["counts"]
+    for line, scope in zip(lines[1:], data.scopes, strict=False):
+        counts = scope.counts
         assert line.split()[3:5] == [str(counts["denied"]), str(counts["unknown"])]
 
 
@@ -71,8 +77,8 @@ def test_a_cast_of_an_input_is_explained_under_dla():
 
 
 def test_json_holds_the_whole_report(data):
-    assert json.loads(render(data, "json")) == json.loads(json.dumps(data))
-    assert data["schema_version"] == 1
+    assert json.loads(render(data, "json")) == json.loads(json.dumps(data.to_json()))
+    assert data.to_json()["schema_version"] == 1
 
 
 def test_sarif_has_the_structure_of_2_1_0(data):
@@ -84,7 +90,7 @@ def test_sarif_has_the_structure_of_2_1_0(data):
     assert driver["name"] == "csa-deploy"
     identifiers = [rule["id"] for rule in driver["rules"]]
     assert len(identifiers) == len(set(identifiers))
-    expected = sum(len(scope["findings"]) for scope in data["scopes"])
+    expected = sum(len(scope.findings) for scope in data.scopes)
     assert len(run["results"]) == expected
     for result in run["results"]:
         assert identifiers[result["ruleIndex"]] == result["ruleId"]
@@ -99,8 +105,8 @@ def test_sarif_has_the_structure_of_2_1_0(data):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_junit_counts_what_it_holds(strict):
-    report = check(network(), ["drive-os-6"], strict=strict, name="net.onnx")
-    root = ElementTree.fromstring(render(report.to_json(), "junit"))
+    report = judged(network(), ["drive-os-6"], strict=strict, name="net.onnx")
+    root = ElementTree.fromstring(render(report, "junit"))
     suite = root.find("testsuite")
     cases = suite.findall("testcase")
     assert int(suite.get("tests")) == int(root.get("tests")) == len(cases)
@@ -113,7 +119,7 @@ def test_junit_counts_what_it_holds(strict):
 
 
 def test_junit_of_an_allowed_network_has_a_case_that_passes():
-    root = ElementTree.fromstring(render(check(single("Relu"), ["drive-os-6"]).to_json(), "junit"))
+    root = ElementTree.fromstring(render(judged(single("Relu"), ["drive-os-6"]), "junit"))
     case = root.find("testsuite/testcase")
     assert "allowed (evidence: static)" in case.get("name")
     assert list(case) == []

@@ -1,6 +1,5 @@
 """``--max-fallback``: a DLA scope is accepted with what may fall back, on both sides of each bound, and no further."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +9,14 @@ from restricted_networks import MAP, constant, model, node
 
 from csa_deploy.config import make_config
 from csa_deploy.errors import OperationRejectedError, UsageError
-from csa_deploy.records.check import RuleReport
+from csa_deploy.records.check import Inspected, ScopeRecord
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.fallback import require_dla, within
 from csa_deploy.restricted.inspection import inspect, rejection
 from csa_deploy.restricted.loading import load_graph
 from csa_deploy.restricted.placement import _crossing
 from csa_deploy.restricted.reporters import as_html, as_junit, as_sarif, as_text
+from csa_deploy.results import shallow
 
 # DLA, GPU (Sin), DLA, GPU, DLA: each of the 4 edges between them crosses once with every element in two bytes.
 CHAIN = ["Relu", "Sin", "Relu", "Relu", "Sin", "Sigmoid"]
@@ -80,7 +80,7 @@ def test_bytes_of_unknown_shape_are_unknown_and_within_no_bound():
     assert found.verdict == "denied" and "unknown for 1 tensor" in found.fallback
     kept = within(replace(report(), placement=unknown), {"nodes": 2})
     assert kept.said.endswith("bytes that cross unknown for 1 tensor")
-    data = {**RuleReport("x", (kept,)).to_json(), "scopes": [{**kept.to_json(), "static": "denied"}]}
+    data = Inspected(model="x", scopes=(ScopeRecord(**shallow(kept), static="denied"),))
     assert "bytes unknown for 1" in as_text.render(data) and "bytes unknown for 1" in as_html.render(data)
 
 
@@ -115,14 +115,14 @@ def test_the_gate_rejects_beyond_the_bound_and_says_by_how_much(gate):
 
 
 def test_no_report_calls_it_plainly_allowed(gate):
-    data = gate.allowing({"nodes": 2}).to_json()
-    assert (data["verdict"], data["rejected"]) == ("with GPU fallback", False)
+    data = gate.allowing({"nodes": 2}).inspected
+    assert (data.verdict, data.rejected) == ("with GPU fallback", False)
     for reporter in (as_text, as_html, as_junit, as_sarif):
-        text = " ".join(reporter.render(json.loads(json.dumps(data))).split())
+        text = " ".join(reporter.render(data).split())
         assert "with GPU fallback: 4 of 6 nodes on DLA" in text
         assert "allowed" not in text.replace(".allowed,", "")
     assert 'failures="0"' in as_junit.render(data)
-    assert "at most 1" in as_text.render(gate.allowing({"nodes": 1}).to_json())
+    assert "at most 1" in as_text.render(gate.allowing({"nodes": 1}).inspected)
 
 
 def test_a_constant_operand_names_its_rule_among_the_notes():

@@ -43,6 +43,7 @@ def folded(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> np.ndarray 
     return evaluate(node, attributes(node), given, model.opset_import[0].version, None)
 
 
+@pytest.mark.slow
 def test_every_node_test_of_onnx_gives_its_stated_output() -> None:
     checked: Counter[str] = Counter()
     for case in node_tests():

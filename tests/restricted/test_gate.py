@@ -22,7 +22,7 @@ def gate(op: str, answer: ValidatorVerdict | None, strict: bool = False) -> Gate
 
 
 def suite_of(result: GateResult) -> ElementTree.Element:
-    found = ElementTree.fromstring(render(result.to_json(), "junit")).find("testsuite")
+    found = ElementTree.fromstring(render(result.inspected, "junit")).find("testsuite")
     assert found is not None
     return found
 
@@ -38,7 +38,7 @@ def test_the_validator_lifts_the_evidence() -> None:
 def test_a_layer_that_only_the_validator_refuses_is_a_loud_finding(form: str) -> None:
     result = gate("Relu", REFUSED)
     assert (result.scopes[0].verdict, result.scopes[0].level) == ("denied", "validator")
-    text = render(result.to_json(), form)
+    text = render(result.inspected, form)
     for words in ("validator.refused", "the_node", "LayerSizeLimit", "the rule pack says allowed"):
         assert words in text.replace("&#39;", "'").replace("\\_", "_")  # as the form escapes
     failure = rejection(result, False, "net.onnx")

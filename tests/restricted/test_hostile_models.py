@@ -8,6 +8,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from restricted_networks import MAP, constant, model, node, resize, single, value, weights
 
 from csa_deploy.errors import UsageError
+from csa_deploy.records.check import Inspected
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.reporters.formats import FORMATS, render
 
@@ -122,7 +123,7 @@ def test_no_scope_allows_it_and_every_report_renders(name):
     assert {scope.verdict for scope in report.scopes} <= {"denied", "unknown"}
     for scope in report.scopes:
         assert all(finding.message and "\n" not in finding.message for finding in scope.findings)
-    data = report.to_json()
+    data = Inspected.from_json(report.to_json())
     assert all(render(data, form) for form in FORMATS)
 
 
@@ -156,7 +157,7 @@ def test_shared_node_names_are_noted():
 
 def test_names_with_markup_and_control_characters_survive_every_format():
     made = node("LRN", ["x"], ["y"], "\x00\x1b[31m<script>[red]&\u2028", size=3)
-    data = check(model([made])).to_json()
+    data = Inspected.from_json(check(model([made])).to_json())
     rendered = {form: render(data, form) for form in FORMATS}
     assert "<script>" not in rendered["html"] + rendered["markdown"]
     assert "\x1b" not in rendered["junit"]

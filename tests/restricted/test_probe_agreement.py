@@ -27,6 +27,7 @@ def test_unknown_agrees_with_neither_and_skipped_does_not_count():
     assert Agreement(()).rate is None
 
 
+@pytest.mark.slow
 @needs_validator
 def test_the_static_check_agrees_on_every_onnx_probe():
     models = [(item.id, build(item.onnx)) for item in probes()]

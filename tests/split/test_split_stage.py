@@ -140,6 +140,7 @@ def test_without_split_the_parts_are_gone(workspace: Workspace, folder: Path) ->
     assert Workspace(again).find(SplitRecord) is None
 
 
+@pytest.mark.slow
 def test_restricted_mode_judges_each_part_by_its_target(
     build: Callable[..., onnx.ModelProto], folder: Path, tmp_path: Path
 ) -> None:

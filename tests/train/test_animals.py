@@ -93,6 +93,7 @@ def test_the_parts_share_no_picture(tmp_path: Path) -> None:
     assert len(held_out) > 5
 
 
+@pytest.mark.slow
 def test_the_installed_set() -> None:
     try:
         metadata.distribution("animal-mnist")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from csa_deploy.records.check import Inspected
 
 
-def render(data: Mapping[str, Any]) -> str:
+def render(data: Inspected) -> str:
     """The report as indented JSON with a final line break."""
-    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+    return json.dumps(data.to_json(), indent=2, allow_nan=False) + "\n"
