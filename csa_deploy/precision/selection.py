@@ -13,13 +13,13 @@ from csa_deploy.data.base import Dataset, choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.search import search
 from csa_deploy.precision.sensitivity import measure
 from csa_deploy.precision.techniques import EvaluationContext, Plan, try_techniques
-from csa_deploy.precision.thresholds import METHODS, PUBLISHED, USUAL, Method
+from csa_deploy.precision.thresholds import METHODS, PUBLISHED, USUAL_METHOD, Method
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import Search, Sensitivity, TechniqueFinding
 from csa_deploy.runners.base import filled
@@ -40,7 +40,7 @@ _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that do
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What to write.
 
     Attributes:
@@ -84,14 +84,14 @@ class SearchSamples:
 
 def _other_ranges(calibration: Calibrated) -> dict[Method, dict[str, float]]:
     """Thresholds of the methods that may take the place of the usual one; another one was asked for by name."""
-    if calibration.method != USUAL or calibration.dla is not None:
+    if calibration.method != USUAL_METHOD or calibration.dla is not None:
         return {}
     return {name: calibration.statistics.thresholds(name) for name in METHODS if name != PUBLISHED}
 
 
 def choose_layers(
     context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str, phases: Phases
-) -> Choice:
+) -> Selection:
     """Try the techniques on all layers in INT8, then search with those that pay."""
     config = context.config
     sampling = context.sampling
@@ -131,11 +131,11 @@ def choose_layers(
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
     key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
-    recall = Recall(context.path(UNFINISHED_SEARCH), " ".join(key))
+    cache = MeasurementCache(context.path(UNFINISHED_SEARCH), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
-        measured = measure(network, few, phases.of(MEASURING), recall)
+        measured = measure(network, few, phases.of(MEASURING), cache)
         estimated = _estimated(plan, network, few, config.threads)
         return [
             Sensitivity(
@@ -159,7 +159,7 @@ def choose_layers(
             costs,
             sensitivities,
             rest=rest,
-            recall=recall,
+            cache=cache,
             progress=phases.of(SEARCHING),
             asked=config.asked("int8"),
             tasks=context.tasks(),
@@ -170,7 +170,7 @@ def choose_layers(
     estimates = {
         name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
     }
-    return Choice(plan, kept, found, findings, estimates, not_known(costs))
+    return Selection(plan, kept, found, findings, estimates, not_known(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:

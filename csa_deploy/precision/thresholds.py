@@ -18,7 +18,7 @@ from csa_deploy.precision.histogram import Histogram
 Method = CalibrationMethod
 METHODS: tuple[Method, ...] = get_args(Method)
 
-USUAL: Method = "mse"
+USUAL_METHOD: Method = "mse"
 PUBLISHED: Method = "entropy-published"
 
 INT8_LEVELS = 127
