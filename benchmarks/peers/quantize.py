@@ -109,6 +109,9 @@ def _reader(images: str) -> Any:
         def rewind(self) -> None:
             self.feeds = _feeds(images)
 
+        def get_first(self) -> Feeds:
+            return next(_feeds(images))
+
         def get_next(self) -> Feeds | None:
             return next(self.feeds, None)
 
@@ -122,8 +125,8 @@ SETTINGS: dict[str, Setting] = {
     "ONNX Runtime, minmax": ("onnxruntime", onnxruntime, {"method": "MinMax"}, ("onnxruntime",)),
     "ONNX Runtime, entropy": ("onnxruntime", onnxruntime, {"method": "Entropy"}, ("onnxruntime",)),
     "ONNX Runtime, percentile": ("onnxruntime", onnxruntime, {"method": "Percentile"}, ("onnxruntime",)),
-    "Model Optimizer, entropy": ("modelopt", modelopt, {"method": "entropy"}, ("nvidia-modelopt", "onnxruntime")),
-    "Model Optimizer, max": ("modelopt", modelopt, {"method": "max"}, ("nvidia-modelopt", "onnxruntime")),
+    "Model Optimizer, entropy": ("modelopt", modelopt, {"method": "entropy"}, ("nvidia-modelopt", "onnxruntime-gpu")),
+    "Model Optimizer, max": ("modelopt", modelopt, {"method": "max"}, ("nvidia-modelopt", "onnxruntime-gpu")),
     "NNCF, default": ("nncf", nncf, {}, ("nncf", "onnxruntime")),
     "NNCF, accurate bias correction": ("nncf", nncf, {"fast_bias_correction": False}, ("nncf", "onnxruntime")),
     "AIMET-ONNX, min_max": ("aimet", aimet, {"scheme": "min_max"}, ("aimet-onnx", "onnxruntime")),
