@@ -22,7 +22,7 @@ from csa_deploy.graph.repairs.pooling import Limits
 from csa_deploy.graph.rewrite import LEFT_ALONE
 from csa_deploy.records.check import Finding, ScopeReport
 from csa_deploy.records.graphs import Note, Step
-from csa_deploy.records.repair import Left, ScopeChange
+from csa_deploy.records.repair import COUNTED, Left, ScopeChange
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.inspection import GateResult, inspect
 
@@ -30,7 +30,6 @@ _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it ca
 _ATTEMPTS = 12
 _POOLING = {"global_pool_to_pool", "pool_to_chain"}
 _ANY_WINDOW = 1 << 16
-COUNTED = ("denied", "unknown")
 
 Progress = Callable[[int, int], None]
 
@@ -60,15 +59,7 @@ class ScopeRepair:
     @property
     def verdicts(self) -> tuple[ScopeChange, ...]:
         """Verdict and numbers of findings of each scope, before and after."""
-        return tuple(
-            ScopeChange(
-                old.report.scope,
-                old.verdict,
-                new.verdict,
-                {key: (old.combined.counts[key], new.combined.counts[key]) for key in COUNTED},
-            )
-            for old, new in zip(self.before.scopes, self.after.scopes, strict=True)
-        )
+        return ScopeChange.between(self.before.inspected.scopes, self.after.inspected.scopes)
 
 
 def repair_for_scopes(
