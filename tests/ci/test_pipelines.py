@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import csa_deploy
 from tests.conftest import Misfits
+from tools import constraints
 
 ROOT = Path(csa_deploy.__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -87,6 +91,55 @@ def test_a_release_is_attested_and_holds_no_password() -> None:
     assert publish["permissions"] == {"id-token": "write"}
     (step,) = (step for step in publish["steps"] if "pypi-publish" in step["uses"])
     assert step["with"] == {"attestations": True}
+
+
+USED = [
+    (path, used)
+    for path in (*WORKFLOWS, ROOT / "action.yml", ROOT / "examples/my-network/.github/workflows/deploy.yml")
+    for used in re.findall(r"(?m)^\s*(?:- )?uses: (.+)$", path.read_text(encoding="utf-8") if path.is_file() else "")
+]
+
+
+@pytest.mark.parametrize(("path", "used"), USED, ids=lambda value: getattr(value, "name", value))
+def test_an_action_is_named_by_its_commit(path: Path, used: str) -> None:
+    assert (
+        re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)
+        or used == "pypa/gh-action-pypi-publish@release/v1"
+    )
+
+
+def test_the_wheel_carries_its_bill_of_materials(tmp_path: Path) -> None:
+    """The step of the release on a small wheel: PEP 770, and RECORD names the file with its hash."""
+    wheelfile = pytest.importorskip("wheel.wheelfile", reason="the package wheel is not installed")
+    steps = {step.get("name"): step for step in read(ROOT / ".github/workflows/release.yml")["jobs"]["build"]["steps"]}
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "sbom").mkdir()
+    bill = b'{"bomFormat": "CycloneDX"}'
+    (tmp_path / "sbom" / "csa-deploy.cdx.json").write_bytes(bill)
+    made, info = tmp_path / "dist" / "a-1-py3-none-any.whl", "a-1.dist-info"
+    with wheelfile.WheelFile(made, "w") as file:  # with its RECORD
+        file.writestr("a.py", "")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: a\nVersion: 1\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    script = steps["The wheel carries it (PEP 770)"]["run"].replace("python ", f"{sys.executable} ")
+    done = shell(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == [made.name]
+    with zipfile.ZipFile(made) as file:
+        assert file.read(f"{info}/sboms/csa-deploy.cdx.json") == bill
+        digest = base64.urlsafe_b64encode(hashlib.sha256(bill).digest()).decode().rstrip("=")
+        assert f"{info}/sboms/csa-deploy.cdx.json,sha256={digest},{len(bill)}" in file.read(f"{info}/RECORD").decode()
+
+
+def test_constraints_are_what_pip_would_install() -> None:
+    rows = [("b", "2.0+cpu"), ("A", "1"), ("csa-deploy", "9")]
+    report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in rows]}
+    assert constraints.lines(report).splitlines()[1:] == ["A==1", "b==2.0"]
+    kept = constraints.PAGE.read_text(encoding="utf-8")
+    stored = [
+        {"metadata": dict(zip(("name", "version"), line.split("=="), strict=True))} for line in kept.splitlines()[1:]
+    ]
+    assert constraints.lines({"install": stored}) == kept
 
 
 @pytest.mark.slow

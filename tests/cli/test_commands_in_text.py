@@ -132,5 +132,6 @@ def test_a_page_names_a_command_that_exists(path: Path) -> None:
 
 
 def _plain(words: str) -> str:
-    """Without the explanation that stands in a column of its own, and with alternatives as one word."""
-    return re.sub(r"(?<=\w)\|(?=\w)", "-or-", re.split(r"\s{3,}", words)[0] if "#" not in words else words)
+    """Without what follows a failure or stands in a column of its own, and with alternatives as one word."""
+    words = words.split(" || ")[0]
+    return re.sub(r"\|", "-or-", re.split(r"\s{3,}", words)[0] if "#" not in words else words)

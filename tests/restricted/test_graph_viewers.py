@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +12,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from csa_deploy.records.check import Inspected, ScopeRecord
-from csa_deploy.restricted.check import check
-from csa_deploy.restricted.reporters.annotated import CHECK_PREFIX, annotate
+from csa_deploy.records.check import Finding, Inspected, ScopeRecord
+from csa_deploy.restricted.reporters.annotated import VERDICT_KEY, annotate
 from csa_deploy.restricted.reporters.formats import render
+from tests.restricted.test_check_reporters import judged
 
 SCOPES = ["drive-os-6", "dla-orin"]
 
@@ -36,7 +35,14 @@ def network(*, named: bool = True, ir_version: int = 10) -> onnx.ModelProto:
 
 
 def data(model: onnx.ModelProto, scopes: list[str]) -> Inspected:
-    return Inspected.from_json(check(model, scopes, name="net.onnx").to_json())
+    said: Inspected = judged(model, scopes, name="net.onnx")
+    return said
+
+
+def scope(name: str, node: str, verdict: Any) -> ScopeRecord:
+    """A scope that says one thing about one node."""
+    finding = Finding("r", verdict, node, "Erf", "", "", "m", "", "", "", "", "")
+    return ScopeRecord(name, name, "10", "", 1, 1, (finding,))
 
 
 def test_node_data_has_the_worst_verdict_of_each_node() -> None:
@@ -46,18 +52,15 @@ def test_node_data_has_the_worst_verdict_of_each_node() -> None:
         "my_GlobalAveragePool": "denied",
         "my_Softmax": "unknown",
     }
-    one = data(network(), SCOPES[:1])
-    scope = one.scopes[0]
-    kinds: tuple[Literal["unknown", "denied", "note"], ...] = ("unknown", "denied", "note")
-    scopes = tuple(replace(scope, findings=(replace(scope.findings[0], node="a", verdict=kind),)) for kind in kinds)
+    scopes = tuple(scope(f"s{n}", "a", kind) for n, kind in enumerate(("unknown", "denied", "note")))
 
-    def results(*some: ScopeRecord) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(render(replace(one, scopes=some), "model-explorer"))["results"]
-        return found
+    def results(some: tuple[ScopeRecord, ...]) -> Any:
+        return json.loads(render(Inspected(model="n", scopes=some), "model-explorer"))["results"]
 
-    assert results(*scopes)["a"]["value"] == "denied" and results(scopes[0])["a"]["value"] == "unknown"
-    assert results(*scopes)["a"]["bgColor"] != results(scopes[0])["a"]["bgColor"]
-    assert results(scopes[2]) == {}
+    of = {len(some): results(some) for some in (scopes, scopes[:1])}
+    assert of[3]["a"]["value"] == "denied" and of[1]["a"]["value"] == "unknown"
+    assert of[3]["a"]["bgColor"] != of[1]["a"]["bgColor"]
+    assert results(scopes[2:]) == {}
 
 
 def test_node_data_is_what_model_explorer_itself_writes(tmp_path: Path) -> None:
@@ -95,11 +98,11 @@ def test_an_annotated_graph_says_why_and_computes_the_same(named: bool, ir_versi
     assert annotate(said, model) == 2  # anew, not twice
     onnx.checker.check_model(model, full_check=True)
     of = {entry.key: entry.value for entry in model.metadata_props}
-    assert of == {f"{CHECK_PREFIX}{scope}": "denied (evidence: static)" for scope in SCOPES}
+    assert of == {f"{VERDICT_KEY}{scope}": "denied (evidence: static)" for scope in SCOPES}
     relu, pool, softmax = ({e.key: e.value for e in node.metadata_props} for node in model.graph.node)
-    assert relu == {} and set(pool) == {f"{CHECK_PREFIX}{scope}" for scope in SCOPES}
-    assert pool[f"{CHECK_PREFIX}drive-os-6"].startswith("denied ") and "instead: " in pool[f"{CHECK_PREFIX}drive-os-6"]
-    assert softmax[f"{CHECK_PREFIX}drive-os-6"].startswith("unknown ")
+    assert relu == {} and set(pool) == {f"{VERDICT_KEY}{scope}" for scope in SCOPES}
+    assert pool[f"{VERDICT_KEY}drive-os-6"].startswith("denied ") and "instead: " in pool[f"{VERDICT_KEY}drive-os-6"]
+    assert softmax[f"{VERDICT_KEY}drive-os-6"].startswith("unknown ")
     assert data(model, SCOPES).scopes == said.scopes
     feed = {"x": np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)}
     one, other = (onnxruntime.InferenceSession(m.SerializeToString()).run(None, feed)[0] for m in (model, plain))
@@ -118,10 +121,7 @@ def test_a_node_in_a_branch_is_marked_where_it_is() -> None:
     choose = helper.make_node("If", ["c"], ["y"], "outer", then_branch=branch("t"), else_branch=branch("e"))
     graph = helper.make_graph([choose], "main", [scalar, x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    said = data(network(), SCOPES[:1])
-    scope = said.scopes[0]
-    finding = replace(scope.findings[0], node="outer/inner", verdict="denied", rule="r", message="m", instead="")
-    said = replace(said, scopes=(replace(scope, findings=(finding,)),))
+    said = Inspected(model="n", scopes=(scope("s", "outer/inner", "denied"),))
     assert annotate(said, model) == 2  # in both branches
     bodies = [attribute.g for attribute in model.graph.node[0].attribute]
     assert [body.node[0].metadata_props[0].value for body in bodies] == ["denied r: m"] * 2

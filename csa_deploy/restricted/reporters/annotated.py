@@ -8,14 +8,14 @@ import onnx
 
 from csa_deploy.records.check import Inspected
 
-CHECK_PREFIX = "csa_deploy.check."
+VERDICT_KEY = "csa_deploy.check."
 
 
 def annotate(data: Inspected, model: onnx.ModelProto) -> int:
     """Write what ``check`` said into a model: each scope's verdict, and at each node what is wrong with it.
 
     Args:
-        data: what rules and validator say of this model.
+        data: what was said about this model.
         model: changed in place.
 
     Returns:
@@ -23,7 +23,7 @@ def annotate(data: Inspected, model: onnx.ModelProto) -> int:
     """
     said: dict[str, dict[str, list[str]]] = {}
     for scope in data.scopes:
-        key = CHECK_PREFIX + scope.scope
+        key = VERDICT_KEY + scope.scope
         _put(model, key, f"{scope.verdict} (evidence: {scope.level})")
         for finding in scope.findings:
             instead = f"; instead: {finding.instead}" if finding.instead else ""

@@ -19,8 +19,7 @@ def render(data: Inspected) -> str:
     for scope in data.scopes:
         for finding in scope.findings:
             if finding.node and finding.verdict != "note":
-                word: Verdict = "with GPU fallback" if scope.accepted else finding.verdict
-                found.setdefault(finding.node, set()).add(word)
+                found.setdefault(finding.node, set()).add("with GPU fallback" if scope.accepted else finding.verdict)
     results = {}
     for node, verdicts in sorted(found.items()):
         verdict = worst(verdicts)
