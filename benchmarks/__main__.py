@@ -16,7 +16,18 @@ from rich.table import Table
 from benchmarks.pairs import NotMeasured, Ratio
 from csa_deploy.cli.main import calm_threads
 
-NAMES = ("startup", "errata", "check_scaling", "graphs", "stages", "report", "calibration", "verify", "threads")
+NAMES = (
+    "startup",
+    "errata",
+    "check_scaling",
+    "graphs",
+    "stages",
+    "report",
+    "calibration",
+    "verify",
+    "threads",
+    "cluster",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

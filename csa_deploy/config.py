@@ -112,7 +112,7 @@ class Config(BaseModel):
     baseline: str | None = None
     max_slowdown: Annotated[float, Field(gt=0)] = 0.02
     loadgen: bool | None = None
-    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(split_commas)] = ()
+    scenario: Annotated[tuple[Scenario, ...], BeforeValidator(text.parse_scenarios)] = ()
     frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None
     loadgen_settings: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None

@@ -9,7 +9,6 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from csa_deploy.errors import EnvironmentLacksError
 
@@ -51,9 +50,15 @@ def sources() -> Path | None:
         said = metadata.distribution(NAME).read_text("direct_url.json")
     except metadata.PackageNotFoundError:
         return None
-    url = urlparse(json.loads(said).get("url", "")) if said else None
-    folder = Path(url2pathname(url.path)) if url and url.scheme == "file" else None
+    url = str(json.loads(said).get("url", "")) if said else ""
+    folder = Path(_path_of(url)) if url.startswith("file:") else None
     return folder if folder and folder.is_dir() else None
+
+
+def _path_of(url: str) -> str:
+    from urllib.request import url2pathname  # loads OpenSSL
+
+    return url2pathname(urlparse(url).path)
 
 
 def command_for(direct_url: str | None, extra: str) -> str:
@@ -64,7 +69,7 @@ def command_for(direct_url: str | None, extra: str) -> str:
         return f"pip install '{NAME}[{extra}] @ {origin['vcs_info']['vcs']}+{url}'"
     if url.startswith("file:"):
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
-        return f"pip install {editable}'{url2pathname(urlparse(url).path)}[{extra}]'"
+        return f"pip install {editable}'{_path_of(url)}[{extra}]'"
     return f"pip install '{NAME}[{extra}]'"
 
 

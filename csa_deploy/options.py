@@ -356,6 +356,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
         *VERIFY,
         *(key for key in _PROFILE if key not in ("baseline", *LOADGEN)),
     ),
+    "fleet": ("cluster", "strict"),
     "run": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, *VERIFY, *_RUNS, *_PROFILE, "cluster"),
 }
 

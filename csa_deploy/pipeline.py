@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.installing import versions
-from csa_deploy.stages import CONTINUE_AFTER_FAILURE, STAGES, Activity, Stage, dependents, wants, with_needs
+from csa_deploy.stages import CONTINUE_AFTER_FAILURE, Activity, Stage, dependents, wants, with_needs
 from csa_deploy.workspace import key_of
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def stage_key(stage: Stage, context: Context) -> str:
     """Hash of everything that decides what the stage writes."""
     config = context.config.model_dump(mode="json")
     inputs: dict[str, str] = {}
-    for name in (*stage.needs, *stage.uses):
-        entry = context.workspace.stage(name)
-        if entry and wants(STAGES[name], context.config):
-            inputs[name] = entry.get("outcome", "")
+    for read in stage.inputs:
+        entry = context.workspace.stage(read.name)
+        if entry and wants(read, context.config):
+            inputs[read.name] = entry.get("outcome", "")
     return key_of(
         {
             "stage": stage.name,
@@ -139,6 +139,6 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
             changed = workspace.commit(stage.name, key, output, lambda: comparison_key(stage, context))
         # The same artifacts come with new measurements, which the report shows.
         gone = dependents(stage.name) if changed else {"report"} - {stage.name}
-        workspace.forget(gone | {name for name in stage.uses if not wants(STAGES[name], context.config)})
+        workspace.forget(gone | {read.name for read in stage.inputs if not wants(read, context.config)})
     observer.finished(stage, "failed" if output.failure else "done", seconds, output.stated["summary"])
     return output.failure

@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, get_args
 
 from csa_deploy.naming import named_values, split_commas, unknown
+from csa_deploy.records.loadgen import Scenario
 
 Precision = Literal["fp32", "fp16", "int8"]
 Technique = Literal["equalization", "weight_rounding", "bias_correction"]
@@ -99,6 +100,14 @@ def check_fill(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
         raise ValueError("a pixel is from 0 to 255")
     check_numbers(values)
     return values
+
+
+def parse_scenarios(value: Any) -> Any:
+    """Names of the load generator's scenarios; an unknown one is refused by name."""
+    names = split_commas(value)
+    for name in names if isinstance(names, list) else ():
+        _known(str(name), dict.fromkeys(get_args(Scenario)), "scenario")
+    return names
 
 
 def parse_techniques(value: Any) -> Any:

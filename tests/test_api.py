@@ -161,15 +161,21 @@ def test_the_graphs_are_those_of_the_commands(chain: Chain, tmp_path: Path) -> N
 
 
 def test_a_report_of_results(chain: Chain, tmp_path: Path) -> None:
-    results = [value for name, value in chain.results().items() if name not in ("fixed", "proven")]
+    results = [value for name, value in chain.results().items() if name != "proven"]
     page = csa.report(results, tmp_path / "report.html").read_text()
     assert "csa_digits" in page and "int8" in page and "<script src" not in page
     data = json.loads(csa.report(chain.result, tmp_path / "report.json").read_text())
     assert data["records"]["verify"]["verdict"] == chain.result.verdict
+    repaired = json.loads(csa.report([chain.fixed], tmp_path / "fixed.json").read_text())["records"]
+    (scope,) = repaired["repair"]["verdicts"]
+    assert (scope["before"], scope["after"], scope["counts"]["denied"][1]) == ("denied", "allowed", 0)
+    assert repaired["check"]["of"] == "repaired"
+    page = csa.report([chain.fixed], tmp_path / "fixed.html").read_text()
+    assert chain.fixed.steps and all(f">{step.rule}<" in page for step in chain.fixed.steps)
     with pytest.raises(UsageError, match="two results"):
         csa.report([chain.net, chain.net], tmp_path / "no.html")
     with pytest.raises(UsageError, match="no place"):
-        csa.report([chain.fixed], tmp_path / "no.html")
+        csa.report([chain.proven], tmp_path / "no.html")
     with pytest.raises(UsageError, match="Exported without a record"):
         csa.report([as_exported(chain.net.graph)], tmp_path / "no.html")
     assert not (tmp_path / "no.html").exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
+import sys
 from typing import Any
 
 import pytest
@@ -108,8 +111,17 @@ def test_a_record_cannot_be_changed(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: str(stage.name))
+def test_a_stage_reads_no_result_that_it_does_not_name(stage: Stage) -> None:
+    """A change of one that it does not name would not make the stage run again."""
+    source = inspect.getsource(sys.modules[stage.functions().run.__module__])
+    read = set(re.findall(r"workspace\.(?:read|find)\((\w+)\)", source))
+    known = [stage, *stage.inputs, *(below for above in stage.inputs for below in above.inputs)]
+    assert read <= {one.result.__name__ for one in known}
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: str(stage.name))
 def test_a_stage_names_the_type_of_its_record(stage: Stage) -> None:
     functions = stage.functions()
-    assert functions.result.stage == stage.name
+    assert stage.result.stage == stage.name
     for made in filter(None, (functions.run, functions.compare_again)):
-        assert made.__annotations__["return"] == f"StageOutput[{functions.result.__name__}]"
+        assert made.__annotations__["return"] == f"StageOutput[{stage.result.__name__}]"

@@ -111,6 +111,8 @@ def repair(
         CheckReport(**before.said()),
         CheckReport(**found.after.said()),
         found.model is not None,
+        found.scopes,
+        found.declined,
         model=model if found.model is None else found.model,
         source=origin_of(graph),
     )
@@ -131,6 +133,8 @@ def _repaired_in(context: Given) -> Repaired:
         before,
         after,
         repaired.graph != optimized.graph,
+        repaired.scopes,
+        repaired.declined,
         model=loaded(context, repaired.graph),
         source=context.source,
     )

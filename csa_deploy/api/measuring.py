@@ -111,12 +111,12 @@ def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict
     """What is compared; None for an engine that does not run here, which is noted."""
     path = context.path(GIVEN) / slug_of(label)
     if isinstance(graph, SplitNetwork):
-        chain = chain_runner(graph.report, graph.save(path), context.config)
+        chain = chain_runner(graph.report, graph.save(path), context.comparing)
         return Candidate(label, graph.report.precision, label, chain)
     if not isinstance(graph, Built):
         path = path.with_name(f"{path.name}.onnx")
         save_model(graph_of(graph), path)
-        return graph_candidate(path, label, None, label, context.config)
+        return graph_candidate(path, label, None, label, context.comparing)
     path = graph.save(path.with_name(f"{path.name}.engine"))
     try:
         runner = engine_runner(path, graph.report, context.config.target, name=label)

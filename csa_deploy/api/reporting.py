@@ -7,15 +7,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 from csa_deploy.api.measured import Comparison, Timing
-from csa_deploy.api.results import Built, CheckReport, Exported, GraphResult, Half, Optimized, Quantized
+from csa_deploy.api.results import Built, CheckReport, Exported, GraphResult, Half, Optimized, Quantized, Repaired
 from csa_deploy.api.staging import GIVEN
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord, Inspected
 from csa_deploy.records.precision import HalfGraph, PrecisionRecord, TypedGraph
+from csa_deploy.records.repair import RepairRecord, ScopeChange
 from csa_deploy.records.report import ReportData
-from csa_deploy.results import Result
+from csa_deploy.results import Result, StageRecord
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import StageOutput, Workspace
 
@@ -23,6 +24,7 @@ STAGE_OF: dict[type[Result], str] = {
     Exported: "export",
     CheckReport: "check",
     Optimized: "optimize",
+    Repaired: "repair",
     Half: "precision",
     Quantized: "precision",
     Built: "build",
@@ -52,6 +54,9 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[Re
         _add(result, outputs, workspace)
     if not outputs:
         raise UsageError("a report of nothing", fix="give at least one result")
+    for repaired in results:  # without a check of its own, the page shows that of the repaired graph
+        if isinstance(repaired, Repaired) and "check" not in outputs:
+            outputs["check"] = StageOutput(replace(_checked(repaired.report), of="repaired"))
     names = [result.name for result in results if isinstance(result, GraphResult)]
     workspace.manifest["config"] = {"network": names[0] if names else "graphs"}
     for stage, output in outputs.items():
@@ -62,7 +67,7 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[Re
 
 
 def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) -> None:
-    stage, record = STAGE_OF[type(result)], getattr(result, "report", None)
+    stage = STAGE_OF[type(result)]
     if isinstance(result, (Half, Quantized)):
         known = outputs.setdefault(stage, StageOutput(PrecisionRecord(summary="", precisions={})))
         precision, entry = _typed(result)
@@ -80,14 +85,36 @@ def _add(result: Result, outputs: dict[str, StageOutput], workspace: Workspace) 
         engines = {**known.record.engines, result.precision: result.report}
         outputs[stage] = StageOutput(BuildRecord(summary=summary, engines=engines))
     else:
-        if isinstance(result, CheckReport):  # no scope decides here
-            said = {item.name: getattr(result, item.name) for item in fields(Inspected)}
-            record = CheckRecord(summary=result.summary, judged=result.model, **said)
-        if record is None:  # such as a graph that was given as one, as its own export
-            raise UsageError(f"a {type(result).__name__} without a record: nothing is stated of it", fix="leave it out")
         _once(stage, outputs, "results")
-        outputs[stage] = StageOutput(record)
+        outputs[stage] = StageOutput(_record(result))
         _measured(result, outputs[stage], workspace)
+
+
+def _checked(report: CheckReport) -> CheckRecord:
+    """No scope decides here."""
+    said = {item.name: getattr(report, item.name) for item in fields(Inspected)}
+    return CheckRecord(summary=report.summary, judged=report.model, **said)
+
+
+def _record(result: Result) -> StageRecord:
+    """What a stage would state of it."""
+    if isinstance(result, CheckReport):
+        return _checked(result)
+    if isinstance(result, Repaired):
+        return RepairRecord(
+            summary=result.summary,
+            graph=f"{result.name}.repaired.onnx",
+            after=graph_statistics(result.graph),
+            scopes=result.scopes,
+            steps=result.steps,
+            left=result.left,
+            declined=result.declined,
+            verdicts=ScopeChange.between(result.before.scopes, result.report.scopes),
+        )
+    if not isinstance(result, (Exported, Optimized, Comparison, Timing)) or result.report is None:
+        # such as a graph that was given as one, as its own export
+        raise UsageError(f"a {type(result).__name__} without a record: nothing is stated of it", fix="leave it out")
+    return result.report
 
 
 def _measured(result: Result, output: StageOutput, workspace: Workspace) -> None:

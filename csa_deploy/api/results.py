@@ -15,7 +15,7 @@ from csa_deploy.network import Preprocessing
 from csa_deploy.records.build import EngineRecord
 from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
-from csa_deploy.records.graphs import GraphStatistics, Step
+from csa_deploy.records.graphs import GraphStatistics, Note, Step
 from csa_deploy.records.optimize import OptimizeRecord
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
@@ -179,6 +179,8 @@ class Repaired(GraphResult):
         before: the scopes of the graph as it came.
         report: the scopes of the result.
         changed: whether anything was repaired.
+        scopes: that were repaired for.
+        declined: nodes that a repair left be, though a finding named it, with the reason.
     """
 
     steps: tuple[Step, ...]
@@ -186,6 +188,8 @@ class Repaired(GraphResult):
     before: CheckReport
     report: CheckReport
     changed: bool
+    scopes: tuple[str, ...] = ()
+    declined: tuple[Note, ...] = ()
 
     @property
     def summary(self) -> str:

@@ -11,7 +11,7 @@ from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.profile import Profiled
 from csa_deploy.records.verify import CandidateRecord, HeldBound, VerifyRecord
-from csa_deploy.report.verdict import limit_gate
+from csa_deploy.report.verdict import limit_gate, loadgen_gate
 
 Outcome = Literal["passed", "warned", "failed"]
 _OF_STATE: dict[str, Outcome] = {"pass": "passed", "fail": "failed"}
@@ -61,8 +61,9 @@ def gate_results(records: Mapping[str, Any], profile: Profiled | None, precision
     if "verify" in records:
         found["verify"] = list(_verify(VerifyRecord.from_json(records["verify"]), precision))
     if profile is not None:
-        gates = [gate for gate in profile.gates if precision in gate.label.split()]
-        found["profile"] = [(_OF_STATE.get(gate.verdict, "warned"), limit_gate(gate, {}).text) for gate in gates]
+        gates = [limit_gate(gate, {}) for gate in profile.gates if precision in gate.label.split()]
+        gates += [loadgen_gate(run, {}) for run in profile.loadgen if precision in run.label.split()]
+        found["profile"] = [(_OF_STATE.get(gate.state, "warned"), gate.text) for gate in gates]
     return {stage: _result(tests) for stage, tests in found.items() if tests}
 
 

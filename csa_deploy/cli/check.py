@@ -16,6 +16,7 @@ from csa_deploy.cli.stages import Network
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.records.check import Inspected, ScopeRecord
+    from csa_deploy.restricted.errata.finding import Question
     from csa_deploy.restricted.schema import Pack
 
 
@@ -46,13 +47,13 @@ def check(
     Each verdict comes with its evidence: rule packs, and NVIDIA's own validator where it is installed. Exit 4 when a
     scope denies the network. Without --scope, all scopes. With --errata also what this TensorRT is known to get wrong.
     """
-    from csa_deploy.restricted.errata.asking import errata_failure, question_of
-    from csa_deploy.restricted.explain import explain as explain_rule
     from csa_deploy.restricted.fallback import require_dla
     from csa_deploy.restricted.inspection import gate_scopes, inspect, rejection
     from csa_deploy.restricted.scopes import judged_scopes, version_asked
 
     if explain is not None:
+        from csa_deploy.restricted.explain import explain as explain_rule
+
         said = explain_rule(explain)
         console.answer.add({"rule": explain, "text": said})
         console.plain(said)
@@ -61,7 +62,7 @@ def check(
     scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
     gates = gate_scopes(config.scope, None if config.target else version_asked(config))
     require_dla(gates if fix else scopes, bounds)
-    question = question_of(config) if config.errata or config.fail_on else None
+    question = _question(config)
     result = inspect(graph, scopes, strict=strict, folded=exported, errata=question)
     if fix:
         result, graph = _repair(graph, fixed, result, gates, question, console)
@@ -73,9 +74,21 @@ def check(
     if annotate is not None:
         _annotate(shown, graph, annotate, console)
     failure = rejection(result, strict, graph.name, fixed=fix)
-    failure = failure or errata_failure(result.errata, config.fail_on, graph.name)
+    if failure is None and result.errata is not None:
+        from csa_deploy.restricted.errata.asking import errata_failure
+
+        failure = errata_failure(result.errata, config.fail_on, graph.name)
     if failure is not None:
         raise failure
+
+
+def _question(config: Config) -> Question | None:
+    """What is asked about known problems; nothing unless that was asked for."""
+    if not (config.errata or config.fail_on):
+        return None
+    from csa_deploy.restricted.errata.asking import question_of
+
+    return question_of(config)
 
 
 def _graph(network: str | None, settings: dict[str, Any], console: Console) -> tuple[Path, Config, bool]:

@@ -45,6 +45,7 @@ VERBS = {
     "bundle": "bundle",
     "verify-bundle": "bundle",
     "matrix": "matrix",
+    "fleet": "fleet",
     "watch": "watch",
     "train": "train",
     "new": "new",

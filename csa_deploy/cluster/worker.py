@@ -107,7 +107,7 @@ def run_share(sent: Sent, share: range) -> ShareAnswer:
     from distributed import get_worker
 
     worker = get_worker().address
-    with _one_at_a_time, _inside(sent.folder):
+    with _one_at_a_time, inside(sent.folder):
         try:
             opened = _open(sent)
         except Exception as error:  # other people's networks say in many ways what this worker lacks
@@ -169,7 +169,8 @@ def _open(sent: Sent) -> _Opened:
     return opened
 
 
-def _inside(folder: str) -> Any:
+def inside(folder: str) -> Any:
+    """A context in which relative paths are from a folder, where it is there."""
     return contextlib.chdir(folder) if Path(folder).is_dir() else contextlib.nullcontext()
 
 

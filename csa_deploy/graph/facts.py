@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from csa_deploy.graph.operators import ONNX_DOMAINS, QUANTIZED
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -20,6 +22,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def node_opset(node: ir.Node) -> int:
     """Version of ONNX's own operators that a node of a main graph is of; 1 in a body."""
+    import onnx_ir as ir  # a third of the time of `check`, which does without it
+
     graph = node.graph
     return graph.opset_imports.get("", 1) if isinstance(graph, ir.Graph) else 1
 
@@ -129,6 +133,8 @@ def add_initializer(
         array: its values.
         dtype: element type where the array's own does not say it (as of 4-bit numbers).
     """
+    import onnx_ir as ir
+
     tensor = ir.tensor(np.asarray(array), dtype, name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor

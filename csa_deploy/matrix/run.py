@@ -80,26 +80,43 @@ class Matrix:
             CsaDeployError: the graphs cannot be made.
         """
         try:
-            self._make_graphs()
-            for spot, precision in ((s, p) for s in self.spots for p in self.config.precision):
-                self.cells.append(self._cell(spot, precision))
-                self._store(finished=False)
+            self.make_graphs()
+            for spot, precision in self.planned:
+                self.take(self.cell(spot, precision))
         except KeyboardInterrupt:
-            self._store(finished=False)
+            self.store(finished=False)
             raise
-        return self._store(finished=True)
+        return self.store(finished=True)
+
+    @property
+    def planned(self) -> list[tuple[Spot, str]]:
+        """The cells, in the order of the command."""
+        return [(spot, precision) for spot in self.spots for precision in self.config.precision]
+
+    def take(self, cell: Cell) -> None:
+        """Note what came of a cell."""
+        self.cells.append(cell)
+        self.store(finished=False)
+
+    def fail(self, reason: str, exit_code: int) -> None:
+        """Note that nothing can be made of the network, for a reason that all cells share."""
+        plain = (self._plain(spot, precision) for spot, precision in self.planned)
+        self.cells = [replace(cell, state="failed", reason=reason, exit_code=exit_code) for cell in plain]
+        self.store(finished=True)
+
+    def lost(self, spot: Spot, precision: str, reason: str) -> Cell:
+        """A cell whose process ended without an answer."""
+        return replace(self._plain(spot, precision), state="failed", reason=reason, exit_code=EXIT_INTERNAL)
 
     def report(self, *, finished: bool) -> MatrixReport:
         """All that is known by now."""
         changes = changes_of(self.asked, self.cells, self.known, self.config.max_slowdown)
-        done = {(cell.tensorrt, cell.target, cell.precision) for cell in self.cells}
-        waiting = [
-            self._without(self._plain(spot, precision), "interrupted before it began")
-            for spot in self.spots
-            for precision in self.config.precision
-            if (spot.tensorrt, spot.place.name, precision) not in done
-        ]
-        cells = (*self.cells, *waiting)
+        done = {(cell.tensorrt, cell.target, cell.precision): cell for cell in self.cells}
+        cells = tuple(
+            done.get((spot.tensorrt, spot.place.name, precision))
+            or self._without(self._plain(spot, precision), "interrupted before it began")
+            for spot, precision in self.planned
+        )
         return MatrixReport(
             network=self.config.network,
             graphs=self.graphs,
@@ -112,18 +129,19 @@ class Matrix:
             finished=finished,
         )
 
-    def _store(self, *, finished: bool) -> MatrixReport:
+    def store(self, *, finished: bool) -> MatrixReport:
+        """Write what is known by now."""
         report = self.report(finished=finished)
         write_atomic(self.root / MATRIX, dump_json(report.to_json()))
         return report
 
-    def _make_graphs(self) -> None:
+    def make_graphs(self) -> None:
         """One export for every cell, and a workspace with the graph of each precision."""
         first = self._graphs_of(self.config.precision[0])
         for number, precision in enumerate(self.config.precision):
             self.begun(f"graph in {precision}")
             root = _copied(first, self._graphs_of(precision)) if number else first
-            with self._opened(root, {"precision": (precision,)}) as context:
+            with self.opened(root, {"precision": (precision,)}) as context:
                 run_stages(["precision"], context, self.observer)
                 self.graphs[precision] = sha256_of(context.path(context.graphs()[precision]))
                 if not number:
@@ -149,7 +167,8 @@ class Matrix:
             return replace(earlier, note=f"measured earlier; now: {reason}")
         return replace(plain, reason=reason)
 
-    def _cell(self, spot: Spot, precision: str) -> Cell:
+    def cell(self, spot: Spot, precision: str) -> Cell:
+        """What comes of a cell, also of one that fails."""
         plain = self._plain(spot, precision)
         self.begun(plain.where)
         reached = self._reached(spot)
@@ -159,7 +178,7 @@ class Matrix:
             return self._without(plain, reached.reason)
         try:
             root = _copied(self._graphs_of(precision), Path(plain.workspace))
-            with self._opened(root, {**reached.settings, "precision": (precision,)}) as context:
+            with self.opened(root, {**reached.settings, "precision": (precision,)}) as context:
                 failure = run_stages(_STAGES, context, self.observer)
                 return _measured(plain, context, failure)
         except CsaDeployError as error:
@@ -176,7 +195,8 @@ class Matrix:
         return self._answers[spot.folder]
 
     @contextmanager
-    def _opened(self, root: Path, settings: dict[str, Any]) -> Iterator[Context]:
+    def opened(self, root: Path, settings: dict[str, Any]) -> Iterator[Context]:
+        """A workspace of the matrix, locked."""
         config = self.config.model_copy(update=settings)
         workspace = Workspace(root)
         with workspace.locked():

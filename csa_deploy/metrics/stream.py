@@ -47,9 +47,10 @@ class SampleTable:
         """Keep what the functions say of a sample."""
         for function in functions:
             for name, value in function(pair).items():
-                column, numbers = self.table.setdefault(name, array("d")), np.atleast_1d(value)
+                column = self.table.setdefault(name, array("d"))
+                numbers = [value] if isinstance(value, float) else np.atleast_1d(value).tolist()
                 self._require_even(name, len(numbers), column, pair.sample)
-                column.extend(numbers.tolist())
+                column.extend(numbers)
         self.ids.append(pair.sample)
         self.__dict__.pop("columns", None)
 

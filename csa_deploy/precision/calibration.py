@@ -169,7 +169,7 @@ def _hash(model: onnx.ModelProto) -> str:
     light = without(model, {tensor.name for tensor in weights})
     digest = hashlib.sha256(light.SerializeToString(deterministic=True))
     for tensor in weights:
-        digest.update(np.ascontiguousarray(onnx.numpy_helper.to_array(tensor)))
+        digest.update(onnx.numpy_helper.to_array(tensor).ravel().view(np.uint8).data)
     return digest.hexdigest()
 
 

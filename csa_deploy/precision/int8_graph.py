@@ -89,13 +89,13 @@ def _made(
 ) -> Int8Graph:
     """Choose layers and write the files; the precision's part of the record."""
     statistics, dla = calibration.statistics, calibration.dla
-    choice = choose_layers(context, model, calibration, rest_of(model), phases)
-    plan = choice.plan
+    selected = choose_layers(context, model, calibration, rest_of(model), phases)
+    plan = selected.plan
     result = to_int8(
         plan.model,
         plan.placement,
         plan.thresholds,
-        kept=choice.kept,
+        kept=selected.kept,
         keep_fp32=calibration.kept.fp32,
         largest=plan.largest,
         adjustments=plan.adjustments,
@@ -119,13 +119,13 @@ def _made(
         cache=f"calibration/{cache.name}",
         statistics=graph_statistics(result.model),
         notes=(
-            *(*choice.notes(), *_kept_out(result)),
+            *(*selected.notes(), *_kept_out(result)),
             *((*of_dla(dla, calibration.method), *_off_by_type(result)) if dla else ()),
         ),
-        search=choice.search or NotSearched(EVERY_TENSOR if dla else SWITCHED_OFF),
-        techniques=choice.techniques,
-        estimated_latency_ms=choice.latency_ms,
-        cost_unknown=tuple(choice.cost_unknown),
+        search=selected.search or NotSearched(EVERY_TENSOR if dla else SWITCHED_OFF),
+        techniques=selected.techniques,
+        estimated_latency_ms=selected.latency_ms,
+        cost_unknown=tuple(selected.cost_unknown),
         int8=result.layers,
         kept_floating=result.kept,
         kept=result.kept_fp32,

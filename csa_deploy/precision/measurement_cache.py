@@ -14,7 +14,7 @@ _LOG = logging.getLogger(__name__)
 Figures = dict[str, Any]
 
 
-class Recall:
+class MeasurementCache:
     """Figures by name, measured once under a key.
 
     Args:

@@ -16,7 +16,7 @@ from csa_deploy.metrics.task import Measured
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.cost import ORIN, Work, latency, milliseconds
 from csa_deploy.precision.judging import Outputs, broken, compare, unjudged
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.sensitivity import agreement, in_order
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import Search, SearchPoint, Sensitivity
@@ -32,7 +32,7 @@ def search(
     order: Callable[[], list[Sensitivity]],
     *,
     rest: str = "fp16",
-    recall: Recall | None = None,
+    cache: MeasurementCache | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     asked: Collection[str] = (),
     tasks: Sequence[Measured] = (),
@@ -47,7 +47,7 @@ def search(
         costs: of every node.
         order: makes the sensitivities; called only when not all layers can stay INT8.
         rest: precision of what is not INT8.
-        recall: what an interrupted search measured.
+        cache: what an interrupted search measured.
         progress: called with (choices measured, the most that there may be).
         asked: keys of the budget that were asked for.
         tasks: task metrics to measure.
@@ -55,7 +55,7 @@ def search(
     Raises:
         UsageError: the budget names an output that is not there.
     """
-    recall = recall or Recall()
+    cache = cache or MeasurementCache()
     names = [layer.name for layer in network.layers]
     exact: list[Outputs] = [network.run(feeds, ()) for feeds in samples]
     images = sum(len(next(iter(outputs.values()))) for outputs in exact)
@@ -68,7 +68,7 @@ def search(
         if count not in points:
             gone = {s.name for s in ranked[:count]}
             int8 = [name for name in names if name not in gone]
-            metrics = recall.of(
+            metrics = cache.of(
                 f"without {','.join(sorted(gone))}",
                 lambda: compare(exact, [network.run(feeds, int8) for feeds in samples], targets, tasks),
             )

@@ -13,7 +13,7 @@ from csa_deploy.data.base import Dataset, choose
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.calibration import Statistics, calibrate
 from csa_deploy.precision.cost import latency, milliseconds, node_costs, not_known
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.phases import MEASURING, SEARCHING, Phases
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.search import search
@@ -39,7 +39,7 @@ _INFERENCES = 256  # of the sensitivity measurement: a bound on its time that do
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What to write.
 
     Attributes:
@@ -83,7 +83,7 @@ class SearchSamples:
 
 def choose_layers(
     context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str, phases: Phases
-) -> Choice:
+) -> Selection:
     """Try the techniques on all layers in INT8, then search with those that pay."""
     config = context.config
     sampling = context.sampling
@@ -122,11 +122,11 @@ def choose_layers(
     searched = samples.only(list(dict.fromkeys([*held, *fitted]))[: max(1, HELD_IMAGES // size)])
 
     key = [plan.fingerprint(searched.feeds), *fingerprints(config.code).values()]
-    recall = Recall(context.path(UNFINISHED_SEARCH), " ".join(key))
+    cache = MeasurementCache(context.path(UNFINISHED_SEARCH), " ".join(key))
 
     def sensitivities() -> list[Sensitivity]:
         few = searched.feeds[: max(1, _INFERENCES // max(1, len(network.layers)))]
-        measured = measure(network, few, phases.of(MEASURING), recall)
+        measured = measure(network, few, phases.of(MEASURING), cache)
         estimated = _estimated(plan, network, few, config.threads)
         return [
             Sensitivity(
@@ -150,7 +150,7 @@ def choose_layers(
             costs,
             sensitivities,
             rest=rest,
-            recall=recall,
+            cache=cache,
             progress=phases.of(SEARCHING),
             asked=config.asked("int8"),
             tasks=context.tasks(),
@@ -161,7 +161,7 @@ def choose_layers(
     estimates = {
         name: milliseconds(latency(costs, nodes, rest)) for name, nodes in (("int8", int8), (rest, frozenset()))
     }
-    return Choice(plan, kept, found, findings, estimates, not_known(costs))
+    return Selection(plan, kept, found, findings, estimates, not_known(costs))
 
 
 def _estimated(plan: Plan, network: Switchable, samples: list[Feeds], threads: int | None) -> dict[str, float]:

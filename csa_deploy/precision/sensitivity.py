@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from csa_deploy.precision.activations import Feeds
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import Sensitivity
 
@@ -23,7 +23,7 @@ def measure(
     network: Switchable,
     samples: Sequence[Feeds],
     progress: Callable[[int, int], None] | None = None,
-    recall: Recall | None = None,
+    cache: MeasurementCache | None = None,
 ) -> dict[str, float]:
     """Relative error energy with one layer in INT8, by layer: the largest of all outputs.
 
@@ -31,9 +31,9 @@ def measure(
         network: the layers, to switch.
         samples: network inputs.
         progress: called with (layers done, layers).
-        recall: what an interrupted search measured.
+        cache: what an interrupted search measured.
     """
-    recall = recall or Recall()
+    cache = cache or MeasurementCache()
     exact = [floating(network.run(feeds, ())) for feeds in samples]
     energies = {name: sum(float((out[name] ** 2).sum()) for out in exact) or 1.0 for name in exact[0]}
     found = {}
@@ -47,7 +47,7 @@ def measure(
         return {"error": max(error / energies[name] for name, error in errors.items())}
 
     for number, layer in enumerate(network.layers):
-        found[layer.name] = recall.of(f"{layer.name} alone", partial(alone, layer.name))["error"]
+        found[layer.name] = cache.of(f"{layer.name} alone", partial(alone, layer.name))["error"]
         if progress:
             progress(number + 1, len(network.layers))
     return found

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from csa_deploy.records.check import ScopeReport
 from csa_deploy.records.graphs import GraphStatistics, Note, Step
 from csa_deploy.results import StageRecord, Stored
+
+COUNTED = ("denied", "unknown")
+"""Verdicts of findings that a repair cures."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,14 @@ class ScopeChange:
     before: str
     after: str
     counts: dict[str, tuple[int, int]]
+
+    @classmethod
+    def between(cls, before: Sequence[ScopeReport], after: Sequence[ScopeReport]) -> tuple[ScopeChange, ...]:
+        """Of each scope; both are of the same scopes."""
+        return tuple(
+            cls(old.scope, old.verdict, new.verdict, {key: (old.counts[key], new.counts[key]) for key in COUNTED})
+            for old, new in zip(before, after, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from csa_deploy import units
 from csa_deploy.records.build import EngineRecord
+from csa_deploy.records.loadgen import LoadgenRun
 from csa_deploy.records.profile import Gate, Profiled
 from csa_deploy.records.report import GateState, Headline, Records
 from csa_deploy.records.split import DlaPlacement
@@ -26,10 +27,7 @@ def gate_states(records: Records, profiled: Profiled | None) -> list[GateState]:
     found += _built(records.build.engines) if records.build else []
     measured_by = records.profile.evidence if records.profile else {}
     found += [limit_gate(gate, measured_by) for gate in (profiled.gates if profiled else ())]
-    found += [
-        GateState(GATE_OF["profile"], run.state, f"{run.label} in {run.statement}", measured_by.get(run.label, ""))
-        for run in (profiled.loadgen if profiled else ())
-    ]
+    found += [loadgen_gate(run, measured_by) for run in (profiled.loadgen if profiled else ())]
     asked = records.check and (records.check.gate_why or records.check.gate)
     found += [_placed(part) for part in records.split.placements] if records.split and asked else []
     if records.check and not asked:
@@ -85,6 +83,11 @@ def limit_gate(gate: Gate, measured_by: Mapping[str, str]) -> GateState:
     if gate.quantity.endswith("_mib"):
         evidence = "counted in the file" if gate.value is not None else ""
     return GateState(GATE_OF["profile"], gate.verdict, text, evidence)
+
+
+def loadgen_gate(run: LoadgenRun, measured_by: Mapping[str, str]) -> GateState:
+    """A run of the load generator, as a gate."""
+    return GateState(GATE_OF["profile"], run.state, f"{run.label} in {run.statement}", measured_by.get(run.label, ""))
 
 
 def against_baseline(gate: Gate) -> str:

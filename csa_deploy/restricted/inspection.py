@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from csa_deploy.errors import OperationRejectedError
 from csa_deploy.levels import why_not
@@ -23,14 +24,16 @@ from csa_deploy.records.check import (
 from csa_deploy.records.errata import ErrataReport
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.crosscheck import crosscheck
-from csa_deploy.restricted.errata.finding import Question, known_problems
 from csa_deploy.restricted.fallback import within
 from csa_deploy.restricted.folded import fold_file
 from csa_deploy.restricted.loading import load_graph
-from csa_deploy.restricted.schema import load_pack
+from csa_deploy.restricted.schema import load_pack, scopes
 from csa_deploy.restricted.scopes import Platform, choose_gates
 from csa_deploy.restricted.validator import validate
 from csa_deploy.restricted.vocabulary import NETWORK
+
+if TYPE_CHECKING:
+    from csa_deploy.restricted.errata.finding import Question
 
 VALIDATED_SCOPE = "drive-os-7"  # NVIDIA's validator is that of TensorRT 10
 
@@ -179,6 +182,7 @@ def inspect(
     strict: bool = False,
     folded: bool = False,
     errata: Question | None = None,
+    parsed: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateResult:
     """Check a graph against scopes (none: all that have a pack).
@@ -193,13 +197,14 @@ def inspect(
         folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
             shapes is nothing that an engine would compute.
         errata: what is asked about known problems of TensorRT; None: nothing.
+        parsed: hold the layer mapping against NVIDIA's parser; no verdict rests on that.
         progress: called with (scopes done, scopes).
     """
     if not folded:
-        return _inspect(model, model.name, names, strict, errata, progress)
+        return _inspect(model, model.name, names, strict, errata, parsed, progress)
     with TemporaryDirectory(prefix="csa-deploy-") as scratch:
         path, name = fold_file(model, Path(scratch))
-        return _inspect(path, name, names, strict, errata, progress)
+        return _inspect(path, name, names, strict, errata, parsed, progress)
 
 
 def _inspect(
@@ -208,15 +213,22 @@ def _inspect(
     names: Sequence[str],
     strict: bool,
     errata: Question | None,
+    parsed: bool,
     progress: Callable[[int, int], None] | None,
 ) -> GateResult:
     graph = load_graph(model)
-    report = check(graph, names, strict=strict, name=name, progress=progress)
-    asked = any(s.scope == VALIDATED_SCOPE for s in report.scopes)
-    answer = validate(model) if asked else None
-    found = (ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
-    known = known_problems(graph, errata) if errata is not None else None
-    return GateResult(report, tuple(found), crosscheck(model, graph=graph), known)
+    with ThreadPoolExecutor(1) as pool:  # beside NVIDIA's programs, which this thread waits for
+        rules = pool.submit(check, graph, names, strict=strict, name=name, progress=progress)
+        answer = validate(model) if VALIDATED_SCOPE in (names or scopes()) else None
+        built = crosscheck(model, graph=graph) if parsed else None
+        known = None
+        if errata is not None:
+            from csa_deploy.restricted.errata.finding import known_problems
+
+            known = known_problems(graph, errata)
+        report = rules.result()
+    found = tuple(ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
+    return GateResult(report, found, built, known)
 
 
 def gate_scopes(asked: Sequence[str], platform: Platform | None = None) -> list[str]:

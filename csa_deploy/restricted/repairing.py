@@ -22,7 +22,7 @@ from csa_deploy.graph.repairs.pooling import Limits
 from csa_deploy.graph.rewrite import LEFT_ALONE
 from csa_deploy.records.check import Finding, ScopeReport
 from csa_deploy.records.graphs import Note, Step
-from csa_deploy.records.repair import Left, ScopeChange
+from csa_deploy.records.repair import COUNTED, Left, ScopeChange
 from csa_deploy.restricted.check import check
 from csa_deploy.restricted.inspection import GateResult, inspect
 
@@ -30,7 +30,6 @@ _ORIGIN = "csa_deploy.origin"  # node metadata: the node of the network as it ca
 _ATTEMPTS = 12
 _POOLING = {"global_pool_to_pool", "pool_to_chain"}
 _ANY_WINDOW = 1 << 16
-COUNTED = ("denied", "unknown")
 
 Progress = Callable[[int, int], None]
 
@@ -60,15 +59,7 @@ class ScopeRepair:
     @property
     def verdicts(self) -> tuple[ScopeChange, ...]:
         """Verdict and numbers of findings of each scope, before and after."""
-        return tuple(
-            ScopeChange(
-                old.report.scope,
-                old.verdict,
-                new.verdict,
-                {key: (old.combined.counts[key], new.combined.counts[key]) for key in COUNTED},
-            )
-            for old, new in zip(self.before.scopes, self.after.scopes, strict=True)
-        )
+        return ScopeChange.between(self.before.inspected.scopes, self.after.inspected.scopes)
 
 
 def repair_for_scopes(
@@ -114,7 +105,7 @@ def _repaired(
 ) -> ScopeRepair:
     """With poolings of some limits."""
     before, scopes = nothing.before, nothing.scopes
-    asked, strict = before.only(scopes).scopes, before.report.strict
+    asked = before.only(scopes).scopes
     search = _Search(model, [scope.report for scope in asked], limits)
     every = [scope.report.scope for scope in before.scopes]
     result, reports = search.attempt(progress)
@@ -122,7 +113,7 @@ def _repaired(
         if not search.kept(result) or not _better(search.before, reports):
             return replace(nothing, steps=result.steps, left=tuple(search.left), declined=search.declined(result))
         if not search.leave_worse(result, reports):
-            after = _inspect(result.model, path.name, every, strict)
+            after = _inspect(result.model, path.name, every, before)
             found = [scope.combined for scope in after.only(scopes).scopes]
             if not search.drop_worse(result, [scope.combined for scope in asked], found):
                 left, declined = tuple(search.left), search.declined(result)
@@ -131,11 +122,12 @@ def _repaired(
     return replace(nothing, left=tuple(search.left))
 
 
-def _inspect(model: onnx.ModelProto, name: str, scopes: Sequence[str], strict: bool) -> GateResult:
+def _inspect(model: onnx.ModelProto, name: str, scopes: Sequence[str], before: GateResult) -> GateResult:
+    """As strictly as before, and held against NVIDIA's parser where that was."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         save_model(model, path)
-        return inspect(path, scopes, strict=strict)
+        return inspect(path, scopes, strict=before.report.strict, parsed=before.parsed is not None)
 
 
 class _Search:

@@ -180,6 +180,9 @@ def read_pack(path: Path) -> Pack:
         raise invalid(error, f"rule pack {path.name}", fix="see the pack format in docs/restricted.md") from error
 
 
+_read_once = lru_cache(maxsize=64)(read_pack)  # packs extend one another
+
+
 @lru_cache(maxsize=8)
 def pack_files(folder: Path = PACK_FOLDER) -> dict[str, Path]:
     """Scope -> file, by directory listing (``packs/drive_os_6.toml`` is scope ``drive-os-6``), sorted by name.
@@ -204,7 +207,7 @@ def _resolve(scope: str, folder: Path, below: tuple[str, ...]) -> Pack:
     files = pack_files(folder)
     if scope not in files:
         raise UsageError(f"no rule pack for scope '{scope}'", fix=f"use one of {', '.join(scopes(folder))}")
-    pack = read_pack(files[scope])
+    pack = _read_once(files[scope])
     if pack.scope != scope:
         raise UsageError(
             f"rule pack {files[scope].name} calls itself '{pack.scope}'", fix="name the file after its scope"

@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.options import _TASK, IMAGE_INPUT, LOADGEN
+from csa_deploy.records.build import BuildRecord
+from csa_deploy.records.check import CheckRecord
+from csa_deploy.records.export import ExportRecord
+from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.repair import RepairRecord
+from csa_deploy.records.report import ReportRecord
+from csa_deploy.records.split import SplitRecord
+from csa_deploy.records.verify import VerifyRecord
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -35,7 +45,6 @@ class Functions:
     """What a stage does.
 
     Attributes:
-        result: what it states; a later stage reads it with ``workspace.read(result)``.
         run: makes that and the artifacts.
         preflight: raises before any stage runs.
         key_parts: adds to the key, which holds only what decides what the stage writes.
@@ -44,7 +53,6 @@ class Functions:
         stale: whether a result of the same key can be bettered on this machine.
     """
 
-    result: type[StageRecord]
     run: Callable[[Context], StageOutput[StageRecord]]
     preflight: Callable[[Context], None] = _nothing
     key_parts: Callable[[Context], dict[str, Any]] = _no_parts
@@ -72,96 +80,91 @@ class Stage(Activity):
 
     Attributes:
         functions: loads what it does.
+        result: what it states; a later stage reads it with ``workspace.read(result)``.
         settings: configuration keys that decide its result.
         also: configuration keys that its functions put into the key themselves, such as files by their content.
-        needs: stages that must be current before it.
-        uses: stages whose artifacts it reads when they are there.
+        needs: results that must be current before it.
+        uses: results that it reads when they are there, with their artifacts.
         packages: distributions whose versions decide its result.
         when: configuration key without which the stage does not run.
     """
 
     functions: Callable[[], Functions]
+    result: type[StageRecord]
     settings: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
+    needs: tuple[type[StageRecord], ...] = ()
+    uses: tuple[type[StageRecord], ...] = ()
     packages: tuple[str, ...] = ()
     when: str = ""
+
+    @property
+    def inputs(self) -> list[Stage]:
+        """The stages whose results it reads."""
+        return [STAGES[result.stage] for result in (*self.needs, *self.uses)]
 
 
 # Each imports its module where it is called: a command loads the stages that it runs.
 
 
 def _export() -> Functions:
-    from csa_deploy.records.export import ExportRecord
     from csa_deploy.stages import export as stage
 
-    return Functions(ExportRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _optimize() -> Functions:
-    from csa_deploy.records.optimize import OptimizeRecord
     from csa_deploy.stages import optimize as stage
 
-    return Functions(OptimizeRecord, stage.run)
+    return Functions(stage.run)
 
 
 def _repair() -> Functions:
-    from csa_deploy.records.repair import RepairRecord
     from csa_deploy.stages import repair as stage
 
-    return Functions(RepairRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _check() -> Functions:
-    from csa_deploy.records.check import CheckRecord
     from csa_deploy.stages import check as stage
 
-    return Functions(CheckRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _precision() -> Functions:
-    from csa_deploy.records.precision import PrecisionRecord
     from csa_deploy.stages import precision as stage
 
-    return Functions(
-        PrecisionRecord, stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again
-    )
+    return Functions(stage.run, stage.preflight, stage.key_parts, stage.comparison, stage.compare_again)
 
 
 def _split() -> Functions:
-    from csa_deploy.records.split import SplitRecord
     from csa_deploy.stages import split as stage
 
-    return Functions(SplitRecord, stage.run, key_parts=stage.key_parts)
+    return Functions(stage.run, key_parts=stage.key_parts)
 
 
 def _build() -> Functions:
-    from csa_deploy.records.build import BuildRecord
     from csa_deploy.stages import build as stage
 
-    return Functions(BuildRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _verify() -> Functions:
-    from csa_deploy.records.verify import VerifyRecord
     from csa_deploy.stages import verify as stage
 
-    return Functions(VerifyRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts, stale=stage.stale)
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts, stale=stage.stale)
 
 
 def _profile() -> Functions:
-    from csa_deploy.records.profile import ProfileRecord
     from csa_deploy.stages import profile as stage
 
-    return Functions(ProfileRecord, stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
+    return Functions(stage.run, preflight=stage.preflight, key_parts=stage.key_parts)
 
 
 def _report() -> Functions:
-    from csa_deploy.records.report import ReportRecord
     from csa_deploy.stages import report as stage
 
-    return Functions(ReportRecord, stage.run)
+    return Functions(stage.run)
 
 
 STAGES: dict[str, Stage] = {
@@ -171,6 +174,7 @@ STAGES: dict[str, Stage] = {
             "export",
             "torch module to ONNX",
             _export,
+            result=ExportRecord,
             settings=(
                 "network",
                 "checkpoint_key",
@@ -185,13 +189,21 @@ STAGES: dict[str, Stage] = {
             also=("checkpoint", "tensorrt", "opset", "data", "task", "seed", "export_tolerance", "state_init"),
             packages=("torch", "onnx", "onnxscript", "onnxruntime"),
         ),
-        Stage("optimize", "exact graph rewrites", _optimize, needs=("export",), packages=("onnxscript", "onnxruntime")),
+        Stage(
+            "optimize",
+            "exact graph rewrites",
+            _optimize,
+            result=OptimizeRecord,
+            needs=(ExportRecord,),
+            packages=("onnxscript", "onnxruntime"),
+        ),
         Stage(
             "repair",
             "exact repairs for scopes",
             _repair,
+            result=RepairRecord,
             also=("fix", "scope", "precision"),
-            needs=("optimize",),
+            needs=(OptimizeRecord,),
             packages=("onnxscript", "onnxruntime"),
             when="fix",
         ),
@@ -199,15 +211,17 @@ STAGES: dict[str, Stage] = {
             "check",
             "restricted-mode rules",
             _check,
+            result=CheckRecord,
             settings=("scope", "strict", "restricted", "max_fallback", "errata", "fail_on"),
             also=("fix",),
-            needs=("export",),
-            uses=("repair",),
+            needs=(ExportRecord,),
+            uses=(RepairRecord,),
         ),
         Stage(
             "precision",
             "typed graphs per precision",
             _precision,
+            result=PrecisionRecord,
             settings=("precision", "fp16_io", "keep_fp32"),
             also=(
                 "calib",
@@ -225,60 +239,75 @@ STAGES: dict[str, Stage] = {
                 "split",
                 "part",
             ),
-            needs=("optimize",),
-            uses=("repair",),
+            needs=(OptimizeRecord,),
+            uses=(RepairRecord,),
         ),
         Stage(
             "split",
             "encoder and heads",
             _split,
+            result=SplitRecord,
             settings=("split", "part", "scope", "max_fallback", "builder_option", "restricted", "strict"),
             also=("tensorrt", "target", "fix"),
-            needs=("optimize", "precision"),
-            uses=("repair",),
+            needs=(OptimizeRecord, PrecisionRecord),
+            uses=(RepairRecord,),
             when="split",
         ),
         Stage(
             "build",
             "TensorRT engines",
             _build,
+            result=BuildRecord,
             settings=(
                 *("precision", "restricted", "scope", "strict", "max_fallback", "backend", "compute_capability"),
                 *("target", "builder_option", "timing_cache", "builds", "reproducible", "min_share"),
             ),
-            needs=("optimize", "precision"),
+            needs=(OptimizeRecord, PrecisionRecord),
             packages=("tensorrt", "tensorrt-rtx", "polygraphy"),
         ),
         Stage(
             "verify",
             "accuracy against PyTorch",
             _verify,
+            result=VerifyRecord,
             settings=(
                 *("precision", "data", "task", "samples", "seed", "budget", "strict", "threads", "provider"),
                 "checkpoint_key",
             ),
             also=("decode", "score_threshold", "nms_iou", "metric", "int8_arithmetic"),
-            needs=("export", "optimize", "precision"),
-            uses=("split", "build"),
+            needs=(ExportRecord, OptimizeRecord, PrecisionRecord),
+            uses=(SplitRecord, BuildRecord),
             packages=("torch", "onnxruntime", "onnxruntime-gpu"),
         ),
         Stage(
             "profile",
             "latency",
             _profile,
+            result=ProfileRecord,
             settings=(
                 *("iterations", "seconds", "warmup", "threads", "precision", "seed"),
                 *("limit", "baseline", "max_slowdown", *LOADGEN),
             ),
-            needs=("export", "optimize", "precision"),
-            uses=("split", "build"),
+            needs=(ExportRecord, OptimizeRecord, PrecisionRecord),
+            uses=(SplitRecord, BuildRecord),
             packages=("onnxruntime",),
         ),
         Stage(
             "report",
             "report",
             _report,
-            uses=("export", "optimize", "repair", "check", "precision", "split", "build", "verify", "profile"),
+            result=ReportRecord,
+            uses=(
+                ExportRecord,
+                OptimizeRecord,
+                RepairRecord,
+                CheckRecord,
+                PrecisionRecord,
+                SplitRecord,
+                BuildRecord,
+                VerifyRecord,
+                ProfileRecord,
+            ),
         ),
     )
 }
@@ -295,10 +324,10 @@ def with_needs(names: Sequence[str], config: Config | None = None) -> list[Stage
             return
         wanted.add(name)
         for need in STAGES[name].needs:
-            add(need)
+            add(need.stage)
         for used in STAGES[name].uses if name != "report" else ():
-            if STAGES[used].when:
-                add(used)
+            if STAGES[used.stage].when:
+                add(used.stage)
 
     for name in names:
         add(name)
@@ -314,6 +343,6 @@ def dependents(name: str) -> set[str]:
     """Stages whose result rests on the named stage, directly or through others."""
     found: set[str] = set()
     for stage in STAGES.values():  # pipeline order: a dependent comes after what it depends on
-        if ({name} | found) & {*stage.needs, *stage.uses}:
+        if ({name} | found) & {read.name for read in stage.inputs}:
             found.add(stage.name)
     return found

@@ -24,20 +24,17 @@ from csa_deploy.profile.trial import run_each
 from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope, RestrictedFlag
 from csa_deploy.records.obtained import ObtainedPrecision
 from csa_deploy.records.precision import PrecisionRecord
-from csa_deploy.restricted.inspection import inspect, rejection
-from csa_deploy.restricted.schema import load_pack, version_key
-from csa_deploy.restricted.scopes import Platform, gates_of, gates_of_whole, platform_of
+from csa_deploy.restricted.as_built import judge_as_built
+from csa_deploy.restricted.scopes import gates_of
 from csa_deploy.results import jsonable
 from csa_deploy.trtexec.graph_check import require_opset
 from csa_deploy.workspace import StageOutput, dump_json, write_atomic
 
 if TYPE_CHECKING:
     from csa_deploy.context import Context
-    from csa_deploy.restricted.schema import Pack
     from csa_deploy.trtexec.versions import Version
 
 _SHOWN = 8  # layers in a message
-FIRST_TYPED = (10,)  # first TensorRT with strongly typed networks
 
 # What differs from run to run; the rest of a build's result is the same for the same graph, plan and version.
 _MEASURED = ("parse_seconds", "build_seconds", "peak_memory_bytes")
@@ -151,7 +148,7 @@ def scopes_for(context: Context, builder: Builder, precision: str) -> list[Judge
     """What the scopes that decide say of an engine; none where they were not asked. Raises where one denies it."""
     if not context.config.restricted:
         return []
-    return _gate(context, builder, precision, graph_for(context, builder, precision))
+    return judge_as_built(context, builder, precision, graph_for(context, builder, precision))
 
 
 def _build(context: Context, builder: Builder, precision: str, made: _Made) -> None:
@@ -278,72 +275,6 @@ def _with_kept_log(error: BuildFailedError, context: Context, log: str) -> Build
     if scratch.is_file():
         write_atomic(kept, scratch.read_bytes())
     return BuildFailedError(error.message, fix=(error.fix or "").replace(str(scratch), str(kept)))
-
-
-def _gate(context: Context, builder: Builder, precision: str, graph: Path) -> list[JudgedScope]:
-    """Hold what is built against the scopes that decide; the check stage saw the exported graph.
-
-    Each entry says which graph was judged, and under ``of`` why it is not the one that is built, where it is not.
-
-    Raises:
-        OperationRejectedError: a scope denies it.
-        UsageError: a scope says nothing about the target.
-    """
-    strict = context.config.strict
-    found = []
-    for scope in gates_of_whole(context.config, _platform(context, builder)).scopes:
-        judged, of = _judged(context, builder, precision, graph, load_pack(scope))
-        result = inspect(judged, [scope], strict=strict).allowing(context.config.max_fallback)
-        what = f"{judged.name} ({of})" if of else judged.name
-        if rejected := rejection(result, strict, what, fixed=context.config.fix):
-            raise rejected
-        verdict = result.scopes[0]
-        found.append(
-            JudgedScope(
-                scope=scope,
-                graph=judged.name,
-                of=of,
-                verdict=verdict.verdict,
-                said=verdict.combined.said,
-                level=verdict.level,
-                why_not_next=verdict.why_not_next,
-                unknown_by=tuple(dict.fromkeys(f.rule for f in verdict.combined.findings if f.verdict == "unknown")),
-            )
-        )
-    return found
-
-
-def _platform(context: Context, builder: Builder) -> Platform | None:
-    """The target as it was found; trtexec on this machine is no target, but a scope that is asked for must fit it."""
-    stated, machine = platform_of(context.config), builder.machine
-    if machine is None:
-        return stated
-    if stated is not None:
-        return replace(stated, tensorrt=str(machine.version))
-    return Platform("trtexec on this machine", tensorrt=str(machine.version)) if context.config.scope else None
-
-
-def _judged(context: Context, builder: Builder, precision: str, graph: Path, pack: Pack) -> tuple[Path, str]:
-    """The graph that a scope judges, and what it is where it is not the one that is built.
-
-    TensorRT 8 takes no typed graph: FP16 is a flag of its builder on the FP32 graph, INT8 on DLA a flag and a
-    calibration cache (DLA takes no Q/DQ). So where a builder of 10 or later stands in for it, and only there, the graph
-    that 8 would build is judged.
-    """
-    builder_is_typed = builder.machine is None or builder.machine.version.strongly_typed
-    scope_is_typed = version_key(pack.tensorrt) >= FIRST_TYPED
-    if builder_is_typed == scope_is_typed:
-        return graph, ""
-    graphs = {label: context.path(path) for label, path in context.graphs().items()}
-    flags = ""
-    judged = graphs[precision]
-    if not scope_is_typed and precision == "fp16":
-        judged, flags = graphs["fp32"], " with the FP16 flag"
-    elif not scope_is_typed and precision == "int8" and pack.kind == "dla":
-        judged, flags = graphs["fp32"], " with the INT8 flag and a calibration cache"
-    if judged == graph:
-        return graph, ""
-    return judged, f"not the graph that was built: TensorRT {pack.tensorrt} would build {judged.name}{flags}"
 
 
 def _summary(engines: dict[str, EngineRecord]) -> str:

@@ -220,7 +220,7 @@ def _batches(candidate: Candidate, context: Context) -> BatchConsistency:
         changed = changed_graph(
             lambda: load_model(file, full_check=False),
             candidate.precision,
-            context.config,
+            context.comparing,
             name=candidate.label,
             engine=not isinstance(candidate.runner, OnnxRuntimeRunner),
         )

@@ -120,7 +120,7 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
 
 def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candidate]:
     """All candidates; engines that cannot run here are noted in ``not_measured``, with the reason."""
-    found, config = [], context.config
+    found, config = [], context.comparing
     for label, graph in context.graphs().items():
         if label == "exported" and context.source.kind == "onnx":
             continue  # it is the reference

@@ -28,10 +28,10 @@ def open_reference(context: Context) -> tuple[Runner, Preprocessing | None]:
     """The PyTorch module, or the source graph where there is none; and the preprocessing that belongs to it."""
     if context.source.kind == "onnx":
         path = context.path(context.graphs()["exported"])
-        runner = OnnxRuntimeRunner(path, threads=context.config.threads, spin=False, name="source graph")
+        runner = OnnxRuntimeRunner(path, threads=context.comparing.threads, spin=False, name="source graph")
         return runner, context.preprocessing
     network = context.make_network(context.export.sample)
-    return torch_runner(network, context.config.threads), network.preprocessing
+    return torch_runner(network, context.comparing.threads), network.preprocessing
 
 
 def own_accuracy(output: OutputColumns, labels: Sequence[int], *, trained: bool) -> OwnAccuracy | None:

@@ -70,7 +70,9 @@ class ComparisonJob:
             import torch
 
             torch.set_num_threads(self.threads)
-        candidates = [graph_candidate(local(f), label, p, shown, config) for f, label, p, shown in self.graphs]
+        candidates = [
+            graph_candidate(local(f), label, p, shown, context.comparing) for f, label, p, shown in self.graphs
+        ]
         for candidate in candidates:
             candidate.tasks = context.tasks()
         for runner in (reference, *(c.runner for c in candidates)):

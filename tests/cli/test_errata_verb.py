@@ -68,6 +68,7 @@ def test_listing_and_explaining(net: Path, typed: Any) -> None:
     assert missing.code == 2 and ID in missing.err
 
 
+@pytest.mark.slow
 def test_stages_record_them_and_repair_them(net: Path, typed: Any) -> None:
     from csa_deploy import check, repair
 

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.shows("MEA-11")
 def test_the_weights_of_the_workspace_are_remembered(folder: Path, typed: Any) -> None:
     """As the stages do; random weights were measured in silence here."""

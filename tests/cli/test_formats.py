@@ -40,6 +40,7 @@ WORKING: list[tuple[str, tuple[object, ...], tuple[int, ...], set[str]]] = [
     ("verify-bundle", ("net.tar",), (0,), {"verdict", "gates", "not_included"}),
     ("gate", ("policy.yaml", "--workspace", "deploy/tiny"), (0, 8), {"requirements", "verdict"}),
     ("matrix", (NET, *DATA, *QUICK, "--tensorrt", "10.10", "--iterations", 2), (0,), {"cells"}),
+    ("fleet", ("fleet.yaml",), (0,), {"networks", "folders"}),
     ("watch", ("deploy/tiny",), (0,), {"stages", "running"}),
     ("new", ("project",), (0,), {"folder", "files"}),
     ("rules", (), (0,), {"packs"}),
@@ -73,6 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_tiny: Any) -> Path:
     onnx.save(make_tiny(), folder / NET)
     inputs = np.random.RandomState(5).standard_normal((6, 3, 16, 16)).astype("f4")
     np.savez(folder / "x.npz", x=inputs, labels=np.arange(6))
+    (folder / "fleet.yaml").write_text(f"networks: [{NET}]\ntensorrt: ['10.10']\ndata: x.npz\ncluster: local:1\n")
     (folder / "policy.yaml").write_text("schema_version: 1\nname: any\n")
     return folder
 
@@ -114,6 +116,7 @@ FAILING = dict.fromkeys(("export", "check", "optimize", "quantize", "build", "ve
 FAILING |= dict.fromkeys(("profile", "report", "evaluate", "bundle", "inspect", "train"), ("missing.onnx",))
 FAILING |= dict.fromkeys(("compare", "diff"), ("missing", "missing")) | {"prove": ("missing.onnx", "missing.onnx")}
 FAILING["new"] = (NET,)
+FAILING["fleet"] = ("missing.yaml",)
 FAILING["matrix"] = ("missing.onnx", "--tensorrt", "10.10")
 FAILING |= dict.fromkeys(("judge", "verify-bundle", "watch", "rules", "gate", "kit"), ("missing",))
 

@@ -257,6 +257,7 @@ def _all_names(model: onnx.ModelProto) -> set[str]:
     return values | {tensor.name for tensor in model.graph.initializer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REPAIRED, ids=list(REPAIRED))
 def test_names_that_the_graph_has_already_are_not_taken_again(build, case):
     """Exporters number their values (``hardtanh``, ``hardtanh_1``) as repairs do; nodes may have no names at all."""

@@ -10,6 +10,7 @@ from csa_deploy.graph.optimize import optimize
 from csa_deploy.graph.repair import REPAIRS, repair
 from csa_deploy.graph.repairs.pooling import Limits, factors
 from csa_deploy.restricted.check import check
+from csa_deploy.restricted.inspection import inspect
 from csa_deploy.restricted.repairing import repair_for_scopes
 from csa_deploy.restricted.validator import ValidatorSession, interpret, validator_status
 from tools.probe.run import WORKER
@@ -144,11 +145,12 @@ def test_heads_become_what_every_scope_allows(build, name, alone, tmp_path, monk
     refused = [scope for scope, verdict in before.items() if verdict != "allowed"]
     assert {"dla-orin", "dla-xavier"} <= set(refused) and before["drive-os-7"] == "allowed"
     for scopes in [[scope] for scope in refused] if alone else [SCOPES]:
-        repaired = repair_for_scopes(path, scopes)
+        repaired = repair_for_scopes(path, scopes, before=inspect(path, scopes, parsed=False))
         assert not repaired.left and repaired.model is not None
         assert {scope.verdict for scope in check(repaired.model, scopes).scopes} == {"allowed"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not validator_status().installed, reason="NVIDIA's validator is not installed")
 def test_nvidia_accepts_every_repaired_head(build):
     """What the rules of drive-os-7 allow, its validator does: both forms where a repair has two."""

@@ -234,10 +234,7 @@ def test_float_crosses_where_one_head_wants_it(build: Build) -> None:
     assert_same(model, parts)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["csa_digits", *(pytest.param(f"csa_{n}", marks=pytest.mark.slow) for n in ("segmentation", "detection"))],
-)
+@pytest.fixture(scope="module", params=["csa_digits", "csa_segmentation", "csa_detection"])
 def boxed(request: pytest.FixtureRequest) -> onnx.ModelProto:
     """A network of the box, optimized."""
     entry = getattr(registry, request.param)
@@ -270,6 +267,7 @@ def completed(model: onnx.ModelProto, tensors: list[str]) -> list[str]:
     raise AssertionError(f"the fixes lead nowhere: {tensors}")
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_cuts_of_the_networks_in_the_box(boxed: onnx.ModelProto, data: st.DataObject) -> None:
@@ -285,6 +283,7 @@ def test_random_cuts_of_the_networks_in_the_box(boxed: onnx.ModelProto, data: st
     assert_same(boxed, parts, exact=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_cuts_of_typed_graphs(boxed: onnx.ModelProto, data: st.DataObject) -> None:

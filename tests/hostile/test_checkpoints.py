@@ -151,6 +151,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path
     assert peak_memory() - before < 2**27
 
 
+@pytest.mark.slow
 def test_a_key_whose_hash_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tuple of one tuple twice, and so on: Python hashes 2^40 of them."""
     monkeypatch.setattr("csa_deploy.graph.guard.MOST_SECONDS", 1)

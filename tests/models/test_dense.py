@@ -78,6 +78,7 @@ def test_small_networks_stay_small(entry: NetworkEntry) -> None:
     assert entry.dataset == "scenes" and entry.name == f"csa_{entry.task}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_a_backbone_at_full_size_is_that_of_the_classifier(name: str) -> None:
     backbone, task = FULL[name]

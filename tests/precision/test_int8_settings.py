@@ -8,6 +8,7 @@ from csa_deploy.cli.quantize import held
 from csa_deploy.config import Config
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.int8_stage import training_set
+from csa_deploy.records.precision import Search, SearchPoint
 from csa_deploy.setting_values import parse_budget
 
 
@@ -54,11 +55,20 @@ def test_calibration_takes_the_training_part_of_the_networks_own_set(data, own, 
     [
         ({"snr_db": 30.0, "top1_agreement": 0.9375}, "holds (1 of 16 differ)"),
         ({"snr_db": 30.0, "top1_agreement": 1.0, "top1_drop": 0.0625}, "holds (1 of 16 go wrong)"),
-        ({"snr_db": "inf"}, "holds"),
+        ({"snr_db": float("inf")}, "holds"),
     ],
 )
 def test_a_budget_that_holds_by_one_image_says_so(metrics, said):
-    search = {"budget": {"snr_db": 20.0, "top1_agreement": 0.95, "top1_drop": 0.01}, "images": 16}
-    assert held({"metrics": metrics, "holds": True}, search) == said
-    point = {"metrics": metrics, "holds": False, "broken": ["snr_db of 'box' is 14.1, bound 20", "b", "c"]}
-    assert held(point, search) == "broken: snr_db of 'box' is 14.1, bound 20 (and 2 more)"
+    broken = ("snr_db of 'box' is 14.1, bound 20", "b", "c")
+    good, bad = (SearchPoint(returned=0, metrics=metrics, broken=b, latency_ms=None) for b in ((), broken))
+    search = Search(
+        pareto=(good, bad),
+        sensitivities=(),
+        estimate_agrees=None,
+        returned=(),
+        images=16,
+        budget={"snr_db": 20.0, "top1_agreement": 0.95, "top1_drop": 0.01},
+        device="",
+    )
+    assert held(good, search) == said
+    assert held(bad, search) == "broken: snr_db of 'box' is 14.1, bound 20 (and 2 more)"

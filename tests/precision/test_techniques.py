@@ -10,7 +10,7 @@ from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.selection import split
@@ -191,10 +191,10 @@ def test_an_interrupted_search_goes_on(plan, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure(network, images(2), stop, Recall(tmp_path / "search.json", key))
+        measure(network, images(2), stop, MeasurementCache(tmp_path / "search.json", key))
     runs = []
     run, network.run = network.run, lambda feeds, int8: runs.append(int8) or run(feeds, int8)
-    resumed = measure(network, images(2), recall=Recall(tmp_path / "search.json", key))
+    resumed = measure(network, images(2), cache=MeasurementCache(tmp_path / "search.json", key))
     assert len([int8 for int8 in runs if int8]) == 2 * (len(network.layers) - 5)
     network.run = run
     assert resumed == measure(network, images(2))

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from csa_deploy.config import make_config
 from csa_deploy.engine.passport import read_passport
 from csa_deploy.errors import UsageError
+from csa_deploy.restricted.as_built import judged_graph
 from csa_deploy.restricted.inspection import gate_scopes, inspect
 from csa_deploy.restricted.schema import load_pack, scopes
 from csa_deploy.restricted.scopes import (
@@ -28,7 +29,6 @@ from csa_deploy.restricted.scopes import (
     judged_scopes,
     require_fit,
 )
-from csa_deploy.stages.build import _judged
 from csa_deploy.trtexec.versions import parse_version
 from csa_deploy.workspace import sha256_of
 
@@ -248,7 +248,7 @@ class Files:
 def test_which_graph_a_scope_judges(builder: str, precision: str, built: str, scope: str, judged: str) -> None:
     machine = SimpleNamespace(version=parse_version(builder)) if builder else None
     made = SimpleNamespace(machine=machine)
-    found, of = _judged(Files(), made, precision, Path(built), load_pack(scope))  # type: ignore[arg-type]
+    found, of = judged_graph(Files(), made, precision, Path(built), load_pack(scope))  # type: ignore[arg-type]
     assert found == Path(judged)
     assert (of == "") == (judged == built)
     assert of == "" or (of.startswith("not the graph that was built: TensorRT ") and judged in of)

@@ -25,6 +25,7 @@ def committed() -> Evidence:
     return evidence.load()
 
 
+@pytest.mark.slow
 def test_plan_is_stable_and_large():
     first, second = run.plan(), run.plan()
     assert first == second
@@ -54,6 +55,7 @@ def test_pack_follows_from_the_evidence(committed):
     assert program.pack_text(committed) == pack.PACK_FILE.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_pack_agrees_with_every_probe(committed):
     judge = Judge(load_pack("drive-os-7"))
     order = ["denied", "unknown", "allowed"]

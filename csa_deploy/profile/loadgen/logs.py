@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +80,18 @@ class Queries:
         return self.issued + self.latency - (self.issued[0] + frame_ns * np.arange(len(self.issued)))
 
 
+def pack_trace(folder: Path) -> None:
+    """Compress the trace: it has several kilobytes a query, most of them about the load generator's own threads."""
+    path = folder / TRACE_LOG
+    with path.open("rb") as source, gzip.open(f"{path}.gz", "wb") as packed:
+        shutil.copyfileobj(source, packed)
+    path.unlink()
+
+
 def read_queries(folder: Path) -> Queries:
     """The trace of a run with one sample per query."""
     rows = []
-    with (folder / TRACE_LOG).open(encoding="utf-8") as lines:
+    with gzip.open(folder / f"{TRACE_LOG}.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith('{"name":"Sample",') and '"ph":"b"' in line:
                 event = json.loads(line.rstrip().rstrip(","))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.errors import UsageError
-from csa_deploy.profile.loadgen.logs import MOST_UNITS, Queries, compare_outputs, read_detail
+from csa_deploy.profile.loadgen.logs import MOST_UNITS, Queries, compare_outputs, pack_trace, read_detail
 from csa_deploy.profile.loadgen.results import read_run
 from csa_deploy.profile.loadgen.settings import settings_for
 from csa_deploy.records.loadgen import Deadlines, LoadgenRun
@@ -106,6 +106,7 @@ def stream(folder: Path, latencies: list[int], conf: str = "full", **values: obj
         for i, took in enumerate(latencies)
     ]
     (folder / "performance/mlperf_log_trace.json").write_text("\n".join(['{"traceEvents":[', *events, "]}"]))
+    pack_trace(folder / "performance")
     run = read_run("fp32", settings_for("constant-stream", conf, "net"), folder, SPEC, "x")
     assert run.deadlines is not None
     return run, run.deadlines

@@ -51,7 +51,8 @@ def test_from_python(make_tiny: Callable[..., onnx.ModelProto], quick: str) -> N
     found = csa_deploy.profile(graphs, loadgen=True, **settings, **FAST)
     assert [(run.label, run.scenario) for run in found.loadgen] == [(g, s) for g in graphs for s in scenarios]
     assert all(run.said == "VALID" and run.outputs.verdict == "pass" for run in found.loadgen)
-    assert found.report is not None and found.report.contract["loadgen"]["what"] == NO_SUBMISSION
+    assert found.report is not None and found.report.contract.loadgen is not None
+    assert found.report.contract.loadgen["what"] == NO_SUBMISSION
     assert all(run.statement in found.summary for run in found.loadgen)
     assert csa_deploy.profile(graphs["one"], **FAST).loadgen == ()
 
@@ -96,7 +97,7 @@ def test_frames_that_are_too_fast_end_with_seven(lab: Path, csa: Any, quick: str
         ({"scenario": "constant-stream"}, "scenario= is about MLPerf's load generator"),
         ({"frame_rate": 12}, "frame_rate= is about MLPerf's load generator"),
         ({"loadgen_settings": "full"}, "loadgen_settings= is about MLPerf's load generator"),
-        ({"loadgen": True, "scenario": "server"}, "scenario"),
+        ({"loadgen": True, "scenario": "offlin"}, "unknown scenario 'offlin', did you mean 'offline'?"),
         ({"loadgen": True, "frame_rate": 0}, "frame_rate"),
         ({"loadgen": True, "loadgen_settings": "none.conf"}, "none.conf: no such settings"),
         ({"loadgen": True, "target": "user@board"}, "engines of trtexec are timed by trtexec"),

@@ -2,19 +2,19 @@
 
 import pytest
 
-from csa_deploy.precision.measurement_cache import Recall
+from csa_deploy.precision.measurement_cache import MeasurementCache
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
     path = tmp_path / "search.json"
-    first = Recall(path, "key")
+    first = MeasurementCache(path, "key")
     assert first.of("a", lambda: {"snr_db": float("inf"), "cosine": 0.1 + 0.2}) == {
         "snr_db": float("inf"),
         "cosine": 0.1 + 0.2,
     }
     with pytest.raises(KeyboardInterrupt):
         first.of("b", interrupted)
-    again = Recall(path, "key")
+    again = MeasurementCache(path, "key")
     assert again.of("a", interrupted) == {"snr_db": float("inf"), "cosine": 0.1 + 0.2}  # to the last bit
 
 
@@ -23,13 +23,13 @@ def test_another_or_a_damaged_file_is_ignored(tmp_path, content):
     path = tmp_path / "search.json"
     if content is not None:
         path.write_bytes(content)
-    assert Recall(path, "key").of("a", lambda: {"x": 2.0}) == {"x": 2.0}
+    assert MeasurementCache(path, "key").of("a", lambda: {"x": 2.0}) == {"x": 2.0}
 
 
 def test_without_a_place_to_write_it_works_all_the_same(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    recall = Recall(tmp_path / "file" / "search.json", "key")
-    assert recall.of("a", lambda: {"x": 2.0}) == recall.of("a", interrupted)
+    cache = MeasurementCache(tmp_path / "file" / "search.json", "key")
+    assert cache.of("a", lambda: {"x": 2.0}) == cache.of("a", interrupted)
     assert "could not be resumed" in caplog.text
 
 

@@ -1,0 +1,48 @@
+"""What a fleet states: the matrix of every network, and the exit code of the worst."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from csa_deploy.records.matrix import Cell, MatrixReport
+from csa_deploy.results import Stored
+
+_WORST_FIRST = (1, 5, 4, 6, 7)
+"""Exit codes: a defect, no engine, a denied operation, accuracy, latency; others are less."""
+
+
+@dataclass(frozen=True)
+class FleetReport(Stored):
+    """The fleet.
+
+    Attributes:
+        folders: of each network its folder inside the fleet's.
+        networks: their matrices, in the order of the file.
+        finished: False where the run was interrupted.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("schema_version", "summary", "exit_code")
+    schema_version: ClassVar[int] = 1
+    folders: tuple[str, ...]
+    networks: tuple[MatrixReport, ...]
+    finished: bool = True
+
+    @property
+    def cells(self) -> list[tuple[MatrixReport, Cell]]:
+        """All, each with its network's matrix."""
+        return [(network, cell) for network in self.networks for cell in network.cells]
+
+    @property
+    def summary(self) -> str:
+        """``10 of 12 cells measured, 2 failed``."""
+        states = [cell.state for _, cell in self.cells]
+        return f"{states.count('measured')} of {len(states)} cells measured, {states.count('failed')} failed"
+
+    @property
+    def exit_code(self) -> int:
+        """Of the worst cell or version; 0 where nothing failed."""
+        codes = {cell.exit_code for _, cell in self.cells if cell.state == "failed"}
+        codes |= {u.exit_code for network in self.networks for u in network.upgrades if u.verdict == "no"}
+        ranked = [*_WORST_FIRST, *sorted(codes - {*_WORST_FIRST})]
+        return next((code for code in ranked if code in codes), 0)
