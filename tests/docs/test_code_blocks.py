@@ -1,4 +1,4 @@
-"""Every fenced block of every page can be read by the program that it is for; pages that run have tests of their own."""
+"""Every fenced block of a page can be read by the program that it is for; pages that run have tests of their own."""
 
 from __future__ import annotations
 
