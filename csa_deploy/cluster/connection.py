@@ -48,7 +48,8 @@ def connected(given: str) -> Iterator[Client]:
         raise EnvironmentLacksError("--cluster: Dask is not installed", fix=install_command("scale"))
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line
+    for name in ("distributed", *(n for n in logging.root.manager.loggerDict if n.startswith("distributed."))):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said here, in one line
     if local:
         with (
             LocalCluster(
