@@ -29,7 +29,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 LEFT_OUT = {
-    "ddddocr recogniser": "its run did not end within 15 minutes on a machine that others used too",
     "rapidocr detector": "it finds no text in these photographs, and an error against nearly nothing says nothing",
     "rapidocr recogniser": "FP16 keeps 44 dB, but `profile` ends: ONNX Runtime 1.32.0 fuses a LayerNormalization of "
     "two types in the FP16 graph, and then refuses it",

@@ -49,7 +49,7 @@ def test_numbers_of_the_page_are_the_stored_ones(one: zoo.Entry) -> None:
             assert cell.strip() == "identical"
             continue
         scale, within = (1, 0.06) if one.metric == "snr_db" else (100, 6e-5)
-        numbers = [float(number) / scale for number in re.findall(r"\d+\.\d+", cell)]
+        numbers = [float(number) / scale for number in re.findall(r"-?\d+\.\d+", cell)]
         assert numbers == pytest.approx([graph.value, *graph.interval], abs=within)
         assert graph.interval[0] <= graph.value <= graph.interval[1]
     assert accuracy[6].strip() == f"{one.samples:,} samples of `{one.data}`"
