@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 import csa_deploy
 from benchmarks.pairs import Ratio, measure
@@ -45,7 +45,7 @@ def _workers(one: LocalCluster, two: LocalCluster) -> list[Ratio]:
     shares: list[tuple[float, float]] = []
 
     def compared(cluster: LocalCluster) -> float:
-        with Client(cluster) as client, client.get_task_stream() as stream:
+        with Client(cluster) as client, get_task_stream(client) as stream:
             start = time.perf_counter()
             csa_deploy.compare(exported, half, samples=COMPARED, threads=1, cluster=cluster.scheduler_address)
             seconds = time.perf_counter() - start
