@@ -11,7 +11,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 # Compiled once, also in images that say not to: half of the time of short tests would go there.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench validator bindings networks install constraints clean
+.PHONY: help demo kit docs test test-fast coverage gpu-test gpu-wheels bench bench-peers validator bindings networks install constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make kit     install, then every test, and the tool-confidence kit with their results in kit/"
 	@echo "make constraints  write down the versions that pip would install now, in requirements/constraints.txt"
 	@echo "make bench   install, then measure the ratios that the documentation quotes"
+	@echo "make bench-peers  install other quantizers, each apart, measure what is missing, write docs/benchmarks.md (hours)"
 
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PYTHON) -m venv $(VENV)
@@ -102,5 +103,8 @@ kit: install bindings networks
 bench: install
 	$(BIN)/python -m benchmarks
 
+bench-peers: install networks
+	$(BIN)/python -m benchmarks.peers
+
 clean:
-	rm -rf $(VENV) deploy .mypy_cache .ruff_cache .pytest_cache .coverage build *.egg-info
+	rm -rf $(VENV) .peers deploy .mypy_cache .ruff_cache .pytest_cache .coverage build *.egg-info

@@ -201,7 +201,7 @@ def _cell(matrix: Matrix, spot: Spot, precision: str, folder: str) -> Cell:
 
     if not matrix.root.is_dir():
         raise EnvironmentLacksError(f"worker {get_worker().address} does not see {matrix.root}, where the results go")
-    with Lock(f"csa-deploy board {spot.place.host}"), inside(folder):
+    with Lock(f"csa-deploy: board {spot.place.host}"), inside(folder):
         cell = matrix.cell(spot, precision)
         root = Path(cell.workspace)
         with suppress(CsaDeployError):  # of a cell that failed early there may be nothing to report

@@ -17,7 +17,6 @@ before it or after it is the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
@@ -26,20 +25,14 @@ from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import is_constant, opset_of
 from csa_deploy.graph.operators import MOVES, WEIGHTED
 from csa_deploy.graph.shapes import inferred
-from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.int8 import rest_of
 from csa_deploy.precision.qdq_placement import QdqPlacement, SharedScale, place, weighted
-from csa_deploy.precision.techniques import BETTER, Plan, worst_snr_db
-from csa_deploy.precision.thresholds import Method
 from csa_deploy.records.precision import DlaGraph, Layer, OffDla
 from csa_deploy.restricted.check import check
 from csa_deploy.units import counted
 
 SCOPE = "dla-orin-11"
 """Scope whose rules say which nodes run on DLA, and the only one whose builds take Q/DQ there."""
-
-RANGED_IMAGES = 16
-"""Calibration images on which methods of thresholds are compared."""
 
 _CUTS = ("Relu", "Clip")
 _ONE_SCALE = ("AveragePool", "MaxPool", "GlobalMaxPool", "Concat", *MOVES)
@@ -165,25 +158,3 @@ def with_every_scale(
         sizes: largest value by tensor, of every tensor (:func:`csa_deploy.precision.bounds.complete`).
     """
     return placement.shared({name: thresholds.get(name) or sizes[name] for name in placement.tensors})
-
-
-def best_ranges(
-    plan: Plan, ranges: Mapping[Method, dict[str, float]], usual: Method, samples: Sequence[Feeds], threads: int | None
-) -> tuple[Method, dict[str, float]]:
-    """The method whose thresholds keep most of the worst output, and dB by method.
-
-    For the GPU the search takes a layer back whose range a method cuts badly; for DLA no layer goes back, so that the
-    method is what is searched.
-
-    Args:
-        plan: graph and placement.
-        ranges: thresholds by method.
-        usual: taken unless another one is better by :data:`BETTER`.
-        samples: what to compare on.
-        threads: of ONNX Runtime.
-    """
-    found: dict[str, float] = {
-        name: worst_snr_db(replace(plan, thresholds=t), samples, threads) for name, t in ranges.items()
-    }
-    best = max(ranges, key=lambda name: found[name])
-    return (best if found[best] > found[usual] + BETTER else usual), found

@@ -103,7 +103,8 @@ def _made(
     )
     path = context.scratch / f"{context.name}.int8.onnx"
     save_model(result.model, path)
-    sizes = complete(model, {**statistics.largest, **calibration.thresholds})
+    thresholds = statistics.thresholds(plan.method) if plan.method else calibration.thresholds
+    sizes = complete(model, {**statistics.largest, **thresholds})
     cache = context.scratch / f"{context.name}.calibration.cache"
     cache.write_text(cache_text({name: size / INT8_LEVELS for name, size in sizes.items()}))
     artifacts.update({f"onnx/{path.name}": path, f"calibration/{cache.name}": cache})

@@ -20,14 +20,14 @@ from csa_deploy.precision.calibration_data import (
     missing_classes,
     open_calibration,
 )
-from csa_deploy.precision.dla_placement import RANGED_IMAGES, best_ranges, place_for_dla, with_every_scale
+from csa_deploy.precision.dla_placement import place_for_dla, with_every_scale
 from csa_deploy.precision.kept import Kept, kept_by
 from csa_deploy.precision.leaks import refuse_overlap
 from csa_deploy.precision.phases import CALIBRATING, Phases
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.selection import UNFINISHED_EQUALIZED, UNFINISHED_SEARCH, read_samples
 from csa_deploy.precision.spread import calibrate_on_cluster
-from csa_deploy.precision.techniques import Plan
+from csa_deploy.precision.techniques import RANGED_IMAGES, Plan, best_ranges
 from csa_deploy.precision.thresholds import METHODS, Method
 from csa_deploy.records.precision import Calibration, DlaGraph
 from csa_deploy.results import NotMeasured

@@ -19,6 +19,7 @@ from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.search import search
 from csa_deploy.precision.sensitivity import measure
 from csa_deploy.precision.techniques import EvaluationContext, Plan, try_techniques
+from csa_deploy.precision.thresholds import METHODS, PUBLISHED, USUAL_METHOD, Method
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import Search, Sensitivity, TechniqueFinding
 from csa_deploy.runners.base import filled
@@ -81,6 +82,13 @@ class SearchSamples:
         )
 
 
+def _other_ranges(calibration: Calibrated) -> dict[Method, dict[str, float]]:
+    """Thresholds of the methods that may take the place of the usual one; another one was asked for by name."""
+    if calibration.method != USUAL_METHOD or calibration.dla is not None:
+        return {}
+    return {name: calibration.statistics.thresholds(name) for name in METHODS if name != PUBLISHED}
+
+
 def choose_layers(
     context: Context, model: onnx.ModelProto, calibration: Calibrated, rest: str, phases: Phases
 ) -> Selection:
@@ -108,6 +116,7 @@ def choose_layers(
         held=samples.only(held).feeds,
         recalibrate=recalibrate,
         method=calibration.method,
+        ranges=_other_ranges(calibration),
         half_scales=rest == "fp16",
         seed=config.seed,
         threads=config.threads,

@@ -10,8 +10,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -24,6 +23,7 @@ from csa_deploy.precision.equalization import equalize, find_groups, largest_by_
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.sensitivity import floating
+from csa_deploy.precision.thresholds import Method
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.precision.weight_rounding import round_weights
 from csa_deploy.records.precision import TechniqueFinding
@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 BETTER = 0.1
 """dB of signal-to-noise ratio that a technique has to bring in the mean over images."""
 _STANDARD_ERRORS = 2.0
+RANGED_IMAGES = 16
+"""Calibration images on which methods of thresholds are compared."""
 
 Progress = Callable[[int, int], None]
 
@@ -46,6 +48,7 @@ class Plan:
         thresholds: by activation.
         largest: measured largest value by activation.
         adjustments: weights and biases of INT8 layers that are not the plain ones.
+        method: of the thresholds; None where it is the one that was asked for.
     """
 
     model: onnx.ModelProto
@@ -53,6 +56,7 @@ class Plan:
     thresholds: dict[str, float]
     largest: dict[str, float]
     adjustments: Adjustments = NOTHING
+    method: Method | None = None
 
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
@@ -100,7 +104,8 @@ class EvaluationContext:
         fitted: samples to fit to.
         held: samples to judge on.
         recalibrate: statistics of some tensors of a changed graph, over all calibration images.
-        method: of the thresholds.
+        method: of the thresholds that is asked for.
+        ranges: thresholds by method that may be taken instead.
         half_scales: whether scales must be representable in FP16.
         seed: of every draw.
         threads: of ONNX Runtime.
@@ -110,8 +115,9 @@ class EvaluationContext:
     fitted: Sequence[Feeds]
     held: Sequence[Feeds]
     recalibrate: Callable[[onnx.ModelProto, tuple[str, ...]], Statistics]
-    method: Any
+    method: Method
     half_scales: bool
+    ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
     progress: Callable[[str], Progress | None] = lambda technique: None
@@ -174,6 +180,39 @@ def _judged(without: _Errors, with_: _Errors, reason: str) -> TechniqueFinding:
     return TechniqueFinding(used, reason, without.snr_db, with_.snr_db, mean, error, len(gains))
 
 
+def best_ranges(
+    plan: Plan, ranges: Mapping[Method, dict[str, float]], usual: Method, samples: Sequence[Feeds], threads: int | None
+) -> tuple[Method, dict[str, float]]:
+    """The method whose thresholds keep most of the worst output, and dB by method.
+
+    Args:
+        plan: graph and placement.
+        ranges: thresholds by method.
+        usual: taken unless another one is better by :data:`BETTER`.
+        samples: what to compare on.
+        threads: of ONNX Runtime.
+    """
+    found: dict[str, float] = {
+        name: worst_snr_db(replace(plan, thresholds=t), samples, threads) for name, t in ranges.items()
+    }
+    best = max(ranges, key=lambda name: found[name])
+    return (best if found[best] > found[usual] + BETTER else usual), found
+
+
+def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+    """The thresholds of another method: which one suits a network is not known beforehand."""
+    ranges = {**evaluation.ranges, evaluation.method: plan.thresholds}
+    if plan.placement.scales or len(ranges) == 1:
+        return None, "ranges are chosen with the scales that tensors share"
+    samples = evaluation.fitted[:RANGED_IMAGES]
+    method, found = best_ranges(plan, ranges, evaluation.method, samples, evaluation.threads)
+    stated = ", ".join(f"{name} {db:.1f}" for name, db in sorted(found.items(), key=lambda item: -item[1]))
+    reason = f"{method}; signal-to-noise ratio in dB: {stated}"
+    if method == evaluation.method:
+        return None, reason
+    return replace(plan, thresholds=ranges[method], method=method), reason
+
+
 def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
     if plan.placement.scales:
         return None, "scales that tensors share fix their channels, too"
@@ -191,7 +230,7 @@ def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
             plan,
             model=model,
             placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
-            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(evaluation.method),
+            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(plan.method or evaluation.method),
             largest=_without(plan.largest, changed) | statistics.largest,
         ),
         groups.describe(),
@@ -241,6 +280,7 @@ def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 TECHNIQUES: Mapping[str, Callable[[Plan, EvaluationContext], tuple[Plan | None, str]]] = {
+    "range_choice": _range_choice,
     "equalization": _equalization,
     "weight_rounding": _weight_rounding,
     "bias_correction": _bias_correction,

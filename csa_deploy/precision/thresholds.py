@@ -18,6 +18,9 @@ from csa_deploy.precision.histogram import Histogram
 Method = CalibrationMethod
 METHODS: tuple[Method, ...] = get_args(Method)
 
+USUAL_METHOD: Method = "mse"
+PUBLISHED: Method = "entropy-published"
+
 INT8_LEVELS = 127
 PERCENTILE = Fraction(9999, 100)
 _GROUPS = 128  # values that the magnitude of an INT8 number takes

@@ -16,11 +16,11 @@ import csa_deploy as csa
 from csa_deploy.errors import UsageError
 from csa_deploy.graph.int8_arithmetic import to_integer
 from csa_deploy.precision.bounds import complete
-from csa_deploy.precision.dla_placement import SCOPE, best_ranges, place_for_dla, with_every_scale
+from csa_deploy.precision.dla_placement import SCOPE, place_for_dla, with_every_scale
 from csa_deploy.precision.int8 import to_int8
 from csa_deploy.precision.qdq import insert_qdq
 from csa_deploy.precision.qdq_placement import place
-from csa_deploy.precision.techniques import BETTER, Plan
+from csa_deploy.precision.techniques import BETTER, Plan, best_ranges
 from csa_deploy.precision.thresholds import METHODS
 from csa_deploy.precision.toggled_graph import Switchable
 from csa_deploy.records.precision import DlaGraph, NotSearched

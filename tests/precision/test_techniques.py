@@ -10,10 +10,11 @@ from csa_deploy.config import make_config
 from csa_deploy.errors import UsageError
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
+from csa_deploy.precision.int8_stage import Calibrated
 from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
-from csa_deploy.precision.selection import split
+from csa_deploy.precision.selection import _other_ranges, split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.techniques import BETTER, TECHNIQUES, EvaluationContext, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
@@ -96,6 +97,8 @@ def test_each_is_kept_exactly_where_it_is_better(plan, tried, evaluation):
     better, findings = tried
     assert list(findings) == list(TECHNIQUES)
     for name, found in findings.items():
+        if name == "range_choice":  # there is nothing to choose from
+            continue
         assert found.snr_db_with is not None, name
         assert found.used == (found.gain_db > max(BETTER, 2 * found.gain_error_db))
         assert found.images == 8 and found.reason
@@ -156,6 +159,33 @@ def test_a_gain_that_may_be_chance_is_none(plan, evaluation):
     assert not found.used
 
 
+@pytest.mark.parametrize(("factor", "used"), [(0.1, True), (1.0, False)])
+def test_the_ranges_of_another_method_are_taken_where_they_are_better(plan, evaluation, factor, used):
+    """Here the usual ones clip nearly all, or are those of the other methods."""
+    other = {name: plan.largest[name] for name in plan.thresholds}
+    asked = replace(plan, thresholds={name: factor * size for name, size in other.items()})
+    choice = replace(evaluation, ranges={"minmax": other, "entropy": {n: 0.01 * t for n, t in other.items()}})
+    better, findings = try_techniques(asked, ("range_choice",), choice)
+    found = findings["range_choice"]
+    assert found.used == used
+    assert better.thresholds == (other if used else asked.thresholds)
+    assert better.method == ("minmax" if used else None)
+    if used:
+        assert found.reason.startswith("minmax; ") and found.snr_db_with > found.snr_db_without + 3
+        both, _ = try_techniques(asked, ("range_choice", "equalization"), choice)
+        taken = recalibrate(both.model, ("s1_equalized",)).thresholds("minmax")  # those of equalized tensors too
+        assert both.thresholds["s1_equalized"] == taken["s1_equalized"]
+    else:
+        assert found.snr_db_with is None and found.reason.startswith("mse; ")
+
+
+def test_only_the_usual_method_gives_way_to_another(plan):
+    statistics = recalibrate(plan.model, plan.placement.tensors)
+    for method, expected in {"mse": {"mse", "minmax", "percentile", "entropy"}, "entropy": set()}.items():
+        asked = Calibrated(None, plan.placement, statistics, {}, method, None, ())  # type: ignore[arg-type]
+        assert set(_other_ranges(asked)) == expected
+
+
 def test_judged_on_runs_of_a_third():
     assert split(12) == ([2, 3, 8, 9], [0, 1, 4, 5, 6, 7, 10, 11])
     assert split(3) == ([2], [0, 1])
@@ -166,7 +196,7 @@ def test_judged_on_runs_of_a_third():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("auto", ("equalization", "weight_rounding", "bias_correction")),
+        ("auto", ("range_choice", "equalization", "weight_rounding", "bias_correction")),
         ("none", ()),
         (["weight-rounding,equalization"], ("weight_rounding", "equalization")),
     ],

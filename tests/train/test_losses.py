@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from csa_deploy.tasks import boxes as plain
+from csa_deploy import boxes as plain
 from csa_deploy.train.losses import CENTRE, COARSER, assign, detection_loss, overlaps, points, segmentation_loss
 
 

@@ -1,0 +1,68 @@
+"""``docs/benchmarks.md`` out of the stored results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.quantize import SETTINGS
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+HEAD = """# Against other quantizers
+
+Made by `make bench-peers` out of the results under `benchmarks/peers/results`; a cell whose file is removed is measured
+again. Every tool gets the same optimized FP32 graph and the same images to calibrate on, and runs in an environment of
+its own (`requirements/peers`) with settings that its documentation names. All layers are to be in INT8: csa-deploy runs
+without the search that gives layers back to floating point.
+
+- *CPU s* are seconds of all threads on a core, of the whole process; *s* is the clock, on two cores that others used
+  too; *MiB* is the most memory that the process held.
+- *SNR* is that of the worst output against FP32, *agrees* the share of images with the same first class, both in ONNX
+  Runtime node by node, on images that no tool saw.
+- *layers* have both their data and their weights out of a DequantizeLinear. Fewer of them are an easier task.
+- *scopes* counts the safety scopes that the FP32 graph is not denied in, and how many of these the INT8 graph keeps.
+- Images to calibrate on: views of scikit-image's photographs (75 at most), of csa_digits and csa_detection their
+  training sets. Images to measure on: foolbox's 20 photographs and their mirror images, held-out digits, test scenes.
+"""
+
+
+def write(results: Path) -> None:
+    """Write the page."""
+    cells = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    order = list(SETTINGS)
+    parts = [HEAD]
+    networks = list(dict.fromkeys(cell["network"] for cell in cells))
+    for network in networks:
+        for images in sorted({cell["images"] for cell in cells if cell["network"] == network}):
+            here = [c for c in cells if (c["network"], c["images"]) == (network, images)]
+            here.sort(key=lambda cell: order.index(cell["setting"]))
+            parts.append(f"\n## {network}, {images} images\n\n{_table(here)}")
+    parts.append(f"\n## Versions\n\n{_versions(cells)}")
+    PAGE.write_text("".join(parts))
+
+
+def _table(cells: list[dict[str, Any]]) -> str:
+    rows = [
+        "| tool and setting | SNR, dB | agrees | layers | scopes | CPU s | s | MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        if reason := cell.get("not_measured"):
+            rows.append(f"| {cell['setting']} | not measured: {reason.replace('|', '/')} ||||||| ")
+            continue
+        agrees = "-" if cell["agreement"] is None else f"{100 * cell['agreement']:.1f} %"
+        kept = f"{len(cell['scopes_kept'])} of {len(cell['scopes'])}"
+        layers = f"{cell['int8_layers']} of {cell['layers']}"
+        took = f"{cell['cpu_seconds']:.1f} | {cell['seconds']:.1f} | {cell['peak_mib']:,}"
+        rows.append(f"| {cell['setting']} | {cell['snr_db']:.2f} | {agrees} | {layers} | {kept} | {took} |")
+    return "\n".join(row.rstrip() for row in rows) + "\n"
+
+
+def _versions(cells: list[dict[str, Any]]) -> str:
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        if "versions" in cell:
+            said = ", ".join(f"{name} {version}" for name, version in cell["versions"].items())
+            found.setdefault(f"{SETTINGS[cell['setting']][0]}: {said}", set()).add(cell["date"])
+    return "".join(f"- {what}; measured {', '.join(sorted(dates))}\n" for what, dates in sorted(found.items()))

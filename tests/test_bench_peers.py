@@ -1,0 +1,117 @@
+"""The comparison with other quantizers: what is measured of an INT8 graph, and what becomes of cells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import page
+from benchmarks.peers.measure import accuracy
+from benchmarks.peers.quantize import SETTINGS
+
+CELL: dict[str, Any] = {
+    **{"network": "net", "images": 16, "setting": "csa-deploy", "images_used": 16, "seconds": 2.0, "cpu_seconds": 3.0},
+    **{"peak_mib": 1234, "versions": {"csa-deploy": "1"}, "held_out": 5, "snr_db": 12.345, "agreement": 0.9},
+    **{"int8_layers": 1, "layers": 2, "scopes": ["a", "b"], "scopes_kept": ["b"], "date": "2026-11-29"},
+}
+
+
+@pytest.fixture()
+def sides(tmp_path: Path, build: Any) -> tuple[Path, Path, Path]:
+    """An FP32 graph of two layers, one whose first layer is between Q/DQ and whose output has another name, images."""
+    weights = {"w": (3, 2, 1, 1), "v": (4, 3, 1, 1)}
+    exact = build(
+        "(float[1,2,4,4] x) => (float[1,4,1,1] y)",
+        "c = Conv (x, w) d = Conv (c, v) y = GlobalAveragePool (d)",
+        **weights,
+    )
+    body = """q = QuantizeLinear (x, s, z) a = DequantizeLinear (q, s, z) p = QuantizeLinear (w, t, z)
+              b = DequantizeLinear (p, t, z) c = Conv (a, b) d = Conv (c, v) other = GlobalAveragePool (d)"""
+    scales = {"s": np.float32(0.05), "t": np.float32(0.02), "z": np.int8(0)}
+    int8 = build("(float[1,2,4,4] x) => (float[1,4,1,1] other)", body, **weights, **scales)
+    for name, model in {"exact": exact, "int8": int8}.items():
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    np.savez(tmp_path / "held-out.npz", images=np.random.default_rng(0).standard_normal((9, 2, 4, 4)).astype("f4"))
+    return tmp_path / "exact.onnx", tmp_path / "int8.onnx", tmp_path / "held-out.npz"
+
+
+def test_accuracy_is_that_of_brute_force_and_only_layers_between_qdq_count(sides: tuple[Path, Path, Path]) -> None:
+    exact, int8, held_out = sides
+    found = accuracy(exact, int8, held_out)
+    images = np.load(held_out)["images"]
+
+    def run(path: Path) -> np.ndarray:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run(None, {"x": image[None]})[0] for image in images]).astype("f8")
+
+    want, have = run(exact), run(int8)
+    per_image = ((want**2).sum((1, 2, 3)), ((want - have) ** 2).sum((1, 2, 3)))
+    pooled = 10 * np.log10(per_image[0].sum() / per_image[1].sum())
+    assert found["snr_db"] == pytest.approx(pooled, abs=0.02)
+    assert (found["int8_layers"], found["layers"], found["held_out"]) == (1, 2, 9)
+    assert found["scopes"] and set(found["scopes_kept"]) <= set(found["scopes"])
+
+
+def test_a_graph_that_does_not_run_is_a_cell_that_says_so(sides: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model = onnx.load(sides[1])
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((3, 5, 1, 1), "f4"), "w"))
+    onnx.save(model, tmp_path / "bad.onnx")
+    assert "does not run" in str(accuracy(sides[0], tmp_path / "bad.onnx", sides[2])["not_measured"])
+
+
+def test_the_page_shows_figures_and_reasons_and_the_order_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    missing = {"network": "net", "images": 16, "setting": "NNCF, default", "not_measured": "no | wheel", "date": "x"}
+    for number, cell in enumerate((missing, CELL)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(cell))
+    page.write(tmp_path)
+    rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| ")]
+    assert rows[1] == "| csa-deploy | 12.35 | 90.0 % | 1 of 2 | 1 of 2 | 3.0 | 2.0 | 1,234 |"
+    assert rows[2].startswith("| NNCF, default | not measured: no / wheel |")
+
+
+def test_the_page_in_the_documentation_is_that_of_the_stored_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = page.PAGE.read_text()
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    page.write(peers.RESULTS)
+    assert (tmp_path / "page.md").read_text() == stored
+
+
+def test_every_tool_has_requirements_and_one_that_does_not_install_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {tool for tool, *_ in SETTINGS.values()} - {peers.OURS}
+    assert tools == {path.stem for path in (peers.ROOT / "requirements" / "peers").glob("*.txt")}
+    (tmp_path / "nncf").mkdir()
+    (tmp_path / "nncf" / "failed.txt").write_text("not installed after 10 minutes\n")
+    assert peers.environment("nncf", tmp_path, 1.0)[1] == "not installed after 10 minutes"
+    assert peers.environment(peers.OURS, tmp_path, 1.0) == (Path(sys.executable), "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "said"), [("raise ValueError('no')", "it failed: ValueError: no"), ("while True: pass", "not done after")]
+)
+def test_a_tool_that_fails_or_does_not_end_is_a_cell_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str, sides: tuple[Path, Path, Path]
+) -> None:
+    script = tmp_path / "quantize.py"
+    script.write_text(body)
+    monkeypatch.setattr(peers, "QUANTIZE", script)
+    monkeypatch.setattr(peers, "prepare", lambda name, folder: sides[0])
+    monkeypatch.setattr(peers, "images_for", lambda name, count, folder: (sides[2], 9))
+    found = peers.cell("net", 16, "csa-deploy", tmp_path, tmp_path, 2.0)
+    assert str(found["not_measured"]).startswith(said)
