@@ -107,6 +107,8 @@ def _require_workers(client: Client, given: str) -> None:
         ) from None
     for name in DECIDING:
         ours = _version(name)
+        if ours is None:
+            continue
         # A function of the standard library, so that a worker without csa-deploy can answer.
         found: dict[str, Any] = client.run(importlib.metadata.version, name, on_error="return")
         for worker, answer in sorted(found.items()):
@@ -114,7 +116,7 @@ def _require_workers(client: Client, given: str) -> None:
             if theirs != ours:
                 said = f"has {name} {theirs}" if theirs else f"has no {name}"
                 raise EnvironmentLacksError(
-                    f"--cluster {given}: worker {worker} {said}, this machine has {ours or 'none'}",
+                    f"--cluster {given}: worker {worker} {said}, this machine has {ours}",
                     fix="install the same versions on every worker: others may give other numbers",
                 )
 
