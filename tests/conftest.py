@@ -66,10 +66,13 @@ LONG = frozenset(
         *("test_api", "test_pipeline", "test_diagnosis", "test_checkpoint", "test_run_fix"),
         *("test_hostile_models", "test_damaged_files", "test_readers", "test_planted_faults", "test_foreign_networks"),
         *("test_exporter", "test_train_verb", "test_user_errors", "test_repairing", "test_sharing", "test_bindings"),
-        *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script"),
+        *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script", "test_repairs_and_scopes"),
+        *("test_head_repairs", "test_kept_work", "test_graph_module", "test_probe", "test_boundaries", "test_metric"),
+        *("test_evaluate", "test_errata_verb", "test_tests", "test_calibration_properties", "test_runtime"),
+        *("test_stored_tasks", "test_whole_inference", "test_build", "test_run"),
     )
 )
-"""Modules that take more than about five seconds each on two idle cores."""
+"""Modules that take more than about two seconds each on two idle cores; their rooms have others."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -37,6 +37,6 @@ def test_commits_are_of_this_history() -> None:
 
 def test_a_problem_that_the_page_lacks_is_noticed(tmp_path: Path) -> None:
     text = (FACTS_FOLDER / "known_problems.toml").read_text(encoding="utf-8")
-    other = text.replace("corrected = false", "corrected = true", 1)
+    other = text.replace('title = "', 'title = "Not ', 1)
     (tmp_path / "known_problems.toml").write_text(other, encoding="utf-8")
     assert page(own_problems(tmp_path)) != page(own_problems())

@@ -17,6 +17,7 @@ import pytest
 from csa_deploy.config import make_config
 from csa_deploy.context import Context
 from csa_deploy.errors import AccuracyGateError, CsaDeployError, UsageError
+from csa_deploy.options import LOADGEN
 from csa_deploy.pipeline import comparison_key, run_stages, stage_key
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES, Activity, Functions, dependents, with_needs
@@ -101,7 +102,7 @@ def test_the_table_holds_every_function_that_a_stage_defines() -> None:
 def test_every_field_belongs_to_some_stage() -> None:
     """A setting that belongs to none would neither decide anything nor be kept for the next verb."""
     used = {name for stage in STAGES.values() for name in (*stage.settings, *stage.also)}
-    for_one_run = {"candidate", "localize"}  # what `verify` is given besides the workspace's own
+    for_one_run = {"candidate", "localize", "cluster"}  # given besides the workspace's own, or where the work is done
     assert used == set(make_config({}).to_json()) - for_one_run
 
 
@@ -202,7 +203,7 @@ INT8: dict[str, tuple[Any, set[str], set[str]]] = {
     "seed": (1, {"precision", "verify", "profile"}, {"export", "precision"}),
 }
 # Which file of a target or a baseline, and which option of trtexec, is tested where there are such.
-ELSEWHERE = {"network", "target", "baseline", "builder_option", "calib", "part"}
+ELSEWHERE = {"network", "target", "baseline", "builder_option", "calib", "part", "cluster", *LOADGEN}
 
 
 def test_the_table_below_names_every_setting() -> None:

@@ -7,6 +7,7 @@ without results it writes the page anew.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ METRICS = {
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
+LEFT_OUT = {
+    "rapidocr detector": "it finds no text in these photographs, and an error against nearly nothing says nothing",
+    "rapidocr recogniser": "FP16 keeps 44 dB, but `profile` ends: ONNX Runtime 1.32.0 fuses a LayerNormalization of "
+    "two types in the FP16 graph, and then refuses it",
+}
+"""Networks of :mod:`tools.zoo_networks` without a row, and why."""
 NO_GPU = "not measured: no GPU; with one: `csa-deploy run`"
 
 
@@ -49,6 +56,10 @@ A signal to noise ratio of 40 dB says that the outputs differ from the file's by
 Networks with weights that packages carry see foolbox's 20 photographs, so their intervals are wide; views of
 scikit-image's photographs calibrate them, and no range is searched for (`--no-search`).
 `digits` has 1,000 samples and `scenes` 500. Where fewer stand here, `--samples` took so many; the interval is wider.
+
+Not in the table, though they were run:
+
+{left_out}
 
 ## Safety scopes
 
@@ -147,8 +158,8 @@ def entry(result: dict[str, Any]) -> Entry:
     for precision in PRECISIONS:
         row, latency = by_label[precision], timing["latency"][precision]
         graphs[precision] = Measured(
-            row["metrics"][metric],
-            _pair(row["intervals"].get(metric)),
+            float(row["metrics"][metric]),
+            _numbers(row["intervals"].get(metric)),
             row["latency_ms"]["50"],
             _pair(latency["intervals_ms"]["50"]),
         )
@@ -175,6 +186,11 @@ def _pair(given: Any) -> Any:
     return None if given is None else (given[0], given[1])
 
 
+def _numbers(given: Any) -> Any:
+    """A pair of numbers, of which JSON holds an infinite one as a word."""
+    return None if given is None else (float(given[0]), float(given[1]))
+
+
 def read(path: Path = STORED) -> list[Entry]:
     """The stored entries, in the order of the table: by name."""
     return [_entry_of(stored) for stored in json.loads(path.read_text(encoding="utf-8"))]
@@ -182,7 +198,9 @@ def read(path: Path = STORED) -> list[Entry]:
 
 def _entry_of(stored: dict[str, Any]) -> Entry:
     graphs = {
-        precision: Measured(one["value"], _pair(one["interval"]), one["cpu_ms"], _pair(one["cpu_interval_ms"]))
+        precision: Measured(
+            float(one["value"]), _numbers(one["interval"]), one["cpu_ms"], _pair(one["cpu_interval_ms"])
+        )
         for precision, one in stored["graphs"].items()
     }
     scopes = {name: _pair(said) for name, said in stored["scopes"].items()}
@@ -192,7 +210,7 @@ def _entry_of(stored: dict[str, Any]) -> Entry:
 def stored(entries: list[Entry]) -> str:
     """The file of the entries; inverse of :func:`read`."""
     ordered = sorted(entries, key=lambda one: one.network)
-    return json.dumps([asdict(one) for one in ordered], indent=1) + "\n"
+    return json.dumps([asdict(one) for one in ordered], indent=1).replace(" Infinity", ' "inf"') + "\n"
 
 
 def page(entries: list[Entry]) -> str:
@@ -213,6 +231,7 @@ def page(entries: list[Entry]) -> str:
     ]
     return _TEXT.format(
         accuracy="\n".join(accuracy),
+        left_out="\n".join(f"- `{name}`: {why}." for name, why in LEFT_OUT.items()),
         names=" | ".join(f"`{name}`" for name in names),
         rule="---|" * len(names),
         scopes="\n".join(scopes),
@@ -222,6 +241,8 @@ def page(entries: list[Entry]) -> str:
 
 def _accuracy(one: Entry, precision: str) -> str:
     graph, in_db = one.graphs[precision], one.metric == "snr_db"
+    if in_db and math.isinf(graph.value):
+        return "identical"
     said = units.decibel(graph.value) if in_db else units.percent(graph.value)
     ends = graph.interval and units.span(*graph.interval, lambda end: f"{end:.1f}" if in_db else f"{100 * end:.2f}")
     return f"{said} ({ends})" if ends else said

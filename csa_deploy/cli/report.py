@@ -16,8 +16,9 @@ def run_report(
     console: Console,
     *,
     open_page: bool = False,
+    tracker: str | None = None,
 ) -> None:
-    """Make report.html and report.json in the workspace, show or write the asked form, open the page if asked to."""
+    """Make report.html and report.json in the workspace, show or write the asked form, and what else is asked."""
     from csa_deploy.cli.session import existing_workspace, run_verb
     from csa_deploy.workspace import write_atomic
 
@@ -26,6 +27,11 @@ def run_report(
     run_verb(
         ["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console
     )
+    if tracker is not None:
+        from csa_deploy.report.tracking import track
+
+        found = track(workspace.root, tracker)
+        console.notice(f"{tracker}: {len(found.metrics)} numbers and {len(found.files)} files of {found.name}")
     if open_page:
         _open(workspace.root / "report.html")
     if output_format == "text":

@@ -146,6 +146,9 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Write there instead of standard output.")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
+    tracker: Annotated[
+        str | None, typer.Option("--track", metavar="NAME", help="Hand numbers and files to mlflow or wandb.")
+    ] = None,
 ) -> None:
     """Render what the workspace holds.
 
@@ -153,4 +156,4 @@ def report(
     """
     from csa_deploy.cli.report import run_report
 
-    run_report(output_format, output, network, settings, console, open_page=open_page)
+    run_report(output_format, output, network, settings, console, open_page=open_page, tracker=tracker)

@@ -48,7 +48,8 @@ def connected(given: str) -> Iterator[Client]:
         raise EnvironmentLacksError("--cluster: Dask is not installed", fix=install_command("scale"))
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line
+    for name in ("distributed", *(n for n in logging.root.manager.loggerDict if n.startswith("distributed."))):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said here, in one line
     if local:
         with (
             LocalCluster(
@@ -106,6 +107,8 @@ def _require_workers(client: Client, given: str) -> None:
         ) from None
     for name in DECIDING:
         ours = _version(name)
+        if ours is None:
+            continue
         # A function of the standard library, so that a worker without csa-deploy can answer.
         found: dict[str, Any] = client.run(importlib.metadata.version, name, on_error="return")
         for worker, answer in sorted(found.items()):
@@ -113,7 +116,7 @@ def _require_workers(client: Client, given: str) -> None:
             if theirs != ours:
                 said = f"has {name} {theirs}" if theirs else f"has no {name}"
                 raise EnvironmentLacksError(
-                    f"--cluster {given}: worker {worker} {said}, this machine has {ours or 'none'}",
+                    f"--cluster {given}: worker {worker} {said}, this machine has {ours}",
                     fix="install the same versions on every worker: others may give other numbers",
                 )
 

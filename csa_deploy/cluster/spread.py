@@ -130,7 +130,7 @@ def _submitted(
         try:
             for share in missing:
                 futures[client.submit(run_share, sent, share, retries=_RETRIES, pure=False)] = share
-            yield ((futures[future], _answer(client, futures[future], future)) for future in _ended(client, futures))
+            yield ((futures[future], _answer(futures[future], future)) for future in _ended(client, futures))
         finally:
             client.cancel(list(futures), force=True)
 
@@ -143,7 +143,13 @@ def _ended(client: Client, futures: Iterable[Future]) -> Iterator[Future]:
     while waiting.count():
         if batch := waiting.next_batch(block=False):
             alone_since = None
-            yield from batch
+            for future in batch:
+                if future.status == "cancelled" or client.status != "running":
+                    raise EnvironmentLacksError("the scheduler is gone", fix=_GO_ON)
+                if future.status in ("finished", "error") and _there(future):
+                    yield future
+                else:  # its worker died before the result was fetched, and Dask runs it again
+                    waiting.add(future)
             continue
         if addresses(client):
             alone_since = None
@@ -152,10 +158,16 @@ def _ended(client: Client, futures: Iterable[Future]) -> Iterator[Future]:
         time.sleep(_POLL)
 
 
-def _answer(client: Client, share: range, future: Future) -> ShareAnswer:
+def _there(future: Future) -> bool:
+    """Whether the result of a task that ended can be fetched."""
+    if future.status == "finished":
+        with contextlib.suppress(TimeoutError):
+            future.result(timeout=_ALONE)
+    return bool(future.status in ("finished", "error"))
+
+
+def _answer(share: range, future: Future) -> ShareAnswer:
     """What a worker says of a share; raises EnvironmentLacksError where it must not or cannot go on."""
-    if future.status in ("cancelled", "lost") or client.status != "running":
-        raise EnvironmentLacksError("the scheduler is gone", fix=_GO_ON)
     if future.status == "error":  # what no try elsewhere made better
         said = str(future.exception()).split("\n", 1)[0]
         raise EnvironmentLacksError(f"no worker could run {_words(share)}: {said}", fix=_GO_ON)

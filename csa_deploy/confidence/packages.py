@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import re
 from dataclasses import dataclass
@@ -86,15 +87,20 @@ def _described(package: metadata.Distribution) -> InstalledPackage:
 
 
 def _hashes(name: str) -> dict[str, tuple[str, Path]]:
-    """Path in the package -> hash as its RECORD states it, and place on this machine."""
+    """Path in the package -> hash as its RECORD states it, and place on this machine.
+
+    RECORD is read here: where some package loads the backport ``importlib_metadata``, ``metadata.files`` leaves out the
+    files that are missing.
+    """
     try:
-        files = metadata.files(name) or []
+        package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return {}
+    rows = csv.reader((package.read_text("RECORD") or "").splitlines())
     return {
-        file.as_posix(): (file.hash.value, Path(str(file.locate())))
-        for file in files
-        if file.hash is not None and ".." not in file.parts and not file.name.endswith(_OTHER_FILES)
+        path: (stated.removeprefix("sha256="), Path(str(package.locate_file(path))))
+        for path, stated, *_ in rows
+        if stated.startswith("sha256=") and ".." not in Path(path).parts and not path.endswith(_OTHER_FILES)
     }
 
 

@@ -153,10 +153,12 @@ class Fleet:
 
     def _ended(self, client: Client, future: Future) -> list[Future]:
         """Note what came of a task; the tasks that can begin now."""
+        if future.status == "cancelled" or client.status != "running":
+            raise EnvironmentLacksError("the scheduler is gone", fix="run the same command again: it goes on")
+        if future.status not in ("finished", "error"):  # its worker died before the result was fetched
+            return [future]
         matrix, spot, precision = self._running.pop(future)
         error = future.exception() if future.status == "error" else None
-        if future.status not in ("finished", "error"):
-            raise EnvironmentLacksError("the scheduler is gone", fix="run the same command again: it goes on")
         if spot is None:
             if error is not None:
                 code = error.exit_code if isinstance(error, CsaDeployError) else EXIT_INTERNAL

@@ -131,9 +131,8 @@ def measure(
     *,
     iterations: int,
     warmup: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatencySummary:
     """Time one runner alone; see :func:`measure_all` and :func:`csa_deploy.profile.statistics.summarise`."""
     subject = TimedSubject(runner, feeds)
-    measure_all([subject], iterations=iterations, warmup=warmup, progress=progress)
+    measure_all([subject], iterations=iterations, warmup=warmup)
     return subject.summary()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def layer_times(
     iterations: int,
     threads: int | None,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NodeTimes:
     """Median time of each node in microseconds.
 
@@ -39,7 +37,6 @@ def layer_times(
         iterations: timed inferences.
         threads: CPU threads; None for one per core.
         seed: of the inputs.
-        progress: called after every inference.
     """
     import onnxruntime
 
@@ -55,9 +52,8 @@ def layer_times(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = random_feeds(interface_of(model)[0], seed)
-    for done in range(_WARMUP + iterations):
+    for _ in range(_WARMUP + iterations):
         session.run(None, feeds)
-        progress(done + 1, _WARMUP + iterations)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times, names = _medians(events), {node.name for node in model.graph.node}
     return NodeTimes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -72,15 +72,11 @@ def compare_interleaved(
     iterations: int,
     threads: int | None,
     minimum_effect: float = MINIMUM_EFFECT,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunComparison:
     """Time the graphs of both runs anew in turns; engines of stored runs are left out."""
     graphs_a, graphs_b = _graphs(a), _graphs(b)
     labels = [label for label in graphs_a if label in graphs_b]
-    samples: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    for done, label in enumerate(labels):
-        samples[label] = _time_both(graphs_a[label], graphs_b[label], iterations, threads)
-        progress(done + 1, len(labels))
+    samples = {label: _time_both(graphs_a[label], graphs_b[label], iterations, threads) for label in labels}
     others = sorted((set(a.latency) | set(b.latency)) - set(labels))
     lacking = {label: ENGINES_STAY if label.startswith("engine") else NOT_IN_BOTH for label in others}
     return _result(a, b, INTERLEAVED, [], samples, lacking, minimum_effect)
@@ -91,7 +87,7 @@ def _graphs(run: StoredRun) -> dict[str, Path]:
     return {entry.label: run.root / entry.path for entry in run.measured if entry.path.endswith(".onnx")}
 
 
-def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[list[float], list[float]]:
+def _time_both(a: Path, b: Path, iterations: int, threads: int | None) -> tuple[Sequence[float], Sequence[float]]:
     from csa_deploy.profile.latency import TimedSubject, measure_all
     from csa_deploy.runners.feeds import random_feeds
     from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner

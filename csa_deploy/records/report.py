@@ -15,6 +15,7 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.records.task_views import TaskViews
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
 
@@ -219,7 +220,7 @@ class ReportData(Stored):
         measurements: what they measured, by stage.
         not_measured: what they did not.
         worst: the worst samples of each output.
-        task: what :mod:`csa_deploy.verify.task_views` left; None without a task.
+        task: what the comparison left of it; None without a task.
         errors: of the samples, by candidate.
         calibration: what it saw; see :func:`csa_deploy.report.side_files.calibration`.
         passports: of the engines, by precision.
@@ -241,7 +242,7 @@ class ReportData(Stored):
     measurements: dict[str, dict[str, Any]]
     not_measured: tuple[Lacking, ...]
     worst: tuple[WorstOfOutput, ...] = ()
-    task: dict[str, Any] | None = None
+    task: TaskViews | None = None
     errors: tuple[ErrorHistogram, ...] = ()
     calibration: dict[str, Any] | None = None
     passports: dict[str, Any] = field(default_factory=dict)

@@ -209,7 +209,8 @@ def compare(
     artifacts = {SAMPLES: path}
     if context.task is not None:
         artifacts[_TASK] = context.scratch / "task.json"
-        artifacts[_TASK].write_text(dump_json(task_views(context.task, reference, candidates, data, preprocessing)))
+        views = task_views(context.task, reference, candidates, data, preprocessing)
+        artifacts[_TASK].write_text(dump_json(views.to_json()))
     context.path(PARTIAL).unlink(missing_ok=True)
     return StageOutput(record, artifacts=artifacts, failure=judgement.failure(strict=context.config.strict))
 

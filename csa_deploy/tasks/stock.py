@@ -30,21 +30,20 @@ def names_of(kind: str | None) -> list[str]:
     return [metric.name for metric in STOCK.get(kind or "", ())]
 
 
-def vision_task(
-    config: Config, classes: Sequence[str], postprocessing: Postprocessing | None, kind: str | None = None
-) -> Task[Any] | None:
+def vision_task(config: Config, classes: Sequence[str], postprocessing: Postprocessing | None) -> Task[Any] | None:
     """How the outputs of a network are read; None where it classifies, or nobody says what its task is.
 
     Args:
-        config: states the task, thresholds and a decode function.
+        config: states the task (or metrics of one in its budget), thresholds and a decode function.
         classes: names in the order of the network's classes.
         postprocessing: the network's own.
-        kind: the task; default: the configuration's, or that of the metrics that its budget names.
 
     Raises:
         UsageError: nothing says how outputs become boxes.
     """
-    kind = kind or config.task or next((k for k in STOCK if set(names_of(k)) & {t.name for t in config.tasks()}), None)
+    kind: str | None = config.task or next(
+        (k for k in STOCK if set(names_of(k)) & {t.name for t in config.tasks()}), None
+    )
     if kind == "segmentation":
         threshold = 0.5 if config.score_threshold is None else config.score_threshold
         return Segmentation(tuple(classes), threshold)

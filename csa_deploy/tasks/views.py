@@ -1,6 +1,6 @@
 """What the report shows of a task: tables by class and size, precision-recall curves, and the worst samples drawn.
 
-Everything is plain data: numbers, boxes, and masks as small PNG data URLs.
+Masks are small PNG data URLs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,20 @@ from PIL import Image
 from csa_deploy.boxes import Detections
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.network import Preprocessing
+from csa_deploy.records.task_views import (
+    DrawnBox,
+    DrawnSample,
+    PrecisionCurves,
+    State,
+    TaskRow,
+    TrueBox,
+    Xyxy,
+)
 from csa_deploy.tasks import segmentation
 from csa_deploy.tasks.detection import RECALLS, SIZES, Precision, agreeing, detection_agreement, pairs
 from csa_deploy.tasks.rows import unpacked
 from csa_deploy.tasks.task import Detection, Outputs, Segmentation, Task
 
-Row = dict[str, Any]
 LONGEST_SIDE = 192
 """Longest side in pixels of a drawn mask."""
 INPUT_SIDE = 288
@@ -40,8 +49,8 @@ SAME_PIXEL, LOST, GAINED, OTHER = "#dde2e8", "#d92d20", "#12925a", "#e0a100"
 _IGNORED = "#000000"
 
 
-def class_table(task: Task[Any], reference: np.ndarray | None, candidate: np.ndarray | None) -> list[Row]:
-    """Per class ``name``, ``reference`` and ``candidate``: IoU, or COCO's average precision; None where it is nowhere.
+def class_table(task: Task[Any], reference: np.ndarray | None, candidate: np.ndarray | None) -> tuple[TaskRow, ...]:
+    """IoU of each class, or COCO's average precision.
 
     Args:
         task: of the rows.
@@ -49,7 +58,7 @@ def class_table(task: Task[Any], reference: np.ndarray | None, candidate: np.nda
         candidate: of the candidate.
     """
     if reference is None or candidate is None:
-        return []
+        return ()
     if isinstance(task, Segmentation):
         both = [segmentation.class_iou(rows.sum(axis=0).reshape(3, -1)) for rows in (reference, candidate)]
         kinds = list(range(len(both[0])))
@@ -57,32 +66,23 @@ def class_table(task: Task[Any], reference: np.ndarray | None, candidate: np.nda
         found = [_precision(rows) for rows in (reference, candidate)]
         kinds = list(found[0].classes)  # the objects are the same on both sides
         both = [one.by_class()[0].mean(axis=0) for one in found]
-    return [
-        {"name": task.name_of(kind), "reference": _number(a), "candidate": _number(b)}
-        for kind, a, b in zip(kinds, *both, strict=True)
-    ]
+    return tuple(TaskRow(task.name_of(kind), _number(a), _number(b)) for kind, a, b in zip(kinds, *both, strict=True))
 
 
-def size_table(reference: np.ndarray, candidate: np.ndarray) -> list[Row]:
+def size_table(reference: np.ndarray, candidate: np.ndarray) -> tuple[TaskRow, ...]:
     """COCO's average precision by the size of objects."""
-    both = [_precision(rows) for rows in (reference, candidate)]
-    return [
-        {"name": size, **{side: _number(one.mean(size)[0]) for side, one in zip(_SIDES, both, strict=True)}}
-        for size in SIZES
-    ]
+    first, second = _precision(reference), _precision(candidate)
+    return tuple(TaskRow(size, _number(first.mean(size)[0]), _number(second.mean(size)[0])) for size in SIZES)
 
 
-def curves(reference: np.ndarray, candidate: np.ndarray) -> Row:
-    """Mean precision of the classes at each recall, for an overlap of 0.5: ``recall``, ``reference``, ``candidate``."""
-    found: Row = {"recall": RECALLS.tolist()}
-    for side, rows in zip(_SIDES, (reference, candidate), strict=True):
-        one = _precision(rows)
-        per_class = [one.curve(kind) for kind in one.classes]
-        found[side] = np.mean(per_class, axis=0).tolist() if per_class else []
-    return found
+def curves(reference: np.ndarray, candidate: np.ndarray) -> PrecisionCurves:
+    """For an overlap of 0.5."""
+    return PrecisionCurves(tuple(RECALLS.tolist()), *(_curve(_precision(rows)) for rows in (reference, candidate)))
 
 
-_SIDES = ("reference", "candidate")
+def _curve(one: Precision) -> tuple[float, ...]:
+    per_class = [one.curve(kind) for kind in one.classes]
+    return tuple(np.mean(per_class, axis=0).tolist()) if per_class else ()
 
 
 def _precision(rows: np.ndarray) -> Precision:
@@ -93,15 +93,15 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def drawn(task: Task[Any], reference: Outputs, candidate: Outputs, target: Any) -> Row:
-    """One sample as both sides see it: masks as pictures, or boxes with what became of them."""
+def drawn(task: Task[Any], reference: Outputs, candidate: Outputs, target: Any) -> DrawnSample:
+    """Masks as pictures, or boxes with what became of them."""
     if isinstance(task, Segmentation):
         return _masks(task, reference, candidate, target if isinstance(target, Mask) else None)
     assert isinstance(task, Detection)
     return _boxes(task, reference, candidate, target if isinstance(target, Boxes) else None)
 
 
-def _masks(task: Segmentation, reference: Outputs, candidate: Outputs, target: Mask | None) -> Row:
+def _masks(task: Segmentation, reference: Outputs, candidate: Outputs, target: Mask | None) -> DrawnSample:
     first, second = (_small(task.found(outputs)) for outputs in (reference, candidate))
     pictures = {"reference": _coloured(first), "candidate": _coloured(second)}
     if target is not None:
@@ -112,22 +112,22 @@ def _masks(task: Segmentation, reference: Outputs, candidate: Outputs, target: M
         difference = (first != second).astype(np.int64)
     pictures["difference"] = _png(difference, (SAME_PIXEL, LOST, GAINED, OTHER))
     seen = sorted(int(kind) for kind in np.union1d(first, second))
-    return {"pictures": pictures, "seen": seen, "alike": float((first == second).mean())}
+    return DrawnSample(pictures=pictures, seen=tuple(seen), alike=float((first == second).mean()))
 
 
-def picture(tensor: np.ndarray, preprocessing: Preprocessing | None) -> Row:
-    """What the network saw of a sample: ``size`` (height, width), and ``input`` a small JPEG where it is an image.
+def picture(tensor: np.ndarray, preprocessing: Preprocessing | None) -> tuple[tuple[int, int], str | None]:
+    """What the network saw of a sample: (height, width), and a small JPEG as data URL where it is an image.
 
     Args:
         tensor: without the axis of samples.
         preprocessing: how it was made of an image; None where nobody says.
     """
     if tensor.ndim != 3:
-        return {"size": [1, 1], "input": None}
+        return (1, 1), None
     pixels = tensor.astype(np.float64)
     if preprocessing is None or preprocessing.layout == "NCHW":
         pixels = pixels.transpose(1, 2, 0)
-    size = list(pixels.shape[:2])
+    size = (pixels.shape[0], pixels.shape[1])
     if preprocessing is not None:
         scale = 1 / 255 if preprocessing.scale is None else preprocessing.scale
         pixels = (pixels * np.asarray(preprocessing.std) + np.asarray(preprocessing.mean)) / scale
@@ -135,12 +135,12 @@ def picture(tensor: np.ndarray, preprocessing: Preprocessing | None) -> Row:
     elif pixels.shape[2] in (1, 3) and np.ptp(pixels):
         pixels = 255 * (pixels - pixels.min()) / np.ptp(pixels)
     if pixels.shape[2] not in (1, 3):
-        return {"size": size, "input": None}
+        return size, None
     image = Image.fromarray(np.repeat(pixels.clip(0, 255), 3 // pixels.shape[2], axis=2).round().astype(np.uint8))
     image.thumbnail((INPUT_SIDE, INPUT_SIDE))
     stream = io.BytesIO()
     image.save(stream, "jpeg", quality=82)
-    return {"size": size, "input": f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"}
+    return size, f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _judged(first: np.ndarray, second: np.ndarray, wanted: np.ndarray, ignore: int) -> np.ndarray:
@@ -169,7 +169,7 @@ def _png(indices: np.ndarray, colours: Sequence[str]) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _boxes(task: Detection, reference: Outputs, candidate: Outputs, target: Boxes | None) -> Row:
+def _boxes(task: Detection, reference: Outputs, candidate: Outputs, target: Boxes | None) -> DrawnSample:
     first, second = task.found(reference), task.found(candidate)
     same = pairs(first, second)
     free = [np.setdiff1d(np.arange(len(side)), same[:, i]) for i, side in enumerate((first, second))]
@@ -177,27 +177,25 @@ def _boxes(task: Detection, reference: Outputs, candidate: Outputs, target: Boxe
     boxes = [_box(task, second, int(j), "same") for _, j in same]
     for i, j in shifted.tolist():
         moved = _box(task, second, int(free[1][j]), "moved")
-        boxes.append({**moved, "from": _rounded(first.xyxy[free[0][i]])})
+        boxes.append(replace(moved, moved_from=_rounded(first.xyxy[free[0][i]])))
     lost, new = (np.delete(rows, shifted[:, i]) for i, rows in enumerate(free))
     boxes += [_box(task, first, int(i), "lost") for i in lost] + [_box(task, second, int(j), "new") for j in new]
-    strongest = max((box["score"] for box in boxes), default=0.0)
-    clear = [box for box in boxes if box["score"] >= WEAK * strongest]
-    alike = float(detection_agreement(agreeing(first, second)))
-    row: Row = {"boxes": clear, "weak": len(boxes) - len(clear), "alike": alike}
-    if target is not None:
-        named = zip(target.xyxy, target.labels.tolist(), strict=True)
-        row["truth"] = [{"xyxy": _rounded(box), "class": task.name_of(kind)} for box, kind in named]
-    return row
+    strongest = max((box.score for box in boxes), default=0.0)
+    clear = tuple(box for box in boxes if box.score >= WEAK * strongest)
+    named = zip(target.xyxy, target.labels.tolist(), strict=True) if target is not None else ()
+    return DrawnSample(
+        boxes=clear,
+        weak=len(boxes) - len(clear),
+        alike=float(detection_agreement(agreeing(first, second))),
+        truth=tuple(TrueBox(_rounded(box), task.name_of(kind)) for box, kind in named),
+    )
 
 
-def _box(task: Detection, found: Detections, index: int, state: str) -> Row:
-    return {
-        "xyxy": _rounded(found.xyxy[index]),
-        "class": task.name_of(int(found.classes[index])),
-        "score": round(float(found.scores[index]), 4),
-        "state": state,
-    }
+def _box(task: Detection, found: Detections, index: int, state: State) -> DrawnBox:
+    kind, score = task.name_of(int(found.classes[index])), round(float(found.scores[index]), 4)
+    return DrawnBox(_rounded(found.xyxy[index]), kind, score, state)
 
 
-def _rounded(box: np.ndarray) -> list[float]:
-    return [round(float(value), 1) for value in box]
+def _rounded(box: np.ndarray) -> Xyxy:
+    left, top, right, bottom = (round(float(value), 1) for value in box)
+    return left, top, right, bottom

@@ -16,6 +16,7 @@ from csa_deploy.metrics.stream import WHOLE, SampleTable, measure
 from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import Measured
 from csa_deploy.records.batch import BatchConsistency
+from csa_deploy.records.task_views import TaskRow
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 from csa_deploy.runners.stateful import begin
 from csa_deploy.tasks.task import Task
@@ -180,14 +181,14 @@ def evaluate(
         count.accuracy.not_finite if count.accuracy else tuple(count.spoilt),
         count.accuracy,
         {metric.name: METRICS[metric.name].estimate(rows) for metric in count.wanted},
-        _one_sided(class_table(task, own, own) if task else []),
-        _one_sided(size_table(own, own) if task and task.kind == "detection" and own is not None else []),
+        _one_sided(class_table(task, own, own) if task else ()),
+        _one_sided(size_table(own, own) if task and task.kind == "detection" and own is not None else ()),
         batch_consistency(runner, count.first, changed),
     )
 
 
-def _one_sided(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"name": row["name"], "value": row["candidate"]} for row in table]
+def _one_sided(table: Sequence[TaskRow]) -> list[dict[str, Any]]:
+    return [{"name": row.name, "value": row.candidate} for row in table]
 
 
 def _classification(runner: Runner, *, needed: bool) -> str:

@@ -186,7 +186,16 @@ def test_pages_are_fit_for_every_reader(site: Path, browser: Any, theme: str, wi
     )
     features = [{"name": "prefers-color-scheme", "value": theme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    kinds = ("index", "how-to/denied", "reference/cli/run", "reference/scopes/drive-os-6", "reference/api", "glossary")
+    kinds = (
+        "index",
+        "how-to/denied",
+        "reference/cli/run",
+        "reference/scopes/drive-os-6",
+        "reference/api",
+        "glossary",
+        "tutorials/ci-gate",
+    )
+    kinds += ("zoo", "support-matrix", "overview")
     for kind in kinds:
         browser.get((site / f"{kind}.html").as_uri())
         found = axe.Axe().run(browser)["violations"]

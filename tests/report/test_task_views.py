@@ -21,9 +21,11 @@ from csa_deploy.api.reporting import page_of_results
 from csa_deploy.boxes import Detections
 from csa_deploy.data.targets import Boxes, Mask
 from csa_deploy.records.report import ReportData
+from csa_deploy.records.task_views import DrawnSample, PrecisionCurves, SeenClass, TaskCandidate, TaskRow, TaskViews
 from csa_deploy.report.charts.detection import boxes, precision_recall
 from csa_deploy.report.page import MOST_BYTES, page_of
 from csa_deploy.report.tasks import task_views
+from csa_deploy.results import dump_json
 from csa_deploy.tasks.task import Detection, Segmentation
 from csa_deploy.tasks.views import COLOURS, drawn
 from csa_deploy.verify.task_views import _TASK
@@ -40,40 +42,36 @@ def _picture(side: int = 160) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _segmentation() -> dict[str, Any]:
+def _segmentation() -> TaskViews:
     rng, task = np.random.default_rng(0), Segmentation(("road", "car <b>", "sky"))
     blocks = np.kron(rng.integers(0, 3, (6, 8)), np.ones((20, 20), int))
     one, other = ({"m": np.eye(3)[mask].transpose(2, 0, 1)} for mask in (blocks, np.roll(blocks, 7, axis=1)))
-    worst = [
-        {"id": f"s{i}", "said": "mean IoU 90 % to 80 %", "input": _picture(), **drawn(task, one, other, Mask(blocks))}
-        for i in range(3)
-    ]
-    seen = [{"name": name, "colour": COLOURS[i]} for i, name in enumerate(task.classes)]
-    rows = [{"name": name, "reference": 0.9, "candidate": 0.8} for name in task.classes]
-    candidate = {"label": "int8", "classes": rows, "sizes": [], "curves": None, "worst": worst, "seen": seen}
-    return {"kind": "segmentation", "labelled": True, "worst_by": "by loss of mean IoU", "candidates": [candidate]}
+    sample = replace(drawn(task, one, other, Mask(blocks)), said="mean IoU 90 % to 80 %", input=_picture())
+    candidate = TaskCandidate(
+        label="int8",
+        classes=tuple(TaskRow(name, 0.9, 0.8) for name in task.classes),
+        worst=tuple(replace(sample, id=f"s{i}") for i in range(3)),
+        seen=tuple(SeenClass(name, COLOURS[i]) for i, name in enumerate(task.classes)),
+    )
+    return TaskViews(kind="segmentation", labelled=True, worst_by="by loss of mean IoU", candidates=(candidate,))
 
 
-def _detection() -> dict[str, Any]:
+def _detection() -> TaskViews:
     task = Detection(
         ("car", "person & bike"), lambda o: Detections(o["b"][:, :4], o["b"][:, 4], o["b"][:, 5].astype(int))
     )
     one = {"b": np.asarray([[10, 10, 60, 60, 0.9, 0], [80, 20, 140, 70, 0.8, 1], [20, 90, 60, 150, 0.7, 0.0]])}
     other = {"b": np.asarray([[10, 10, 60, 60, 0.9, 0], [85, 25, 140, 75, 0.8, 1], [100, 100, 150, 150, 0.6, 1.0]])}
     truth = Boxes(np.asarray([[10.0, 10, 60, 60]]), np.asarray([0]))
-    worst = [
-        {"id": f"s{i}", "said": "one lost", "size": [160, 160], "input": _picture(), **drawn(task, one, other, truth)}
-        for i in range(3)
-    ]
-    rows = [{"name": n, "reference": 0.9, "candidate": 0.8} for n in task.classes]
-    sizes = [
-        {"name": "all", "reference": 0.9, "candidate": 0.8},
-        {"name": "small", "reference": None, "candidate": None},
-    ]
-    falling = {"recall": np.linspace(0, 1, 101).tolist(), "reference": np.linspace(1, 0.4, 101).tolist()}
-    curves = {**falling, "candidate": np.linspace(1, 0.2, 101).tolist()}
-    candidate = {"label": "int8", "classes": rows, "sizes": sizes, "curves": curves, "worst": worst, "seen": []}
-    return {"kind": "detection", "labelled": True, "worst_by": "by agreement", "candidates": [candidate]}
+    sample = replace(drawn(task, one, other, truth), said="one lost", size=(160, 160), input=_picture())
+    candidate = TaskCandidate(
+        label="int8",
+        classes=tuple(TaskRow(name, 0.9, 0.8) for name in task.classes),
+        sizes=(TaskRow("all", 0.9, 0.8), TaskRow("small", None, None)),
+        curves=PrecisionCurves(*(tuple(np.linspace(*ends, 101).tolist()) for ends in ((0, 1), (1, 0.4), (1, 0.2)))),
+        worst=tuple(replace(sample, id=f"s{i}") for i in range(3)),
+    )
+    return TaskViews(kind="detection", labelled=True, worst_by="by agreement", candidates=(candidate,))
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +85,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return page_of_results([found], Workspace(tmp_path_factory.mktemp("w")))[0]
 
 
-def _page(data: ReportData, task: dict[str, Any], tmp_path: Path) -> str:
+def _page(data: ReportData, task: TaskViews, tmp_path: Path) -> str:
     (tmp_path / _TASK).parent.mkdir(exist_ok=True)
-    (tmp_path / _TASK).write_text(json.dumps(task))
+    (tmp_path / _TASK).write_text(dump_json(task.to_json()))
     views, pictures = task_views(Workspace(tmp_path))
     return page_of(replace(data, task=views), pictures)
 
@@ -118,9 +116,18 @@ def test_a_comparison_of_no_task_has_no_such_part(data: ReportData) -> None:
 
 
 def test_without_labels_there_is_no_curve() -> None:
-    assert precision_recall([{"label": "int8", "curves": None}]) == ""
-    sample = {"id": "s", "size": [10, 20], "boxes": []}
+    assert precision_recall([TaskCandidate(label="int8")]) == ""
+    sample = DrawnSample(id="s", size=(10, 20))
     assert "0 same, 0 moved" in boxes(sample, None) and "<image" not in boxes(sample, None)
+
+
+def test_the_views_survive_their_file() -> None:
+    """Whose names of two fields are words of Python."""
+    views = _detection()
+    stored = json.loads(dump_json(views.to_json()))
+    assert TaskViews.from_json(stored) == views
+    moved = next(box for box in stored["candidates"][0]["worst"][0]["boxes"] if box["state"] == "moved")
+    assert (moved["class"], moved["from"]) == ("person & bike", [80.0, 20.0, 140.0, 70.0])
 
 
 @pytest.fixture(scope="module")

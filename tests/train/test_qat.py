@@ -18,7 +18,7 @@ from csa_deploy.graph.load import save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.qdq_placement import place
 from csa_deploy.records.optimize import OptimizeRecord
-from csa_deploy.records.precision import Int8Graph, PrecisionRecord
+from csa_deploy.records.precision import Int8Graph, NotSearched, PrecisionRecord
 from csa_deploy.train.graph_module import GraphModule
 from csa_deploy.train.qat import QuantizationResult, quantized, write_graphs
 from csa_deploy.workspace import StageOutput, Workspace
@@ -158,7 +158,7 @@ def test_training_starts_from_the_weights_that_the_ranges_belong_to(equalized: s
         rest="fp32",
         scales={},
         notes=(),
-        search={},
+        search=NotSearched("nothing to search"),
         techniques={},
         estimated_latency_ms={},
         cost_unknown=(),
