@@ -28,6 +28,8 @@ _TENSORRT = {"fp32": {}, "fp16": {"trt_fp16_enable": "1"}, "int8": {"trt_int8_en
 # It makes INT32 of the bias of a convolution between Q/DQ, and computes its scale in the type of the others: in FP16
 # that scale underflows, and the outputs are another network's (1.32: 7 dB where the graph as it stands has 26).
 _UNFAITHFUL = ["WeightBiasQuantization"]
+# Where a layer normalisation is in FP32 and its scale in FP16, it makes one node of two types: that does not load (1.32).
+_LAYER_NORMALISATION = ["LayerNormFusionL1", "LayerNormFusionL2"]
 
 # ONNX Runtime's names of element types -> NumPy's. Types that NumPy cannot hold are refused by name.
 _DTYPES = {
@@ -140,10 +142,7 @@ class OnnxRuntimeRunner:
         if not self._spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            source = str(model) if isinstance(model, Path) else model
-            session = onnxruntime.InferenceSession(
-                source, options, providers=self._chain(), disabled_optimizers=_UNFAITHFUL
-            )
+            session = self._load(str(model) if isinstance(model, Path) else model, options)
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise UsageError(
                 f"{model if isinstance(model, Path) else self.name} does not load in "
@@ -156,6 +155,19 @@ class OnnxRuntimeRunner:
                 fix="install the GPU's driver and the CUDA, cuDNN and TensorRT libraries of that version",
             )
         return session
+
+    def _load(self, source: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        """A session; without the fusion of layer normalisations where what it makes does not load."""
+        from onnxruntime import InferenceSession
+
+        chain = self._chain()
+        try:
+            return InferenceSession(source, options, providers=chain, disabled_optimizers=_UNFAITHFUL)
+        except Exception as error:  # as above
+            if "/LayerNormFusion/" not in str(error):
+                raise
+        disabled = [*_UNFAITHFUL, *_LAYER_NORMALISATION]
+        return InferenceSession(source, options, providers=chain, disabled_optimizers=disabled)
 
     def _chain(self) -> list[Any]:
         """The provider and those after it, each with its options."""

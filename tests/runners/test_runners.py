@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from csa_deploy.data.prefetch import CORES
@@ -159,6 +160,39 @@ def test_a_closed_runner_says_so(graph: Path) -> None:
         pass
     with pytest.raises(UsageError, match="is closed"):
         runner.run(feeds(2))
+
+
+def layer_normalisation(scaled_in: int) -> onnx.ModelProto:
+    """A layer normalisation in FP32 between tensors of a type."""
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[2, 8] x) => (TYPE[2, 8] y)
+    <int64[1] axis = {-1}, float two = {2}, float epsilon = {1e-6}> {
+        mean = ReduceMean (x, axis)
+        difference = Sub (x, mean)
+        square = Pow (difference, two)
+        variance = ReduceMean (square, axis)
+        safe = Add (variance, epsilon)
+        deviation = Sqrt (safe)
+        normal = Div (difference, deviation)
+        cast = Cast <to = TO> (normal)
+        scaled = Mul (cast, scale)
+        y = Add (scaled, bias)
+    }"""
+    name = "float16" if scaled_in == TensorProto.FLOAT16 else "float"
+    model = onnx.parser.parse_model(text.replace("TYPE", name).replace("TO", str(scaled_in)))
+    values = {"scale": np.linspace(1, 2, 8), "bias": np.linspace(-1, 1, 8)}
+    dtype = helper.tensor_dtype_to_np_dtype(scaled_in)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v.astype(dtype), n) for n, v in values.items())
+    return model
+
+
+@pytest.mark.parametrize("scaled_in", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_a_layer_normalisation_of_two_types_loads_optimised(scaled_in: int) -> None:
+    """ONNX Runtime's fusion makes one node of two types there."""
+    model = layer_normalisation(scaled_in)
+    x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    wanted = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    with OnnxRuntimeRunner(model.SerializeToString()) as runner:
+        np.testing.assert_allclose(runner.run({"x": x})["y"], wanted, atol=4e-3)
 
 
 def test_optimisation_is_stated(graph: Path) -> None:
