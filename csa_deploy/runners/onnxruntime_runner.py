@@ -28,7 +28,7 @@ _TENSORRT = {"fp32": {}, "fp16": {"trt_fp16_enable": "1"}, "int8": {"trt_int8_en
 # It makes INT32 of the bias of a convolution between Q/DQ, and computes its scale in the type of the others: in FP16
 # that scale underflows, and the outputs are another network's (1.32: 7 dB where the graph as it stands has 26).
 _UNFAITHFUL = ["WeightBiasQuantization"]
-# Where a layer normalisation is in FP32 and its scale in FP16, it makes one node of two types: that does not load (1.32).
+# Of a layer normalisation in FP32 with a scale in FP16 it makes one node of two types, which does not load (1.32).
 _LAYER_NORMALISATION = ["LayerNormFusionL1", "LayerNormFusionL2"]
 
 # ONNX Runtime's names of element types -> NumPy's. Types that NumPy cannot hold are refused by name.
