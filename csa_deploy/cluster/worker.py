@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -17,7 +18,7 @@ from csa_deploy.cluster.parts import SharePart
 from csa_deploy.data.base import Dataset, ImageDataset
 from csa_deploy.data.shards import Member
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError
-from csa_deploy.workspace import write_atomic
+from csa_deploy.workspace import key_of, write_atomic
 
 TOPIC = "csa-deploy"
 """Of the events that workers log: each artifact that one fetched."""
@@ -66,6 +67,10 @@ class Sent:
     folder: str
     first: range
     proof: str
+
+    def opened_as(self) -> str:
+        """Key of what a worker has open: a pickled job names files by their paths, which hold something else later."""
+        return key_of({**dataclasses.asdict(self), "sender": None})
 
 
 @dataclass(frozen=True)
@@ -148,12 +153,13 @@ def name_of(sender: str, digest: str) -> str:
 
 def _open(sent: Sent) -> _Opened:
     """The job, opened and proved: it gives here what it gave on the machine that sent it."""
-    if sent.job in _opened:
-        return _opened[sent.job]
+    key = sent.opened_as()
+    if key in _opened:
+        return _opened[key]
     while _opened:  # one job at a time holds memory
         _opened.popitem()[1].stack.close()
     pickled = artifact(sent.job, sent.sender)
-    root = pickled.with_name(f"{sent.job}.files")
+    root = pickled.with_name(f"{key}.files")
     for path, digest in sent.files.items():
         link = root / path.lstrip("/")
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +171,7 @@ def _open(sent: Sent) -> _Opened:
         run = job.open(stack, lambda path: root / str(path.absolute()).lstrip("/"))
         if run(sent.first).sha256() != sent.proof:
             raise EnvironmentLacksError("it gives other numbers for the first samples than the machine that sent them")
-        opened = _opened[sent.job] = _Opened(sent, stack.pop_all(), job, run)
+        opened = _opened[key] = _Opened(sent, stack.pop_all(), job, run)
     return opened
 
 

@@ -66,6 +66,8 @@ class Histogram:
         Returns:
             False when a value is NaN or infinite; none is counted then.
         """
+        if not values.size:
+            return True
         rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
         if not self._cover(max(float(rows.max()), -float(rows.min()))):
             return False

@@ -91,6 +91,7 @@ class RangeObserver:
                 histogram.take(lane.histograms[name])
             for name, largest in lane.ranges.items():
                 self.ranges[name] = max(self.ranges[name], largest)
+                lane.ranges[name] = 0.0
 
 
 def _observed(model: onnx.ModelProto, tensors: tuple[str, ...]) -> tuple[onnx.ModelProto, Observed]:

@@ -91,7 +91,7 @@ class Observation:
             skipped = self.data.skipped
         finally:
             self.data.skipped = before
-        self._collect(own)
+            self._collect(own)  # also what was observed before an error: it is not the next share's
         histograms = own.histograms.values()
         facts = {
             **{"images": own.images, "labels": own.labels, "skipped": skipped, "provider": own.provider},
@@ -122,14 +122,13 @@ class Observation:
                 statistics.count(batch)
 
     def _collect(self, statistics: Statistics) -> None:
-        """Take over what was observed: ranges hold those of all samples that this process has seen, which are of the
-        same data, and the largest of all is what is wanted.
-        """
+        """Take over what was observed; the observer knows nothing of it then."""
         self.observer.collect()
         for name, histogram in self.observer.histograms.items():
             statistics.histograms[name].take(histogram)
         for name, largest in self.observer.ranges.items():
             statistics.ranges[name] = max(statistics.ranges[name], largest)
+            self.observer.ranges[name] = 0.0
 
 
 def _empty(observer: RangeObserver, key: Key) -> Statistics:

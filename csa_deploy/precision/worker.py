@@ -57,7 +57,7 @@ class Observed:
 
 
 def _largest(values: np.ndarray) -> float:
-    return max(float(values.max()), -float(values.min()))
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))  # a tensor may hold no value
 
 
 class Lane:
@@ -107,6 +107,8 @@ class Lane:
         """Largest absolute value of a tensor, or a number that is not finite: then some value may not be either."""
         if name in self._feeds:
             return _largest(self._feeds[name])
+        if 0 in self._observed.shapes[name]:
+            return 0.0  # its reductions are those of nothing
         largest, smallest, total = (float(self._buffers[self._observed.reduced[name][kind]]) for kind in REDUCTIONS)
         return max(largest, -smallest) if math.isfinite(total) else total
 

@@ -173,6 +173,33 @@ def test_one_process_evaluates_as_a_cluster_does(dask_cluster: DaskProcesses, la
     assert alone.stdout == spread.stdout
 
 
+def test_what_lies_at_a_path_now_is_evaluated(
+    dask_cluster: DaskProcesses, lab: Path, csa: Any, build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has the job of the command before open, under the same names: another graph, then other data."""
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # a pickled set of strings then is the same in every command
+    draw = np.random.default_rng(3)
+
+    def data() -> None:
+        np.savez(lab / "d.npz", x=draw.standard_normal((40, 3, 2, 2)).astype("f4"), labels=np.arange(40) % 10)
+
+    def graph() -> None:
+        weight = draw.standard_normal((12, 10)).astype("f4")
+        text = "(float[1,3,2,2] x) => (float[1,10] y)", "f = Flatten (x) y = MatMul (f, w)"
+        onnx.save(build(*text, w=weight), lab / "n.onnx")
+
+    command = ("evaluate", "n.onnx", "--data", "d.npz", "--threads", 1, "--json")
+    data()
+    said = []
+    for change in (graph, graph, data):
+        change()
+        alone, spread = csa(lab, *command), csa(lab, *command, "--cluster", dask_cluster.address)
+        assert alone.returncode == spread.returncode == 0, spread.stderr
+        assert alone.stdout == spread.stdout
+        said.append(alone.stdout)
+    assert len(set(said)) == 3, "each change shows"
+
+
 def test_one_process_calibrates_as_a_cluster_does(
     dask_cluster: DaskProcesses, lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper, parser
 
 from csa_deploy.errors import UsageError
-from csa_deploy.precision.calibration import Statistics, calibrate
+from csa_deploy.precision.calibration import Key, Statistics, calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.histogram import BINS, Histogram, Scratch, step_of
+from csa_deploy.precision.spread import CalibrationJob, Observation
 from csa_deploy.precision.thresholds import METHODS, threshold
 
 TINY, HUGE = float(np.float32(1e-45)), float(np.float32(3e38))
@@ -143,6 +144,49 @@ def test_a_batch_that_the_windows_share_an_axis_with_counts_no_sample_twice(tmp_
     alone, seven = calibrated(1, images, tmp_path), calibrated(7, images, tmp_path)
     assert seven.histograms["v"].total == 5 * 32
     assert statistics_of(alone) == statistics_of(seven)
+
+
+def test_a_share_is_of_its_own_samples_alone_whatever_was_observed_before(tmp_path):
+    """Also after one that stopped in the middle: a worker goes on with the next, and what it gives is kept."""
+    images = np.random.default_rng(2).standard_normal((12, 2, 4, 4)).astype("f4")
+    images[1] *= 100.0
+    images[7] = np.nan
+    np.savez(tmp_path / "images.npz", x=images)
+    data = open_calibration(str(tmp_path / "images.npz"), None, {"x": images.shape})
+    job = CalibrationJob(windows(1), data, OBSERVED, 1, 2)
+
+    def opened() -> Observation:
+        return Observation.of(job, data, Key("", "", "", ""))
+
+    used = opened()
+    used.share(range(4))
+    with pytest.raises(UsageError, match="on image 7"):
+        used.share(range(4, 8))
+    assert used.share(range(8, 12)).to_bytes() == opened().share(range(8, 12)).to_bytes()
+    assert used.share(range(4)).to_bytes() == opened().share(range(4)).to_bytes()
+
+
+EMPTY = """< ir_version: 9, opset_import: ["" : 18] >
+g (float[1,1,2,2] x) => (float[1,1,2,2] y)
+< int64[1] two = {2}, int64[1] three = {3}, int64[1] axis = {1} >
+{
+  n = Neg (x)
+  none = Slice (n, two, three, axis)
+  e = Exp (none)
+  joined = Concat <axis = 1> (n, e)
+  y = Conv (joined, w)
+}"""
+
+
+@pytest.mark.parametrize("observed", [("x", "joined"), ("x", "none", "e", "joined")], ids=["range", "histogram"])
+def test_a_tensor_without_values_has_no_size(tmp_path, observed):
+    model = parser.parse_model(EMPTY)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 1, 1), "f4"), "w"))
+    images = np.random.default_rng(3).standard_normal((3, 1, 2, 2)).astype("f4")
+    found = calibrate(model, saved(tmp_path, images), observed)
+    assert found.largest["e"] == 0.0
+    assert found.largest["joined"] == np.abs(images).max() and found.histograms["joined"].total == images.size
+    assert not {"none", "e"} & found.thresholds("mse").keys()
 
 
 SWALLOWED = """< ir_version: 9, opset_import: ["" : 18] >
