@@ -21,6 +21,7 @@ Reasons = dict[ir.Node, str]
 
 _MOVES = (*MOVES, "Pad")  # what Pad adds are zeros and copies
 _SUMS = ("Add", "Sub", "Sum", "Neg", "Abs")
+_OF_SUMS = ("Abs", "Add", "Mul", "Pow", "Sqrt", "Sum")
 _LIMITS = ("Clip", "Max", "Min", "Relu")
 _PRODUCTS = ("Mul", "Div", "Pow", "Sqrt", "Exp", "Reciprocal")
 _MEANS = (*("AveragePool", "GlobalAveragePool", "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"),)
@@ -113,7 +114,10 @@ def _is_mean(node: ir.Node) -> bool:
 
 def _sums_up(node: ir.Node) -> bool:
     # A difference too: rounding what it cancels could leave nothing to divide by, beside something to divide.
-    return _is_mean(node) or node.op_type in ("Abs", "Relu", "Sqrt", "Sub")
+    if node.op_type in ("Add", "Sum"):  # of squares or sizes; another sum is a layer's or a residual's, no small one
+        makers = [value.producer() if value is not None else None for value in node.inputs]
+        return all(m is not None and m.op_type in (*_MEANS, *_OF_SUMS) and _sums_up(m) for m in makers)
+    return _is_mean(node) or node.op_type in (*_LIMITS, "Abs", "Neg", "Sqrt", "Sub", "Where")
 
 
 def _upstream(node: ir.Node, index: int | None, follow: Callable[[ir.Node], bool]) -> list[ir.Node]:

@@ -58,11 +58,24 @@ AXIS = np.asarray([-1])
 EPSILONS = [1e-30, 1e-12, 1e-8, 1.2e-7, 1e-6, 1e-5, 1e-3]
 
 
+POSITIVE: list[Callable[[Net, str], str]] = [
+    lambda net, x: net.do("Relu", x),
+    lambda net, x: net.do("Clip", x, 0.0),
+    lambda net, x: net.do("Max", x, 0.0),
+    lambda net, x: net.do("Where", net.do("Less", x, 0.0), 0.0, x),
+    lambda net, x: net.do("Abs", net.do("Neg", x)),
+    lambda net, x: net.do("Add", net.do("Abs", x), net.do("Mul", x, x)),
+    lambda net, x: net.do("Sum", net.do("Abs", x), net.do("Abs", x)),
+]
+
+
 def sums(net: Net, x: str, draw) -> str:
     """Something that is never negative and may be zero."""
-    kind = draw(st.sampled_from(["mean", "sum of squares", "norm", "largest", "sum of sizes"]))
+    kind = draw(st.sampled_from(["mean", "sum of squares", "norm", "largest", "sum of sizes", "two squares"]))
     if kind == "mean":
-        return net.do("ReduceMean", net.do("Relu", x), AXIS)
+        return net.do("ReduceMean", draw(st.sampled_from(POSITIVE))(net, x), AXIS)
+    if kind == "two squares":
+        return net.do("Add", net.do("Mul", x, x), net.do("Pow", net.do("Sub", x, 1e-3), 2.0))
     if kind == "sum of squares":
         return net.do("ReduceSum", net.do("Mul", x, x), AXIS)
     if kind == "norm":
@@ -219,18 +232,43 @@ def test_what_is_finite_in_fp32_is_finite_in_fp16_many_times(case):
     check(model, {"x": x})
 
 
+@pytest.mark.parametrize("positive", POSITIVE, ids=["Relu", "Clip", "Max", "Where", "Neg", "Add", "Sum"])
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.shows("MEA-17", "ERR-14")
-def test_a_difference_that_rounding_takes_away_is_not_divided_by_its_epsilon(seed):
+def test_a_difference_that_rounding_takes_away_is_not_divided_by_its_epsilon(seed, positive):
     """Values around 20 less their mean: FP16 keeps a part of the row, perhaps none that is above zero."""
     net = Net()
     value = net.do("Add", "x", 20.0)
     value = net.do("Sub", value, net.do("ReduceMean", value, AXIS))
-    positive = net.do("ReduceMean", net.do("Relu", value), AXIS)
-    quotient = net.do("Div", value, net.do("Add", positive, 1e-30))
+    quotient = net.do("Div", value, net.do("Add", net.do("ReduceMean", positive(net, value), AXIS), 1e-30))
     model = net.model(net.do("Mul", quotient, 1.0))
     x = np.random.default_rng(seed).standard_normal(SHAPE) * 1e-2
     check(model, {"x": x.astype(np.float16).astype(np.float32)})
+
+
+@pytest.mark.parametrize("add", ["Add", "Sum"])
+@pytest.mark.shows("MEA-17", "ERR-14")
+def test_a_length_by_its_coordinates_is_that_of_fp32(add):
+    """Squares of 1e-4 are below FP16's smallest number, as is the epsilon."""
+    net = Net()
+    squares = net.do(add, net.do("Mul", "x", "x"), net.do("Pow", net.do("Sub", "x", 1e-4), 2.0))
+    model = net.model(net.do("Div", "x", net.do("Sqrt", net.do("Add", squares, 1e-12))))
+    x = (np.random.default_rng(0).standard_normal(SHAPE) * 1e-4).astype(np.float16).astype(np.float32)
+    (got,) = ReferenceEvaluator(to_fp16(model).model).run(None, {"x": x})
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(got, wide / np.sqrt(wide**2 + (wide - 1e-4) ** 2 + 1e-12), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("residual", ["Add", "Sum"])
+def test_a_residual_below_a_layer_normalisation_stays_fp16(residual):
+    """A sum of what layers make is no sum of squares: else all of a transformer's stream would be FP32."""
+    net = Net()
+    stream = net.do(residual, net.do("MatMul", "x", np.eye(8, dtype=np.float32)), net.do("Mul", "x", 2.0))
+    centred = net.do("Sub", stream, net.do("ReduceMean", stream, AXIS))
+    variance = net.do("Add", net.do("ReduceMean", net.do("Mul", centred, centred), AXIS), 1e-12)
+    model = net.model(net.do("Div", centred, net.do("Sqrt", variance)))
+    kept = {node.name for node in to_fp16(model).kept}
+    assert f"n2_{residual}" not in kept and "n4_Sub" in kept
 
 
 @pytest.mark.parametrize("flow", [False, True])
