@@ -133,6 +133,7 @@ def _made(
         rest=result.rest,
         scales=result.scales,
         dla=dla,
+        method=plan.method,
     )
 
 

@@ -201,9 +201,14 @@ def split(batches: int) -> tuple[list[int], list[int]]:
 
 
 def read_samples(data: Dataset, sampling: Sampling, count: int) -> SearchSamples:
-    """Up to ``count`` calibration samples, evenly spread, as the network takes them."""
+    """Up to ``count`` calibration samples, evenly spread, as the network takes them.
+
+    A batch is filled up only where there is no other: a sample that stands in it many times would be as many samples
+    of evidence.
+    """
     size = sampling.batch or 1
     batches = list(data.batches(size, indices=choose(len(data), count, None)))
+    batches = [batch for batch in batches if len(batch) == size] or batches
     known: list[Sequence[Any]] = [
         [*truth, *[truth[-1]] * (size - len(truth))] for batch in batches if (truth := batch.truth) is not None
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from csa_deploy.options import CalibrationMethod
 from csa_deploy.records.graphs import GraphStatistics
 from csa_deploy.results import IF_KNOWN, StageRecord, Stored
 
@@ -259,6 +260,7 @@ class Int8Graph(TypedGraph):
         estimated_latency_ms: by precision; None where a cost is not known.
         cost_unknown: nodes whose cost is not known.
         dla: what it is for DLA; None where it is for the GPU.
+        method: of the thresholds, where one was taken in place of the usual one.
     """
 
     key: str
@@ -275,6 +277,7 @@ class Int8Graph(TypedGraph):
     estimated_latency_ms: dict[str, float | None]
     cost_unknown: tuple[str, ...]
     dla: DlaGraph | None = field(default=None, metadata=IF_KNOWN)
+    method: CalibrationMethod | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True)

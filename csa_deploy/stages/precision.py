@@ -94,6 +94,7 @@ def run(context: Context) -> StageOutput[PrecisionRecord]:
             assert calibration is not None
             int8 = made[precision] = write_int8(context, model, calibration, phases, artifacts)
             notes += int8.notes
+            calibration = replace(calibration, method=int8.method or calibration.method)
     stated = None
     if calibration is not None:
         stated, said, missing = calibration.describe(context, artifacts)

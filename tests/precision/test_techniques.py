@@ -1,5 +1,6 @@
 """Techniques are kept by evidence from samples that they were not fitted to, and sensitivities are estimated well."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,19 +8,26 @@ import onnx
 import pytest
 
 from csa_deploy.config import make_config
+from csa_deploy.context import Context
 from csa_deploy.errors import UsageError
+from csa_deploy.pipeline import run_stages
 from csa_deploy.precision.calibration import calibrate
 from csa_deploy.precision.calibration_data import open_calibration
 from csa_deploy.precision.int8_stage import Calibrated
 from csa_deploy.precision.measurement_cache import MeasurementCache
 from csa_deploy.precision.propagation import propagated
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
-from csa_deploy.precision.selection import _other_ranges, split
+from csa_deploy.precision.selection import _other_ranges, read_samples, split
 from csa_deploy.precision.sensitivity import measure, rank_correlation
 from csa_deploy.precision.techniques import BETTER, TECHNIQUES, EvaluationContext, Plan, try_techniques
 from csa_deploy.precision.toggled_graph import Switchable
+from csa_deploy.records.precision import PrecisionRecord
+from csa_deploy.source import load_source
+from csa_deploy.spec import TensorSpec, sampling_of
+from csa_deploy.workspace import Workspace
 
 SHAPES = {"x": (1, 3, 12, 12)}
+CONVOLUTIONS = {"w": (16, 8, 1, 1), "u": (6, 16, 1, 1)}
 PADDED = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
 
 
@@ -179,11 +187,49 @@ def test_the_ranges_of_another_method_are_taken_where_they_are_better(plan, eval
         assert found.snr_db_with is None and found.reason.startswith("mse; ")
 
 
+@pytest.mark.parametrize(("spread", "method"), [("normal", "entropy"), ("heavy", "mse")])
+def test_the_record_and_the_audit_state_the_method_that_the_scales_are_of(build, tmp_path, spread, method):
+    """Whether another method took the place of the usual one or not, and where the graph is taken over as well."""
+    draw = np.random.default_rng(0)
+    weights = {name: draw.standard_normal(shape).astype("f4") for name, shape in CONVOLUTIONS.items()}
+    model = build("(float[1,8,4,4] x) => (float[1,6,4,4] y)", "a = Conv (x, w) r = Relu (a) y = Conv (r, u)", **weights)
+    draw, shape = np.random.default_rng(1), (64, 8, 4, 4)
+    np.savez(tmp_path / "x.npz", x=draw.standard_normal(shape) if spread == "normal" else draw.standard_t(1.5, shape))
+    onnx.save(model, tmp_path / "n.onnx")
+    files = {"network": str(tmp_path / "n.onnx"), "calib": str(tmp_path / "x.npz")}
+    for precision in ("int8", "fp32,int8"):  # the second time the INT8 graph is that of the first
+        settings = {"precision": precision, "techniques": "range-choice", "search": False, "threads": 1}
+        config = make_config({**files, **settings})
+        context = Context(config, load_source(config.network), Workspace(tmp_path / "w"))
+        with context.workspace.locked():
+            run_stages(["precision"], context)
+        record = context.workspace.read(PrecisionRecord)
+        audit = json.loads(context.path(record.calibration.audit).read_text())
+        assert record.calibration.method == audit["method"] == method
+        scales = record.int8.scales
+        assert record.int8.techniques["range_choice"].used == (method != "mse") and scales
+        for name, scale in scales.items():
+            by_method = {key: limit / 127 for key, limit in audit["tensors"][name]["thresholds"].items()}
+            assert scale == pytest.approx(by_method[method], rel=2**-10), by_method
+
+
 def test_only_the_usual_method_gives_way_to_another(plan):
     statistics = recalibrate(plan.model, plan.placement.tensors)
     for method, expected in {"mse": {"mse", "minmax", "percentile", "entropy"}, "entropy": set()}.items():
         asked = Calibrated(None, plan.placement, statistics, {}, method, None, ())  # type: ignore[arg-type]
         assert set(_other_ranges(asked)) == expected
+
+
+@pytest.mark.parametrize(("count", "batch", "shapes"), [(17, 8, 2), (16, 8, 2), (3, 8, 1), (5, 1, 5)])
+def test_no_sample_is_evidence_twice_where_there_are_others(tmp_path, count, batch, shapes):
+    np.savez(tmp_path / "x.npz", x=np.arange(count, dtype="f4")[:, None], labels=np.arange(count))
+    data = open_calibration(str(tmp_path / "x.npz"), None, {"x": (batch, 1)})
+    spec = TensorSpec("x", (batch, 1), "float32")
+    samples = read_samples(data, sampling_of([spec], [spec]), 96)
+    assert [feeds["x"].shape for feeds in samples.feeds] == [(batch, 1)] * shapes
+    found = np.concatenate([feeds["x"][:, 0] for feeds in samples.feeds])
+    assert np.concatenate(samples.targets).tolist() == found.tolist()
+    assert len(set(found)) == min(count, batch * shapes) and (shapes == 1 or len(found) == len(set(found)))
 
 
 def test_judged_on_runs_of_a_third():
