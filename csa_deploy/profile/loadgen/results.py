@@ -61,13 +61,16 @@ def read_run(
         found["throughput"] = values["result_samples_per_second"]
     else:
         found |= _of_single_stream(settings, folder / "performance", values)
+    reasons += of_latency
+    if values["result_validity"] != "VALID" and not reasons:
+        reasons = ["the load generator says so, for a reason of its own: see its summary"]
     return LoadgenRun(
         label=label,
         scenario=settings.scenario,
         settings=settings.name,
         loadgen=str(values["loadgen_version"]).partition(" ")[0],
         said=values["result_validity"],
-        reasons=tuple(reasons + of_latency + _of_outputs(check)),
+        reasons=(*reasons, *_of_outputs(check)),
         queries=values["effective_samples_per_query" if settings.scenario == "offline" else "result_query_count"],
         seconds=_seconds(values),
         outputs=check,
