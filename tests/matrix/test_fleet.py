@@ -109,6 +109,17 @@ def test_an_interrupted_fleet_goes_on(place: Path) -> None:
         ("networks: [one.onnx]", "this machine is the only target"),
         ("networks: [one.onnx]\ntargets: [gone.yaml]", "gone.yaml"),
         ("networks: [gone.onnx]\ntensorrt: '10.10'", "gone.onnx"),
+        ("networks: [{network: null}]\ntensorrt: '10.10'", "names no network"),
+        ("networks: [null]\ntensorrt: '10.10'", "names no network"),
+        ("networks: [one.onnx]\ntargets: orin.yaml", "targets: orin.yaml is no list"),
+        ("networks: [one.onnx]\ntargets: 5", "targets: 5 is no list"),
+        ("networks: [one.onnx]\ntensorrt: []", "tensorrt: names no version"),
+        ("networks: [one.onnx]\ntensorrt: '10.10'\ntarget: orin.yaml", "target: orin.yaml: a fleet has"),
+        ("networks: [one.onnx]\ntensorrt: '10.10'\nnetwork: two.onnx", "network: two.onnx: a fleet has"),
+        *(
+            (f"networks: [{{network: one.onnx, {own}}}]\ntensorrt: '10.10'", f"{own}: a setting of the fleet")
+            for own in ("strict: True", "target: orin.yaml", "tensorrt: 8.6", "cluster: local", "workspace: w")
+        ),
         ("networks: [one.onnx]\ntensorrt: 10.10", "YAML reads 10.10 as 10.1"),
     ],
 )
