@@ -231,7 +231,7 @@ def stored_cells(root: Path) -> tuple[Cell, ...]:
     """Cells of an earlier run in this folder; none where there was none, or what it wrote cannot be read."""
     try:
         return MatrixReport.from_json(json.loads((root / MATRIX).read_text(encoding="utf-8"))).cells
-    except (OSError, ValueError, UsageError):
+    except (OSError, ValueError, UsageError, RecursionError):
         return ()
 
 
