@@ -121,10 +121,10 @@ def _of_stream(settings: LoadgenSettings, folder: Path, values: Mapping[str, Any
     }
     why = []
     if reached > settings.frame_ns or broken:
-        why.append(f"{counted(missed, 'deadline')} of {frames:,} missed, too many for {percentile:g} %")
+        why.append(f"{counted(missed, 'deadline')} of {frames:,} missed, too many for {percentile:.10g} %")
     elif not is_shown(frames, missed, share):
         least = needed(missed, share)
-        why.append(f"{frames:,} frames with {missed} missed do not show {percentile:g} %: that needs {least:,} frames")
+        why.append(f"{frames:,} frames with {missed} missed do not show {percentile:.10g} %: that needs {least:,} frames")
     return found, why
 
 
