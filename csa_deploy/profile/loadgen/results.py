@@ -124,7 +124,9 @@ def _of_stream(settings: LoadgenSettings, folder: Path, values: Mapping[str, Any
         why.append(f"{counted(missed, 'deadline')} of {frames:,} missed, too many for {percentile:.10g} %")
     elif not is_shown(frames, missed, share):
         least = needed(missed, share)
-        why.append(f"{frames:,} frames with {missed} missed do not show {percentile:.10g} %: that needs {least:,} frames")
+        why.append(
+            f"{frames:,} frames with {missed} missed do not show {percentile:.10g} %: that needs {least:,} frames"
+        )
     return found, why
 
 
