@@ -26,6 +26,13 @@ def at_least(hits: int, total: int, share: float) -> float:
     return min(1.0, float(distribution(total, share)[max(hits, 0) :].sum()))
 
 
+def at_most(hits: int, total: int, share: float) -> float:
+    """P(X <= hits) for X binomial(total, share), 0 < share < 1, of ``hits + 1`` terms: ``total`` may be any number."""
+    count = np.arange(hits)
+    steps = np.log((total - count) / (count + 1)) + math.log(share) - math.log1p(-share)
+    return min(1.0, float(np.exp(total * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(steps)])).sum()))
+
+
 def ranks_around(total: int, share: float, outside: float) -> tuple[int, int]:
     """Ranks, from 1 on, of the sorted samples between which the quantile ``share`` lies.
 

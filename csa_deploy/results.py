@@ -55,6 +55,7 @@ class Stored:
         Raises:
             UsageError: other data, or damaged ones.
         """
+        _require_mapping(cls.__name__, data)
         required, adapters = _adapters(cls)  # type: ignore[arg-type]
         fields: dict[str, Any] = {}
         for key, adapter in adapters:
@@ -109,6 +110,7 @@ class StageRecord(Stored):
         Raises:
             UsageError: other data, damaged ones, or those of a later version.
         """
+        _require_mapping(cls.__name__, data)
         _require_version(
             f"the record of {cls.stage}", data.get("schema_version", cls.schema_version), cls.schema_version
         )
@@ -138,6 +140,7 @@ class Result(Stored):
         Raises:
             UsageError: other data, or those of another version.
         """
+        _require_mapping(cls.__name__, data)
         name, version = data.get("result"), data.get("schema_version")
         if name != cls.__name__:
             fix = f"read them with {name}.from_json" if name else f"give what {cls.__name__}.to_json() returned"
@@ -168,6 +171,11 @@ class Result(Stored):
         rows = self.rows()
         more = f"<p>{len(rows) - _MOST_ROWS} more rows</p>" if len(rows) > _MOST_ROWS else ""
         return f"<p><b>{type(self).__name__}</b> {escape(str(self))}</p>{_table(rows[:_MOST_ROWS])}{more}"
+
+
+def _require_mapping(name: str, data: Any) -> None:
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{name}: these data are no mapping, but {data!r:.40}", fix="make it again")
 
 
 def _require_version(what: str, version: Any, known: int) -> None:

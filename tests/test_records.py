@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from csa_deploy.errors import UsageError
+from csa_deploy.graph.prove import Proven
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
@@ -69,6 +70,13 @@ def test_what_did_not_run_is_none_and_what_is_damaged_is_said(workspace: Workspa
         ExportRecord.from_json({**data, "opset": "newest"})
     with pytest.raises(UsageError, match=r"ExportRecord: .*graph"):
         ExportRecord.from_json({key: value for key, value in data.items() if key != "graph"})
+
+
+@pytest.mark.parametrize("kind", [ExportRecord, GraphStatistics, Proven])
+@pytest.mark.parametrize("data", [None, 5, [], "x"])
+def test_what_is_no_mapping_is_said(kind: Any, data: Any) -> None:
+    with pytest.raises(UsageError, match=rf"{kind.__name__}: these data are no mapping"):
+        kind.from_json(data)
 
 
 def test_numbers_that_are_not_finite_come_back() -> None:

@@ -59,6 +59,10 @@ def check(
         console.plain(said)
         return
     graph, config, exported = _graph(network, settings, console)
+    if annotate is not None and annotate.exists() and annotate.samefile(graph):
+        from csa_deploy.errors import UsageError
+
+        raise UsageError(f"{annotate}: that is the network itself", fix="name another file for --annotate")
     scopes, strict, bounds = judged_scopes(config), config.strict, config.max_fallback
     gates = gate_scopes(config.scope, None if config.target else version_asked(config))
     require_dla(gates if fix else scopes, bounds)

@@ -21,6 +21,8 @@ DEFAULT_ROOT = Path("deploy")
 def resolve(network: str | None, settings: dict[str, Any], *, inherit: bool) -> tuple[Config, Path]:
     """Merge defaults, the workspace's stored settings (if ``inherit``), a YAML file and flags; later ones win.
 
+    Where a workspace is named and no network, it is that of the workspace: another one would replace all that is there.
+
     Returns:
         The configuration and the workspace directory.
     """
@@ -30,10 +32,17 @@ def resolve(network: str | None, settings: dict[str, Any], *, inherit: bool) -> 
     if network and Path(network).suffix in (".yaml", ".yml"):
         file, network = read_yaml(Path(network)), None
     given = normalise(settings, "command line")
-    name = network or file.get("network") or DEFAULT_NETWORK
-    root = Path(given.get("workspace") or file.get("workspace") or default_root(name))
+    where = given.get("workspace") or file.get("workspace")
+    name = network or file.get("network") or (where and _network_in(Path(where))) or DEFAULT_NETWORK
+    root = Path(where or default_root(name))
     stored = stored_settings(root, name) if inherit else {}
     return make_config(stored, file, given, {"network": name}), root
+
+
+def _network_in(root: Path) -> str | None:
+    from csa_deploy.workspace import Workspace
+
+    return Workspace(root).manifest["config"].get("network")
 
 
 def default_root(network: str) -> Path:

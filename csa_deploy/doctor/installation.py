@@ -102,7 +102,8 @@ def constraints(folder: Path | None) -> list[str]:
     Args:
         folder: the project's sources; None where it was installed from a wheel.
     """
-    here = {_plain(item.name): f"{item.name}=={item.version}" for item in metadata.distributions() if item.name}
+    found = reversed([*metadata.distributions()])  # of two of one name the first on the path counts, as for an import
+    here = {_plain(item.name): f"{item.name}=={item.version}" for item in found if item.name and item.version}
     tested: dict[str, str] = {}
     for file in ("constraints.txt", "data.txt"):
         path = folder / "requirements" / file if folder else None

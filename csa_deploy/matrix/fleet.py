@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FLEET = "fleet.json"
 _EXAMPLE = "write lines such as 'networks: [a.onnx, b.onnx]' and 'targets: [orin.yaml]'"
+_OF_FLEET = ("cluster", "strict", "target", "tensorrt", "workspace")
+"""Settings that are of the whole fleet; ``targets`` stands for ``target``."""
 _LOG = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
@@ -79,15 +81,19 @@ def read_fleet(path: Path, given: dict[str, Any], root: Path) -> FleetPlan:
     if not isinstance(networks, list) or not networks:
         raise UsageError(f"{path}: names no networks", fix=_EXAMPLE)
     common = {**normalise(said, str(path)), **given}
+    _refuse(path, common, ("network", "target"), "a fleet has networks and targets", "write networks: or targets:")
+    if not isinstance(targets, list | None):
+        raise UsageError(f"{path}: targets: {targets} is no list", fix=_EXAMPLE)
     spots = _spots(path, parse_places([str(target) for target in targets or ()]), versions)
     folder = Path(str(common.pop("workspace", root))).absolute()
     cluster = str(common.pop("cluster", None) or "local")
     matrices: list[Matrix] = []
     for network in networks:
-        own = dict(network) if isinstance(network, dict) else {"network": str(network)}
-        if "network" not in own:
+        own = normalise(network if isinstance(network, dict) else {"network": network}, str(path))
+        if not isinstance(own.get("network"), str):
             raise UsageError(f"{path}: an entry of networks names no network", fix="write network: NAME in it")
-        config = make_config({**common, **normalise(own, str(path))})
+        _refuse(path, own, _OF_FLEET, f"a setting of the fleet, not of {own['network']} alone", "write it above")
+        config = make_config({**common, **own})
         name = slug_of(config.network)
         if any(matrix.root.name == name for matrix in matrices):
             raise UsageError(f"{path}: two networks are called {name}", fix="rename one: results go by that name")
@@ -96,10 +102,18 @@ def read_fleet(path: Path, given: dict[str, Any], root: Path) -> FleetPlan:
     return FleetPlan(tuple(matrices), folder, cluster, matrices[0].config.strict)
 
 
+def _refuse(path: Path, settings: dict[str, Any], keys: Sequence[str], why: str, fix: str) -> None:
+    """Refuse keys that would count for nothing."""
+    if wrong := next((key for key in keys if key in settings), None):
+        raise UsageError(f"{path}: {wrong}: {settings[wrong]}: {why}", fix=fix)
+
+
 def _spots(path: Path, places: tuple[Place, ...], versions: Any) -> tuple[Spot, ...]:
     """Every version on every target; without versions each target with the one that its file states."""
     if versions is not None:
         given = versions if isinstance(versions, list) else [versions]
+        if not given:
+            raise UsageError(f"{path}: tensorrt: names no version", fix="write tensorrt: ['10.10'], or leave it out")
         if any(isinstance(version, float) for version in given):
             raise UsageError(
                 f"{path}: tensorrt: {given} holds a number, as which YAML reads 10.10 as 10.1", fix="put it in quotes"

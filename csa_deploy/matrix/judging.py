@@ -175,6 +175,7 @@ def _open_of(cell: Cell) -> Iterator[str]:
         yield f"accuracy {cell.accuracy.verdict}: {cell.accuracy.decided_by}"
     if cell.latency is None:
         yield f"latency not measured: {reasons.get('latency', '')}"
+    yield from (f"{what} {reason}" for what, reason in reasons.items() if what.startswith("limit of "))
 
 
 def exit_of(upgrades: Sequence[Upgrade], *, strict: bool) -> tuple[int, str]:

@@ -20,12 +20,15 @@ from csa_deploy.matrix.facts import known_of
 from csa_deploy.matrix.judging import changes_of, upgrades_of
 from csa_deploy.matrix.plan import Reached, Spot, oldest, reach
 from csa_deploy.pipeline import Observer, Silent, run_stages
+from csa_deploy.profile.gates import failure
+from csa_deploy.profile.loadgen.run import LoadgenFound
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.matrix import Cell, CellAccuracy, CellLatency, KnownOfVersion, MatrixReport
-from csa_deploy.records.profile import ProfileRecord
+from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured
 from csa_deploy.source import load_source
+from csa_deploy.stages import STAGES
 from csa_deploy.workspace import Workspace, dump_json, key_of, sha256_of, write_atomic
 
 if TYPE_CHECKING:
@@ -143,6 +146,8 @@ class Matrix:
             root = _copied(first, self._graphs_of(precision)) if number else first
             with self.opened(root, {"precision": (precision,)}) as context:
                 run_stages(["precision"], context, self.observer)
+                for stage in _STAGES[1:]:  # what they refuse is no matter of the place: no cell could be measured
+                    STAGES[stage].functions().preflight(context)
                 self.graphs[precision] = sha256_of(context.path(context.graphs()[precision]))
                 if not number:
                     self.known = known_of(context.path(context.graphs()["fp32"]), self.spots, self.config)
@@ -179,8 +184,8 @@ class Matrix:
         try:
             root = _copied(self._graphs_of(precision), Path(plain.workspace))
             with self.opened(root, {**reached.settings, "precision": (precision,)}) as context:
-                failure = run_stages(_STAGES, context, self.observer)
-                return _measured(plain, context, failure)
+                run_stages(_STAGES, context, self.observer)
+                return _measured(plain, context)
         except CsaDeployError as error:
             if isinstance(error, (EnvironmentLacksError, UsageError)):
                 return self._without(plain, error.message)
@@ -226,20 +231,26 @@ def stored_cells(root: Path) -> tuple[Cell, ...]:
     """Cells of an earlier run in this folder; none where there was none, or what it wrote cannot be read."""
     try:
         return MatrixReport.from_json(json.loads((root / MATRIX).read_text(encoding="utf-8"))).cells
-    except (OSError, ValueError, UsageError):
+    except (OSError, ValueError, UsageError, RecursionError):
         return ()
 
 
-def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> Cell:
+def _measured(plain: Cell, context: Context) -> Cell:
     """A cell whose engine was built, from the records of its workspace."""
     workspace, precision = context.workspace, plain.precision
-    engine = workspace.read(BuildRecord).engines[precision]
+    engine, verified = workspace.read(BuildRecord).engines[precision], workspace.read(VerifyRecord)
     built = workspace.measured("build")["engines"][precision]
-    accuracy, no_accuracy = _accuracy(workspace.read(VerifyRecord), f"engine {precision}")
+    profiled = Profiled.from_json(workspace.measured("profile"))
+    accuracy, no_accuracy = _accuracy(verified, f"engine {precision}")
     latency, no_latency = _latency(workspace, f"engine {precision}")
     gaps = [NotMeasured(what, why) for what, why in (("accuracy", no_accuracy), ("latency", no_latency)) if why]
     if engine.obtained is None or engine.obtained.share is None:
         gaps.append(NotMeasured("obtained precision", engine.obtained.reason if engine.obtained else "not stated"))
+    gaps += [
+        NotMeasured(f"limit of {gate.label} {gate.quantity}", f"{gate.verdict}: {gate.reason}")
+        for gate in profiled.gates
+        if gate.verdict not in ("pass", "fail") and precision in gate.label.split()  # a cell has one precision
+    ]
     gpu = str(engine.machine.get("gpu", "")) or ", ".join(engine.compute_capabilities)
     cell = replace(
         plain,
@@ -253,11 +264,27 @@ def _measured(plain: Cell, context: Context, failure: CsaDeployError | None) -> 
         latency=latency,
         not_measured=tuple(gaps),
     )
-    if accuracy is not None and accuracy.verdict == "fail":
-        return replace(cell, state="failed", reason=f"accuracy: {accuracy.decided_by}", exit_code=6)
-    if failure is not None and failure.exit_code == 7:
-        return replace(cell, state="failed", reason=failure.message, exit_code=7)
+    if inaccurate := _inaccurate(verified, precision):
+        return replace(cell, state="failed", reason=f"accuracy: {inaccurate}", exit_code=6)
+    if slow := failure(list(profiled.gates)) or LoadgenFound(list(profiled.loadgen)).failure():
+        return replace(cell, state="failed", reason=slow.message, exit_code=slow.exit_code)
     return cell
+
+
+def _inaccurate(record: VerifyRecord, precision: str) -> str:
+    """Why a comparison fails a cell: its engine, another candidate or the reference itself; empty where none does.
+
+    Where the engine was compared, it counts in place of the graph of its precision: TensorRT 8 makes FP16 by itself.
+    """
+    verdicts = {candidate.label: candidate for candidate in record.candidates}
+    engine = verdicts.get(f"engine {precision}")
+    if engine is not None:
+        verdicts.pop(precision, None)
+        if engine.verdict == "fail":
+            return engine.decided_by or "values that are not finite, or another preprocessing"
+    if broken := next((found for found in verdicts.values() if found.verdict == "fail"), None):
+        return f"{broken.label}: {broken.decided_by}"
+    return record.accuracy.statement if record.accuracy and record.accuracy.verdict == "fail" else ""
 
 
 def _accuracy(record: VerifyRecord, label: str) -> tuple[CellAccuracy | None, str]:

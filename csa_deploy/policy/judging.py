@@ -104,7 +104,7 @@ def _scope(scope: str, wanted: ScopeWanted, deployment: Deployment, acceptances:
     if engines:
         return
     if checked is None or report is None:
-        yield Requirement("scope", name, "not measured", f"not judged: run `csa-deploy check --scope {scope}`")
+        yield Requirement("scope", name, "not measured", f"not judged: repeat `csa-deploy run` with --scope {scope}")
         return
     rules = tuple(dict.fromkeys(f.rule for f in report.findings if f.verdict == "unknown"))
     what = f"the {checked.of} graph {checked.judged}".rstrip()
@@ -141,12 +141,13 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
     checked = deployment.find(CheckRecord)
     report = checked.errata if checked else None
     if report is None:
-        yield Requirement("errata", name, "not measured", "errata were not asked: run `csa-deploy check --errata`")
+        said = "errata were not asked: repeat `csa-deploy run` with --errata"
+        yield Requirement("errata", name, "not measured", said)
         return
     evidence = f"errata packs read on {report.read}"
     newest = str(max(pack.read for pack in errata_packs()))
     if report.read < newest:
-        said = f"judged by packs of {report.read}, those here are of {newest}: check again"
+        said = f"judged by packs of {report.read}, those here are of {newest}: repeat `csa-deploy run`"
         yield Requirement("errata", "errata packs as new as those here", "undecided", said, evidence)
     for said in report.unknown:
         yield Requirement("errata", "the version is known", "undecided", said, evidence)
@@ -163,7 +164,7 @@ def _errata(wanted: ErrataWanted, deployment: Deployment, acceptances: Acceptanc
 def _not_asked(
     report: ErrataReport, deployment: Deployment, acceptances: Acceptances, evidence: str
 ) -> Iterator[Requirement]:
-    """Engines of another builder than the one that was asked about."""
+    """Engines of another builder, or in another precision, than was asked about."""
     built = deployment.find(BuildRecord)
     for precision, engine in (built.engines if built else {}).items():
         name = f"engine {precision} is of the TensorRT that was asked about"
@@ -175,8 +176,11 @@ def _not_asked(
             yield Requirement("errata", name, "pass" if accepted else "undecided", said, evidence, accepted)
         elif report.tensorrt and not is_of(engine.version, report.tensorrt):
             said = f"TensorRT {engine.version} built it, asked was {report.tensorrt}"
-            said += f": run `csa-deploy check --errata --tensorrt {'.'.join(engine.version.split('.')[:3])}`"
+            said += f": repeat `csa-deploy run` with --errata --tensorrt {'.'.join(engine.version.split('.')[:3])}"
             yield Requirement("errata", name, "undecided", said, evidence)
+        elif report.precisions and precision not in report.precisions:
+            said = f"asked was of {', '.join(report.precisions)}: repeat `csa-deploy run` with --precision {precision}"
+            yield Requirement("errata", f"engine {precision} was asked about", "undecided", said, evidence)
 
 
 def _counts(problem: KnownProblem, wanted: ErrataWanted) -> bool:

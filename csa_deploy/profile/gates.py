@@ -97,7 +97,7 @@ def _percentile(label: str, quantity: str, bound: float, summary: LatencySummary
             None,
             None,
             "not measured",
-            f"needs {need} timed inferences: run `csa-deploy profile --iterations {need}`",
+            f"needs {need} timed inferences: measure with --iterations {need}",
         )
     low, high = summary.intervals_ms[key] or (None, None)
     if high is not None and high <= bound:

@@ -40,6 +40,21 @@ class FleetReport(Stored):
         return f"{states.count('measured')} of {len(states)} cells measured, {states.count('failed')} failed"
 
     @property
+    def unmeasured(self) -> list[str]:
+        """Precisions that were measured on a target in no version, each with the reason: such a target is not served.
+
+        A target that has one of several versions is.
+        """
+        found: dict[tuple[str, str, str], list[Cell]] = {}
+        for network, cell in self.cells:
+            found.setdefault((network.network, cell.precision, cell.target), []).append(cell)
+        return [
+            f"{network}, {cells[0].where}: {cells[0].reason}"
+            for (network, _, _), cells in found.items()
+            if all(cell.state in ("not there", "not measured") for cell in cells)
+        ]
+
+    @property
     def exit_code(self) -> int:
         """Of the worst cell or version; 0 where nothing failed."""
         codes = {cell.exit_code for _, cell in self.cells if cell.state == "failed"}

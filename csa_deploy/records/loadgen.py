@@ -115,7 +115,7 @@ class LoadgenRun(Stored):
             frame = f"{self.deadlines.frame_ms:.1f} ms"
             said += f", one every {frame}, {counted(self.deadlines.missed, 'deadline')} missed"
         if self.percentile_ms is not None:
-            said += f"; p{self.percentile:g} {milliseconds(self.percentile_ms)}"
+            said += f"; p{self.percentile:.10g} {milliseconds(self.percentile_ms)}"
         if self.early_stopping_ms is not None:
             said += f", shown to be at most {milliseconds(self.early_stopping_ms)}"
         return said + (f"; {self.throughput:,.0f} per second" if self.throughput is not None else "")

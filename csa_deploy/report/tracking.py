@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
 from csa_deploy.records.report import ReportData
 
 _PAGES = ("report.html", "report.json")
@@ -71,12 +71,23 @@ def track(root: Path, tracker: str | Tracker) -> Tracked:
 
     Raises:
         UsageError: no tracker of that name.
-        EnvironmentLacksError: the tracker's package is not installed.
+        EnvironmentLacksError: the tracker's package is not installed, or did not take it.
     """
     if isinstance(tracker, str) and tracker not in TRACKERS:
         raise UsageError(f"no tracker {tracker!r}", fix=f"use one of {', '.join(TRACKERS)}")
     found = tracked(root)
-    (TRACKERS[tracker] if isinstance(tracker, str) else tracker)(found)
+    if not isinstance(tracker, str):
+        tracker(found)
+        return found
+    try:
+        TRACKERS[tracker](found)
+    except CsaDeployError:
+        raise
+    except Exception as error:  # each package has its own, for a server that is not there or a key that is wrong
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise EnvironmentLacksError(
+            f"{tracker} did not take it: {said:.300}", fix=f"see {tracker}'s own settings, such as its server and key"
+        ) from error
     return found
 
 

@@ -54,7 +54,7 @@ def key_parts(context: Context) -> dict[str, Any]:
     """The baseline counts by its bytes, and a result holds for the machine that it was measured on."""
     machine: dict[str, Any] = {"cpu": host().cpu, "devices": [device.name for device in cuda_state().devices]}
     if context.config.loadgen:
-        asked = [settings.text() for settings in settings_of(context.config)]
+        asked = [dict(settings.values) for settings in settings_of(context.config)]
         machine |= {"loadgen": asked, **versions(["mlcommons-loadgen"])}
     if not context.config.baseline:
         return machine

@@ -108,6 +108,16 @@ def test_verdicts_are_saved_as_metadata_of_the_graph_that_was_judged(csa: Any, f
         assert op in [node.op_type for node in model.graph.node]
 
 
+def test_an_annotated_graph_takes_no_network_s_place(csa: Any, folder: Path, tmp_path: Path) -> None:
+    network = tmp_path / "mine.onnx"
+    network.write_bytes((folder / "denied.onnx").read_bytes())
+    (tmp_path / "link.onnx").symlink_to(network)
+    for name in ("mine.onnx", "link.onnx"):
+        done = csa(tmp_path, "check", "mine.onnx", "--scope", "drive-os-6", "--annotate", name)
+        assert done.returncode == 2 and f"{name}: that is the network itself" in done.stderr
+    assert network.read_bytes() == (folder / "denied.onnx").read_bytes()
+
+
 def test_fix_promises_nothing_where_no_repair_is_exact(csa: Any, folder: Path, tmp_path: Path) -> None:
     done = check(csa, folder, "unknown", "--scope", "drive-os-6", "--fix", "--fixed", str(tmp_path / "same.onnx"))
     assert done.returncode == 0 and "nothing to repair" in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,16 @@ def test_no_setting_is_written_as_a_python_object() -> None:
     assert flag_words("techniques", ()) == ["--techniques", "none"]
     assert flag_words("mean", (0.5, 0.25, 0.5)) == ["--mean", "0.5,0.25,0.5"]
     assert flag_words("input_shape", {"x": (1, 3, 48, 192)}) == ["--input-shape", "x=1x3x48x192"]
+
+
+@pytest.mark.parametrize(
+    "verb", [("export",), ("check", "--scope", "drive-os-7"), ("profile", "--fp32", "--iterations", "2")]
+)
+def test_a_workspace_alone_names_its_network(lab: Path, csa: Any, verb: tuple[str, ...]) -> None:
+    """The default network took its place, and all that was there was gone."""
+    assert csa(lab, "export", "tiny.onnx", "-w", "mine").returncode == 0
+    before = (lab / "mine/records/export.json").read_bytes()
+    done = csa(lab, *verb, "-w", "mine")
+    assert done.returncode in (0, 4), done.stderr
+    assert (lab / "mine/records/export.json").read_bytes() == before
+    assert json.loads((lab / "mine/manifest.json").read_text())["config"]["network"] == "tiny.onnx"

@@ -68,6 +68,16 @@ def test_a_torch_that_is_not_there_is_held_to_its_cpu_build(monkeypatch: pytest.
     assert constraints(None) == []
 
 
+def test_of_two_of_one_name_the_first_on_the_path_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment over another one has both; what is broken and states no version holds nothing."""
+    for folder, name, version in (("over", "thing", "2.0"), ("under", "thing", "1.0"), ("under", "broken", None)):
+        info = tmp_path / folder / f"{name}-{version or 0}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {name}\n" + (f"Version: {version}\n" if version else ""))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "over"), str(tmp_path / "under")])
+    assert constraints(None) == ["thing==2.0"]
+
+
 class Asked:
     """The command with one thing missing, and what it ran."""
 

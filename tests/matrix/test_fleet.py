@@ -18,6 +18,7 @@ import pytest
 from csa_deploy.errors import UsageError
 from csa_deploy.matrix.fleet import FLEET, read_fleet
 from csa_deploy.records.fleet import FleetReport
+from csa_deploy.records.matrix import Cell, MatrixReport
 from tests.cluster.conftest import until
 from tests.conftest import COMMAND
 
@@ -109,6 +110,17 @@ def test_an_interrupted_fleet_goes_on(place: Path) -> None:
         ("networks: [one.onnx]", "this machine is the only target"),
         ("networks: [one.onnx]\ntargets: [gone.yaml]", "gone.yaml"),
         ("networks: [gone.onnx]\ntensorrt: '10.10'", "gone.onnx"),
+        ("networks: [{network: null}]\ntensorrt: '10.10'", "names no network"),
+        ("networks: [null]\ntensorrt: '10.10'", "names no network"),
+        ("networks: [one.onnx]\ntargets: orin.yaml", "targets: orin.yaml is no list"),
+        ("networks: [one.onnx]\ntargets: 5", "targets: 5 is no list"),
+        ("networks: [one.onnx]\ntensorrt: []", "tensorrt: names no version"),
+        ("networks: [one.onnx]\ntensorrt: '10.10'\ntarget: orin.yaml", "target: orin.yaml: a fleet has"),
+        ("networks: [one.onnx]\ntensorrt: '10.10'\nnetwork: two.onnx", "network: two.onnx: a fleet has"),
+        *(
+            (f"networks: [{{network: one.onnx, {own}}}]\ntensorrt: '10.10'", f"{own}: a setting of the fleet")
+            for own in ("strict: True", "target: orin.yaml", "tensorrt: 8.6", "cluster: local", "workspace: w")
+        ),
         ("networks: [one.onnx]\ntensorrt: 10.10", "YAML reads 10.10 as 10.1"),
     ],
 )
@@ -120,3 +132,19 @@ def test_what_a_file_must_not_say(
     Path("fleet.yaml").write_text(text)
     with pytest.raises(UsageError, match=re.escape(said)):
         read_fleet(Path("fleet.yaml"), {}, tmp_path / "deploy")
+
+
+def test_a_target_without_a_cell_that_was_measured_is_named() -> None:
+    """Of the version's answer it is no doubt, another target has it: but nothing was deployed to this one."""
+
+    def cells(**states: Any) -> list[str]:
+        found = tuple(
+            Cell("10.3" if n else "8.6", t, "fp16", s, "it has 10.4")
+            for t, ss in states.items()
+            for n, s in enumerate(ss)
+        )
+        return FleetReport(("a",), (MatrixReport("a.onnx", {}, (), (), (), found, (), ()),)).unmeasured
+
+    assert cells(orin=["measured"], thor=["not there"]) == ["a.onnx, fp16, TensorRT 8.6 on thor: it has 10.4"]
+    assert cells(orin=["measured", "not there"], thor=["not there", "failed"]) == []
+    assert len(cells(orin=["not measured", "not there"], thor=["not there", "not there"])) == 2

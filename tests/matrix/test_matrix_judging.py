@@ -76,6 +76,7 @@ def test_a_version_of_which_all_was_measured_may_be_used() -> None:
         ({"state": "not there", "reason": "it has 10.3"}, "unknown", "fp16: no target has TensorRT 10.10: it has 10.3"),
         ({"accuracy": None, "not_measured": (NotMeasured("accuracy", "a loadable"),)}, "unknown", "a loadable"),
         ({"latency": None, "not_measured": (NotMeasured("latency", "no device"),)}, "unknown", "no device"),
+        ({"not_measured": (NotMeasured("limit of engine fp16 p99_ms", "needs 528"),)}, "unknown", "p99_ms needs 528"),
         ({"accuracy": CellAccuracy("undecided", "top1", {}, 6, "")}, "unknown", "accuracy undecided: top1"),
     ],
 )

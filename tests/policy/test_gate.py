@@ -248,6 +248,16 @@ def test_errata_of_older_packs_and_errata_that_were_not_asked_are_open(
     assert judged(written(errata={}), beyond).unmet[0].found == "nothing is known of it"
 
 
+@pytest.mark.parametrize(("asked", "state"), [(("fp16",), "pass"), (("fp32", "int8"), "undecided"), ((), "pass")])
+def test_errata_of_other_precisions_than_the_engine_s_are_open(
+    fp16: Deployment, written: Written, asked: tuple[str, ...], state: str
+) -> None:
+    given = built_by(fp16, "tensorrt", "10.3.0.26", asked="10.3")
+    given = edited(given, "check", lambda record: record["errata"].update(precisions=list(asked)))
+    verdict = judged(written(errata={"severity": "high"}), given)
+    assert {r.state for r in verdict.requirements if r.kind == "errata"} - {"pass"} == {state} - {"pass"}
+
+
 def test_an_accuracy_bound_is_held_against_its_interval(deployment: Deployment, written: Written) -> None:
     """The end of the interval by SciPy; a bound between it and what was measured is undecided."""
     assert deployment.results is not None

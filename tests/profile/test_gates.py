@@ -64,7 +64,7 @@ def test_what_was_not_measured_is_no_pass() -> None:
     limits = {"engine fp16": {"p99_ms": 5.0, "engine_mib": 3.0}, "fp32": {"p999_ms": 5.0}}
     gates = limit_gates(limits, run(10, 0), {})
     assert [g.verdict for g in gates] == ["not measured"] * 3
-    assert gates[2].reason == "needs 1000 timed inferences: run `csa-deploy profile --iterations 1000`"
+    assert gates[2].reason == "needs 1000 timed inferences: measure with --iterations 1000"
 
 
 def test_memory_is_exact() -> None:

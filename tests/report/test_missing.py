@@ -12,7 +12,7 @@ from csa_deploy.report.not_measured import by_reason, not_measured
 from csa_deploy.results import NotMeasured
 from tests.report.test_verdict import engine, records
 
-GPU = "with an NVIDIA GPU: `csa-deploy run NETWORK`"
+GPU = "with an NVIDIA GPU: `csa-deploy build NETWORK`"
 LAYERS = "layers of the engine after fusion: not measured: no CUDA device"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +35,8 @@ from csa_deploy.workspace import Workspace
 from tests.cli.test_commands_in_text import problem
 
 NO_CUDA = "no CUDA device: the driver library libcuda.so.1 is not on this machine"
-GPU = "with an NVIDIA GPU: `csa-deploy run net.onnx`"
+GPU = "with an NVIDIA GPU: `csa-deploy "
+PROFILED = f"{GPU}profile net.onnx`"
 SENSORS = "on a machine that shows its sensors: bare metal, no container: `csa-deploy profile net.onnx`"
 TARGET = "on the target itself, installed there: `csa-deploy profile net.onnx`"
 INSTALL = "after `csa-deploy doctor --fix`: `csa-deploy "
@@ -41,12 +45,17 @@ SAID = [
     (NOT_MEASURED, "no calibration data", "precision", "`csa-deploy quantize net.onnx --calib FOLDER`"),
     ("metric top1", "the data have no labels", "verify", "`csa-deploy verify net.onnx --data FOLDER`"),
     (NO_ENGINES, "not built", "profile", "`csa-deploy build net.onnx`"),
-    ("engine fp16", NO_CUDA, "verify", GPU),
-    ("roofline ceilings and floor time", "this PyTorch has no CUDA", "profile", GPU),
-    ("GPU clocks, power mode, throttle reasons", "NVML does not start: Driver Not Loaded", "profile", GPU),
+    ("engine fp16", NO_CUDA, "verify", f"{GPU}verify net.onnx`"),
+    ("roofline ceilings and floor time", "this PyTorch has no CUDA", "profile", PROFILED),
+    (
+        "GPU clocks, power mode, throttle reasons",
+        "NVML does not start: Driver Not Loaded",
+        "profile",
+        f"{GPU}profile net.onnx`",
+    ),
     ("GPU clocks", "nvidia-ml-py is not installed (pip install x)", "profile", f"{INSTALL}profile net.onnx`"),
-    ("engine fp16", "no tensorrt-rtx here", "verify", f"{INSTALL}run net.onnx`"),
-    ("roofline", "measured with PyTorch, which is not installed", "profile", f"{INSTALL}run net.onnx`"),
+    ("engine fp16", "no tensorrt-rtx here", "verify", f"{INSTALL}verify net.onnx`"),
+    ("roofline", "measured with PyTorch, which is not installed", "profile", f"{INSTALL}profile net.onnx`"),
     ("CPU clock", "no cpufreq in sysfs", "profile", SENSORS),
     ("energy per inference of fp32, cpu", "the counter wrapped, stood still or vanished", "profile", SENSORS),
     *(("engine fp16 x", reason, "profile", TARGET) for reason in (NOT_OF_SAFE, *NOT_THERE.values())),
@@ -57,7 +66,7 @@ SAID = [
     ("engine fp16 baseline", OTHER_INPUTS, "profile", "--baseline WORKSPACE`"),
     ("timing cache (engine fp16)", "not used: it times no tactics", "build", "--backend tensorrt`"),
     ("not built for compute capability 7.5", "too old", "build", "`csa-deploy build net.onnx`"),
-    (LAYERS, f"{NO_CUDA}; {NO_LAYERS}", "verify", GPU),
+    (LAYERS, f"{NO_CUDA}; {NO_LAYERS}", "verify", f"{GPU}verify net.onnx`"),
     ("audit of the calibration", "it failed: OSError: x", "precision", "`csa-deploy quantize net.onnx`"),
 ]
 
@@ -123,3 +132,18 @@ def test_a_first_run_without_data_and_gpu_says_what_to_type(tmp_path: Path) -> N
         assert item.fix in markdown
     assert "<code>csa-deploy" in page
     assert Reason("no GPU", "`x`").said == "no GPU; `x`" and Reason("no GPU").said == "no GPU"
+
+
+@pytest.mark.slow
+def test_what_is_printed_can_be_typed_where_it_is_printed(lab: Path, csa: Any) -> None:
+    """The settings are those of the run: `run` itself, typed without them, ended in an error."""
+    words = ("tiny.onnx", "--fp16", "--data", "x.npz", "--iterations", 2, "--threads", 1, "--budget", "fp16.snr_db=30")
+    assert csa(lab, "run", *words).returncode == 0
+    before = json.loads((lab / "deploy/tiny/manifest.json").read_text())["config"]
+    fixes = {item.fix for item in collect(Workspace(lab / "deploy/tiny")).not_measured}
+    typed = {words for fix in fixes for words in commands(fix)[-1:] if "FOLDER" not in words}
+    assert {words.split()[0] for words in typed} >= {"verify", "profile"}
+    for words in typed:
+        done = csa(lab, *shlex.split(words))
+        assert done.returncode == 0, (words, done.stderr)
+    assert json.loads((lab / "deploy/tiny/manifest.json").read_text())["config"] == before

@@ -19,7 +19,7 @@ import pytest
 
 import csa_deploy
 from csa_deploy.errors import EnvironmentLacksError, UsageError
-from csa_deploy.report.tracking import track, tracked
+from csa_deploy.report.tracking import TRACKERS, Tracked, track, tracked
 
 PAGE = Path(csa_deploy.__file__).parents[1] / "docs" / "how-to" / "track.md"
 
@@ -66,6 +66,18 @@ def test_what_is_not_there_is_said(deployed: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+def test_a_tracker_that_does_not_take_it_is_one_line(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(found: Tracked) -> None:
+        raise ConnectionError(f"no server\nfor {found.name}")
+
+    monkeypatch.setitem(TRACKERS, "mlflow", refused)
+    with pytest.raises(EnvironmentLacksError, match=r"mlflow did not take it: no server for tiny\.onnx") as error:
+        track(deployed, "mlflow")
+    assert error.value.fix
+    with pytest.raises(ConnectionError):  # one's own raises what it raises
+        track(deployed, refused)
+
+
 def test_mlflow_gives_back_what_it_got(deployed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store of files, read by MLflow's own client."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

@@ -289,7 +289,9 @@ def test_packs_are_read_once() -> None:
     assert errata_packs() is errata_packs()
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "form", [form for form in FORMATS if form != "model-explorer"]
+)  # which has no room for reasons
 def test_every_format_names_known_problems(form: str) -> None:
     model = g.segformer(2)
     data, plain = csa.check(model, "drive-os-6", errata="10.11"), csa.check(model, "drive-os-6")

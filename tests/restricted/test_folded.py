@@ -78,7 +78,7 @@ def test_check_of_an_export_agrees_with_check_of_what_is_built(raw: Path) -> Non
     assert as_it_is.verdict == "denied" and "not-parsed" in as_it_is.why_not_next
     folded = inspect(raw, ["drive-os-7"], folded=True)
     assert (folded.scopes[0].verdict, folded.scopes[0].level) == ("allowed", "validator")
-    assert "constants folded" in folded.to_json()["model"]
+    assert "constants folded" in folded.inspected.model
 
 
 def test_the_check_stage_says_what_it_judged(digits) -> None:

@@ -61,13 +61,16 @@ def read_run(
         found["throughput"] = values["result_samples_per_second"]
     else:
         found |= _of_single_stream(settings, folder / "performance", values)
+    reasons += of_latency
+    if values["result_validity"] != "VALID" and not reasons:
+        reasons = ["the load generator says so, for a reason of its own: see its summary"]
     return LoadgenRun(
         label=label,
         scenario=settings.scenario,
         settings=settings.name,
         loadgen=str(values["loadgen_version"]).partition(" ")[0],
         said=values["result_validity"],
-        reasons=tuple(reasons + of_latency + _of_outputs(check)),
+        reasons=(*reasons, *_of_outputs(check)),
         queries=values["effective_samples_per_query" if settings.scenario == "offline" else "result_query_count"],
         seconds=_seconds(values),
         outputs=check,
@@ -118,10 +121,12 @@ def _of_stream(settings: LoadgenSettings, folder: Path, values: Mapping[str, Any
     }
     why = []
     if reached > settings.frame_ns or broken:
-        why.append(f"{counted(missed, 'deadline')} of {frames:,} missed, too many for {percentile:g} %")
+        why.append(f"{counted(missed, 'deadline')} of {frames:,} missed, too many for {percentile:.10g} %")
     elif not is_shown(frames, missed, share):
         least = needed(missed, share)
-        why.append(f"{frames:,} frames with {missed} missed do not show {percentile:g} %: that needs {least:,} frames")
+        why.append(
+            f"{frames:,} frames with {missed} missed do not show {percentile:.10g} %: that needs {least:,} frames"
+        )
     return found, why
 
 

@@ -164,6 +164,7 @@ def _measure(request: dict[str, Any], progress: Callable[[float], None]) -> Sequ
         stderr=subprocess.STDOUT,
         env=child_environment(),
         text=True,
+        errors="replace",
         start_new_session=True,  # ctrl-C reaches this process only, which then ends the child
     )
     sent: str | None = json.dumps(request, default=str)
@@ -184,11 +185,13 @@ def _measure(request: dict[str, Any], progress: Callable[[float], None]) -> Sequ
 
 def _outputs(said: str, status: int, label: str) -> list[TensorSpec]:
     """What the child said last: libraries may have said something before."""
-    last = (said.strip().splitlines() or [f"exit status {status}"])[-1]
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
     try:
         answer = json.loads(last)
     except ValueError:
-        answer = {"error": last}
+        answer = None
+    if not isinstance(answer, dict) or not {"error", "outputs"} & set(answer):
+        answer = {"error": f"exit status {status}: {last}"}  # it was killed, or crashed
     if "error" in answer:
         raise CsaDeployError(
             f"profile: {label}: the process of the load generator ended: {answer['error']}",

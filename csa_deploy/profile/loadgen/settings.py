@@ -1,11 +1,13 @@
 """The load generator's settings: its own file format, read as it reads it, and refused where it would be silent.
 
 A line is ``MODEL.SCENARIO.KEY = VALUE``; ``*`` stands for any model or scenario, times are in milliseconds. The load
-generator ignores keys that it does not know and reads a wrong number as 0 (``TestSettings::FromConfig``).
+generator ignores keys that it does not know and reads a wrong number as 0, ``1_000`` as 1 and ``0100`` as 64
+(``TestSettings::FromConfig``, by C's ``strtoull`` and ``strtod``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +38,15 @@ class _Key(NamedTuple):
     what: str
 
 
+_LONGEST_MS = 10**12  # the load generator counts in nanoseconds of 64 bits, and says nothing where they overflow
+_NUMBER = {True: re.compile("0|[1-9][0-9]{0,18}"), False: re.compile(r"[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?")}
+"""By whether it is whole: what C and Python read as the same number."""
 _KEYS = {
-    "min_duration": _Key(1, None, True, "milliseconds, at least 1"),
-    "max_duration": _Key(0, None, True, "milliseconds; 0 is no limit"),
+    "min_duration": _Key(1, _LONGEST_MS, True, "milliseconds, at least 1"),
+    "max_duration": _Key(0, _LONGEST_MS, True, "milliseconds; 0 is no limit"),
     "min_query_count": _Key(1, None, True, "a number of queries, at least 1"),
     "max_query_count": _Key(0, None, True, "a number of queries; 0 is no limit"),
-    "target_latency": _Key(0, None, False, "milliseconds; of a constant stream the frame time, 0 takes target_qps"),
+    "target_latency": _Key(0, _LONGEST_MS, False, "milliseconds: a stream's frame time; 0 takes target_qps"),
     "target_latency_percentile": _Key(1e-9, 100 - 1e-9, False, "a percentile, above 0 and below 100"),
     "target_qps": _Key(1e-9, None, False, "queries per second, above 0"),
     "performance_sample_count_override": _Key(1, None, True, "a number of samples, at least 1"),
@@ -128,7 +133,7 @@ def read_settings(path: Path) -> dict[tuple[str, str, str], str]:
     """
     fix = "give short, full, or a file with lines such as *.SingleStream.min_duration = 60000"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such settings of the load generator", fix=fix) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -156,7 +161,7 @@ def _named(words: list[str], where: str) -> tuple[str, str, str]:
             raise UsageError(f"{where}: {unknown(what, said, known)}", fix=f"use one of {', '.join(known)}")
     limits, text = _KEYS[key], words[2]
     try:
-        value = int(text) if limits.whole else float(text)
+        value = float(text) if _NUMBER[limits.whole].fullmatch(text) else float("nan")
     except ValueError:
         value = float("nan")
     if not limits.low <= value <= (float("inf") if limits.high is None else limits.high) or value == float("inf"):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from csa_deploy.binomial import at_least, distribution
+from csa_deploy.binomial import at_least, at_most, distribution
 
 _ALPHA = 0.01
 """1 minus the confidence."""
@@ -18,7 +18,7 @@ _ALPHA = 0.01
 
 def is_shown(queries: int, over: int, share: float) -> bool:
     """Whether ``queries``, of which ``over`` lie above a bound, show that a share of all lies at or below it."""
-    return queries > over and at_least(queries - over, queries, share) < _ALPHA
+    return queries > over and at_most(over, queries, 1 - share) < _ALPHA
 
 
 def is_broken(queries: int, over: int, share: float) -> bool:

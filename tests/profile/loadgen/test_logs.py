@@ -140,6 +140,11 @@ def test_its_own_doubts_count(tmp_path: Path) -> None:
     assert run.reasons == ("too few queries to show the percentile",) and run.verdict == "INVALID"
 
 
+def test_invalid_for_a_reason_that_nobody_knows_is_invalid(tmp_path: Path) -> None:
+    run, _ = stream(tmp_path, [1_000_000] * 6636, result_validity="INVALID")
+    assert run.verdict == "INVALID" and run.reasons and run.state == "undecided"
+
+
 def test_an_error_in_its_log_is_a_reason(tmp_path: Path) -> None:
     stream(tmp_path, [1_000_000] * 6636)
     path = tmp_path / "accuracy/mlperf_log_detail.txt"

@@ -75,6 +75,9 @@ def test_a_workspace_keeps_logs_verdict_and_settings(lab: Path, csa: Any, quick:
     assert f"fp32 in {run.statement}" in report.stdout
     page = (root / "report.html").read_text()
     assert 'aria-label="load generator"' in page and NO_SUBMISSION in page
+    Path(quick).write_text(QUICK + "*.*.accuracy_log_sampling_target = 3\n")  # the same file says something else
+    other = csa(lab, "profile", "tiny.onnx")
+    assert other.returncode == 0 and "sampling_target = 3\n" in (logs / "performance/audit.config").read_text()
     again = csa(lab, "profile", "tiny.onnx", "--no-loadgen")
     assert again.returncode == 0 and not (logs / "user.conf").exists(), again.stderr
 

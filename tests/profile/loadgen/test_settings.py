@@ -53,6 +53,15 @@ def test_what_stands_closest_counts(tmp_path: Path) -> None:
         ("*.*.min_duration = -5", "min_duration = -5"),
         ("*.*.min_duration = 1.5", "min_duration = 1.5"),
         ("*.*.min_duration = soon", "min_duration = soon"),
+        # Python reads these as 1000, 100, 10, 5 and 12, the load generator as 1, 64, 1, 0 and 0.
+        ("*.*.min_query_count = 1_000", "min_query_count = 1_000 is no valid value"),
+        ("*.*.min_duration = 0100", "min_duration = 0100"),
+        ("*.*.target_qps = 1_0", "target_qps = 1_0"),
+        ("*.*.target_latency = \u0665", "target_latency = \u0665"),
+        ("*.*.min_query_count = \uff11\uff12", "min_query_count = \uff11\uff12"),
+        ("*.*.min_duration = 18446744073710", "min_duration = 18446744073710"),  # 0.4 ms, in nanoseconds of 64 bits
+        ("*.*.min_query_count = 99999999999999999999", "min_query_count = 9"),
+        ("*.*.target_qps = .", "target_qps = ."),
         ("*.*.target_qps = 0", "target_qps = 0"),
         ("*.*.target_qps = nan", "target_qps = nan"),
         ("*.*.target_qps = inf", "target_qps = inf"),
@@ -72,7 +81,13 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     assert error.value.fix
 
 
-@pytest.mark.parametrize("value", ["1", "99.999", "5e1"])
+def test_a_file_of_windows_begins_with_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.conf").write_bytes(b"\xef\xbb\xbf*.*.min_duration = 7\r\n*.*.min_query_count = 9\r\n")
+    settings = settings_for("offline", str(tmp_path / "mine.conf"), "net")
+    assert (settings.number("min_duration"), settings.number("min_query_count")) == (7, 9)
+
+
+@pytest.mark.parametrize("value", ["1", "99.999", "5e1", "099.5", ".5", "5."])
 def test_values_at_the_edges_hold(tmp_path: Path, value: str) -> None:
     assert read_settings(Path(written(tmp_path, f"*.*.target_latency_percentile = {value}"))) == {
         ("*", "*", "target_latency_percentile"): value

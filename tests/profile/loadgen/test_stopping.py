@@ -19,6 +19,14 @@ def test_shown_from_the_count_on_that_the_binomial_distribution_says(share: floa
     assert is_shown(least, over, share) and not is_shown(least - 1, over, share)
 
 
+@pytest.mark.parametrize("over", [0, 3])
+def test_a_percentile_of_many_nines_needs_no_memory(over: int) -> None:
+    share = 1 - 1e-9
+    least = needed(over, share)
+    below, above = (binom.cdf(over, least + step, 1 - share) for step in (1000, -1000))
+    assert least > 10**9 and below < 0.01 < above
+
+
 def test_counts_that_mlperf_publishes() -> None:
     """One exception: 64 queries for p90, 662 for p99, 6,636 for p99.9 (mlperf.conf of Inference and Automotive)."""
     assert [needed(1, share) for share in (0.9, 0.99, 0.999)] == [64, 662, 6636]
