@@ -103,8 +103,8 @@ def constraints(folder: Path | None) -> list[str]:
         folder: the project's sources; None where it was installed from a wheel.
     """
     found = reversed([*metadata.distributions()])  # of two of one name the first on the path counts, as for an import
-    stated = ((item.metadata.get("Name"), item.metadata.get("Version")) for item in found)
-    here = {_plain(name): f"{name}=={version}" for name, version in stated if name and version}
+    stated = ([item.metadata.get_all(key) for key in ("Name", "Version")] for item in found)
+    here = {_plain(name[0]): f"{name[0]}=={version[0]}" for name, version in stated if name and version}
     tested: dict[str, str] = {}
     for file in ("constraints.txt", "data.txt"):
         path = folder / "requirements" / file if folder else None
