@@ -65,9 +65,9 @@ def test_a_limit_counts_where_the_graph_that_was_not_built_breaks_its_budget(run
     settings = {"budget": ["fp16.snr_db=80"]}
     (good,) = run(**settings).cells
     assert good.state == "measured"
-    slow = run(**settings, limit=["engine-fp16.p50_ms=0.000001"])
+    slow = run(**settings, limit=["engine-fp16.engine_mib=0.000001"])
     (cell,) = slow.cells
-    assert (cell.state, cell.exit_code) == ("failed", 7) and "p50_ms" in cell.reason
+    assert (cell.state, cell.exit_code) == ("failed", 7) and "engine_mib" in cell.reason
     assert slow.upgrades[0].verdict == "no"
 
 
