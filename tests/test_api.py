@@ -455,7 +455,7 @@ def test_repair_and_to_fp16_are_stages_in_a_workspace(tmp_path: Path) -> None:
     kept = csa.to_fp16(fixed, keep_fp32=[fixed.graph.graph.node[0].name])
     typed = csa.to_fp16("csa_digits", keep_fp32=[fixed.graph.graph.node[0].name], workspace=place)
     assert typed.graph == kept.graph and typed.report == kept.report and len(typed.kept) >= 1
-    assert set(place.manifest["stages"]) == {"export", "optimize", "repair", "check", "precision"}
+    assert set(place.stages) == {"export", "optimize", "repair", "check", "precision"}
     assert type(there).from_json(there.to_json()) == there
 
 

@@ -68,7 +68,7 @@ def test_a_record_is_read_and_nothing_of_it_is_lost(root: Path, kind: type[Stage
 
 
 def test_every_stage_of_the_run_is_among_them(root: Path) -> None:
-    assert {kind.stage for kind in KINDS} == set(Workspace(root).manifest["stages"])
+    assert {kind.stage for kind in KINDS} == set(Workspace(root).stages)
 
 
 def test_what_is_lost_is_found() -> None:

@@ -57,10 +57,10 @@ def make_attestations(
     """
     if not available():
         return {}
-    stages = workspace.manifest["stages"]
+    stages = workspace.stages
     records = {name: workspace.record(name) for name in stages}
     profile = Profiled.from_json(workspace.measured("profile")) if "profile" in stages else None
-    configuration = dump_json(workspace.manifest["config"]).encode()
+    configuration = dump_json(workspace.config).encode()
     found = {CONFIGURATION: configuration}
     for stage, result in gate_results(records, profile, precision).items():
         named = {**files, CONFIGURATION: sha256(configuration)}

@@ -115,7 +115,7 @@ def make_bundle(
     files[_SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
-    network = str(workspace.manifest["config"].get("network", workspace.root.name))
+    network = str(workspace.config.get("network", workspace.root.name))
     builder = f"{engine.backend} {engine.version}" if engine else None
     attested = _attested(workspace, precision, hashes, signer)
     files |= attested
@@ -123,7 +123,7 @@ def make_bundle(
     card = _card(workspace, precision, verdict, needs, intended)
     files[SBOM] = dump_json(make_sbom(network, hashes, builder, card)).encode()
     index = _index(workspace, network, precision, engine, graph, samples, hashes)
-    index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
+    index |= {"verdict": verdict.to_json(), "config": workspace.config}
     index |= {"postprocessing": dict(decoding)} if decoding else {}
     index["not_included"] += [need.to_json() for need in needs]
     files[INDEX] = dump_json(index).encode()
@@ -162,7 +162,7 @@ def _card(
         verified,
         read_results(stored) if verified and stored.is_file() else None,
         intended=intended,
-        task=workspace.manifest["config"].get("task"),
+        task=workspace.config.get("task"),
         data=data,
         limitations=[*verdict.reasons, *missing],
     )
@@ -230,11 +230,11 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
     """Every stage that can fail, and how it ended; what did not run is said."""
     found: dict[str, Any] = {}
     for stage in ("export", "check", "verify", "profile"):
-        entry = workspace.stage(stage)
+        entry = workspace.stages.get(stage)
         if entry is None:
             found[stage] = {"result": "not run"}
         else:
-            result = "passed" if entry["passed"] else "failed"
+            result = "passed" if entry.passed else "failed"
             found[stage] = {"result": result, "summary": workspace.summary(stage)}
     return found
 
@@ -242,21 +242,19 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
 def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
     """Records of the stages, the report where there is one, calibration files, and the parts of a split network."""
     files: dict[str, bytes | Path] = {}
-    if "profile" in workspace.manifest["stages"]:
+    if "profile" in workspace.stages:
         files["measurements/profile.json"] = workspace.root / "measurements/profile.json"
-    if "verify" in workspace.manifest["stages"] and (results := workspace.root / SAMPLES).is_file():
+    if "verify" in workspace.stages and (results := workspace.root / SAMPLES).is_file():
         files[SAMPLES] = results
-    for stage, entry in workspace.manifest["stages"].items():
+    for stage, entry in workspace.stages.items():
         files[f"records/{stage}.json"] = workspace.root / f"records/{stage}.json"
         if stage == "report":
-            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
-            files |= {
-                f"report/{Path(p).name}": workspace.root / p for p in entry["unhashed"] if "measurements/" not in p
-            }
+            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry.made}
+            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry.unhashed if "measurements/" not in p}
         if stage == "split":
-            files |= {f"split/{p}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
+            files |= {f"split/{p}": workspace.root / p for p in entry.made}
         if stage == "precision":
-            kept = [p for p in entry["artifacts"] if not p.endswith((".onnx", ".data")) and "records/" not in p]
+            kept = [p for p in entry.made if not p.endswith((".onnx", ".data"))]
             files |= {f"calibration/{Path(p).name}": workspace.root / p for p in kept}
     return files
 
@@ -297,9 +295,9 @@ def _index(
         rebuild = passport["rebuild"]
         evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
     missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
-    missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
+    missing += [] if "report" in workspace.stages else [_missing("report", "not made in this workspace")]
     missing += [] if attestations_available() else [_missing("attestations", LACKING)]
-    missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
+    missing += [] if "verify" in workspace.stages else [_missing("accuracy", "not verified in this workspace")]
     return {
         "schema_version": SCHEMA_VERSION,
         "csa_deploy": __version__,

@@ -63,7 +63,7 @@ def of_workspace(root: Path) -> Deployment:
     if not (root / MANIFEST).is_file():
         raise UsageError(f"{root}: no workspace of a run", fix="give the folder that `csa-deploy run` worked in")
     workspace = Workspace(root)
-    stages, config = workspace.manifest["stages"], workspace.manifest["config"]
+    stages, config = workspace.stages, workspace.config
     results = stored_results(root)
     return Deployment(
         root,

@@ -239,10 +239,10 @@ def _passport(
 def _calibration(context: Context) -> dict[str, Any] | None:
     """What the graph was calibrated on, with the hashes of its files."""
     stated = context.workspace.read(PrecisionRecord).calibration
-    entry = context.workspace.stage("precision")
+    entry = context.workspace.stages.get("precision")
     if stated is None or entry is None:
         return None
-    hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
+    hashes = {path: item.sha256 for path, item in entry.made.items()}
     return {**jsonable(stated), "sha256": hashes}
 
 
