@@ -115,7 +115,7 @@ def test_the_lines_give_what_they_promise(chain: Chain) -> None:
     assert all("not the target" in one.evidence for one in chain.timing.latencies)
     assert chain.proven.verdict == "equal"
     if chain.engine:
-        assert chain.engine.engine and chain.engine.passport["seal"]
+        assert chain.engine.engine and chain.engine.passport.seal
         assert chain.result.not_measured[0].what == "engine fp16"
 
 

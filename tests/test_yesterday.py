@@ -105,5 +105,5 @@ def test_they_are_judged_and_compared(root: Path) -> None:
 def test_passports_and_the_manifest(root: Path) -> None:
     for path in sorted((root / "engines").glob("*.passport.json")):
         passport = read_passport(path)
-        assert passport["schema_version"] == 1 and passport["seal"] == seal_of(passport)
+        assert passport.schema_version == 1 and passport.seal == seal_of(passport.to_json())
     assert json.loads((root / "manifest.json").read_text())["schema_version"] == 1

@@ -288,7 +288,7 @@ def test_without_the_library_the_bundle_says_so(
     assert not attestations.available()
     made = make_bundle(compared, "fp16", tmp_path / "b.tar", feeds)
     report = verify_bundle(made.path)
-    missing = {item["what"]: item["reason"] for item in report.index["not_included"]}
+    missing = {item.what: item.reason for item in report.index.not_included}
     assert "in-toto-attestation is not installed" in missing["attestations"]
     assert report.verdict == "intact" and report.attestations.startswith("none")
     assert "2 not checked: in-toto-attestation is not installed" in verify_bundle(attested.path).attestations
