@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from csa_deploy.options import CalibrationMethod
 from csa_deploy.records.graphs import GraphStatistics
-from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+from csa_deploy.results import IF_KNOWN, Closed, StageRecord, Stored
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class TechniqueFinding(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TypedGraph(Stored):
+class TypedGraph(Closed):
     """The graph of one precision.
 
     Attributes:

@@ -128,7 +128,7 @@ class Contract(Stored):
     iterations: int | None
     seconds: float | None
     batch: int | None
-    threads: int | str
+    threads: int | Literal["one per core"]
     streams: int
     spin_wait: str
     cuda_graph: str
