@@ -89,8 +89,7 @@ def cell(network: str, images: int, setting: str, environments: Path, work: Path
         "images_used": count,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-        "versions": json.loads(lines[-1]),
+        **json.loads(lines[-1]),
         **accuracy(graph, output, work / "held-out.npz"),
     }
 
