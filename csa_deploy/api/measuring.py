@@ -276,7 +276,7 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
     """
     path = Path(path)
     if isinstance(results, Workspace):
-        network = results.manifest["config"].get("network")
+        network = results.config.get("network")
         if not network:
             raise UsageError(f"{results.root}: nothing was made here yet", fix="csa_deploy.export(..., workspace=...)")
         source = Source("onnx", network, slug_of(network))  # the report reads what is there, whatever made it

@@ -17,6 +17,7 @@ from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Note, Step
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.passport import Passport
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
 from csa_deploy.records.split import CutTensor, SplitFinding, SplitPart, SplitRecord
@@ -333,7 +334,7 @@ class Built(GraphResult):
 
     precision: str
     backend: str
-    passport: Record
+    passport: Passport
     report: EngineRecord
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
     parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
@@ -341,8 +342,8 @@ class Built(GraphResult):
     @property
     def summary(self) -> str:
         """What was built, by what."""
-        stated = self.passport["engine"]
-        return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
+        stated = self.passport.engine
+        return f"{self.name}: {self.precision} engine of {stated.bytes:,} bytes, {self.backend} {stated.tensorrt}"
 
     def save(self, path: str | Path) -> Path:
         """Write the engine, and its passport and its parts beside it.
@@ -359,5 +360,5 @@ class Built(GraphResult):
         write_atomic(Path(path), self.engine)
         for name, content in self.parts.items():
             write_atomic(parts_folder(Path(path)) / name, content)
-        write_atomic(passport_of(Path(path)), dump_json(self.passport))
+        write_atomic(passport_of(Path(path)), dump_json(self.passport.to_json()))
         return Path(path)

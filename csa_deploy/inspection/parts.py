@@ -148,7 +148,7 @@ def _nodes_behind(path: Path) -> dict[str, NamedPart]:
     """The nodes of the graph that an engine was built of, where that graph lies in the same workspace or bundle."""
     if not passport_of(path).is_file():
         return {}
-    name = read_passport(passport_of(path))["graph"]["file"]
+    name = read_passport(passport_of(path)).graph.file
     for folder in ("onnx", "graph"):
         graph = path.parent.parent / folder / name
         if graph.is_file():

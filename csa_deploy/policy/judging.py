@@ -80,8 +80,8 @@ def _own_gates(policy: Policy, deployment: Deployment) -> Requirement:
             "not stated; an older csa-deploy made the bundle: run `csa-deploy bundle` again",
         )
     met = ("pass",) if policy.own_gates == "pass" else ("pass", "incomplete")
-    state = "pass" if gates["state"] in met else "fail" if gates["state"] == "fail" else "undecided"
-    said = ": ".join(filter(None, (gates["state"], "; ".join(gates["reasons"]))))
+    state = "pass" if gates.state in met else "fail" if gates.state == "fail" else "undecided"
+    said = ": ".join(filter(None, (gates.state, "; ".join(gates.reasons))))
     return Requirement("own gates", name, state, said, "verdict of the run")  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from csa_deploy.manifest import Artifact
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
@@ -103,7 +104,7 @@ class StageState(Stored):
         seconds: that it took.
         started_at: when.
         summary: its result in one line.
-        artifacts: by path, with ``sha256``.
+        artifacts: by path.
     """
 
     name: str
@@ -111,7 +112,7 @@ class StageState(Stored):
     seconds: float | None = None
     started_at: str | None = field(default=None, metadata=IF_KNOWN)
     summary: str = ""
-    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

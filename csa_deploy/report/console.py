@@ -33,7 +33,7 @@ SHOWN_AFTER = ("build", "verify", "profile", "report")
 
 def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
-    if not workspace.manifest["stages"]:
+    if not workspace.stages:
         return
 
     data, verb = collect(workspace), names[-1]

@@ -72,13 +72,13 @@ def job_state(workspace: Workspace, order: list[str]) -> dict[str, Any]:
 def _stage(workspace: Workspace, name: str, now: dict[str, Any] | None, alive: bool) -> dict[str, Any]:
     if now is not None and now["stage"] == name:
         return _current(name, now, alive)
-    entry = workspace.stage(name)
+    entry = workspace.stages.get(name)
     if entry is None:
         waiting = alive and now is not None and name in now["stages"]
         return {"name": name, "state": "waiting" if waiting else "not run", "seconds": None, "summary": ""}
     measured = workspace.measured(name)
     summary = measured.get("summary") or workspace.summary(name)
-    state = "done" if entry["passed"] else "failed"
+    state = "done" if entry.passed else "failed"
     return {"name": name, "state": state, "seconds": measured["seconds"], "summary": summary}
 
 

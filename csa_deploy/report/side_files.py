@@ -26,7 +26,7 @@ MOST_RUNS = 200
 def error_histograms(workspace: Workspace) -> tuple[ErrorHistogram, ...]:
     """Per candidate a histogram of each sample's largest error, bins shared and logarithmic; zeros as ``exact``."""
     path = workspace.root / SAMPLES
-    if not workspace.stage("verify") or not path.is_file():
+    if "verify" not in workspace.stages or not path.is_file():
         return ()
     columns: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as stored:
@@ -48,7 +48,7 @@ def error_histograms(workspace: Workspace) -> tuple[ErrorHistogram, ...]:
 def calibration(workspace: Workspace) -> dict[str, Any] | None:
     """What calibration saw: data, method, and the tensors whose threshold clips most."""
     path = workspace.root / CALIBRATION
-    if not workspace.stage("precision") or not path.is_file():
+    if "precision" not in workspace.stages or not path.is_file():
         return None
     audit = json.loads(path.read_text(encoding="utf-8"))
     method = audit["method"]
@@ -89,7 +89,7 @@ def history(workspace: Workspace) -> tuple[PastProfile, ...]:
 def remember(workspace: Workspace, verdict: str) -> tuple[PastProfile, ...]:
     """Add the current profile to the history, once; returns the history."""
     entries = history(workspace)
-    if not workspace.stage(ProfileRecord.stage):
+    if ProfileRecord.stage not in workspace.stages:
         return entries
     stored = workspace.measured(ProfileRecord.stage)
     measured, at = Profiled.from_json(stored), stored["started_at"]

@@ -64,7 +64,7 @@ class EngineRunner:
         passport = check_engine(engine)
         if passport is not None:
             version = importlib.import_module(_MODULES[backend]).__version__
-            check_here(passport, backend, version, cuda_state())
+            check_here(passport.engine, backend, version, cuda_state())
         self.name = name
         self.sample: Sample | None = None
         self._engine_path = engine

@@ -148,7 +148,7 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
         bench.graph(label, graph)
     if context.split:
         bench.chain()
-    if not context.workspace.stage("build"):
+    if "build" not in context.workspace.stages:
         bench.not_measured.append({"what": NO_ENGINES, "reason": "not built"})
         return bench
     for precision, engine in context.engines().items():
