@@ -101,12 +101,13 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
     With it the settings, and whether it was exported.
     """
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
     changed = config.input_shape or config.size or config.batch or config.opset
     if Path(config.network).suffix == ".onnx" and not changed:
         return Path(config.network), config, False
+    from csa_deploy.pipeline import run_stages  # and with it the records of all stages
+
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
         return context.path(context.export.graph), config, True

@@ -41,8 +41,7 @@ def fleet(
         raise
     page = _end(report, plan.root, console)
     if report.exit_code:
-        said = next((c.reason for _, c in report.cells if c.exit_code == report.exit_code), "a version may not be used")
-        raise failure_with(report.exit_code, f"{report.summary}: {said}", fix=f"see {page}")
+        raise failure_with(report.exit_code, f"{report.summary}: {report.worst}", fix=f"see {page}")
     doubts = [exit_of(network.upgrades, strict=plan.strict)[1] for network in report.networks]
     doubts += report.unmeasured if plan.strict else []
     if said := next(filter(None, doubts), ""):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.engine.backends import PYTHON_BACKENDS
-from csa_deploy.errors import CsaDeployError, UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import versions
 from csa_deploy.naming import split_commas
 from csa_deploy.records.matrix import RTX
@@ -116,7 +116,11 @@ class Reached:
 
 
 def reach(spot: Spot) -> Reached:
-    """Ask a place for its version, where its file does not state another one already."""
+    """Ask a place for its version, where its file does not state another one already.
+
+    Raises:
+        UsageError: the place is not what its file states.
+    """
     if spot.tensorrt == RTX:
         return _python("tensorrt-rtx")
     target, stated = spot.place.target, spot.place.target.tensorrt if spot.place.target else None
@@ -125,7 +129,7 @@ def reach(spot: Spot) -> Reached:
     try:
         with open_machine(target, to_build=True) as machine:
             found = str(machine.version)
-    except CsaDeployError as error:
+    except EnvironmentLacksError as error:
         if target is not None:
             return Reached({}, error.message)
         return _python("tensorrt", spot.tensorrt, f"; {error.message}")

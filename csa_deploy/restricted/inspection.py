@@ -217,16 +217,16 @@ def _inspect(
     progress: Callable[[int, int], None] | None,
 ) -> GateResult:
     graph = load_graph(model)
-    with ThreadPoolExecutor(1) as pool:  # beside NVIDIA's programs, which this thread waits for
+    with ThreadPoolExecutor(2) as pool:  # NVIDIA's two programs run beside the rules
         rules = pool.submit(check, graph, names, strict=strict, name=name, progress=progress)
+        parser = pool.submit(crosscheck, model, graph=graph) if parsed else None
         answer = validate(model) if VALIDATED_SCOPE in (names or scopes()) else None
-        built = crosscheck(model, graph=graph) if parsed else None
         known = None
         if errata is not None:
             from csa_deploy.restricted.errata.finding import known_problems
 
             known = known_problems(graph, errata)
-        report = rules.result()
+        report, built = rules.result(), parser.result() if parser else None
     found = tuple(ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
     return GateResult(report, found, built, known)
 

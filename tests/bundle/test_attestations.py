@@ -535,6 +535,7 @@ def test_keys_that_cannot_sign(workspace: Workspace, feeds: list[Any], keys: Key
     assert not (tmp_path / "b.tar").exists()
 
 
+@pytest.mark.slow  # the bundles, named as text
 @pytest.mark.parametrize(
     ("bundle_name", "method", "trusted", "signer", "state"),
     [
