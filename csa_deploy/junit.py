@@ -16,8 +16,6 @@ class JUnitCase:
     """One thing that was tested.
 
     Attributes:
-        name: what.
-        outcome: what came out.
         message: in a line, of what did not pass.
     """
 

@@ -101,10 +101,8 @@ class StageRecord(Stored):
     """What a stage states; the same for the same inputs.
 
     Attributes:
-        stage: its name.
         schema_version: of its JSON form; records of before it was stated have none.
         unstated: fields of this class that its JSON form does not have.
-        summary: the result in one line.
         notes: what a user must know.
         not_measured: what was not done, and why.
     """

@@ -20,7 +20,6 @@ def read_mapping(
     """The mapping in a YAML file; an empty file is an empty one.
 
     Args:
-        path: the file.
         what: it is, in words (``"configuration"``).
         example: how to write one.
         missing: what to do where there is no such file.
@@ -62,7 +61,6 @@ def invalid(
     """The first thing that pydantic found: ``WHERE: KEY: reason (got VALUE)``, the value where one was given.
 
     Args:
-        error: of a model.
         where: what was read.
         fix: what to do; the default names the key.
         shown: how the value is shown.
@@ -78,7 +76,6 @@ def read_xml(path: Path, what: str, *, missing: str, broken: str) -> Element:
     """The root of an XML file that declares no entities: what could grow or reach out when it is read is refused.
 
     Args:
-        path: the file.
         what: it holds, in words (``"annotations"``).
         missing, broken: what to do where there is no such file, and where it is no XML.
 

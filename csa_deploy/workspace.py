@@ -91,7 +91,6 @@ class Workspace:
     """A run directory.
 
     Attributes:
-        root: its folder.
         config: the settings of the stages that ran.
         stages: the stages that ran, by name.
 
@@ -229,9 +228,7 @@ class Workspace:
         """Move a stage's files into place, then state them in the manifest.
 
         Args:
-            name: of the stage.
             key: what decides what it writes.
-            output: what it made.
             compared: tells, once the record is there, what decides no more than its measurements.
 
         Returns:

@@ -51,8 +51,6 @@ def make_attestations(
     """A statement per gate, by path in the bundle, and the configuration that they name; nothing without the library.
 
     Args:
-        workspace: the run.
-        precision: of the bundle.
         tested: graph and engine of the bundle, path in it -> SHA-256.
         files: everything else in it, likewise.
     """
@@ -93,7 +91,6 @@ def make_statement(subjects: Mapping[str, str], result: TestedGate, used: Mappin
 
     Args:
         subjects: what was tested, name -> SHA-256.
-        result: what came out.
         used: files that configured the test, path in the bundle -> SHA-256.
     """
     from google.protobuf.json_format import MessageToDict
@@ -120,8 +117,6 @@ def check_attestations(archive: Archive, index: BundleIndex, records: Mapping[st
 
     Args:
         archive: the bundle, whose hashes are right.
-        index: its ``bundle.json``.
-        records: its records.
     """
     found = [name for name in statement_files(archive.names) if not name.endswith(".dsse.json")]
     if not found:

@@ -31,19 +31,13 @@ class BundleIndex(Stored):
     """What a bundle is of.
 
     Attributes:
-        network: name of the network.
-        precision: of engine or graph.
-        kind: what is handed over.
         engine: its path in the bundle; None without one.
-        builder: of the engine.
         graph: path of the graph in the bundle.
         rebuild: the command that builds the engine again.
         evidence: ``level``, ``why_not_next`` and ``statement`` of the restricted mode; empty without an engine.
-        samples: the sample inputs.
         files: path in the bundle -> SHA-256.
         not_included: what it does not hold, and why.
         verdict: what the gates had said; None in bundles of older versions.
-        config: settings of the run.
         postprocessing: how outputs become boxes; None where nobody states it.
     """
 

@@ -79,7 +79,6 @@ def make_bundle(
     Args:
         workspace: with at least the precision stage done.
         precision: of the engine or graph.
-        out: path of the bundle.
         feeds: sample inputs in FP32.
         key: SSH key to sign with; None leaves it unsigned.
         needs: what building it again takes and the bundle does not hold.

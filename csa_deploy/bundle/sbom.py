@@ -28,7 +28,6 @@ def make_sbom(
     """The document.
 
     Args:
-        network: name of the network.
         files: path in the bundle -> SHA-256.
         tensorrt: builder and version of the engine; None for a bundle without one.
     """

@@ -34,9 +34,6 @@ class BundleReport:
     """What was found.
 
     Attributes:
-        path: the bundle.
-        index: its ``bundle.json``.
-        files: number of files.
         problems: what is damaged, missing, added or contradictory, one line each.
         signature: what its ssh signature says.
         required: whether a valid one was asked for.
@@ -86,7 +83,6 @@ def verify_bundle(path: Path, allowed: Path | None = None, trusted: Trusted = NO
     """Check a bundle.
 
     Args:
-        path: the file.
         allowed: file of allowed signers; given one, only a valid ssh signature will do.
         trusted: whom to trust by key or certificate; given one, only a valid signature by model signing will do.
 

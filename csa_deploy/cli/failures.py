@@ -16,7 +16,6 @@ class Failure:
 
     Attributes:
         message: what is wrong and where, in one line.
-        fix: what to do about it.
         exit_code: as documented.
     """
 

@@ -68,7 +68,6 @@ class Probe:
         state: ``"ok"``, ``"limited"`` (there, but not all of it works here) or ``"missing"``.
         version: its version; empty when unknown.
         detail: what was found, or why not.
-        enables: what it is for.
         fix: command or step that adds what is missing; empty when there is nothing to do.
     """
 

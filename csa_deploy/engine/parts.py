@@ -61,7 +61,6 @@ def problems(engine: str, parts: Sequence[Part], hashes: Mapping[str, str]) -> l
     """What is wrong with the parts of an engine, one line each, with both hashes.
 
     Args:
-        engine: its name.
         parts: as its passport states them.
         hashes: SHA-256 of the parts that are there, by name.
     """

@@ -28,7 +28,6 @@ class FinishedBuild:
 
     Attributes:
         inspection: the engine inspector's JSON; None where it could not be asked.
-        not_inspected: why not.
     """
 
     version: str

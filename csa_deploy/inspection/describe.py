@@ -47,12 +47,8 @@ class GraphFacts(_File):
 
     Attributes:
         inputs: without the weights.
-        outputs: its outputs.
-        opsets: version by domain.
-        statistics: of its nodes.
         types: nodes by the type that they compute in, most frequent first.
         modules: number of modules that its nodes say they come from.
-        metadata: of the model.
     """
 
     kind: ClassVar[str] = "graph"

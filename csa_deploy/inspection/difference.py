@@ -48,8 +48,6 @@ class FileDifference:
     """Two files and what differs.
 
     Attributes:
-        first: path of the first.
-        second: path of the second.
         same_bytes: whether the files are the same.
         parts: number of nodes or layers in each.
         modules: modules that differ, in the order of the network.

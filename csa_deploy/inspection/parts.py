@@ -27,7 +27,6 @@ class NamedPart:
 
     Attributes:
         name: its name; for a layer, that of the ONNX node where it is known.
-        op: operator or layer type.
         module: module of the network; empty when nothing says.
         type: type that it computes in (``"fp32"``, ``"fp16"``, ``"int8"``; of a layer, that of its outputs).
         macs: multiply-accumulates; None when not known.

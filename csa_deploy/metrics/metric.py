@@ -36,7 +36,6 @@ class Pair:
         target: what the data set says about the sample: a class index, a mask, boxes; None where it says nothing.
         right: whether all of the reference's values are finite.
         finite: whether all values of both are.
-        sample: its identity.
         threshold: of a map of one channel, the value from which on a position counts as its class; None where such a
             map has no classes.
     """
@@ -63,7 +62,6 @@ class Estimate:
     """A metric of the whole set.
 
     Attributes:
-        value: what was measured.
         interval: 95 % confidence interval of what would be measured on all data of this kind; None where the method
             gives none.
         method: how the interval was made.

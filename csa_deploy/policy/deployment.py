@@ -22,15 +22,10 @@ class Deployment:
     """A deployment's evidence.
 
     Attributes:
-        path: the file or folder.
-        kind: what it is.
-        network: its name.
         precision: of the bundle; empty of a workspace, which holds several.
         own_gates: state and reasons of the run's own gates; None where a bundle of an older csa-deploy does not say.
-        records: of stages, by name.
         profile: what the profile stage measured; None where it did not run, or the bundle does not hold it.
         results: metrics of every sample; None where nothing was compared, or the bundle does not hold them.
-        config: settings of the run.
         intact: of a bundle, what proving it gave.
     """
 

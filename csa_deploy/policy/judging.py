@@ -35,7 +35,6 @@ def judge_policy(
     """Hold a deployment against a policy.
 
     Args:
-        path: the policy's file.
         deployment: of :mod:`csa_deploy.policy.deployment`.
         metric: metrics of the user's that budgets may name; the deployment's where none is given.
         today: the day on which what expires is judged; None is today, in UTC.

@@ -39,7 +39,6 @@ class Bench:
     """Open runners of one workspace.
 
     Attributes:
-        root: the workspace.
         config: threads and seed count.
         held: closes the runners.
         prefix: before a label, wherever what is timed needs a name of its own.
@@ -100,7 +99,6 @@ class Bench:
         """Add an engine of the workspace, or say why it does not run here.
 
         Args:
-            label: of the engine.
             path: inside the workspace.
             backend: that built it, here.
             graph: what it was built of.
@@ -148,7 +146,6 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
     Left out is what its workspace no longer holds, what does not run here, and what takes other inputs than this run.
 
     Args:
-        stored: the baseline.
         bench: of this run.
         held: closes the baseline's runners.
     """

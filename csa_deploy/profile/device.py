@@ -46,7 +46,6 @@ class DeviceSubject:
     """An engine's computation by the device's clock; see :class:`csa_deploy.profile.latency.Timed`.
 
     Attributes:
-        name: label of the series.
         timer: an entered one.
         graph: through the CUDA graph.
         spans: of every timed inference.
@@ -80,13 +79,10 @@ class OnDevice:
     """One engine that runs here.
 
     Attributes:
-        label: of the engine.
         runner: entered.
-        feeds: its inputs.
         graph: the ONNX file that it was built of.
         prefix: before the label in names of what is timed.
         subjects: what is timed by the device's clock.
-        not_measured: what was not, and why.
     """
 
     label: str

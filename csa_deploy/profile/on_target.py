@@ -44,8 +44,6 @@ class OnTarget:
         latency: label -> statistics, as for the other runners.
         measured: label -> clocks, conditions and notes.
         engines: label -> layers, without floors: the target's ceilings are not measured.
-        contract: what was timed, and how.
-        not_measured: what was not, and why.
     """
 
     latency: dict[str, LatencySummary] = field(default_factory=dict)

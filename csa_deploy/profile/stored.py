@@ -18,11 +18,7 @@ class StoredRun:
     """What a workspace holds about latency.
 
     Attributes:
-        root: the workspace.
-        network: its network.
         latency: label -> summary with all samples.
-        host: machine of the measurement.
-        contract: how it was measured.
         measured: what ran.
     """
 

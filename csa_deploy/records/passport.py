@@ -17,13 +17,9 @@ class EngineFile(Stored):
     """The engine.
 
     Attributes:
-        file: its name.
-        sha256: of its content.
-        bytes: its size.
         backend: its builder.
         tensorrt: the builder's version.
         compute_capabilities: what it was built for.
-        parts: files that belong to it.
         artifact_sha256: one hash over engine and parts; None for an engine of one file.
     """
 
@@ -60,7 +56,6 @@ class Passport(Stored):
     """What an engine is made of, how, by what, and what was proved of it.
 
     Attributes:
-        engine: the file.
         graph: the graph that was built.
         calibration: data and hashes of the files of calibration; None for a build without.
         timing_cache_sha256: of the cache, after the build; None without one.

@@ -58,14 +58,7 @@ class Lacking(NotMeasured):
 
 @dataclass(frozen=True)
 class GateState:
-    """One gate.
-
-    Attributes:
-        name: which gate.
-        state: what came out.
-        text: the same in words.
-        evidence: what it rests on.
-    """
+    """One gate."""
 
     name: str
     state: Literal["fail", "undecided", "not measured", "not counted", "pass"]
@@ -78,9 +71,7 @@ class Headline(Stored):
     """What came out of all gates.
 
     Attributes:
-        state: the headline.
         reasons: stages that failed or did not run.
-        checks: every gate.
     """
 
     derived: ClassVar[tuple[str, ...]] = ("gates",)
@@ -99,12 +90,7 @@ class StageState(Stored):
     """One stage.
 
     Attributes:
-        name: of the stage.
         state: ``done``, ``failed`` or ``not run``.
-        seconds: that it took.
-        started_at: when.
-        summary: its result in one line.
-        artifacts: by path.
     """
 
     name: str
@@ -120,15 +106,11 @@ class Row:
     """One graph or engine; None where there is no number.
 
     Attributes:
-        label: its name.
         precision: of its weights.
         path: inside the workspace.
         bytes: of a graph's weights, of an engine's file.
         nodes: of a graph.
         macs: multiply-accumulates of a graph.
-        metrics: accuracy.
-        intervals: of these.
-        verify: its verdict.
         decided_by: the bound that the verdict rests on.
         latency_ms: by percentile.
         not_measured: why it was not compared or timed.
@@ -209,17 +191,9 @@ class ReportData(Stored):
     """Everything that a workspace knows about a deployment; numbers as stored.
 
     Attributes:
-        csa_deploy: version.
-        network: its name.
-        workspace: its folder.
-        config: settings.
         batch: samples that one inference takes.
-        verdict: the headline.
-        stages: state of each.
         rows: one per graph or engine.
-        records: what the stages state.
         measurements: what they measured, by stage.
-        not_measured: what they did not.
         worst: the worst samples of each output.
         task: what the comparison left of it; None without a task.
         errors: of the samples, by candidate.

@@ -96,9 +96,6 @@ def rows(
     """One row per graph and engine: file, size, operations, accuracy, latency.
 
     Args:
-        records: of the stages.
-        profiled: what the profile measured.
-        missing: what was not measured.
         engine_bytes: by precision, of engines that differ from build to build, so that their size is a measurement.
     """
     found: dict[str, Row] = {}

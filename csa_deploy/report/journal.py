@@ -23,7 +23,6 @@ class Journal:
 
     Args:
         inner: the observer that shows the run.
-        root: the workspace.
         stages: names of the stages that this run will go through.
     """
 

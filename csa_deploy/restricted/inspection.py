@@ -43,7 +43,6 @@ class ScopeVerdict:
     """One scope: what the rules say, and what NVIDIA's validator says where it speaks for the scope.
 
     Attributes:
-        report: the static check.
         validator: the validator's answer; None for a scope it does not speak for.
     """
 
@@ -115,7 +114,6 @@ class GateResult:
     """All scopes of one network.
 
     Attributes:
-        report: the static check.
         scopes: one verdict per scope, in the report's order.
         parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
         errata: known problems of TensorRT that it meets; None when that was not asked.
@@ -191,8 +189,6 @@ def inspect(
     where TensorRT-RTX is installed.
 
     Args:
-        model: ONNX file.
-        names: scopes.
         strict: count unknown as denied.
         folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
             shapes is nothing that an engine would compute.
@@ -240,7 +236,6 @@ def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = Fals
     """The error of a rejected network: the first reason, and how to go on; None when nothing is rejected.
 
     Args:
-        result: what was found.
         strict: reject unknown as well.
         what: name of the network in the message.
         fixed: the repairs were applied already.

@@ -108,7 +108,6 @@ class Pack(Strict):
     """All that is known about one scope.
 
     Attributes:
-        schema_version: version of this format.
         scope: name of the scope, as typed after ``--scope``; one file per scope.
         title: the scope in words, with its platform.
         tensorrt: version of TensorRT that the rules describe; the parser of this version maps the nodes.

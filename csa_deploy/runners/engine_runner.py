@@ -38,9 +38,7 @@ class EngineRunner:
     """An engine file on the first CUDA device. The engine is loaded by ``__enter__``.
 
     Args:
-        engine: path of the engine.
         backend: what built it, ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        name: name in reports.
 
     Raises:
         UsageError: no such file or backend, not the engine that its passport describes, or this process already uses

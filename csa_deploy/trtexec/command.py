@@ -76,9 +76,7 @@ def build_command(
     """The arguments of a build, without the program.
 
     Args:
-        plan: what to build.
         options: what only trtexec can be asked for.
-        version: trtexec's version.
         model: path of the ONNX graph as trtexec sees it.
         calibration: path of the calibration cache as trtexec sees it.
         listed: options of its own help page, where known.
@@ -186,7 +184,6 @@ def run_command(
 
     Args:
         engine: path of the engine as trtexec sees it.
-        version: trtexec's version.
         inputs: raw files by input name; an input without one is filled with random values by trtexec.
         timing: the conditions of a measurement; None runs once and measures nothing.
         options: the build's; where and how the engine is loaded (DLA, safety, version compatible) is repeated.

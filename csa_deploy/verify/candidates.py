@@ -48,10 +48,8 @@ class Candidate:
     """A graph or an engine under comparison, and its metrics so far.
 
     Attributes:
-        label: its name in reports.
         precision: whose budget it is held against.
         path: inside the workspace, or as the user gave it.
-        runner: what executes it.
         preprocessing: what the file itself says its input is; None when it says nothing.
         file: the ONNX graph that it is or was built from.
         outputs: what is kept of every sample, by output; of the tasks' metrics that of all outputs.

@@ -32,7 +32,6 @@ class Evaluation:
     """What a network reaches.
 
     Attributes:
-        samples: samples evaluated.
         not_finite: identities of samples with an output that is not finite.
         accuracy: of a network that classifies.
         metrics: of the task, with their intervals; NaN where a sample is not finite.

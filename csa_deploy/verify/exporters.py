@@ -106,7 +106,6 @@ def cross_check(
     """Export with dynamo and with TorchScript, in two opsets, plain and optimized, and compare in ONNX Runtime.
 
     Args:
-        network: what to export.
         feeds: inputs, as the network takes them.
         threads: of ONNX Runtime.
         progress: called with (done, total).

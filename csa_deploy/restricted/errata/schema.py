@@ -101,9 +101,7 @@ class KnownFault(Strict):
 
     Attributes:
         id: ``subject.words``, unique.
-        title: the problem in one line.
         symptom, severity: what happens, and how bad that is.
-        workaround: what to do.
         detect: how to notice it; of an erratum what ``csa-deploy verify`` shows.
     """
 
@@ -172,13 +170,10 @@ class ErrataPack(Strict):
     """All errata of a subject.
 
     Attributes:
-        schema_version: version of this format.
         subject: name of the subject; ids begin with it.
-        title: the subject in words.
         read: day on which the sources were read.
         tensorrt: oldest and newest version that sources were looked for.
         patterns: patterns that errata of this pack name.
-        errata: the known problems.
     """
 
     schema_version: Literal[1]

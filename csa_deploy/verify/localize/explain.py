@@ -46,8 +46,6 @@ def explain(
     """Explain the errors of candidates on their worst samples; progress goes on where that of the comparison ended.
 
     Args:
-        context: of the comparison.
-        reference: what all were compared with.
         candidates: to be explained, with their metrics.
         data: that they were compared on.
         broken: by candidate, metrics that break the budget over all samples.
