@@ -36,7 +36,11 @@ def diff(
             macs = "" if module.macs[0] == module.macs[1] else " -> ".join(map(_count, module.macs))
             table.add_row(module.module or "(none)", _changes(module.ops), _changes(module.types), macs)
         console.out.print(table, markup=False)
-    same = "the same file" if found.same_bytes else f"{len(found.modules)} modules differ, {found.unchanged} do not"
+    same = (
+        "the same file"
+        if found.same_bytes
+        else f"{len(found.modules)} modules differ, {found.unchanged_modules} do not"
+    )
     console.out.print(f"{same}; {found.parts[0]} and {found.parts[1]} parts", markup=False)
     for note in found.notes:
         console.out.print(f"note: {note}", markup=False)

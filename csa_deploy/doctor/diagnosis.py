@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.installing import install_command, installed
+from csa_deploy.results import Stored
 from csa_deploy.trtexec.versions import options_of_help, require_known, version_of_help
 
 State = Literal["ok", "limited", "missing"]
@@ -60,7 +61,7 @@ _DATA = {
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Stored):
     """One thing that was looked for.
 
     Attributes:
@@ -77,10 +78,6 @@ class Probe:
     detail: str
     enables: str
     fix: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """JSON form."""
-        return asdict(self)
 
 
 def diagnose() -> list[Probe]:

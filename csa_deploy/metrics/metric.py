@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from csa_deploy.results import Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +60,7 @@ class Sure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Stored):
     """A metric of the whole set.
 
     Attributes:
@@ -72,10 +74,6 @@ class Estimate:
     interval: Interval | None
     method: str
     p_value: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ is stated in the command where an option for it exists, and always in the result
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.results import Stored
 from csa_deploy.trtexec.safe.options import STATED, why_no_consistency
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
@@ -23,7 +23,7 @@ WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
-class TimingRequest:
+class TimingRequest(Stored):
     """The conditions of a measurement, the same in every version.
 
     Attributes:
@@ -39,10 +39,6 @@ class TimingRequest:
     transfers: bool = True
     cuda_graph: bool = False
     spin_wait: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 class _Command:

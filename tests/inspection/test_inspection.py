@@ -65,14 +65,14 @@ def test_fp32_against_int8_per_module(plain: Path, tmp_path: Path) -> None:
     assert changed.ops == {"DequantizeLinear": (0, 2), "QuantizeLinear": (0, 2)}
     assert changed.types["int8"][1] >= 1
     assert changed.macs[0] == changed.macs[1]
-    assert found.unchanged == 1
+    assert found.unchanged_modules == 1
     assert found.parts == (3, 7)
 
 
 def test_a_graph_against_itself(plain: Path) -> None:
     found = compare(plain, plain)
     assert found.same_bytes
-    assert (found.modules, found.unchanged) == ((), 2)
+    assert (found.modules, found.unchanged_modules) == ((), 2)
 
 
 def test_a_graph(plain: Path) -> None:
