@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from csa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def read_mapping(
@@ -53,6 +55,24 @@ def read_mapping(
     if data is not None and not isinstance(data, dict):
         raise UsageError(f"{path}: a {what} is a mapping of keys", fix=example)
     return {str(key): value for key, value in (data or {}).items()}
+
+
+def read_toml(path: Path, kind: type[M], what: str, *, fix: str) -> M:
+    """A TOML file as its pydantic model.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or not of that form (``fix``); names the place and the defect.
+    """
+    import tomllib
+
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{what}: {error}", fix="repair the TOML file") from error
+    except ValidationError as error:
+        raise invalid(error, what, fix=fix) from error
 
 
 def invalid(

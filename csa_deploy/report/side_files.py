@@ -11,6 +11,7 @@ import numpy as np
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.report import ErrorHistogram, PastProfile
+from csa_deploy.records.sweep import Sweep
 from csa_deploy.results import jsonable
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
@@ -73,10 +74,10 @@ def passports(workspace: Workspace) -> dict[str, Any]:
     return found
 
 
-def sweep(workspace: Workspace) -> dict[str, Any] | None:
+def sweep(workspace: Workspace) -> Sweep | None:
     """Stored batch and size sweep."""
     path = workspace.root / SWEEP
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Sweep.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def history(workspace: Workspace) -> tuple[PastProfile, ...]:
