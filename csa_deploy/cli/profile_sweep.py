@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy.cli.console import Console
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from csa_deploy.records.sweep import SweepPoint
@@ -37,7 +38,6 @@ def run_profile_sweep(
     batches: str | None, sides: str | None, network: str | None, settings: dict[str, Any], console: Console
 ) -> None:
     """Sweep, print the table, and store it in the workspace, where the report finds it."""
-    from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.profile.sweep import parse_points, sweep
@@ -59,9 +59,8 @@ def run_profile_sweep(
         write_atomic(root / _FILE, dump_json(data.to_json()))
         console.answer.add(data.to_json())
         context.workspace.forget(["report"])  # what it shows has changed
-    table = Table(title=f"{context.name} on this machine's CPU", title_justify="left")
-    for heading in ("batch", "side", "MACs", "median", "99 % interval", "per sample"):
-        table.add_column(heading, justify="right")
+    headings = ("batch", "side", "MACs", "median", "99 % interval", "per sample")
+    table = titled(f"{context.name} on this machine's CPU", headings, right=headings)
     for row in data.rows:
         table.add_row(*_cells(row))
     console.show(table, data.method, str(root / _FILE))

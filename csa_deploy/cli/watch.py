@@ -10,6 +10,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,13 +67,11 @@ def _state(directory: Path) -> JobState:
 
 def _table(state: JobState) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.report.journal import RunningStage
 
-    table = Table(title=f"{escape(state.root)}: {'running' if state.running else 'idle'}", title_justify="left")
-    for heading in ("stage", "state", "time", "left", "result"):
-        table.add_column(heading, justify="right" if heading in ("time", "left") else "left")
+    title = f"{escape(state.root)}: {'running' if state.running else 'idle'}"
+    table = titled(title, ("stage", "state", "time", "left", "result"), right=("time", "left"))
     for stage in state.stages:
         style, share, left = _STYLE.get(stage.state, "dim"), "", None
         if isinstance(stage, RunningStage):
