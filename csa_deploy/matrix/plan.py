@@ -25,7 +25,6 @@ class Place:
     """A target, or this machine.
 
     Attributes:
-        name: how reports call it.
         file: the target's file; None for this machine.
         target: what the file says.
     """
@@ -105,7 +104,6 @@ class Reached:
     """Whether a version is there: settings that build with it, or the reason why not.
 
     Attributes:
-        settings: of the configuration.
         reason: why nothing can be measured; empty where it can.
         there: False where the place answered and has another version.
     """

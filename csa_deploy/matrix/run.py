@@ -50,7 +50,6 @@ class Matrix:
         config: settings of every cell; its ``tensorrt`` and ``target`` are the cells'.
         asked: versions in the order of the command.
         spots: versions on places.
-        root: folder of the results.
         observer: of the stages.
         begun: see :data:`Begun`.
     """
