@@ -137,9 +137,14 @@ def _answers(
     with _published(client, job) as (digest, files):
         sent = Sent(digest, files, client.id, str(Path.cwd()), first, given.sha256())
 
+        room = 0
+
         def send() -> None:
-            room = _EACH * max(len(addresses(client)), 1) - len(futures)
-            for share in itertools.islice(ahead, max(room, 0)):
+            nonlocal room
+            if len(futures) > room // 2:
+                return  # the scheduler is not asked for its workers each time
+            room = _EACH * max(len(addresses(client)), 1)
+            for share in itertools.islice(ahead, max(room - len(futures), 0)):
                 future = client.submit(run_share, sent, share, retries=_RETRIES, pure=False)
                 futures[future] = share
                 waiting.add(future)
