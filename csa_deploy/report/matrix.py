@@ -38,7 +38,8 @@ def _accuracy(cell: Cell, reasons: dict[str, str]) -> str:
     if found is None:
         return reasons["accuracy"]
     ratio = found.metrics.get("snr_db")
-    said = [found.verdict, found.decided_by, f"{units.decibel(ratio)}" if ratio is not None else ""]
+    told = ratio is None or found.decided_by.startswith("snr_db ")
+    said = [found.verdict, found.decided_by, "" if told else units.decibel(ratio)]
     return f"{', '.join(filter(None, said))} on {units.counted(found.samples, 'sample')}"
 
 
