@@ -25,7 +25,7 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
-from csa_deploy.profile.loadgen.run import refuse_samples
+from csa_deploy.profile.loadgen.run import refuse_unused
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
@@ -231,7 +231,7 @@ def profile(
                 names = [spec.name for spec in interface_of(as_exported(graphs, workspace=workspace).graph)[0]]
                 asked["data"] = data_spec(data, names, root / GIVEN, samples=samples)
             with opened(root, graphs, settings | asked, workspace) as context:
-                refuse_samples(asked, context.config)
+                refuse_unused({**settings, **asked}, context.config)
                 return _timing(context, run(["profile"], context))
         given = _labelled(graphs)
         engines = [label for label, graph in given.items() if isinstance(graph, Built)]
@@ -243,7 +243,7 @@ def profile(
             names = [spec.name for spec in interface_of(timed[first])[0]]
             asked["data"] = data_spec(data, names, root / GIVEN, samples=samples)
         with opened(root, stand_in(given[first]), settings | asked) as context:
-            refuse_samples(asked, context.config)
+            refuse_unused({**settings, **asked}, context.config)
             adopt(context, timed[first])
             context.labelled = {label: f"onnx/timed-{slug_of(label)}.onnx" for label in timed}
             for label, model in timed.items():

@@ -62,11 +62,13 @@ def refuse(config: Config) -> None:
         raise EnvironmentLacksError("MLPerf's load generator is not installed", fix=install_command("mlperf"))
 
 
-def refuse_samples(given: Collection[str], config: Config) -> None:
-    """Refuse samples that a caller gives for the load generator where it is not asked for; raises UsageError."""
+def refuse_unused(given: Collection[str], config: Config) -> None:
+    """Refuse what a caller gives for the load generator, and what would count for nothing; raises UsageError."""
     for key in () if config.loadgen else ("data", "samples"):
         if key in given:
             raise UsageError(f"--{key} is about MLPerf's load generator", fix=f"add --loadgen, or omit --{key}")
+    if config.loadgen and "frame_rate" in given and "constant-stream" not in config.scenario:
+        raise UsageError("--frame-rate is about a constant stream", fix="add --scenario constant-stream, or omit it")
 
 
 def settings_of(config: Config) -> list[LoadgenSettings]:

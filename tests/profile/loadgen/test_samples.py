@@ -148,9 +148,17 @@ def test_what_cannot_be_sent_is_one_line_and_two(place: Path, csa: Any, given: t
     assert done.stderr.count("csa-deploy: ") == 1 and "Traceback" not in done.stderr
 
 
-def test_data_without_the_load_generator_would_count_for_nothing(place: Path, csa: Any) -> None:
-    done = csa(place, "profile", "tiny.onnx", "--data", "x.npz")
-    assert done.returncode == 2 and "--data is about MLPerf's load generator" in done.stderr, done.stderr
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--data", "x.npz"), "--data is about MLPerf's load generator"),
+        (("--samples", 3), "--samples is about MLPerf's load generator"),
+        (("--loadgen", "--frame-rate", 12), "--frame-rate is about a constant stream"),
+    ],
+)
+def test_what_would_count_for_nothing_is_refused(place: Path, csa: Any, given: tuple[Any, ...], said: str) -> None:
+    done = csa(place, "profile", "tiny.onnx", *given)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
 def test_a_picture_that_is_cut_short_is_named(place: Path, csa: Any) -> None:
