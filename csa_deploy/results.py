@@ -146,7 +146,13 @@ class StageRecord(Stored):
 
 
 class Result(Stored):
-    """What a function of the Python API returns; see the module."""
+    """What a function of the Python API returns; see the module.
+
+    Attributes:
+        columns: of its table, also where that has no rows; columns that depend on the result follow.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
 
     @property
     def summary(self) -> str:
@@ -177,7 +183,7 @@ class Result(Stored):
         return super().from_json(data)
 
     def to_pandas(self) -> Any:
-        """The table as a pandas data frame; empty where the result has no table.
+        """The table as a pandas data frame; without rows it has its columns still. What is not known is NaN.
 
         Raises:
             EnvironmentLacksError: pandas, which csa-deploy does not need, is not installed.
@@ -186,7 +192,10 @@ class Result(Stored):
             import pandas
         except ImportError:
             raise EnvironmentLacksError("a data frame needs pandas", fix="pip install pandas") from None
-        return pandas.DataFrame(self.rows())
+        rows = self.rows()
+        frame = pandas.DataFrame(rows, columns=list(rows[0] if rows else self.columns))
+        # Texts are never None: a column of nothing else is one of numbers, and pandas would make it one of objects.
+        return frame.astype({name: float for name in frame if rows and all(row[name] is None for row in rows)})
 
     def __str__(self) -> str:
         return " ".join(self.summary.split())

@@ -64,7 +64,7 @@ class Comparison(Result):
         """One row per candidate and output, a column per metric."""
         names = dict.fromkeys(name for one in self.outputs for name in one.metrics)
         return [
-            {"candidate": one.candidate, "output": one.output, "verdict": one.verdict}
+            {"candidate": one.candidate, "precision": one.precision, "output": one.output, "verdict": one.verdict}
             | {name: one.metrics.get(name) for name in names}
             for one in self.outputs
         ]
@@ -122,6 +122,8 @@ class Timing(Result):
         return [
             {"label": one.label}
             | {f"p{name}_ms": one.percentiles_ms.get(name) for name in names}
-            | {"ratio": one.ratio, "outcome": one.outcome}
+            | {"ratio": one.ratio}
+            | dict(zip(("ratio_low", "ratio_high"), one.interval or (None, None), strict=True))
+            | {"outcome": one.outcome, "evidence": one.evidence}
             for one in self.latencies
         ]

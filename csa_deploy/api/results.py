@@ -83,6 +83,7 @@ class Exported(GraphResult):
         settings: with which it was made, by the names of flags, where they are not at their defaults.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("output", "inputs", "samples", "max_abs_error", "range", "relative")
     preprocessing: Preprocessing | None = None
     report: ExportRecord | None = None
     settings: Record = field(default_factory=dict)
@@ -102,6 +103,9 @@ class CheckReport(Result, Inspected):
     """Verdicts of safety scopes on a graph, with their findings and evidence."""
 
     derived: ClassVar[tuple[str, ...]] = ("verdict", "rejected")
+    columns: ClassVar[tuple[str, ...]] = (
+        *("scope", "verdict", "rule", "node", "op", "module", "message", "instead", "repair"),
+    )
 
     @property
     def summary(self) -> str:
@@ -110,12 +114,14 @@ class CheckReport(Result, Inspected):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per finding."""
-        keys = ("verdict", "rule", "node", "op", "module", "message", "instead", "repair")
         return [
-            {"scope": scope.scope, **{key: getattr(finding, key) for key in keys}}
+            {"scope": scope.scope, **{name: getattr(finding, name) for name in self.columns[1:]}}
             for scope in self.scopes
             for finding in scope.findings
         ]
+
+
+_STEP = ("rule", "rewrites", "kept", "error", "what", "reason")
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,6 +132,7 @@ class Optimized(GraphResult):
         report: every rewrite that was tried, what they were proved by, and the graph's statistics before and after.
     """
 
+    columns: ClassVar[tuple[str, ...]] = _STEP
     report: OptimizeRecord
 
     @property
@@ -159,14 +166,8 @@ class Optimized(GraphResult):
 
 
 def _step(step: Step) -> dict[str, Any]:
-    return {
-        "rule": step.rule,
-        "rewrites": step.rewrites,
-        "kept": step.kept,
-        "error": step.error,
-        "what": step.summary,
-        "reason": step.reason,
-    }
+    values = (step.rule, step.rewrites, step.kept, step.error, step.summary, step.reason)
+    return dict(zip(_STEP, values, strict=True))
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,6 +182,7 @@ class Repaired(GraphResult):
         declined: nodes that a repair left be, though a finding named it, with the reason.
     """
 
+    columns: ClassVar[tuple[str, ...]] = _STEP
     steps: tuple[Step, ...]
     left: tuple[Left, ...]
     before: CheckReport
@@ -199,8 +201,7 @@ class Repaired(GraphResult):
     def rows(self) -> list[dict[str, Any]]:
         """One row per step, and one per node or repair that was left."""
         return [_step(step) for step in self.steps] + [
-            {"rule": item.what, "rewrites": 0, "kept": False, "error": None, "what": "", "reason": item.reason}
-            for item in self.left
+            dict(zip(_STEP, (item.what, 0, False, None, "", item.reason), strict=True)) for item in self.left
         ]
 
 
@@ -215,6 +216,7 @@ class Half(GraphResult):
         report: all that typing counted.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("node", "op", "reason")
     nodes: int
     casts: int
     kept: tuple[KeptNode, ...]
@@ -241,6 +243,7 @@ class Quantized(GraphResult):
         report: the precision stage's record, with calibration, search and techniques.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("layer", "precision", "reason")
     int8: tuple[str, ...]
     kept: dict[str, str]
     notes: tuple[str, ...]
@@ -339,6 +342,11 @@ class Built(GraphResult):
         """What was built, by what."""
         stated = self.passport.engine
         return f"{self.name}: {self.precision} engine of {stated.bytes:,} bytes, {self.backend} {stated.tensorrt}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row."""
+        stated = {key: self.passport["engine"][key] for key in ("tensorrt", "bytes", "sha256")}
+        return [{"name": self.name, "precision": self.precision, "backend": self.backend, **stated}]
 
     def save(self, path: str | Path) -> Path:
         """Write the engine, and its passport and its parts beside it.

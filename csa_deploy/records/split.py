@@ -166,7 +166,7 @@ class SplitRecord(StageRecord):
                 "nodes": part.nodes,
                 "inputs": ", ".join(part.inputs),
                 "outputs": ", ".join(part.outputs),
-                "on DLA": "; ".join(f"{p.scope}: {p.said}" for p in self.placed(part.name)),
+                "on_dla": "; ".join(f"{p.scope}: {p.said}" for p in self.placed(part.name)),
             }
             for part in self.parts
         ]
