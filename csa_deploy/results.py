@@ -92,7 +92,7 @@ class OneOfSeveral(Stored):
         return core_schema.no_info_before_validator_function(require_own, handler(source))
 
 
-def _kinds(family: type) -> list[type]:
+def _kinds(family: Any) -> list[Any]:
     return [family, *(kind for below in family.__subclasses__() for kind in _kinds(below))]
 
 

@@ -345,7 +345,7 @@ class Built(GraphResult):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row."""
-        stated = {key: self.passport["engine"][key] for key in ("tensorrt", "bytes", "sha256")}
+        stated = {key: getattr(self.passport.engine, key) for key in ("tensorrt", "bytes", "sha256")}
         return [{"name": self.name, "precision": self.precision, "backend": self.backend, **stated}]
 
     def save(self, path: str | Path) -> Path:
