@@ -54,11 +54,11 @@ def _end(report: FleetReport, root: Path, console: Console) -> Path:
     from rich.table import Table
 
     from csa_deploy.report.fleet import write_fleet
-    from csa_deploy.report.matrix import HEADINGS, row_of
+    from csa_deploy.report.matrix import CELL_HEADINGS, row_of
 
     console.answer.add(report.to_json())
     table = Table(title=report.summary, title_justify="left")
-    for heading in ("network", *HEADINGS):
+    for heading in ("network", *CELL_HEADINGS):
         table.add_column(heading, overflow="fold")
     for network, cell in report.cells:
         table.add_row(escape(network.network), *map(escape, row_of(cell)))

@@ -101,9 +101,9 @@ def _end(report: MatrixReport, root: Path, console: Console) -> Path:
 def _cells(report: MatrixReport) -> Table:
     from rich.markup import escape
 
-    from csa_deploy.report.matrix import HEADINGS, row_of
+    from csa_deploy.report.matrix import CELL_HEADINGS, row_of
 
-    table = titled(escape(f"{report.network}: {report.summary}"), HEADINGS)
+    table = titled(escape(f"{report.network}: {report.summary}"), CELL_HEADINGS)
     for cell in report.cells:
         table.add_row(*map(escape, row_of(cell)))
     return table

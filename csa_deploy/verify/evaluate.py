@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ReachedValue:
+class PartScore:
     """What a network reaches of a class or a size of objects; None where it is nowhere."""
 
     name: str
@@ -53,8 +53,8 @@ class Evaluation:
     not_finite: tuple[str, ...]
     accuracy: Accuracy | None
     metrics: dict[str, Estimate]
-    by_class: tuple[ReachedValue, ...]
-    by_size: tuple[ReachedValue, ...]
+    by_class: tuple[PartScore, ...]
+    by_size: tuple[PartScore, ...]
     batch: BatchConsistency
 
     def to_json(self) -> dict[str, Any]:
@@ -194,8 +194,8 @@ def evaluate(
     )
 
 
-def _one_sided(table: Sequence[TaskRow]) -> tuple[ReachedValue, ...]:
-    return tuple(ReachedValue(row.name, row.candidate) for row in table)
+def _one_sided(table: Sequence[TaskRow]) -> tuple[PartScore, ...]:
+    return tuple(PartScore(row.name, row.candidate) for row in table)
 
 
 def _classification(runner: Runner, *, needed: bool) -> str:
