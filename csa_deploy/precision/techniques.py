@@ -49,6 +49,7 @@ class Plan:
         largest: measured largest value by activation.
         adjustments: weights and biases of INT8 layers that are not the plain ones.
         method: of the thresholds; None where it is the one that was asked for.
+        ranges: thresholds by other methods, which may be taken instead.
     """
 
     model: onnx.ModelProto
@@ -57,6 +58,7 @@ class Plan:
     largest: dict[str, float]
     adjustments: Adjustments = NOTHING
     method: Method | None = None
+    ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
 
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
@@ -105,7 +107,6 @@ class EvaluationContext:
         held: samples to judge on.
         recalibrate: statistics of some tensors of a changed graph, over all calibration images.
         method: of the thresholds that is asked for.
-        ranges: thresholds by method that may be taken instead.
         half_scales: whether scales must be representable in FP16.
         seed: of every draw.
         threads: of ONNX Runtime.
@@ -117,7 +118,6 @@ class EvaluationContext:
     recalibrate: Callable[[onnx.ModelProto, tuple[str, ...]], Statistics]
     method: Method
     half_scales: bool
-    ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
     progress: Callable[[str], Progress | None] = lambda technique: None
@@ -201,7 +201,7 @@ def best_ranges(
 
 def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
     """The thresholds of another method: which one suits a network is not known beforehand."""
-    ranges = {**evaluation.ranges, evaluation.method: plan.thresholds}
+    ranges = {**plan.ranges, evaluation.method: plan.thresholds}
     if plan.placement.scales or len(ranges) == 1:
         return None, "ranges are chosen with the scales that tensors share"
     samples = evaluation.fitted[:RANGED_IMAGES]
@@ -230,8 +230,9 @@ def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
             plan,
             model=model,
             placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
-            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(plan.method or evaluation.method),
+            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(evaluation.method),
             largest=_without(plan.largest, changed) | statistics.largest,
+            ranges={name: _without(t, changed) | statistics.thresholds(name) for name, t in plan.ranges.items()},
         ),
         groups.describe(),
     )
@@ -280,8 +281,8 @@ def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 TECHNIQUES: Mapping[str, Callable[[Plan, EvaluationContext], tuple[Plan | None, str]]] = {
-    "range_choice": _range_choice,
     "equalization": _equalization,
+    "range_choice": _range_choice,
     "weight_rounding": _weight_rounding,
     "bias_correction": _bias_correction,
 }
