@@ -7,10 +7,10 @@ makers and readers take part. As weights have a scale per output channel, the ga
 one per tensor; the factors weigh the measured range of a channel against that of the weights that read it, as Xiao et
 al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 values exactly: outputs keep every bit.
 
-A Clip from 0 to a limit, as ReLU6, is passed too, though only below its limit does it scale with its input. A channel
-that is enlarged is cut off earlier; factors leave room for :data:`HEADROOM` times the largest value that was seen, or
-to the limit itself. Beyond that outputs change, so that exact factors would be of no use there, and finer ones are
-taken.
+Groups that meet a Clip from 0 to a limit, as ReLU6, are a second step, since that scales with its input only below the
+limit. A channel that is enlarged is cut off earlier; factors leave room for :data:`HEADROOM` times the largest value
+that was seen, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use there, and
+finer factors are taken.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _HOMOGENEOUS = having(Trait.HOMOGENEOUS)
 _SUMS = ("Add", "Sub")
 _DENSE_SHARE = 0.5  # of the exponent: the rest goes to the weights
 _DEPTHWISE_SHARE = 0.75  # their weights have a scale per channel anyway; 1 fits the images seen, not others
+_EQUALIZED = "_equalized"
 HEADROOM = 1.5
 """Of the largest value of a channel: what the limit of a Clip leaves room for."""
 _SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
@@ -105,19 +106,20 @@ class _Classes:
         return [(values, self._barred.get(root)) for root, values in members.items()]
 
 
-def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
+def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: bool = False) -> Groups:
     """Groups of tensors between convolutions, of which at least one is quantized.
 
     Args:
         model: FP32 graph with shapes that can be inferred.
         quantized: names of the activations that INT8 rounds.
+        limited: also those that meet a limit, if there is one; never those that were equalized before.
     """
     graph = inferred(model).graph
     classes = _Classes()
     for value in graph.inputs:
         classes.bar(value, "network input")
     for node in graph:
-        _constrain(node, classes)
+        _constrain(node, classes, limited)
     for value in graph.outputs:
         classes.bar(value, "network output")
     found, barred = [], Counter[str]()
@@ -128,18 +130,21 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
             barred[reason] += len(makers)
         elif makers and readers and any(v.name in quantized for v in values):
             limits = {str(v.name): _limit(p) for v in values if (p := v.producer()) is not None and _limit(p)}
-            found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers), limits))
+            if not (limited and any(str(v.name).endswith(_EQUALIZED) for v in values)):
+                found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers), limits))
+    if limited and not any(group.limits for group in found):
+        found = []  # those of the exact kind have had their turn
     return Groups(tuple(found), dict(sorted(barred.items())))
 
 
-def _constrain(node: ir.Node, classes: _Classes) -> None:
+def _constrain(node: ir.Node, classes: _Classes, limited: bool) -> None:
     """Say which values of a node share their factors and which can have none."""
     values = [v for v in node.inputs if v is not None and not is_constant(v)]
     gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
     if _scalable(node):
         classes.root(node.outputs[0])
         classes.root(values[0])
-    elif (node.op_type in _HOMOGENEOUS or _limit(node)) and len(values) == len(node.outputs) == 1:
+    elif (node.op_type in _HOMOGENEOUS or (limited and _limit(node))) and len(values) == len(node.outputs) == 1:
         classes.join(node.outputs[0], values[0])
     elif node.op_type in _SUMS and len(values) == 2 and _of_one_shape(*values):
         classes.join(node.outputs[0], *values)
@@ -240,7 +245,7 @@ def equalize(
 
 def renamed(tensor: str) -> str:
     """Name of a tensor after its channels were equalized."""
-    return f"{tensor}_equalized"
+    return f"{tensor}{_EQUALIZED}"
 
 
 def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:

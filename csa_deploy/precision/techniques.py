@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -213,10 +214,10 @@ def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
     return replace(plan, thresholds=ranges[method], method=method), reason
 
 
-def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -> tuple[Plan | None, str]:
     if plan.placement.scales:
         return None, "scales that tensors share fix their channels, too"
-    groups = find_groups(plan.model, plan.thresholds)
+    groups = find_groups(plan.model, plan.thresholds, limited=limited)
     if not groups.found:
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
@@ -281,7 +282,8 @@ def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 TECHNIQUES: Mapping[str, Callable[[Plan, EvaluationContext], tuple[Plan | None, str]]] = {
-    "equalization": _equalization,
+    "equalization": partial(_equalization, limited=False),
+    "clip_equalization": partial(_equalization, limited=True),
     "range_choice": _range_choice,
     "weight_rounding": _weight_rounding,
     "bias_correction": _bias_correction,
