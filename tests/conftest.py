@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ LONG = frozenset(
         *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script", "test_repairs_and_scopes"),
         *("test_head_repairs", "test_kept_work", "test_graph_module", "test_probe", "test_boundaries", "test_metric"),
         *("test_evaluate", "test_errata_verb", "test_tests", "test_calibration_properties", "test_runtime"),
-        *("test_stored_tasks", "test_whole_inference", "test_build", "test_run"),
+        *("test_stored_tasks", "test_whole_inference", "test_build", "test_run", "test_matrix_gates"),
+        "test_data_frames",
     )
 )
 """Modules that take more than about two seconds each on two idle cores; their rooms have others."""
@@ -81,10 +82,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long, or starts such processes, is no part of the fast tier."""
+    """What takes long, or starts such processes, is no part of the fast tier; its files come first.
+
+    Side by side, a long file that starts last leaves the other cores without work.
+    """
     for item in items:
         if item.path.stem in LONG or PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lines_reached_are_kept() -> Iterator[None]:
+    """What `make coverage` counted is on disk after each file: a worker that is killed loses one file, not all."""
+    yield
+    if "coverage" in sys.modules and (counted := sys.modules["coverage"].Coverage.current()):
+        counted.get_data()
 
 
 LEVELS = {name: logging.getLogger(name).level for name in (None, "csa_deploy")}

@@ -18,10 +18,7 @@ class OutputComparison:
     """One output of one candidate, held against the reference's.
 
     Attributes:
-        candidate: label.
         precision: whose budget it is held against.
-        verdict: of the candidate.
-        output: name.
         metrics: of all samples.
         worst: identities of the worst samples.
     """
@@ -45,7 +42,6 @@ class Comparison(Result):
         samples: one mapping per candidate, output and sample: its identity and metrics.
         notes: what a reader must know.
         not_measured: what was not compared, and why.
-        report: the comparison's record.
         stored: the metrics of every sample, as ``csa-deploy judge`` reads them from a file.
     """
 
@@ -68,7 +64,7 @@ class Comparison(Result):
         """One row per candidate and output, a column per metric."""
         names = dict.fromkeys(name for one in self.outputs for name in one.metrics)
         return [
-            {"candidate": one.candidate, "output": one.output, "verdict": one.verdict}
+            {"candidate": one.candidate, "precision": one.precision, "output": one.output, "verdict": one.verdict}
             | {name: one.metrics.get(name) for name in names}
             for one in self.outputs
         ]
@@ -79,7 +75,6 @@ class Latency:
     """One graph's or engine's latency on this machine.
 
     Attributes:
-        label: of the graph.
         percentiles_ms: by percentile, as far as the samples show it.
         ratio: its median over the first graph's; None for the first.
         interval: 99 % interval of the ratio; None where the samples give none.
@@ -102,7 +97,6 @@ class Timing(Result):
     Attributes:
         latencies: one per graph.
         not_measured: what was not measured, and why.
-        report: the profile's record.
         measured: its measurements: samples, layers, telemetry, host.
         loadgen: runs of MLPerf's load generator, where it was asked for; its logs stay in a workspace only.
     """
@@ -128,6 +122,8 @@ class Timing(Result):
         return [
             {"label": one.label}
             | {f"p{name}_ms": one.percentiles_ms.get(name) for name in names}
-            | {"ratio": one.ratio, "outcome": one.outcome}
+            | {"ratio": one.ratio}
+            | dict(zip(("ratio_low", "ratio_high"), one.interval or (None, None), strict=True))
+            | {"outcome": one.outcome, "evidence": one.evidence}
             for one in self.latencies
         ]

@@ -17,6 +17,7 @@ from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Note, Step
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.passport import Passport
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
 from csa_deploy.records.split import CutTensor, SplitFinding, SplitPart, SplitRecord
@@ -33,7 +34,6 @@ class GraphResult(Result):
     """A result that holds a graph.
 
     Attributes:
-        name: of the network.
         sha256: of the graph, as :meth:`save` writes it; empty for one of more than 2 GB.
     """
 
@@ -83,6 +83,7 @@ class Exported(GraphResult):
         settings: with which it was made, by the names of flags, where they are not at their defaults.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("output", "inputs", "samples", "max_abs_error", "range", "relative")
     preprocessing: Preprocessing | None = None
     report: ExportRecord | None = None
     settings: Record = field(default_factory=dict)
@@ -102,6 +103,9 @@ class CheckReport(Result, Inspected):
     """Verdicts of safety scopes on a graph, with their findings and evidence."""
 
     derived: ClassVar[tuple[str, ...]] = ("verdict", "rejected")
+    columns: ClassVar[tuple[str, ...]] = (
+        *("scope", "verdict", "rule", "node", "op", "module", "message", "instead", "repair"),
+    )
 
     @property
     def summary(self) -> str:
@@ -110,12 +114,14 @@ class CheckReport(Result, Inspected):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per finding."""
-        keys = ("verdict", "rule", "node", "op", "module", "message", "instead", "repair")
         return [
-            {"scope": scope.scope, **{key: getattr(finding, key) for key in keys}}
+            {"scope": scope.scope, **{name: getattr(finding, name) for name in self.columns[1:]}}
             for scope in self.scopes
             for finding in scope.findings
         ]
+
+
+_STEP = ("rule", "rewrites", "kept", "error", "what", "reason")
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,6 +132,7 @@ class Optimized(GraphResult):
         report: every rewrite that was tried, what they were proved by, and the graph's statistics before and after.
     """
 
+    columns: ClassVar[tuple[str, ...]] = _STEP
     report: OptimizeRecord
 
     @property
@@ -159,14 +166,8 @@ class Optimized(GraphResult):
 
 
 def _step(step: Step) -> dict[str, Any]:
-    return {
-        "rule": step.rule,
-        "rewrites": step.rewrites,
-        "kept": step.kept,
-        "error": step.error,
-        "what": step.summary,
-        "reason": step.reason,
-    }
+    values = (step.rule, step.rewrites, step.kept, step.error, step.summary, step.reason)
+    return dict(zip(_STEP, values, strict=True))
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,15 +175,14 @@ class Repaired(GraphResult):
     """A graph repaired for safety scopes; the graph as it came where nothing was repaired.
 
     Attributes:
-        steps: every application of a repair.
         left: what was left as it is, because an asked scope would have been worse off.
         before: the scopes of the graph as it came.
         report: the scopes of the result.
         changed: whether anything was repaired.
-        scopes: that were repaired for.
         declined: nodes that a repair left be, though a finding named it, with the reason.
     """
 
+    columns: ClassVar[tuple[str, ...]] = _STEP
     steps: tuple[Step, ...]
     left: tuple[Left, ...]
     before: CheckReport
@@ -201,8 +201,7 @@ class Repaired(GraphResult):
     def rows(self) -> list[dict[str, Any]]:
         """One row per step, and one per node or repair that was left."""
         return [_step(step) for step in self.steps] + [
-            {"rule": item.what, "rewrites": 0, "kept": False, "error": None, "what": "", "reason": item.reason}
-            for item in self.left
+            dict(zip(_STEP, (item.what, 0, False, None, "", item.reason), strict=True)) for item in self.left
         ]
 
 
@@ -217,6 +216,7 @@ class Half(GraphResult):
         report: all that typing counted.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("node", "op", "reason")
     nodes: int
     casts: int
     kept: tuple[KeptNode, ...]
@@ -243,6 +243,7 @@ class Quantized(GraphResult):
         report: the precision stage's record, with calibration, search and techniques.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("layer", "precision", "reason")
     int8: tuple[str, ...]
     kept: dict[str, str]
     notes: tuple[str, ...]
@@ -265,7 +266,6 @@ class SplitNetwork(Result):
     """A network in parts: the encoder and its heads.
 
     Attributes:
-        name: of the network.
         report: what the parts are, what crosses between them, how each is built, and what does not fit.
         graphs: the typed graph of each part, by its name.
         files: of the parts, by path: typed graphs, FP32 graphs and calibration caches.
@@ -327,13 +327,12 @@ class Built(GraphResult):
         backend: tensorrt, tensorrt-rtx or trtexec.
         passport: what it is made of, how and by what, with a seal.
         report: what the build states of it.
-        engine: its bytes.
         parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
 
     precision: str
     backend: str
-    passport: Record
+    passport: Passport
     report: EngineRecord
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
     parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
@@ -341,8 +340,13 @@ class Built(GraphResult):
     @property
     def summary(self) -> str:
         """What was built, by what."""
-        stated = self.passport["engine"]
-        return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
+        stated = self.passport.engine
+        return f"{self.name}: {self.precision} engine of {stated.bytes:,} bytes, {self.backend} {stated.tensorrt}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row."""
+        stated = {key: getattr(self.passport.engine, key) for key in ("tensorrt", "bytes", "sha256")}
+        return [{"name": self.name, "precision": self.precision, "backend": self.backend, **stated}]
 
     def save(self, path: str | Path) -> Path:
         """Write the engine, and its passport and its parts beside it.
@@ -359,5 +363,5 @@ class Built(GraphResult):
         write_atomic(Path(path), self.engine)
         for name, content in self.parts.items():
             write_atomic(parts_folder(Path(path)) / name, content)
-        write_atomic(passport_of(Path(path)), dump_json(self.passport))
+        write_atomic(passport_of(Path(path)), dump_json(self.passport.to_json()))
         return Path(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
@@ -86,6 +86,11 @@ class Proven(Result):
         within = f"within {self.difference or 0.0:.1e} of the range on {self._compared}"
         return f"{pair}: equal: {within}; {self.by_parts}"
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row."""
+        names = ("a", "b", "verdict", "difference", "bound", "samples", "output", "on", "since", "node", "reason")
+        return [{name: getattr(self, name) for name in names}]
+
     @property
     def _compared(self) -> str:
         parts = [counted(len(self.inputs), "generated input")] if self.inputs else []
@@ -132,7 +137,6 @@ def prove_equal(
         b: what is to be the same.
         names: of both, for messages.
         data: real inputs, each with a name.
-        seed: of the generated inputs.
         tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
 
     Raises:
