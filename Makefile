@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := -c requirements/constraints.txt
 STAMP := $(VENV)/.installed
 # Files of tests side by side, as many as there are cores; each worker holds torch.
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Compiled once, also in images that say not to: half of the time of short tests would go there.
 export PYTHONDONTWRITEBYTECODE :=

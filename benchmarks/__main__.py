@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME ...]``: run the benchmarks, print a table, keep ``benchmarks/results/NAME.json``."""
+"""``python -m benchmarks [NAME ...]``: run the benchmarks, print a table, keep ``benchmarks/results/NAME.json``.
+
+``docs/ratios.md`` is written anew out of all that is kept.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import page
 from benchmarks.pairs import NotMeasured, Ratio
 from csa_deploy.cli.main import calm_threads
 
@@ -52,6 +56,7 @@ def main(names: list[str]) -> None:
         kept = {"schema_version": 1, "benchmark": name, "machine": machine(), "rows": [r.to_json() for r in rows]}
         kept |= {"not_measured": [m.to_json() for m in missing]}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+        page.write(RESULTS, (*NAMES, *sorted({*names} - {*NAMES})))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,9 @@ from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.load import load_model
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-VIEWS = ((0.0, 0.0, 1.0), (0.0, 0.0, 0.7), (0.3, 0.3, 0.7), (0.3, 0.0, 0.7), (0.0, 0.3, 0.7))
+Place = tuple[float, float, float]
+VIEWS: tuple[Place, ...] = ((0.0, 0.0, 1.0), (0.0, 0.0, 0.7), (0.3, 0.3, 0.7), (0.3, 0.0, 0.7), (0.0, 0.3, 0.7))
+"""Left and upper edge and length, as shares of a picture's sides."""
 NETWORK = f"{Path(__file__).with_name('mobilenet.py')}:mobilenet_v2"
 
 
@@ -63,11 +65,13 @@ def run() -> list[Ratio]:
         return found
 
 
-def views(pictures: Iterable[Image.Image | None], *, mirror: bool = True) -> Iterable[Image.Image]:
+def views(
+    pictures: Iterable[Image.Image | None], *, mirror: bool = True, places: Sequence[Place] = VIEWS
+) -> Iterable[Image.Image]:
     """Parts of pictures, with their mirror images or without; the first view of each picture is the whole."""
     for picture in pictures:
         assert picture is not None
-        for left, top, share in VIEWS:
+        for left, top, share in places:
             edges = (left * picture.width, top * picture.height)
             ends = ((left + share) * picture.width, (top + share) * picture.height)
             part = picture.crop((int(edges[0]), int(edges[1]), int(ends[0]), int(ends[1])))

@@ -19,7 +19,6 @@ class Accuracy:
 
     Attributes:
         samples: samples evaluated, each once.
-        classes: classes of the output.
         hits: by each k of :func:`ranks_of`, samples whose label is among the k strongest outputs.
         not_finite: identities of samples with an output that is not finite; they count as wrong.
     """

@@ -53,7 +53,6 @@ def load_checkpoint(module: nn.Module, path: Path, *, key: str | None = None) ->
 
     Args:
         module: takes the weights; on an error its weights are unspecified.
-        path: the checkpoint.
         key: name of the dictionary to use, if another one than the first.
 
     Returns:

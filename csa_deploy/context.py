@@ -230,7 +230,7 @@ class Context:
         None before the export, which says how they are read, and where they cannot be opened: whoever needs them says
         why.
         """
-        if self.data_spec is None or not self.workspace.stage("export"):
+        if self.data_spec is None or "export" not in self.workspace.stages:
             return None
         try:
             dataset = self.dataset(self.preprocessing, limit)

@@ -78,13 +78,18 @@ class PolicyGateError(CsaDeployError):
     exit_code = 8
 
 
+_WORST_FIRST: tuple[type[CsaDeployError], ...] = (
+    *(CsaDeployError, BuildFailedError, OperationRejectedError, AccuracyGateError, PerformanceGateError),
+    *(PolicyGateError, UsageError, EnvironmentLacksError),
+)
+"""What speaks against a network, then what says nothing of it."""
+
+
+def badness(code: int) -> int:
+    """Rank of an exit code among those of several parts, of which the lowest is the whole's; 0 is above all."""
+    return next((rank for rank, kind in enumerate(_WORST_FIRST) if kind.exit_code == code), len(_WORST_FIRST))
+
+
 def failure_with(code: int, message: str, *, fix: str | None = None) -> CsaDeployError:
     """The error of an exit code."""
-    kinds = (
-        EnvironmentLacksError,
-        OperationRejectedError,
-        BuildFailedError,
-        AccuracyGateError,
-        PerformanceGateError,
-    )
-    return next((kind for kind in kinds if kind.exit_code == code), CsaDeployError)(message, fix=fix)
+    return next((kind for kind in _WORST_FIRST if kind.exit_code == code), CsaDeployError)(message, fix=fix)

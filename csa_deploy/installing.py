@@ -73,12 +73,14 @@ def command_for(direct_url: str | None, extra: str) -> str:
     return f"pip install '{NAME}[{extra}]'"
 
 
+def version_of(distribution: str) -> str | None:
+    """Its installed version; None where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Installed versions of distributions; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    """The same of several."""
+    return {package: version_of(package) for package in packages}

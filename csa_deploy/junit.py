@@ -16,14 +16,16 @@ class JUnitCase:
     """One thing that was tested.
 
     Attributes:
-        name: what.
-        outcome: what came out.
         message: in a line, of what did not pass.
+        detail: more of that; empty where the message says all.
+        part: what of the suite it is about; empty where that is all of it.
     """
 
     name: str
     outcome: Literal["passed", "failure", "skipped"] = "passed"
     message: str = ""
+    detail: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ def _add(root: Element, suite: Suite) -> None:
         for key, value in suite.properties.items():
             SubElement(properties, "property", name=_clean(key), value=_clean(value))
     for case in cases:
-        shown = SubElement(element, "testcase", classname=_clean(suite.name), name=_clean(case.name))
+        where = ".".join(filter(None, (suite.name, case.part)))
+        shown = SubElement(element, "testcase", classname=_clean(where), name=_clean(case.name))
         if case.outcome != "passed":
-            SubElement(shown, case.outcome, message=_clean(case.message)).text = _clean(case.message)
+            message = _clean(case.message)
+            SubElement(shown, case.outcome, message=message).text = _clean(case.detail) or message
 
 
 def _clean(text: str) -> str:

@@ -43,7 +43,6 @@ def why_not(level: str, reason: str, out_of_reach: Mapping[str, str] = _NOTHING)
     """``NEXT: REASON``, as every record says it, and what is between and out of reach; empty at the strongest level.
 
     Args:
-        level: that was reached.
         reason: what the next one takes.
         out_of_reach: level -> why nothing can reach it here.
     """

@@ -53,9 +53,9 @@ def stage_key(stage: Stage, context: Context) -> str:
     config = context.config.model_dump(mode="json")
     inputs: dict[str, str] = {}
     for read in stage.inputs:
-        entry = context.workspace.stage(read.name)
+        entry = context.workspace.stages.get(read.name)
         if entry and wants(read, context.config):
-            inputs[read.name] = entry.get("outcome", "")
+            inputs[read.name] = entry.outcome
     return key_of(
         {
             "stage": stage.name,
@@ -85,7 +85,7 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
     """
     observer = observer or Silent()
     workspace = context.workspace
-    before = dict(workspace.manifest["config"])
+    before = dict(workspace.config)
     stages = with_needs(names, context.config)
     for stage in stages:
         stage.functions().preflight(context)
@@ -95,14 +95,14 @@ def run_stages(names: Sequence[str], context: Context, observer: Observer | None
         if failed is not None and stage.name not in CONTINUE_AFTER_FAILURE:
             raise failed
         failure = failure or failed
-    if workspace.manifest["config"] != before:
+    if workspace.config != before:
         workspace.save()
     return failure
 
 
 def _keep_settings(stage: Stage, context: Context) -> None:
     """Store the settings of a stage that ended: later verbs inherit them, but none with which a stage cannot work."""
-    kept, resolved = context.workspace.manifest["config"], context.config.to_json()
+    kept, resolved = context.workspace.config, context.config.to_json()
     if kept.get("network") != resolved["network"]:
         kept.clear()
     kept.update({key: resolved[key] for key in ("network", *stage.settings, *stage.also)})
@@ -114,7 +114,7 @@ def _run_stage(stage: Stage, context: Context, observer: Observer) -> CsaDeployE
     key, compared = stage_key(stage, context), comparison_key(stage, context)
     functions = stage.functions()
     current = workspace.is_current(stage.name, key) and not functions.stale(context)
-    if current and (workspace.stage(stage.name) or {})["compared"] == compared:
+    if current and workspace.stages[stage.name].compared == compared:
         _keep_settings(stage, context)
         observer.finished(stage, "kept", 0.0, workspace.summary(stage.name))
         return None

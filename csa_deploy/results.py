@@ -63,11 +63,29 @@ class Stored:
                 try:
                     fields[key] = adapter.validate_python(data[key])
                 except ValueError as error:
-                    said = " ".join(str(error).split())[:300]
-                    raise UsageError(f"{cls.__name__}: {key} is damaged: {said}", fix="make it again") from None
+                    raise UsageError(
+                        f"{cls.__name__}: {key} is damaged: {_said(error, data[key])}", fix="make it again"
+                    ) from None
             elif key in required:
                 raise UsageError(f"{cls.__name__}: these data are not complete: no {key}", fix="make it again")
         return cls(**fields)
+
+
+class Closed(Stored):
+    """One of several types that may stand in one place: it has no other keys, so a damaged one is no other type."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        known = {*cls.derived, *(item.name for item in dataclasses.fields(cls))}
+
+        def require_known(data: Any) -> Any:
+            if isinstance(data, Mapping) and (other := sorted(map(str, data.keys() - known))):
+                raise ValueError(f"a {cls.__name__} has no {', '.join(other)}")
+            return data
+
+        return core_schema.no_info_before_validator_function(require_known, handler(source))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +101,8 @@ class StageRecord(Stored):
     """What a stage states; the same for the same inputs.
 
     Attributes:
-        stage: its name.
         schema_version: of its JSON form; records of before it was stated have none.
         unstated: fields of this class that its JSON form does not have.
-        summary: the result in one line.
         notes: what a user must know.
         not_measured: what was not done, and why.
     """
@@ -180,6 +196,26 @@ class Result(Stored):
         rows = self.rows()
         more = f"<p>{len(rows) - _MOST_ROWS} more rows</p>" if len(rows) > _MOST_ROWS else ""
         return f"<p><b>{type(self).__name__}</b> {escape(str(self))}</p>{_table(rows[:_MOST_ROWS])}{more}"
+
+
+def _said(error: Any, data: Any) -> str:
+    """Pydantic's error in one line; where several types could stand, that of the type that fits down to the deepest."""
+    placed = [
+        (_place(found["loc"], data, missing=found["type"] == "missing"), found["msg"]) for found in error.errors()
+    ]
+    place, said = max(placed, key=lambda item: len(item[0]))
+    return ": ".join(filter(None, (".".join(place), said)))[:300]
+
+
+def _place(location: tuple[str | int, ...], data: Any, *, missing: bool) -> list[str]:
+    """Where in the data an error is, without the types that were tried on the way, which pydantic puts in between."""
+    place = []
+    for part in location:
+        inside = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, list) else {}
+        if part in inside:
+            data = inside[part]
+            place.append(str(part))
+    return [*place, str(location[-1])] if missing else place
 
 
 def _require_mapping(name: str, data: Any) -> None:

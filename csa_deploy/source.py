@@ -38,7 +38,6 @@ class Source:
 
     Attributes:
         kind: which of the four forms.
-        spec: as the user typed it.
         name: directory and file stem for its artifacts.
         entry: of a registered network, else None.
         path: the ``.py`` or ``.onnx`` file, else None.

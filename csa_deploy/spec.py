@@ -45,7 +45,6 @@ class Sampling:
     that one inference takes and gives.
 
     Attributes:
-        kind: what one sample is.
         batch: samples of one inference; None where the batch axis is dynamic.
         inputs: the network's own.
         shapes: by input the shape (n, ...) that data of ``n`` = :attr:`batch` samples have.
@@ -89,8 +88,6 @@ def sampling_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], kin
     """How samples go through a network with these inputs and outputs.
 
     Args:
-        inputs: of the network.
-        outputs: likewise.
         kind: what one sample is; None: batched where all share the extent of axis 0.
 
     Raises:

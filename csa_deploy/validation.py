@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from csa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def read_mapping(
@@ -20,7 +22,6 @@ def read_mapping(
     """The mapping in a YAML file; an empty file is an empty one.
 
     Args:
-        path: the file.
         what: it is, in words (``"configuration"``).
         example: how to write one.
         missing: what to do where there is no such file.
@@ -56,13 +57,30 @@ def read_mapping(
     return {str(key): value for key, value in (data or {}).items()}
 
 
+def read_toml(path: Path, kind: type[M], what: str, *, fix: str) -> M:
+    """A TOML file as its pydantic model.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or not of that form (``fix``); names the place and the defect.
+    """
+    import tomllib
+
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{what}: {error}", fix="repair the TOML file") from error
+    except ValidationError as error:
+        raise invalid(error, what, fix=fix) from error
+
+
 def invalid(
     error: ValidationError, where: str = "", *, fix: str | None = None, shown: Callable[[Any], str] = repr
 ) -> UsageError:
     """The first thing that pydantic found: ``WHERE: KEY: reason (got VALUE)``, the value where one was given.
 
     Args:
-        error: of a model.
         where: what was read.
         fix: what to do; the default names the key.
         shown: how the value is shown.
@@ -78,7 +96,6 @@ def read_xml(path: Path, what: str, *, missing: str, broken: str) -> Element:
     """The root of an XML file that declares no entities: what could grow or reach out when it is read is refused.
 
     Args:
-        path: the file.
         what: it holds, in words (``"annotations"``).
         missing, broken: what to do where there is no such file, and where it is no XML.
 

@@ -20,15 +20,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from csa_deploy import __version__
 from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, UsageError
+from csa_deploy.manifest import SCHEMA_VERSION, Artifact, Manifest, StageEntry
 from csa_deploy.results import StageRecord, dump_json
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".scratch"
 _LOCK = ".lock"
@@ -91,6 +90,10 @@ class StageOutput(Generic[Written]):
 class Workspace:
     """A run directory.
 
+    Attributes:
+        config: the settings of the stages that ran.
+        stages: the stages that ran, by name.
+
     Raises:
         UsageError: the directory holds a manifest that cannot be read or is of another schema version.
         EnvironmentLacksError: the directory cannot be created or written.
@@ -98,27 +101,35 @@ class Workspace:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.manifest = self._read_manifest()
+        self.reload()
 
-    def _read_manifest(self) -> dict[str, Any]:
+    def reload(self) -> None:
+        """Read the manifest again, which another process or object may have written."""
+        manifest = self._read_manifest()
+        self.config, self.stages = manifest.config, manifest.stages
+
+    def _read_manifest(self) -> Manifest:
         path = self.root / MANIFEST
         if not path.exists():
-            return {"schema_version": SCHEMA_VERSION, "csa_deploy": __version__, "config": {}, "stages": {}}
+            return Manifest({}, {})
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data["schema_version"]
-            if not (isinstance(data["stages"], dict) and isinstance(data["config"], dict)):
-                raise TypeError("stages and config are mappings")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}: not a readable manifest ({error})", fix=f"delete {self.root} and run again"
-            ) from None
+            raise self._unreadable(str(error)) from None
         if version != SCHEMA_VERSION:
             raise UsageError(
                 f"{path}: schema version {version}, this csa-deploy writes {SCHEMA_VERSION}",
                 fix="use another --workspace, or the csa-deploy that made it",
             )
-        return data
+        try:
+            return Manifest.from_json(data)
+        except UsageError as error:
+            raise self._unreadable(error.message) from None
+
+    def _unreadable(self, why: str) -> UsageError:
+        path = self.root / MANIFEST
+        return UsageError(f"{path}: not a readable manifest ({why})", fix=f"delete {self.root} and run again")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -143,7 +154,7 @@ class Workspace:
                 f"{self.root}: cannot be written ({error})", fix="use --workspace with a writable directory"
             ) from None
         try:
-            self.manifest = self._read_manifest()
+            self.reload()
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             for leftover in self.root.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -163,10 +174,6 @@ class Workspace:
         yield path
         shutil.rmtree(path, ignore_errors=True)
 
-    def stage(self, name: str) -> dict[str, Any] | None:
-        """The manifest's entry of a stage."""
-        return self.manifest["stages"].get(name)
-
     def read(self, kind: type[R]) -> R:
         """The stored result of a stage, by the class of its record.
 
@@ -177,7 +184,7 @@ class Workspace:
 
     def find(self, kind: type[R]) -> R | None:
         """The same; None where the stage did not run."""
-        return self.read(kind) if self.stage(kind.stage) else None
+        return self.read(kind) if kind.stage in self.stages else None
 
     def summary(self, name: str) -> str:
         """The result of a stage in one line."""
@@ -200,39 +207,37 @@ class Workspace:
 
     def hash_of(self, relative: str) -> str:
         """SHA-256 that the manifest states for an artifact."""
-        for entry in self.manifest["stages"].values():
-            if relative in entry["artifacts"]:
-                return entry["artifacts"][relative]["sha256"]
+        for entry in self.stages.values():
+            if relative in entry.artifacts:
+                return entry.artifacts[relative].sha256
         raise KeyError(relative)
 
     def is_current(self, name: str, key: str) -> bool:
         """Whether the stage was done with this key and all of its files are still what they were."""
-        entry = self.stage(name)
-        if entry is None or entry["key"] != key or not entry["passed"] or "outcome" not in entry:
+        entry = self.stages.get(name)
+        if entry is None or entry.key != key or not entry.passed or not entry.outcome:
             return False
-        if not all((self.root / path).is_file() for path in entry["unhashed"]):
+        if not all((self.root / path).is_file() for path in entry.unhashed):
             return False
         return all(
-            (self.root / path).is_file() and sha256_of(self.root / path) == stated["sha256"]
-            for path, stated in entry["artifacts"].items()
+            (self.root / path).is_file() and sha256_of(self.root / path) == stated.sha256
+            for path, stated in entry.artifacts.items()
         )
 
     def commit(self, name: str, key: str, output: StageOutput, compared: Callable[[], str] = str) -> bool:
         """Move a stage's files into place, then state them in the manifest.
 
         Args:
-            name: of the stage.
             key: what decides what it writes.
-            output: what it made.
             compared: tells, once the record is there, what decides no more than its measurements.
 
         Returns:
             Whether what later stages rest on is another than before.
         """
-        previous = self.stage(name)
+        previous = self.stages.get(name)
         artifacts = {**output.artifacts, **_weights_beside(output.artifacts)}
         if previous:  # files that this run does not make any more
-            for relative in {*previous["artifacts"], *previous["unhashed"]} - {*artifacts, *output.unhashed}:
+            for relative in {*previous.artifacts, *previous.unhashed} - {*artifacts, *output.unhashed}:
                 (self.root / relative).unlink(missing_ok=True)
         record, measured = f"records/{name}.json", f"measurements/{name}.json"
         for relative, source in {**artifacts, **output.unhashed}.items():
@@ -241,49 +246,43 @@ class Workspace:
             source.replace(target)
         write_atomic(self.root / record, dump_json(output.stated))
         write_atomic(self.root / measured, dump_json(output.measured))
-        entry: dict[str, Any] = {
-            "key": key,
-            "passed": output.failure is None,
-            "artifacts": {
-                relative: {"sha256": sha256_of(self.root / relative), "bytes": (self.root / relative).stat().st_size}
-                for relative in [*artifacts, record]
-            },
-            "unhashed": sorted([*output.unhashed, measured]),
-            "compared": "",
-        }
-        entry["outcome"] = _outcome(entry["artifacts"], record, output)
-        self.manifest["stages"][name] = entry
-        entry["compared"] = compared()
+        stated = {relative: self._artifact(relative) for relative in [*artifacts, record]}
+        outcome, unhashed = _outcome(stated, record, output), tuple(sorted([*output.unhashed, measured]))
+        entry = StageEntry(key, output.failure is None, stated, unhashed, outcome=outcome)
+        self.stages[name] = entry
+        self.stages[name] = replace(entry, compared=compared())
         self.save()
-        return previous is None or previous.get("outcome") != entry["outcome"]
+        return previous is None or previous.outcome != outcome
 
     def amend(self, name: str, output: StageOutput, compared: str) -> None:
         """Replace a stage's record by one with other measurements; its artifacts stay."""
-        record, entry = f"records/{name}.json", self.manifest["stages"][name]
+        record, entry = f"records/{name}.json", self.stages[name]
         write_atomic(self.root / record, dump_json(output.stated))
-        path = self.root / record
-        entry["artifacts"][record] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-        entry.update(compared=compared, passed=output.failure is None)
+        artifacts = {**entry.artifacts, record: self._artifact(record)}
+        self.stages[name] = replace(entry, artifacts=artifacts, compared=compared, passed=output.failure is None)
         self.save()
+
+    def _artifact(self, relative: str) -> Artifact:
+        path = self.root / relative
+        return Artifact(sha256_of(path), path.stat().st_size)
 
     def forget(self, names: Iterable[str]) -> None:
         """Take stages out of the manifest: their inputs changed. Their files stay until they are made again."""
-        known = [name for name in names if name in self.manifest["stages"]]
+        known = [name for name in names if name in self.stages]
         for name in known:
-            del self.manifest["stages"][name]
+            del self.stages[name]
         if known:
             self.save()
 
     def save(self) -> None:
         """Write the manifest."""
-        self.manifest["csa_deploy"] = __version__
-        write_atomic(self.root / MANIFEST, dump_json(self.manifest))
+        write_atomic(self.root / MANIFEST, dump_json(Manifest(self.config, self.stages).to_json()))
 
 
-def _outcome(artifacts: Mapping[str, Any], record: str, output: StageOutput) -> str:
+def _outcome(artifacts: Mapping[str, Artifact], record: str, output: StageOutput) -> str:
     """Hash of what later stages rest on: the files, and the record without its words and measurements."""
     stated = {key: value for key, value in output.stated.items() if key not in ("summary", *output.remarks)}
-    files = {relative: item["sha256"] for relative, item in artifacts.items() if relative != record}
+    files = {relative: item.sha256 for relative, item in artifacts.items() if relative != record}
     return key_of({"files": files, "record": json.loads(dump_json(stated))})
 
 

@@ -69,7 +69,8 @@ LONG = frozenset(
         *("test_rewrite_properties", "test_run_time_shapes", "test_gpu_script", "test_repairs_and_scopes"),
         *("test_head_repairs", "test_kept_work", "test_graph_module", "test_probe", "test_boundaries", "test_metric"),
         *("test_evaluate", "test_errata_verb", "test_tests", "test_calibration_properties", "test_runtime"),
-        *("test_stored_tasks", "test_whole_inference", "test_build", "test_run", "test_data_frames"),
+        *("test_stored_tasks", "test_whole_inference", "test_build", "test_run", "test_matrix_gates"),
+        "test_data_frames",
     )
 )
 """Modules that take more than about two seconds each on two idle cores; their rooms have others."""
@@ -81,10 +82,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long, or starts such processes, is no part of the fast tier."""
+    """What takes long, or starts such processes, is no part of the fast tier; its files come first.
+
+    Side by side, a long file that starts last leaves the other cores without work.
+    """
     for item in items:
         if item.path.stem in LONG or PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -115,7 +115,7 @@ def test_the_lines_give_what_they_promise(chain: Chain) -> None:
     assert all("not the target" in one.evidence for one in chain.timing.latencies)
     assert chain.proven.verdict == "equal"
     if chain.engine:
-        assert chain.engine.engine and chain.engine.passport["seal"]
+        assert chain.engine.engine and chain.engine.passport.seal
         assert chain.result.not_measured[0].what == "engine fp16"
 
 
@@ -455,7 +455,7 @@ def test_repair_and_to_fp16_are_stages_in_a_workspace(tmp_path: Path) -> None:
     kept = csa.to_fp16(fixed, keep_fp32=[fixed.graph.graph.node[0].name])
     typed = csa.to_fp16("csa_digits", keep_fp32=[fixed.graph.graph.node[0].name], workspace=place)
     assert typed.graph == kept.graph and typed.report == kept.report and len(typed.kept) >= 1
-    assert set(place.manifest["stages"]) == {"export", "optimize", "repair", "check", "precision"}
+    assert set(place.stages) == {"export", "optimize", "repair", "check", "precision"}
     assert type(there).from_json(there.to_json()) == there
 
 

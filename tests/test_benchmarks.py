@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pairs import Ratio, measure
+from benchmarks import __main__ as benchmarks
+from benchmarks import page
+from benchmarks.pairs import NotMeasured, Ratio, measure
 
 DIGITS = "csa_digits"
 SMALLEST: dict[str, dict[str, Any]] = {
@@ -49,3 +51,19 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians() -> None:
     assert (found.median_a, found.median_b) == (6, 2)
     assert (found.ratio, found.low, found.high, found.pairs) == (1, 0.5, 4, 3)
     assert Ratio.of("share", "A", "B", [(0.5, 0)]).ratio == math.inf
+
+
+def test_the_page_holds_what_is_kept_of_every_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {
+        "startup": [Ratio.of("seconds", "ours", "theirs", [(3.0, 2.0), (1.0, 4.0)])],
+        "report": [Ratio.of("MiB", "many", "few", [(5.0, 4.0)]), NotMeasured("a peer", "not installed")],
+    }
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    for name, rows in found.items():
+        monkeypatch.setattr(import_module(f"benchmarks.{name}"), "run", lambda rows=rows: rows)
+        benchmarks.main([name])
+    text = (tmp_path / "page.md").read_text()
+    assert "| seconds | ours | theirs | 2 | 3 | 0.875 | 0.250 to 1.500 | 2 |" in text
+    assert "| MiB | many | few | 5 | 4 | 1.250 | - | 1 |\n| a peer | not measured: not installed |||||||" in text
+    assert text.index("## startup") < text.index("## report")

@@ -80,7 +80,7 @@ def test_files_that_are_not_made_any_more_go(root: Path) -> None:
     with workspace.locked():
         workspace.commit("export", "k2", StageOutput(ReportRecord(summary="none")))
     assert not (root / "onnx/a.onnx").exists() and not (root / "onnx/a.log").exists()
-    assert list(Workspace(root).manifest["stages"]["export"]["artifacts"]) == ["records/export.json"]
+    assert list(Workspace(root).stages["export"].artifacts) == ["records/export.json"]
 
 
 def test_the_weights_of_a_large_graph_come_along(root: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_weights_of_a_large_graph_come_along(root: Path) -> None:
 def test_forget_takes_out_of_the_manifest_only(root: Path) -> None:
     workspace = commit(root)
     workspace.forget(["export", "never there"])
-    assert Workspace(root).stage("export") is None and (root / "onnx/a.onnx").exists()
+    assert "export" not in Workspace(root).stages and (root / "onnx/a.onnx").exists()
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:

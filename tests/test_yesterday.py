@@ -68,7 +68,7 @@ def test_a_record_is_read_and_nothing_of_it_is_lost(root: Path, kind: type[Stage
 
 
 def test_every_stage_of_the_run_is_among_them(root: Path) -> None:
-    assert {kind.stage for kind in KINDS} == set(Workspace(root).manifest["stages"])
+    assert {kind.stage for kind in KINDS} == set(Workspace(root).stages)
 
 
 def test_what_is_lost_is_found() -> None:
@@ -105,5 +105,5 @@ def test_they_are_judged_and_compared(root: Path) -> None:
 def test_passports_and_the_manifest(root: Path) -> None:
     for path in sorted((root / "engines").glob("*.passport.json")):
         passport = read_passport(path)
-        assert passport["schema_version"] == 1 and passport["seal"] == seal_of(passport)
+        assert passport.schema_version == 1 and passport.seal == seal_of(passport.to_json())
     assert json.loads((root / "manifest.json").read_text())["schema_version"] == 1

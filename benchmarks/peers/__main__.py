@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,12 +27,13 @@ ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 QUANTIZE = Path(__file__).with_name("quantize.py")
 OURS = "csa-deploy"
+MOST_MEMORY = 12 << 30
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--images", type=int, nargs="+", default=[16, 64, 512])
     parser.add_argument("--networks", nargs="+", default=list(networks()), choices=list(networks()))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--environments", type=Path, default=ROOT / ".peers")
@@ -68,15 +71,17 @@ def cell(network: str, images: int, setting: str, environments: Path, work: Path
         child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=work, env=_quiet())
         try:
             while (ended := os.wait4(child.pid, os.WNOHANG))[0] == 0:
-                if time.perf_counter() - start > limit:
+                if too_much := _too_much(child.pid, time.perf_counter() - start, limit):
                     child.kill()
                     os.wait4(child.pid, 0)
-                    return {"not_measured": f"not done after {limit / 60:.0f} minutes"}
+                    return {"not_measured": too_much}
                 time.sleep(0.05)
         finally:
             child.returncode = 0  # it was waited for
     seconds, (_, status, usage) = time.perf_counter() - start, ended
     lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+    if os.WIFSIGNALED(status):
+        return {"not_measured": f"it crashed: {signal.Signals(os.WTERMSIG(status)).name}"}
     if status or not output.is_file():
         said = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         return {"not_measured": f"it failed: {said.strip()[:200]}"}
@@ -84,10 +89,20 @@ def cell(network: str, images: int, setting: str, environments: Path, work: Path
         "images_used": count,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-        "versions": json.loads(lines[-1]),
+        **json.loads(lines[-1]),
         **accuracy(graph, output, work / "held-out.npz"),
     }
+
+
+def _too_much(process: int, seconds: float, limit: float) -> str:
+    """Why a process is ended, if it is."""
+    if seconds > limit:
+        return f"not done after {limit / 60:.0f} minutes"
+    with suppress(OSError, IndexError):  # it has just ended
+        resident = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        if resident > MOST_MEMORY:
+            return f"it takes more than {MOST_MEMORY >> 30} GiB of memory"
+    return ""
 
 
 def environment(tool: str, environments: Path, limit: float) -> tuple[Path, str]:

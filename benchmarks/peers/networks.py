@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.int8_accuracy import views
+from benchmarks.int8_accuracy import VIEWS, Place, views
 from benchmarks.workspaces import CLI
 from csa_deploy.data.base import Dataset
 from csa_deploy.data.images import to_array
@@ -51,8 +51,16 @@ def _set(opened: Callable[[], Dataset], count: int) -> np.ndarray:
 
 def _views(how: Preprocessing, count: int) -> np.ndarray:
     pictured = photos(how)
-    pictures = list(views((pictured.image(name) for name in PHOTOGRAPHS), mirror=False))
+    opened = (pictured.image(name) for name in PHOTOGRAPHS)
+    pictures = list(views(opened, mirror=False, places=_places(-(-count // len(PHOTOGRAPHS)))))
     return np.stack([to_array(pictures[index], how) for index in _spread(count, len(pictures))])
+
+
+def _places(count: int) -> list[Place]:
+    """Those of the other benchmarks, and more where these are too few."""
+    random = np.random.default_rng(0)
+    shares = random.uniform(0.3, 0.9, max(count - len(VIEWS), 0))
+    return [*VIEWS, *((*random.uniform(0, 1 - share, 2), share) for share in shares)]
 
 
 def _photographs(how: Preprocessing) -> np.ndarray:

@@ -22,8 +22,9 @@ without the search that gives layers back to floating point.
   Runtime node by node, on images that no tool saw.
 - *layers* have both their data and their weights out of a DequantizeLinear. Fewer of them are an easier task.
 - *scopes* counts the safety scopes that the FP32 graph is not denied in, and how many of these the INT8 graph keeps.
-- Images to calibrate on: views of scikit-image's photographs (75 at most), of csa_digits and csa_detection their
-  training sets. Images to measure on: foolbox's 20 photographs and their mirror images, held-out digits, test scenes.
+- Images to calibrate on: views of scikit-image's 15 photographs, of csa_digits and csa_detection their training
+  sets. Images to measure on: foolbox's 20 photographs and their mirror images, held-out digits,
+  test scenes.
 """
 
 

@@ -132,15 +132,20 @@ SETTINGS: dict[str, Setting] = {
     "AIMET-ONNX, min_max": ("aimet", aimet, {"scheme": "min_max"}, ("aimet-onnx", "onnxruntime")),
     "AIMET-ONNX, tf_enhanced": ("aimet", aimet, {"scheme": "tf_enhanced"}, ("aimet-onnx", "onnxruntime")),
     "Quark, INT8_CNN_DEFAULT": ("quark", quark, {"config": "INT8_CNN_DEFAULT"}, ("amd-quark", "onnxruntime")),
+    "Quark, INT8_CNN_ACCURATE": ("quark", quark, {"config": "INT8_CNN_ACCURATE"}, ("amd-quark", "onnxruntime")),
 }
 """By name of a row: whose environment runs it, how, with what, and the distributions whose versions count."""
 
 
 def main(setting: str, graph: str, images: str, output: str) -> None:
-    """Quantize, then print the versions as the last line."""
+    """Quantize, then print the versions and the most memory that was held as the last line."""
     _, function, settings, packages = SETTINGS[setting]
     function(graph, images, output, **settings)
-    print(json.dumps({name: metadata.version(name) for name in itertools.chain(packages, ["onnx", "numpy"])}))
+    versions = {name: metadata.version(name) for name in itertools.chain(packages, ["onnx", "numpy"])}
+    # What the system tells a parent of its child counts the parent's own memory, where that is more.
+    status = Path("/proc/self/status").read_text().splitlines()
+    (held,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    print(json.dumps({"peak_mib": round(int(held) / 1024), "versions": versions}))
 
 
 if __name__ == "__main__":

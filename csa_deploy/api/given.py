@@ -43,11 +43,7 @@ Data = Any
 
 @dataclass(frozen=True)
 class ObjectSource(Source):
-    """A module in memory, or a callable that makes one.
-
-    Attributes:
-        made: that.
-    """
+    """A module in memory, or a callable that makes one."""
 
     made: Any = None
 
@@ -190,7 +186,6 @@ def data_spec(
     Args:
         data: in one of its forms; tensors as the network takes them, already preprocessed.
         inputs: names of the network's inputs.
-        folder: for that file.
         labels: one per sample: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``; batches may bring classes.
         samples: take so many of an iterable.
 

@@ -93,7 +93,7 @@ def compare(
 def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
     if not candidates:
         raise UsageError("nothing to compare with the reference", fix="give at least one graph or engine")
-    not_measured: list[dict[str, str]] = []
+    not_measured: list[NotMeasured] = []
     with contextlib.ExitStack() as stack:
         reference, preprocessing = open_reference(context)
         stack.enter_context(reference)
@@ -107,7 +107,7 @@ def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
         return compared(context, reference, preprocessing, opened_ones, not_measured)
 
 
-def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict[str, str]]) -> Candidate | None:
+def _candidate(context: Given, label: str, graph: Graph, not_measured: list[NotMeasured]) -> Candidate | None:
     """What is compared; None for an engine that does not run here, which is noted."""
     path = context.path(GIVEN) / slug_of(label)
     if isinstance(graph, SplitNetwork):
@@ -121,7 +121,7 @@ def _candidate(context: Given, label: str, graph: Graph, not_measured: list[dict
     try:
         runner = engine_runner(path, graph.report, context.config.target, name=label)
     except EnvironmentLacksError as error:
-        not_measured.append({"what": label, "reason": error.message})
+        not_measured.append(NotMeasured(label, error.message))
         return None
     return Candidate(label, graph.precision, label, runner)
 
@@ -269,14 +269,13 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
 
     Args:
         results: one of each kind at most; their order does not matter.
-        path: of the file.
 
     Raises:
         UsageError: two results of a kind, or one that a report does not show.
     """
     path = Path(path)
     if isinstance(results, Workspace):
-        network = results.manifest["config"].get("network")
+        network = results.config.get("network")
         if not network:
             raise UsageError(f"{results.root}: nothing was made here yet", fix="csa_deploy.export(..., workspace=...)")
         source = Source("onnx", network, slug_of(network))  # the report reads what is there, whatever made it

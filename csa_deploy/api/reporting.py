@@ -58,7 +58,7 @@ def page_of_results(results: Sequence[Result], workspace: Workspace) -> tuple[Re
         if isinstance(repaired, Repaired) and "check" not in outputs:
             outputs["check"] = StageOutput(replace(_checked(repaired.report), of="repaired"))
     names = [result.name for result in results if isinstance(result, GraphResult)]
-    workspace.manifest["config"] = {"network": names[0] if names else "graphs"}
+    workspace.config = {"network": names[0] if names else "graphs"}
     for stage, output in outputs.items():
         output.measured.update({"seconds": 0.0, "started_at": "", **output.measured})
         workspace.commit(stage, GIVEN, output)

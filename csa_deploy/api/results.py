@@ -17,6 +17,7 @@ from csa_deploy.records.check import Inspected
 from csa_deploy.records.export import ExportRecord
 from csa_deploy.records.graphs import GraphStatistics, Note, Step
 from csa_deploy.records.optimize import OptimizeRecord
+from csa_deploy.records.passport import Passport
 from csa_deploy.records.precision import KeptNode, PrecisionRecord
 from csa_deploy.records.repair import Left
 from csa_deploy.records.split import CutTensor, SplitFinding, SplitPart, SplitRecord
@@ -33,7 +34,6 @@ class GraphResult(Result):
     """A result that holds a graph.
 
     Attributes:
-        name: of the network.
         sha256: of the graph, as :meth:`save` writes it; empty for one of more than 2 GB.
     """
 
@@ -175,12 +175,10 @@ class Repaired(GraphResult):
     """A graph repaired for safety scopes; the graph as it came where nothing was repaired.
 
     Attributes:
-        steps: every application of a repair.
         left: what was left as it is, because an asked scope would have been worse off.
         before: the scopes of the graph as it came.
         report: the scopes of the result.
         changed: whether anything was repaired.
-        scopes: that were repaired for.
         declined: nodes that a repair left be, though a finding named it, with the reason.
     """
 
@@ -268,7 +266,6 @@ class SplitNetwork(Result):
     """A network in parts: the encoder and its heads.
 
     Attributes:
-        name: of the network.
         report: what the parts are, what crosses between them, how each is built, and what does not fit.
         graphs: the typed graph of each part, by its name.
         files: of the parts, by path: typed graphs, FP32 graphs and calibration caches.
@@ -330,13 +327,12 @@ class Built(GraphResult):
         backend: tensorrt, tensorrt-rtx or trtexec.
         passport: what it is made of, how and by what, with a seal.
         report: what the build states of it.
-        engine: its bytes.
         parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
 
     precision: str
     backend: str
-    passport: Record
+    passport: Passport
     report: EngineRecord
     engine: bytes | None = field(default=None, compare=False, kw_only=True, metadata=NOT_JSON)
     parts: dict[str, bytes] = field(default_factory=dict, compare=False, kw_only=True, metadata=NOT_JSON)
@@ -344,12 +340,12 @@ class Built(GraphResult):
     @property
     def summary(self) -> str:
         """What was built, by what."""
-        stated = self.passport["engine"]
-        return f"{self.name}: {self.precision} engine of {stated['bytes']:,} bytes, {self.backend} {stated['tensorrt']}"
+        stated = self.passport.engine
+        return f"{self.name}: {self.precision} engine of {stated.bytes:,} bytes, {self.backend} {stated.tensorrt}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row."""
-        stated = {key: self.passport["engine"][key] for key in ("tensorrt", "bytes", "sha256")}
+        stated = {key: getattr(self.passport.engine, key) for key in ("tensorrt", "bytes", "sha256")}
         return [{"name": self.name, "precision": self.precision, "backend": self.backend, **stated}]
 
     def save(self, path: str | Path) -> Path:
@@ -367,5 +363,5 @@ class Built(GraphResult):
         write_atomic(Path(path), self.engine)
         for name, content in self.parts.items():
             write_atomic(parts_folder(Path(path)) / name, content)
-        write_atomic(passport_of(Path(path)), dump_json(self.passport))
+        write_atomic(passport_of(Path(path)), dump_json(self.passport.to_json()))
         return Path(path)

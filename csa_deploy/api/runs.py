@@ -30,7 +30,7 @@ def judge_stored(
         budget: bounds that replace the run's, as the setting of that name takes them.
         metric: task metrics, as the setting takes them; the run's where none is given.
     """
-    stored = Workspace(samples.parent.parent).manifest["config"]
+    stored = Workspace(samples.parent.parent).config
     metrics, before = list(metric) or stored.get("metric", []), stored.get("budget", {})
     given = make_config({"metric": metrics, "budget": budget or []}).budget
     bounds = {p: {**before.get(p, {}), **given.get(p, {})} for p in (*before, *given)}
@@ -89,7 +89,7 @@ def compare_stored(
 
 def _known_metrics(runs: Sequence[Path], metric: Sequence[str]) -> list[NotMeasured]:
     """Make the task metrics of the runs known, or those that are named instead; those that are not to be found."""
-    stored = [spec for run in runs for spec in Workspace(run).manifest["config"].get("metric", [])]
+    stored = [spec for run in runs for spec in Workspace(run).config.get("metric", [])]
     unknown = []
     for spec in dict.fromkeys(metric or stored):
         try:

@@ -74,8 +74,8 @@ def _as_typed(context: Given) -> None:
 def _split(context: Given) -> SplitNetwork:
     record = context.split
     assert record is not None  # it was asked for
-    entry = context.workspace.stage("split")
+    entry = context.workspace.stages.get("split")
     assert entry is not None
-    files = {path: context.path(path).read_bytes() for path in entry["artifacts"] if not path.startswith("records/")}
+    files = {path: context.path(path).read_bytes() for path in entry.made}
     graphs = {part.name: loaded(context, part.graph) for part in record.parts}
     return SplitNetwork(context.name, record, graphs=graphs, files=files)

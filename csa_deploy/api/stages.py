@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from csa_deploy.api.staging import (
 )
 from csa_deploy.config import inherited
 from csa_deploy.engine.parts import parts_folder
-from csa_deploy.engine.passport import passport_of, read_passport, seal_of
+from csa_deploy.engine.passport import passport_of, read_passport, sealed
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.records.export import ExportRecord
@@ -212,10 +213,7 @@ def _rebuilt_by_api(built: Built, backend: str, settings: dict[str, Any]) -> Bui
     """The same with the call in its passport that makes it again: the command would type the graph anew."""
     given = "".join(f", {key}={value!r}" for key, value in sorted(settings.items()))
     code = f"import csa_deploy; csa_deploy.build('GRAPH.onnx', backend={backend!r}{given}).save('ENGINE')"
-    body = {**built.passport, "rebuild": ["python", "-c", code]}
-    body["seal"] = seal_of(body)
-    made = {name: getattr(built, name) for name in ("name", "precision", "backend", "report")}
-    return Built(**made, passport=body, engine=built.engine, parts=built.parts, model=built.model, source=built.source)
+    return replace(built, passport=sealed(replace(built.passport, rebuild=("python", "-c", code))))
 
 
 def as_exported(network: Network, **settings: Any) -> Exported:

@@ -67,7 +67,6 @@ def opened(root: Path, network: Any, settings: Mapping[str, Any], workspace: Pla
     commands.
 
     Args:
-        root: the workspace's folder.
         network: what is worked on, in any of its forms.
         settings: by the names of flags.
         workspace: as the caller gave it.
@@ -81,15 +80,15 @@ def opened(root: Path, network: Any, settings: Mapping[str, Any], workspace: Pla
         source = network if isinstance(network, Source) else source_of(network, root / GIVEN)
         if workspace is not None:
             _require_same(made, source)
-        stored = {} if workspace is None else inherited(made.manifest["config"], source.spec)
+        stored = {} if workspace is None else inherited(made.config, source.spec)
         yield Given(make_config(stored, given, {"network": source.spec}), source, made)
     if isinstance(workspace, Workspace):
-        workspace.manifest = made.manifest
+        workspace.reload()
 
 
 def _require_same(workspace: Workspace, source: Source) -> None:
     """A workspace holds one network, however its path is written: another one's records would be replaced."""
-    held = workspace.manifest["config"].get("network") if workspace.manifest["stages"] else None
+    held = workspace.config.get("network") if workspace.stages else None
     if held and held != source.spec and slug_of(held.removesuffix(OBJECT)) != source.name:
         raise UsageError(
             f"{workspace.root}: holds {held}, not {source.spec}: its records would be replaced",
@@ -129,7 +128,6 @@ def adopt(context: Context, model: onnx.ModelProto, report: ExportRecord | None 
     Args:
         context: of an empty workspace.
         model: the graph; of fixed shape.
-        report: the record of its export, where there was one.
     """
     require_static(model)
     with context.workspace.scratch("export") as scratch:
@@ -155,5 +153,5 @@ def loaded(context: Context, relative: str) -> onnx.ModelProto:
 
 def with_precision(precision: str, root: Path) -> list[str]:
     """A precision, and those that the workspace works on already: they stay."""
-    stored = Workspace(root).manifest["config"].get("precision", [])
+    stored = Workspace(root).config.get("precision", [])
     return list(dict.fromkeys([*(stored or Config().precision), precision]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.bundle.archive import Archive
+from csa_deploy.bundle.index import BundleIndex
 from csa_deploy.bundle.tested_gates import TestedGate, gate_results
 from csa_deploy.errors import CsaDeployError
 from csa_deploy.records.check import CheckRecord
@@ -50,17 +51,15 @@ def make_attestations(
     """A statement per gate, by path in the bundle, and the configuration that they name; nothing without the library.
 
     Args:
-        workspace: the run.
-        precision: of the bundle.
         tested: graph and engine of the bundle, path in it -> SHA-256.
         files: everything else in it, likewise.
     """
     if not available():
         return {}
-    stages = workspace.manifest["stages"]
+    stages = workspace.stages
     records = {name: workspace.record(name) for name in stages}
     profile = Profiled.from_json(workspace.measured("profile")) if "profile" in stages else None
-    configuration = dump_json(workspace.manifest["config"]).encode()
+    configuration = dump_json(workspace.config).encode()
     found = {CONFIGURATION: configuration}
     for stage, result in gate_results(records, profile, precision).items():
         named = {**files, CONFIGURATION: sha256(configuration)}
@@ -92,7 +91,6 @@ def make_statement(subjects: Mapping[str, str], result: TestedGate, used: Mappin
 
     Args:
         subjects: what was tested, name -> SHA-256.
-        result: what came out.
         used: files that configured the test, path in the bundle -> SHA-256.
     """
     from google.protobuf.json_format import MessageToDict
@@ -114,13 +112,11 @@ def statement_files(names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(f"{_FOLDER}/") and name != CONFIGURATION]
 
 
-def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapping[str, Any]) -> tuple[str, list[str]]:
+def check_attestations(archive: Archive, index: BundleIndex, records: Mapping[str, Any]) -> tuple[str, list[str]]:
     """What the statements of a bundle say, in words, and what contradicts the bundle.
 
     Args:
         archive: the bundle, whose hashes are right.
-        index: its ``bundle.json``.
-        records: its records.
     """
     found = [name for name in statement_files(archive.names) if not name.endswith(".dsse.json")]
     if not found:
@@ -130,13 +126,13 @@ def check_attestations(archive: Archive, index: Mapping[str, Any], records: Mapp
     measured = "measurements/profile.json"
     try:
         profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
-        expected = gate_results(records, profile, str(index["precision"]))
+        expected = gate_results(records, profile, index.precision)
     except (CsaDeployError, KeyError, ValueError, TypeError, AttributeError) as error:
         return f"{len(found)} not checked", [f"{_FOLDER}: the records do not give what they state: {error}"]
     said, problems = [], []
     for name in found:
         stage = name.removeprefix(f"{_FOLDER}/").removesuffix(".json")
-        result, problem = _checked(archive.read(name), expected.get(stage), index["files"])
+        result, problem = _checked(archive.read(name), expected.get(stage), index.files)
         said.append(f"{stage} {result}")
         problems += [f"{name}: {problem}"] if problem else []
     problems += [f"{_FOLDER}/{stage}.json: missing" for stage in expected if f"{_FOLDER}/{stage}.json" not in found]

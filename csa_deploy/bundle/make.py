@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from csa_deploy.bundle.archive import write_archive
 from csa_deploy.bundle.attestations import LACKING, make_attestations, statement_files
 from csa_deploy.bundle.attestations import available as attestations_available
 from csa_deploy.bundle.envelope import envelope_of, sign_statement
+from csa_deploy.bundle.index import INDEX, BundleIndex, EngineBuilder
 from csa_deploy.bundle.model_card import IntendedUse, make_model_card
 from csa_deploy.bundle.model_signature import MODEL_SIGNATURE, ModelSigner, sign_model
 from csa_deploy.bundle.needs import Need
@@ -39,8 +39,7 @@ from csa_deploy.tasks.autoware import autoware_files
 from csa_deploy.verify.results import SAMPLES, read_results
 from csa_deploy.workspace import Workspace, dump_json, sha256_of
 
-SCHEMA_VERSION = 1
-SUMS, INDEX, SBOM, _SCRIPT = "SHA256SUMS", "bundle.json", "sbom.cdx.json", "verify.sh"
+SUMS, SBOM, _SCRIPT = "SHA256SUMS", "sbom.cdx.json", "verify.sh"
 _TEMPLATE = Path(__file__).with_name("verify.sh.j2")
 _NO_ENGINE = "this bundle holds a graph and no engine"
 EMITTED = ("autoware",)
@@ -80,7 +79,6 @@ def make_bundle(
     Args:
         workspace: with at least the precision stage done.
         precision: of the engine or graph.
-        out: path of the bundle.
         feeds: sample inputs in FP32.
         key: SSH key to sign with; None leaves it unsigned.
         needs: what building it again takes and the bundle does not hold.
@@ -115,18 +113,17 @@ def make_bundle(
     files[_SCRIPT] = _script(engine, samples).encode()
     files["LICENSE"] = _licence()
     hashes = {name: _sha256(content) for name, content in files.items()}
-    network = str(workspace.manifest["config"].get("network", workspace.root.name))
+    network = str(workspace.config.get("network", workspace.root.name))
     builder = f"{engine.backend} {engine.version}" if engine else None
     attested = _attested(workspace, precision, hashes, signer)
     files |= attested
     hashes |= {name: _sha256(content) for name, content in attested.items()}
     card = _card(workspace, precision, verdict, needs, intended)
     files[SBOM] = dump_json(make_sbom(network, hashes, builder, card)).encode()
-    index = _index(workspace, network, precision, engine, graph, samples, hashes)
-    index |= {"verdict": verdict.to_json(), "config": workspace.manifest["config"]}
-    index |= {"postprocessing": dict(decoding)} if decoding else {}
-    index["not_included"] += [need.to_json() for need in needs]
-    files[INDEX] = dump_json(index).encode()
+    index = _index(workspace, network, precision, engine, f"graph/{graph.name}", samples, hashes)
+    missing = (*_missing(workspace, engine), *needs)
+    index = replace(index, verdict=verdict, not_included=missing, postprocessing=decoding or None)
+    files[INDEX] = dump_json(index.to_json()).encode()
     sums = "".join(f"{_sha256(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     files[SUMS] = sums
     if signer is not None:
@@ -162,7 +159,7 @@ def _card(
         verified,
         read_results(stored) if verified and stored.is_file() else None,
         intended=intended,
-        task=workspace.manifest["config"].get("task"),
+        task=workspace.config.get("task"),
         data=data,
         limitations=[*verdict.reasons, *missing],
     )
@@ -202,9 +199,9 @@ def _engine(workspace: Workspace, precision: str) -> EngineRecord | None:
 
 def _built_graph(workspace: Workspace, engine: EngineRecord) -> Path:
     """The graph that an engine was built of: not always that of its precision (TensorRT 8 makes FP16 of FP32)."""
-    stated = read_passport(workspace.root / engine.passport)["graph"]
-    graph = workspace.root / "onnx" / stated["file"]
-    if not graph.is_file() or sha256_of(graph) != stated["sha256"]:
+    stated = read_passport(workspace.root / engine.passport).graph
+    graph = workspace.root / "onnx" / stated.file
+    if not graph.is_file() or sha256_of(graph) != stated.sha256:
         raise UsageError(f"{graph}: not the graph that the engine was built of", fix="run `csa-deploy build` again")
     return graph
 
@@ -230,11 +227,11 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
     """Every stage that can fail, and how it ended; what did not run is said."""
     found: dict[str, Any] = {}
     for stage in ("export", "check", "verify", "profile"):
-        entry = workspace.stage(stage)
+        entry = workspace.stages.get(stage)
         if entry is None:
             found[stage] = {"result": "not run"}
         else:
-            result = "passed" if entry["passed"] else "failed"
+            result = "passed" if entry.passed else "failed"
             found[stage] = {"result": result, "summary": workspace.summary(stage)}
     return found
 
@@ -242,21 +239,19 @@ def _gates(workspace: Workspace) -> dict[str, Any]:
 def _evidence(workspace: Workspace) -> dict[str, bytes | Path]:
     """Records of the stages, the report where there is one, calibration files, and the parts of a split network."""
     files: dict[str, bytes | Path] = {}
-    if "profile" in workspace.manifest["stages"]:
+    if "profile" in workspace.stages:
         files["measurements/profile.json"] = workspace.root / "measurements/profile.json"
-    if "verify" in workspace.manifest["stages"] and (results := workspace.root / SAMPLES).is_file():
+    if "verify" in workspace.stages and (results := workspace.root / SAMPLES).is_file():
         files[SAMPLES] = results
-    for stage, entry in workspace.manifest["stages"].items():
+    for stage, entry in workspace.stages.items():
         files[f"records/{stage}.json"] = workspace.root / f"records/{stage}.json"
         if stage == "report":
-            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
-            files |= {
-                f"report/{Path(p).name}": workspace.root / p for p in entry["unhashed"] if "measurements/" not in p
-            }
+            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry.made}
+            files |= {f"report/{Path(p).name}": workspace.root / p for p in entry.unhashed if "measurements/" not in p}
         if stage == "split":
-            files |= {f"split/{p}": workspace.root / p for p in entry["artifacts"] if "records/" not in p}
+            files |= {f"split/{p}": workspace.root / p for p in entry.made}
         if stage == "precision":
-            kept = [p for p in entry["artifacts"] if not p.endswith((".onnx", ".data")) and "records/" not in p]
+            kept = [p for p in entry.made if not p.endswith((".onnx", ".data"))]
             files |= {f"calibration/{Path(p).name}": workspace.root / p for p in kept}
     return files
 
@@ -287,34 +282,39 @@ def _index(
     network: str,
     precision: str,
     engine: EngineRecord | None,
-    graph: Path,
+    graph: str,
     samples: Samples,
     hashes: dict[str, str],
-) -> dict[str, Any]:
-    rebuild, evidence = None, {}
-    if engine is not None:
-        passport = read_passport(workspace.root / engine.passport)
-        rebuild = passport["rebuild"]
-        evidence = {key: passport["restricted"].get(key) for key in ("level", "why_not_next", "statement")}
-    missing = [] if engine else [_missing("engine", "not built in this workspace; build the graph on its target")]
-    missing += [] if workspace.stage("report") else [_missing("report", "not made in this workspace")]
-    missing += [] if attestations_available() else [_missing("attestations", LACKING)]
-    missing += [] if workspace.stage("verify") else [_missing("accuracy", "not verified in this workspace")]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "csa_deploy": __version__,
-        "network": network,
-        "precision": precision,
-        "kind": "engine" if engine else "graph",
-        "engine": f"engine/{engine.engine}" if engine else None,
-        "builder": {"backend": engine.backend, "version": engine.version} if engine else None,
-        "graph": f"graph/{graph.name}",
-        "rebuild": rebuild,
-        "evidence": evidence,
-        "samples": samples.to_json(),
-        "files": hashes,
-        "not_included": missing,
-    }
+) -> BundleIndex:
+    passport = read_passport(workspace.root / engine.passport) if engine else None
+    flag = passport.restricted if passport else None
+    return BundleIndex(
+        network=network,
+        precision=precision,
+        kind="engine" if engine else "graph",
+        engine=f"engine/{engine.engine}" if engine else None,
+        builder=EngineBuilder(engine.backend, engine.version) if engine else None,
+        graph=graph,
+        rebuild=passport.rebuild if passport else None,
+        evidence={key: getattr(flag, key) for key in ("level", "why_not_next", "statement")} if flag else {},
+        samples=samples.stated,
+        files=hashes,
+        not_included=(),
+        config=workspace.config,
+    )
+
+
+def _missing(workspace: Workspace, engine: EngineRecord | None) -> Iterator[Need]:
+    """What was not made, or cannot be made here."""
+    stages = workspace.stages
+    if engine is None:
+        yield Need("engine", "", None, "not built in this workspace; build the graph on its target")
+    if "report" not in stages:
+        yield Need("report", "", None, "not made in this workspace")
+    if not attestations_available():
+        yield Need("attestations", "", None, LACKING)
+    if "verify" not in stages:
+        yield Need("accuracy", "", None, "not verified in this workspace")
 
 
 def _licence() -> bytes:
@@ -328,20 +328,3 @@ def _licence() -> bytes:
 
 def _sha256(content: bytes | Path) -> str:
     return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-
-
-def _missing(what: str, reason: str) -> dict[str, str | None]:
-    return Need(what, "", None, reason).to_json()
-
-
-def read_index(content: bytes) -> dict[str, Any]:
-    """``bundle.json`` of a bundle; raises UsageError for anything else."""
-    try:
-        index = json.loads(content)
-        version = index["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{INDEX} of the bundle is not readable", fix="ask for the bundle again") from None
-    if version != SCHEMA_VERSION:
-        raise UsageError(f"the bundle has schema version {version}, known is {SCHEMA_VERSION}", fix="update csa-deploy")
-    assert isinstance(index, dict)
-    return index

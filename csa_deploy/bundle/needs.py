@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from csa_deploy.errors import CsaDeployError
 from csa_deploy.pipeline import stage_key
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.results import Stored
 from csa_deploy.stages import STAGES
 from csa_deploy.workspace import sha256_of
 
@@ -23,7 +24,7 @@ _CHANGED = "the network, its weights or the tools have changed since the export:
 
 
 @dataclass(frozen=True)
-class Need:
+class Need(Stored):
     """Something that is not in the bundle.
 
     Attributes:
@@ -37,10 +38,6 @@ class Need:
     path: str
     sha256: str | None
     reason: str
-
-    def to_json(self) -> dict[str, str | None]:
-        """JSON form."""
-        return asdict(self)
 
 
 def needs_of(context: Context) -> list[Need]:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from csa_deploy.errors import UsageError
+from csa_deploy.results import Stored
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.spec import Arrays
 
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 _TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 _DIGITS = 12  # significant digits of the largest expected value that survive the scaling to whole numbers
 _SAFE = re.compile(r"[A-Za-z0-9_.:/@+-]+")
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """An output, and the file of its bounds in each sample's folder."""
+
+    name: str
+    file: str
+
+
+@dataclass(frozen=True)
+class StatedSamples(Stored):
+    """What the index of a bundle states of its samples: their number, and the share that outputs may deviate by."""
+
+    samples: int
+    tolerance: float
+    outputs: tuple[SampleOutput, ...]
+    tolerance_is: str = "share of the largest absolute expected value of the sample's output"
 
 
 @dataclass(frozen=True)
@@ -40,19 +59,15 @@ class Samples:
 
     files: Mapping[str, bytes]
     inputs: tuple[str, ...]
-    outputs: tuple[Mapping[str, str], ...]
+    outputs: tuple[SampleOutput, ...]
     scale: int
     tolerance: float
     listed: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form without the content."""
-        return {
-            "samples": len(self.inputs),
-            "tolerance": self.tolerance,
-            "tolerance_is": "share of the largest absolute expected value of the sample's output",
-            "outputs": [dict(output) for output in self.outputs],
-        }
+    @property
+    def stated(self) -> StatedSamples:
+        """Without the content."""
+        return StatedSamples(len(self.inputs), self.tolerance, self.outputs)
 
 
 def sample_feeds(context: Context, samples: int) -> list[Arrays]:
@@ -106,7 +121,7 @@ def make_samples(graph: Path, reference: Path, feeds: Sequence[Mapping[str, np.n
             listed.append(f"output {name} samples/{index}/output.{k}.raw")
             files[f"samples/{index}/output.{k}.bounds"] = _bounds(out[name], _TOLERANCE[precision], scale)
         inputs.append(",".join(loaded))
-    outputs = tuple({"name": name, "file": f"output.{k}.bounds"} for k, name in enumerate(names))
+    outputs = tuple(SampleOutput(name, f"output.{k}.bounds") for k, name in enumerate(names))
     return Samples(files, tuple(inputs), outputs, scale, _TOLERANCE[precision], tuple(listed))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from csa_deploy import __version__
+from csa_deploy.installing import version_of
 
 # The packages whose code decides what is in a bundle, besides the TensorRT that built its engine.
 PACKAGES = (
@@ -28,16 +29,15 @@ def make_sbom(
     """The document.
 
     Args:
-        network: name of the network.
         files: path in the bundle -> SHA-256.
         tensorrt: builder and version of the engine; None for a bundle without one.
     """
-    components = [_package(name, version) for name in PACKAGES if (version := _version(name))]
+    components = [_package(name, version) for name in PACKAGES if (version := version_of(name))]
     if tensorrt is not None:
         name, _, version = tensorrt.rpartition(" ")
         # trtexec is the tool; on a target, its TensorRT is no Python package.
         other = {"type": "library", "name": "TensorRT", "version": version, "supplier": {"name": "NVIDIA"}}
-        components.append(_package(name, version) if _version(name) == version else other)
+        components.append(_package(name, version) if version_of(name) == version else other)
     components += [
         {"type": "file", "name": path, "hashes": [{"alg": "SHA-256", "content": digest}]}
         for path, digest in sorted(files.items())
@@ -69,13 +69,6 @@ def _package(name: str, version: str) -> dict[str, Any]:
         "purl": f"pkg:pypi/{name}@{quote(version, safe='')}",
     }
     return {**entry, "licenses": [{"license": {"name": licence}}]} if licence else entry
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _licence(name: str) -> str:

@@ -36,7 +36,6 @@ def sign(content: bytes, key: Path) -> bytes:
     """A detached signature.
 
     Args:
-        content: what is signed.
         key: private SSH key, or its public half when ssh-agent holds it.
 
     Raises:
@@ -58,7 +57,6 @@ def check(content: bytes, signature: bytes | None, allowed: Path | None) -> Sign
     """Hold a signature against content.
 
     Args:
-        content: what was signed.
         signature: the detached signature; None when there is none.
         allowed: file of allowed signers (``man ssh-keygen``, ALLOWED SIGNERS); None allows nobody by name.
 

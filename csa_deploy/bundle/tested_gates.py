@@ -48,7 +48,6 @@ def gate_results(records: Mapping[str, Any], profile: Profiled | None, precision
 
     Args:
         records: of stages, as plain data.
-        profile: what the profile stage measured.
         precision: of the bundle; engines and graphs of others are left out.
     """
     found: dict[str, list[tuple[Outcome, str]]] = {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from csa_deploy.errors import (
     AccuracyGateError,
@@ -14,7 +13,7 @@ from csa_deploy.errors import (
 )
 from csa_deploy.records.report import GateState
 from csa_deploy.report.data import collect
-from csa_deploy.results import jsonable
+from csa_deploy.results import NOT_JSON, Stored
 from csa_deploy.workspace import Workspace
 
 # The error, and so the exit code, of each stage that can fail.
@@ -35,7 +34,7 @@ _GATES: dict[str, type[CsaDeployError]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Stored):
     """The verdict of the report, with its reasons.
 
     Attributes:
@@ -48,16 +47,12 @@ class Verdict:
     state: str
     reasons: tuple[str, ...]
     gates: tuple[GateState, ...]
-    failed: type[CsaDeployError] | None
+    failed: type[CsaDeployError] | None = field(default=None, metadata=NOT_JSON)
 
     @property
     def text(self) -> str:
         """``FAIL: ...``, in one line."""
         return ": ".join(filter(None, (self.state.upper(), "; ".join(self.reasons))))
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {"state": self.state, "reasons": list(self.reasons), "gates": jsonable(self.gates)}
 
 
 def verdict_of(workspace: Workspace) -> Verdict:

@@ -14,16 +14,18 @@ from typing import Any, Literal
 from csa_deploy.bundle.archive import Archive
 from csa_deploy.bundle.attestations import check_attestations
 from csa_deploy.bundle.envelope import check_envelopes
-from csa_deploy.bundle.make import INDEX, SBOM, SUMS, read_index
+from csa_deploy.bundle.index import INDEX, BundleIndex, read_index
+from csa_deploy.bundle.make import SBOM, SUMS
 from csa_deploy.bundle.model_card import check_model_card
 from csa_deploy.bundle.model_signature import MODEL_SIGNATURE, Trusted, check_model
 from csa_deploy.bundle.signature import SIGNATURE, Signature, check
 from csa_deploy.engine.parts import SUFFIX, problems
-from csa_deploy.engine.passport import seal_of
+from csa_deploy.engine.passport import parse_passport
 from csa_deploy.errors import UsageError
 from csa_deploy.verify.results import SAMPLES, Results, read_results
 
 NOBODY = Trusted()
+_REPEATED = ("network", "precision", "kind", "builder", "evidence", "not_included")  # of the index
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -32,9 +34,6 @@ class BundleReport:
     """What was found.
 
     Attributes:
-        path: the bundle.
-        index: its ``bundle.json``.
-        files: number of files.
         problems: what is damaged, missing, added or contradictory, one line each.
         signature: what its ssh signature says.
         required: whether a valid one was asked for.
@@ -45,7 +44,7 @@ class BundleReport:
     """
 
     path: Path
-    index: dict[str, Any]
+    index: BundleIndex
     files: int
     problems: tuple[str, ...]
     signature: Signature
@@ -65,10 +64,7 @@ class BundleReport:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form with the verdict."""
-        kept = {
-            key: self.index.get(key) for key in ("network", "precision", "kind", "builder", "evidence", "not_included")
-        }
-        kept["gates"] = self.index.get("verdict")
+        stated = self.index.to_json()
         return {
             "bundle": self.path.name,
             "verdict": self.verdict,
@@ -78,7 +74,8 @@ class BundleReport:
             "attestations": self.attestations,
             "model_card": self.model_card,
             "files": self.files,
-            **kept,
+            **{key: stated[key] for key in _REPEATED},
+            "gates": stated["verdict"],
         }
 
 
@@ -86,7 +83,6 @@ def verify_bundle(path: Path, allowed: Path | None = None, trusted: Trusted = NO
     """Check a bundle.
 
     Args:
-        path: the file.
         allowed: file of allowed signers; given one, only a valid ssh signature will do.
         trusted: whom to trust by key or certificate; given one, only a valid signature by model signing will do.
 
@@ -111,7 +107,7 @@ def verify_bundle(path: Path, allowed: Path | None = None, trusted: Trusted = NO
     return BundleReport(path, index, files, tuple(problems), signature, required, by_model, asked, stated_gates, card)
 
 
-def _attestations(archive: Archive, index: dict[str, Any], trusted: Trusted) -> tuple[str, list[str]]:
+def _attestations(archive: Archive, index: BundleIndex, trusted: Trusted) -> tuple[str, list[str]]:
     """What the statements say and how they are signed, in words; what contradicts the bundle."""
     names = [name for name in archive.names if name.startswith("records/") and name.endswith(".json")]
     records = {name[8:-5]: json.loads(archive.read(name)) for name in names}
@@ -120,7 +116,7 @@ def _attestations(archive: Archive, index: dict[str, Any], trusted: Trusted) -> 
     return f"{said}; {signed}", problems + wrong
 
 
-def _model_card(archive: Archive, index: dict[str, Any]) -> tuple[str, list[str]]:
+def _model_card(archive: Archive, index: BundleIndex) -> tuple[str, list[str]]:
     """Whether the model card says what the samples say, in words; where it does not."""
     try:
         card = json.loads(archive.read(SBOM))["metadata"]["component"].get("modelCard")
@@ -136,7 +132,7 @@ def _model_card(archive: Archive, index: dict[str, Any]) -> tuple[str, list[str]
         results = stored_samples(archive)
     except UsageError:
         return "not compared", [f"{SAMPLES}: not the results of a comparison"]
-    wrong = check_model_card(card, results, str(index["precision"]))
+    wrong = check_model_card(card, results, index.precision)
     return "says what the samples say" if not wrong else "contradicts the samples", [
         f"{SBOM}: {said}" for said in wrong
     ]
@@ -191,13 +187,10 @@ def _differences(archive: Archive, stated: dict[str, str]) -> list[str]:
     return found
 
 
-def _index_differs(index: dict[str, Any], stated: dict[str, str]) -> list[str]:
+def _index_differs(index: BundleIndex, stated: dict[str, str]) -> list[str]:
     """Files that the index states otherwise than the list of hashes: everything else is held against the index."""
-    files = index.get("files")
-    if not isinstance(files, dict) or not isinstance(index.get("graph"), str):
-        return [f"{INDEX}: not readable"]
     listed = {name: digest for name, digest in stated.items() if name not in (INDEX, SBOM)}
-    names = sorted({name for name, _ in files.items() ^ listed.items()})
+    names = sorted({name for name, _ in index.files.items() ^ listed.items()})
     return [f"{name}: not the file that {INDEX} states" for name in names]
 
 
@@ -214,22 +207,21 @@ def _unreadable(archive: Archive) -> list[str]:
     return found
 
 
-def _contradictions(archive: Archive, index: dict[str, Any]) -> list[str]:
+def _contradictions(archive: Archive, index: BundleIndex) -> list[str]:
     """Engine, passport and graph of a bundle whose hashes are right: do they belong together?"""
-    engine = index.get("engine")
+    engine = index.engine
     if engine is None:
         return []
     try:
-        passport = json.loads(archive.read(f"{engine}.passport.json"))
-        stated, seal, graph = passport["engine"]["sha256"], passport["seal"], passport["graph"]["sha256"]
-    except (ValueError, KeyError, TypeError, UsageError):
-        return [f"{engine}: its passport is missing or not readable"]
-    found = [] if seal == seal_of(passport) else [f"{engine}.passport.json: edited, its seal does not match"]
-    if stated != index["files"].get(engine):
+        passport = parse_passport(archive.read(f"{engine}.passport.json"), f"{engine}.passport.json")
+    except UsageError as error:
+        return [error.message]
+    found = []
+    if passport.engine.sha256 != index.files.get(engine):
         found.append(f"{engine}: not the engine that its passport describes")
     folder = f"{engine}{SUFFIX}/"
-    hashes = {name.removeprefix(folder): sha for name, sha in index["files"].items() if name.startswith(folder)}
-    found += [f"{engine}: {said}" for said in problems(engine, passport["engine"].get("parts", ()), hashes)]
-    if graph != index["files"].get(index["graph"]):
-        found.append(f"{index['graph']}: not the graph that the passport says the engine was built of")
+    hashes = {name.removeprefix(folder): sha for name, sha in index.files.items() if name.startswith(folder)}
+    found += [f"{engine}: {said}" for said in problems(engine, passport.engine.parts, hashes)]
+    if passport.graph.sha256 != index.files.get(index.graph):
+        found.append(f"{index.graph}: not the graph that the passport says the engine was built of")
     return found

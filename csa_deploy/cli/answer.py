@@ -34,11 +34,7 @@ def formats(verb: str) -> tuple[str, ...]:
 
 
 class Answer:
-    """The result of one command, while it is collected.
-
-    Args:
-        output_format: what was asked for.
-    """
+    """The result of one command, while it is collected."""
 
     def __init__(self, output_format: str = TEXT) -> None:
         self.output_format = output_format

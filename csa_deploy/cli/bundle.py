@@ -14,6 +14,7 @@ from csa_deploy.cli.stages import Network
 if TYPE_CHECKING:
     from csa_deploy.bundle.model_signature import ModelSigner
     from csa_deploy.bundle.signature import Signature
+    from csa_deploy.bundle.verdict import Verdict
 
 
 @flags("bundle")
@@ -129,15 +130,15 @@ def verify_bundle(
     report = check(file, allowed_signers, trusted)
     console.answer.add(report.to_json())
     index = report.index
-    what = f"{index['kind']} of {index['network']} in {index['precision']}"
+    what = f"{index.kind} of {index.network} in {index.precision}"
     lines = [
         f"{file}: {report.verdict}; {what}, {report.files} files",
         f"signature by ssh: {_signed(report.signature)}",
         f"signature by model signing: {_signed(report.model_signature)}",
-        f"verdict of its gates: {_gates(report.index)}",
+        f"verdict of its gates: {_gates(index.verdict)}",
         f"statements of its gates: {report.attestations}",
         f"model card: {report.model_card}",
-        *_evidence(report.index.get("evidence") or {}),
+        *_evidence(index.evidence),
         *report.problems,
     ]
     console.plain(*lines)
@@ -153,15 +154,12 @@ def _signed(said: Signature) -> str:
     return f"{said.state} ({said.who})" if said.who else said.state
 
 
-def _evidence(stated: dict[str, Any]) -> list[str]:
+def _evidence(stated: dict[str, str | None]) -> list[str]:
     """What the build showed, and why no more."""
     why = f"; not {stated['why_not_next']}" if stated.get("why_not_next") else ""
     return [f"{stated['statement']}{why}"] if stated.get("level") else []
 
 
-def _gates(index: dict[str, Any]) -> str:
+def _gates(said: Verdict | None) -> str:
     """What the gates had said when the bundle was made."""
-    said = index.get("verdict")
-    if said is None:
-        return "not stated; an older csa-deploy made the bundle"
-    return ": ".join(filter(None, (said["state"].upper(), "; ".join(said["reasons"]))))
+    return said.text if said else "not stated; an older csa-deploy made the bundle"

@@ -12,6 +12,7 @@ import typer
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 from csa_deploy.cli.stages import Network
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
@@ -101,12 +102,13 @@ def _graph(network: str | None, settings: dict[str, Any], console: Console) -> t
     With it the settings, and whether it was exported.
     """
     from csa_deploy.cli.session import opened, resolve
-    from csa_deploy.pipeline import run_stages
 
     config, root = resolve(network, settings, inherit=True)
     changed = config.input_shape or config.size or config.batch or config.opset
     if Path(config.network).suffix == ".onnx" and not changed:
         return Path(config.network), config, False
+    from csa_deploy.pipeline import run_stages  # and with it the records of all stages
+
     with opened(config, root) as context, console.watching() as watcher:
         run_stages(["export"], context, watcher)
         return context.path(context.export.graph), config, True
@@ -154,11 +156,8 @@ def _annotate(data: Inspected, graph: Path, target: Path, console: Console) -> N
 def _steps(repaired: Any, name: str) -> Any:
     """What was rewritten, and how exactly; what was not, and why."""
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"repairs of {name}", title_justify="left")
-    for heading in ("repair", "times", "change / range", ""):
-        table.add_column(heading)
+    table = titled(f"repairs of {name}", ("repair", "times", "change / range", ""))
     for step in repaired.steps:
         error = "-" if step.error is None else f"{step.error:.1e}"
         said = "kept" if step.kept else "undone"
@@ -232,7 +231,6 @@ def rules(
 ) -> None:
     """List rule packs, or the rules of a scope."""
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.restricted.explain import list_packs
     from csa_deploy.restricted.schema import load_pack
@@ -244,15 +242,12 @@ def rules(
         console.answer.add({"scope": scope, **levels, "rules": rules_of})
     else:
         console.answer.add({"packs": [pack.to_json() for pack in list_packs()]})
-    table = Table(title=f"rules of {scope}" if scope else "rule packs", title_justify="left")
     if scope:
-        for heading in ("rule", "layer", "verdict", "evidence", "source"):
-            table.add_column(heading, overflow="fold")
+        table = titled(f"rules of {scope}", ("rule", "layer", "verdict", "evidence", "source"))
         for rule in pack.rules:
             table.add_row(*map(escape, (rule.id, ", ".join(rule.layer), rule.verdict, rule.evidence, rule.source)))
     else:
-        for heading in ("scope", "TensorRT", "kind", "default", "rules", "title"):
-            table.add_column(heading, overflow="fold")
+        table = titled("rule packs", ("scope", "TensorRT", "kind", "default", "rules", "title"))
         for one in list_packs():
             table.add_row(*map(escape, (one.scope, one.tensorrt, one.kind, one.default, str(one.rules), one.title)))
     console.show(table)

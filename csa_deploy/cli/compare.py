@@ -10,6 +10,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from csa_deploy.profile.runs import LatencyChange, RunComparison
@@ -106,13 +107,7 @@ def _accuracy_table(found: AccuracyComparison) -> Any:
 
 def _table(title: str, headings: tuple[str, ...], names: int) -> Any:
     """A table whose first columns are names and whose others are numbers, but for the outcome and what follows."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    words = (*headings[:names], *headings[headings.index("B is") :])
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
-    return table
+    return titled(title, headings, right=headings[names : headings.index("B is")])
 
 
 def _styled(outcome: str) -> str:

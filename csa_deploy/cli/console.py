@@ -83,7 +83,7 @@ class Console:
 
     def verdict(self, workspace: Workspace) -> None:
         """The last event of a verb that ran stages: what came out of the whole workspace, gate by gate."""
-        if self.log_json and workspace.manifest["stages"]:
+        if self.log_json and workspace.stages:
             from csa_deploy.report.data import collect
 
             found = collect(workspace).verdict

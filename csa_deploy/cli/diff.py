@@ -9,6 +9,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 
 @flags("diff", workspace=False)
@@ -21,7 +22,6 @@ def diff(
 
     Operations, types and multiply-accumulates per PyTorch module, for the modules where they differ.
     """
-    from rich.table import Table
 
     from csa_deploy.graph.guard import guarded_reading
     from csa_deploy.inspection.difference import compare
@@ -29,14 +29,16 @@ def diff(
     found = guarded_reading(lambda: compare(first, second), first, second)
     console.answer.add(found.to_json())
     if found.modules:
-        table = Table(title=f"{first.name} -> {second.name}", title_justify="left")
-        for heading in ("module", "operations", "types", "MACs"):
-            table.add_column(heading, overflow="fold")
+        table = titled(f"{first.name} -> {second.name}", ("module", "operations", "types", "MACs"))
         for module in found.modules:
             macs = "" if module.macs[0] == module.macs[1] else " -> ".join(map(_count, module.macs))
             table.add_row(module.module or "(none)", _changes(module.ops), _changes(module.types), macs)
         console.out.print(table, markup=False)
-    same = "the same file" if found.same_bytes else f"{len(found.modules)} modules differ, {found.unchanged} do not"
+    same = (
+        "the same file"
+        if found.same_bytes
+        else f"{len(found.modules)} modules differ, {found.unchanged_modules} do not"
+    )
     console.out.print(f"{same}; {found.parts[0]} and {found.parts[1]} parts", markup=False)
     for note in found.notes:
         console.out.print(f"note: {note}", markup=False)

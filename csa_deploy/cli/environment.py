@@ -9,6 +9,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from csa_deploy.doctor import Probe
@@ -21,7 +22,6 @@ def models(console: Console) -> None:
     Parameters, multiply-accumulates, input size, and where the weights come from.
     """
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.complexity import count
     from csa_deploy.data.named import NAMED
@@ -50,9 +50,8 @@ def models(console: Console) -> None:
         )
     sets = sorted(NAMED)
     console.answer.add({"networks": found, "broken": registry.broken, "data_sets": sets})
-    table = Table(title="networks")
-    for heading in ("name", "parameters", "MACs", "input", "weights", "data", "what it is"):
-        table.add_column(heading, justify="right" if heading in ("parameters", "MACs") else "left", overflow="fold")
+    headings = ("name", "parameters", "MACs", "input", "weights", "data", "what it is")
+    table = titled("networks", headings, right=("parameters", "MACs"))
     for row in found:
         shape = "x".join(str(v) for v in row["input"])
         table.add_row(
@@ -125,11 +124,8 @@ def _fixed(probes: list[Probe], console: Console, *, yes: bool) -> bool:
 
 def _shown(probes: list[Probe], console: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title="this machine")
-    for heading in ("", "what", "found", "what it is for", "how to add it"):
-        table.add_column(heading, overflow="fold")
+    table = titled("this machine", ("", "what", "found", "what it is for", "how to add it"))
     marks = {"ok": "[green]✓[/green]", "limited": "[yellow]~[/yellow]", "missing": "[red]-[/red]"}
     for probe in probes:
         found = " ".join(filter(None, (probe.version, probe.detail)))

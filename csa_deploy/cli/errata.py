@@ -8,6 +8,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 
 @flags("errata", workspace=False)
@@ -23,7 +24,6 @@ def errata(
     Each was read in a public source on the day that is named. Which of them a graph meets, check --errata says.
     """
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.restricted.errata.finding import listed
     from csa_deploy.restricted.explain import explain as explain_id
@@ -35,9 +35,7 @@ def errata(
         return
     found = listed(tensorrt or "")
     console.answer.add(found.to_json())
-    table = Table(title=found.summary, title_justify="left")
-    for heading in ("id", "severity", "symptom", "versions", "problem"):
-        table.add_column(heading, overflow="fold")
+    table = titled(found.summary, ("id", "severity", "symptom", "versions", "problem"))
     for problem in found.problems:
         severity = problem.severity if problem.state == "affected" else f"{problem.severity}, {problem.state}"
         table.add_row(*map(escape, (problem.id, severity, problem.symptom, problem.versions, problem.title)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from csa_deploy.cli.options import flags
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
+    from csa_deploy.verify.evaluate import Evaluation
 
 REMEMBERED = ("checkpoint", "checkpoint_key", "size", "batch")
 """Of the workspace's settings those that decide what the network is."""
@@ -65,18 +67,30 @@ def evaluate(
         watcher.started(stage)
         found = evaluate_subject(config, subject, data, root, lambda *given: watcher.progress(stage, *given))
         described = subject.runner.describe()
-    result = {
-        "schema_version": 1,
-        "network": config.network,
-        "data": {"name": data.name, "sha256": data.fingerprint()},
-        "runner": described,
-        "checkpoint": config.checkpoint,
-        "trained": None if untrained is None else not untrained,
-        "notes": [*one_class(data.labels), *data.notes, *([untrained] if untrained else [])],
-        **found.to_json(),
-    }
-    console.answer.add(result)
-    _show(result, console)
+    notes = [*one_class(data.labels), *data.notes, *([untrained] if untrained else [])]
+    console.answer.add(
+        {
+            "schema_version": 1,
+            "network": config.network,
+            "data": {"name": data.name, "sha256": data.fingerprint()},
+            "runner": described,
+            "checkpoint": config.checkpoint,
+            "trained": None if untrained is None else not untrained,
+            "notes": notes,
+            **found.to_json(),
+        }
+    )
+    _show(found, console)
+    say = partial(console.out.print, markup=False, soft_wrap=True)
+    ran = f"{described['backend']} {described['version']}: {described['executes']}"
+    say(f"{config.network} on {found.samples} samples of {data.name}, {ran}")
+    if config.checkpoint:
+        say(f"weights: {config.checkpoint}")
+    for note in notes:
+        console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
+    say(f"batch {found.batch.batch}: {found.batch.statement}")
+    if found.not_finite:
+        console.out.print(f"not finite on {len(found.not_finite)} samples, such as {found.not_finite[0]}")
     if found.batch.broken:
         raise batch_failure(config.network, found.batch)
     accuracy = found.accuracy
@@ -110,31 +124,18 @@ def _configured(network: str, settings: dict[str, Any]) -> tuple[Config, str | N
     return config, load_source(network).untrained(config.checkpoint)
 
 
-def _show(result: dict[str, Any], console: Console) -> None:
+def _show(found: Evaluation, console: Console) -> None:
+    """The numbers, each with its interval where it has one."""
     from csa_deploy.units import metric, percent
 
-    tops = {f"top-{k}": top for k in (1, 5) if (top := result.get(f"top{k}"))}
-    for name, found in tops.items():
-        low, high = found["interval"]
-        said = f"{name} {percent(found['value'])}  (95 % interval {percent(low)} to {percent(high)})"
-        console.out.print(said, highlight=False)
-    for name, found in result.get("metrics", {}).items():
-        ends = found["interval"]
+    if accuracy := found.accuracy:
+        for k in accuracy.hits:
+            low, high = accuracy.interval(k)
+            said = f"top-{k} {percent(accuracy.share(k))}  (95 % interval {percent(low)} to {percent(high)})"
+            console.out.print(said, highlight=False)
+    for name, estimate in found.metrics.items():
+        ends = estimate.interval
         between = f"  (95 % interval {' to '.join(metric(end, name) for end in ends)})" if ends else ""
-        console.out.print(f"{name} {metric(found['value'], name)}{between}", highlight=False)
-    for row in [*result.get("by_size", []), *result.get("by_class", [])]:
-        console.out.print(f"  {row['name']}: {percent(row['value'])}", highlight=False, markup=False)
-    runner = result["runner"]
-    console.out.print(
-        f"{result['network']} on {result['samples']} samples of {result['data']['name']}, "
-        f"{runner['backend']} {runner['version']}: {runner['executes']}",
-        markup=False,
-        soft_wrap=True,
-    )
-    if result["checkpoint"]:
-        console.out.print(f"weights: {result['checkpoint']}", markup=False, soft_wrap=True)
-    for note in result["notes"]:
-        console.out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
-    console.out.print(f"batch {result['batch']['batch']}: {result['batch']['statement']}", markup=False, soft_wrap=True)
-    if result["not_finite"]:
-        console.out.print(f"not finite on {len(result['not_finite'])} samples, such as {result['not_finite'][0]}")
+        console.out.print(f"{name} {metric(estimate.value, name)}{between}", highlight=False)
+    for row in (*found.by_size, *found.by_class):
+        console.out.print(f"  {row.name}: {percent(row.value)}", highlight=False, markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csa_deploy.cli.console import Console
+from csa_deploy.tables import titled
 
 _SAMPLES = 8  # where --samples is not given: differences of exporters show on a few
 
@@ -12,7 +13,6 @@ _SAMPLES = 8  # where --samples is not given: differences of exporters show on a
 def run_exporters(network: str | None, settings: dict[str, Any], console: Console) -> None:
     """Compare, print the table, store it in the workspace; exit 6 when two graphs differ beyond the tolerance."""
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.stages import Activity
@@ -29,9 +29,8 @@ def run_exporters(network: str | None, settings: dict[str, Any], console: Consol
         )
         write_atomic(path, dump_json(found.to_json()))
     console.answer.add(found.to_json())
-    table = Table(title=escape(f"{context.name}: exporters on random and {found.real} real inputs"))
-    for heading in ("graph", "against", "nodes", "max error", "error / range", "signal/noise", ""):
-        table.add_column(heading, overflow="fold")
+    title = escape(f"{context.name}: exporters on random and {found.real} real inputs")
+    table = titled(title, ("graph", "against", "nodes", "max error", "error / range", "signal/noise", ""))
     for pair in found.pairs:
         numbers = scientific(pair.max_abs_error), scientific(pair.max_rel_error), decibel(pair.snr_db)
         nodes = " / ".join("-" if n is None else str(n) for n in pair.nodes)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from csa_deploy.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, CsaDeployError
+from csa_deploy.results import Stored
 
 INTERRUPTED = "interrupted; what was finished is kept, the next run goes on from there"
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Stored):
     """How a command failed.
 
     Attributes:
         message: what is wrong and where, in one line.
-        fix: what to do about it.
         exit_code: as documented.
     """
 
     message: str
     fix: str | None
     exit_code: int
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -41,8 +41,7 @@ def fleet(
         raise
     page = _end(report, plan.root, console)
     if report.exit_code:
-        said = next((c.reason for _, c in report.cells if c.exit_code == report.exit_code), "a version may not be used")
-        raise failure_with(report.exit_code, f"{report.summary}: {said}", fix=f"see {page}")
+        raise failure_with(report.exit_code, f"{report.summary}: {report.worst}", fix=f"see {page}")
     doubts = [exit_of(network.upgrades, strict=plan.strict)[1] for network in report.networks]
     doubts += report.unmeasured if plan.strict else []
     if said := next(filter(None, doubts), ""):
@@ -55,11 +54,11 @@ def _end(report: FleetReport, root: Path, console: Console) -> Path:
     from rich.table import Table
 
     from csa_deploy.report.fleet import write_fleet
-    from csa_deploy.report.matrix import HEADINGS, row_of
+    from csa_deploy.report.matrix import CELL_HEADINGS, row_of
 
     console.answer.add(report.to_json())
     table = Table(title=report.summary, title_justify="left")
-    for heading in ("network", *HEADINGS):
+    for heading in ("network", *CELL_HEADINGS):
         table.add_column(heading, overflow="fold")
     for network, cell in report.cells:
         table.add_row(escape(network.network), *map(escape, row_of(cell)))

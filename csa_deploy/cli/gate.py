@@ -9,6 +9,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     import datetime
@@ -78,11 +79,9 @@ def _day(text: str | None) -> datetime.date | None:
 
 def _show(verdict: PolicyVerdict, console: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=escape(f"{verdict.deployment}: {verdict.verdict}"), title_justify="left")
-    for heading in ("", "requirement", "state", "found", "evidence"):
-        table.add_column(heading, overflow="fold")
+    title = escape(f"{verdict.deployment}: {verdict.verdict}")
+    table = titled(title, ("", "requirement", "state", "found", "evidence"))
     for r in verdict.requirements:
         cells = map(escape, (r.found, r.evidence))
         table.add_row(r.kind, escape(r.name), f"[{_STYLE[r.state]}]{r.state}[/{_STYLE[r.state]}]", *cells)

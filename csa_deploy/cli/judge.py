@@ -9,6 +9,7 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from csa_deploy.verify.judging import Judgement
@@ -68,13 +69,11 @@ def _file(run: str | None, settings: dict[str, Any]) -> Path:
 
 def _show(judgement: Judgement, path: Path, console: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy import units
+    from csa_deploy.verify.reporters import HEADINGS, NUMBERS
 
-    table = Table(title=escape(f"{path}: {judgement.verdict}"), title_justify="left")
-    for heading in ("candidate", "output", "metric", "measured", "95 % sure of", "budget", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("measured", "95 % sure of", "budget") else "left")
+    table = titled(escape(f"{path}: {judgement.verdict}"), HEADINGS, right=NUMBERS)
     for candidate in judgement.candidates:
         for c in candidate.checks:
             style, sure = _STYLE[c.state], units.metric(c.sure, c.metric)

@@ -39,7 +39,7 @@ def kit(
 
         workspace = existing_workspace(network, settings)
         said = verdict_of(workspace)
-        deployment = JudgedWorkspace(workspace.manifest["config"]["network"], said.state, said.reasons, said.gates)
+        deployment = JudgedWorkspace(workspace.config["network"], said.state, said.reasons, said.gates)
     made = make_kit(results, deployment)
     written = write_kit(made, output, pdf=pdf)
     counts = made.results.count(list(made.trace.tests.values()))

@@ -10,6 +10,7 @@ import typer
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
 from csa_deploy.cli.stages import Network
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,13 +100,10 @@ def _end(report: MatrixReport, root: Path, console: Console) -> Path:
 
 def _cells(report: MatrixReport) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    from csa_deploy.report.matrix import HEADINGS, row_of
+    from csa_deploy.report.matrix import CELL_HEADINGS, row_of
 
-    table = Table(title=escape(f"{report.network}: {report.summary}"), title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, overflow="fold")
+    table = titled(escape(f"{report.network}: {report.summary}"), CELL_HEADINGS)
     for cell in report.cells:
         table.add_row(*map(escape, row_of(cell)))
     return table

@@ -47,7 +47,6 @@ def flags(
     their own. Its result goes to ``console.answer``, see there.
 
     Args:
-        verb: its name.
         workspace: whether it has one.
         command_class: what reads its command line.
     """

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csa_deploy.cli.console import Console
+from csa_deploy.tables import titled
+
+if TYPE_CHECKING:
+    from csa_deploy.records.sweep import SweepPoint
 
 _FILE = "profile_sweep.json"
 
@@ -34,7 +38,6 @@ def run_profile_sweep(
     batches: str | None, sides: str | None, network: str | None, settings: dict[str, Any], console: Console
 ) -> None:
     """Sweep, print the table, and store it in the workspace, where the report finds it."""
-    from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.profile.sweep import parse_points, sweep
@@ -53,27 +56,25 @@ def run_profile_sweep(
             data = sweep(
                 context.source, config, **wanted, progress=lambda done, total: watcher.progress(stage, done, total)
             )
-        write_atomic(root / _FILE, dump_json(data))
-        console.answer.add(data)
+        write_atomic(root / _FILE, dump_json(data.to_json()))
+        console.answer.add(data.to_json())
         context.workspace.forget(["report"])  # what it shows has changed
-    table = Table(title=f"{context.name} on this machine's CPU", title_justify="left")
-    for heading in ("batch", "side", "MACs", "median", "99 % interval", "per sample"):
-        table.add_column(heading, justify="right")
-    for row in data["rows"]:
+    headings = ("batch", "side", "MACs", "median", "99 % interval", "per sample")
+    table = titled(f"{context.name} on this machine's CPU", headings, right=headings)
+    for row in data.rows:
         table.add_row(*_cells(row))
-    console.show(table, data["method"], str(root / _FILE))
+    console.show(table, data.method, str(root / _FILE))
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: SweepPoint) -> list[str]:
     from csa_deploy import units
 
-    shown = [str(row["batch"]), str(row["side"]), units.giga(row["macs"])]
-    if row["median_ms"] is None:
-        return [*shown, f"not measured: {row['reason']}", units.NONE, units.NONE]
-    interval = row["interval_ms"]
+    shown = [str(row.batch), str(row.side), units.giga(row.macs)]
+    if row.median_ms is None:
+        return [*shown, f"not measured: {row.reason}", units.NONE, units.NONE]
     return [
         *shown,
-        units.milliseconds(row["median_ms"]),
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else units.NONE,
-        units.milliseconds(row["median_ms"] / row["batch"]),
+        units.milliseconds(row.median_ms),
+        f"{row.interval_ms[0]:.2f} to {row.interval_ms[1]:.2f}" if row.interval_ms else units.NONE,
+        units.milliseconds(row.median_ms / row.batch),
     ]

@@ -13,6 +13,7 @@ from csa_deploy.cli.options import flags
 from csa_deploy.cli.session import existing_workspace, run_verb
 from csa_deploy.cli.stages import Network
 from csa_deploy.errors import AccuracyGateError
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -107,7 +108,6 @@ def _why(path: Path, settings: dict[str, Any], console: Console) -> None:
 def _prospect(path: Path, settings: dict[str, Any], console: Console) -> None:
     """Whether INT8 is worth making of a graph, and what it would cost."""
     from rich.markup import escape
-    from rich.table import Table
 
     from csa_deploy.config import make_config
     from csa_deploy.precision.prospect import prospect_of_file
@@ -116,9 +116,8 @@ def _prospect(path: Path, settings: dict[str, Any], console: Console) -> None:
 
     found = prospect_of_file(path, question_of(make_config(settings)).tensorrt)
     console.answer.add({"file": str(path), **found.to_json()})
-    table = Table(title=escape(f"{path.name}: {found.statement}"), title_justify="left")
-    for heading in ("what INT8 meets", "nodes", "moved besides", "sources"):
-        table.add_column(heading, overflow="fold")
+    title = escape(f"{path.name}: {found.statement}")
+    table = titled(title, ("what INT8 meets", "nodes", "moved besides", "sources"))
     for (kind, what), alike in found.by_obstacle().items():
         sizes = [item.bytes for item in alike]
         moved = "unknown" if None in sizes else size(sum(filter(None, sizes))) if any(sizes) else ""
@@ -137,7 +136,6 @@ def _prospect(path: Path, settings: dict[str, Any], console: Console) -> None:
 
 def _diagnose(model: ModelProto, path: Path, console: Console) -> None:
     """What keeps a quantized graph from being faster, the most expensive cause first."""
-    from rich.table import Table
 
     from csa_deploy.precision.why_slow import diagnose
 
@@ -146,25 +144,21 @@ def _diagnose(model: ModelProto, path: Path, console: Console) -> None:
     layers = {"layers": found.layers, "int8_layers": found.int8_layers}
     console.answer.add({"file": str(path), "device": found.device, **layers, "hazards": hazards})
     title = f"{path.name}: {found.int8_layers} of {found.layers} layers with weights compute in INT8"
-    table = Table(title=title, title_justify="left")
-    for heading in ("what keeps it from being faster", "nodes", "estimated cost", "what to do"):
-        table.add_column(heading, overflow="fold")
+    table = titled(title, ("what keeps it from being faster", "nodes", "estimated cost", "what to do"))
     for hazard, total in found.by_hazard().items():
         table.add_row(hazard, str(total.nodes), total.cost, total.mitigation)
     console.show(table, f"estimated by a cost model of {found.device}: operations and bytes, without fusions")
 
 
 def _pareto(search: Search) -> Any:
-    from rich.table import Table
 
     from csa_deploy.units import metric
 
     worst = f", the worst of {search.outputs} outputs" if search.outputs > 1 else ""
     title = f"accuracy against latency, on {search.images} calibration images{worst}"
-    table = Table(title=title, title_justify="left")
     more = dict.fromkeys(["snr_db", "top1_agreement", *(key.rpartition(".")[2] for key in search.budget)])
-    for heading in ("layers back in floating point", "estimated latency", *more, "budget"):
-        table.add_column(heading, justify="right")
+    headings = ("layers back in floating point", "estimated latency", *more, "budget")
+    table = titled(title, headings, right=headings)
     for point in search.pareto:
         mark = " (chosen)" if point is search.chosen else ""
         table.add_row(

@@ -24,9 +24,7 @@ def run_report(
 
     workspace = existing_workspace(network, settings)
     console.quiet = console.quiet or (output_format != "text" and output is None)
-    run_verb(
-        ["report"], workspace.manifest["config"]["network"], {**settings, "workspace": str(workspace.root)}, console
-    )
+    run_verb(["report"], workspace.config["network"], {**settings, "workspace": str(workspace.root)}, console)
     if tracker is not None:
         from csa_deploy.report.tracking import track
 

@@ -42,7 +42,7 @@ def resolve(network: str | None, settings: dict[str, Any], *, inherit: bool) -> 
 def _network_in(root: Path) -> str | None:
     from csa_deploy.workspace import Workspace
 
-    return Workspace(root).manifest["config"].get("network")
+    return Workspace(root).config.get("network")
 
 
 def default_root(network: str) -> Path:
@@ -57,7 +57,7 @@ def stored_settings(root: Path, network: str) -> dict[str, Any]:
     from csa_deploy.config import inherited
     from csa_deploy.workspace import Workspace
 
-    return inherited(Workspace(root).manifest["config"], network)
+    return inherited(Workspace(root).config, network)
 
 
 def remembered(root: Path, config: Config, given: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -95,7 +95,7 @@ def existing_workspace(network: str | None, settings: dict[str, Any]) -> Workspa
 
     _, root = resolve(network, settings, inherit=False)
     workspace = Workspace(root)
-    if not workspace.manifest["stages"]:
+    if not workspace.stages:
         raise UsageError(f"{root}: nothing was made here yet", fix="run `csa-deploy run` or `csa-deploy export` first")
     return workspace
 

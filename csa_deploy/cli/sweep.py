@@ -6,11 +6,11 @@ from typing import Any
 
 from csa_deploy.cli.console import Console
 from csa_deploy.errors import AccuracyGateError
+from csa_deploy.tables import titled
 
 
 def run_sweep(text: str, network: str | None, settings: dict[str, Any], console: Console) -> None:
     """Sweep, print the table, store it in the workspace; exit 6 when a size that PyTorch runs disagrees."""
-    from rich.table import Table
 
     from csa_deploy.cli.session import opened, resolve
     from csa_deploy.export.sweep import OK, SweepRow, parse_sweep, sweep
@@ -31,9 +31,8 @@ def run_sweep(text: str, network: str | None, settings: dict[str, Any], console:
         result = {"schema_version": 1, "rows": [r.to_json() for r in rows]}
         write_atomic(path, dump_json(result))
     console.answer.add(result)
-    table = Table(title=f"{context.name}: input sizes", title_justify="left")
-    for heading in ("size", "PyTorch", "shape inference", "ONNX Runtime", "error / range"):
-        table.add_column(heading, overflow="fold")
+    headings = ("size", "PyTorch", "shape inference", "ONNX Runtime", "error / range")
+    table = titled(f"{context.name}: input sizes", headings)
     for row in rows:
         error = "-" if row.relative_error is None else f"{row.relative_error:.1e}"
         table.add_row(str(row.size), row.pytorch, row.shape_inference, row.onnxruntime, error)

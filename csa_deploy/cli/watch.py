@@ -10,9 +10,12 @@ import typer
 
 from csa_deploy.cli.console import Console
 from csa_deploy.cli.options import flags
+from csa_deploy.tables import titled
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from csa_deploy.report.journal import JobState
 
 _STYLE = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
 _EVERY_SECONDS = 1.0
@@ -31,7 +34,7 @@ def watch(
     state once.
     """
     state = _state(directory)
-    console.answer.add(state)
+    console.answer.add(state.to_json())
     if once or console.answer.as_json or not console.out.is_terminal:
         console.show(_table(state))
     else:
@@ -47,11 +50,11 @@ def _follow(directory: Path, console: Console) -> None:
         while quiet_since is None or time.monotonic() - quiet_since < 2 * _EVERY_SECONDS:
             time.sleep(_EVERY_SECONDS)
             state = _state(directory)
-            quiet_since = None if state["running"] else quiet_since or time.monotonic()
+            quiet_since = None if state.running else quiet_since or time.monotonic()
             live.update(_table(state))
 
 
-def _state(directory: Path) -> dict[str, Any]:
+def _state(directory: Path) -> JobState:
     from csa_deploy.errors import UsageError
     from csa_deploy.report.journal import PROGRESS, job_state
     from csa_deploy.stages import STAGES
@@ -62,23 +65,19 @@ def _state(directory: Path) -> dict[str, Any]:
     return job_state(Workspace(directory), list(STAGES))
 
 
-def _table(state: dict[str, Any]) -> Table:
+def _table(state: JobState) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"{escape(state['root'])}: {'running' if state['running'] else 'idle'}", title_justify="left")
-    for heading in ("stage", "state", "time", "left", "result"):
-        table.add_column(heading, justify="right" if heading in ("time", "left") else "left")
-    for stage in state["stages"]:
-        style = _STYLE.get(stage["state"], "dim")
-        share = f" {100 * stage['done'] / stage['total']:.0f} %" if stage.get("total") else ""
-        table.add_row(
-            stage["name"],
-            f"[{style}]{stage['state']}{share}[/{style}]",
-            _seconds(stage["seconds"]),
-            _seconds(stage.get("left_seconds")),
-            escape(stage["summary"]),
-        )
+    from csa_deploy.report.journal import RunningStage
+
+    title = f"{escape(state.root)}: {'running' if state.running else 'idle'}"
+    table = titled(title, ("stage", "state", "time", "left", "result"), right=("time", "left"))
+    for stage in state.stages:
+        style, share, left = _STYLE.get(stage.state, "dim"), "", None
+        if isinstance(stage, RunningStage):
+            share, left = f" {100 * (stage.done or 0) / stage.total:.0f} %" if stage.total else "", stage.left_seconds
+        shown = f"[{style}]{stage.state}{share}[/{style}]"
+        table.add_row(stage.name, shown, _seconds(stage.seconds), _seconds(left), escape(stage.summary))
     return table
 
 

@@ -32,10 +32,8 @@ class JudgedWorkspace:
     """A workspace whose gates the kit shows.
 
     Attributes:
-        network: its name.
         state: verdict of its report: ``pass``, ``fail`` or ``incomplete``.
         reasons: what keeps it from a pass.
-        gates: all of them.
     """
 
     network: str
@@ -52,7 +50,6 @@ class ConfidenceKit:
         confidence: use cases, errors, measures, manual, known problems.
         trace: which test shows what.
         results: of a run of the tests; empty where none was given.
-        packages: what is installed.
         made: time, UTC.
         python, system: what it was made with.
         deployment: a workspace's gates; None where none was given.

@@ -46,7 +46,6 @@ class TestResults:
 
     Attributes:
         source: file that they were read from; empty: none was given.
-        sha256: of that file.
         when: time of the run, as the file states it.
         found: result of each test of the trace that is in the file.
     """

@@ -144,7 +144,6 @@ class VerdictWord(Strict):
 
     Attributes:
         word: as it is printed.
-        by: who says it.
         means, means_not: what it stands for, and what not.
         do: what the user does then.
     """
@@ -174,9 +173,7 @@ class Manual(Strict):
     """What the safety manual says besides use cases, duties and known problems.
 
     Attributes:
-        schema_version: of this file.
         tool: what it is, a sentence each.
-        no_claim: what is not claimed.
         promises, promises_not: the short form of those of the use cases.
         sections, terms, readings, gaps: parts of the manual.
     """

@@ -36,7 +36,6 @@ class ArrayDataset(Dataset):
     The arrays are read as a stream, so the file may be larger than memory. Floating-point inputs become float32.
 
     Args:
-        path: the file.
         name: the path as given; of arrays that were given in memory the hash of what they hold.
         classes: class names in label order; empty when unknown.
         indices: ascending places of the samples to use; None: all.
@@ -210,8 +209,6 @@ class RandomDataset(Dataset):
 
     Args:
         shapes: shape by input, the batch axis first.
-        samples: their number.
-        seed: of all of them.
     """
 
     name = RANDOM

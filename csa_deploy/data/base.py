@@ -173,7 +173,6 @@ class Dataset(ABC):
         """The samples in order, ``batch_size`` at a time, the last batch with what is left.
 
         Args:
-            batch_size: samples of a batch.
             free_cores: cores of this machine that whoever takes the batches does not use, see
                 :func:`csa_deploy.data.prefetch.ahead`.
             indices: ascending; None: all.
@@ -249,7 +248,6 @@ class ImageDataset(Dataset):
         name: the name or path as given.
         samples: at least one.
         classes: class names in label order.
-        preprocessing: the network's.
         task: what the samples' targets are for.
         shards: index of the file that each image shares with its neighbours, int64; None: each has its own.
         notes: see :class:`Dataset`.

@@ -31,7 +31,6 @@ class YoloFile(TargetReader):
     A line with more numbers is a polygon (``class x1 y1 x2 y2 ...``), whose extent is the box.
 
     Attributes:
-        path: the text.
         classes: number of classes; None when unknown.
     """
 
@@ -143,7 +142,6 @@ class VocFile(TargetReader):
     """Pascal VOC's XML; its coordinates count from 1, and the last pixel belongs to the box.
 
     Attributes:
-        path: the file.
         classes: names in the order of their indices.
     """
 

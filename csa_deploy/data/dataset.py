@@ -39,7 +39,6 @@ def open_dataset(
     so that a file that is no image is found before a long run, not in it.
 
     Args:
-        spec: what the user typed.
         preprocessing: the network's; may be None for arrays, which are tensors already.
         limit: use at most this many samples, spread evenly over the set.
         seed: draw the ``limit`` samples at random from this seed instead.

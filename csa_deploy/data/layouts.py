@@ -21,7 +21,6 @@ class Layout:
 
     Attributes:
         name: for people.
-        task: of its targets.
         fits: whether a folder is laid out so.
         open: (folder, name as given, preprocessing, part of the data where it has parts) to a data set.
         asked: whether it counts only where its task is asked for.
@@ -84,7 +83,6 @@ def layout_of(folder: Path, task: Task | None, any_task: bool = False) -> Layout
     """The layout of a folder; None for one of images alone.
 
     Args:
-        folder: the data.
         task: what targets are wanted; None: whichever the folder has.
         any_task: take any of several.
 

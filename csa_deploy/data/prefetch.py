@@ -28,7 +28,6 @@ def ahead(
     """``map`` in threads, in order, with at most ``count`` results waiting: memory stays bounded.
 
     Args:
-        function: what to do with an item.
         items: taken one by one, in the caller's thread.
         count: of results ready or under way.
         free_cores: cores that the caller leaves idle between taking results. If they are less than half of

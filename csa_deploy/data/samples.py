@@ -102,7 +102,6 @@ class LabelledFiles(Sequence[Sample]):
     Args:
         files: members of shards, or paths below ``folder``, which are the identities too.
         labels: class index of each; None where it has none.
-        folder: of the paths.
     """
 
     def __init__(self, files: Sequence[Member | str], labels: Sequence[int | None], folder: Path = Path()) -> None:

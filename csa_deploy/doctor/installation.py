@@ -20,6 +20,7 @@ from csa_deploy.doctor.diagnosis import Probe
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.installing import NAME, sources
 from csa_deploy.restricted.validator_install import INSTALL_COMMAND, install_validator
+from csa_deploy.results import Stored
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _NEEDS_DEVICE = ("TensorRT", "CUDA bindings")
@@ -28,7 +29,7 @@ _NO_DEPS = "pip install --no-deps "
 
 
 @dataclass(frozen=True)
-class Installation:
+class Installation(Stored):
     """One command.
 
     Attributes:
@@ -38,10 +39,6 @@ class Installation:
 
     what: tuple[str, ...]
     command: str
-
-    def to_json(self) -> dict[str, object]:
-        """JSON form."""
-        return {"what": [*self.what], "command": self.command}
 
 
 def fixes(probes: Sequence[Probe], platform: str = sys.platform) -> tuple[list[Installation], dict[str, str]]:

@@ -12,9 +12,6 @@ class Backend(Protocol):
 
     Attributes:
         name: as in :class:`csa_deploy.engine.plan.BuildPlan`.
-        module: Python module to import.
-        title: the product's name.
-        install: command that installs it.
         restricted_evidence: level of evidence of a build on which the safety-scope flag acts.
     """
 

@@ -13,9 +13,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from csa_deploy import errors
 from csa_deploy.engine import log as build_log
@@ -23,11 +23,13 @@ from csa_deploy.engine.backend import Backend, version_pair
 from csa_deploy.engine.backends import choose_backend
 from csa_deploy.engine.monitor import THOUSANDTHS
 from csa_deploy.engine.plan import BuildPlan
-from csa_deploy.engine.result import BuildResult, ParsedLayer
+from csa_deploy.engine.protocol import BuildRequest, Event, FailedBuild, FinishedBuild, line_of
+from csa_deploy.engine.result import BuildResult
 from csa_deploy.engine.tensorrt_rtx import FIRST_DEFAULT
 from csa_deploy.errors import BuildFailedError, CsaDeployError, OperationRejectedError, UsageError
 from csa_deploy.processes import child_environment
-from csa_deploy.records.build import RestrictedFlag, TensorInfo
+from csa_deploy.records.build import RestrictedFlag
+from csa_deploy.results import shallow
 
 _logger = logging.getLogger(__name__)
 
@@ -68,14 +70,14 @@ def build(model_path: Path, out: Path, plan: BuildPlan, progress: Progress | Non
         out.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
     try:
-        raw, left_out = _run_without_impossible(backend, model_path, partial, log, plan, progress)
+        finished, left_out = _run_without_impossible(backend, model_path, partial, log, plan, progress)
         with _as_environment_error(out):
-            inspection = _save_inspection(raw["inspection"], out)
+            inspection = _save_inspection(finished.inspection, out)
             partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    _logger.info("built %s with %s %s", out.name, backend.title, raw["version"])
-    result = _result(backend, raw, model_path, out, log, inspection, plan, left_out)
+    _logger.info("built %s with %s %s", out.name, backend.title, finished.version)
+    result = _result(backend, finished, model_path, out, log, inspection, plan, left_out)
     return replace(result, size_note=_why_large(result, model_path))
 
 
@@ -110,11 +112,11 @@ class _CapabilityError(BuildFailedError):
 
 def _run_without_impossible(
     backend: Backend, model: Path, partial: Path, log: Path, plan: BuildPlan, progress: Progress | None
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[FinishedBuild, dict[str, str]]:
     """Run the child process, again without a compute capability that is impossible and that nobody asked for.
 
     Returns:
-        The result event, and the compute capabilities that were left out, each with the builder's reason.
+        What the process says, and the compute capabilities that were left out, each with the builder's reason.
     """
     left_out: dict[str, str] = {}
     while True:
@@ -135,40 +137,33 @@ def _run(
     plan: BuildPlan,
     progress: Progress | None,
     left_out: Mapping[str, str],
-) -> dict[str, Any]:
-    """Run the child process; returns its result event, raises its error."""
-    request = {
-        "model": os.fspath(model.resolve()),
-        "engine": os.fspath(partial.resolve()),
-        "left_out": list(left_out),
-        "plan": {
-            **asdict(replace(plan, backend=backend.name)),
-            "timing_cache": os.fspath(plan.timing_cache.resolve()) if plan.timing_cache else None,
-        },
-    }
-    last: dict[str, Any] = {}
+) -> FinishedBuild:
+    """Run the child process; returns what it says in the end, raises its error."""
+    cache = plan.timing_cache.resolve() if plan.timing_cache else None
+    asked = replace(plan, backend=backend.name, timing_cache=cache)
+    request = BuildRequest(model.resolve(), partial.resolve(), tuple(left_out), asked)
+    last = Event()
     expired = threading.Event()
     with _child(backend, log, request, plan.time_limit_s, expired) as (process, events):
         for line in events:
-            last = json.loads(line)
-            if progress and "progress" in last:
-                progress(*last["progress"])
+            last = Event.from_json(json.loads(line))
+            if progress and last.progress:
+                progress(*last.progress)
         status = process.wait()
-    if "result" in last:
+    if last.result is not None:
         if progress:
             progress(THOUSANDTHS, THOUSANDTHS)
-        result: dict[str, Any] = last["result"]
-        return result
+        return last.result
     if expired.is_set():
         raise BuildFailedError(
             f"{backend.title} did not build {model.name} within {plan.time_limit_s:g} s", fix="raise the time limit"
         )
-    raise _failure(last.get("error"), status, backend, model, log)
+    raise _failure(last.error, status, backend, model, log)
 
 
 @contextmanager
 def _child(
-    backend: Backend, log: Path, request: dict[str, Any], limit: float | None, expired: threading.Event
+    backend: Backend, log: Path, request: BuildRequest, limit: float | None, expired: threading.Event
 ) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
     """The build process and its events; it does not outlive the block."""
     reading, writing = os.pipe()
@@ -198,7 +193,7 @@ def _child(
                 timer.start()
             assert process.stdin is not None
             with suppress(BrokenPipeError), process.stdin as stdin:  # its exit status says more than the pipe
-                stdin.write(json.dumps(request))
+                stdin.write(line_of(request))
             yield process, events
         finally:
             timer.cancel()
@@ -206,12 +201,12 @@ def _child(
             process.wait()
 
 
-def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model: Path, log: Path) -> CsaDeployError:
+def _failure(error: FailedBuild | None, status: int, backend: Backend, model: Path, log: Path) -> CsaDeployError:
     """The exception that a failed child process means."""
     text = log.read_text(errors="replace")
-    if error is not None and error["type"]:
-        kind: type[CsaDeployError] = getattr(errors, error["type"])
-        return kind(error["message"], fix=error["fix"])
+    if error is not None and error.kind:
+        kind: type[CsaDeployError] = getattr(errors, error.kind)
+        return kind(error.message, fix=error.fix)
     refusals = build_log.scope_refusals(text)
     if refusals:
         return OperationRejectedError(
@@ -222,7 +217,7 @@ def _failure(error: dict[str, Any] | None, status: int, backend: Backend, model:
     if "MODEL_DESERIALIZE_FAILED" in cause:
         return UsageError(f"{model.name} is no complete ONNX file: {cause}", fix="export the network again")
     if error is not None:
-        why = cause or error["message"]
+        why = cause or error.message
     elif status == -signal.SIGKILL:
         why = "its process was killed, perhaps for lack of memory"
     else:
@@ -239,13 +234,13 @@ def _status_name(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def _save_inspection(answer: dict[str, str], out: Path) -> Path | None:
+def _save_inspection(told: str | None, out: Path) -> Path | None:
     path = out.with_name(out.name + ".layers.json")
     path.unlink(missing_ok=True)  # never leave one that belongs to an earlier engine
-    if "json" not in answer:
+    if told is None:
         return None
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(answer["json"])
+    partial.write_text(told)
     return partial.replace(path)
 
 
@@ -261,7 +256,7 @@ def _as_environment_error(out: Path) -> Iterator[None]:
 
 def _result(
     backend: Backend,
-    raw: dict[str, Any],
+    finished: FinishedBuild,
     model: Path,
     out: Path,
     log: Path,
@@ -272,42 +267,27 @@ def _result(
     text = log.read_text(errors="replace")
     not_done = [f"not built for compute capability {capability}: {why}" for capability, why in left_out.items()]
     if inspection is None:
-        not_done.append(f"layers of the engine after fusion: not measured: {raw['inspection']['reason']}")
+        not_done.append(f"layers of the engine after fusion: not measured: {finished.not_inspected}")
     if plan.timing_cache is not None and backend.name != "tensorrt":
         not_done.append(f"timing cache: not used: {backend.title} times no tactics when it builds")
+    said = shallow(finished)
+    del said["inspection"], said["not_inspected"]
     return BuildResult(
+        **said,
         backend=backend.name,
-        version=raw["version"],
         model=model.name,
         plan=plan,
         engine=out,
-        engine_bytes=raw["engine_bytes"],
-        engine_sha256=raw["engine_sha256"],
         log=log,
         inspection=inspection,
-        compute_capabilities=tuple(raw["compute_capabilities"]),
-        flags=tuple(raw["flags"]),
-        inputs=_tensors(raw["inputs"]),
-        outputs=_tensors(raw["outputs"]),
-        layers=tuple(
-            ParsedLayer(**{**item, "inputs": _tensors(item["inputs"]), "outputs": _tensors(item["outputs"])})
-            for item in raw["layers"]
-        ),
         warnings=build_log.warnings(text),
         restricted=RestrictedFlag.told(
-            builder=f"{backend.title} {raw['version']}",
+            builder=f"{backend.title} {finished.version}",
             requested=plan.restricted,
-            accepted="SAFETY_SCOPE" in raw["flags"],
-            acts=backend.restricted_acts(raw["version"]),
+            accepted="SAFETY_SCOPE" in finished.flags,
+            acts=backend.restricted_acts(finished.version),
             evidence=backend.restricted_evidence,
             skipped=build_log.scope_skipped(text),
         ),
-        parse_seconds=raw["parse_seconds"],
-        build_seconds=raw["build_seconds"],
-        peak_memory_bytes=raw["peak_memory_bytes"],
         not_done=tuple(not_done),
     )
-
-
-def _tensors(items: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(item["name"], item["dtype"], tuple(item["shape"])) for item in items)

@@ -7,9 +7,10 @@ there is no driver. The calls are those of the CUDA driver API (``cuInit``, ``cu
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+
+from csa_deploy.results import Stored
 
 _DRIVER_LIBRARY = "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{MAJOR,MINOR} of cuda.h
@@ -26,7 +27,7 @@ class CudaDevice:
 
 
 @dataclass(frozen=True)
-class CudaState:
+class CudaState(Stored):
     """What the driver answered.
 
     Attributes:
@@ -38,10 +39,6 @@ class CudaState:
     devices: tuple[CudaDevice, ...] = ()
     driver: str | None = None
     reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,6 @@ def nodes_of(name: str, metadata: str, order: Sequence[str]) -> tuple[tuple[str,
     """Nodes of a layer in the graph's order, and what told them.
 
     Args:
-        name: the layer's.
         metadata: the layer's, empty where the inspector gives none.
         order: names of the graph's nodes.
     """

@@ -18,17 +18,17 @@ _ORIGIN = re.compile(r"\[ONNX Layer: (.*)\]")  # layer metadata written by the O
 _HALVES = {"HALF", "BF16"}
 
 
-def read_layers(network: tensorrt.INetworkDefinition) -> list[ParsedLayer]:
+def read_layers(network: tensorrt.INetworkDefinition) -> tuple[ParsedLayer, ...]:
     """All layers in the parser's order."""
-    return [_layer(index, network.get_layer(index)) for index in range(network.num_layers)]
+    return tuple(_layer(index, network.get_layer(index)) for index in range(network.num_layers))
 
 
-def network_inputs(network: tensorrt.INetworkDefinition) -> list[TensorInfo]:
+def network_inputs(network: tensorrt.INetworkDefinition) -> tuple[TensorInfo, ...]:
     """Network inputs."""
     return _tensors(network.get_input(index) for index in range(network.num_inputs))
 
 
-def network_outputs(network: tensorrt.INetworkDefinition) -> list[TensorInfo]:
+def network_outputs(network: tensorrt.INetworkDefinition) -> tuple[TensorInfo, ...]:
     """Network outputs."""
     return _tensors(network.get_output(index) for index in range(network.num_outputs))
 
@@ -59,10 +59,10 @@ def _layer(index: int, layer: tensorrt.ILayer) -> ParsedLayer:
         name=layer.name,
         type=layer.type.name,
         onnx_node=origin[1] if origin else "",
-        inputs=tuple(_tensors(layer.get_input(i) for i in range(layer.num_inputs))),
-        outputs=tuple(_tensors(layer.get_output(i) for i in range(layer.num_outputs))),
+        inputs=_tensors(layer.get_input(i) for i in range(layer.num_inputs)),
+        outputs=_tensors(layer.get_output(i) for i in range(layer.num_outputs)),
     )
 
 
-def _tensors(tensors: Iterable[tensorrt.ITensor | None]) -> list[TensorInfo]:
-    return [TensorInfo(t.name, t.dtype.name, tuple(int(d) for d in t.shape)) for t in tensors if t is not None]
+def _tensors(tensors: Iterable[tensorrt.ITensor | None]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(t.name, t.dtype.name, tuple(int(d) for d in t.shape)) for t in tensors if t is not None)

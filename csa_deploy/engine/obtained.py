@@ -37,7 +37,6 @@ def obtained_precision(result: BuildResult, model: onnx.ModelProto) -> ObtainedP
     """What a build obtained.
 
     Args:
-        result: of the build.
         model: the graph that was built.
     """
     asked = result.plan.precision

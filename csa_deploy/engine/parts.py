@@ -10,7 +10,6 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from csa_deploy.errors import UsageError
 from csa_deploy.records.build import Part, Role
@@ -52,35 +51,33 @@ def place_parts(folder: Path, engine: Path) -> None:
         folder.rename(parts_folder(engine))
 
 
-def artifact_hash(engine_sha256: str, parts: Sequence[Mapping[str, Any]]) -> str:
+def artifact_hash(engine_sha256: str, parts: Sequence[Part]) -> str:
     """One hash over an engine and all its parts."""
-    lines = [f"engine {engine_sha256}", *sorted(f"{part['role']} {part['file']} {part['sha256']}" for part in parts)]
+    lines = [f"engine {engine_sha256}", *sorted(f"{part.role} {part.file} {part.sha256}" for part in parts)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def problems(engine: str, parts: Sequence[Mapping[str, Any]], hashes: Mapping[str, str]) -> list[str]:
+def problems(engine: str, parts: Sequence[Part], hashes: Mapping[str, str]) -> list[str]:
     """What is wrong with the parts of an engine, one line each, with both hashes.
 
     Args:
-        engine: its name.
         parts: as its passport states them.
         hashes: SHA-256 of the parts that are there, by name.
     """
     found = []
     for part in parts:
-        there = hashes.get(part["file"])
+        there = hashes.get(part.file)
         if there is None:
-            found.append(f"its {part['role']} {part['file']} ({part['sha256']}) is missing")
-        elif there != part["sha256"]:
+            found.append(f"its {part.role} {part.file} ({part.sha256}) is missing")
+        elif there != part.sha256:
             found.append(
-                f"its {part['role']} {part['file']} is of another build: {there}, {engine} was built with "
-                f"{part['sha256']}"
+                f"its {part.role} {part.file} is of another build: {there}, {engine} was built with {part.sha256}"
             )
-    stated = {part["file"] for part in parts}
+    stated = {part.file for part in parts}
     return found + [f"{name} ({hashes[name]}) is no part of it" for name in sorted(set(hashes) - stated)]
 
 
-def check_parts(engine: Path, parts: Sequence[Mapping[str, Any]]) -> None:
+def check_parts(engine: Path, parts: Sequence[Part]) -> None:
     """Hold what lies beside an engine against what its passport states.
 
     Raises:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from csa_deploy.engine.device import CudaState
 from csa_deploy.engine.parts import artifact_hash, check_parts
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.build import JudgedScope
+from csa_deploy.records.passport import SCHEMA_VERSION, EngineFile, GraphFile, LayerPrecision, Passport
 from csa_deploy.workspace import dump_json, sha256_of
 
-SCHEMA_VERSION = 1
 _SUFFIX = ".passport.json"
 _PLAN_TAGS = {b"ftrt": "TensorRT", b"vtrt": "TensorRT-RTX"}
 
@@ -32,63 +34,50 @@ def make_passport(
     result: BuildResult,
     graph: Path,
     *,
-    rebuild: list[str],
+    rebuild: Sequence[str],
     packages: Mapping[str, str | None],
     device: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
-    scopes: list[dict[str, str]] | None = None,
+    scopes: Sequence[JudgedScope] = (),
     postprocessing: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The passport of a build.
-
-    Args:
-        result: what the build gave.
-        graph: the ONNX graph that was built.
-        rebuild: the command that builds it again.
-        packages: versions of the Python packages involved.
-        device: driver, CUDA, GPU, power mode of the machine that built it, as far as known.
-        calibration: hashes of calibration data and cache; None for a build without.
-        scopes: verdicts of the restricted-mode gate on the graph.
-        postprocessing: how its outputs become boxes; None where nobody states it.
-    """
-    cache = result.plan.timing_cache
-    body = {
-        "schema_version": SCHEMA_VERSION,
-        "engine": {
-            "file": result.engine.name,
-            "sha256": result.engine_sha256,
-            "bytes": result.engine_bytes,
-            "backend": result.backend,
-            "tensorrt": result.version,
-            "compute_capabilities": list(result.compute_capabilities),
-            **_whole(result),
-        },
-        "graph": {"file": graph.name, "sha256": sha256_of(graph), "weights_sha256": weights_hash(graph)},
-        "calibration": dict(calibration) if calibration else None,
-        "timing_cache_sha256": sha256_of(cache) if cache and cache.is_file() else None,
-        "versions": {"csa-deploy": __version__, **packages},
-        "device": dict(device),
-        "precision": {"asked": result.plan.precision, **_obtained(result)},
-        "restricted": result.restricted.to_json(),
-        "gates": scopes or [],
-        **({"postprocessing": dict(postprocessing)} if postprocessing else {}),
-        "rebuild": rebuild,
-        "command": list(result.command),
-        "not_done": list(result.not_done),
-    }
-    return {**body, "seal": seal_of(body)}
+) -> Passport:
+    """The passport of a build of a graph; see :class:`Passport` for what else it takes."""
+    cache, whole = result.plan.timing_cache, artifact_hash(result.engine_sha256, result.parts)
+    return sealed(
+        Passport(
+            engine=EngineFile(
+                file=result.engine.name,
+                sha256=result.engine_sha256,
+                bytes=result.engine_bytes,
+                backend=result.backend,
+                tensorrt=result.version,
+                compute_capabilities=result.compute_capabilities,
+                parts=result.parts,
+                artifact_sha256=whole if result.parts else None,
+            ),
+            graph=GraphFile(graph.name, sha256_of(graph), weights_hash(graph)),
+            calibration=calibration or None,
+            timing_cache_sha256=sha256_of(cache) if cache and cache.is_file() else None,
+            versions={"csa-deploy": __version__, **packages},
+            device=device,
+            precision=LayerPrecision(result.plan.precision, *_obtained(result)),
+            restricted=result.restricted,
+            gates=tuple(scopes),
+            postprocessing=postprocessing or None,
+            rebuild=tuple(rebuild),
+            command=result.command,
+            not_done=result.not_done,
+        )
+    )
 
 
-def _whole(result: BuildResult) -> dict[str, Any]:
-    """The parts of an engine of several files, and one hash over all; nothing for an engine of one."""
-    if not result.parts:
-        return {}
-    parts = [part.to_json() for part in result.parts]
-    return {"parts": parts, "artifact_sha256": artifact_hash(result.engine_sha256, parts)}
+def sealed(passport: Passport) -> Passport:
+    """The same with the seal of its content."""
+    return replace(passport, seal=seal_of(passport.to_json()))
 
 
 def seal_of(passport: Mapping[str, Any]) -> str:
-    """Hash of a passport's content without its seal."""
+    """Hash of the content of a passport's file without its seal."""
     body = {key: value for key, value in passport.items() if key != "seal"}
     return hashlib.sha256(dump_json(body).encode()).hexdigest()
 
@@ -106,16 +95,14 @@ def weights_hash(graph: Path) -> str:
     return digest.hexdigest()
 
 
-def _obtained(result: BuildResult) -> dict[str, Any]:
+def _obtained(result: BuildResult) -> tuple[dict[str, str] | None, str]:
     """Type of each layer's output: of the engine's layers where they are known, else of the parsed network's."""
-    if result.inspection is not None:
-        layers = read_layers(result.inspection)
-        if layers:
-            return {"obtained": layers, "obtained_from": "layers of the engine after fusion"}
+    if result.inspection is not None and (layers := read_layers(result.inspection)):
+        return layers, "layers of the engine after fusion"
     if result.layers:
         parsed = {layer.name: "/".join(tensor.dtype for tensor in layer.outputs) for layer in result.layers}
-        return {"obtained": parsed, "obtained_from": "the network as parsed, before fusion"}
-    return {"obtained": None, "obtained_from": "not measured: neither parsed network nor engine layers are known"}
+        return parsed, "the network as parsed, before fusion"
+    return None, "not measured: neither parsed network nor engine layers are known"
 
 
 def read_layers(inspection: Path) -> dict[str, str]:
@@ -131,26 +118,41 @@ def read_layers(inspection: Path) -> dict[str, str]:
         return {}
 
 
-def read_passport(path: Path) -> dict[str, Any]:
+def read_passport(path: Path) -> Passport:
     """Read a passport and check its seal.
 
     Raises:
         UsageError: not readable, of another schema, or edited.
     """
     try:
-        passport = json.loads(path.read_text(encoding="utf-8"))
-        version, seal = passport["schema_version"], passport["seal"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise UsageError(f"{path}: no readable passport ({error})", fix="build the engine again") from None
+    return parse_passport(content, str(path))
+
+
+def parse_passport(content: bytes, where: str) -> Passport:
+    """The passport in a file's content; its seal is of what stands there, also of what this version does not know.
+
+    Raises:
+        UsageError: not readable, of another schema, or edited.
+    """
+    try:
+        stated = json.loads(content)
+        version, seal = stated["schema_version"], stated["seal"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{where}: no readable passport ({error})", fix="build the engine again") from None
     if version != SCHEMA_VERSION:
-        raise UsageError(f"{path}: schema version {version}, known is {SCHEMA_VERSION}", fix="use that csa-deploy")
-    if seal != seal_of(passport):
-        raise UsageError(f"{path}: it was edited: its seal does not match", fix="build the engine again")
-    assert isinstance(passport, dict)
-    return passport
+        raise UsageError(f"{where}: schema version {version}, known is {SCHEMA_VERSION}", fix="use that csa-deploy")
+    if seal != seal_of(stated):
+        raise UsageError(f"{where}: it was edited: its seal does not match", fix="build the engine again")
+    try:
+        return Passport.from_json(stated)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", fix="build the engine again") from None
 
 
-def check_engine(engine: Path) -> dict[str, Any] | None:
+def check_engine(engine: Path) -> Passport | None:
     """Hold an engine against its passport.
 
     Returns:
@@ -163,38 +165,37 @@ def check_engine(engine: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     passport = read_passport(path)
-    stated, size = passport["engine"], engine.stat().st_size
-    if size != stated["bytes"] and not stated.get("parts"):  # of a set, the hashes tell which file is of which build
-        what = "cut short" if size < stated["bytes"] else "longer"
+    stated, size = passport.engine, engine.stat().st_size
+    if size != stated.bytes and not stated.parts:  # of a set, the hashes tell which file is of which build
+        what = "cut short" if size < stated.bytes else "longer"
         raise UsageError(
-            f"{engine}: {what}: {size} bytes, its passport states {stated['bytes']}", fix="copy or build it again"
+            f"{engine}: {what}: {size} bytes, its passport states {stated.bytes}", fix="copy or build it again"
         )
-    if (there := sha256_of(engine)) != stated["sha256"]:
-        both = f": {there}, its parts were built with {stated['sha256']}" if stated.get("parts") else ""
+    if (there := sha256_of(engine)) != stated.sha256:
+        both = f": {there}, its parts were built with {stated.sha256}" if stated.parts else ""
         raise UsageError(f"{engine}: not the engine that its passport describes{both}", fix="copy or build it again")
-    check_parts(engine, stated.get("parts", ()))
+    check_parts(engine, stated.parts)
     return passport
 
 
-def check_here(passport: Mapping[str, Any], backend: str, version: str, state: CudaState) -> None:
+def check_here(engine: EngineFile, backend: str, version: str, state: CudaState) -> None:
     """Say in words why an engine cannot run with what is here, before TensorRT does in its own.
 
     Raises:
         EnvironmentLacksError: built by another TensorRT, or for other GPUs.
     """
-    engine = passport["engine"]
-    wanted = engine["tensorrt"] if engine["backend"] != "trtexec" else engine["tensorrt"].rsplit(".", 1)[0]
-    family = "tensorrt-rtx" if engine["backend"] == "tensorrt-rtx" else "tensorrt"
+    wanted = engine.tensorrt if engine.backend != "trtexec" else engine.tensorrt.rsplit(".", 1)[0]
+    family = "tensorrt-rtx" if engine.backend == "tensorrt-rtx" else "tensorrt"
     if family != backend or not f"{version}.".startswith(f"{wanted}."):
         raise EnvironmentLacksError(
-            f"{engine['file']} was built by {engine['backend']} {engine['tensorrt']}, here is {backend} {version}",
+            f"{engine.file} was built by {engine.backend} {engine.tensorrt}, here is {backend} {version}",
             fix="build it again here, or install that version",
         )
     here = {device.compute_capability for device in state.devices}
-    built_for = {item for item in engine["compute_capabilities"] if item[:1].isdigit()}
+    built_for = {item for item in engine.compute_capabilities if item[:1].isdigit()}
     if built_for and here and not here & built_for:
         raise EnvironmentLacksError(
-            f"{engine['file']} was built for compute capability {', '.join(sorted(built_for))}, the GPU here has "
+            f"{engine.file} was built for compute capability {', '.join(sorted(built_for))}, the GPU here has "
             f"{', '.join(sorted(here))}",
             fix="build it again for this GPU",
         )

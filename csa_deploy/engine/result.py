@@ -38,7 +38,6 @@ class BuildResult(BuiltEngine):
     """A finished build.
 
     Attributes:
-        plan: what was asked.
         engine: path of the engine file.
         engine_bytes: size of the engine file.
         engine_sha256: hash of the engine file. TensorRT-RTX gives the same bytes for the same graph, plan and
@@ -79,7 +78,6 @@ class BuildResult(BuiltEngine):
 
         Args:
             scopes: what scopes say of it.
-            obtained: the precision that it obtained.
             reproducible: whether the same inputs give the same bytes.
         """
         name = self.engine.name

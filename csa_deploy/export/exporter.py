@@ -41,7 +41,6 @@ class ExportedModule:
     Attributes:
         model: the graph with its weights.
         exporter: ``"dynamo"`` or ``"torchscript"``: which one made it.
-        opset: opset of the graph.
         notes: what went otherwise than asked, one line each.
     """
 

@@ -45,7 +45,6 @@ class InputShapes:
     """Shapes of the inputs while they are resolved; an axis of a name has one size wherever it is.
 
     Attributes:
-        shapes: by input.
         symbols: sizes of the named axes, as far as they are given.
     """
 

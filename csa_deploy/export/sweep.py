@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx
 
@@ -13,6 +13,7 @@ from csa_deploy.errors import CsaDeployError, UsageError
 from csa_deploy.export.compare import max_error
 from csa_deploy.export.exporter import export_module
 from csa_deploy.export.opsets import exported_opset
+from csa_deploy.results import Stored
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.runners.torch_runner import TorchRunner
@@ -25,7 +26,7 @@ OK = "ok"
 
 
 @dataclass(frozen=True)
-class SweepRow:
+class SweepRow(Stored):
     """What each tool said to one input size; ``"ok"`` or the reason why not.
 
     Attributes:
@@ -36,6 +37,7 @@ class SweepRow:
         relative_error: largest difference of any output relative to its range; None when one did not run.
     """
 
+    derived: ClassVar[tuple[str, ...]] = ("agrees",)
     size: int
     pytorch: str
     shape_inference: str
@@ -46,10 +48,6 @@ class SweepRow:
     def agrees(self) -> bool:
         """All three agree."""
         return self.pytorch == self.shape_inference == self.onnxruntime == OK
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form, with the verdict."""
-        return {**asdict(self), "agrees": self.agrees}
 
 
 def parse_sweep(text: str) -> list[int]:

@@ -18,7 +18,6 @@ class ExternalDataError(ValueError):
     """External data that cannot be used; the message says why, in words that follow the tensor's name.
 
     Args:
-        reason: why.
         missing: whether there is no such file.
     """
 

@@ -128,9 +128,7 @@ def add_initializer(
     """Store an array in a graph as an initializer, which is returned.
 
     Args:
-        graph: to add it to.
         name: which the graph does not have yet.
-        array: its values.
         dtype: element type where the array's own does not say it (as of 4-bit numbers).
     """
     import onnx_ir as ir

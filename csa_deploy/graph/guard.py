@@ -47,7 +47,6 @@ def guarded_reading(work: Callable[[], Result], *files: Path, alone: bool = Fals
 
     Args:
         work: as for :func:`guarded`.
-        files: what it reads.
         alone: whether it reads nothing beside them (the weights of a graph lie beside it).
 
     Raises:

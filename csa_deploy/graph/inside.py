@@ -22,7 +22,6 @@ class SharedTensors:
     """Some tensors that both graphs compute under the same name, in the order of the first.
 
     Attributes:
-        names: of the tensors.
         wrong: those that differ beyond their bound.
         problem: why they could not be compared; empty where they were.
     """

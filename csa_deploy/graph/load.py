@@ -37,7 +37,6 @@ def load_model(path: Path, *, full_check: bool = True) -> onnx.ModelProto:
     """Read an ONNX file together with its external data.
 
     Args:
-        path: the ``.onnx`` file.
         full_check: also run shape inference over the graph and refuse contradictions. The restricted-mode checker
             and the repairs turn it off, because a contradiction is what they are there to find.
 

@@ -67,7 +67,6 @@ class OptimizeResult:
         model: the rewritten model; the argument of :func:`optimize` is never changed.
         steps: every application of a rule that found something, in order.
         before: statistics of the original.
-        after: statistics of the result.
         proofs: number of random inputs that each step was proved on.
         tolerance: largest relative difference that was accepted.
         not_proved: why no proof could be run at all; empty where it was.
@@ -112,7 +111,6 @@ def optimize(
 
     Args:
         model: a model of static shape; not changed.
-        rules: the rewrites, in order.
         proofs: number of random inputs.
         tolerance: largest accepted difference relative to an output's range.
         progress: called with (rules tried in this round, rules).
@@ -137,7 +135,6 @@ def rewritten(
 
     Args:
         model: see :func:`optimize`, as are the other arguments.
-        rules: the rewrites, in order.
         proofs: number of random inputs.
         tolerance: largest accepted difference.
         progress: see :func:`optimize`.

@@ -30,8 +30,6 @@ class Rewrite:
     """One exact rewrite.
 
     Attributes:
-        name: stable identifier.
-        summary: what it does, in one line.
         apply: changes the model in place and returns the number of rewrites.
         reference: what to prove by, as ``reference(before, after)``, where the graph before does not mean what it
             says; None: the graph before.

@@ -35,7 +35,6 @@ class PlannedPart:
         nodes: names of its nodes, in the graph's order.
         inputs: what it reads: tensors of the cut, and inputs of the network.
         outputs: what it makes: tensors of the cut, and outputs of the network.
-        setting: its precision and target.
     """
 
     name: str
@@ -52,7 +51,6 @@ def plan_cut(
 
     Args:
         model: any graph; not changed.
-        tensors: to cut at.
         part: settings by the name of a part, see :func:`csa_deploy.network_parts.parse_part`; heads whose outputs
             are named together (``boxes+scores``) become one part.
 
@@ -227,7 +225,6 @@ def crossing(model: onnx.ModelProto, parts: Sequence[PlannedPart]) -> dict[str, 
 
     Args:
         model: a graph of the planned network, in any precision.
-        parts: the plan.
 
     Raises:
         UsageError: it has no such tensor.
@@ -268,7 +265,6 @@ def extract_part(model: onnx.ModelProto, part: PlannedPart, crosses: Mapping[str
 
     Args:
         model: a graph of the planned network, in any precision; not changed.
-        part: of the plan.
         crosses: see :func:`crossing`.
     """
     view = inferred(model)  # what crosses the cut has to state its type and shape

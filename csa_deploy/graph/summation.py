@@ -36,7 +36,6 @@ def with_other_sums(model: onnx.ModelProto, seed: int, unit: float = UNIT_ROUNDO
 
     Args:
         model: static; it is not changed.
-        seed: of the roundings.
         unit: unit roundoff of the sums.
     """
     view = editable(model)

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from csa_deploy.inspection.parts import NamedPart, is_engine, read_parts
+from csa_deploy.results import Stored
 from csa_deploy.workspace import sha256_of
 
 
 @dataclass(frozen=True)
-class ModuleDifference:
+class ModuleDifference(Stored):
     """One module in both.
 
     Attributes:
@@ -33,49 +33,26 @@ class ModuleDifference:
         """Whether nothing differs."""
         return not self.ops and not self.types and self.macs[0] == self.macs[1]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "module": self.module,
-            "ops": {key: list(pair) for key, pair in self.ops.items()},
-            "types": {key: list(pair) for key, pair in self.types.items()},
-            "macs": list(self.macs),
-        }
-
 
 @dataclass(frozen=True)
-class FileDifference:
+class FileDifference(Stored):
     """Two files and what differs.
 
     Attributes:
-        first: path of the first.
-        second: path of the second.
         same_bytes: whether the files are the same.
         parts: number of nodes or layers in each.
         modules: modules that differ, in the order of the network.
-        unchanged: number of modules that do not.
+        unchanged_modules: number of modules that do not.
         notes: what limits the comparison.
     """
 
-    first: Path
-    second: Path
+    first: str
+    second: str
     same_bytes: bool
     parts: tuple[int, int]
     modules: tuple[ModuleDifference, ...]
-    unchanged: int
+    unchanged_modules: int
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "first": self.first.name,
-            "second": self.second.name,
-            "same_bytes": self.same_bytes,
-            "parts": list(self.parts),
-            "modules": [module.to_json() for module in self.modules],
-            "unchanged_modules": self.unchanged,
-            "notes": list(self.notes),
-        }
 
 
 def compare(first: Path, second: Path) -> FileDifference:
@@ -93,8 +70,8 @@ def compare(first: Path, second: Path) -> FileDifference:
     if not any(modules):
         notes.append("neither says which module a part comes from")
     return FileDifference(
-        first,
-        second,
+        first.name,
+        second.name,
         sha256_of(first) == sha256_of(second),
         (len(left), len(right)),
         tuple(module for module in found if not module.same),

@@ -27,7 +27,6 @@ class NamedPart:
 
     Attributes:
         name: its name; for a layer, that of the ONNX node where it is known.
-        op: operator or layer type.
         module: module of the network; empty when nothing says.
         type: type that it computes in (``"fp32"``, ``"fp16"``, ``"int8"``; of a layer, that of its outputs).
         macs: multiply-accumulates; None when not known.
@@ -148,7 +147,7 @@ def _nodes_behind(path: Path) -> dict[str, NamedPart]:
     """The nodes of the graph that an engine was built of, where that graph lies in the same workspace or bundle."""
     if not passport_of(path).is_file():
         return {}
-    name = read_passport(passport_of(path))["graph"]["file"]
+    name = read_passport(passport_of(path)).graph.file
     for folder in ("onnx", "graph"):
         graph = path.parent.parent / folder / name
         if graph.is_file():

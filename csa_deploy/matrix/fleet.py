@@ -173,9 +173,9 @@ class Fleet:
             return [future]
         matrix, spot, precision = self._running.pop(future)
         error = future.exception() if future.status == "error" else None
+        code = error.exit_code if isinstance(error, CsaDeployError) else EXIT_INTERNAL
         if spot is None:
             if error is not None:
-                code = error.exit_code if isinstance(error, CsaDeployError) else EXIT_INTERNAL
                 self.told(f"{matrix.config.network}: failed: {_said(error)}")
                 matrix.fail(_said(error), code)
                 return []
@@ -183,7 +183,7 @@ class Fleet:
             for place, wanted in matrix.planned:
                 self._waiting.setdefault(place.place.host, deque()).append((matrix, place, wanted))
             return self._begin(client)
-        cell = future.result() if error is None else matrix.lost(spot, precision, _said(error))
+        cell = future.result() if error is None else matrix.lost(spot, precision, _said(error), code)
         self.told(f"{matrix.config.network}, {cell.where}: {cell.state}{f': {cell.reason}' if cell.reason else ''}")
         matrix.take(cell)
         return self._begin(client)

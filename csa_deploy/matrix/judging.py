@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from csa_deploy.errors import badness
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.records.check import worst
 from csa_deploy.records.errata import SEVERITIES, Severity
@@ -124,7 +125,7 @@ def _upgrade(
     fail_on: Severity | None,
 ) -> Upgrade:
     own = [cell for cell in cells if cell.tensorrt == version]
-    against = list(_against(version, own, known, changes, fail_on))
+    against = sorted(_against(version, own, known, changes, fail_on), key=lambda found: badness(found[0]))
     if against:
         return Upgrade(version, "no", tuple(reason for _, reason in against), against[0][0])
     doubts = list(_doubts(version, own))
@@ -179,10 +180,11 @@ def _open_of(cell: Cell) -> Iterator[str]:
 
 
 def exit_of(upgrades: Sequence[Upgrade], *, strict: bool) -> tuple[int, str]:
-    """The exit code of the first version that may not be used, and why; with ``strict`` of one that is not known."""
-    refused = next((upgrade for upgrade in upgrades if upgrade.verdict == "no"), None)
-    if refused is not None:
-        return refused.exit_code, f"{version_words(refused.tensorrt)} may not be used: {refused.reasons[0]}"
+    """The exit code of the worst version that may not be used, and why; with ``strict`` of one that is not known."""
+    refused = [upgrade for upgrade in upgrades if upgrade.verdict == "no"]
+    if refused:
+        worst_one = min(refused, key=lambda upgrade: badness(upgrade.exit_code))
+        return worst_one.exit_code, f"{version_words(worst_one.tensorrt)} may not be used: {worst_one.reasons[0]}"
     open_ = next((upgrade for upgrade in upgrades if upgrade.verdict == "unknown"), None)
     if strict and open_ is not None:
         return 3, f"{version_words(open_.tensorrt)} is not known to be usable: {open_.reasons[0]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csa_deploy.engine.backends import PYTHON_BACKENDS
-from csa_deploy.errors import CsaDeployError, UsageError
+from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.installing import versions
 from csa_deploy.naming import split_commas
 from csa_deploy.records.matrix import RTX
@@ -25,7 +25,6 @@ class Place:
     """A target, or this machine.
 
     Attributes:
-        name: how reports call it.
         file: the target's file; None for this machine.
         target: what the file says.
     """
@@ -105,7 +104,6 @@ class Reached:
     """Whether a version is there: settings that build with it, or the reason why not.
 
     Attributes:
-        settings: of the configuration.
         reason: why nothing can be measured; empty where it can.
         there: False where the place answered and has another version.
     """
@@ -116,7 +114,11 @@ class Reached:
 
 
 def reach(spot: Spot) -> Reached:
-    """Ask a place for its version, where its file does not state another one already."""
+    """Ask a place for its version, where its file does not state another one already.
+
+    Raises:
+        UsageError: the place is not what its file states.
+    """
     if spot.tensorrt == RTX:
         return _python("tensorrt-rtx")
     target, stated = spot.place.target, spot.place.target.tensorrt if spot.place.target else None
@@ -125,7 +127,7 @@ def reach(spot: Spot) -> Reached:
     try:
         with open_machine(target, to_build=True) as machine:
             found = str(machine.version)
-    except CsaDeployError as error:
+    except EnvironmentLacksError as error:
         if target is not None:
             return Reached({}, error.message)
         return _python("tensorrt", spot.tensorrt, f"; {error.message}")

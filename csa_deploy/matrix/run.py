@@ -50,7 +50,6 @@ class Matrix:
         config: settings of every cell; its ``tensorrt`` and ``target`` are the cells'.
         asked: versions in the order of the command.
         spots: versions on places.
-        root: folder of the results.
         observer: of the stages.
         begun: see :data:`Begun`.
     """
@@ -107,9 +106,9 @@ class Matrix:
         self.cells = [replace(cell, state="failed", reason=reason, exit_code=exit_code) for cell in plain]
         self.store(finished=True)
 
-    def lost(self, spot: Spot, precision: str, reason: str) -> Cell:
+    def lost(self, spot: Spot, precision: str, reason: str, exit_code: int) -> Cell:
         """A cell whose process ended without an answer."""
-        return replace(self._plain(spot, precision), state="failed", reason=reason, exit_code=EXIT_INTERNAL)
+        return replace(self._plain(spot, precision), state="failed", reason=reason, exit_code=exit_code)
 
     def report(self, *, finished: bool) -> MatrixReport:
         """All that is known by now."""
@@ -176,19 +175,19 @@ class Matrix:
         """What comes of a cell, also of one that fails."""
         plain = self._plain(spot, precision)
         self.begun(plain.where)
-        reached = self._reached(spot)
-        if not reached.there:
-            return replace(plain, state="not there", reason=reached.reason)
-        if reached.reason:
-            return self._without(plain, reached.reason)
         try:
+            reached = self._reached(spot)
+            if not reached.there:
+                return replace(plain, state="not there", reason=reached.reason)
+            if reached.reason:
+                return self._without(plain, reached.reason)
             root = _copied(self._graphs_of(precision), Path(plain.workspace))
             with self.opened(root, {**reached.settings, "precision": (precision,)}) as context:
                 run_stages(_STAGES, context, self.observer)
                 return _measured(plain, context)
+        except EnvironmentLacksError as error:
+            return self._without(plain, error.message)
         except CsaDeployError as error:
-            if isinstance(error, (EnvironmentLacksError, UsageError)):
-                return self._without(plain, error.message)
             return replace(plain, state="failed", reason=error.message, exit_code=error.exit_code)
         except Exception as error:  # a defect in one cell is no reason to lose the others
             _LOG.debug("traceback of a cell", exc_info=error)

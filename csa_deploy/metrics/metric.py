@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from csa_deploy.results import Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +38,6 @@ class Pair:
         target: what the data set says about the sample: a class index, a mask, boxes; None where it says nothing.
         right: whether all of the reference's values are finite.
         finite: whether all values of both are.
-        sample: its identity.
         threshold: of a map of one channel, the value from which on a position counts as its class; None where such a
             map has no classes.
     """
@@ -59,11 +60,10 @@ class Sure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Stored):
     """A metric of the whole set.
 
     Attributes:
-        value: what was measured.
         interval: 95 % confidence interval of what would be measured on all data of this kind; None where the method
             gives none.
         method: how the interval was made.
@@ -74,10 +74,6 @@ class Estimate:
     interval: Interval | None
     method: str
     p_value: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

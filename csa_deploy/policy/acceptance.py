@@ -16,7 +16,6 @@ class Acceptances:
 
     Args:
         policy: that accepts.
-        network: judged.
         today: the day; on the day of expiry an entry still counts.
     """
 

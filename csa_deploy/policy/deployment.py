@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from csa_deploy.bundle.archive import Archive
-from csa_deploy.bundle.verdict import verdict_of
+from csa_deploy.bundle.verdict import Verdict, verdict_of
 from csa_deploy.bundle.verify import BundleReport, stored_samples, verify_bundle
 from csa_deploy.errors import UsageError
 from csa_deploy.records.profile import Profiled
@@ -22,15 +22,10 @@ class Deployment:
     """A deployment's evidence.
 
     Attributes:
-        path: the file or folder.
-        kind: what it is.
-        network: its name.
         precision: of the bundle; empty of a workspace, which holds several.
         own_gates: state and reasons of the run's own gates; None where a bundle of an older csa-deploy does not say.
-        records: of stages, by name.
         profile: what the profile stage measured; None where it did not run, or the bundle does not hold it.
         results: metrics of every sample; None where nothing was compared, or the bundle does not hold them.
-        config: settings of the run.
         intact: of a bundle, what proving it gave.
     """
 
@@ -38,7 +33,7 @@ class Deployment:
     kind: Literal["bundle", "workspace"]
     network: str
     precision: str
-    own_gates: Mapping[str, Any] | None
+    own_gates: Verdict | None
     records: Mapping[str, Any]
     profile: Profiled | None
     results: Results | None
@@ -63,14 +58,14 @@ def of_workspace(root: Path) -> Deployment:
     if not (root / MANIFEST).is_file():
         raise UsageError(f"{root}: no workspace of a run", fix="give the folder that `csa-deploy run` worked in")
     workspace = Workspace(root)
-    stages, config = workspace.manifest["stages"], workspace.manifest["config"]
+    stages, config = workspace.stages, workspace.config
     results = stored_results(root)
     return Deployment(
         root,
         "workspace",
         str(config.get("network", root.name)),
         "",
-        verdict_of(workspace).to_json(),
+        verdict_of(workspace),
         {name: workspace.record(name) for name in stages},
         Profiled.from_json(workspace.measured("profile")) if "profile" in stages else None,
         read_results(results) if "verify" in stages and results.is_file() else None,
@@ -86,7 +81,7 @@ def of_bundle(path: Path) -> Deployment:
     """
     report = verify_bundle(path)
     index = report.index
-    about = (path, "bundle", str(index.get("network")), str(index.get("precision")))
+    about = (path, "bundle", index.network, index.precision)
     if report.verdict == "damaged":
         return Deployment(*about, None, {}, None, None, intact=report)  # type: ignore[arg-type]
     with Archive(path) as archive:
@@ -95,5 +90,4 @@ def of_bundle(path: Path) -> Deployment:
         measured = "measurements/profile.json"
         profile = Profiled.from_json(json.loads(archive.read(measured))) if measured in archive.names else None
         results = stored_samples(archive) if SAMPLES in archive.names else None
-    config = index.get("config") or {}
-    return Deployment(*about, index.get("verdict"), records, profile, results, config, report)  # type: ignore[arg-type]
+    return Deployment(*about, index.verdict, records, profile, results, index.config, report)  # type: ignore[arg-type]

@@ -35,7 +35,6 @@ def judge_policy(
     """Hold a deployment against a policy.
 
     Args:
-        path: the policy's file.
         deployment: of :mod:`csa_deploy.policy.deployment`.
         metric: metrics of the user's that budgets may name; the deployment's where none is given.
         today: the day on which what expires is judged; None is today, in UTC.
@@ -80,8 +79,8 @@ def _own_gates(policy: Policy, deployment: Deployment) -> Requirement:
             "not stated; an older csa-deploy made the bundle: run `csa-deploy bundle` again",
         )
     met = ("pass",) if policy.own_gates == "pass" else ("pass", "incomplete")
-    state = "pass" if gates["state"] in met else "fail" if gates["state"] == "fail" else "undecided"
-    said = ": ".join(filter(None, (gates["state"], "; ".join(gates["reasons"]))))
+    state = "pass" if gates.state in met else "fail" if gates.state == "fail" else "undecided"
+    said = ": ".join(filter(None, (gates.state, "; ".join(gates.reasons))))
     return Requirement("own gates", name, state, said, "verdict of the run")  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csa_deploy import junit
 from csa_deploy.policy.verdict import PolicyVerdict, Requirement
-from csa_deploy.report.markdown import table
+from csa_deploy.tables import markdown_table
 
 _HEADINGS = ("requirement", "state", "found", "evidence")
 
@@ -33,6 +33,6 @@ def as_markdown(verdict: PolicyVerdict) -> str:
     """The verdict, and a table of all requirements."""
     rows = [(f"{r.kind}: {r.name}", r.state, r.found, r.evidence) for r in verdict.requirements]
     lines = [f"### {verdict.deployment}: {verdict.verdict.upper()}", "", f"{verdict.summary}.", ""]
-    lines += table(_HEADINGS, rows, numbers=False)
+    lines += markdown_table(_HEADINGS, rows, right=())
     lines += ["", f"Policy file SHA-256 {verdict.policy_sha256}, judged on {verdict.judged_on}."]
     return "\n".join(lines) + "\n"

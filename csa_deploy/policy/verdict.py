@@ -17,10 +17,8 @@ class Requirement:
     """One thing that a policy asks.
 
     Attributes:
-        kind: what it is about.
         name: what is asked, in words.
         state: ``not applicable`` counts neither way: it is about another precision than the bundle's.
-        found: what was found.
         evidence: what shows it.
         accepted: ids of what the policy accepts and this rests on.
     """
@@ -38,10 +36,7 @@ class PolicyVerdict(Stored):
     """What a policy says of a deployment.
 
     Attributes:
-        policy: its name.
         policy_sha256: of its file.
-        deployment: what was judged.
-        network: its network.
         judged_on: the day, for what expires.
         requirements: all of them, in the order of the policy's keys.
     """

@@ -60,16 +60,16 @@ def _key(context: Context, calibration: Calibrated) -> str:
 
 def _taken_over(context: Context, key: str, artifacts: dict[str, Path]) -> Int8Graph | None:
     """What an earlier run of this workspace recorded under the key, its files copied; None where there is none."""
-    stage = context.workspace.stage("precision")
+    stage = context.workspace.stages.get("precision")
     record = context.workspace.find(PrecisionRecord)
     entry = record.int8 if record else None
     if stage is None or entry is None or entry.key != key:
         return None
     graphs = [entry.graph, *filter(None, [entry.equalized])]
-    files = [*graphs, entry.cache, *(f"{graph}.data" for graph in graphs if f"{graph}.data" in stage["artifacts"])]
+    files = [*graphs, entry.cache, *(f"{graph}.data" for graph in graphs if f"{graph}.data" in stage.artifacts)]
     for relative in files:
-        stated, path = stage["artifacts"].get(relative), context.path(relative)
-        if stated is None or not path.is_file() or sha256_of(path) != stated["sha256"]:
+        stated, path = stage.artifacts.get(relative), context.path(relative)
+        if stated is None or not path.is_file() or sha256_of(path) != stated.sha256:
             return None
     for relative in files:
         copy = context.scratch / Path(relative).name

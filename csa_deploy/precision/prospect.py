@@ -210,7 +210,7 @@ def prospect_of_file(path: Path, tensorrt: str = "") -> Prospect:
     found = prospect(load_model(path, full_check=False), tensorrt)
     root = path.resolve().parent.parent
     workspace = Workspace(root) if path.resolve().parent.name == "onnx" and (root / MANIFEST).is_file() else None
-    latency_of = workspace.measured("profile").get("latency", {}) if workspace and workspace.stage("profile") else {}
+    latency_of = workspace.measured("profile").get("latency", {}) if workspace and "profile" in workspace.stages else {}
     series = [latency_of[label]["samples_ms"] for label in ("engine fp16", "engine int8") if label in latency_of]
     if len(series) == 2:
         return with_times(found, *series)

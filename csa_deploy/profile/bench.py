@@ -17,6 +17,7 @@ from csa_deploy.profile.latency import Timed, TimedSubject
 from csa_deploy.profile.stored import StoredRun
 from csa_deploy.records.profile import LatencySummary, TimedEntry
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.results import NotMeasured
 from csa_deploy.runners.base import Runner
 from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, open_chain
 from csa_deploy.runners.engine_runner import EngineRunner
@@ -38,7 +39,6 @@ class Bench:
     """Open runners of one workspace.
 
     Attributes:
-        root: the workspace.
         config: threads and seed count.
         held: closes the runners.
         prefix: before a label, wherever what is timed needs a name of its own.
@@ -55,7 +55,7 @@ class Bench:
     subjects: dict[str, TimedSubject] = field(default_factory=dict)
     engines: list[OnDevice] = field(default_factory=list)
     contract: list[TimedEntry] = field(default_factory=list)
-    not_measured: list[dict[str, str]] = field(default_factory=list)
+    not_measured: list[NotMeasured] = field(default_factory=list)
 
     def open(self, label: str, path: str, backend: str, graph: Path | None) -> None:
         """Add what lies at a path: a graph, the chained parts, or an engine, of which backend and graph are needed.
@@ -99,7 +99,6 @@ class Bench:
         """Add an engine of the workspace, or say why it does not run here.
 
         Args:
-            label: of the engine.
             path: inside the workspace.
             backend: that built it, here.
             graph: what it was built of.
@@ -147,7 +146,6 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
     Left out is what its workspace no longer holds, what does not run here, and what takes other inputs than this run.
 
     Args:
-        stored: the baseline.
         bench: of this run.
         held: closes the baseline's runners.
     """
@@ -162,7 +160,7 @@ def open_baseline(stored: StoredRun, bench: Bench, held: contextlib.ExitStack) -
         if _shapes(subject) != _shapes(bench.subjects[label]):
             del anew.subjects[label]
             anew.engines = [engine for engine in anew.engines if engine.label != label]
-            anew.not_measured.append({"what": label, "reason": OTHER_INPUTS})
+            anew.not_measured.append(NotMeasured(label, OTHER_INPUTS))
     return anew
 
 

@@ -21,7 +21,6 @@ class Ratio(Stored):
     """Latency of B over that of A, at one percentile.
 
     Attributes:
-        percentile: which one.
         a_ms: latency of A.
         b_ms: latency of B.
         ratio: ``b_ms / a_ms``.

@@ -19,6 +19,7 @@ from csa_deploy.profile.engine_layers import map_layers
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.device import EngineLayer, EngineProfile
 from csa_deploy.records.profile import LatencySummary
+from csa_deploy.results import NotMeasured
 from csa_deploy.runners.base import sampling
 from csa_deploy.runners.device.timing import DeviceTimer, Spans
 from csa_deploy.runners.engine_runner import EngineRunner
@@ -45,7 +46,6 @@ class DeviceSubject:
     """An engine's computation by the device's clock; see :class:`csa_deploy.profile.latency.Timed`.
 
     Attributes:
-        name: label of the series.
         timer: an entered one.
         graph: through the CUDA graph.
         spans: of every timed inference.
@@ -79,13 +79,10 @@ class OnDevice:
     """One engine that runs here.
 
     Attributes:
-        label: of the engine.
         runner: entered.
-        feeds: its inputs.
         graph: the ONNX file that it was built of.
         prefix: before the label in names of what is timed.
         subjects: what is timed by the device's clock.
-        not_measured: what was not, and why.
     """
 
     label: str
@@ -94,7 +91,7 @@ class OnDevice:
     graph: Path
     prefix: str = ""
     subjects: list[DeviceSubject] = field(default_factory=list)
-    not_measured: list[dict[str, str]] = field(default_factory=list)
+    not_measured: list[NotMeasured] = field(default_factory=list)
 
     def open(self, held: contextlib.ExitStack) -> None:
         """Make the timer; an engine that cannot be timed so is timed on the host all the same."""
@@ -144,15 +141,15 @@ class OnDevice:
         return None
 
 
-def lacking(label: str, quantity: str, reason: str) -> dict[str, str]:
+def lacking(label: str, quantity: str, reason: str) -> NotMeasured:
     """A line about a quantity of an engine that was not measured."""
-    return {"what": f"{label} {quantity}", "reason": reason}
+    return NotMeasured(f"{label} {quantity}", reason)
 
 
-def nothing_of(label: str, message: str) -> list[dict[str, str]]:
+def nothing_of(label: str, message: str) -> list[NotMeasured]:
     """The lines about an engine that does not run here: one for the engine's latency, one for each other quantity."""
     reason = message.partition(" cannot run: ")[2] or message
     return [
-        {"what": label, "reason": reason},
+        NotMeasured(label, reason),
         *(lacking(label, quantity, reason) for quantity in (*TIMED, LAYERS, MEMORY)),
     ]

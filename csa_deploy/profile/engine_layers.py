@@ -54,5 +54,5 @@ def map_layers(times_ms: Mapping[str, float], inspection: Mapping[str, Any], gra
 
 def built_of(context: Context, engine: str, graphs: Mapping[str, str]) -> Path:
     """The graph of the workspace that an engine was built of, as its passport says."""
-    name = read_passport(passport_of(context.path(engine)))["graph"]["file"]
+    name = read_passport(passport_of(context.path(engine))).graph.file
     return next(context.path(graph) for graph in graphs.values() if Path(graph).name == name)

@@ -120,7 +120,6 @@ def baseline_gates(
     Args:
         anew: of the baseline, timed in turns with ``latency``.
         stored: of the baseline, for labels that could not be timed anew.
-        latency: of this run.
         minimum_effect: slow-down from which on a gate fails, as a share.
         reasons: label -> why the baseline's stored samples cannot be compared, where that is known.
     """

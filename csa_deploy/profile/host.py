@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
 from csa_deploy.engine.device import cuda_state
+from csa_deploy.installing import versions
 from csa_deploy.records.profile import HostMachine
 
 DISTRIBUTIONS = ("onnxruntime", "numpy", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")
@@ -25,7 +25,7 @@ def host() -> HostMachine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         load_average=tuple(round(v, 2) for v in os.getloadavg()),
-        versions=_versions(),
+        versions={name: version for name, version in versions(DISTRIBUTIONS).items() if version is not None},
     )
 
 
@@ -36,13 +36,3 @@ def _cpu() -> str:
     if names or not BOARD.is_file():
         return names[0] if names else platform.processor() or platform.machine()
     return BOARD.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

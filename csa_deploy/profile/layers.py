@@ -32,11 +32,8 @@ def layer_times(
     """Median time of each node in microseconds.
 
     Args:
-        path: the graph.
         scratch: directory for the profiler's file.
-        iterations: timed inferences.
         threads: CPU threads; None for one per core.
-        seed: of the inputs.
     """
     import onnxruntime
 

@@ -13,6 +13,7 @@ from csa_deploy.profile.engine_layers import built_of, map_layers
 from csa_deploy.profile.statistics import summarise
 from csa_deploy.records.device import EngineLayer, EngineProfile, LayerAverage, TargetRun
 from csa_deploy.records.profile import LatencySummary, TimedEntry
+from csa_deploy.results import NotMeasured
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.trtexec.command import WARMUP_MS, TimingRequest
 from csa_deploy.trtexec.engines import engine_runner
@@ -43,15 +44,13 @@ class OnTarget:
         latency: label -> statistics, as for the other runners.
         measured: label -> clocks, conditions and notes.
         engines: label -> layers, without floors: the target's ceilings are not measured.
-        contract: what was timed, and how.
-        not_measured: what was not, and why.
     """
 
     latency: dict[str, LatencySummary] = field(default_factory=dict)
     measured: dict[str, TargetRun] = field(default_factory=dict)
     engines: dict[str, EngineProfile] = field(default_factory=dict)
     contract: list[TimedEntry] = field(default_factory=list)
-    not_measured: list[dict[str, str]] = field(default_factory=list)
+    not_measured: list[NotMeasured] = field(default_factory=list)
 
 
 def measure_on_target(context: Context, graphs: Mapping[str, str]) -> OnTarget:

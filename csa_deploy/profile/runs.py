@@ -38,7 +38,6 @@ class RunComparison(Stored):
         method: how their latencies were compared.
         caveats: why these are not alike; None where they were not compared.
         rows: by graph or engine and percentile; likewise.
-        not_compared: what, and why.
         accuracy: of both; None where it was not compared.
     """
 

@@ -18,11 +18,7 @@ class StoredRun:
     """What a workspace holds about latency.
 
     Attributes:
-        root: the workspace.
-        network: its network.
         latency: label -> summary with all samples.
-        host: machine of the measurement.
-        contract: how it was measured.
         measured: what ran.
     """
 
@@ -45,7 +41,7 @@ def load_run(root: Path) -> StoredRun:
         raise UsageError(f"{root}: no stored profile of a run", fix=fix)
     try:
         workspace = Workspace(root)
-        network, record = workspace.manifest["config"]["network"], workspace.read(ProfileRecord)
+        network, record = workspace.config["network"], workspace.read(ProfileRecord)
         measured = Profiled.from_json(workspace.measured(ProfileRecord.stage))
     except (KeyError, TypeError, AttributeError, UsageError) as error:
         said = error.message if isinstance(error, UsageError) else f"{type(error).__name__} {error}"

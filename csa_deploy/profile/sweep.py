@@ -5,40 +5,17 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from csa_deploy.errors import CsaDeployError, UsageError
+from csa_deploy.records.sweep import Sweep, SweepPoint
 
 if TYPE_CHECKING:
     from csa_deploy.config import Config
     from csa_deploy.source import Source
 
 _METHOD = "The network exported anew at each point, in ONNX Runtime on this machine's CPU: not the target's latency."
-
-
-@dataclass(frozen=True)
-class Point:
-    """One batch and size.
-
-    Attributes:
-        kind: ``"batch"`` or ``"side"``, what was swept.
-        batch: samples per inference.
-        side: of the square input in pixels.
-        macs: multiply-accumulates of one inference.
-        median_ms: latency of one inference; None when it was not measured.
-        interval_ms: 99 % interval of the median; None of too few inferences.
-        reason: why it was not measured.
-    """
-
-    kind: str
-    batch: int
-    side: int
-    macs: int | None = None
-    median_ms: float | None = None
-    interval_ms: tuple[float, float] | None = None
-    reason: str = ""
 
 
 Timed = tuple[int | None, float, tuple[float, float] | None]  # MACs, median and its interval
@@ -72,29 +49,32 @@ def sweep(
     batches: Sequence[int] = (),
     sides: Sequence[int] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Sweep:
     """Measure; a point that the network refuses is kept with the reason.
-
-    Returns:
-        ``schema_version``, ``method``, ``iterations`` and ``rows``, one :class:`Point` each.
 
     Raises:
         UsageError: an ONNX file, whose batch and size are fixed.
     """
     if source.kind == "onnx":
         raise UsageError(f"{source.spec}: an ONNX file has one batch and size", fix="sweep the PyTorch network instead")
-    asked = [("batch", batch, None) for batch in batches] + [("side", config.batch or 1, side) for side in sides]
+    asked: list[tuple[Literal["batch", "side"], int, int | None]] = [("batch", batch, None) for batch in batches]
+    asked += [("side", config.batch or 1, side) for side in sides]
     rows = []
     timed: dict[tuple[int | None, ...], Timed] = {}
     for done, (kind, batch, side) in enumerate(asked):
-        rows.append(asdict(_measure(source, config, kind, batch, side, timed)))
+        rows.append(_measure(source, config, kind, batch, side, timed))
         progress(done + 1, len(asked))
-    return {"schema_version": 1, "method": _METHOD, "iterations": config.iterations, "rows": rows}
+    return Sweep(_METHOD, config.iterations, tuple(rows))
 
 
 def _measure(
-    source: Source, config: Config, kind: str, batch: int, side: int | None, timed: dict[tuple[int | None, ...], Timed]
-) -> Point:
+    source: Source,
+    config: Config,
+    kind: Literal["batch", "side"],
+    batch: int,
+    side: int | None,
+    timed: dict[tuple[int | None, ...], Timed],
+) -> SweepPoint:
     from csa_deploy.export.exporter import export_module
     from csa_deploy.export.opsets import exported_opset
 
@@ -112,8 +92,8 @@ def _measure(
             ).model
             timed[shape] = _time(model, config)
     except (CsaDeployError, RuntimeError, ValueError) as error:
-        return Point(kind, batch, side or 0, reason=(str(error).splitlines() or [type(error).__name__])[0])
-    return Point(kind, batch, int(shape[-1] or 0), *timed[shape])
+        return SweepPoint(kind, batch, side or 0, reason=(str(error).splitlines() or [type(error).__name__])[0])
+    return SweepPoint(kind, batch, int(shape[-1] or 0), *timed[shape])
 
 
 def _time(model: Any, config: Config) -> Timed:

@@ -75,7 +75,7 @@ class Telemetry:
             readings=len(self.snapshots),
             seen={name: _extent(values) for name, values in sorted(seen.items())},
             governor=tuple(self.governor()),
-            not_measured=tuple(NotMeasured(**item) for item in self.not_measured()),
+            not_measured=tuple(self.not_measured()),
         )
 
     def governor(self) -> list[str]:
@@ -83,7 +83,7 @@ class Telemetry:
         found = {_text(p) for p in self._glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
         return sorted(g for g in found if g)
 
-    def not_measured(self) -> list[dict[str, str]]:
+    def not_measured(self) -> list[NotMeasured]:
         """Quantities that this machine does not show, each with the reason."""
         last = self.snapshots[-1] if self.snapshots else Snapshot(0.0, {}, {})
         lacking = {
@@ -96,7 +96,7 @@ class Telemetry:
                 self.device().reason,
             ),
         }
-        return [{"what": what, "reason": reason} for what, (there, reason) in lacking.items() if not there]
+        return [NotMeasured(what, reason) for what, (there, reason) in lacking.items() if not there]
 
     def _glob(self, pattern: str) -> Iterator[Path]:
         yield from sorted(self.root.glob(pattern))
@@ -178,10 +178,10 @@ class Meter:
             found[label] = {rail: round(joules / self.inferences[label], 6) for rail, joules in sound.items()}
         return found
 
-    def not_measured(self) -> list[dict[str, str]]:
+    def not_measured(self) -> list[NotMeasured]:
         """Counters that give no energy, by network, each with the reason."""
         return [
-            {"what": f"energy per inference of {label}, {rail}", "reason": reason}
+            NotMeasured(f"energy per inference of {label}, {rail}", reason)
             for label, rails in self.used_j.items()
             for rail, j in rails.items()
             if (reason := self._fault(label, rail, j))

@@ -32,7 +32,6 @@ class Int8Arithmetic(Stored):
     """An INT8 graph in the arithmetics of GPU and DLA and in floating point, on the same samples.
 
     Attributes:
-        candidate: label of the graph.
         judged: the arithmetic that its metrics and its verdict are of.
         samples: identities of the samples; the worst ones.
         layers: number of layers with integer sums.

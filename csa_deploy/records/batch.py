@@ -13,9 +13,7 @@ class BatchDifference(Stored):
     """How far one output is from itself in another batch, on the sample where that is most.
 
     Attributes:
-        output: tensor name.
         against: the same samples in another order and beside others, or one at a time.
-        sample: identity.
         difference: largest absolute difference; of whole numbers how many of them differ. Infinite where shapes do.
         rounding: what the rounding of sums accounts for; 0 where it was not needed.
     """
@@ -48,7 +46,6 @@ class BatchConsistency(Stored):
         samples: how many were run again.
         differences: by output and other batch; empty where nothing was measured.
         alone: how one sample at a time was run; empty where it was not.
-        not_measured: what was not, and why.
     """
 
     derived: ClassVar[tuple[str, ...]] = ("verdict", "statement")

@@ -32,10 +32,7 @@ class Part(Stored):
     """One file that belongs to an engine.
 
     Attributes:
-        role: what it is.
         file: its name, as the builder gave it: the runtime may look for that.
-        sha256: of its content.
-        bytes: its size.
         names: of a plugin library, the creators in it (``NS::NAME,...``).
     """
 
@@ -110,13 +107,9 @@ class JudgedScope(Stored):
     """What a scope that decides says of an engine.
 
     Attributes:
-        scope: its name.
         graph: which file was judged.
         of: why that is not the one that was built; empty where it is.
         verdict: of the rules, the validator and what may fall back.
-        said: the same in words.
-        level: level of evidence.
-        why_not_next: why it is not the next one.
         unknown_by: ids of the rules that leave it unknown.
     """
 
@@ -136,12 +129,8 @@ class BuiltEngine(Stored):
 
     Attributes:
         backend: ``"tensorrt"``, ``"tensorrt-rtx"`` or ``"trtexec"``.
-        version: its version.
         model: file name of the ONNX graph.
-        compute_capabilities: what the engine was built for.
         flags: builder flags that were set, read back from the builder.
-        inputs: network inputs as parsed.
-        outputs: network outputs as parsed.
         warnings: the builder's warnings, each once.
         restricted: the safety-scope flag and what it proves.
         not_done: what was not done or measured, each with its reason.
@@ -175,15 +164,11 @@ class EngineRecord(BuiltEngine):
 
     Attributes:
         plan: what was asked; see :class:`csa_deploy.engine.plan.BuildPlan`.
-        path: of the engine.
-        engine: its file name.
-        engine_mib: its size.
-        engine_bytes: its exact size, and
+        engine_bytes: exact size of the engine, and
         engine_sha256: its hash, where builds of the same inputs give the same bytes; else these are measurements.
         log: path of the builder's log.
         inspection: file name of the engine inspector's JSON, beside the engine; None where there is none.
         network: path of the parsed layers.
-        passport: path of the passport.
         layer_counts: layers per TensorRT type, most frequent first.
         dtype_counts: layer outputs per TensorRT type, most frequent first.
         scopes: what scopes that decide say of it; none without ``--restricted``.

@@ -100,8 +100,6 @@ class ScopeReport(Stored):
     """Verdict of one scope.
 
     Attributes:
-        scope: name of the scope.
-        title: the scope in words.
         tensorrt: TensorRT version of its rules.
         limits: what its pack cannot tell.
         nodes: ONNX nodes judged (constants folded away are not counted).
@@ -171,7 +169,6 @@ class ValidatorVerdict(Stored):
     Attributes:
         answer: ``accepted`` is the only pass. ``skipped``: not validated (dynamic shapes). ``not-parsed``: the
             parser or the builder's general checks refused the network before its scope was validated.
-        refused: the refused layers.
         reason: one line on why, empty when accepted.
         log: the validator's warnings and errors.
         version: version of TensorRT-RTX that answered, or would have.
@@ -280,7 +277,6 @@ class Inspected(Stored):
     """What rules, validator and parser say of one network.
 
     Attributes:
-        model: name of the graph.
         scopes: one per scope, in the order asked for.
         strict: whether unknown counts as denied.
         notes: contradictions between sources of evidence.
@@ -317,7 +313,6 @@ class CheckRecord(Inspected, StageRecord):
 
     Attributes:
         gate: scopes that decide; none without ``--restricted``.
-        gate_why: why these.
         judged: name of the graph.
         of: which graph that is: exported, optimized or repaired.
     """

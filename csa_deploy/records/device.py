@@ -46,7 +46,6 @@ class EngineMemory(Stored):
     """Bytes of one engine with one execution context.
 
     Attributes:
-        engine_bytes: of the file.
         weights_bytes: weights on the device; None when this TensorRT does not say.
         context_bytes: activations and workspace, one block.
         streamable_weights_bytes: weights that may stay on the host; None when this TensorRT does not say.
@@ -93,7 +92,6 @@ class Ceilings:
     """What the device reached in a plain test.
 
     Attributes:
-        device: its name.
         operations_per_second: by precision, of a 4096 x 4096 matrix product; one that PyTorch cannot multiply here is
             absent.
         bytes_per_second: read and written while copying 1 GiB.
@@ -133,8 +131,7 @@ class TargetRun:
 
     Attributes:
         conditions: see :class:`csa_deploy.trtexec.command.TimingRequest`.
-        clocks: of the target.
-        notes: which of them changed.
+        notes: which clocks changed.
     """
 
     conditions: dict[str, Any]

@@ -22,18 +22,14 @@ class KnownProblem:
 
     Attributes:
         id: as ``csa-deploy errata --explain`` takes it.
-        title: the problem in one line.
         state: ``affected`` where the version is one that the sources name, and the graph has the pattern; ``not ruled
             out`` where the sources do not speak of the version, or a fact that decides is not known.
         why: what is not known, of the second.
-        symptom: what happens.
-        severity: how bad that is.
         nodes: nodes that have the pattern; none where it is about the whole network.
         modules: PyTorch modules that they came from.
         versions: affected versions in words.
         sources: where that is said.
         read: day on which the sources were read; they may have moved since.
-        workaround: what to do.
         repair: exact repair that ``--fix`` applies ('' none).
         detect: what ``verify`` shows.
     """
@@ -61,7 +57,6 @@ class ErrataReport(Stored):
     Attributes:
         tensorrt: the version asked about ('' every one).
         platform: platform of the target, and whether DLA runs it ('' every one).
-        precisions: precisions of the engines.
         problems: what applies, the certain first, then the worst.
         unknown: where the packs know nothing; the absence of a problem means nothing there.
         read: newest day on which sources were read.

@@ -17,7 +17,6 @@ class Difference(Stored):
     """Largest difference of one output over all inputs of one kind.
 
     Attributes:
-        output: tensor name.
         inputs: ``"random"`` or the data set's name.
         samples: how many samples were compared.
         max_abs_error: largest absolute difference, in the output's units.
@@ -43,15 +42,10 @@ class ExportRecord(StageRecord):
 
     Attributes:
         graph: path inside the workspace.
-        exporter: what made it.
-        opset: of ONNX.
         batch: samples that one inference takes.
-        sample: what a sample is.
         state: outputs that feed inputs on the next frame.
         inputs: of the graph; an extent that is open is 0.
-        outputs: likewise.
         preprocessing: how an image becomes its input; None where it takes no image.
-        statistics: of the graph.
         tolerance: largest relative difference from PyTorch that is accepted.
         differences: from PyTorch, per output and kind of inputs.
     """

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from csa_deploy.records.matrix import Cell, MatrixReport
+from csa_deploy.errors import badness
+from csa_deploy.records.matrix import Cell, MatrixReport, version_words
 from csa_deploy.results import Stored
-
-_WORST_FIRST = (1, 5, 4, 6, 7)
-"""Exit codes: a defect, no engine, a denied operation, accuracy, latency; others are less."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,21 @@ class FleetReport(Stored):
     @property
     def exit_code(self) -> int:
         """Of the worst cell or version; 0 where nothing failed."""
-        codes = {cell.exit_code for _, cell in self.cells if cell.state == "failed"}
-        codes |= {u.exit_code for network in self.networks for u in network.upgrades if u.verdict == "no"}
-        ranked = [*_WORST_FIRST, *sorted(codes - {*_WORST_FIRST})]
-        return next((code for code in ranked if code in codes), 0)
+        return self._against[0][0] if self._against else 0
+
+    @property
+    def worst(self) -> str:
+        """What :attr:`exit_code` is of, in a line; empty where nothing failed."""
+        return self._against[0][1] if self._against else ""
+
+    @property
+    def _against(self) -> list[tuple[int, str]]:
+        """What speaks against cells and versions, the worst first: its exit code, and what it is."""
+        found = [(c.exit_code, f"{n.network}, {c.where}: {c.reason}") for n, c in self.cells if c.state == "failed"]
+        found += [
+            (upgrade.exit_code, f"{n.network}, {version_words(upgrade.tensorrt)}: {upgrade.reasons[0]}")
+            for n in self.networks
+            for upgrade in n.upgrades
+            if upgrade.verdict == "no"
+        ]
+        return sorted(found, key=lambda item: badness(item[0]))

@@ -49,8 +49,6 @@ class Step:
     """One application of one rule.
 
     Attributes:
-        rule: name of the rule.
-        summary: what the rule does.
         rewrites: how often it applied.
         error: largest difference of any output from the original model's, relative to the range of that output (where
             the changed nodes alone are wrong: of what they make); None where it could not be measured.

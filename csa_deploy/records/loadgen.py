@@ -64,14 +64,12 @@ class LoadgenRun(Stored):
     """One run.
 
     Attributes:
-        label: graph or engine.
         scenario: how queries come.
         settings: ``short``, ``full``, or the user's file.
         loadgen: version of the load generator.
         said: its own verdict.
         reasons: why the run is not valid; empty where it is.
         queries: inferences of the timed run.
-        seconds: that it took.
         percentile: of the latency that counts, 0 to 100; of the offline scenario none does.
         percentile_ms: latency there; of a constant stream from the moment at which the frame was due.
         percentiles_ms: others, by percentile.

@@ -38,14 +38,12 @@ class Localization:
     """Where an error comes from.
 
     Attributes:
-        candidate: label of the graph.
         compared_with: what it was compared with, module by module.
         samples: identities of the samples; the worst ones.
         snr_db: signal-to-noise ratio of the outputs on these samples.
         rows: modules, largest added error first.
         culprits: the fewest modules, taken in that order, that bring the outputs back into the budget; empty where
             no number of them does or none is needed.
-        statement: in words.
         not_done: what was left out, and why.
         boundaries: of an engine, the tensors that its fusions leave, at which it was compared.
     """

@@ -21,10 +21,8 @@ class CellAccuracy:
     """How an engine did on the samples.
 
     Attributes:
-        verdict: of its budget.
         decided_by: the bound that the verdict rests on; empty for a pass.
         metrics: over all samples, of several outputs the worst.
-        samples: how many.
         tensors_sha256: of the inputs that it got.
     """
 
@@ -51,8 +49,6 @@ class Cell:
 
     Attributes:
         tensorrt: version as it was asked for, or :data:`RTX`.
-        target: name of the target.
-        precision: of the engine.
         state: ``measured`` where an engine was built and nothing failed; ``not there`` where the target has another
             version.
         reason: why it failed or was not measured; empty where it was.
@@ -60,7 +56,6 @@ class Cell:
         version: TensorRT's own version; empty where nothing was built.
         machine: host and GPU that ran it: latencies of another are not compared; the host alone where nothing ran.
         engine_mib: size of the engine; None where nothing was built.
-        build_seconds: of the build.
         obtained: the precision that the build obtained; None where nothing was built.
         accuracy: on the samples; None where it was not measured.
         latency: None where it was not measured.
@@ -118,7 +113,6 @@ class KnownOfVersion:
     """What is known of a version without any machine.
 
     Attributes:
-        tensorrt: the version.
         platform: of the target ('' not stated).
         scopes: those that speak for it.
         problems: known problems that the network meets there, the worst first.
@@ -171,7 +165,6 @@ class MatrixReport(Stored):
     """The matrix.
 
     Attributes:
-        network: as it was given.
         graphs: SHA-256 of the graph by precision: the same in every cell.
         versions: in the order of the command; the first is the one in use.
         targets: names.

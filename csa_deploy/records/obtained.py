@@ -44,7 +44,6 @@ class ObtainedPrecision(Stored):
     """The precision of an engine as it became.
 
     Attributes:
-        asked: the precision that was asked for.
         source: what tells it, the engine's layers or the network as parsed; empty where nothing does.
         types: work per type, most of it first.
         stayed: layers that multiply in a wider type, most work first.

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from csa_deploy.options import CalibrationMethod
 from csa_deploy.records.graphs import GraphStatistics
-from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+from csa_deploy.results import IF_KNOWN, Closed, StageRecord, Stored
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,6 @@ class Layer:
     """A node that runs in INT8.
 
     Attributes:
-        name: of the node.
-        op: its operator.
         activations: tensor by input index.
         weight: name of the weight, or None.
         axis: output-channel axis of the weight.
@@ -45,7 +43,6 @@ class TechniqueFinding(Stored):
     """Whether a technique is used, and why.
 
     Attributes:
-        used: whether it is.
         reason: what it found to do, or why it was not tried.
         snr_db_without: signal-to-noise ratio of the worst output with all layers in INT8, without it.
         snr_db_with: with it; None where it was not tried.
@@ -71,12 +68,11 @@ class TechniqueFinding(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TypedGraph(Stored):
+class TypedGraph(Closed):
     """The graph of one precision.
 
     Attributes:
         graph: path inside the workspace.
-        statistics: of the graph.
     """
 
     graph: str
@@ -152,8 +148,6 @@ class Sensitivity(Stored):
     """What one layer's INT8 costs.
 
     Attributes:
-        name: of the node.
-        op: its operator.
         measured: energy of the error with only this layer in INT8, relative to the energy of the output; of several
             outputs that of the one that suffers most.
         estimated: the same, from one run; see :mod:`csa_deploy.precision.propagation`. None where there is no estimate.
@@ -205,7 +199,6 @@ class Search(Stored):
         sensitivities: of the layers, in the order in which they go back; empty where all of them could stay INT8.
         estimate_agrees: rank correlation of measured and estimated sensitivity; None where one has no estimate.
         returned: layers chosen for floating point.
-        images: number of search images.
         budget: the bounds that were held.
         not_judged: bounds that could not be, with the reason: the accuracy gate judges them alone.
         outputs: number of outputs that were judged.
@@ -286,7 +279,6 @@ class Calibration:
 
     Attributes:
         data: name of the samples.
-        images: number of samples.
         skipped: samples that could not be used.
         method: how thresholds were chosen.
         tensors: how many have one.
@@ -312,7 +304,6 @@ class PrecisionRecord(StageRecord):
     """The typed graphs.
 
     Attributes:
-        precisions: graph by precision.
         calibration: of INT8; None where nothing was calibrated.
     """
 

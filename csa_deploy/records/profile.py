@@ -18,7 +18,6 @@ class NodeCost(Stored):
 
     Attributes:
         name: name of the node, or of its first output when it has none.
-        op: operator.
         module: PyTorch module that it came from; empty when the graph does not say.
         precision: ``int8`` where the node reads two dequantized tensors, as an engine then computes in INT8; else the
             element type of its first output.
@@ -52,7 +51,6 @@ class GraphCost:
     """All nodes but constants, in the graph's order, and the graph's memory.
 
     Attributes:
-        nodes: see :class:`NodeCost`.
         weight_bytes: initializers and constants.
         activation_bytes: largest sum of tensors alive at once when nodes run in the graph's order, each tensor living
             from its node to its last reader; None when a shape is unknown. An engine fuses and reorders: its figure
@@ -71,10 +69,8 @@ class TimedEntry(Stored):
     """One graph or engine that was timed.
 
     Attributes:
-        label: its name in reports.
         path: inside the workspace.
         runner: what executed it, as it describes itself.
-        evidence: what the times are.
         iterations: asked of trtexec on a target, as are those that follow;
             see :class:`csa_deploy.trtexec.command.TimingRequest`.
     """
@@ -106,7 +102,6 @@ class Contract(Stored):
         seconds: of each; None where ``iterations`` says how many.
         batch: samples of one inference.
         threads: of the CPU, a number or in words.
-        streams: number of them.
         spin_wait: who waits busily.
         cuda_graph: where inferences are launched through one.
         clocks_and_power_mode: of the machine.
@@ -114,8 +109,6 @@ class Contract(Stored):
         loadgen: how MLPerf's load generator measures; None where it was not asked for.
         inputs: what the networks are run on.
         percentiles: which are given.
-        interval: of them.
-        csa_deploy: version that measured.
     """
 
     timed: str
@@ -128,7 +121,7 @@ class Contract(Stored):
     iterations: int | None
     seconds: float | None
     batch: int | None
-    threads: int | str
+    threads: int | Literal["one per core"]
     streams: int
     spin_wait: str
     cuda_graph: str
@@ -146,7 +139,6 @@ class ProfileRecord(StageRecord):
     """What was timed.
 
     Attributes:
-        contract: how everything was timed.
         measured: what ran.
         cost: of each graph, by label.
         layers: ``method``: how the times of nodes were taken.
@@ -186,7 +178,6 @@ class Outliers:
     """Samples with a modified z-score above 3.5; they stay in every figure.
 
     Attributes:
-        count: how many.
         share: of all samples.
         above_ms: from which latency on a sample counts as one; None when all samples are equal.
         first: position of the first ones, at most ten.
@@ -206,12 +197,9 @@ class LatencySummary(Stored):
         samples_ms: every timed inference in order, milliseconds.
         percentiles_ms: by percentile; None where the series is too short for it.
         intervals_ms: by percentile, each end None where so few samples have none; None without either.
-        confidence: of these.
+        confidence: of the intervals.
         independent: as how many independent samples the series counts.
         too_few: by percentile without a value, the samples that it needs.
-        mean_ms: of all.
-        min_ms: of all.
-        max_ms: of all.
         jitter_ms: standard deviation.
         throughput: samples of the network per second.
         drift: whether it moved.
@@ -245,8 +233,6 @@ class Gate(Stored):
     """One limit and what was found.
 
     Attributes:
-        label: graph or engine.
-        quantity: what is limited.
         bound: the limit, or the slow-down from which on a baseline fails, as a share.
         value: what was measured, or the ratio to the baseline.
         low: lower end of its interval, None where it has none; of what is exact the value itself.
@@ -271,7 +257,6 @@ class NodeTimes:
 
     Attributes:
         method: how they were taken.
-        iterations: timed inferences.
         times_us: median by node of the graph, microseconds.
         inserted_us: of nodes that ONNX Runtime added: casts around operators that it lacks in FP16.
     """
@@ -295,7 +280,6 @@ class Readings:
     """What the machine said of itself meanwhile.
 
     Attributes:
-        readings: number of them.
         seen: by quantity, with its unit in the name, the extent of its numbers, or its settings.
         governor: frequency governors of the CPU's cores, each once.
         not_measured: what this machine does not show.
@@ -312,12 +296,9 @@ class HostMachine(Stored):
     """What numbers were measured on.
 
     Attributes:
-        cpu: its model.
         devices: names of the CUDA devices.
         cuda_driver: the newest CUDA that it supports, or why there is none.
         cores: of the CPU, as the system counts them.
-        system: name and release.
-        python: its version.
         load_average: of 1, 5 and 15 minutes.
         versions: of what runs networks.
     """
@@ -337,16 +318,13 @@ class Profiled(Stored):
     """What was measured.
 
     Attributes:
-        latency: by label.
         layers: times of each graph's nodes, by label.
-        engines: by label.
         target: what a target's trtexec told, by label.
         roofline: of the device.
         energy_per_inference_j: by label and rail.
         telemetry: what was seen meanwhile.
         gates: limits and the baseline.
         loadgen: what MLPerf's load generator measured, where it was asked for.
-        host: the machine.
     """
 
     latency: dict[str, LatencySummary] = field(default_factory=dict)

@@ -40,9 +40,7 @@ class HalfCost(Stored):
     """Signal-to-noise ratio of the FP16 graph against FP32, in dB, for the output that loses most.
 
     Attributes:
-        output: its name.
         before_db: without repairs.
-        after_db: with all of them.
         inputs: what was computed.
         shares: the repairs that cost something, looked for where all of them together do.
         not_measured: why there are no numbers; empty otherwise.
@@ -90,12 +88,8 @@ class RepairRecord(StageRecord):
 
     Attributes:
         graph: path inside the workspace.
-        after: its statistics.
-        scopes: that were repaired for.
-        steps: every application of a repair.
         left: what was left as it is, for the scopes' sake.
         declined: nodes that a repair left be, though a finding named it, with the reason.
-        verdicts: of each scope.
         costs: by precision, what the repairs cost.
     """
 

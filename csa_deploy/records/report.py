@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from csa_deploy.manifest import Artifact
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.check import CheckRecord
 from csa_deploy.records.export import ExportRecord
@@ -15,6 +16,7 @@ from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.repair import RepairRecord
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.records.sweep import Sweep
 from csa_deploy.records.task_views import TaskViews
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import IF_KNOWN, NotMeasured, StageRecord, Stored
@@ -57,14 +59,7 @@ class Lacking(NotMeasured):
 
 @dataclass(frozen=True)
 class GateState:
-    """One gate.
-
-    Attributes:
-        name: which gate.
-        state: what came out.
-        text: the same in words.
-        evidence: what it rests on.
-    """
+    """One gate."""
 
     name: str
     state: Literal["fail", "undecided", "not measured", "not counted", "pass"]
@@ -77,9 +72,7 @@ class Headline(Stored):
     """What came out of all gates.
 
     Attributes:
-        state: the headline.
         reasons: stages that failed or did not run.
-        checks: every gate.
     """
 
     derived: ClassVar[tuple[str, ...]] = ("gates",)
@@ -98,12 +91,7 @@ class StageState(Stored):
     """One stage.
 
     Attributes:
-        name: of the stage.
         state: ``done``, ``failed`` or ``not run``.
-        seconds: that it took.
-        started_at: when.
-        summary: its result in one line.
-        artifacts: by path, with ``sha256``.
     """
 
     name: str
@@ -111,7 +99,7 @@ class StageState(Stored):
     seconds: float | None = None
     started_at: str | None = field(default=None, metadata=IF_KNOWN)
     summary: str = ""
-    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +107,11 @@ class Row:
     """One graph or engine; None where there is no number.
 
     Attributes:
-        label: its name.
         precision: of its weights.
         path: inside the workspace.
         bytes: of a graph's weights, of an engine's file.
         nodes: of a graph.
         macs: multiply-accumulates of a graph.
-        metrics: accuracy.
-        intervals: of these.
-        verify: its verdict.
         decided_by: the bound that the verdict rests on.
         latency_ms: by percentile.
         not_measured: why it was not compared or timed.
@@ -208,17 +192,9 @@ class ReportData(Stored):
     """Everything that a workspace knows about a deployment; numbers as stored.
 
     Attributes:
-        csa_deploy: version.
-        network: its name.
-        workspace: its folder.
-        config: settings.
         batch: samples that one inference takes.
-        verdict: the headline.
-        stages: state of each.
         rows: one per graph or engine.
-        records: what the stages state.
         measurements: what they measured, by stage.
-        not_measured: what they did not.
         worst: the worst samples of each output.
         task: what the comparison left of it; None without a task.
         errors: of the samples, by candidate.
@@ -246,7 +222,7 @@ class ReportData(Stored):
     errors: tuple[ErrorHistogram, ...] = ()
     calibration: dict[str, Any] | None = None
     passports: dict[str, Any] = field(default_factory=dict)
-    sweep: dict[str, Any] | None = None
+    sweep: Sweep | None = None
     history: tuple[PastProfile, ...] = ()
 
     @cached_property

@@ -16,7 +16,6 @@ class SplitPart(Stored):
 
     Attributes:
         name: ``encoder``, or of a head its outputs with + between them.
-        setting: its precision and target.
         nodes: number of nodes in its FP32 graph.
         inputs: what it reads: tensors of the cut, and inputs of the network.
         outputs: what it makes: tensors of the cut, and outputs of the network.
@@ -40,7 +39,6 @@ class BoundarySide(Stored):
     """One part's side of a tensor that crosses the cut, as its engine has it.
 
     Attributes:
-        part: name of it.
         kind: fp32, fp16, int8, ...
         layout: TensorRT's name of the memory format, such as ``chw32``.
         scale: INT8 scale; None where it is not INT8, or nobody states it.
@@ -65,7 +63,6 @@ class SplitFinding(Stored):
             run it; ``not built``: this TensorRT cannot build the part; ``note``.
         where: tensor or part.
         message: with both sides.
-        fix: what to do.
     """
 
     kind: Literal["mismatch", "converts", "falls back", "not built", "note"]
@@ -79,8 +76,6 @@ class CutTensor(Stored):
     """A tensor that crosses the cut.
 
     Attributes:
-        name: of it.
-        shape: its extents.
         bytes: of one inference, as it crosses.
         producer: the encoder's side; None for an input of the network that heads read as well.
         consumers: the heads' sides.
@@ -98,7 +93,6 @@ class PartBuild(Stored):
     """How trtexec builds a part.
 
     Attributes:
-        part: name of it.
         graph: that is built, a path inside the workspace.
         command: trtexec's words, in the folder of the workspace; none where this version cannot build it.
     """
@@ -113,9 +107,7 @@ class DlaPlacement(Stored):
     """What of a part runs on its DLA, by one scope.
 
     Attributes:
-        part: name of it.
         scope: rules by which it was judged.
-        verdict: of the scope.
         said: how much runs there, in words.
         fallbacks: nodes that do not.
     """
@@ -135,15 +127,11 @@ class SplitRecord(StageRecord):
         tensors: it was cut at.
         precision: whose budget the whole is held against: the lowest of the parts.
         graph: the typed graph that was cut.
-        outputs: of the network.
         error: largest difference of the parts, one after another, from the graph that was cut, on random inputs and
             node by node in ONNX Runtime: 0 where every bit is the same.
         parts: the encoder first.
         tensorrt: version that formats and commands are for.
-        crossing: what crosses the cut.
-        builds: by part.
         placements: of the parts that are for DLA.
-        findings: what does not fit.
     """
 
     stage: ClassVar[str] = "split"

@@ -65,7 +65,6 @@ class DrawnSample:
     """One sample as both sides see it.
 
     Attributes:
-        id: of the sample.
         said: how it differs, in words.
         size: height and width of the network's input in pixels.
         input: what the network saw, a data URL; None where that is no image.
@@ -74,7 +73,6 @@ class DrawnSample:
         seen: classes of the masks.
         boxes: of both sides, but the weak ones.
         weak: number of boxes that are not drawn.
-        truth: what is true.
     """
 
     id: str = ""
@@ -102,7 +100,6 @@ class TaskCandidate:
     """One candidate beside the reference.
 
     Attributes:
-        label: its name.
         classes: IoU or average precision by class; none without labels.
         sizes: average precision by size of the objects.
         curves: of a detector, with labels.
@@ -123,7 +120,6 @@ class TaskViews(Stored):
     """The whole.
 
     Attributes:
-        kind: of the task.
         labelled: whether the samples say what is true.
         worst_by: which samples are shown, in words.
         candidates: in the order of the comparison.

@@ -56,7 +56,6 @@ class JudgedOutput:
     """One output of a candidate; that of the tasks' metrics stands for all of them.
 
     Attributes:
-        name: tensor name.
         classes: number of classes where it is (N, classes), else 0.
         metrics: over all samples.
         intervals: the same with how sure they are.
@@ -82,13 +81,11 @@ class JudgedCandidate:
     """A graph or an engine, held against its budget.
 
     Attributes:
-        label: its name in reports.
         precision: whose budget.
         verdict: the worst of its bounds.
         metrics: over all samples; of several outputs the worst.
         decided_by: the bound that the verdict rests on, in words; empty for a pass.
         outputs: metrics of each.
-        checks: its bounds.
         non_finite: by output, samples with values that are not finite.
         reference_non_finite: the same of the reference.
         preprocessing_differs: settings of its own preprocessing that are others than the reference's, with both.
@@ -128,7 +125,6 @@ class CandidateRecord(JudgedCandidate):
 
     Attributes:
         path: inside the workspace, or as the user gave it.
-        runner: what executed it.
         tensors_sha256: of the inputs that it got.
     """
 
@@ -201,9 +197,7 @@ class Arbitration(Stored):
     """One sample in FP64: how far the reference and a candidate are from it, both in FP32.
 
     Attributes:
-        candidate: label.
         sample: the candidate's worst sample.
-        output: tensor name.
         reference_error: largest absolute difference of the reference from FP64.
         candidate_error: the candidate's.
     """
@@ -229,7 +223,6 @@ class ErrorGrowth:
 
     Attributes:
         candidate: label of the graph or engine.
-        output: tensor name.
         sequences: by frame, sequences that have it.
         snr_db: by frame, signal-to-noise ratio over these sequences.
         max_abs_error: by frame, the largest difference.
@@ -268,10 +261,7 @@ class VerifyRecord(StageRecord):
         partial: in words, how much of the data was compared; empty when all of it.
         reference: what everything is held against, as its runner describes itself.
         accuracy: of the reference itself; None without labels.
-        data: what was compared on.
-        candidates: what was compared.
         arbitration: FP64 on samples where two FP32 backends differ most.
-        localization: where errors come from.
         runtime: what could run engines.
         growth: of a network with state, errors over the frames of sequences.
         arithmetic: how far the arithmetics of INT8 are apart; empty where floating point was asked for.

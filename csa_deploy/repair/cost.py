@@ -25,8 +25,6 @@ def half_cost(
     Args:
         before: the network without repairs, FP32.
         after: the network with them.
-        repairs: their names.
-        feeds: inputs by name.
         inputs: what they are, in words.
     """
     try:

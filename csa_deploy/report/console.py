@@ -19,6 +19,7 @@ from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.verdict import against_baseline, word_of
 from csa_deploy.report.views import accuracy_columns
 from csa_deploy.results import StageRecord
+from csa_deploy.tables import titled
 from csa_deploy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SHOWN_AFTER = ("build", "verify", "profile", "report")
 
 def show(workspace: Workspace, names: Sequence[str], console: Console) -> None:
     """Print what the verb that ran the named stages is about; nothing when the workspace is empty."""
-    if not workspace.manifest["stages"]:
+    if not workspace.stages:
         return
 
     data, verb = collect(workspace), names[-1]
@@ -100,11 +101,9 @@ def _notes(record: StageRecord, console: Console) -> None:
 def explanation(found: Localization, console: Console) -> None:
     """Which modules a graph's error comes from: those to blame, or the five that add the largest errors."""
     from rich.markup import escape
-    from rich.table import Table
 
-    shown = Table(title=escape(f"{found.candidate}: {found.statement}"), title_justify="left")
-    for heading in ("module", "error in", "error out", "error added", "outputs if restored", "clipped"):
-        shown.add_column(heading, justify="left" if heading == "module" else "right")
+    numbers = ("error in", "error out", "error added", "outputs if restored", "clipped")
+    shown = titled(escape(f"{found.candidate}: {found.statement}"), ("module", *numbers), right=numbers)
     rows = [row for row in found.rows if row.module in found.culprits] or found.rows
     for row in rows[:5]:
         restored, clipped = units.decibel(row.restored_snr_db), units.percent(row.clipped)
@@ -130,16 +129,14 @@ def verdict(data: ReportData, console: Console) -> None:
 def table(data: ReportData) -> Table:
     """One line per graph and engine."""
     from rich.markup import escape
-    from rich.table import Table
 
     title, verified = data.network, data.records.verify
     if verified:
         title += f" on {verified.data.samples} samples of {verified.data.name}"
     title += f"; work and time per inference of batch {data.batch}"
-    shown = Table(title=escape(title), title_justify="left")
     columns = accuracy_columns(data)
-    for heading in ("", SIZE, "MACs", *(heading for heading, _ in columns), "max error", "verdict", "median"):
-        shown.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
+    numbers = (SIZE, "MACs", *(heading for heading, _ in columns), "max error")
+    shown = titled(escape(title), ("", *numbers, "verdict", "median"), right=(*numbers, "median"))
     beside = [named(metric).beside for _, metric in columns]
     labelled = next((row.metrics for row in data.rows if row.metrics.keys() & set(beside)), None)
     if labelled:
@@ -171,14 +168,11 @@ def _cells(row: Row, metrics: list[str]) -> list[str]:
 def parts(split: SplitRecord | None, console: Console) -> None:
     """What each part of a split network is for, what crosses between them, and what does not fit."""
     from rich.markup import escape
-    from rich.table import Table
 
     if split is None:
         return
     rows = split.rows()
-    shown = Table(title=f"parts, for TensorRT {split.tensorrt}", title_justify="left")
-    for heading in rows[0]:
-        shown.add_column(heading, justify="right" if heading == "nodes" else "left", overflow="fold")
+    shown = titled(f"parts, for TensorRT {split.tensorrt}", rows[0], right=("nodes",))
     for row in rows:
         shown.add_row(*(escape(str(cell)) for cell in row.values()))
     console.print(shown)
@@ -262,12 +256,10 @@ def _gate(gate: Gate) -> str:
 
 def _latency_table(network: str, latency: Mapping[str, LatencySummary]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    shown = Table(title=f"latency of {escape(network)}", title_justify="left")
-    percentiles = [f"p{p}" for p in _PERCENTILES]
-    for heading in ("", "median", "interval", *percentiles, "max", "jitter", "per second", "outliers"):
-        shown.add_column(heading, justify="right" if heading else "left")
+    percentiles = (f"p{p}" for p in _PERCENTILES)
+    numbers = ("median", "interval", *percentiles, "max", "jitter", "per second", "outliers")
+    shown = titled(f"latency of {escape(network)}", ("", *numbers), right=numbers)
     for label in sorted(latency, key=rank):
         found = latency[label]
         interval = [units.milliseconds(bound).removesuffix(" ms") for bound in found.intervals_ms["50"] or ()]

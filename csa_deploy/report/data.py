@@ -46,15 +46,15 @@ def collect(workspace: Workspace) -> ReportData:
     order = [name for name in ORDER if name not in _ON_DEMAND or name in records.done]
     measurements = {name: workspace.measured(name) for name in records.done}
     profiled = profiled_of(measurements)
-    network = workspace.manifest["config"].get("network", workspace.root.name)
+    network = workspace.config.get("network", workspace.root.name)
     missing = not_measured(records, network, str(workspace.root))
-    passed = {name: bool(workspace.manifest["stages"][name]["passed"]) for name in records.done}
+    passed = {name: workspace.stages[name].passed for name in records.done}
     built = measurements.get("build", {}).get("engines", {})
     return ReportData(
         csa_deploy=__version__,
         network=network,
         workspace=str(workspace.root),
-        config=workspace.manifest["config"],
+        config=workspace.config,
         batch=records.export.batch if records.export else 1,
         verdict=verdict(passed, order, records, profiled),
         stages=tuple(_stage(workspace, name, records) for name in order),
@@ -73,17 +73,17 @@ def collect(workspace: Workspace) -> ReportData:
 
 
 def _stage(workspace: Workspace, name: str, records: Records) -> StageState:
-    entry = workspace.stage(name)
+    entry = workspace.stages.get(name)
     if entry is None:
         return StageState(name=name, state="not run")
     measured = workspace.measured(name)
     return StageState(
         name=name,
-        state="done" if entry["passed"] else "failed",
+        state="done" if entry.passed else "failed",
         seconds=measured["seconds"],
         started_at=measured["started_at"],
         summary=measured.get("summary", records.done[name].summary),
-        artifacts={path: stated for path, stated in entry["artifacts"].items() if not path.startswith("records/")},
+        artifacts=entry.made,
     )
 
 
@@ -96,9 +96,6 @@ def rows(
     """One row per graph and engine: file, size, operations, accuracy, latency.
 
     Args:
-        records: of the stages.
-        profiled: what the profile measured.
-        missing: what was not measured.
         engine_bytes: by precision, of engines that differ from build to build, so that their size is a measurement.
     """
     found: dict[str, Row] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from csa_deploy import __version__
 from csa_deploy.records.fleet import FleetReport
 from csa_deploy.records.matrix import Cell
-from csa_deploy.report.matrix import HEADINGS, row_of, write_page
+from csa_deploy.report.matrix import CELL_HEADINGS, row_of, write_page
 from csa_deploy.report.page import TEMPLATES
 from csa_deploy.workspace import write_atomic
 
@@ -30,7 +30,7 @@ def write_fleet(report: FleetReport, root: Path) -> Path:
     page = environment.get_template("fleet.html.j2").render(
         f=report,
         pages=pages,
-        headings=HEADINGS,
+        headings=CELL_HEADINGS,
         row_of=row_of,
         link=link,
         css=(TEMPLATES / "style.css").read_text(encoding="utf-8"),

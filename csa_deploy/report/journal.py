@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from csa_deploy.errors import UsageError
+from csa_deploy.results import Stored
 from csa_deploy.workspace import Workspace, write_atomic
 
 if TYPE_CHECKING:
@@ -18,12 +21,51 @@ PROGRESS = ".progress.json"
 _EVERY_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class Running(Stored):
+    """What the file says: the process, the stage that runs since ``began``, how far it is, and all of this run."""
+
+    pid: int
+    stage: str
+    began: float
+    done: int | None
+    total: int | None
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageProgress(Stored):
+    """A stage: ``done``, ``failed``, ``running``, ``stopped``, ``waiting`` or ``not run``."""
+
+    name: str
+    state: str
+    seconds: float | None
+    summary: str
+
+
+@dataclass(frozen=True)
+class RunningStage(StageProgress):
+    """The stage that runs; ``left_seconds`` is None before it can be told."""
+
+    done: int | None
+    total: int | None
+    left_seconds: float | None
+
+
+@dataclass(frozen=True)
+class JobState(Stored):
+    """What is done, what runs and what waits in a workspace; ``running``: a living process works there."""
+
+    root: str
+    running: bool
+    stages: tuple[StageProgress, ...]
+
+
 class Journal:
     """An observer that passes everything on, and writes what runs at most twice a second.
 
     Args:
         inner: the observer that shows the run.
-        root: the workspace.
         stages: names of the stages that this run will go through.
     """
 
@@ -50,59 +92,42 @@ class Journal:
         self.inner.finished(stage, state, seconds, summary)
 
     def _write(self, stage: Activity, done: int | None, total: int | None) -> None:
-        state = {"pid": os.getpid(), "stage": stage.name, "began": self._began, "done": done, "total": total}
-        write_atomic(self.root / PROGRESS, json.dumps({**state, "stages": self.stages}) + "\n")
+        state = Running(os.getpid(), stage.name, self._began, done, total, tuple(self.stages))
+        write_atomic(self.root / PROGRESS, json.dumps(state.to_json()) + "\n")
         self._written = time.time()
 
 
-def job_state(workspace: Workspace, order: list[str]) -> dict[str, Any]:
-    """What is done, what runs and what waits in a workspace.
-
-    Returns:
-        ``running`` (whether a living process works there), ``stages``: per stage its ``state`` (``done``, ``failed``,
-        ``running``, ``stopped``, ``waiting`` or ``not run``), ``seconds``, ``summary``, and for the running one
-        ``done``, ``total`` and ``left_seconds`` (None before it can be told).
-    """
+def job_state(workspace: Workspace, order: list[str]) -> JobState:
+    """The state of these stages."""
     now = _read(workspace.root / PROGRESS)
-    alive = now is not None and _alive(now["pid"])
-    stages = [_stage(workspace, name, now, alive) for name in order]
-    return {"root": str(workspace.root), "running": alive, "stages": stages}
+    alive = now is not None and _alive(now.pid)
+    stages = tuple(_stage(workspace, name, now, alive) for name in order)
+    return JobState(str(workspace.root), alive, stages)
 
 
-def _stage(workspace: Workspace, name: str, now: dict[str, Any] | None, alive: bool) -> dict[str, Any]:
-    if now is not None and now["stage"] == name:
-        return _current(name, now, alive)
-    entry = workspace.stage(name)
+def _stage(workspace: Workspace, name: str, now: Running | None, alive: bool) -> StageProgress:
+    if now is not None and now.stage == name:
+        return _current(now) if alive else StageProgress(name, "stopped", None, "killed; the next run begins it anew")
+    entry = workspace.stages.get(name)
     if entry is None:
-        waiting = alive and now is not None and name in now["stages"]
-        return {"name": name, "state": "waiting" if waiting else "not run", "seconds": None, "summary": ""}
+        waiting = alive and now is not None and name in now.stages
+        return StageProgress(name, "waiting" if waiting else "not run", None, "")
     measured = workspace.measured(name)
     summary = measured.get("summary") or workspace.summary(name)
-    state = "done" if entry["passed"] else "failed"
-    return {"name": name, "state": state, "seconds": measured["seconds"], "summary": summary}
+    return StageProgress(name, "done" if entry.passed else "failed", measured["seconds"], summary)
 
 
-def _current(name: str, now: dict[str, Any], alive: bool) -> dict[str, Any]:
-    seconds, left = time.time() - now["began"], None
-    if now["done"]:
-        left = round(seconds / now["done"] * (now["total"] - now["done"]), 1)
-    if not alive:
-        return {"name": name, "state": "stopped", "seconds": None, "summary": "killed; the next run begins it anew"}
-    return {
-        "name": name,
-        "state": "running",
-        "seconds": round(seconds, 1),
-        "summary": "",
-        "done": now["done"],
-        "total": now["total"],
-        "left_seconds": left,
-    }
+def _current(now: Running) -> RunningStage:
+    seconds, left = time.time() - now.began, None
+    if now.done and now.total is not None:
+        left = round(seconds / now.done * (now.total - now.done), 1)
+    return RunningStage(now.stage, "running", round(seconds, 1), "", now.done, now.total, left)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Running | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return Running.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UsageError):
         return None
 
 

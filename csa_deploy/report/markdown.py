@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from csa_deploy import units
 from csa_deploy.profile.runs import LatencyChange, RunComparison
@@ -10,6 +10,7 @@ from csa_deploy.records.report import ReportData, Row
 from csa_deploy.report.labels import SIZE, label_of, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.views import accuracy_columns
+from csa_deploy.tables import markdown_table, plain
 from csa_deploy.verify.run_comparison import AccuracyComparison
 
 ICON = {"pass": "✅", "fail": "❌", "incomplete": "⚠️"}
@@ -20,15 +21,15 @@ def summary(data: ReportData) -> str:
     """The report in one screen: verdict with its gates, a row per graph and engine, and what was not measured."""
     verdict = data.verdict
     lines = [f"### {ICON[verdict.state]} {data.network}: {verdict.state.upper()}", ""]
-    lines += [f"- **{check.state}** {_plain(check.text)}" for check in verdict.checks]
-    lines += [f"- {_plain(reason)}" for reason in verdict.reasons]
+    lines += [f"- **{check.state}** {plain(check.text)}" for check in verdict.checks]
+    lines += [f"- {plain(reason)}" for reason in verdict.reasons]
     columns = accuracy_columns(data)
     headings = ("", SIZE, "MACs", *(heading for heading, _ in columns), "verdict", "median", "p99")
-    lines += ["", *table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
+    lines += ["", *markdown_table(headings, (_row(row, [metric for _, metric in columns]) for row in data.rows))]
     if data.not_measured:
         lines += ["", f"<details><summary>{len(data.not_measured)} not measured</summary>", ""]
         for entry in by_reason(data.not_measured):  # the command is code already
-            lines.append(f"- {_plain(entry.brief)}: {'; '.join(filter(None, (_plain(entry.reason), entry.fix)))}")
+            lines.append(f"- {plain(entry.brief)}: {'; '.join(filter(None, (plain(entry.reason), entry.fix)))}")
         lines += ["", "</details>"]
     where = (
         "latencies of graphs are those of ONNX Runtime on the CPU of the machine that ran this, and say nothing about "
@@ -59,7 +60,7 @@ def _latency(rows: Sequence[LatencyChange]) -> list[str]:
         )
         for row in rows
     )
-    return ["", *table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), shown)]
+    return ["", *markdown_table(("", "percentile", "A", "B", "change, 99 % interval", "B is"), shown)]
 
 
 def _accuracy(found: AccuracyComparison) -> list[str]:
@@ -77,15 +78,15 @@ def _accuracy(found: AccuracyComparison) -> list[str]:
         for row in found.rows
     )
     headings = ("", "output", "metric", "A", "B", "change, 95 % interval", "p", "B is", "lost, gained")
-    return ["", *table(headings, rows), *_limits(found)]
+    return ["", *markdown_table(headings, rows), *_limits(found)]
 
 
 def _limits(found: RunComparison | AccuracyComparison) -> list[str]:
     """How two runs were compared, what was not alike, and what was not compared."""
     lines = ["", *([f"{found.method}."] if found.method else [])]
-    lines += [f"- not alike: {_plain(caveat)}" for caveat in found.caveats or ()]
+    lines += [f"- not alike: {plain(caveat)}" for caveat in found.caveats or ()]
     for entry in by_reason(found.not_compared):
-        lines.append(f"- not compared: {_plain(', '.join(entry.what))}: {_plain(entry.reason)}")
+        lines.append(f"- not compared: {plain(', '.join(entry.what))}: {plain(entry.reason)}")
     return lines
 
 
@@ -102,15 +103,3 @@ def _row(row: Row, metrics: Sequence[str]) -> Sequence[str]:
         median if median == units.NONE else f"{median} {timed_on(row.label)}",
         units.milliseconds(latency.get("99")),
     )
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> list[str]:
-    """A table, its columns after the first set right where they hold numbers."""
-    other = "---:" if numbers else "---"
-    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(["---"] + [other] * (len(headings) - 1)) + "|"]
-    return lines + ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
-
-
-def _plain(text: str) -> str:
-    """Text that cannot break out of a table or become markup."""
-    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").replace("\n", " ")

@@ -9,12 +9,12 @@ from csa_deploy.records.matrix import Cell, MatrixReport, version_words
 from csa_deploy.report.page import TEMPLATES
 from csa_deploy.workspace import write_atomic
 
-HEADINGS = ("version", "target", "precision", "build", "obtained, share of the work", "accuracy", "latency")
+CELL_HEADINGS = ("version", "target", "precision", "build", "obtained, share of the work", "accuracy", "latency")
 PAGE = "matrix.html"
 
 
 def row_of(cell: Cell) -> tuple[str, ...]:
-    """A cell under :data:`HEADINGS`."""
+    """A cell under :data:`CELL_HEADINGS`."""
     head = (
         f"{version_words(cell.tensorrt)}{f' ({cell.version})' if cell.version else ''}",
         cell.target,
@@ -58,7 +58,7 @@ def write_page(report: MatrixReport, root: Path) -> Path:
     environment.filters["version"] = version_words
     page = environment.get_template("matrix.html.j2").render(
         m=report,
-        headings=HEADINGS,
+        headings=CELL_HEADINGS,
         row_of=row_of,
         css=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         csa_deploy=__version__,

@@ -59,9 +59,6 @@ def fix_for(what: str, reason: str, stage: str, network: str = ANY_NETWORK, work
 
     Args:
         what: was not measured.
-        reason: why not.
-        stage: that could not do it.
-        network: as it was typed.
         workspace: of the run; named where it is not the network's default one.
     """
     said = f"{what}: {reason}"

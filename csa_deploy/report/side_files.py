@@ -11,6 +11,7 @@ import numpy as np
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.report import ErrorHistogram, PastProfile
+from csa_deploy.records.sweep import Sweep
 from csa_deploy.results import jsonable
 from csa_deploy.verify.results import SAMPLES
 from csa_deploy.workspace import Workspace, dump_json, write_atomic
@@ -26,7 +27,7 @@ MOST_RUNS = 200
 def error_histograms(workspace: Workspace) -> tuple[ErrorHistogram, ...]:
     """Per candidate a histogram of each sample's largest error, bins shared and logarithmic; zeros as ``exact``."""
     path = workspace.root / SAMPLES
-    if not workspace.stage("verify") or not path.is_file():
+    if "verify" not in workspace.stages or not path.is_file():
         return ()
     columns: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as stored:
@@ -48,7 +49,7 @@ def error_histograms(workspace: Workspace) -> tuple[ErrorHistogram, ...]:
 def calibration(workspace: Workspace) -> dict[str, Any] | None:
     """What calibration saw: data, method, and the tensors whose threshold clips most."""
     path = workspace.root / CALIBRATION
-    if not workspace.stage("precision") or not path.is_file():
+    if "precision" not in workspace.stages or not path.is_file():
         return None
     audit = json.loads(path.read_text(encoding="utf-8"))
     method = audit["method"]
@@ -73,10 +74,10 @@ def passports(workspace: Workspace) -> dict[str, Any]:
     return found
 
 
-def sweep(workspace: Workspace) -> dict[str, Any] | None:
+def sweep(workspace: Workspace) -> Sweep | None:
     """Stored batch and size sweep."""
     path = workspace.root / SWEEP
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Sweep.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def history(workspace: Workspace) -> tuple[PastProfile, ...]:
@@ -89,7 +90,7 @@ def history(workspace: Workspace) -> tuple[PastProfile, ...]:
 def remember(workspace: Workspace, verdict: str) -> tuple[PastProfile, ...]:
     """Add the current profile to the history, once; returns the history."""
     entries = history(workspace)
-    if not workspace.stage(ProfileRecord.stage):
+    if ProfileRecord.stage not in workspace.stages:
         return entries
     stored = workspace.measured(ProfileRecord.stage)
     measured, at = Profiled.from_json(stored), stored["started_at"]

@@ -26,7 +26,6 @@ class Tracked:
     """What a tracker gets of one deployment.
 
     Attributes:
-        name: of the network.
         settings: the configuration, as text.
         metrics: finite numbers by name: ``fp16/top1``, ``fp16/latency_p50_ms``.
         tags: verdict and version.

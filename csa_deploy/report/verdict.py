@@ -119,8 +119,6 @@ def verdict(passed: Mapping[str, bool], order: Sequence[str], records: Records, 
     Args:
         passed: whether each stage that was run passed.
         order: all stages.
-        records: of the stages.
-        profiled: what the profile measured.
     """
     checks = gate_states(records, profiled)
     failed = [name for name in records.done if not passed[name]]

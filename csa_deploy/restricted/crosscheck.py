@@ -27,8 +27,7 @@ def crosscheck(model: Path, *, graph: Graph | None = None, timeout: float = 60.0
     """Parse ``model`` with TensorRT-RTX in a child process and compare its layers with the mapping.
 
     Args:
-        model: ONNX file.
-        graph: the same, where it was read already.
+        graph: that of the model, where it was read already.
         timeout: seconds that the parser may take.
 
     Raises:

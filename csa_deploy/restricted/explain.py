@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from csa_deploy.errors import UsageError
 from csa_deploy.naming import did_you_mean
 from csa_deploy.restricted.errata.schema import ErrataPack, Erratum, all_errata
 from csa_deploy.restricted.schema import Pack, Rule, load_pack, scopes
 from csa_deploy.restricted.vocabulary import EVIDENCE
+from csa_deploy.results import Stored
 
 NOT_ASKED_OF_RTX = "errata.not-asked-of-rtx"
 
@@ -36,7 +36,7 @@ _NO_PACK = {
 
 
 @dataclass(frozen=True)
-class PackSummary:
+class PackSummary(Stored):
     """One line of ``csa-deploy rules``."""
 
     scope: str
@@ -46,10 +46,6 @@ class PackSummary:
     default: str
     rules: int
     limits: str
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def list_packs() -> list[PackSummary]:

@@ -31,7 +31,6 @@ def within(report: ScopeReport, bounds: Mapping[str, int]) -> ScopeReport:
     else is excused: a finding about the network as a whole stays, and so does a network of which nothing runs on DLA.
 
     Args:
-        report: of one scope.
         bounds: by quantity (``nodes``, ``subgraphs``, ``bytes``) the most that is accepted.
     """
     placement = report.placement

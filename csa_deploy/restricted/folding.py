@@ -48,7 +48,6 @@ def evaluate(
     """Value of a node with constant inputs, by ONNX's reference; None when it is not evaluated here.
 
     Args:
-        proto: the node.
         attrs: its attributes that can be read, as :func:`csa_deploy.restricted.graph.attributes` gives them.
         inputs: values of its inputs; None for an omitted one.
         opset: version of the standard operator set.

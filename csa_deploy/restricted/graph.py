@@ -87,7 +87,6 @@ class Node:
     """One ONNX node with its values; an omitted optional input is None.
 
     Attributes:
-        proto: the node itself.
         inputs: values read.
         outputs: values written.
         path: names of the enclosing control-flow nodes, outermost first.
@@ -154,7 +153,6 @@ class Graph:
     Attributes:
         nodes: nodes that compute something at run time, in topological order.
         inputs: network inputs (initializers are none).
-        outputs: network outputs.
         opset: version of the standard operator set.
         problems: defects found on the way.
         local_functions: number of model-local functions (they are inlined).

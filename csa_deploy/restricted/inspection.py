@@ -43,7 +43,6 @@ class ScopeVerdict:
     """One scope: what the rules say, and what NVIDIA's validator says where it speaks for the scope.
 
     Attributes:
-        report: the static check.
         validator: the validator's answer; None for a scope it does not speak for.
     """
 
@@ -115,7 +114,6 @@ class GateResult:
     """All scopes of one network.
 
     Attributes:
-        report: the static check.
         scopes: one verdict per scope, in the report's order.
         parsed: the mapping to layers held against what NVIDIA's parser builds; None when that was not asked.
         errata: known problems of TensorRT that it meets; None when that was not asked.
@@ -191,8 +189,6 @@ def inspect(
     where TensorRT-RTX is installed.
 
     Args:
-        model: ONNX file.
-        names: scopes.
         strict: count unknown as denied.
         folded: judge it with its constants folded, as `optimize` folds them: an exporter's arithmetic about weights and
             shapes is nothing that an engine would compute.
@@ -217,16 +213,16 @@ def _inspect(
     progress: Callable[[int, int], None] | None,
 ) -> GateResult:
     graph = load_graph(model)
-    with ThreadPoolExecutor(1) as pool:  # beside NVIDIA's programs, which this thread waits for
+    with ThreadPoolExecutor(2) as pool:  # NVIDIA's two programs run beside the rules
         rules = pool.submit(check, graph, names, strict=strict, name=name, progress=progress)
+        parser = pool.submit(crosscheck, model, graph=graph) if parsed else None
         answer = validate(model) if VALIDATED_SCOPE in (names or scopes()) else None
-        built = crosscheck(model, graph=graph) if parsed else None
         known = None
         if errata is not None:
             from csa_deploy.restricted.errata.finding import known_problems
 
             known = known_problems(graph, errata)
-        report = rules.result()
+        report, built = rules.result(), parser.result() if parser else None
     found = tuple(ScopeVerdict(s, answer if s.scope == VALIDATED_SCOPE else None) for s in report.scopes)
     return GateResult(report, found, built, known)
 
@@ -240,7 +236,6 @@ def rejection(result: GateResult, strict: bool, what: str, *, fixed: bool = Fals
     """The error of a rejected network: the first reason, and how to go on; None when nothing is rejected.
 
     Args:
-        result: what was found.
         strict: reject unknown as well.
         what: name of the network in the message.
         fixed: the repairs were applied already.

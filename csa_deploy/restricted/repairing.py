@@ -40,12 +40,10 @@ class ScopeRepair:
 
     Attributes:
         model: the repaired network; None where nothing was repaired.
-        steps: every application of a repair.
         left: what was left as it is, for the scopes' sake.
         declined: nodes that a repair left be, though a finding named it, with the reason.
         before: all scopes of the network as it came.
         after: the same of the repaired one; ``before`` itself where nothing was repaired.
-        scopes: the scopes that were repaired for.
     """
 
     model: onnx.ModelProto | None

@@ -6,19 +6,18 @@ A pack is one TOML file in ``packs/``; adding a TensorRT version means adding a 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from csa_deploy.errors import UsageError
 from csa_deploy.levels import LEVELS, next_level
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.vocabulary import EVIDENCE, LAYER_TYPES, PSEUDO_LAYERS
-from csa_deploy.validation import invalid
+from csa_deploy.validation import read_toml
 
 Verdict = Literal["allowed", "denied", "unknown", "note"]
 """Of a rule: a ``note`` is reported and never changes the verdict of the layer."""
@@ -108,7 +107,6 @@ class Pack(Strict):
     """All that is known about one scope.
 
     Attributes:
-        schema_version: version of this format.
         scope: name of the scope, as typed after ``--scope``; one file per scope.
         title: the scope in words, with its platform.
         tensorrt: version of TensorRT that the rules describe; the parser of this version maps the nodes.
@@ -172,12 +170,7 @@ def read_pack(path: Path) -> Pack:
     Raises:
         UsageError: not TOML, or not a pack; names the file, the place and the defect.
     """
-    try:
-        return Pack.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"rule pack {path.name}: {error}", fix="repair the TOML file") from error
-    except ValidationError as error:
-        raise invalid(error, f"rule pack {path.name}", fix="see the pack format in docs/restricted.md") from error
+    return read_toml(path, Pack, f"rule pack {path.name}", fix="see the pack format in docs/restricted.md")
 
 
 _read_once = lru_cache(maxsize=64)(read_pack)  # packs extend one another

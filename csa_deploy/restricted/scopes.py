@@ -24,7 +24,6 @@ class Platform:
     """The machine that an engine is for, as far as scopes are concerned.
 
     Attributes:
-        name: how messages call it.
         platform: ``platform`` of its file (``drive-orin``, ..., ``other``).
         tensorrt: its TensorRT version ('' not stated).
         dla: whether its DLA is to run the network.
@@ -58,8 +57,7 @@ class Gates:
     """The scopes that decide.
 
     Attributes:
-        scopes: their names.
-        why: why these, in a few words.
+        why: why these scopes, in a few words.
     """
 
     scopes: tuple[str, ...]

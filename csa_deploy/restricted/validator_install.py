@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from csa_deploy.errors import EnvironmentLacksError
 from csa_deploy.records.check import VALIDATOR_VERSION as VERSION
+from csa_deploy.results import Stored
 
 INSTALL_COMMAND = "csa-deploy doctor --install-validator"
 
@@ -34,17 +35,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ValidatorStatus:
+class ValidatorStatus(Stored):
     """Whether the validator is installed, told from the file names alone (nothing is imported)."""
 
     installed: bool
     directory: str
     version: str
     detail: str
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as a JSON-ready mapping."""
-        return asdict(self)
 
 
 def python_tag() -> str:

@@ -42,7 +42,6 @@ class ChainedRunner:
     Args:
         parts: runner by name of the part, in an order in which each finds what it reads.
         outputs: names of the whole network's outputs, in its order.
-        name: name in reports.
 
     Raises:
         UsageError: no part makes an output, or a part takes a tensor in another shape or type than it is made in.

@@ -38,9 +38,7 @@ class EngineRunner:
     """An engine file on the first CUDA device. The engine is loaded by ``__enter__``.
 
     Args:
-        engine: path of the engine.
         backend: what built it, ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        name: name in reports.
 
     Raises:
         UsageError: no such file or backend, not the engine that its passport describes, or this process already uses
@@ -64,7 +62,7 @@ class EngineRunner:
         passport = check_engine(engine)
         if passport is not None:
             version = importlib.import_module(_MODULES[backend]).__version__
-            check_here(passport, backend, version, cuda_state())
+            check_here(passport.engine, backend, version, cuda_state())
         self.name = name
         self.sample: Sample | None = None
         self._engine_path = engine

@@ -23,9 +23,6 @@ MOST_MACS = 25e9
 class ExactRunner:
     """An FP32 graph, all of whose FP32 tensors are FP64 here.
 
-    Args:
-        path: the graph.
-
     Raises:
         UsageError: the graph holds other floating-point types, whose rounding FP64 would not show, or is too large.
     """

@@ -54,7 +54,6 @@ class OnnxRuntimeRunner:
             rounding of every intermediate tensor of a reduced-precision graph as far as the provider has the kernels.
         spin: whether idle threads wait busily, as ONNX Runtime does by default. It lowers the latency of one session
             that has the machine to itself, and makes several sessions side by side many times slower.
-        name: name in reports.
 
     Raises:
         UsageError: the file is missing, the graph does not load, or a tensor has a type NumPy lacks.

@@ -29,7 +29,6 @@ class TorchRunner:
         output_names: one name per output tensor, in the order of the module's (flattened) result.
         threads: intra-op threads while entered; None keeps PyTorch's setting.
         device: where it runs, ``"cpu"`` or ``"cuda"``; the module is moved there.
-        name: name in reports.
         outputs: what the module returns, if known; else found by running it once.
         sample: what one sample is; None: as the shapes say.
 

@@ -34,9 +34,6 @@ class EnginePart:
     """A part as it is built.
 
     Attributes:
-        name: of it.
-        setting: its precision and target.
-        graph: the typed graph.
         floating: whether TensorRT makes the precision itself, of an FP32 graph.
         scales: of the calibration cache that it then takes, by tensor.
     """

@@ -30,8 +30,6 @@ class Builds:
     """How the parts of a network are built.
 
     Attributes:
-        crossing: what crosses the cut.
-        builds: by part.
         findings: what does not fit, or cannot be built.
     """
 
@@ -48,7 +46,6 @@ def plan_builds(
     Args:
         parts: the encoder first.
         root: folder that their paths are in.
-        version: of trtexec.
         options: asked for beside those of the parts.
     """
     given = options or TrtexecOptions()

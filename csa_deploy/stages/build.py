@@ -23,6 +23,7 @@ from csa_deploy.options import BY_VERB, INT8, flag_words
 from csa_deploy.profile.trial import run_each
 from csa_deploy.records.build import BuildRecord, EngineRecord, JudgedScope, RestrictedFlag
 from csa_deploy.records.obtained import ObtainedPrecision
+from csa_deploy.records.passport import Passport
 from csa_deploy.records.precision import PrecisionRecord
 from csa_deploy.restricted.as_built import judge_as_built
 from csa_deploy.restricted.scopes import gates_of
@@ -197,7 +198,7 @@ def _keep(
     layers = context.scratch / f"{name}.network.json"
     layers.write_text(dump_json(jsonable(result.layers)))
     passport = passport_of(result.engine)
-    passport.write_text(dump_json(_passport(context, builder, graph, result, scopes)))
+    passport.write_text(dump_json(_passport(context, builder, graph, result, scopes).to_json()))
     made.measured[precision] = measured
     made.obtained[precision] = obtained
     made.engines[precision] = result.stated(tuple(scopes), obtained, reproducible=reproducible)
@@ -221,7 +222,7 @@ def _with_evidence(scope: JudgedScope, flag: RestrictedFlag) -> JudgedScope:
 
 def _passport(
     context: Context, builder: Builder, graph: Path, result: BuildResult, scopes: list[JudgedScope]
-) -> dict[str, Any]:
+) -> Passport:
     here = cuda_state()
     device = result.machine if builder.machine else {**here.to_json(), "power_mode": "not read here"}
     return make_passport(
@@ -231,7 +232,7 @@ def _passport(
         packages=versions(_PACKAGES),
         device=device,
         calibration=_calibration(context) if result.plan.precision == "int8" else None,
-        scopes=[scope.to_json() for scope in scopes],
+        scopes=scopes,
         postprocessing=context.decoding,
     )
 
@@ -239,10 +240,10 @@ def _passport(
 def _calibration(context: Context) -> dict[str, Any] | None:
     """What the graph was calibrated on, with the hashes of its files."""
     stated = context.workspace.read(PrecisionRecord).calibration
-    entry = context.workspace.stage("precision")
+    entry = context.workspace.stages.get("precision")
     if stated is None or entry is None:
         return None
-    hashes = {path: item["sha256"] for path, item in entry["artifacts"].items() if not path.startswith("records/")}
+    hashes = {path: item.sha256 for path, item in entry.made.items()}
     return {**jsonable(stated), "sha256": hashes}
 
 

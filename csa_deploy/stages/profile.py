@@ -93,7 +93,7 @@ def run(context: Context) -> StageOutput[ProfileRecord]:
         summary=f"{len(bench.contract)} measured, {len(bench.not_measured)} not measured",
         contract=contract(context),
         measured=tuple(bench.contract),
-        not_measured=(*(NotMeasured(**item) for item in bench.not_measured), *loadgen.not_measured),
+        not_measured=(*bench.not_measured, *loadgen.not_measured),
         cost=costs,
         layers={"method": METHOD},
     )
@@ -148,8 +148,8 @@ def _open(context: Context, graphs: dict[str, str], held: contextlib.ExitStack) 
         bench.graph(label, graph)
     if context.split:
         bench.chain()
-    if not context.workspace.stage("build"):
-        bench.not_measured.append({"what": NO_ENGINES, "reason": "not built"})
+    if "build" not in context.workspace.stages:
+        bench.not_measured.append(NotMeasured(NO_ENGINES, "not built"))
         return bench
     for precision, engine in context.engines().items():
         if engine.backend != "trtexec":  # trtexec measures there, see csa_deploy.profile.on_target
@@ -163,9 +163,9 @@ def _subjects(bench: Bench, graphs: dict[str, str]) -> list[DrivenSubject]:
     return [DrivenSubject(e.label, e.path, e.runner["backend"], bench.built_of(e.label)) for e in entries]
 
 
-def _with_loadgen(context: Context, subjects: list[DrivenSubject], lacking: list[dict[str, str]]) -> LoadgenFound:
+def _with_loadgen(context: Context, subjects: list[DrivenSubject], lacking: list[NotMeasured]) -> LoadgenFound:
     """Its runs, and for every engine that does not run here a line with the reason."""
-    config, reasons = context.config, {item["what"]: item["reason"] for item in lacking}
+    config, reasons = context.config, {item.what: item.reason for item in lacking}
     found = measure_with_loadgen(context.workspace.root, context.scratch, config, subjects, context.progress)
     for label in [f"engine {precision}" for precision in context.engines()]:
         if label not in {subject.label for subject in subjects}:
@@ -174,10 +174,10 @@ def _with_loadgen(context: Context, subjects: list[DrivenSubject], lacking: list
     return found
 
 
-def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[dict[str, str]]:
+def _lacking(telemetry: Telemetry, ceilings: Ceilings | str) -> list[NotMeasured]:
     found = telemetry.not_measured()
     if isinstance(ceilings, str):
-        found.append({"what": "roofline ceilings and floor time", "reason": ceilings})
+        found.append(NotMeasured("roofline ceilings and floor time", ceilings))
     return found
 
 
@@ -192,8 +192,8 @@ def _held_against(
     now = StoredRun(context.workspace.root, context.config.network, latency, host(), contract(context))
     reasons = dict.fromkeys(latency, "".join(differences(stored, now)[:1]))
     for item in baseline.not_measured:
-        if item["reason"] == OTHER_INPUTS:
-            reasons |= {label: OTHER_INPUTS for label in latency if label.startswith(item["what"])}
+        if item.reason == OTHER_INPUTS:
+            reasons |= {label: OTHER_INPUTS for label in latency if label.startswith(item.what)}
     older = {label: stored.latency[label] for label in latency if label in stored.latency and not reasons[label]}
     return baseline_gates(baseline.latency(), older, latency, context.config.max_slowdown, reasons)
 
@@ -212,7 +212,7 @@ def _layers(context: Context, graphs: dict[str, str]) -> dict[str, NodeTimes]:
     }
 
 
-def _summary(measured: dict[str, LatencySummary], not_measured: list[dict[str, str]]) -> str:
+def _summary(measured: dict[str, LatencySummary], not_measured: list[NotMeasured]) -> str:
     shown = ", ".join(
         f"{label} {units.milliseconds(m.median_ms)}" + ("" if label.startswith("engine") else " (CPU)")
         for label, m in measured.items()

@@ -117,7 +117,7 @@ def open_data(context: Context, preprocessing: Preprocessing | None) -> Dataset:
 
 def run(context: Context) -> StageOutput[VerifyRecord]:
     """Compare; see the package."""
-    not_measured: list[dict[str, str]] = []
+    not_measured: list[NotMeasured] = []
     with contextlib.ExitStack() as stack:
         reference, preprocessing = open_reference(context)
         stack.enter_context(reference)
@@ -132,7 +132,7 @@ def compare(
     reference: Runner,
     preprocessing: Preprocessing | None,
     candidates: list[Candidate],
-    not_measured: list[dict[str, str]],
+    not_measured: list[NotMeasured],
 ) -> StageOutput[VerifyRecord]:
     """Compare candidates with the reference, all entered; what could not be compared is in ``not_measured``."""
     tasks = context.tasks()
@@ -176,7 +176,7 @@ def compare(
     judged = [_described(c, stream, j, names) for c, j in zip(candidates, judgement.candidates, strict=True)]
     arbitrations, reason = _arbitrate(context, stream, candidates, data, reference)
     if reason:
-        not_measured = [*not_measured, {"what": "FP64 reference", "reason": reason}]
+        not_measured = [*not_measured, NotMeasured("FP64 reference", reason)]
     wanted = context.config.localize
     blamed = [c for c, j in zip(candidates, judged, strict=True) if wanted or (wanted is None and _unexplained(j))]
     broken = {j.label: [check.metric for check in j.checks if check.state == "fail"] for j in judged}
@@ -186,12 +186,12 @@ def compare(
     arithmetic = compare_arithmetic(context, reference, candidates, data)
     if not arithmetic and (asked := context.config.int8_arithmetic) != "float":
         reason = "no INT8 graph was compared in ONNX Runtime; all was computed as the graphs' types state"
-        not_measured = [*not_measured, {"what": f"INT8 arithmetic '{asked}'", "reason": reason}]
+        not_measured = [*not_measured, NotMeasured(f"INT8 arithmetic '{asked}'", reason)]
     notes = [*judgement.notes, *data.notes, *growth_notes(growth, stream), *unlike_calibration(judged, context)]
     record = VerifyRecord(
         summary=_summary(judged, len(data)),
         notes=(*notes, *arithmetic_notes(arithmetic)),
-        not_measured=tuple(NotMeasured(**item) for item in (*not_measured, *unexplained)),
+        not_measured=(*not_measured, *unexplained),
         verdict=judgement.verdict,
         partial=judgement.partial,
         reference=reference.describe(),

@@ -42,7 +42,6 @@ def counts(wanted: np.ndarray, found: np.ndarray, classes: int, ignore: int | No
     Args:
         wanted: classes of the first mask, integers of any shape.
         found: of the second, of the same shape.
-        classes: number of classes.
         ignore: class of the first mask whose pixels do not count.
 
     Raises:

@@ -36,7 +36,6 @@ def vision_task(config: Config, classes: Sequence[str], postprocessing: Postproc
     Args:
         config: states the task (or metrics of one in its budget), thresholds and a decode function.
         classes: names in the order of the network's classes.
-        postprocessing: the network's own.
 
     Raises:
         UsageError: nothing says how outputs become boxes.

@@ -53,9 +53,7 @@ def class_table(task: Task[Any], reference: np.ndarray | None, candidate: np.nda
     """IoU of each class, or COCO's average precision.
 
     Args:
-        task: of the rows.
         reference: rows of the reference, (samples, numbers); None without labels.
-        candidate: of the candidate.
     """
     if reference is None or candidate is None:
         return ()

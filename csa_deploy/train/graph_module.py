@@ -28,7 +28,6 @@ class GraphModule(nn.Module):
     largest value, per output channel.
 
     Args:
-        model: the graph.
         layers: what runs in INT8.
         scales: INT8 scale by activation.
 

@@ -151,12 +151,10 @@ class UpdateOrder:
     """Batches of one rank: of every global batch in the epoch's order, each rank takes its share.
 
     Args:
-        pictures: the images.
         per_device: images per device and step.
         accumulate: steps per update.
         rank: this process.
         world: number of processes.
-        seed: of the order.
     """
 
     def __init__(

@@ -31,7 +31,6 @@ class TorchValue:
     Attributes:
         shape: static, with the graph's own batch.
         batched: whether its first axis are the images; constants have none.
-        constant: its value, of a constant.
     """
 
     shape: tuple[int, ...]

@@ -18,7 +18,6 @@ class TrainPlan:
     """The batches and updates of a training.
 
     Attributes:
-        images: to train on.
         per_device: images per device and step.
         accumulate: steps per update.
         world: devices in all.

@@ -15,7 +15,6 @@ class Figures:
 
     Attributes:
         shares: by name, as shares of 1 (``mean_iou``; ``map`` and ``map50``); the first one decides.
-        samples: images.
     """
 
     shares: dict[str, float]
@@ -53,7 +52,6 @@ class EpochSummary:
 
     Attributes:
         epoch: epochs done.
-        epochs: epochs in all.
         loss: mean training loss of the epoch, over all devices.
         lr: learning rate of its last update.
         images_per_second: over all devices, evaluation and checkpoints not counted.
@@ -75,8 +73,6 @@ class TrainResult:
     """The end of a training, whole or stopped.
 
     Attributes:
-        network: registry name.
-        data: as given.
         settings: all that decides about the outcome.
         updates: updates done.
         total: updates of the whole training.

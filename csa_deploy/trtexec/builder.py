@@ -63,10 +63,8 @@ def trtexec_build(
     Writes ``out``, ``<out>.log`` and, where trtexec gives it, ``<out>.layers.json``.
 
     Args:
-        machine: where to build.
         model_path: static-shape ONNX graph.
         out: path of the engine here; its folder is made when missing.
-        plan: what to build.
         options: what only trtexec can be asked for.
         progress: called with (done, total) as the graph is sent.
         attempt: number of this build among several of the same.

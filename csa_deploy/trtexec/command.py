@@ -7,11 +7,11 @@ is stated in the command where an option for it exists, and always in the result
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.results import Stored
 from csa_deploy.trtexec.safe.options import STATED, why_no_consistency
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import Version, has, require_known
@@ -23,7 +23,7 @@ WARMUP_MS = 200  # trtexec's own default
 
 
 @dataclass(frozen=True)
-class TimingRequest:
+class TimingRequest(Stored):
     """The conditions of a measurement, the same in every version.
 
     Attributes:
@@ -39,10 +39,6 @@ class TimingRequest:
     transfers: bool = True
     cuda_graph: bool = False
     spin_wait: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 class _Command:
@@ -76,9 +72,7 @@ def build_command(
     """The arguments of a build, without the program.
 
     Args:
-        plan: what to build.
         options: what only trtexec can be asked for.
-        version: trtexec's version.
         model: path of the ONNX graph as trtexec sees it.
         calibration: path of the calibration cache as trtexec sees it.
         listed: options of its own help page, where known.
@@ -186,7 +180,6 @@ def run_command(
 
     Args:
         engine: path of the engine as trtexec sees it.
-        version: trtexec's version.
         inputs: raw files by input name; an input without one is filled with random values by trtexec.
         timing: the conditions of a measurement; None runs once and measures nothing.
         options: the build's; where and how the engine is loaded (DLA, safety, version compatible) is repeated.

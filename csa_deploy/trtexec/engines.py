@@ -28,10 +28,7 @@ def engine_runner(path: Path, record: BuiltEngine, target: str | None, *, name: 
     """A runner for an engine.
 
     Args:
-        path: the engine here.
-        record: what its build states.
         target: the target's file, for an engine that was built on one.
-        name: name in reports.
         values: whether its outputs are wanted, and not its latency alone: few ways run a safety engine give them.
 
     Raises:
@@ -63,10 +60,7 @@ def on_machine(
     """A runner for an engine that trtexec built, on the machine that it was built on or for.
 
     Args:
-        path: the engine here.
-        record: what its build states.
         machine: reaches it.
-        name: name in reports.
         tools: the machine or its file: what it has to run safety engines; None is this machine.
         values: whether outputs are wanted.
 

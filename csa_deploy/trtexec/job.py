@@ -43,7 +43,6 @@ class Job:
         argv: program and arguments; run in the job's directory.
         inputs: file name in the job's directory -> file here.
         outputs: names of files to bring back; one that the command does not write is left out.
-        environment: variables to set.
         attempt: makes a job with the same command another one.
     """
 
@@ -102,7 +101,6 @@ def run_job(
     Args:
         transport: the way to the target, entered.
         workdir: directory for jobs on the target.
-        job: what to run.
         into: existing directory here for the outputs.
         progress: called with bytes sent of bytes to send.
         limit_s: seconds after which the job is ended.

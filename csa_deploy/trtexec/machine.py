@@ -52,13 +52,8 @@ class Machine:
     """A target and its trtexec.
 
     Attributes:
-        transport: the way to it.
-        name: how messages call it.
         platform: what its file calls it.
         workdir: directory for jobs.
-        environment: variables for trtexec.
-        facts: what it is.
-        trtexec: path of trtexec there.
         version: TensorRT's version, as trtexec states it.
         listed: options on trtexec's own help page.
         host: this machine, where it builds for the target; None where the target builds itself.

@@ -249,7 +249,6 @@ def explain(log: str, status: int, what: str, see: str) -> CsaDeployError:
 
     Args:
         log: everything it printed.
-        status: its exit status.
         what: what it was doing, such as ``"building net.onnx on orin"``.
         see: where the whole log is.
     """

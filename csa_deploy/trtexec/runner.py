@@ -70,7 +70,6 @@ class TrtexecRunner:
         outputs: the engine's outputs with static shapes.
         options: what it was built with, where that decides how it runs.
         version: TensorRT that built it; another one there is refused.
-        name: name in reports.
 
     Raises:
         UsageError: no such engine, or names that trtexec cannot keep apart.

@@ -31,7 +31,6 @@ class TrtexecOptions:
         safe: build the safety engine itself (DRIVE OS with the safety runtime).
         consistency: ask NVIDIA's consistency checker about a safety engine that the target builds.
         input_formats: trtexec's I/O formats of all inputs (``fp16:chw16``; from 11.0 ``chw16``).
-        output_formats: of all outputs.
         sparsity: ``"disable"``, ``"enable"`` or ``"force"``; None leaves it to trtexec.
         hardware_compatibility: ``"ampere+"`` and the like; None: this GPU only.
         version_compatible: loadable by later TensorRT versions.

@@ -154,9 +154,6 @@ class SshTransport:
 
     One connection is shared by all commands. Passwords are never asked for and unknown host keys never accepted.
 
-    Args:
-        config: the target.
-
     Raises:
         EnvironmentLacksError: no ssh on this machine.
     """

@@ -118,7 +118,6 @@ def require_known(version: Version, listed: frozenset[str] | None = None) -> Non
     """Refuse a version whose options are not known.
 
     Args:
-        version: trtexec's version.
         listed: options of its own help page, which stand in for a minor version that was not read.
 
     Raises:

@@ -79,7 +79,6 @@ def distances(
     """How far the arithmetics of a Q/DQ graph are apart.
 
     Args:
-        model: the graph.
         feeds: network inputs, batch by batch.
         threads: of ONNX Runtime.
         cap: bytes that the tensors of a batch may take; if they take more, the samples run several times.

@@ -21,6 +21,7 @@ from csa_deploy.metrics.stream import OutputMetrics, SampleTable, measure
 from csa_deploy.metrics.task import Measured
 from csa_deploy.network import Preprocessing
 from csa_deploy.records.split import SplitRecord
+from csa_deploy.results import NotMeasured
 from csa_deploy.runners.base import Runner, cast_to_inputs, filled, run_padded, sampling
 from csa_deploy.runners.chained_runner import CHAINED, SPLIT_FILE, ChainedRunner, open_chain
 from csa_deploy.runners.onnxruntime_runner import PROVIDERS, OnnxRuntimeRunner
@@ -47,10 +48,8 @@ class Candidate:
     """A graph or an engine under comparison, and its metrics so far.
 
     Attributes:
-        label: its name in reports.
         precision: whose budget it is held against.
         path: inside the workspace, or as the user gave it.
-        runner: what executes it.
         preprocessing: what the file itself says its input is; None when it says nothing.
         file: the ONNX graph that it is or was built from.
         outputs: what is kept of every sample, by output; of the tasks' metrics that of all outputs.
@@ -118,7 +117,7 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{s.name} {[e or '?' for e in s.shape]}" for s in specs)
 
 
-def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candidate]:
+def collect(context: Context, not_measured: list[NotMeasured]) -> list[Candidate]:
     """All candidates; engines that cannot run here are noted in ``not_measured``, with the reason."""
     found, config = [], context.comparing
     for label, graph in context.graphs().items():
@@ -138,7 +137,7 @@ def collect(context: Context, not_measured: list[dict[str, str]]) -> list[Candid
             runner = engine_runner(path, engine, config.target, name=label)
             runner.sample = context.export.sample
         except EnvironmentLacksError as error:
-            not_measured.append({"what": label, "reason": error.message})
+            not_measured.append(NotMeasured(label, error.message))
             continue
         found.append(Candidate(label, precision, engine.path, runner, None, built_from))
     return found + [_named(given, config) for given in config.candidate]

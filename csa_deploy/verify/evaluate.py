@@ -17,6 +17,7 @@ from csa_deploy.metrics.table import METRICS
 from csa_deploy.metrics.task import Measured
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.task_views import TaskRow
+from csa_deploy.results import jsonable
 from csa_deploy.runners.base import Runner, cast_to_inputs, free_cores, run_padded, sampling
 from csa_deploy.runners.stateful import begin
 from csa_deploy.tasks.task import Task
@@ -28,15 +29,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class PartScore:
+    """What a network reaches of a class or a size of objects; None where it is nowhere."""
+
+    name: str
+    value: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a network reaches.
 
     Attributes:
-        samples: samples evaluated.
         not_finite: identities of samples with an output that is not finite.
         accuracy: of a network that classifies.
         metrics: of the task, with their intervals; NaN where a sample is not finite.
-        by_class: per class ``name`` and ``value``, IoU or average precision; None where it is nowhere.
+        by_class: IoU or average precision.
         by_size: of a detector likewise by the size of objects.
         batch: whether a sample gives the same in every batch.
     """
@@ -45,17 +53,16 @@ class Evaluation:
     not_finite: tuple[str, ...]
     accuracy: Accuracy | None
     metrics: dict[str, Estimate]
-    by_class: list[dict[str, Any]]
-    by_size: list[dict[str, Any]]
+    by_class: tuple[PartScore, ...]
+    by_size: tuple[PartScore, ...]
     batch: BatchConsistency
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; of a network that only classifies that of its accuracy."""
         found = {"samples": self.samples, "not_finite": list(self.not_finite), "batch": self.batch.to_json()}
         found |= self.accuracy.to_json() if self.accuracy else {}
-        tables = {"by_class": self.by_class, "by_size": self.by_size}
-        metrics = {name: estimate.to_json() for name, estimate in self.metrics.items()}
-        return {**found, **({"metrics": metrics, **tables} if self.metrics else {})}
+        tables = {"metrics": self.metrics, "by_class": self.by_class, "by_size": self.by_size}
+        return {**found, **(jsonable(tables) if self.metrics else {})}
 
 
 @dataclass
@@ -187,8 +194,8 @@ def evaluate(
     )
 
 
-def _one_sided(table: Sequence[TaskRow]) -> list[dict[str, Any]]:
-    return [{"name": row.name, "value": row.candidate} for row in table]
+def _one_sided(table: Sequence[TaskRow]) -> tuple[PartScore, ...]:
+    return tuple(PartScore(row.name, row.candidate) for row in table)
 
 
 def _classification(runner: Runner, *, needed: bool) -> str:

@@ -34,7 +34,6 @@ class EvaluationJob:
 
     Attributes:
         config: names the network.
-        data: the samples.
         batch: samples per step.
         threads: of PyTorch, which Dask's workers start with one; None of a graph.
     """
@@ -71,7 +70,6 @@ def evaluate_subject(
     """By labels, and by the metrics of the task and of the user.
 
     Args:
-        config: settings.
         subject: what is evaluated, its runner entered.
         data: labelled.
         root: workspace, in which shares of an interrupted run on a cluster are kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.export.exporter import export_module
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.metrics.stream import OutputMetrics
+from csa_deploy.results import Stored
 from csa_deploy.runners.base import filled, run_batch
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -28,7 +29,7 @@ Outputs = list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class ExporterPair:
+class ExporterPair(Stored):
     """Two graphs of one network on the same inputs.
 
     Attributes:
@@ -52,10 +53,6 @@ class ExporterPair:
     def differs(self, tolerance: float) -> bool | None:
         """Whether the relative error exceeds a tolerance; None where it is not known."""
         return None if self.max_rel_error is None else not self.max_rel_error <= tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,6 @@ def cross_check(
     """Export with dynamo and with TorchScript, in two opsets, plain and optimized, and compare in ONNX Runtime.
 
     Args:
-        network: what to export.
         feeds: inputs, as the network takes them.
         threads: of ONNX Runtime.
         progress: called with (done, total).

@@ -36,9 +36,6 @@ class Check:
     """One bound of a budget and what was measured.
 
     Attributes:
-        output: tensor name.
-        metric: name of the metric.
-        bound: the budget.
         value: what was measured; None where the metric is not defined.
         sure: the end of the confidence interval that the bound is held against; None where the samples are too few
             for an interval.
@@ -159,10 +156,7 @@ def judge(
     """Hold the metrics of one output, measured on so many samples, against a budget.
 
     Args:
-        output: tensor name.
-        estimates: by metric.
         budget: bound by metric, or by output and metric (``boxes.snr_db``), which counts more for that output.
-        samples: how many were compared.
         asked: keys of the budget that were asked for, also where the bound is the default's.
     """
     checks, kinds = [], {METRICS[name].of for name in estimates}

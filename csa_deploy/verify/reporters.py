@@ -7,8 +7,11 @@ from typing import Literal
 
 from csa_deploy import junit, units
 from csa_deploy.records.verify import HeldBound, JudgedCandidate
+from csa_deploy.tables import markdown_table, plain
 from csa_deploy.verify.judging import Judgement
 
+NUMBERS = ("measured", "95 % sure of", "budget")
+HEADINGS = ("candidate", "output", "metric", *NUMBERS, "verdict")
 _OF_BATCH: dict[str, Literal["passed", "failure", "skipped"]] = {
     "pass": "passed",
     "fail": "failure",
@@ -61,19 +64,12 @@ def _reference(judged: Judgement, strict: bool) -> Iterator[junit.JUnitCase]:
 
 def as_markdown(judged: Judgement, title: str) -> str:
     """A judgement as Markdown."""
-    lines = [f"### {title}: {judged.verdict.upper()}", ""]
-    lines += ["| candidate | output | metric | measured | 95 % sure of | budget | verdict |"]
-    lines += ["|---|---|---|---:|---:|---:|---|"]
-    for candidate in judged.candidates:
-        for check in candidate.checks:
-            sure = units.metric(check.sure, check.metric)
-            cells = (check.output, check.metric, check.measured, sure, check.limit, check.state)
-            lines.append("| " + " | ".join(map(_plain, (candidate.label, *cells))) + " |")
+    rows = [
+        (candidate.label, c.output, c.metric, c.measured, units.metric(c.sure, c.metric), c.limit, c.state)
+        for candidate in judged.candidates
+        for c in candidate.checks
+    ]
+    lines = [f"### {title}: {judged.verdict.upper()}", "", *markdown_table(HEADINGS, rows, right=NUMBERS)]
     if judged.notes:
-        lines += ["", *(f"- {_plain(note)}" for note in judged.notes)]
+        lines += ["", *(f"- {plain(note)}" for note in judged.notes)]
     return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text that cannot break out of a table or become markup."""
-    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").replace("\n", " ")

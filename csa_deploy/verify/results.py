@@ -82,7 +82,6 @@ class CandidateColumns:
         Args:
             ids: identity of each sample.
             budget: bounds by metric.
-            asked: those that were asked for.
             differs: settings of its preprocessing that are others than the reference's, with both.
             batch: what it gave in other batches.
 

@@ -29,8 +29,6 @@ class Change(Stored):
     """One metric of one output in two runs, over the samples that both compared.
 
     Attributes:
-        label: the candidate.
-        output: tensor name.
         metric: as in budgets, and ``finite`` where an output is not; shares in 0..1.
         samples: compared in both runs; all but shares count only those whose outputs are finite in both.
         a: value in the first run.
@@ -85,7 +83,6 @@ class AccuracyComparison(Stored):
         method: how they were compared.
         caveats: why the two are not alike.
         rows: by candidate, output and metric.
-        not_compared: what, and why.
     """
 
     method: str

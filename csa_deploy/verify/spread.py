@@ -32,7 +32,6 @@ class ComparisonJob:
     """What a worker compares.
 
     Attributes:
-        context: of the comparison.
         graphs: of every candidate its file, label, precision and the path that is shown.
         datasets: by preprocessing, the reference's first.
         batch: samples per step.

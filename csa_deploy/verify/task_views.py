@@ -42,7 +42,6 @@ def task_views(
         task: how outputs are read.
         reference: entered.
         candidates: entered, after the comparison.
-        data: that was compared on.
         preprocessing: the reference's.
     """
     first = names_of(task.kind)[0]

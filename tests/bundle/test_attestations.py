@@ -114,7 +114,7 @@ def compared(workspace: Workspace, trtexec_folder: Path, tmp_path_factory: pytes
     draw = np.random.default_rng(5).standard_normal((30, 3, 8, 8)).astype(np.float32)
     np.savez(folder / "x.npz", x=draw)
     stored = Workspace(folder / "deploy")
-    data = {**stored.manifest["config"], "data": str(folder / "x.npz"), "scope": ["drive-os-6"]}
+    data = {**stored.config, "data": str(folder / "x.npz"), "scope": ["drive-os-6"]}
     with stored.locked(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{trtexec_folder}:{os.environ['PATH']}")
         for stage in ("check", "verify"):
@@ -288,7 +288,7 @@ def test_without_the_library_the_bundle_says_so(
     assert not attestations.available()
     made = make_bundle(compared, "fp16", tmp_path / "b.tar", feeds)
     report = verify_bundle(made.path)
-    missing = {item["what"]: item["reason"] for item in report.index["not_included"]}
+    missing = {item.what: item.reason for item in report.index.not_included}
     assert "in-toto-attestation is not installed" in missing["attestations"]
     assert report.verdict == "intact" and report.attestations.startswith("none")
     assert "2 not checked: in-toto-attestation is not installed" in verify_bundle(attested.path).attestations
@@ -535,6 +535,7 @@ def test_keys_that_cannot_sign(workspace: Workspace, feeds: list[Any], keys: Key
     assert not (tmp_path / "b.tar").exists()
 
 
+@pytest.mark.slow  # the bundles, named as text
 @pytest.mark.parametrize(
     ("bundle_name", "method", "trusted", "signer", "state"),
     [
@@ -565,7 +566,7 @@ def test_a_policy_wants_a_signature(
 def test_the_verbs_sign_and_say_what_they_found(compared: Workspace, keys: Keys, tmp_path: Path) -> None:
     card, bundle = tmp_path / "card.yaml", tmp_path / "b.tar"
     card.write_text("use_cases: [finds edges]\nlimitations: [nothing else]\n")
-    words = ["bundle", compared.manifest["config"]["network"], "-w", str(compared.root), "--precision", "fp32"]
+    words = ["bundle", compared.config["network"], "-w", str(compared.root), "--precision", "fp32"]
     words += ["-o", str(bundle), "--model-card", str(card)]
     alone = CliRunner().invoke(app, [*words, "--certificate", str(keys.maker_certificate)])
     assert isinstance(alone.exception, UsageError) and "--sign-model" in str(alone.exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_what_a_gate_refused_is_not_bundled_unasked(
 
 def test_a_denied_scope_that_gates_is_exit_4(tmp_path: Path) -> None:
     context = deployed(tmp_path, ["check"])
-    context.workspace.manifest["stages"]["check"]["passed"] = False  # what a gate that denies leaves
+    stages = context.workspace.stages
+    stages["check"] = replace(stages["check"], passed=False)  # what a gate that denies leaves
     assert verdict_of(context.workspace).failed is OperationRejectedError
 
 

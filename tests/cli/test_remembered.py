@@ -39,7 +39,7 @@ def test_what_is_said_is_what_makes_the_same_configuration(lab: Path, monkeypatc
     from csa_deploy.workspace import Workspace
 
     workspace = Workspace(root)
-    workspace.manifest["config"] = config.to_json()
+    workspace.config = config.to_json()
     workspace.save()
     words = remembered(root, config, {}, ["profile", "verify", "build", "check", "precision"]).split()
     pairs: dict[str, list[str]] = {}

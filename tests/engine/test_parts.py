@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from csa_deploy.bundle.archive import write_archive
+from csa_deploy.bundle.index import BundleIndex, EngineBuilder
+from csa_deploy.bundle.samples import StatedSamples
 from csa_deploy.bundle.verify import verify_bundle
 from csa_deploy.engine.parts import artifact_hash, gather_parts, parts_folder, place_parts
-from csa_deploy.engine.passport import SCHEMA_VERSION, check_engine, passport_of, seal_of
+from csa_deploy.engine.passport import check_engine, passport_of, sealed
 from csa_deploy.errors import UsageError
+from csa_deploy.records.build import Part, RestrictedFlag
+from csa_deploy.records.passport import EngineFile, GraphFile, LayerPrecision, Passport
 from csa_deploy.workspace import dump_json, sha256_of
 
 
@@ -26,18 +31,25 @@ def made(folder: Path, build: str) -> Path:
     engine = folder / "e.engine"
     engine.write_text(f"engine of {build}")
     files = (("companion", folder / "companion.so", ""), ("checker-blob", folder / "engine.plan.txt", ""))
-    parts = [part.to_json() for part in gather_parts(folder / "gathered", files)]
+    parts = gather_parts(folder / "gathered", files)
     place_parts(folder / "gathered", engine)
     whole = artifact_hash(sha256_of(engine), parts)
-    stated = {"file": engine.name, "sha256": sha256_of(engine), "bytes": engine.stat().st_size, "parts": parts}
-    graph = hashlib.sha256(b"graph").hexdigest()
-    body = {
-        "schema_version": SCHEMA_VERSION,
-        "engine": {**stated, "artifact_sha256": whole},
-        "graph": {"sha256": graph},
-        "rebuild": [],
-    }
-    passport_of(engine).write_text(dump_json({**body, "seal": seal_of(body)}))
+    stated = (engine.name, sha256_of(engine), engine.stat().st_size, "trtexec", "11.3.0", ())
+    passport = Passport(
+        engine=EngineFile(*stated, parts=parts, artifact_sha256=whole),
+        graph=GraphFile("g.onnx", hashlib.sha256(b"graph").hexdigest(), ""),
+        calibration=None,
+        timing_cache_sha256=None,
+        versions={},
+        device={},
+        precision=LayerPrecision("fp32", None, ""),
+        restricted=RestrictedFlag("trtexec", False, False, False, ""),
+        gates=(),
+        rebuild=(),
+        command=(),
+        not_done=(),
+    )
+    passport_of(engine).write_text(dump_json(sealed(passport).to_json()))
     return engine
 
 
@@ -58,7 +70,7 @@ def refusal(engine: Path) -> str:
 def test_what_is_of_one_build_passes(builds: tuple[Path, Path]) -> None:
     for engine in builds:
         passport = check_engine(engine)
-        assert passport is not None and len(passport["engine"]["parts"]) == 2
+        assert passport is not None and len(passport.engine.parts) == 2
 
 
 def test_a_companion_that_is_missing_or_of_another_build(builds: tuple[Path, Path]) -> None:
@@ -90,13 +102,10 @@ def test_a_part_that_was_added(builds: tuple[Path, Path]) -> None:
 
 
 def test_one_hash_over_all() -> None:
-    parts = [
-        {"role": "companion", "file": "a", "sha256": "1" * 64},
-        {"role": "other", "file": "b", "sha256": "2" * 64},
-    ]
+    parts = [Part("companion", "a", "1" * 64, 1), Part("other", "b", "2" * 64, 1)]
     whole = artifact_hash("0" * 64, parts)
     assert artifact_hash("0" * 64, parts[::-1]) == whole
-    changed = [{**parts[0], "sha256": "3" * 64}, parts[1]], [{**parts[0], "file": "c"}, parts[1]], parts[:1]
+    changed = [replace(parts[0], sha256="3" * 64), parts[1]], [replace(parts[0], file="c"), parts[1]], parts[:1]
     assert len({whole, artifact_hash("1" * 64, parts), *(artifact_hash("0" * 64, other) for other in changed)}) == 5
 
 
@@ -120,9 +129,21 @@ def bundle(engine: Path, out: Path, change: Callable[[dict[str, Any]], None]) ->
         return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()
 
     hashes = {name: digest(content) for name, content in files.items()}
-    index = {"schema_version": 1, "engine": "engine/e.engine", "graph": "graph/g.onnx", "files": hashes}
+    index = BundleIndex(
+        network="net",
+        precision="fp32",
+        kind="engine",
+        engine="engine/e.engine",
+        builder=EngineBuilder("trtexec", "11.3.0"),
+        graph="graph/g.onnx",
+        rebuild=(),
+        evidence={},
+        samples=StatedSamples(0, 0.0, ()),
+        files=hashes,
+        not_included=(),
+    )
     files["sbom.cdx.json"] = b'{"metadata": {"component": {}}}'
-    files["bundle.json"] = dump_json(index).encode()
+    files["bundle.json"] = dump_json(index.to_json()).encode()
     files["SHA256SUMS"] = "".join(f"{digest(c)}  {name}\n" for name, c in sorted(files.items())).encode()
     write_archive(out, files)
     return out

@@ -24,12 +24,11 @@ from csa_deploy.engine.passport import (
 )
 from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
+from csa_deploy.records.passport import EngineFile
 from csa_deploy.workspace import dump_json
 
 needs_rtx = pytest.mark.skipif(not importlib.util.find_spec("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
-PASSPORT = {
-    "engine": {"file": "n.engine", "backend": "tensorrt", "tensorrt": "10.3.0", "compute_capabilities": ["8.7"]},
-}
+ENGINE = EngineFile("n.engine", "", 0, "tensorrt", "10.3.0", ("8.7",))
 
 
 def state(capability: str) -> CudaState:
@@ -42,7 +41,7 @@ def engine(conv_fp32: Path, tmp_path: Path) -> Path:
     passport = make_passport(
         result, conv_fp32, rebuild=["csa-deploy", "build"], packages={"onnx": "1"}, device={"gpu": None}
     )
-    passport_of(result.engine).write_text(dump_json(passport))
+    passport_of(result.engine).write_text(dump_json(passport.to_json()))
     return result.engine
 
 
@@ -50,10 +49,11 @@ def engine(conv_fp32: Path, tmp_path: Path) -> Path:
 def test_a_passport_describes_its_engine(engine: Path) -> None:
     passport = check_engine(engine)
     assert passport is not None
-    assert passport["engine"]["compute_capabilities"] == ["8.6"]
-    assert passport["precision"]["obtained"]["/net/conv"] == "FLOAT"
-    assert str(engine.parent) not in json.dumps(passport)
-    assert plan_version(engine) == f"TensorRT-RTX {passport['engine']['tensorrt']}"
+    assert passport.engine.compute_capabilities == ("8.6",)
+    assert passport.precision.obtained is not None and passport.precision.obtained["/net/conv"] == "FLOAT"
+    assert str(engine.parent) not in json.dumps(passport.to_json())
+    assert plan_version(engine) == f"TensorRT-RTX {passport.engine.tensorrt}"
+    assert dump_json(passport.to_json()) == passport_of(engine).read_text()
 
 
 @needs_rtx
@@ -86,13 +86,13 @@ def test_what_does_not_match_is_said(engine: Path) -> None:
 @pytest.mark.shows("MEA-25", "ERR-20")
 def test_another_version_or_gpu(backend: str, version: str, capability: str, message: str) -> None:
     with pytest.raises(EnvironmentLacksError, match=message):
-        check_here(PASSPORT, backend, version, state(capability))
+        check_here(ENGINE, backend, version, state(capability))
 
 
 def test_a_later_build_of_the_same_version_runs_it_and_one_that_only_begins_alike_does_not() -> None:
-    check_here(PASSPORT, "tensorrt", "10.3.0.26", state("8.7"))
+    check_here(ENGINE, "tensorrt", "10.3.0.26", state("8.7"))
     with pytest.raises(EnvironmentLacksError, match=r"here is tensorrt 10\.3\.01"):
-        check_here(PASSPORT, "tensorrt", "10.3.01", state("8.7"))
+        check_here(ENGINE, "tensorrt", "10.3.01", state("8.7"))
 
 
 @pytest.mark.shows("MEA-25")
@@ -118,7 +118,19 @@ def test_an_unreadable_passport(tmp_path: Path) -> None:
         read_passport(path)
     body = {"schema_version": 1, "engine": {}}
     path.write_text(dump_json({**body, "seal": seal_of(body)}))
-    assert read_passport(path)["engine"] == {}
+    with pytest.raises(UsageError, match=r"p\.json: Passport: engine is damaged"):
+        read_passport(path)
+
+
+@needs_rtx
+def test_what_a_later_version_adds_is_under_the_seal_and_no_error(engine: Path) -> None:
+    path = passport_of(engine)
+    stated = json.loads(path.read_text()) | {"weather": "fine"}
+    path.write_text(dump_json({**stated, "seal": seal_of(stated)}))
+    assert check_engine(engine) is not None
+    path.write_text(path.read_text().replace("fine", "bad"))
+    with pytest.raises(UsageError, match="edited"):
+        check_engine(engine)
 
 
 def test_files_that_are_no_plan(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_a_graph_that_differs_from_pytorch_is_exit_6(lab: Path) -> None:
     assert "output 'output' differs from PyTorch" in failure.message and "random inputs" in failure.message
     record = workspace.record("export")  # the evidence stays
     assert record["differences"][0]["max_abs_error"] == pytest.approx(0.01, rel=1e-3)
-    assert workspace.manifest["stages"]["export"]["passed"] is False
+    assert workspace.stages["export"].passed is False
     workspace, failure = export_once(lab, spec, exporter="torchscript", export_tolerance=1.0)
-    assert failure is None and workspace.manifest["stages"]["export"]["passed"]
+    assert failure is None and workspace.stages["export"].passed
 
 
 def test_the_file_says_where_it_came_from(digits: Any) -> None:

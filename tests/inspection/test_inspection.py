@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from csa_deploy.errors import UsageError
 from csa_deploy.export.scopes import SCOPES
-from csa_deploy.inspection.describe import describe
+from csa_deploy.inspection.describe import StatedTensor, describe
 from csa_deploy.inspection.difference import compare
 from csa_deploy.inspection.parts import read_parts
 
@@ -65,21 +65,21 @@ def test_fp32_against_int8_per_module(plain: Path, tmp_path: Path) -> None:
     assert changed.ops == {"DequantizeLinear": (0, 2), "QuantizeLinear": (0, 2)}
     assert changed.types["int8"][1] >= 1
     assert changed.macs[0] == changed.macs[1]
-    assert found.unchanged == 1
+    assert found.unchanged_modules == 1
     assert found.parts == (3, 7)
 
 
 def test_a_graph_against_itself(plain: Path) -> None:
     found = compare(plain, plain)
     assert found.same_bytes
-    assert (found.modules, found.unchanged) == ((), 2)
+    assert (found.modules, found.unchanged_modules) == ((), 2)
 
 
 def test_a_graph(plain: Path) -> None:
     found = describe(plain)
-    assert found["inputs"] == [{"name": "x", "type": "FLOAT", "shape": [1, 4, 8, 8]}]
-    assert found["statistics"]["ops"] == {"Conv": 2, "Relu": 1}
-    assert (found["modules"], found["opsets"]) == (2, {"ai.onnx": 18})
+    assert found.inputs == (StatedTensor("x", "FLOAT", (1, 4, 8, 8)),)
+    assert found.statistics.ops == {"Conv": 2, "Relu": 1}
+    assert (found.modules, found.opsets) == (2, {"ai.onnx": 18})
 
 
 @pytest.mark.slow
@@ -99,12 +99,12 @@ def test_engines_of_a_workspace(plain: Path, tmp_path: Path) -> None:
     assert {"block.a", "block.b"} <= set(by_module)
     assert by_module["block.b"].types["fp16"][0] == 0
     shown = describe(engines / "net.fp16.engine")
-    assert shown["built_by"].startswith("TensorRT-RTX 1.")
-    assert shown["passport"]["precision"]["asked"] == "fp16"
+    assert shown.built_by.startswith("TensorRT-RTX 1.")
+    assert shown.passport.precision.asked == "fp16"
     text = subprocess.run(
         [*words, "inspect", str(engines / "net.fp16.engine"), "--json"], capture_output=True, check=True
     ).stdout
-    assert json.loads(text)["sha256"] == shown["sha256"]
+    assert json.loads(text)["sha256"] == shown.sha256
 
 
 def test_layers_after_fusion(tmp_path: Path) -> None:
@@ -130,15 +130,15 @@ def test_layers_after_fusion(tmp_path: Path) -> None:
     parts = read_parts(engine)
     assert [part.type for part in parts] == ["fp16", "int8", "fp32", "Odd"]
     assert [part.name for part in parts[:2]] == ["/a/conv0", "/a/conv1"]
-    assert describe(engine)["types"] == {"fp16": 1, "int8": 1, "fp32": 1, "Odd": 1}
+    assert describe(engine).types == {"fp16": 1, "int8": 1, "fp32": 1, "Odd": 1}
 
 
 def test_files_that_tell_nothing(tmp_path: Path) -> None:
     engine = tmp_path / "x.engine"
     engine.write_bytes(b"ftrt" + bytes(20) + bytes([10, 3, 0, 26]))
     shown = describe(engine)
-    assert shown["built_by"] == "TensorRT 10.3.0.26"
-    assert any("no passport" in note for note in shown["notes"])
+    assert shown.built_by == "TensorRT 10.3.0.26"
+    assert any("no passport" in note for note in shown.notes)
     with pytest.raises(UsageError, match="nothing beside it tells its layers"):
         read_parts(engine)
     with pytest.raises(UsageError, match="no such file"):

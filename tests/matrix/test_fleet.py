@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import numpy as np
 import onnx
 import pytest
 
-from csa_deploy.errors import UsageError
+from csa_deploy.errors import UsageError, failure_with
 from csa_deploy.matrix.fleet import FLEET, read_fleet
 from csa_deploy.records.fleet import FleetReport
-from csa_deploy.records.matrix import Cell, MatrixReport
+from csa_deploy.records.matrix import Cell, MatrixReport, Upgrade
 from tests.cluster.conftest import until
 from tests.conftest import COMMAND
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trtexec"))  # for loopback, whatever pytest's import mode
 from loopback import Sshd, running_sshd
 
-from tests.matrix.test_matrix_targets import target
+from tests.matrix.test_matrix_targets import STANDIN, target
 
 FLEET_FILE = """
 networks: [one.onnx, two.onnx, {network: three.onnx, budget: [fp16.snr_db=200]}]
@@ -132,6 +133,49 @@ def test_what_a_file_must_not_say(
     Path("fleet.yaml").write_text(text)
     with pytest.raises(UsageError, match=re.escape(said)):
         read_fleet(Path("fleet.yaml"), {}, tmp_path / "deploy")
+
+
+def test_every_exit_code_of_a_cell_becomes_the_commands_unless_there_is_a_worse_one() -> None:
+    codes = [1, 5, 4, 6, 7, 8, 2, 3]  # as docs/cluster.md has them
+    cells = [Cell("8.6", "orin", "fp16", "failed", f"because {code}", code) for code in codes]
+    fine = Cell("8.6", "orin", "fp32", "measured")
+
+    def report(*found: Cell) -> FleetReport:
+        return FleetReport(("a",), (MatrixReport("a.onnx", {}, (), (), (), found, (), ()),))
+
+    assert (report(fine).exit_code, report(fine).worst) == (0, "")
+    for number, code in enumerate(codes):
+        found = report(fine, *reversed(cells[number:]))
+        assert (found.exit_code, failure_with(code, "").exit_code) == (code, code)
+        assert found.worst == f"a.onnx, fp16, TensorRT 8.6 on orin: because {code}"
+    refused = MatrixReport("b.onnx", {}, (), (), (), (fine,), (), (Upgrade("8.6", "no", ("denied",), 4),))
+    both = replace(report(*cells[3:]), networks=(*report(*cells[3:]).networks, refused))
+    assert (both.exit_code, both.worst) == (4, "b.onnx, TensorRT 8.6: denied")
+
+
+def test_what_is_asked_for_wrongly_fails_the_cell_and_the_fleet(
+    tmp_path: Path, make_tiny: Any, csa: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option that the version lacks, and a network that cannot be made: exit 2, and what is good stays measured."""
+    (tmp_path / "trtexec").write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} 8.6.13 "$@"\n')
+    (tmp_path / "trtexec").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    onnx.save(make_tiny(), tmp_path / "one.onnx")
+    onnx.save(make_tiny(), tmp_path / "two.onnx")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 3, 16, 16), "f4"))
+    (tmp_path / "nets.py").write_text("def gone():\n    raise OSError('no weights')\n")
+    (tmp_path / "fleet.yaml").write_text(
+        "networks: [one.onnx, {network: two.onnx, builder_option: [strip_weights=true]}, 'nets.py:gone']\n"
+        "tensorrt: '8.6'\nprecision: fp32\ndata: x.npz\nthreads: 1\niterations: 3\ncluster: local:1\n"
+    )
+    done = csa(tmp_path, "fleet", "fleet.yaml", "--json", timeout=600)
+    found = {n.network: (c.state, c.exit_code, c.reason) for n, c in stored(tmp_path).cells}
+    assert found["one.onnx"] == ("measured", 0, "")
+    assert found["two.onnx"] == ("failed", 2, "trtexec of TensorRT 8.6.13 has no --stripWeights")
+    assert found["nets.py:gone"] == ("failed", 2, "nets.py:gone fails: OSError: no weights")
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == error["exit_code"] == 2, done.stderr
+    assert "two.onnx, fp32, TensorRT 8.6 on this machine: trtexec" in error["message"]
 
 
 def test_a_target_without_a_cell_that_was_measured_is_named() -> None:

@@ -78,6 +78,21 @@ def test_a_limit_that_too_few_inferences_decide_is_open(run: Run) -> None:
     assert "limit of engine fp16 p999_ms not measured: needs 1000 timed inferences" in said
 
 
+def test_what_is_asked_for_wrongly_is_a_failure_and_what_is_lacking_is_not(run: Run, tmp_path: Path) -> None:
+    """On both sides, and at both ends of a cell: the place, and what is built there."""
+    (cell,) = run(builder_option=["strip_weights=true"]).cells
+    assert (cell.state, cell.exit_code, cell.reason) == (
+        "failed",
+        2,
+        "trtexec of TensorRT 8.6.13 has no --stripWeights",
+    )
+    (tmp_path / "trtexec").unlink()
+    lacking = run()
+    assert lacking.cells[0].state in ("not measured", "not there")  # which, TensorRT's Python package decides
+    assert lacking.cells[0].exit_code == 0 and lacking.cells[0].reason
+    assert lacking.upgrades[0].verdict == "unknown"
+
+
 @pytest.mark.parametrize(("settings", "said"), [({"data": None}, "verify needs data"), ({"data": "gone"}, "gone")])
 def test_what_no_cell_can_be_measured_with_is_refused(run: Run, settings: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -145,11 +145,15 @@ def test_known_problems_and_scopes() -> None:
     assert upgrade(pair, informed, fail_on="medium").reasons == ("known problems: c",)
 
 
-def test_the_exit_code_is_of_the_first_that_may_not_be_used() -> None:
+def test_the_exit_code_is_of_the_worst_that_may_not_be_used() -> None:
     yes, no, open_ = Upgrade("8.6", "yes", ()), Upgrade("10.10", "no", ("slow",), 7), Upgrade("11.1", "unknown", ("?",))
     assert exit_of([yes, open_], strict=False) == (0, "")
     assert exit_of([yes, open_], strict=True) == (3, "TensorRT 11.1 is not known to be usable: ?")
     assert exit_of([yes, open_, no], strict=True)[0] == 7
+    unasked, inexact = Upgrade("10.3", "no", ("no --x",), 2), Upgrade("11.1", "no", ("6 dB",), 6)
+    assert exit_of([unasked, no, inexact], strict=True) == (6, "TensorRT 11.1 may not be used: 6 dB")
+    both = [cell("10.10", state="failed", reason=said, exit_code=code) for said, code in (("slow", 7), ("refused", 5))]
+    assert (upgrade(both).exit_code, upgrade(both).reasons[0]) == (5, "fp16 on orin: refused")
 
 
 def test_versions_and_targets_are_read_and_refused_by_name(tmp_path: Path) -> None:

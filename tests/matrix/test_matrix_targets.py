@@ -113,8 +113,12 @@ def test_what_is_not_reached_is_not_measured(sshd: Sshd, place: Path) -> None:
     gone = place / "gone.yaml"
     gone.write_text((place / "now.yaml").read_text().replace(f"port: {sshd.port}", "port: 1"))
     unstated = target(sshd, place, "unstated", "10.3.0", stated=False)
-    report = run(place, "old gone unstated")
+    other = target(sshd, place, "other", "10.3.0", stated=False)
+    other.write_text(f'{other.read_text()}tensorrt: "11.1"\n')
+    report = run(place, "old gone unstated other")
     found = cells(report)
+    wrong = found["11.1", "other"]  # it answers, and is not what its file states
+    assert (wrong.state, wrong.exit_code) == ("failed", 2) and "its file states 11.1" in wrong.reason
     assert found["10.10", "gone"].state == "not measured" and found["10.10", "gone"].reason
     assert found["11.1", "gone"].state == "not there"
     assert found["10.10", "unstated"].reason == f"{unstated.stem} has trtexec of TensorRT 10.3.0"

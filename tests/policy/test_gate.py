@@ -15,6 +15,7 @@ import pytest
 from scipy.stats import beta
 from typer.testing import CliRunner
 
+from csa_deploy.bundle.verdict import Verdict
 from csa_deploy.cli.main import app
 from csa_deploy.levels import LEVELS
 from csa_deploy.policy.deployment import Deployment
@@ -353,7 +354,7 @@ def test_the_own_gates_of_the_run(deployment: Deployment, written: Written) -> N
         ("not failed", "incomplete", "accepted"),
         ("not failed", "fail", "rejected"),
     ):
-        gates = replace(deployment, own_gates={"state": state, "reasons": ["why"]})
+        gates = replace(deployment, own_gates=Verdict(state, ("why",), ()))
         assert judged(written(own_gates=asked), gates).verdict == said, (asked, state)
 
 

@@ -166,5 +166,5 @@ def test_a_warm_up_lasts_until_the_devices_clocks_have_risen() -> None:
 
 def test_the_cause_is_what_is_kept_of_a_message() -> None:
     lines = nothing_of("engine fp16", "x.engine cannot run: no CUDA device: why")
-    assert {line["reason"] for line in lines} == {"no CUDA device: why"}
+    assert {line.reason for line in lines} == {"no CUDA device: why"}
     assert len(lines) == 6

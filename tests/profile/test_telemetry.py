@@ -90,7 +90,7 @@ def test_a_counter_that_wraps_is_left_out(board: Path) -> None:
         time.sleep(LONG_ENOUGH)
     assert meter.per_inference() == {"a": {}}
     (line,) = meter.not_measured()
-    assert line["what"] == "energy per inference of a, powercap package-0" and "wrapped" in line["reason"]
+    assert line.what == "energy per inference of a, powercap package-0" and "wrapped" in line.reason
 
 
 def test_a_block_shorter_than_the_counters_steps_gives_no_energy(board: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_block_shorter_than_the_counters_steps_gives_no_energy(board: Path) ->
         time.sleep(LONG_ENOUGH)
     assert meter.per_inference() == {"engine fp16": {"powercap package-0": 0.1}}
     (line,) = meter.not_measured()
-    assert line["what"] == "energy per inference of engine fp16, NVML whole GPU"
-    assert "too short for a counter that moves every 100 ms; give --seconds" in line["reason"]
+    assert line.what == "energy per inference of engine fp16, NVML whole GPU"
+    assert "too short for a counter that moves every 100 ms; give --seconds" in line.reason
 
 
 def test_nvml_says_why_it_reads_nothing_or_reads() -> None:

@@ -17,7 +17,7 @@ ORDER = list(STAGES)
 
 
 def states(root: Path) -> dict[str, str]:
-    return {s["name"]: s["state"] for s in job_state(Workspace(root), ORDER)["stages"]}
+    return {s.name: s.state for s in job_state(Workspace(root), ORDER).stages}
 
 
 def test_shows_done_running_and_waiting(tmp_path: Path) -> None:
@@ -37,9 +37,9 @@ def test_tells_the_time_left(tmp_path: Path) -> None:
     journal.started(STAGES["verify"])
     journal._written = 0.0
     journal.progress(STAGES["verify"], 25, 100)
-    (stage,) = [s for s in job_state(Workspace(tmp_path), ORDER)["stages"] if s["name"] == "verify"]
-    assert (stage["done"], stage["total"]) == (25, 100)
-    assert stage["left_seconds"] is not None
+    (stage,) = [s for s in job_state(Workspace(tmp_path), ORDER).stages if s.name == "verify"]
+    assert (stage.done, stage.total) == (25, 100)
+    assert stage.left_seconds is not None
 
 
 def test_progress_is_written_at_most_twice_a_second(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_killed_job_is_stopped_not_running(tmp_path: Path) -> None:
     state = {"pid": gone, "stage": "build", "began": 0.0, "done": None, "total": None, "stages": ["build"]}
     (tmp_path / PROGRESS).write_text(json.dumps(state))
     got = job_state(Workspace(tmp_path), ORDER)
-    assert not got["running"]
+    assert not got.running
     assert states(tmp_path)["build"] == "stopped"
 
 

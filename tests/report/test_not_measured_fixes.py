@@ -99,7 +99,7 @@ def test_what_sensors_and_engines_lack_is_never_left_to_the_stage_alone() -> Non
     assert len(items) > 8
     assert CudaState(reason=NO_CUDA).reason == NO_CUDA
     for item in items:
-        assert any(fix.pattern.search(f"{item['what']}: {item['reason']}") for fix in FIXES), item
+        assert any(fix.pattern.search(f"{item.what}: {item.reason}") for fix in FIXES), item
 
 
 def test_a_workspace_elsewhere_is_named() -> None:

@@ -195,7 +195,7 @@ def test_a_gpu_that_appears_makes_the_comparison_of_engines_stale(
     root = tmp_path / "w"
     shutil.copytree(digits.root, root)
     workspace = Workspace(root)
-    if not workspace.stage("build"):
+    if not workspace.stages.get("build"):
         pytest.skip("no engine was built here")
     config, _ = resolve("csa_digits", {"workspace": str(root)}, inherit=True)
     context = Context(config, load_source("csa_digits"), workspace)

@@ -21,7 +21,6 @@ def runtime_files(engine: str, parts: Iterable[Part], samples: Sequence[str]) ->
 
     Args:
         engine: path of the engine in the bundle.
-        parts: files that belong to it.
         samples: lines of the list of samples.
     """
     here = Path(__file__).parent

@@ -6,26 +6,15 @@ form ``y * scale + shift``, which the weights and bias of the layer that makes `
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from csa_deploy.graph.rewrite import pattern_rule
-from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of, with_weights
+from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of
 from csa_deploy.graph.shapes import static_shape
 
 
-def _check(context: Any, made: ir.Value, out: ir.Value, **_: Any) -> bool:
-    return _folded(made, out) is not None
-
-
-def _rewrite(op: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> ir.Value | None:
-    layer, folded = made.producer(), _folded(made, out)
-    return with_weights(op, layer, x, *folded) if layer is not None and folded is not None else None
-
-
-def _folded(made: ir.Value, out: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
+def _folded(x: ir.Value, made: ir.Value, out: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
     """Weight and bias of ``affine(layer(x))`` as one layer, or None where it is not one."""
     layer, affine = made.producer(), out.producer()
     assert layer is not None and affine is not None
@@ -52,5 +41,5 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 RULE = pattern_rule(
     "fold_affine_after",
     "fold BatchNormalization, layer scale and added constants into the convolution or Gemm before them",
-    affine_rules(_LAYERS, _rewrite, _check, affine_first=False),
+    affine_rules(_LAYERS, _folded, affine_first=False),
 )

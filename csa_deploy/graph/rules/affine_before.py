@@ -6,23 +6,12 @@ shift, not before it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from csa_deploy.graph.rewrite import pattern_rule
-from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of, with_weights
+from csa_deploy.graph.rules.channel_affine import affine_rules, channel_affine, weights_of
 from csa_deploy.graph.shapes import static_shape
-
-
-def _check(context: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> bool:
-    return _folded(x, made, out) is not None
-
-
-def _rewrite(op: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> ir.Value | None:
-    layer, folded = out.producer(), _folded(x, made, out)
-    return with_weights(op, layer, x, *folded) if layer is not None and folded is not None else None
 
 
 def _folded(x: ir.Value, made: ir.Value, out: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
@@ -76,5 +65,5 @@ _LAYERS = ("Conv", "Gemm")
 RULE = pattern_rule(
     "fold_affine_before",
     "fold BatchNormalization and constant scales and shifts into the convolution or Gemm after them",
-    affine_rules(_LAYERS, _rewrite, _check, affine_first=True),
+    affine_rules(_LAYERS, _folded, affine_first=True),
 )

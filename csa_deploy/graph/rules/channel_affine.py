@@ -21,6 +21,7 @@ from csa_deploy.graph.shapes import static_shape
 Affine = tuple[np.ndarray, np.ndarray]
 """Scale and shift per channel, each of shape (C,), float64."""
 
+Folded = Callable[[ir.Value, ir.Value, ir.Value], tuple[np.ndarray, np.ndarray] | None]
 
 _BROADCASTS = 7
 """The opset from which operators broadcast as NumPy does, and BatchNormalization and Dropout are for inference."""
@@ -49,10 +50,23 @@ def chain(first: str, second: str, *, constant_first: str | None = None) -> Call
     return pattern if constant_first is None else with_constant
 
 
-def affine_rules(
-    layers: Iterable[str], rewrite: Callable[..., Any], check: Callable[..., bool], *, affine_first: bool
-) -> list[RewriteRule]:
-    """A rule for each layer, each affine operator beside it, and each side that its constant can stand on."""
+def affine_rules(layers: Iterable[str], folded: Folded, *, affine_first: bool) -> list[RewriteRule]:
+    """A rule for each layer, each affine operator beside it, and each side that its constant can stand on.
+
+    Args:
+        layers: their operators.
+        folded: of ``x``, what the first of both makes, and what the second makes: weight and bias of one layer that
+            does both; None where there is none.
+        affine_first: whether the layer is the second.
+    """
+
+    def check(context: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> bool:
+        return folded(x, made, out) is not None
+
+    def rewrite(op: Any, x: ir.Value, made: ir.Value, out: ir.Value, **_: Any) -> ir.Value | None:
+        layer, both = (out if affine_first else made).producer(), folded(x, made, out)
+        return with_weights(op, layer, x, *both) if layer is not None and both is not None else None
+
     return [
         RewriteRule(
             chain(*((affine, layer) if affine_first else (layer, affine)), constant_first=constant),

@@ -58,7 +58,7 @@ def _opened(request: dict[str, Any], held: contextlib.ExitStack) -> Runner:
     subject = request["subject"]
     bench.open(**subject | {"graph": subject["graph"] and Path(subject["graph"])})
     if bench.not_measured:
-        raise CsaDeployError(bench.not_measured[0]["reason"])
+        raise CsaDeployError(bench.not_measured[0].reason)
     return next(iter(bench.subjects.values())).runner
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from csa_deploy.records.profile import LatencySummary
 from csa_deploy.records.report import PastProfile
+from csa_deploy.records.sweep import SweepPoint
 from csa_deploy.report.charts.svg import Scale, line, number, svg, text, title, x_axis, y_axis
 from csa_deploy.report.labels import label_of, rank
 
@@ -71,22 +72,21 @@ def _percentiles(percentiles: Mapping[str, float | None], scale: Scale, top: flo
     return parts
 
 
-def growth(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
+def growth(rows: Sequence[SweepPoint], key: Literal["batch", "side"], unit: str) -> str:
     """Median with its interval against batch or size, and the line through the first point that proportion gives."""
-    points = [r for r in rows if r.get("median_ms") is not None]
+    points = [(getattr(r, key), r.median_ms, r.interval_ms) for r in rows if r.median_ms is not None]
     if len(points) < 2:
         return ""
-    x = Scale(0, max(r[key] for r in points) * 1.06, 60, 460)
-    y = Scale(0, max((r["interval_ms"] or [r["median_ms"]])[-1] for r in points) * 1.1, 210, 26)
+    x = Scale(0, max(at for at, _, _ in points) * 1.06, 60, 460)
+    y = Scale(0, max((interval or (median,))[-1] for _, median, interval in points) * 1.1, 210, 26)
     parts = [*x_axis(x, 26, 210, unit), *y_axis(y, 60, 460, "ms")]
-    path = " ".join(f"{x(r[key]):g},{y(r['median_ms']):g}" for r in points)
+    path = " ".join(f"{x(at):g},{y(median):g}" for at, median, _ in points)
     parts.append(f'<polyline points="{path}" class="trend"/>')
-    for r in points:
-        if r["interval_ms"]:
-            low, high = r["interval_ms"]
-            parts.append(line(x(r[key]), y(low), x(r[key]), y(high), "median"))
-        tip = title(f"{r[key]}: {r['median_ms']:.2f} ms")
-        parts.append(f'<circle cx="{x(r[key]):g}" cy="{y(r["median_ms"]):g}" r="4" class="point">{tip}</circle>')
+    for at, median, interval in points:
+        if interval:
+            parts.append(line(x(at), y(interval[0]), x(at), y(interval[1]), "median"))
+        tip = title(f"{at}: {median:.2f} ms")
+        parts.append(f'<circle cx="{x(at):g}" cy="{y(median):g}" r="4" class="point">{tip}</circle>')
     return svg(480, 246, f"Latency against {unit}", parts)
 
 

@@ -42,7 +42,6 @@ def choices(points: Sequence[SearchPoint], chosen: SearchPoint | None, bound: fl
     """Signal-to-noise ratio against estimated latency, a point per choice of layers.
 
     Args:
-        points: the choices.
         chosen: the one that was taken.
         bound: least ratio in dB that the budget allows, where it says so.
     """

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Container, Iterator
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from csa_deploy.errors import UsageError
 from csa_deploy.graph.attributes import declared_types
 from csa_deploy.records.errata import Severity, Symptom
 from csa_deploy.restricted.conditions import problems
 from csa_deploy.restricted.errata.versions import Versions
 from csa_deploy.restricted.schema import Strict, Version, Words
-from csa_deploy.validation import invalid
+from csa_deploy.validation import read_toml
 
 ERRATA_FOLDER = Path(__file__).parent / "packs"
 
@@ -101,9 +99,7 @@ class KnownFault(Strict):
 
     Attributes:
         id: ``subject.words``, unique.
-        title: the problem in one line.
         symptom, severity: what happens, and how bad that is.
-        workaround: what to do.
         detect: how to notice it; of an erratum what ``csa-deploy verify`` shows.
     """
 
@@ -172,13 +168,10 @@ class ErrataPack(Strict):
     """All errata of a subject.
 
     Attributes:
-        schema_version: version of this format.
         subject: name of the subject; ids begin with it.
-        title: the subject in words.
         read: day on which the sources were read.
         tensorrt: oldest and newest version that sources were looked for.
         patterns: patterns that errata of this pack name.
-        errata: the known problems.
     """
 
     schema_version: Literal[1]
@@ -212,12 +205,7 @@ def read_errata(path: Path) -> ErrataPack:
     Raises:
         UsageError: not TOML, or not a pack; names the file, the place and the defect.
     """
-    try:
-        return ErrataPack.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"errata pack {path.name}: {error}", fix="repair the TOML file") from error
-    except ValidationError as error:
-        raise invalid(error, f"errata pack {path.name}", fix="see the pack format in docs/errata.md") from error
+    return read_toml(path, ErrataPack, f"errata pack {path.name}", fix="see the pack format in docs/errata.md")
 
 
 @lru_cache(maxsize=4)

@@ -55,7 +55,6 @@ class Recorder:
     """Collects the layers of one node for one TensorRT version.
 
     Args:
-        node: the node.
         version: version of the parser, as far as its mapping differs.
         opset: version of the standard operator set.
         signed: names of uint8 tensors that the parser holds as int8.

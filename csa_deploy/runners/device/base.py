@@ -18,7 +18,6 @@ class Device(Protocol):
     """One CUDA device. Everything asynchronous is ordered by its stream; handles are the binding's own objects.
 
     Attributes:
-        name: the binding.
         has_graphs: whether :meth:`capture` works.
     """
 

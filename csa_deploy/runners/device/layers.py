@@ -20,7 +20,6 @@ def layer_times(
     """Milliseconds of each layer in every inference, in the engine's order.
 
     Args:
-        trt: the TensorRT module.
         context: the one that ``timer`` runs; it keeps the profiler, so it is of no more use for timing.
         timer: an entered one.
         iterations: inferences that count, after two that do not.

@@ -15,8 +15,6 @@ def engine_memory(trt: Any, engine: tensorrt.ICudaEngine, size: int, free: Seque
     """Ask an engine.
 
     Args:
-        trt: the TensorRT module.
-        engine: the engine.
         size: of its file in bytes.
         free: readings of the device's free memory: before loading, after it, and later ones; empty without bindings.
         reason: why there are none.

@@ -54,7 +54,6 @@ class DeviceTimer:
     Args:
         device: device code; it stays open.
         context: the engine's; nothing else may use it meanwhile.
-        feeds: inputs.
         outputs: arrays of the outputs' shapes and types.
         capture: also record the computation as a CUDA graph.
     """

@@ -94,9 +94,7 @@ def runner_command(
     which host latency would include; no time limit, with which the number of inferences is not known.
 
     Args:
-        version: of trtexec_safe.
         inputs: raw files in the engine's physical layout by input name; without one an input is zeros.
-        timing: the conditions.
         parts: of the engine, whose plugin libraries lie beside it.
         dump: write the outputs; 11.0 alone can.
         above: the engine lies in the folder above.

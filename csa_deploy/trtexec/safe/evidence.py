@@ -15,7 +15,6 @@ def evidence_of(log: str, version: Version, listed: frozenset[str], *, on_host: 
 
     Args:
         log: of the build, and of the checker after it.
-        version: of trtexec.
         listed: options of its help page.
         on_host: whether a host built, which asks every checker that there is.
     """

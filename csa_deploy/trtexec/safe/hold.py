@@ -35,7 +35,6 @@ class Hold:
     """A target that is held.
 
     Args:
-        transport: the way to it.
         process: the local end of its holder.
     """
 

@@ -28,13 +28,10 @@ class Host:
     """What builds.
 
     Attributes:
-        trtexec: its path.
         version: TensorRT's version, as trtexec states it.
         listed: options of its help page.
-        environment: variables for it.
         remote: the target that times kernels.
         cpu_only: without a GPU here.
-        plugins: plugin libraries.
         limit_s: seconds after which a build is ended.
     """
 

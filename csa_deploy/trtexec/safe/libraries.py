@@ -32,7 +32,6 @@ def why_not_loaded(names: tuple[str, ...], environment: Mapping[str, str]) -> di
     """What the loader says of each library; empty for one that it opens.
 
     Args:
-        names: the libraries.
         environment: trtexec's, beside this process's own.
 
     Raises:

@@ -40,7 +40,6 @@ def safe_option(option: str, version: Version, listed: frozenset[str]) -> str | 
 
     Args:
         option: by its older name.
-        version: of trtexec.
         listed: options of its help page.
     """
     if not any(first <= version.pair <= last for first, last in _OPTIONS[option]):

@@ -29,7 +29,6 @@ class RemoteConfig:
         exec_path: directory there of NVIDIA's remote tuning program (whether it may be the program itself is not
             documented).
         lib_path: directory there of its libraries.
-        port: of ssh.
         prompts: TensorRT asks for the password at the terminal; else a key or an agent logs in.
 
     Raises:

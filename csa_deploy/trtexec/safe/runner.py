@@ -70,15 +70,11 @@ class SafeRunner(TrtexecRunner):
     """An engine that a host built for its target; see :class:`csa_deploy.trtexec.runner.TrtexecRunner`.
 
     Args:
-        engine: path of the engine here.
         machine: context manager that reaches the target.
-        inputs: the engine's inputs.
-        outputs: the engine's outputs.
         parts: what belongs to the engine; companion and plugin libraries lie beside it on the target.
         lib_path: directory of TensorRT's libraries there.
         options: what it was built with.
         version: TensorRT that built it.
-        name: name in reports.
     """
 
     def __init__(

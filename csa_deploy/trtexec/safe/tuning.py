@@ -45,7 +45,6 @@ def require_target(
     """See that the target has what a build or a run needs, and the host's TensorRT.
 
     Args:
-        transport: the way to it.
         folders: those of its tuning program and of its libraries.
         runner: path of trtexec_safe there, if there is to be one.
         told: version that trtexec there stated, where it did.
@@ -82,7 +81,6 @@ class Leftovers:
     Whether an ended build leaves a process there is not documented; one that it left would disturb the next.
 
     Args:
-        transport: the way to it.
         remote: where the program lies.
     """
 

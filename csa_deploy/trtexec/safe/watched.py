@@ -33,8 +33,6 @@ def run_watched(
     """Run a program to its end, or end it.
 
     Args:
-        argv: program and arguments.
-        folder: working directory.
         environment: variables beside this process's own.
         limit_s: seconds after which it is ended.
         lost: asked now and then; an error that it gives ends the program.

@@ -54,8 +54,6 @@ class Case:
     """One candidate and what it is compared with.
 
     Attributes:
-        label: the candidate's name.
-        candidate: its graph.
         reference: graph of the same network whose tensors have the same names, of the precision to restore to.
         compared_with: the reference's name.
         feeds: network inputs, batch by batch, as the graphs take them.

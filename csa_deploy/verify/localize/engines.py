@@ -59,7 +59,6 @@ def as_engine(config: Config, record: EngineRecord, scratch: Path) -> Open:
     """Builds graphs as an engine was built, and runs them where it runs.
 
     Args:
-        config: of the deployment.
         record: the engine's entry in the build stage's record.
         scratch: a folder for graphs and engines, which are gone when they were run.
     """

@@ -13,6 +13,7 @@ import onnx
 from csa_deploy.graph.load import load_model
 from csa_deploy.metrics.stream import WHOLE
 from csa_deploy.records.localization import Localization
+from csa_deploy.results import NotMeasured
 from csa_deploy.runners.base import Runner, filled, sampling
 from csa_deploy.runners.torch_runner import TorchRunner
 from csa_deploy.trtexec.settings import parse_options
@@ -41,12 +42,10 @@ def explain(
     candidates: Sequence[Candidate],
     data: Dataset,
     broken: Mapping[str, Sequence[str]],
-) -> tuple[list[Localization], list[dict[str, str]]]:
+) -> tuple[list[Localization], list[NotMeasured]]:
     """Explain the errors of candidates on their worst samples; progress goes on where that of the comparison ended.
 
     Args:
-        context: of the comparison.
-        reference: what all were compared with.
         candidates: to be explained, with their metrics.
         data: that they were compared on.
         broken: by candidate, metrics that break the budget over all samples.
@@ -64,7 +63,7 @@ def explain(
 
         if until is not None and time.monotonic() >= until:
             reason = f"the {UNASKED_SECONDS} s for what was not asked for are spent; {UNLIMITED}"
-            not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
+            not_done.append(NotMeasured(f"layers of {candidate.label}", reason))
             continue
         feeds, samples, targets = worst_feeds(reference, candidate, data)
         assert candidate.file is not None
@@ -72,7 +71,7 @@ def explain(
         pair = _counterpart(context, candidate, model)
         engine = _engine_settings(context, candidate) if candidate.label.startswith(_ENGINE) else {}
         if isinstance(engine, str):
-            not_done.append({"what": f"layers of {candidate.label}", "reason": engine})
+            not_done.append(NotMeasured(f"layers of {candidate.label}", engine))
         elif pair is not None:
             if candidate.precision == "int8" and not engine:
                 engine = {"open": partial(in_arithmetic, context.config.int8_arithmetic, context.config.threads)}
@@ -96,7 +95,7 @@ def explain(
             found.append(_against_torch(candidate.label, model, reference, feeds, samples, context.config.threads))
         else:
             reason = "no graph of the workspace has tensors of the same names"
-            not_done.append({"what": f"layers of {candidate.label}", "reason": reason})
+            not_done.append(NotMeasured(f"layers of {candidate.label}", reason))
     return found, not_done
 
 
@@ -114,17 +113,17 @@ def _engine_settings(context: Context, candidate: Candidate) -> dict[str, Any] |
     return {"survivors": survivors, "open": opened, "tried": FEW}
 
 
-def unopened(context: Context, not_measured: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def unopened(context: Context, not_measured: Sequence[NotMeasured]) -> list[NotMeasured]:
     """Of engines that cannot run here: why their layers are not explained, and where they could be compared."""
     found = []
     for item in not_measured:
-        if not item["what"].startswith(_ENGINE):
+        if not item.what.startswith(_ENGINE):
             continue
-        precision = item["what"].removeprefix(_ENGINE)
+        precision = item.what.removeprefix(_ENGINE)
         path = context.path(context.engines()[precision].path)
         tensors = shared(path, load_model(context.path(context.graphs()[precision]), full_check=False))
         where = NO_LAYERS if tensors is None else f"its fusions leave {len(tensors)} tensors: {', '.join(tensors)}"
-        found.append({"what": f"layers of {item['what']}", "reason": f"{item['reason']}; {where}"})
+        found.append(NotMeasured(f"layers of {item.what}", f"{item.reason}; {where}"))
     return found
 
 

@@ -102,7 +102,6 @@ def compare(
     Args:
         source_of: who knows the right values of the tensors given.
         candidate: the graph under comparison.
-        bounds: where to compare.
         feeds: network inputs, batch by batch.
         open_: executes edited graphs.
         cap: bytes that the boundary tensors of a batch may take; if they take more, the samples run several times.

@@ -52,7 +52,6 @@ class TorchSource:
     """Boundary values from the PyTorch module, taken where its sub-modules return.
 
     Args:
-        runner: the network.
         makers: tensor -> path of the sub-module that returns it.
     """
 

@@ -1,0 +1,105 @@
+"""Damaged data: whatever key of a stored record, passport or manifest is dropped or of another type, an error names it.
+
+Where a key may be missing, or a value is free, what is read is of the same types as before: no other type stands in.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csa_deploy.errors import UsageError
+from csa_deploy.manifest import Manifest
+from csa_deploy.records.passport import Passport
+from csa_deploy.records.precision import Int8Graph, PrecisionRecord
+from csa_deploy.results import Stored
+from csa_deploy.stages import STAGES
+
+STORED = Path(__file__).parent / "stored" / "csa_digits.zip"
+KINDS: dict[str, type[Stored]] = {
+    **{f"records/{stage.name}.json": stage.result for stage in STAGES.values()},
+    "manifest.json": Manifest,
+    "engines/csa_digits.fp16.engine.passport.json": Passport,
+}
+OTHERS = ("x", 5, 1.5, True, None, [], {}, [{}], {"x": 5})
+
+
+def stored() -> dict[str, Any]:
+    with zipfile.ZipFile(STORED) as archive:
+        return {name: json.loads(archive.read(name)) for name in KINDS if name in archive.namelist()}
+
+
+DATA = stored()
+
+
+def places(data: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every key, of lists in the first element only."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield (*where, key)
+            yield from places(value, (*where, key))
+    elif isinstance(data, list) and data:
+        yield from places(data[0], (*where, 0))
+
+
+def kinds(value: Any, where: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], str]:
+    """The type of each data class in a record, by its place."""
+    if dataclasses.is_dataclass(value):
+        inside = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return {where: type(value).__name__} | kinds(inside, where)
+    rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+    return {place: kind for key, item in rows for place, kind in kinds(item, (*where, key)).items()}
+
+
+def damaged(data: Any, place: tuple[Any, ...], *value: Any) -> Any:
+    """A copy without a key, or with another value there."""
+    changed = copy.deepcopy(data)
+    at = changed
+    for key in place[:-1]:
+        at = at[key]
+    if value:
+        at[place[-1]] = value[0]
+    else:
+        del at[place[-1]]
+    return changed
+
+
+def unnoticed(kind: type[Stored], data: Any) -> list[str]:
+    """Damages of which no error names the key, though what is read has another type than before."""
+    found, whole = [], kinds(kind.from_json(data)).items()
+    for place in places(data):
+        for value in ((), *((other,) for other in OTHERS)):
+            what = f"{'.'.join(map(str, place))} {value[0] if value else 'dropped'!r}"
+            try:
+                read = kinds(kind.from_json(damaged(data, place, *value))).items()
+            except UsageError as error:
+                said = error.message
+                found += [] if str(place[-1]).replace("_", " ") in said.replace("_", " ") else [f"{what}: {said}"]
+            else:
+                found += [f"{what}: {dict(read - whole)}"] if read - whole else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DATA)
+def test_every_damage_is_named_or_changes_no_type(name: str) -> None:
+    assert unnoticed(KINDS[name], DATA[name]) == []
+
+
+@pytest.mark.parametrize("value", [(), ({},), (5,)])
+@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(Int8Graph) if f.default is dataclasses.MISSING])
+def test_a_damaged_int8_entry_is_no_graph_of_another_precision(key: str, value: tuple[Any, ...]) -> None:
+    place = ("precisions", "int8", key)
+    data = DATA["records/precision.json"]
+    if value and isinstance(data["precisions"]["int8"][key], type(value[0])):
+        return
+    with pytest.raises(UsageError, match=rf"^PrecisionRecord: precisions is damaged: int8\.{key}[.:]") as caught:
+        PrecisionRecord.from_json(damaged(data, place, *value))
+    assert "\n" not in str(caught.value)
