@@ -219,7 +219,7 @@ def _with_parts(config: Config) -> Config:
     wanted = [said.partition("@")[0] for said in config.part.values()] or ["fp16"]
     changed: dict[str, Any] = {"precision": tuple(dict.fromkeys([*config.precision, *wanted]))}
     if "int8" in wanted:
-        changed["techniques"] = tuple(name for name in config.techniques if name != "equalization")
+        changed["techniques"] = tuple(name for name in config.techniques if "equalization" not in name)
     return config.model_copy(update=changed)
 
 

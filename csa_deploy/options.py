@@ -174,8 +174,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "techniques": Option(
         list[str],
-        "Ways to better INT8 that are tried, and kept where they pay: range-choice, equalization, weight-rounding, "
-        "bias-correction; auto (default) tries all, none none.",
+        "Ways to better INT8 that are tried, and kept where they pay: equalization, clip-equalization, "
+        "range-choice, weight-rounding, bias-correction; auto (default) tries all, none none.",
         group="precision",
     ),
     "backend": Option(

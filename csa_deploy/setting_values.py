@@ -12,7 +12,7 @@ from csa_deploy.naming import named_values, split_commas, unknown
 from csa_deploy.records.loadgen import Scenario
 
 Precision = Literal["fp32", "fp16", "int8"]
-Technique = Literal["range_choice", "equalization", "weight_rounding", "bias_correction"]
+Technique = Literal["equalization", "clip_equalization", "range_choice", "weight_rounding", "bias_correction"]
 
 # What of a network that falls back from DLA to the GPU can be bounded.
 FALLBACK = ("nodes", "subgraphs", "bytes")

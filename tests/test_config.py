@@ -69,7 +69,7 @@ def test_tensorrt_written_as_a_number() -> None:
         ({"budget": {"int8": {"top1_drop": 5}}}, "top1-drop=VALUE without a precision is in percentage points"),
         (
             {"techniques": "foo"},
-            "techniques: unknown technique 'foo'; known: auto, none, range-choice, equalization",
+            "techniques: unknown technique 'foo'; known: auto, none, equalization, clip-equalization",
         ),
         ({"techniques": "none,equalization"}, "techniques: 'none' stands alone"),
         ({"budget": ["snr_db"]}, "budget: 'snr_db' is not PRECISION.METRIC=VALUE"),

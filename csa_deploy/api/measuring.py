@@ -284,6 +284,7 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
 
     Args:
         results: one of each kind at most; their order does not matter.
+        path: of the file.
 
     Raises:
         UsageError: two results of a kind, or one that a report does not show.

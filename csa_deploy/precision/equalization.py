@@ -1,18 +1,23 @@
-"""Cross-layer equalization: brings the channels of an activation to one range, and the outputs keep every bit.
+"""Cross-layer equalization: brings the channels of an activation to one range.
 
 A convolution's output channel may be divided by a factor if whoever reads it multiplies that input channel's weights
 by it (Nagel et al., 2019, arXiv 1906.04721, section 4.1). Here a whole group of tensors shares the factors: what lies
 between is positively homogeneous (ReLU, pooling, a gate's product) or the sum of a residual stream, all of whose
 makers and readers take part. As weights have a scale per output channel, the gain is in the activations, which have
 one per tensor; the factors weigh the measured range of a channel against that of the weights that read it, as Xiao et
-al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 values exactly.
+al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 values exactly: outputs keep every bit.
+
+Groups that meet a Clip from 0 to a limit, as ReLU6, are a second step, since that scales with its input only below the
+limit. A channel that is enlarged is cut off earlier; factors leave room for :data:`HEADROOM` times the largest value
+that was seen, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use there, and
+finer factors are taken.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +31,11 @@ from csa_deploy.precision.activations import Feeds, activations
 
 _HOMOGENEOUS = having(Trait.HOMOGENEOUS)
 _SUMS = ("Add", "Sub")
-_ACTIVATION_SHARE = 0.75  # of the exponent: the rest goes to the weights; 0.5 to 1 measured within 0.1 dB
+_DENSE_SHARE = 0.5  # of the exponent: the rest goes to the weights
+_DEPTHWISE_SHARE = 0.75  # their weights have a scale per channel anyway; 1 fits the images seen, not others
+_EQUALIZED = "_equalized"
+HEADROOM = 1.5
+"""Of the largest value of a channel: what the limit of a Clip leaves room for."""
 _SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
 _LARGEST_FACTOR = 2.0**6
 
@@ -39,11 +48,13 @@ class ScaleGroup:
         tensors: their names.
         makers: convolutions whose outputs they are or that they are summed from.
         readers: convolutions that read them.
+        limits: what cuts off the tensors that a Clip makes.
     """
 
     tensors: tuple[str, ...]
     makers: tuple[str, ...]
     readers: tuple[str, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class Groups:
         convolutions = {name for group in self.found for name in (*group.makers, *group.readers)}
         groups = "1 group" if len(self.found) == 1 else f"{len(self.found)} groups"
         told = f"{groups} of tensors between {len(convolutions)} convolutions"
+        if clipped := sum(len(group.limits) for group in self.found):
+            told += f"; {clipped} tensors are cut off at a limit, the same to {HEADROOM:g} times the largest value seen"
         left = ", ".join(f"{count} at {reason}" for reason, count in self.barred.items())
         return told + (f"; outputs of convolutions that cannot be scaled exactly: {left}" if left else "")
 
@@ -93,19 +106,20 @@ class _Classes:
         return [(values, self._barred.get(root)) for root, values in members.items()]
 
 
-def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
+def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: bool = False) -> Groups:
     """Groups of tensors between convolutions, of which at least one is quantized.
 
     Args:
         model: FP32 graph with shapes that can be inferred.
         quantized: names of the activations that INT8 rounds.
+        limited: also those that meet a limit, if there is one; never those that were equalized before.
     """
     graph = inferred(model).graph
     classes = _Classes()
     for value in graph.inputs:
         classes.bar(value, "network input")
     for node in graph:
-        _constrain(node, classes)
+        _constrain(node, classes, limited)
     for value in graph.outputs:
         classes.bar(value, "network output")
     found, barred = [], Counter[str]()
@@ -115,18 +129,22 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str]) -> Groups:
         if makers and reason:
             barred[reason] += len(makers)
         elif makers and readers and any(v.name in quantized for v in values):
-            found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers)))
+            limits = {str(v.name): _limit(p) for v in values if (p := v.producer()) is not None and _limit(p)}
+            if not (limited and any(str(v.name).endswith(_EQUALIZED) for v in values)):
+                found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers), limits))
+    if limited and not any(group.limits for group in found):
+        found = []  # those of the exact kind have had their turn
     return Groups(tuple(found), dict(sorted(barred.items())))
 
 
-def _constrain(node: ir.Node, classes: _Classes) -> None:
+def _constrain(node: ir.Node, classes: _Classes, limited: bool) -> None:
     """Say which values of a node share their factors and which can have none."""
     values = [v for v in node.inputs if v is not None and not is_constant(v)]
     gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
     if _scalable(node):
         classes.root(node.outputs[0])
         classes.root(values[0])
-    elif node.op_type in _HOMOGENEOUS and len(values) == len(node.outputs) == 1:
+    elif (node.op_type in _HOMOGENEOUS or (limited and _limit(node))) and len(values) == len(node.outputs) == 1:
         classes.join(node.outputs[0], values[0])
     elif node.op_type in _SUMS and len(values) == 2 and _of_one_shape(*values):
         classes.join(node.outputs[0], *values)
@@ -137,6 +155,14 @@ def _constrain(node: ir.Node, classes: _Classes) -> None:
         captured = [v for attribute in node.attributes.values() for v in _captured(attribute)]
         for value in (*values, *captured, *node.outputs):
             classes.bar(value, node.op_type)
+
+
+def _limit(node: ir.Node) -> float:
+    """Upper bound of a Clip whose lower one is 0 and both constants, as of ReLU6; 0 for all else."""
+    if node.op_type != "Clip" or node.domain not in ONNX_DOMAINS or len(node.inputs) != 3:
+        return 0.0
+    low, high = (v.const_value if v is not None and is_constant(v) else None for v in node.inputs[1:])
+    return max(float(high.numpy()), 0.0) if low is not None and high is not None and not low.numpy().any() else 0.0
 
 
 def _of_one_shape(first: ir.Value, second: ir.Value) -> bool:
@@ -182,7 +208,7 @@ def largest_by_channel(
 def equalize(
     model: onnx.ModelProto, groups: Groups, largest: Mapping[str, np.ndarray], quantized: Container[str]
 ) -> onnx.ModelProto:
-    """The graph with equalized channels; its outputs are the same to the bit, short of overflow.
+    """The graph with equalized channels; without a limit its outputs are the same to the bit, short of overflow.
 
     Equalized tensors have other values than before, so they get other names: see :func:`renamed`.
 
@@ -198,6 +224,11 @@ def equalize(
     for group in groups.found:
         readers = [nodes[name] for name in group.readers]
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
+        if group.limits:
+            room = [HEADROOM * largest[name] / limit for name, limit in group.limits.items()]
+            factors = np.asarray(np.maximum(factors, np.minimum(np.max(room, axis=0), 1.0)), np.float32)
+        else:
+            factors = np.exp2(np.rint(np.log2(factors)))
         for name in group.makers:
             node = nodes[name]
             _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (weight_array(node.inputs[1]).ndim - 1)))
@@ -214,22 +245,22 @@ def equalize(
 
 def renamed(tensor: str) -> str:
     """Name of a tensor after its channels were equalized."""
-    return f"{tensor}_equalized"
+    return f"{tensor}{_EQUALIZED}"
 
 
 def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
-    """Powers of two per channel, the largest of them 1: what the makers' outputs are divided by."""
+    """What the makers' outputs are divided by, per channel; the largest of them 1."""
     channels = np.max([r / r.max() for r in ranges if r.max() > 0] or [np.ones_like(ranges[0])], axis=0)
     dense = [node for node in readers if _groups(node) == 1]  # a depthwise weight has a scale per channel anyway
     weights = np.zeros_like(channels)
     for node in dense:
         weight = np.abs(weight_array(node.inputs[1]))
         weights = np.maximum(weights, weight.max(axis=(0, *range(2, weight.ndim))) / (weight.max() or 1.0))
-    share = _ACTIVATION_SHARE if dense else 1.0
-    wanted = channels**share / np.maximum(weights, _SMALLEST_WEIGHT) ** (1 - share)
+    wanted = channels ** (_DENSE_SHARE if dense else _DEPTHWISE_SHARE)
+    if dense:
+        wanted = wanted / np.maximum(weights, _SMALLEST_WEIGHT) ** (1 - _DENSE_SHARE)
     wanted = np.where(channels > 0, wanted, wanted.max())  # a channel that was always zero needs no room
-    exponents = np.rint(np.log2(np.maximum(wanted / wanted.max(), 1 / _LARGEST_FACTOR)))
-    return np.asarray(2.0**exponents, np.float32)
+    return np.asarray(np.maximum(wanted / wanted.max(), 1 / _LARGEST_FACTOR), np.float32)
 
 
 def _for_inputs(node: ir.Node, factors: np.ndarray) -> np.ndarray:

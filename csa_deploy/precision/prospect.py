@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.names import named
 from csa_deploy.graph.operators import QUANTIZERS, WEIGHTED
 from csa_deploy.graph.shapes import inferred
 from csa_deploy.graph.stats import node_macs
@@ -207,7 +208,7 @@ def prospect(model: onnx.ModelProto, tensorrt: str = "") -> Prospect:
 
 def prospect_of_file(path: Path, tensorrt: str = "") -> Prospect:
     """Of a graph in a file; engines of its workspace that were timed decide, see :func:`prospect`."""
-    found = prospect(load_model(path, full_check=False), tensorrt)
+    found = prospect(named(load_model(path, full_check=False)), tensorrt)
     root = path.resolve().parent.parent
     workspace = Workspace(root) if path.resolve().parent.name == "onnx" and (root / MANIFEST).is_file() else None
     latency_of = workspace.measured("profile").get("latency", {}) if workspace and "profile" in workspace.stages else {}

@@ -116,14 +116,15 @@ def choose_layers(
         held=samples.only(held).feeds,
         recalibrate=recalibrate,
         method=calibration.method,
-        ranges=_other_ranges(calibration),
         half_scales=rest == "fp16",
         seed=config.seed,
         threads=config.threads,
         progress=phases.of,
     )
     placement = calibration.placement.without(calibration.kept.floating)
-    plan = Plan(model, placement, calibration.thresholds, calibration.statistics.largest)
+    plan = Plan(
+        model, placement, calibration.thresholds, calibration.statistics.largest, ranges=_other_ranges(calibration)
+    )
     plan, findings = try_techniques(plan, config.techniques, evaluation)
     costs = node_costs(model)
     network = plan.switchable(config.threads)

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -49,6 +50,7 @@ class Plan:
         largest: measured largest value by activation.
         adjustments: weights and biases of INT8 layers that are not the plain ones.
         method: of the thresholds; None where it is the one that was asked for.
+        ranges: thresholds by other methods, which may be taken instead.
     """
 
     model: onnx.ModelProto
@@ -57,6 +59,7 @@ class Plan:
     largest: dict[str, float]
     adjustments: Adjustments = NOTHING
     method: Method | None = None
+    ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
 
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
@@ -105,7 +108,6 @@ class EvaluationContext:
         held: samples to judge on.
         recalibrate: statistics of some tensors of a changed graph, over all calibration images.
         method: of the thresholds that is asked for.
-        ranges: thresholds by method that may be taken instead.
         half_scales: whether scales must be representable in FP16.
         seed: of every draw.
         threads: of ONNX Runtime.
@@ -117,7 +119,6 @@ class EvaluationContext:
     recalibrate: Callable[[onnx.ModelProto, tuple[str, ...]], Statistics]
     method: Method
     half_scales: bool
-    ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
     progress: Callable[[str], Progress | None] = lambda technique: None
@@ -201,7 +202,7 @@ def best_ranges(
 
 def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
     """The thresholds of another method: which one suits a network is not known beforehand."""
-    ranges = {**evaluation.ranges, evaluation.method: plan.thresholds}
+    ranges = {**plan.ranges, evaluation.method: plan.thresholds}
     if plan.placement.scales or len(ranges) == 1:
         return None, "ranges are chosen with the scales that tensors share"
     samples = evaluation.fitted[:RANGED_IMAGES]
@@ -213,10 +214,10 @@ def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
     return replace(plan, thresholds=ranges[method], method=method), reason
 
 
-def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | None, str]:
+def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -> tuple[Plan | None, str]:
     if plan.placement.scales:
         return None, "scales that tensors share fix their channels, too"
-    groups = find_groups(plan.model, plan.thresholds)
+    groups = find_groups(plan.model, plan.thresholds, limited=limited)
     if not groups.found:
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
@@ -230,8 +231,9 @@ def _equalization(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
             plan,
             model=model,
             placement=placement.without(layer.name for layer in placement.layers if layer.name not in kept),
-            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(plan.method or evaluation.method),
+            thresholds=_without(plan.thresholds, changed) | statistics.thresholds(evaluation.method),
             largest=_without(plan.largest, changed) | statistics.largest,
+            ranges={name: _without(t, changed) | statistics.thresholds(name) for name, t in plan.ranges.items()},
         ),
         groups.describe(),
     )
@@ -280,8 +282,9 @@ def _bias_correction(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | 
 
 
 TECHNIQUES: Mapping[str, Callable[[Plan, EvaluationContext], tuple[Plan | None, str]]] = {
+    "equalization": partial(_equalization, limited=False),
+    "clip_equalization": partial(_equalization, limited=True),
     "range_choice": _range_choice,
-    "equalization": _equalization,
     "weight_rounding": _weight_rounding,
     "bias_correction": _bias_correction,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csa_deploy.cluster.connection import require_cluster
 from csa_deploy.graph.load import load_model, save_model
+from csa_deploy.graph.names import named
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.fp16 import to_fp16
 from csa_deploy.precision.int8_graph import write_int8
@@ -75,7 +76,7 @@ def run(context: Context) -> StageOutput[PrecisionRecord]:
     """Write the graphs; FP32 is the optimized (or repaired) graph itself."""
     config = context.config
     optimized = context.floating()
-    model = load_model(context.path(optimized.graph), full_check=False)
+    model = named(load_model(context.path(optimized.graph), full_check=False))
     phases = Phases(context.progress)
     calibration = calibrated(context, model, phases) if needs_calibration(config) else None
     made: dict[str, Int8Graph | HalfGraph | TypedGraph] = {}

@@ -5,7 +5,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
+from csa_deploy.precision.activations import activations
+from csa_deploy.precision.equalization import HEADROOM, equalize, find_groups, largest_by_channel
 from csa_deploy.precision.qdq_placement import place
 
 SIGNATURE = "(float[1,3,6,6] x) => (float[1,4,3,3] y)"
@@ -48,9 +49,9 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return ort.InferenceSession(model.SerializeToString(), options).run(None, feeds)[0]
 
 
-def equalized(model: onnx.ModelProto) -> onnx.ModelProto:
+def equalized(model: onnx.ModelProto, *, limited: bool = False) -> onnx.ModelProto:
     tensors = place(model).tensors
-    groups = find_groups(model, tensors)
+    groups = find_groups(model, tensors, limited=limited)
     return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors)
 
 
@@ -92,18 +93,78 @@ def test_it_is_deterministic(residual):
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        ("r = Clip (a, low, high)", "1 at Clip"),
+        ("r = Clip (a, high, top)", "1 at Clip"),
+        ("r = Clip (a, low, given)", "1 at Clip"),
+        ("r = Clip (a, low)", "1 at Clip"),
         ("s = Sigmoid (a) r = Mul (a, s)", "1 at Sigmoid"),
         ("s = HardSwish (a) r = Identity (s)", "1 at HardSwish"),
     ],
 )
 def test_what_does_not_scale_bars_and_is_named(build, between, reason):
-    limits = {"low": np.float32(0), "high": np.float32(6)} if "Clip" in between else {}
+    limits = {"low": np.float32(0), "high": np.float32(6), "top": np.float32(7)}
+    between = f"given = Abs (high) {between}" if "given" in between else between
+    limits = {name: value for name, value in limits.items() if name in between}
     body = f"a = Conv <{PADDED}> (x, w1) {between} q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r) "
     model = build(SIGNATURE, body + "y = Conv (q, w3)", **weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)), **limits)
-    groups = find_groups(model, place(model).tensors)
-    assert groups.found == ()
-    assert reason in groups.describe()
+    for limited in (False, True):
+        groups = find_groups(model, place(model).tensors, limited=limited)
+        assert groups.found == ()
+        assert reason in groups.describe()
+
+
+def test_only_the_second_step_takes_what_meets_a_limit(build, residual):
+    assert find_groups(residual, place(residual).tensors, limited=True).found == ()
+    model = relu6(build, 1.0)
+    exact = find_groups(model, place(model).tensors)
+    assert exact.found == () and "2 at Clip" in exact.describe()
+    assert len(find_groups(model, place(model).tensors, limited=True).found) == 2
+
+
+def relu6(build, size: float) -> onnx.ModelProto:
+    """Through ReLU6 into a depthwise and a dense convolution; the largest channels are of the given size."""
+    body = f"""
+        a = Conv <{PADDED}> (x, w1, b1) r = Clip (a, low, high)
+        d = Conv <{PADDED}, group = 8> (r, w2) q = Clip (d, low, high)
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q) y = Conv (p, w3)
+    """
+    given = weights(w1=(8, 3, 3, 3), w2=(8, 1, 3, 3), w3=(4, 8, 1, 1), b1=(8,))
+    given = {name: array if name == "w3" else size * array for name, array in given.items()}
+    return build(SIGNATURE, body, low=np.float32(0), high=np.float32(6), **given)
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0, 3.0])  # below the limit, near it, cut off by it
+def test_a_limit_is_passed_where_it_does_not_cut_off_what_was_seen(build, size):
+    model = relu6(build, size)
+    groups = find_groups(model, place(model).tensors, limited=True)
+    assert [(set(g.tensors), dict(g.limits)) for g in groups.found] == [
+        ({"a", "r"}, {"r": 6.0}),
+        ({"d", "q", "p"}, {"q": 6.0}),
+    ]
+    assert "2 tensors are cut off" in groups.describe()
+    largest = largest_by_channel(model, groups, images(4), threads=1)
+    changed = equalized(model, limited=True)
+    for feeds in images(4):
+        want = run(model, feeds)
+        np.testing.assert_allclose(run(changed, feeds), want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    assert not find_groups(changed, place(changed).tensors, limited=True).found  # each once
+    after = {"r_equalized": np.zeros(8), "q_equalized": np.zeros(8)}
+    for values in activations(changed, list(after), images(4), threads=1):
+        after = {name: np.maximum(size, values[name].max(axis=(0, 2, 3))) for name, size in after.items()}
+    for name in ("r", "q"):
+        before, now = (array[array > 0] for array in (largest[name], after[f"{name}_equalized"]))
+        assert now.max() <= 6.0
+        assert now.max() / now.min() < before.max() / before.min()
+        cut = (largest[name] > 0) & (largest[name] < 6 / HEADROOM)
+        assert (after[f"{name}_equalized"][cut] <= 6 / HEADROOM * (1 + 1e-5)).all()  # the room that is promised
+
+
+def test_beyond_the_room_a_limit_cuts_off_earlier(build):
+    """Of a graph that is right only near what was seen, the rule is tested on its other side, too."""
+    model = relu6(build, 1.0)
+    changed = equalized(model, limited=True)
+    (near,), far = images(1), {"x": 100 * images(1)[0]["x"]}
+    assert np.abs(run(changed, near) - run(model, near)).max() < 1e-4 * np.abs(run(model, near)).max()
+    assert np.abs(run(changed, far) - run(model, far)).max() > 1e-2 * np.abs(run(model, far)).max()
 
 
 def test_a_gate_computed_elsewhere_is_passed(build):
