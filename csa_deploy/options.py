@@ -215,7 +215,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "data": Option(
         str,
-        "Images to compare on: a folder by class, an .npz, or a named set (csa-deploy models).",
+        "Images to compare on, or for --loadgen to send: a folder by class, an .npz, or a named set (csa-deploy "
+        "models).",
         group="data and accuracy",
         first=True,
     ),
@@ -339,7 +340,7 @@ BY_VERB: dict[str, tuple[str, ...]] = {
     "quantize": (*EXPORT, "scope", "fix", *PRECISION, *VERIFY, "threads", "cluster"),
     "build": (*EXPORT, *CHECK, "fix", *PRECISION, *BUILD, "data", *_TASK, "budget"),
     "verify": (*EXPORT, *PRECISION, *VERIFY, *_RUNS, "strict", "threads", "target", "cluster"),
-    "profile": (*EXPORT, *PRECISION, *_PROFILE, "target"),
+    "profile": (*EXPORT, *PRECISION, *_PROFILE, "data", "samples", "target"),
     "evaluate": (
         *("data", *_TASK, "samples", "seed", "checkpoint", "checkpoint_key", "size", "batch", "threads", "provider"),
         *("target", "input_shape", "sample", "state", "state_init", *IMAGE_INPUT, "cluster"),

@@ -71,21 +71,33 @@ class Stored:
         return cls(**fields)
 
 
-class Closed(Stored):
-    """One of several types that may stand in one place: it has no other keys, so a damaged one is no other type."""
+class OneOfSeveral(Stored):
+    """A family of types of which any may stand in one place: a key of another one of them is refused.
+
+    So a damaged one is never read as another. Keys that no type of the family has are left out, as everywhere.
+    """
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        known = {*cls.derived, *(item.name for item in dataclasses.fields(cls))}
+        own, family = _names(cls), cls.mro()[cls.mro().index(OneOfSeveral) - 1]
+        others = {name for kind in _kinds(family) for name in _names(kind)} - own
 
-        def require_known(data: Any) -> Any:
-            if isinstance(data, Mapping) and (other := sorted(map(str, data.keys() - known))):
-                raise ValueError(f"a {cls.__name__} has no {', '.join(other)}")
+        def require_own(data: Any) -> Any:
+            if isinstance(data, Mapping) and (foreign := sorted(others & data.keys())):
+                raise ValueError(f"a {cls.__name__} has no {', '.join(foreign)}")
             return data
 
-        return core_schema.no_info_before_validator_function(require_known, handler(source))
+        return core_schema.no_info_before_validator_function(require_own, handler(source))
+
+
+def _kinds(family: Any) -> list[Any]:
+    return [family, *(kind for below in family.__subclasses__() for kind in _kinds(below))]
+
+
+def _names(kind: Any) -> set[str]:
+    return {*kind.derived, *(item.name for item in dataclasses.fields(kind))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "stages": {"NETWORKS": (DIGITS,)},
     "report": {"PAIRS": 1, "NETWORKS": (DIGITS, DIGITS)},
     "calibration": {"PAIRS": 1, "NETWORK": DIGITS, "MANY": 4, "FEW": 2, "SIZES": (2, 4)},
-    "cluster": {"PAIRS": 1, "SAMPLES": 200, "NETWORKS": 1, "COMPARED": 10},
+    "cluster": {"PAIRS": 1, "SAMPLES": 200, "NETWORKS": 1, "SINGLE": 50, "COMPARED": 10},
     "int8_arithmetic": {"PAIRS": 1, "NETWORKS": {DIGITS: ()}},
 }
 

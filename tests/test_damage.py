@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
+import pkgutil
+import types
+import typing
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +19,12 @@ from typing import Any
 
 import pytest
 
+from csa_deploy import records
 from csa_deploy.errors import UsageError
 from csa_deploy.manifest import Manifest
 from csa_deploy.records.passport import Passport
 from csa_deploy.records.precision import Int8Graph, PrecisionRecord
-from csa_deploy.results import Stored
+from csa_deploy.results import OneOfSeveral, Stored
 from csa_deploy.stages import STAGES
 
 STORED = Path(__file__).parent / "stored" / "csa_digits.zip"
@@ -103,3 +108,60 @@ def test_a_damaged_int8_entry_is_no_graph_of_another_precision(key: str, value: 
     with pytest.raises(UsageError, match=rf"^PrecisionRecord: precisions is damaged: int8\.{key}[.:]") as caught:
         PrecisionRecord.from_json(damaged(data, place, *value))
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_a_later_version_adds_to_an_entry_is_no_damage() -> None:
+    data = DATA["records/precision.json"]
+    later = damaged(data, ("precisions", "int8", "weather"), "fine")
+    assert kinds(PrecisionRecord.from_json(later)) == kinds(PrecisionRecord.from_json(data))
+
+
+def below(kind: type) -> Iterator[type]:
+    for sub in kind.__subclasses__():
+        yield from (sub, *below(sub))
+
+
+def unions(hint: Any) -> Iterator[tuple[Any, ...]]:
+    """The data classes of each union in an annotation."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        yield tuple(kind for kind in arguments if dataclasses.is_dataclass(kind))
+    for argument in arguments:
+        yield from unions(argument)
+
+
+def taken_for(kind: Any, other: Any) -> bool:
+    """Whether data of a type may pass for the other when they lose or change a key."""
+    if issubclass(kind, OneOfSeveral) and issubclass(other, OneOfSeveral):
+        return False
+    missing = dataclasses.MISSING
+    needed = {f.name for f in dataclasses.fields(other) if f.default is missing and f.default_factory is missing}
+    return needed <= {item.name for item in dataclasses.fields(kind)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Narrow:
+    a: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wide(_Narrow):
+    b: int
+
+
+def test_no_union_has_types_that_can_be_taken_for_each_other() -> None:
+    for module in pkgutil.iter_modules(records.__path__):
+        importlib.import_module(f"{records.__name__}.{module.name}")
+    found = [
+        f"{kind.__name__}: {one.__name__} for {other.__name__}"
+        for kind in sorted(set(below(Stored)), key=lambda kind: kind.__name__)
+        if dataclasses.is_dataclass(kind)
+        for hint in typing.get_type_hints(kind).values()
+        for members in unions(hint)
+        for one in members
+        for other in members
+        if one is not other and taken_for(one, other)
+    ]
+    assert found == []
+    assert taken_for(_Wide, _Narrow) and not taken_for(_Narrow, _Wide)
+    assert list(unions(dict[str, _Wide | _Narrow | None])) == [(_Wide, _Narrow)]

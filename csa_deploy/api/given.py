@@ -43,7 +43,11 @@ Data = Any
 
 @dataclass(frozen=True)
 class ObjectSource(Source):
-    """A module in memory, or a callable that makes one."""
+    """A module in memory, or a callable that makes one.
+
+    Attributes:
+        made: that.
+    """
 
     made: Any = None
 
@@ -186,6 +190,7 @@ def data_spec(
     Args:
         data: in one of its forms; tensors as the network takes them, already preprocessed.
         inputs: names of the network's inputs.
+        folder: for that file.
         labels: one per sample: class indices, masks (n, H, W), or ``Boxes`` and ``Mask``; batches may bring classes.
         samples: take so many of an iterable.
 

@@ -219,6 +219,7 @@ def prove(
         b: what is to be the same.
         data: samples to compare on beside the generated inputs.
         samples: use so many of them; default: all.
+        seed: of the generated inputs.
         tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
 
     Raises:

@@ -18,7 +18,10 @@ class OutputComparison:
     """One output of one candidate, held against the reference's.
 
     Attributes:
+        candidate: label.
         precision: whose budget it is held against.
+        verdict: of the candidate.
+        output: name.
         metrics: of all samples.
         worst: identities of the worst samples.
     """
@@ -42,6 +45,7 @@ class Comparison(Result):
         samples: one mapping per candidate, output and sample: its identity and metrics.
         notes: what a reader must know.
         not_measured: what was not compared, and why.
+        report: the comparison's record.
         stored: the metrics of every sample, as ``csa-deploy judge`` reads them from a file.
     """
 
@@ -75,6 +79,7 @@ class Latency:
     """One graph's or engine's latency on this machine.
 
     Attributes:
+        label: of the graph.
         percentiles_ms: by percentile, as far as the samples show it.
         ratio: its median over the first graph's; None for the first.
         interval: 99 % interval of the ratio; None where the samples give none.
@@ -97,6 +102,7 @@ class Timing(Result):
     Attributes:
         latencies: one per graph.
         not_measured: what was not measured, and why.
+        report: the profile's record.
         measured: its measurements: samples, layers, telemetry, host.
         loadgen: runs of MLPerf's load generator, where it was asked for; its logs stay in a workspace only.
     """

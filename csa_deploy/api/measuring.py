@@ -25,6 +25,7 @@ from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
 from csa_deploy.profile.comparison import compare_samples
+from csa_deploy.profile.loadgen.run import refuse_samples
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
@@ -202,13 +203,18 @@ def _sample_rows(results: Results) -> Iterator[dict[str, Any]]:
                 yield {"candidate": candidate.label, "output": output.name, "id": identity, **values}
 
 
-def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> Timing:
+def profile(
+    graphs: Candidates, *, data: Data = None, samples: int | None = None, workspace: Place = None, **settings: Any
+) -> Timing:
     """Time graphs side by side, in turns, on this machine; each is held against the first.
 
     The latency of this machine's CPU says nothing about a target's. Engines are timed in a workspace only.
 
     Args:
         graphs: graphs, by label or in order; with a workspace the network, whose graphs and engines are timed.
+        data: samples that MLPerf's load generator sends, as :func:`compare` takes them; default: the network's own
+            data set, else random inputs.
+        samples: use so many of the data.
         workspace: run the stages there.
         settings: by the names of flags, such as ``iterations``, ``seconds``, ``warmup``, ``threads``, or
             ``loadgen=True`` with ``scenario`` and ``loadgen_settings`` for MLPerf's load generator.
@@ -218,9 +224,14 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
         EnvironmentLacksError: with ``loadgen``, the load generator is not installed.
         PerformanceGateError: a ``limit`` or a ``baseline`` is broken, or deadlines of a constant stream are.
     """
+    asked = {key: value for key, value in (("data", data), ("samples", samples)) if value is not None}
     with folder_of(workspace) as root:
         if workspace is not None:
-            with opened(root, graphs, settings, workspace) as context:
+            if not is_named(data):
+                names = [spec.name for spec in interface_of(as_exported(graphs, workspace=workspace).graph)[0]]
+                asked["data"] = data_spec(data, names, root / GIVEN, samples=samples)
+            with opened(root, graphs, settings | asked, workspace) as context:
+                refuse_samples(asked, context.config)
                 return _timing(context, run(["profile"], context))
         given = _labelled(graphs)
         engines = [label for label, graph in given.items() if isinstance(graph, Built)]
@@ -228,7 +239,11 @@ def profile(graphs: Candidates, *, workspace: Place = None, **settings: Any) -> 
         if not timed:
             raise UsageError("no graph to time", fix="give at least one graph; engines are timed in a workspace")
         first = next(iter(timed))
-        with opened(root, stand_in(given[first]), settings) as context:
+        if not is_named(data):
+            names = [spec.name for spec in interface_of(timed[first])[0]]
+            asked["data"] = data_spec(data, names, root / GIVEN, samples=samples)
+        with opened(root, stand_in(given[first]), settings | asked) as context:
+            refuse_samples(asked, context.config)
             adopt(context, timed[first])
             context.labelled = {label: f"onnx/timed-{slug_of(label)}.onnx" for label in timed}
             for label, model in timed.items():
@@ -269,6 +284,7 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
 
     Args:
         results: one of each kind at most; their order does not matter.
+        path: of the file.
 
     Raises:
         UsageError: two results of a kind, or one that a report does not show.

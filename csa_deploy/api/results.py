@@ -34,6 +34,7 @@ class GraphResult(Result):
     """A result that holds a graph.
 
     Attributes:
+        name: of the network.
         sha256: of the graph, as :meth:`save` writes it; empty for one of more than 2 GB.
     """
 
@@ -175,10 +176,12 @@ class Repaired(GraphResult):
     """A graph repaired for safety scopes; the graph as it came where nothing was repaired.
 
     Attributes:
+        steps: every application of a repair.
         left: what was left as it is, because an asked scope would have been worse off.
         before: the scopes of the graph as it came.
         report: the scopes of the result.
         changed: whether anything was repaired.
+        scopes: that were repaired for.
         declined: nodes that a repair left be, though a finding named it, with the reason.
     """
 
@@ -266,6 +269,7 @@ class SplitNetwork(Result):
     """A network in parts: the encoder and its heads.
 
     Attributes:
+        name: of the network.
         report: what the parts are, what crosses between them, how each is built, and what does not fit.
         graphs: the typed graph of each part, by its name.
         files: of the parts, by path: typed graphs, FP32 graphs and calibration caches.
@@ -327,6 +331,7 @@ class Built(GraphResult):
         backend: tensorrt, tensorrt-rtx or trtexec.
         passport: what it is made of, how and by what, with a seal.
         report: what the build states of it.
+        engine: its bytes.
         parts: bytes of the files that belong to it, by name; none for an engine of one file.
     """
 

@@ -67,6 +67,7 @@ def opened(root: Path, network: Any, settings: Mapping[str, Any], workspace: Pla
     commands.
 
     Args:
+        root: the workspace's folder.
         network: what is worked on, in any of its forms.
         settings: by the names of flags.
         workspace: as the caller gave it.
@@ -128,6 +129,7 @@ def adopt(context: Context, model: onnx.ModelProto, report: ExportRecord | None 
     Args:
         context: of an empty workspace.
         model: the graph; of fixed shape.
+        report: the record of its export, where there was one.
     """
     require_static(model)
     with context.workspace.scratch("export") as scratch:

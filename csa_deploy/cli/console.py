@@ -72,7 +72,9 @@ class Console:
         """Print what is not the result: standard error, so that a machine-readable result stays whole."""
         from rich.console import Console as RichConsole
 
-        RichConsole(stderr=True, quiet=self.quiet or self.log_json, highlight=False).print(*renderables)
+        lines = all(isinstance(item, str) for item in renderables)  # which stay whole
+        told = RichConsole(stderr=True, quiet=self.quiet or self.log_json, highlight=False)
+        told.print(*renderables, soft_wrap=lines)
 
     def event(self, event: str, **fields: Any) -> None:
         """One JSON line, with ``--log-json``."""

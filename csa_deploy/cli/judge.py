@@ -71,9 +71,9 @@ def _show(judgement: Judgement, path: Path, console: Console) -> None:
     from rich.markup import escape
 
     from csa_deploy import units
-    from csa_deploy.verify.reporters import HEADINGS, NUMBERS
+    from csa_deploy.verify.reporters import BOUND_HEADINGS, BOUND_NUMBERS
 
-    table = titled(escape(f"{path}: {judgement.verdict}"), HEADINGS, right=NUMBERS)
+    table = titled(escape(f"{path}: {judgement.verdict}"), BOUND_HEADINGS, right=BOUND_NUMBERS)
     for candidate in judgement.candidates:
         for c in candidate.checks:
             style, sure = _STYLE[c.state], units.metric(c.sure, c.metric)

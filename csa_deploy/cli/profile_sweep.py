@@ -17,11 +17,13 @@ def run_profile(output_format: str, network: str | None, settings: dict[str, Any
     """Measure, and show the result in the asked form, also where a gate fails."""
     from csa_deploy.cli.session import resolve, run_verb
     from csa_deploy.errors import PerformanceGateError
+    from csa_deploy.profile.loadgen.run import refuse_samples
     from csa_deploy.records.profile import Profiled
     from csa_deploy.report.profile_junit import profile_as_junit
     from csa_deploy.workspace import Workspace
 
     console.quiet = console.quiet or output_format == "junit"
+    refuse_samples(settings, resolve(network, settings, inherit=True)[0])
     failure = None
     try:
         run_verb(["profile"], network, settings, console)
@@ -40,6 +42,7 @@ def run_profile_sweep(
     """Sweep, print the table, and store it in the workspace, where the report finds it."""
 
     from csa_deploy.cli.session import opened, resolve
+    from csa_deploy.profile.loadgen.run import refuse_samples
     from csa_deploy.profile.sweep import parse_points, sweep
     from csa_deploy.stages import Activity
     from csa_deploy.workspace import dump_json, write_atomic
@@ -49,6 +52,7 @@ def run_profile_sweep(
         "sides": parse_points("--sweep-size", sides) if sides else [],
     }
     config, root = resolve(network, settings, inherit=True)
+    refuse_samples(settings, config)
     stage = Activity("sweep", "batch and size")
     with opened(config, root) as context:
         with console.watching() as watcher:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,12 +25,14 @@ from csa_deploy.installing import versions
 from csa_deploy.workspace import key_of, sha256_of
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, as_completed
 
     from csa_deploy.config import Config
 
 logger = logging.getLogger(__name__)
 _RETRIES = 2
+_EACH = 4
+"""Shares on their way per worker: it has the next ones when it ends one."""
 _POLL = 0.01  # seconds between two looks at what has ended
 _ALONE = 30  # seconds without a worker, in which one may start again
 _GO_ON = "run the same command again: shares that are done are kept"
@@ -95,7 +98,8 @@ def parts_of(
         logger.info("%d of %d samples are kept from an interrupted run", done, total)
     done += len(first)
     progress(done, total, described(client))
-    with _submitted(client, job, first, proof, [share for share in shares[1:] if share not in found]) as answers:
+    missing = [share for share in shares[1:] if share not in found]
+    with contextlib.closing(_answers(client, job, first, proof, missing)) as answers:
         for share in shares[1:]:
             while share not in found:
                 came, answer = next(answers)
@@ -116,30 +120,48 @@ def parts_of(
             )
 
 
-@contextlib.contextmanager
-def _submitted(
+def _answers(
     client: Client, job: SampleJob, first: range, given: SharePart, missing: Sequence[range]
-) -> Iterator[Iterator[tuple[range, ShareAnswer]]]:
-    """The shares as they end; whatever ends this cancels what has not."""
+) -> Generator[tuple[range, ShareAnswer]]:
+    """The shares as they end; whatever ends this cancels those that are on their way.
+
+    These are few. A scheduler under load takes nothing for a while, and where more waits for it than sockets hold for
+    30 seconds (``distributed.comm.timeouts.tcp``, Linux' ``TCP_USER_TIMEOUT``), the connection is lost.
+    """
+    from distributed import as_completed
+
     if not missing:
-        yield iter(())
         return
     futures: dict[Future, range] = {}
+    ahead, waiting = iter(missing), as_completed()
     with _published(client, job) as (digest, files):
         sent = Sent(digest, files, client.id, str(Path.cwd()), first, given.sha256())
+
+        room = 0
+
+        def send() -> None:
+            nonlocal room
+            if len(futures) > room // 2:
+                return  # the scheduler is not asked for its workers each time
+            room = _EACH * max(len(addresses(client)), 1)
+            for share in itertools.islice(ahead, max(room - len(futures), 0)):
+                future = client.submit(run_share, sent, share, retries=_RETRIES, pure=False)
+                futures[future] = share
+                waiting.add(future)
+
         try:
-            for share in missing:
-                futures[client.submit(run_share, sent, share, retries=_RETRIES, pure=False)] = share
-            yield ((futures[future], _answer(futures[future], future)) for future in _ended(client, futures))
+            send()
+            for future in _ended(client, waiting):
+                share = futures.pop(future)
+                send()
+                yield share, _answer(share, future)
         finally:
             client.cancel(list(futures), force=True)
 
 
-def _ended(client: Client, futures: Iterable[Future]) -> Iterator[Future]:
+def _ended(client: Client, waiting: as_completed) -> Iterator[Future]:
     """The futures as they end; raises EnvironmentLacksError where nobody is left to end them."""
-    from distributed import as_completed
-
-    waiting, alone_since = as_completed(futures), None
+    alone_since = None
     while waiting.count():
         if batch := waiting.next_batch(block=False):
             alone_since = None

@@ -252,8 +252,10 @@ class Prover:
     """Holds what a network answers, to compare rewritten versions with it.
 
     Args:
+        model: the reference.
         proofs: on how many inputs, at least; more where these do not show every output.
         tolerance: see :class:`LocalProof`.
+        seed: of the inputs.
 
     Raises:
         CannotRunError: the reference itself does not run.

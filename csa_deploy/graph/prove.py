@@ -137,6 +137,7 @@ def prove_equal(
         b: what is to be the same.
         names: of both, for messages.
         data: real inputs, each with a name.
+        seed: of the generated inputs.
         tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
 
     Raises:

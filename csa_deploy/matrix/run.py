@@ -25,7 +25,7 @@ from csa_deploy.profile.loadgen.run import LoadgenFound
 from csa_deploy.records.build import BuildRecord
 from csa_deploy.records.matrix import Cell, CellAccuracy, CellLatency, KnownOfVersion, MatrixReport
 from csa_deploy.records.profile import Profiled, ProfileRecord
-from csa_deploy.records.verify import VerifyRecord
+from csa_deploy.records.verify import JudgedCandidate, VerifyRecord
 from csa_deploy.results import NotMeasured
 from csa_deploy.source import load_source
 from csa_deploy.stages import STAGES
@@ -280,10 +280,19 @@ def _inaccurate(record: VerifyRecord, precision: str) -> str:
     if engine is not None:
         verdicts.pop(precision, None)
         if engine.verdict == "fail":
-            return engine.decided_by or "values that are not finite, or another preprocessing"
+            return _decided(engine) or "values that are not finite, or another preprocessing"
     if broken := next((found for found in verdicts.values() if found.verdict == "fail"), None):
-        return f"{broken.label}: {broken.decided_by}"
+        return f"{broken.label}: {_decided(broken)}"
     return record.accuracy.statement if record.accuracy and record.accuracy.verdict == "fail" else ""
+
+
+def _decided(found: JudgedCandidate) -> str:
+    """What a verdict rests on, of a bound also what is asked: ``snr_db 31.2 dB, at least 40.0 dB is asked``."""
+    held = [check for check in found.checks if check.state == found.verdict != "pass"]
+    check = next((check for check in held if found.decided_by.startswith(f"{check.metric} ")), None)
+    if check is None:
+        return found.decided_by
+    return f"{found.decided_by}, {check.limit_in_words} is asked{f': {check.reason}' if check.reason else ''}"
 
 
 def _accuracy(record: VerifyRecord, label: str) -> tuple[CellAccuracy | None, str]:
@@ -292,7 +301,7 @@ def _accuracy(record: VerifyRecord, label: str) -> tuple[CellAccuracy | None, st
     if found is None:
         reason = next((item.reason for item in record.not_measured if item.what == label), "it was not compared")
         return None, reason
-    verdict = CellAccuracy(found.verdict, found.decided_by, found.metrics, record.data.samples, found.tensors_sha256)
+    verdict = CellAccuracy(found.verdict, _decided(found), found.metrics, record.data.samples, found.tensors_sha256)
     return verdict, ""
 
 

@@ -109,6 +109,7 @@ class Policy(_Keys):
     """What a project asks before it accepts a deployment.
 
     Attributes:
+        schema_version: of this file.
         name: of the policy, as verdicts name it.
         own_gates: ``pass``: the run's own gates passed; ``not failed``: none failed, but some may be open.
         scopes: what is asked of each safety scope, by its name.
@@ -137,6 +138,7 @@ def read_policy(path: Path, *, metric: Sequence[str] = ()) -> Policy:
     """Read a policy.
 
     Args:
+        path: of the YAML file.
         metric: metrics of the user's that its budgets may name, as the setting takes them.
 
     Raises:

@@ -41,6 +41,12 @@ class OutputsCheck(Stored):
             return "not measured"
         return "pass" if self.difference is not None and self.difference <= self.bound else "fail"
 
+    @property
+    def statement(self) -> str:
+        """What was compared, and how much of it was equal."""
+        said = f"{counted(self.sampled, 'output')} of the timed run held against accuracy mode"
+        return f"{said}, {'all' if self.identical == self.sampled else self.identical} bit for bit"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines(Stored):
@@ -77,6 +83,7 @@ class LoadgenRun(Stored):
         throughput: inferences per second, of the offline scenario.
         deadlines: of a constant stream.
         outputs: of the timed run.
+        samples: that the queries were about.
         folder: of its logs inside the workspace.
     """
 
@@ -91,6 +98,7 @@ class LoadgenRun(Stored):
     seconds: float
     percentiles_ms: dict[str, float]
     outputs: OutputsCheck
+    samples: str
     folder: str
     percentile: float | None = field(default=None, metadata=IF_KNOWN)
     percentile_ms: float | None = field(default=None, metadata=IF_KNOWN)
@@ -108,7 +116,7 @@ class LoadgenRun(Stored):
         """The run in a line."""
         said = f"{self.scenario}, {self.settings} settings: {self.verdict}"
         said += f", {'; '.join(self.reasons)}" if self.reasons else ""
-        said += f"; {counted(self.queries, 'inference')} in {duration(self.seconds)}"
+        said += f"; {counted(self.queries, 'inference')} on {self.samples} in {duration(self.seconds)}"
         if self.deadlines:
             frame = f"{self.deadlines.frame_ms:.1f} ms"
             said += f", one every {frame}, {counted(self.deadlines.missed, 'deadline')} missed"
@@ -116,7 +124,8 @@ class LoadgenRun(Stored):
             said += f"; p{self.percentile:.10g} {milliseconds(self.percentile_ms)}"
         if self.early_stopping_ms is not None:
             said += f", shown to be at most {milliseconds(self.early_stopping_ms)}"
-        return said + (f"; {self.throughput:,.0f} per second" if self.throughput is not None else "")
+        said += f"; {self.throughput:,.0f} per second" if self.throughput is not None else ""
+        return said + (f"; {self.outputs.statement}" if self.outputs.verdict == "pass" else "")
 
     @property
     def state(self) -> Literal["pass", "fail", "undecided"]:

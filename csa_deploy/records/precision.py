@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from csa_deploy.options import CalibrationMethod
 from csa_deploy.records.graphs import GraphStatistics
-from csa_deploy.results import IF_KNOWN, Closed, StageRecord, Stored
+from csa_deploy.results import IF_KNOWN, OneOfSeveral, StageRecord, Stored
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TechniqueFinding(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TypedGraph(Closed):
+class TypedGraph(OneOfSeveral):
     """The graph of one precision.
 
     Attributes:

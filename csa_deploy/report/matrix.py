@@ -21,14 +21,15 @@ def row_of(cell: Cell) -> tuple[str, ...]:
         cell.precision,
     )
     if cell.engine_mib is None:
-        said = cell.reason if cell.state == "failed" else f"not measured: {cell.reason}"
-        return (*head, f"failed: {said}" if cell.state == "failed" else said, "-", "-", "-")
+        word = "failed" if cell.state == "failed" else "not measured"
+        return (*head, f"{word}: {cell.reason}", "-", "-", "-")
     reasons = {item.what: f"not measured: {item.reason}" for item in cell.not_measured}
     took = f", {units.duration(cell.build_seconds)}" if cell.build_seconds is not None else ""
     share = cell.obtained.share if cell.obtained else None
     listed = ", ".join(item.type for item in cell.obtained.types) if cell.obtained else ""
     obtained = f"{units.percent(share)} (layers in {listed})" if share is not None else reasons["obtained precision"]
-    build = f"{cell.engine_mib} MiB{took}{f'; {cell.note}' if cell.note else ''}"
+    said = (f"{cell.engine_mib} MiB{took}", cell.note, f"failed: {cell.reason}" if cell.state == "failed" else "")
+    build = "; ".join(filter(None, said))
     return (*head, build, obtained, _accuracy(cell, reasons), _latency(cell, reasons))
 
 
@@ -37,7 +38,8 @@ def _accuracy(cell: Cell, reasons: dict[str, str]) -> str:
     if found is None:
         return reasons["accuracy"]
     ratio = found.metrics.get("snr_db")
-    said = [found.verdict, found.decided_by, f"{units.decibel(ratio)}" if ratio is not None else ""]
+    told = ratio is None or found.decided_by.startswith("snr_db ")
+    said = [found.verdict, found.decided_by, "" if told else units.decibel(ratio)]
     return f"{', '.join(filter(None, said))} on {units.counted(found.samples, 'sample')}"
 
 
@@ -47,7 +49,8 @@ def _latency(cell: Cell, reasons: dict[str, str]) -> str:
         return reasons["latency"]
     low, high = found.interval_ms or (None, None)
     between = f" ({units.milliseconds(low)} to {units.milliseconds(high)})" if low and high else ""
-    return f"median {units.milliseconds(found.p50_ms)}{between}, p99 {units.milliseconds(found.p99_ms)}"
+    last = f", p99 {units.milliseconds(found.p99_ms)}" if found.p99_ms is not None else ""
+    return f"median {units.milliseconds(found.p50_ms)}{between}{last}"
 
 
 def write_page(report: MatrixReport, root: Path) -> Path:

@@ -288,6 +288,7 @@ STAGES: dict[str, Stage] = {
                 *("iterations", "seconds", "warmup", "threads", "precision", "seed"),
                 *("limit", "baseline", "max_slowdown", *LOADGEN),
             ),
+            also=("data", "samples"),
             needs=(ExportRecord, OptimizeRecord, PrecisionRecord),
             uses=(SplitRecord, BuildRecord),
             packages=("onnxruntime",),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csa_deploy import __version__, units
+from csa_deploy.data.dataset import require_dataset
 from csa_deploy.engine.device import cuda_state
 from csa_deploy.installing import versions
 from csa_deploy.profile.bench import OTHER_INPUTS, Bench, open_baseline
@@ -26,6 +27,7 @@ from csa_deploy.profile.loadgen.run import (
     refuse,
     settings_of,
 )
+from csa_deploy.profile.loadgen.samples import samples_of
 from csa_deploy.profile.on_target import measure_on_target
 from csa_deploy.profile.roofline import measure_ceilings, roofline_of, with_floors
 from csa_deploy.profile.stored import StoredRun, differences, load_run
@@ -46,6 +48,8 @@ LAYER_ITERATIONS = 20
 def preflight(context: Context) -> None:
     """Refuse a baseline or settings of the load generator that cannot be read before anything runs."""
     refuse(context.config)
+    if context.config.loadgen and context.data_spec:
+        require_dataset(context.data_spec)
     if context.config.baseline:
         load_run(Path(context.config.baseline))
 
@@ -55,7 +59,7 @@ def key_parts(context: Context) -> dict[str, Any]:
     machine: dict[str, Any] = {"cpu": host().cpu, "devices": [device.name for device in cuda_state().devices]}
     if context.config.loadgen:
         asked = [dict(settings.values) for settings in settings_of(context.config)]
-        machine |= {"loadgen": asked, **versions(["mlcommons-loadgen"])}
+        machine |= {"loadgen": asked, "samples": samples_of(context).words, **versions(["mlcommons-loadgen"])}
     if not context.config.baseline:
         return machine
     return {**machine, "baseline": sha256_of(Path(context.config.baseline) / "measurements" / "profile.json")}
@@ -134,7 +138,7 @@ def contract(context: Context) -> Contract:
         cuda_graph="only where the label ends in 'cuda graph'",
         clocks_and_power_mode="not set; what was seen stands under telemetry",
         telemetry="read around each block, outside the timed region",
-        loadgen=loadgen_contract(config) if config.loadgen else None,
+        loadgen=loadgen_contract(config, samples_of(context)) if config.loadgen else None,
         inputs=f"standard normal, seed {config.seed}",
         percentiles="only where at least one sample lies above; no sample is dropped",
         interval="99 %, order statistics of as many independent samples as the correlated series is worth",
@@ -166,7 +170,9 @@ def _subjects(bench: Bench, graphs: dict[str, str]) -> list[DrivenSubject]:
 def _with_loadgen(context: Context, subjects: list[DrivenSubject], lacking: list[NotMeasured]) -> LoadgenFound:
     """Its runs, and for every engine that does not run here a line with the reason."""
     config, reasons = context.config, {item.what: item.reason for item in lacking}
-    found = measure_with_loadgen(context.workspace.root, context.scratch, config, subjects, context.progress)
+    found = measure_with_loadgen(
+        context.workspace.root, context.scratch, config, subjects, samples_of(context), context.progress
+    )
     for label in [f"engine {precision}" for precision in context.engines()]:
         if label not in {subject.label for subject in subjects}:
             why = reasons.get(label, "trtexec built it, and times it itself")

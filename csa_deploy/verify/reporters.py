@@ -10,8 +10,8 @@ from csa_deploy.records.verify import HeldBound, JudgedCandidate
 from csa_deploy.tables import markdown_table, plain
 from csa_deploy.verify.judging import Judgement
 
-NUMBERS = ("measured", "95 % sure of", "budget")
-HEADINGS = ("candidate", "output", "metric", *NUMBERS, "verdict")
+BOUND_NUMBERS = ("measured", "95 % sure of", "budget")
+BOUND_HEADINGS = ("candidate", "output", "metric", *BOUND_NUMBERS, "verdict")
 _OF_BATCH: dict[str, Literal["passed", "failure", "skipped"]] = {
     "pass": "passed",
     "fail": "failure",
@@ -69,7 +69,7 @@ def as_markdown(judged: Judgement, title: str) -> str:
         for candidate in judged.candidates
         for c in candidate.checks
     ]
-    lines = [f"### {title}: {judged.verdict.upper()}", "", *markdown_table(HEADINGS, rows, right=NUMBERS)]
+    lines = [f"### {title}: {judged.verdict.upper()}", "", *markdown_table(BOUND_HEADINGS, rows, right=BOUND_NUMBERS)]
     if judged.notes:
         lines += ["", *(f"- {plain(note)}" for note in judged.notes)]
     return "\n".join(lines) + "\n"

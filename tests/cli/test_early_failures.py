@@ -63,8 +63,9 @@ def test_a_mistake_is_said_at_once(lab: Path, monkeypatch: pytest.MonkeyPatch, n
     assert [path for path in sorted(lab.rglob("*")) if "__pycache__" not in path.parts] == before
 
 
-def test_the_whole_command_is_as_quick(lab: Path, csa: Any) -> None:
+def test_the_whole_command_is_as_quick(lab: Path, csa: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Imports included; PyTorch is loaded only where reading the code does not tell whether the factory is there."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # counting the lines takes time too
     for arguments in (("run", "nets.py:tny"), ("run", "nets.py:tiny", "--scope", "drive-os-8")):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = csa(lab, *arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})

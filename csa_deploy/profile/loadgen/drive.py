@@ -16,13 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from csa_deploy.profile.loadgen.logs import pack_trace
+from csa_deploy.profile.loadgen.samples import SampleLibrary, SentSamples
 from csa_deploy.profile.loadgen.settings import MODEL_NAME, SCENARIO_NAMES, LoadgenSettings
-from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.spec import Arrays, TensorSpec
 
 _USER_CONF, _AUDIT_CONFIG = "user.conf", "audit.config"
-_LIBRARY = 64
-_LIBRARY_BYTES = 256 * 2**20
 _LEAST_WARMUP, _LEAST_WARMUP_NS = 5, 200_000_000
 
 
@@ -39,41 +37,6 @@ class Answering(Protocol):
 
     def run(self, feeds: Arrays) -> Arrays:
         """Execute once."""
-
-
-class SampleLibrary:
-    """The samples that queries are about: random inputs of whole inferences, made when the load generator asks.
-
-    Args:
-        inputs: of the network.
-        outputs: likewise; the load generator writes each as text of twice its size.
-        seed: of the first sample.
-        count: of samples; None takes 64, fewer where these need more than 256 MiB.
-    """
-
-    def __init__(
-        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], seed: int, count: int | None = None
-    ) -> None:
-        size = sum(
-            factor * int(np.prod(spec.static_shape)) * np.dtype(spec.dtype).itemsize
-            for factor, specs in ((1, inputs), (2, outputs))
-            for spec in specs
-        )
-        self.count = count or max(2, min(_LIBRARY, _LIBRARY_BYTES // max(size, 1)))
-        self._inputs, self._seed = inputs, seed
-        self._loaded: dict[int, Arrays] = {}
-
-    def load(self, samples: Sequence[int]) -> None:
-        """Into memory."""
-        self._loaded |= {sample: random_feeds(self._inputs, self._seed + sample) for sample in samples}
-
-    def unload(self, samples: Sequence[int]) -> None:
-        """Out of it."""
-        for sample in samples:
-            self._loaded.pop(sample, None)
-
-    def __getitem__(self, sample: int) -> Arrays:
-        return self._loaded[sample]
 
 
 class SystemUnderTest:
@@ -121,7 +84,7 @@ def sends_frames() -> bool:
     return hasattr(mlperf_loadgen.TestScenario, SCENARIO_NAMES["constant-stream"])
 
 
-def drive(runner: Answering, settings: LoadgenSettings, folder: Path, *, seed: int, warmup: int) -> None:
+def drive(runner: Answering, settings: LoadgenSettings, folder: Path, samples: SentSamples, *, warmup: int) -> None:
     """Run the accuracy mode, then the timed run; the load generator's logs lie in ``accuracy`` and ``performance``.
 
     Not to be interrupted: the load generator's threads cannot be.
@@ -130,11 +93,14 @@ def drive(runner: Answering, settings: LoadgenSettings, folder: Path, *, seed: i
         runner: entered; it answers every query.
         settings: of the scenario.
         folder: for the files.
-        seed: of the samples.
+        samples: that queries are about.
         warmup: inferences before anything is timed, at least 5, and for 0.2 s.
+
+    Raises:
+        UsageError: a sample cannot be read or does not fit, or there are fewer than the settings ask for.
     """
     wanted = settings.number("performance_sample_count_override")
-    library = SampleLibrary(runner.input_specs, runner.output_specs, seed, int(wanted) if wanted else None)
+    library = SampleLibrary(runner.input_specs, runner.output_specs, samples, int(wanted) if wanted else None)
     library.load([0])
     fastest_ns = _warmed(runner, library[0], warmup)
     library.unload([0])
@@ -202,7 +168,7 @@ def _run(runner: Answering, library: SampleLibrary, settings: LoadgenSettings, a
     logs.log_output.copy_summary_to_stdout = False
     logs.enable_trace = traced = stream and folder.name == "performance"  # what missed frames are counted from
     under_test = mlperf_loadgen.ConstructSUT(system.issue, lambda: None)
-    samples = mlperf_loadgen.ConstructQSL(library.count, library.count, library.load, library.unload)
+    samples = mlperf_loadgen.ConstructQSL(library.total, library.performance, library.load, library.unload)
     mlperf_loadgen.StartTestWithLogSettings(under_test, samples, asked, logs, str(folder / _AUDIT_CONFIG))
     mlperf_loadgen.DestroyQSL(samples)
     mlperf_loadgen.DestroySUT(under_test)

@@ -32,7 +32,7 @@ _OF_LATENCY = {
 
 
 def read_run(
-    label: str, settings: LoadgenSettings, folder: Path, outputs: Sequence[TensorSpec], kept_in: str
+    label: str, settings: LoadgenSettings, folder: Path, outputs: Sequence[TensorSpec], samples: str, kept_in: str
 ) -> LoadgenRun:
     """The result of one run.
 
@@ -41,6 +41,7 @@ def read_run(
         settings: that it was run with.
         folder: of the logs, ``accuracy`` and ``performance``.
         outputs: of the network.
+        samples: that the queries were about.
         kept_in: where the logs will lie inside the workspace.
 
     Raises:
@@ -74,6 +75,7 @@ def read_run(
         queries=values["effective_samples_per_query" if settings.scenario == "offline" else "result_query_count"],
         seconds=_seconds(values),
         outputs=check,
+        samples=samples,
         folder=kept_in,
         **found,
     )

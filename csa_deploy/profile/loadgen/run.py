@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 from csa_deploy.config import Config
 from csa_deploy.context import Progress
-from csa_deploy.errors import CsaDeployError, EnvironmentLacksError, PerformanceGateError, UsageError
+from csa_deploy.errors import EXIT_INTERNAL, EnvironmentLacksError, PerformanceGateError, UsageError, failure_with
 from csa_deploy.installing import install_command, installed, versions
 from csa_deploy.options import LOADGEN
 from csa_deploy.processes import child_environment
 from csa_deploy.profile.loadgen.results import read_run
+from csa_deploy.profile.loadgen.samples import SentSamples
 from csa_deploy.profile.loadgen.settings import LoadgenSettings, settings_for
 from csa_deploy.records.loadgen import LOADGEN_LOGS, NO_SUBMISSION, LoadgenRun
 from csa_deploy.results import NotMeasured
@@ -60,6 +62,13 @@ def refuse(config: Config) -> None:
         raise EnvironmentLacksError("MLPerf's load generator is not installed", fix=install_command("mlperf"))
 
 
+def refuse_samples(given: Collection[str], config: Config) -> None:
+    """Refuse samples that a caller gives for the load generator where it is not asked for; raises UsageError."""
+    for key in () if config.loadgen else ("data", "samples"):
+        if key in given:
+            raise UsageError(f"--{key} is about MLPerf's load generator", fix=f"add --loadgen, or omit --{key}")
+
+
 def settings_of(config: Config) -> list[LoadgenSettings]:
     """Of every scenario that was asked for.
 
@@ -75,7 +84,7 @@ def named(label: str, scenario: str) -> str:
     return f"{label} loadgen {scenario}"
 
 
-def loadgen_contract(config: Config) -> dict[str, str]:
+def loadgen_contract(config: Config, samples: SentSamples) -> dict[str, str]:
     """How is measured, for the record."""
     return {
         "what": NO_SUBMISSION,
@@ -84,8 +93,10 @@ def loadgen_contract(config: Config) -> dict[str, str]:
             f"{settings.scenario} {settings.name}: {', '.join(f'{k} {v}' for k, v in settings.values.items())}"
             for settings in settings_of(config)
         ),
-        "queries": "one inference each, one after another, in a process of its own; the samples are random inputs",
-        "outputs": "kept of the timed run at random, held against the accuracy mode's (MLPerf's TEST01)",
+        "queries": "one inference each, one after another, in a process of its own",
+        "samples": samples.words,
+        "outputs": "all bytes of inferences that the load generator draws during the timed run, held against those of "
+        "the accuracy mode on the same samples (MLPerf's TEST01)",
     }
 
 
@@ -115,7 +126,12 @@ class LoadgenFound:
 
 
 def measure_with_loadgen(
-    root: Path, scratch: Path, config: Config, subjects: Iterable[DrivenSubject], progress: Progress
+    root: Path,
+    scratch: Path,
+    config: Config,
+    subjects: Iterable[DrivenSubject],
+    samples: SentSamples,
+    progress: Progress,
 ) -> LoadgenFound:
     """Run every scenario on every subject.
 
@@ -124,12 +140,14 @@ def measure_with_loadgen(
         scratch: for files in the making.
         config: what to run.
         subjects: what to run it on.
+        samples: that queries are about.
         progress: called with seconds that passed and that are asked for at least, and with what is run.
 
     Raises:
         CsaDeployError: a run failed.
     """
-    found = LoadgenFound()
+    found, pickled = LoadgenFound(), scratch / "samples.pickle"
+    pickled.write_bytes(pickle.dumps(samples))
     for subject in subjects:
         for settings in settings_of(config):
             name = f"{subject.label.replace(' ', '-')}/{settings.scenario}"
@@ -137,11 +155,13 @@ def measure_with_loadgen(
             request = {
                 **{"root": root.resolve(), "folder": folder.resolve(), "subject": asdict(subject)},
                 **{"threads": config.threads, "seed": config.seed, "warmup": config.warmup},
-                "settings": asdict(settings),
+                **{"samples": pickled.resolve(), "settings": asdict(settings)},
             }
             least_s = (settings.number("min_duration") or 0.0) / 1e3
             outputs = _measure(request, partial(_shown, progress, least_s, name))
-            found.runs.append(read_run(subject.label, settings, folder, outputs, f"{LOADGEN_LOGS}/{name}"))
+            found.runs.append(
+                read_run(subject.label, settings, folder, outputs, samples.name, f"{LOADGEN_LOGS}/{name}")
+            )
             files = (file for file in folder.rglob("*") if file.is_file() and file.stat().st_size)
             found.files |= {f"{LOADGEN_LOGS}/{name}/{file.relative_to(folder)}": file for file in files}
     return found
@@ -193,8 +213,9 @@ def _outputs(said: str, status: int, label: str) -> list[TensorSpec]:
     if not isinstance(answer, dict) or not {"error", "outputs"} & set(answer):
         answer = {"error": f"exit status {status}: {last}"}  # it was killed, or crashed
     if "error" in answer:
-        raise CsaDeployError(
+        raise failure_with(
+            answer.get("exit_code", EXIT_INTERNAL),
             f"profile: {label}: the process of the load generator ended: {answer['error']}",
-            fix="profile it without --loadgen: that shows whether the network itself runs",
+            fix=answer.get("fix") or "profile it without --loadgen: that shows whether the network itself runs",
         )
     return [TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in answer["outputs"]]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from csa_deploy.processes import child_environment
-from csa_deploy.profile.loadgen.drive import SampleLibrary, sends_frames
+from csa_deploy.profile.loadgen.drive import sends_frames
 from csa_deploy.profile.loadgen.results import read_run
 from csa_deploy.profile.loadgen.settings import settings_for
 from csa_deploy.records.loadgen import LoadgenRun, Scenario
@@ -36,6 +36,7 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from csa_deploy.profile.loadgen.drive import drive
+from csa_deploy.profile.loadgen.samples import SentSamples
 from csa_deploy.profile.loadgen.settings import settings_for
 from csa_deploy.spec import TensorSpec
 
@@ -51,7 +52,7 @@ class Network:
         return {"y": np.float32(scale) * feeds["x"], "class": feeds["x"].argmax(keepdims=False).reshape(1)}
 
 settings = settings_for(request["scenario"], request["settings"], "net", request["frame_rate"])
-drive(Network(), settings, Path(request["folder"]), seed=0, warmup=0)
+drive(Network(), settings, Path(request["folder"]), SentSamples(0), warmup=0)
 """
 
 Driven = Callable[..., tuple[LoadgenRun, Path]]
@@ -86,7 +87,7 @@ def driven(tmp_path: Path) -> Driven:
         )
         assert done.returncode == 0, done.stderr
         settings = settings_for(scenario, str(conf), "net", frame_rate)
-        return read_run("net", settings, folder, OUTPUTS, "logs"), folder
+        return read_run("net", settings, folder, OUTPUTS, "random inputs", "logs"), folder
 
     return measure
 
@@ -136,7 +137,7 @@ def test_offline_counts_inferences_per_second(driven: Driven) -> None:
     run, folder = driven("offline", sleep_ms=2)
     said = summary(folder)
     assert run.said == said["Result is"]
-    assert run.throughput == pytest.approx(float(said["Samples per second"]), rel=1e-3)
+    assert run.throughput == pytest.approx(float(said["SentSamples per second"]), rel=1e-3)
     assert run.throughput is not None and 0 < run.throughput < 500 and run.queries == int(said["samples_per_query"])
     assert run.percentile is None and run.deadlines is None
 
@@ -180,7 +181,7 @@ def test_a_network_that_is_slower_than_its_frames_misses_them(driven: Driven) ->
 def test_its_own_constant_stream_counts_alike(driven: Driven, sleep_ms: float) -> None:
     run, folder = driven("constant-stream", sleep_ms=sleep_ms, frame_rate=100)
     said = summary(folder)
-    assert run.deadlines is not None and run.deadlines.missed == int(said["Samples over target latency"])
+    assert run.deadlines is not None and run.deadlines.missed == int(said["SentSamples over target latency"])
     assert (run.verdict, run.deadlines.arrivals) == (said["Result is"], "sent by the load generator")
     assert round((run.percentile_ms or 0) * 1e6) == int(said["90.0th percentile latency (ns)"])
     assert round((run.early_stopping_ms or 0) * 1e6) == int(said["* Early stopping 90.0th percentile estimate"])
@@ -214,18 +215,3 @@ def test_the_settings_in_force_are_those_of_the_file(driven: Driven) -> None:
         **{"target_latency_percentile": "0.9", "performance_sample_count": "8", "accuracy_log_sampling_target": "64"},
     }.items():
         assert stated[key] == value, key
-
-
-def test_the_library_fits_into_memory() -> None:
-    image = TensorSpec("x", (1, 3, 1024, 2048), "float32")
-    assert SampleLibrary([TensorSpec("x", (1, 8), "float32")], [], 0).count == 64
-    assert SampleLibrary([image], [], 0).count == 10
-    assert SampleLibrary([image], [image] * 99, 0).count == 2
-    library = SampleLibrary([TensorSpec("x", (1, 8), "float32")], [], 3)
-    library.load([0, 1])
-    first = library[1]["x"]
-    library.unload([0, 1])
-    library.load([1])
-    assert np.array_equal(first, library[1]["x"])
-    with pytest.raises(KeyError):
-        library[0]

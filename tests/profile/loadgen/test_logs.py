@@ -107,7 +107,7 @@ def stream(folder: Path, latencies: list[int], conf: str = "full", **values: obj
     ]
     (folder / "performance/mlperf_log_trace.json").write_text("\n".join(['{"traceEvents":[', *events, "]}"]))
     pack_trace(folder / "performance")
-    run = read_run("fp32", settings_for("constant-stream", conf, "net"), folder, SPEC, "x")
+    run = read_run("fp32", settings_for("constant-stream", conf, "net"), folder, SPEC, "random inputs", "x")
     assert run.deadlines is not None
     return run, run.deadlines
 
@@ -150,7 +150,7 @@ def test_an_error_in_its_log_is_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "accuracy/mlperf_log_detail.txt"
     event = {"key": "error_runtime", "value": "lost an answer", "metadata": {"is_error": True}}
     path.write_text(f"{path.read_text()}\n:::MLLOG {json.dumps(event)}")
-    run = read_run("fp32", settings_for("constant-stream", "full", "net"), tmp_path, SPEC, "x")
+    run = read_run("fp32", settings_for("constant-stream", "full", "net"), tmp_path, SPEC, "random inputs", "x")
     assert run.reasons == ("accuracy mode: error_runtime: lost an answer",) and run.verdict == "INVALID"
 
 
