@@ -76,7 +76,9 @@ def _tasks(cluster: LocalCluster) -> list[Ratio]:
     many, few = spread(1, singles), spread(NETWORKS, shares)
     names = f"{SINGLE:,} shares of one network", f"{NETWORKS * (len(shares) - 1):,} shares"
     said = f"of a share that costs nothing; {SAMPLES:,} samples of {NETWORKS} networks are the latter"
-    return [Ratio.of(f"ms of {k} {said}", *names, [pair]) for k, *pair in zip(("clock", "CPU"), many, few, strict=True)]
+    return [
+        Ratio.of(f"ms of {k} {said}", *names, [(a, b)]) for k, a, b in zip(("clock", "CPU"), many, few, strict=True)
+    ]
 
 
 def _cpu_seconds() -> float:
