@@ -20,7 +20,7 @@ from csa_deploy.metrics.distance import decibels
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
-from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
+from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.sensitivity import floating
@@ -222,8 +222,8 @@ def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
     model = equalize(plan.model, groups, largest, plan.thresholds)
-    changed = {name for group in groups.found for name in group.tensors}
-    statistics = evaluation.recalibrate(model, tuple(renamed(n) for n in plan.thresholds if n in changed))
+    changed = {name: new for group in groups.found for name, new in group.renamed.items()}
+    statistics = evaluation.recalibrate(model, tuple(changed[n] for n in plan.thresholds if n in changed))
     kept = {layer.name for layer in plan.placement.layers}
     placement = place(model)
     return (
