@@ -9,8 +9,8 @@ al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 val
 
 Groups that meet a Clip from 0 to a limit, as ReLU6, are a second step, since that scales with its input only below the
 limit. A channel that is enlarged is cut off earlier; factors leave room for :data:`HEADROOM` times the largest value
-that was seen, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use there, and
-finer factors are taken.
+on the images fitted to, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use
+there, and finer factors are taken. See :mod:`csa_deploy.precision.exact_limits` for layers in floating point.
 """
 
 from __future__ import annotations
@@ -58,6 +58,19 @@ class ScaleGroup:
     readers: tuple[str, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Equalized:
+    """A graph with equalized channels.
+
+    Attributes:
+        model: the graph.
+        limits: by tensor that a Clip makes, what its limit would have to be in each channel to be the one it was.
+    """
+
+    model: onnx.ModelProto
+    limits: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -213,7 +226,7 @@ def largest_by_channel(
 
 def equalize(
     model: onnx.ModelProto, groups: Groups, largest: Mapping[str, np.ndarray], quantized: Container[str]
-) -> onnx.ModelProto:
+) -> Equalized:
     """The graph with equalized channels; without a limit its outputs are the same to the bit, short of overflow.
 
     Args:
@@ -225,7 +238,7 @@ def equalize(
     view = editable(model)
     nodes = {str(node.name): node for node in view.graph}
     values = {str(value.name): value for node in view.graph for value in node.outputs}
-    names = Names(view.graph)
+    names, limits = Names(view.graph), dict[str, np.ndarray]()
     for group in groups.found:
         readers = [nodes[name] for name in group.readers]
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
@@ -245,8 +258,9 @@ def equalize(
             _rescale(view.graph, names, node, 1, _for_inputs(node, factors))
         for name, new in group.renamed.items():
             values[name].name = new
+        limits |= {group.renamed[name]: limit / factors for name, limit in group.limits.items() if factors.min() < 1}
     remove_unused_initializers(view.graph)
-    return ir.to_proto(view)
+    return Equalized(ir.to_proto(view), limits)
 
 
 def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:

@@ -53,7 +53,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
 def equalized(model: onnx.ModelProto, *, limited: bool = False) -> onnx.ModelProto:
     tensors = place(model).tensors
     groups = find_groups(model, tensors, limited=limited)
-    return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors)
+    return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors).model
 
 
 def test_a_residual_stream_is_one_group(residual):
