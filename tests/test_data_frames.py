@@ -141,7 +141,7 @@ def test_an_engine(make_tiny: Make) -> None:
     built = csa.build(make_tiny(), backend="tensorrt-rtx", compute_capability=["8.6"])
     (row,) = (row for _, row in built.to_pandas().iterrows())
     assert (row["precision"], row["backend"], row["bytes"]) == ("fp32", "tensorrt-rtx", len(built.engine or b""))
-    assert row["sha256"] == built.passport["engine"]["sha256"] and row["tensorrt"] == built.report.version
+    assert row["sha256"] == built.passport.engine.sha256 and row["tensorrt"] == built.report.version
 
 
 def test_a_split_network_has_a_row_per_part(make_tiny: Make) -> None:
