@@ -139,3 +139,10 @@ def add_initializer(
     )
     graph.register_initializer(value)
     return value
+
+
+def remove_unused_initializers(graph: ir.Graph) -> None:
+    """Remove initializers that nobody reads; one that a caller may override stays, or its input would be required."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            del graph.initializers[name]

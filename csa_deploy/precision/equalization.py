@@ -9,8 +9,8 @@ al. (2022, arXiv 2211.10438) do. Factors are powers of two, which scale FP32 val
 
 Groups that meet a Clip from 0 to a limit, as ReLU6, are a second step, since that scales with its input only below the
 limit. A channel that is enlarged is cut off earlier; factors leave room for :data:`HEADROOM` times the largest value
-that was seen, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use there, and
-finer factors are taken.
+on the images fitted to, or to the limit itself. Beyond that outputs change, so that powers of two would be of no use
+there, and finer factors are taken. See :mod:`csa_deploy.precision.exact_limits` for layers in floating point.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.graph.facts import add_initializer, is_constant, weight_array
+from csa_deploy.graph.facts import add_initializer, constant, is_constant, remove_unused_initializers, weight_array
+from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import GATES, ONNX_DOMAINS, Trait, having
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
@@ -49,12 +50,27 @@ class ScaleGroup:
         makers: convolutions whose outputs they are or that they are summed from.
         readers: convolutions that read them.
         limits: what cuts off the tensors that a Clip makes.
+        renamed: equalized tensors have other values than before, so they get these names.
     """
 
     tensors: tuple[str, ...]
     makers: tuple[str, ...]
     readers: tuple[str, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Equalized:
+    """A graph with equalized channels.
+
+    Attributes:
+        model: the graph.
+        limits: by tensor that a Clip makes, what its limit would have to be in each channel to be the one it was.
+    """
+
+    model: onnx.ModelProto
+    limits: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: b
         _constrain(node, classes, limited)
     for value in graph.outputs:
         classes.bar(value, "network output")
-    found, barred = [], Counter[str]()
+    found, barred, names = [], Counter[str](), Names(graph)
     for values, reason in classes.all():
         makers = [str(p.name) for v in values if (p := v.producer()) is not None and _scalable(p)]
         readers = [str(n.name) for v in values for n, index in v.uses() if index == 0 and _scalable(n)]
@@ -130,8 +146,10 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: b
             barred[reason] += len(makers)
         elif makers and readers and any(v.name in quantized for v in values):
             limits = {str(v.name): _limit(p) for v in values if (p := v.producer()) is not None and _limit(p)}
-            if not (limited and any(str(v.name).endswith(_EQUALIZED) for v in values)):
-                found.append(ScaleGroup(tuple(str(v.name) for v in values), tuple(makers), tuple(readers), limits))
+            tensors = tuple(str(v.name) for v in values)
+            if not (limited and any(_EQUALIZED in name for name in tensors)):
+                renamed = {name: names.unused(f"{name}{_EQUALIZED}") for name in tensors}
+                found.append(ScaleGroup(tensors, tuple(makers), tuple(readers), limits, renamed))
     if limited and not any(group.limits for group in found):
         found = []  # those of the exact kind have had their turn
     return Groups(tuple(found), dict(sorted(barred.items())))
@@ -140,29 +158,30 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: b
 def _constrain(node: ir.Node, classes: _Classes, limited: bool) -> None:
     """Say which values of a node share their factors and which can have none."""
     values = [v for v in node.inputs if v is not None and not is_constant(v)]
+    op = node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"  # of which nothing is known
     gates = [v for v in values if (p := v.producer()) is not None and p.op_type in GATES]
     if _scalable(node):
         classes.root(node.outputs[0])
         classes.root(values[0])
-    elif (node.op_type in _HOMOGENEOUS or (limited and _limit(node))) and len(values) == len(node.outputs) == 1:
+    elif (op in _HOMOGENEOUS or (limited and _limit(node))) and len(values) == len(node.outputs) == 1:
         classes.join(node.outputs[0], values[0])
-    elif node.op_type in _SUMS and len(values) == 2 and _of_one_shape(*values):
+    elif op in _SUMS and len(values) == 2 and _of_one_shape(*values):
         classes.join(node.outputs[0], *values)
-    elif node.op_type == "Mul" and len(values) == 2 and len(gates) == 1 and _gates_all(node, values, gates[0]):
+    elif op == "Mul" and len(values) == 2 and len(gates) == 1 and _gates_all(node, values, gates[0]):
         classes.join(node.outputs[0], next(v for v in values if v is not gates[0]))
         classes.bar(gates[0], "a gate")
     else:
         captured = [v for attribute in node.attributes.values() for v in _captured(attribute)]
         for value in (*values, *captured, *node.outputs):
-            classes.bar(value, node.op_type)
+            classes.bar(value, op)
 
 
 def _limit(node: ir.Node) -> float:
     """Upper bound of a Clip whose lower one is 0 and both constants, as of ReLU6; 0 for all else."""
     if node.op_type != "Clip" or node.domain not in ONNX_DOMAINS or len(node.inputs) != 3:
         return 0.0
-    low, high = (v.const_value if v is not None and is_constant(v) else None for v in node.inputs[1:])
-    return max(float(high.numpy()), 0.0) if low is not None and high is not None and not low.numpy().any() else 0.0
+    low, high = (constant(v) for v in node.inputs[1:])
+    return max(float(high), 0.0) if low is not None and high is not None and not low.any() else 0.0
 
 
 def _of_one_shape(first: ir.Value, second: ir.Value) -> bool:
@@ -184,11 +203,11 @@ def _captured(attribute: Any) -> Iterable[ir.Value]:
 
 
 def _scalable(node: ir.Node) -> bool:
-    """Whether a node is a convolution whose weight and bias may be rewritten."""
+    """Whether a node is a convolution whose weight and bias may be rewritten, all in FP32."""
     if node.op_type != "Conv" or node.domain not in ONNX_DOMAINS or node.inputs[0] is None:
         return False
-    constants = [v for v in node.inputs[1:] if v is not None]
-    return not is_constant(node.inputs[0]) and all(v.is_initializer() and not v.is_graph_input() for v in constants)
+    arrays = [constant(v) for v in node.inputs[1:] if v is not None]
+    return not is_constant(node.inputs[0]) and all(a is not None and a.dtype == np.float32 for a in arrays)
 
 
 def largest_by_channel(
@@ -207,10 +226,8 @@ def largest_by_channel(
 
 def equalize(
     model: onnx.ModelProto, groups: Groups, largest: Mapping[str, np.ndarray], quantized: Container[str]
-) -> onnx.ModelProto:
+) -> Equalized:
     """The graph with equalized channels; without a limit its outputs are the same to the bit, short of overflow.
-
-    Equalized tensors have other values than before, so they get other names: see :func:`renamed`.
 
     Args:
         model: FP32 graph; not changed.
@@ -221,6 +238,7 @@ def equalize(
     view = editable(model)
     nodes = {str(node.name): node for node in view.graph}
     values = {str(value.name): value for node in view.graph for value in node.outputs}
+    names, limits = Names(view.graph), dict[str, np.ndarray]()
     for group in groups.found:
         readers = [nodes[name] for name in group.readers]
         factors = _factors([largest[name] for name in group.tensors if name in quantized], readers)
@@ -231,21 +249,18 @@ def equalize(
             factors = np.exp2(np.rint(np.log2(factors)))
         for name in group.makers:
             node = nodes[name]
-            _rescale(view.graph, node, 1, 1 / factors.reshape(-1, *[1] * (weight_array(node.inputs[1]).ndim - 1)))
+            _rescale(
+                view.graph, names, node, 1, 1 / factors.reshape(-1, *[1] * (weight_array(node.inputs[1]).ndim - 1))
+            )
             if len(node.inputs) > 2 and node.inputs[2] is not None:
-                _rescale(view.graph, node, 2, 1 / factors)
+                _rescale(view.graph, names, node, 2, 1 / factors)
         for node in readers:
-            _rescale(view.graph, node, 1, _for_inputs(node, factors))
-        for name in group.tensors:
-            values[name].name = renamed(name)
-    for name in [n for n, v in view.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
-        del view.graph.initializers[name]
-    return ir.to_proto(view)
-
-
-def renamed(tensor: str) -> str:
-    """Name of a tensor after its channels were equalized."""
-    return f"{tensor}{_EQUALIZED}"
+            _rescale(view.graph, names, node, 1, _for_inputs(node, factors))
+        for name, new in group.renamed.items():
+            values[name].name = new
+        limits |= {group.renamed[name]: limit / factors for name, limit in group.limits.items() if factors.min() < 1}
+    remove_unused_initializers(view.graph)
+    return Equalized(ir.to_proto(view), limits)
 
 
 def _factors(ranges: list[np.ndarray], readers: list[ir.Node]) -> np.ndarray:
@@ -275,11 +290,8 @@ def _groups(node: ir.Node) -> int:
     return int(node.attributes.get_int("group", 1) or 1)
 
 
-def _rescale(graph: ir.Graph, node: ir.Node, index: int, factors: np.ndarray) -> None:
+def _rescale(graph: ir.Graph, names: Names, node: ir.Node, index: int, factors: np.ndarray) -> None:
     """Give a node a rescaled constant of its own: others may read the one it had."""
     array = np.asarray(weight_array(node.inputs[index]) * factors, np.float32)
-    name = f"{node.name}_equalized_{('', 'weight', 'bias')[index]}"
-    if name in graph.initializers:
-        graph.initializers[name].const_value = ir.tensor(array, name=name)
-        return
+    name = names.unused(f"{node.name}_equalized_{('', 'weight', 'bias')[index]}")
     node.replace_input_with(index, add_initializer(graph, name, array))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from csa_deploy.graph.load import save_model
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.precision.bounds import complete
 from csa_deploy.precision.dla_placement import of_dla
+from csa_deploy.precision.exact_limits import said_of_limits, with_exact_limits
 from csa_deploy.precision.int8 import Int8Result, rest_of, to_int8
-from csa_deploy.precision.selection import budget_of, choose_layers
+from csa_deploy.precision.selection import Selection, budget_of, choose_layers
+from csa_deploy.precision.techniques import Plan
 from csa_deploy.precision.thresholds import INT8_LEVELS
 from csa_deploy.precision.trt_cache import cache_text
 from csa_deploy.records.precision import Int8Graph, NotSearched, PrecisionRecord
@@ -90,17 +92,7 @@ def _made(
     """Choose layers and write the files; the precision's part of the record."""
     statistics, dla = calibration.statistics, calibration.dla
     selected = choose_layers(context, model, calibration, rest_of(model), phases)
-    plan = selected.plan
-    result = to_int8(
-        plan.model,
-        plan.placement,
-        plan.thresholds,
-        kept=selected.kept,
-        keep_fp32=calibration.kept.fp32,
-        largest=plan.largest,
-        adjustments=plan.adjustments,
-        io=dla.io if dla else "fp32",
-    )
+    plan, result, notes = _written(selected, calibration)
     path = context.scratch / f"{context.name}.int8.onnx"
     save_model(result.model, path)
     thresholds = statistics.thresholds(plan.method) if plan.method else calibration.thresholds
@@ -120,7 +112,7 @@ def _made(
         cache=f"calibration/{cache.name}",
         statistics=graph_statistics(result.model),
         notes=(
-            *(*selected.notes(), *_kept_out(result)),
+            *(*selected.notes(), *_kept_out(result), *notes),
             *((*of_dla(dla, calibration.method), *_off_by_type(result)) if dla else ()),
         ),
         search=selected.search or NotSearched(EVERY_TENSOR if dla else SWITCHED_OFF),
@@ -135,6 +127,30 @@ def _made(
         dla=dla,
         method=plan.method,
     )
+
+
+def _written(selected: Selection, calibration: Calibrated) -> tuple[Plan, Int8Result, list[str]]:
+    """The INT8 graph of what was selected, the plan that it is of, and what is to be said of limits."""
+
+    def written(plan: Plan) -> Int8Result:
+        return to_int8(
+            plan.model,
+            plan.placement,
+            plan.thresholds,
+            kept=selected.kept,
+            keep_fp32=calibration.kept.fp32,
+            largest=plan.largest,
+            adjustments=plan.adjustments,
+            io=calibration.dla.io if calibration.dla else "fp32",
+        )
+
+    plan = selected.plan
+    result = written(plan)
+    model, exact = with_exact_limits(plan.model, plan.limits, result.layers)
+    if exact:
+        plan = replace(plan, model=model)
+        result = written(plan)
+    return plan, result, said_of_limits(plan.limits, exact)
 
 
 def _off_by_type(result: Int8Result) -> list[str]:

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from csa_deploy.graph.facts import add_initializer
+from csa_deploy.graph.facts import add_initializer, remove_unused_initializers
 from csa_deploy.graph.names import Names
 from csa_deploy.graph.shapes import editable, infer_shapes
 from csa_deploy.precision.qdq_placement import QdqPlacement
@@ -146,8 +146,7 @@ def insert_qdq(
     for layer in layers:
         writer.quantize_results(nodes[layer.name], layer)
     RemoveUnusedNodesPass()(view)
-    for name in [n for n, v in view.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
-        del view.graph.initializers[name]
+    remove_unused_initializers(view.graph)
     infer_shapes(view)
     return QdqResult(ir.to_proto(view), tuple(layers), reasons, writer.scales)
 

@@ -20,7 +20,7 @@ from csa_deploy.metrics.distance import decibels
 from csa_deploy.precision.activations import Feeds
 from csa_deploy.precision.bias_correction import corrected_biases
 from csa_deploy.precision.calibration import Statistics
-from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel, renamed
+from csa_deploy.precision.equalization import equalize, find_groups, largest_by_channel
 from csa_deploy.precision.qdq import NOTHING, Adjustments
 from csa_deploy.precision.qdq_placement import QdqPlacement, place
 from csa_deploy.precision.sensitivity import floating
@@ -51,6 +51,7 @@ class Plan:
         adjustments: weights and biases of INT8 layers that are not the plain ones.
         method: of the thresholds; None where it is the one that was asked for.
         ranges: thresholds by other methods, which may be taken instead.
+        limits: see :class:`csa_deploy.precision.equalization.Equalized`.
     """
 
     model: onnx.ModelProto
@@ -60,6 +61,7 @@ class Plan:
     adjustments: Adjustments = NOTHING
     method: Method | None = None
     ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
+    limits: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
@@ -221,9 +223,10 @@ def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -
     if not groups.found:
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
-    model = equalize(plan.model, groups, largest, plan.thresholds)
-    changed = {name for group in groups.found for name in group.tensors}
-    statistics = evaluation.recalibrate(model, tuple(renamed(n) for n in plan.thresholds if n in changed))
+    equalized = equalize(plan.model, groups, largest, plan.thresholds)
+    model = equalized.model
+    changed = {name: new for group in groups.found for name, new in group.renamed.items()}
+    statistics = evaluation.recalibrate(model, tuple(changed[n] for n in plan.thresholds if n in changed))
     kept = {layer.name for layer in plan.placement.layers}
     placement = place(model)
     return (
@@ -234,6 +237,7 @@ def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -
             thresholds=_without(plan.thresholds, changed) | statistics.thresholds(evaluation.method),
             largest=_without(plan.largest, changed) | statistics.largest,
             ranges={name: _without(t, changed) | statistics.thresholds(name) for name, t in plan.ranges.items()},
+            limits={**plan.limits, **equalized.limits},
         ),
         groups.describe(),
     )

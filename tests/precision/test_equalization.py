@@ -7,6 +7,7 @@ import pytest
 
 from csa_deploy.precision.activations import activations
 from csa_deploy.precision.equalization import HEADROOM, equalize, find_groups, largest_by_channel
+from csa_deploy.precision.qdq import insert_qdq
 from csa_deploy.precision.qdq_placement import place
 
 SIGNATURE = "(float[1,3,6,6] x) => (float[1,4,3,3] y)"
@@ -52,7 +53,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
 def equalized(model: onnx.ModelProto, *, limited: bool = False) -> onnx.ModelProto:
     tensors = place(model).tensors
     groups = find_groups(model, tensors, limited=limited)
-    return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors)
+    return equalize(model, groups, largest_by_channel(model, groups, images(4), threads=1), tensors).model
 
 
 def test_a_residual_stream_is_one_group(residual):
@@ -199,3 +200,65 @@ def test_a_tensor_that_control_flow_reads_is_left_alone(build):
     """
     model = build(SIGNATURE, body, **weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)), flag=np.asarray(True))
     assert find_groups(model, place(model).tensors).found == ()
+
+
+@pytest.mark.parametrize("between", ["r = Relu (a)", "r = Clip (a, low, high)"])
+def test_names_that_the_graph_has_already_are_left_to_their_owners(build, between):
+    """Another convolution reads a weight, and another tensor has the name, that equalization would give."""
+    body = f"""
+        a = Conv <{PADDED}> (x, n0_equalized_weight) {between}
+        r_equalized = Conv <{PADDED}> (x, n0_equalized_weight) s = Sigmoid (r_equalized)
+        d = Conv <{PADDED}, group = 8> (r, w2) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (d)
+        z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (s) c = Conv (z, w3) e = Conv (p, w3) y = Add (c, e)
+    """
+    given = weights(n0_equalized_weight=(8, 3, 3, 3), w2=(8, 1, 3, 3), w3=(4, 8, 1, 1))
+    limits = {"low": np.float32(0), "high": np.float32(6)} if "Clip" in between else {}
+    model = build(SIGNATURE, body, **given, **limits)
+    changed = equalized(model, limited=bool(limits))
+    onnx.checker.check_model(changed, full_check=True)
+    assert changed != model
+    for feeds in images(4):
+        np.testing.assert_allclose(run(changed, feeds), run(model, feeds), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["Relu (a)", "Add (a, a)"])
+def test_a_foreign_operator_of_a_known_name_bars(build, op):
+    pooled = "q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)"
+    body = f"a = Conv <{PADDED}> (x, w1) r = {op} {pooled} y = Conv (q, w3)"
+    model = build(SIGNATURE, body, **weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)))
+    assert find_groups(model, place(model).tensors).found
+    model.graph.node[1].domain = "vendor"
+    model.opset_import.add(domain="vendor", version=1)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, [1, 8, 6, 6]))
+    groups = find_groups(model, place(model).tensors)
+    assert groups.found == () and "1 at vendor." in groups.describe()
+
+
+@pytest.mark.parametrize("name", ["low", "high"])
+def test_a_limit_that_the_caller_may_override_bars(build, name):
+    model = relu6(build, 1.0)
+    model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []))
+    assert find_groups(model, place(model).tensors, limited=True).found == ()
+
+
+def test_an_initializer_that_the_caller_may_override_stays(build, residual):
+    """Without it the caller would have to give the input."""
+    model = onnx.ModelProto()
+    model.CopyFrom(residual)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("spare", onnx.TensorProto.FLOAT, [1]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, "f4"), "spare"))
+    changed = equalized(model)
+    assert "spare" in {tensor.name for tensor in changed.graph.initializer}
+    quantized = insert_qdq(changed, place(changed), dict.fromkeys(place(changed).tensors, 1.0)).model
+    for graph in (changed, quantized):
+        run(graph, images(1)[0])
+
+
+def test_halves_are_left_alone(build):
+    body = f"""
+        h = Cast <to = 10> (x) a = Conv <{PADDED}> (h, w1) p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+        z = Conv (p, w3) f = Cast <to = 1> (z) y = Conv (f, w4)
+    """
+    halves = {name: a.astype("f2") for name, a in weights(w1=(8, 3, 3, 3), w3=(4, 8, 1, 1)).items()}
+    model = build(SIGNATURE, body, **halves, **weights(w4=(4, 4, 1, 1)))
+    assert find_groups(model, {"a", "p", "f"}).found == ()
