@@ -137,7 +137,7 @@ def test_offline_counts_inferences_per_second(driven: Driven) -> None:
     run, folder = driven("offline", sleep_ms=2)
     said = summary(folder)
     assert run.said == said["Result is"]
-    assert run.throughput == pytest.approx(float(said["SentSamples per second"]), rel=1e-3)
+    assert run.throughput == pytest.approx(float(said["Samples per second"]), rel=1e-3)
     assert run.throughput is not None and 0 < run.throughput < 500 and run.queries == int(said["samples_per_query"])
     assert run.percentile is None and run.deadlines is None
 
@@ -181,7 +181,7 @@ def test_a_network_that_is_slower_than_its_frames_misses_them(driven: Driven) ->
 def test_its_own_constant_stream_counts_alike(driven: Driven, sleep_ms: float) -> None:
     run, folder = driven("constant-stream", sleep_ms=sleep_ms, frame_rate=100)
     said = summary(folder)
-    assert run.deadlines is not None and run.deadlines.missed == int(said["SentSamples over target latency"])
+    assert run.deadlines is not None and run.deadlines.missed == int(said["Samples over target latency"])
     assert (run.verdict, run.deadlines.arrivals) == (said["Result is"], "sent by the load generator")
     assert round((run.percentile_ms or 0) * 1e6) == int(said["90.0th percentile latency (ns)"])
     assert round((run.early_stopping_ms or 0) * 1e6) == int(said["* Early stopping 90.0th percentile estimate"])
