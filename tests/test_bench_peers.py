@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from benchmarks.int8_accuracy import VIEWS
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers import page
+from benchmarks.peers import networks, page
 from benchmarks.peers.measure import accuracy
 from benchmarks.peers.quantize import SETTINGS
 
@@ -103,7 +104,13 @@ def test_every_tool_has_requirements_and_one_that_does_not_install_is_said_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("body", "said"), [("raise ValueError('no')", "it failed: ValueError: no"), ("while True: pass", "not done after")]
+    ("body", "said"),
+    [
+        ("raise ValueError('no')", "it failed: ValueError: no"),
+        ("while True: pass", "not done after"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "it crashed: SIGSEGV"),
+        ("import time; held = b'x' * 2**28; time.sleep(60)", "it takes more than 0 GiB of memory"),
+    ],
 )
 def test_a_tool_that_fails_or_does_not_end_is_a_cell_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str, sides: tuple[Path, Path, Path]
@@ -111,7 +118,28 @@ def test_a_tool_that_fails_or_does_not_end_is_a_cell_that_says_so(
     script = tmp_path / "quantize.py"
     script.write_text(body)
     monkeypatch.setattr(peers, "QUANTIZE", script)
+    monkeypatch.setattr(peers, "MOST_MEMORY", 2**27)
     monkeypatch.setattr(peers, "prepare", lambda name, folder: sides[0])
     monkeypatch.setattr(peers, "images_for", lambda name, count, folder: (sides[2], 9))
-    found = peers.cell("net", 16, "csa-deploy", tmp_path, tmp_path, 2.0)
+    found = peers.cell("net", 16, "csa-deploy", tmp_path, tmp_path, 4.0)
     assert str(found["not_measured"]).startswith(said)
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_cell_is_its_own_and_not_that_of_the_process_that_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sides: tuple[Path, Path, Path]
+) -> None:
+    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(1).standard_normal((16, 2, 4, 4)).astype("f4"))
+    monkeypatch.setattr(peers, "prepare", lambda name, folder: sides[0])
+    monkeypatch.setattr(peers, "images_for", lambda name, count, folder: (tmp_path / "calibration.npz", 16))
+    held = np.ones(2**27)  # 1 GiB, all of it touched
+    found = peers.cell("net", 16, "csa-deploy, no techniques", tmp_path, tmp_path, 120.0)
+    assert held[-1] and 20 < int(str(found["peak_mib"])) < 600
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 35])
+def test_places_of_views_differ_lie_in_their_picture_and_are_the_same_each_time(count: int) -> None:
+    places = networks._places(count)
+    assert places == networks._places(count) and tuple(places[:5]) == VIEWS
+    assert len({*places}) == len(places) == max(count, 5)
+    assert all(left >= 0 and top >= 0 and max(left, top) + share <= 1 for left, top, share in places)
