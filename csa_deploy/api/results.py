@@ -23,6 +23,7 @@ from csa_deploy.records.repair import Left
 from csa_deploy.records.split import CutTensor, SplitFinding, SplitPart, SplitRecord
 from csa_deploy.results import NOT_JSON, Result
 from csa_deploy.source import Source
+from csa_deploy.units import counted
 from csa_deploy.workspace import write_atomic
 
 Record = dict[str, Any]
@@ -256,7 +257,7 @@ class Quantized(GraphResult):
     def summary(self) -> str:
         """Layers by precision."""
         said = f"{self.name}: {len(self.int8)} layers in INT8, {len(self.kept)} kept in floating point"
-        return f"{said}; {len(self.notes)} notes" if self.notes else said
+        return f"{said}; {counted(len(self.notes), 'note')}" if self.notes else said
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per layer."""

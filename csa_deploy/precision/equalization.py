@@ -29,12 +29,12 @@ from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import GATES, ONNX_DOMAINS, Trait, having
 from csa_deploy.graph.shapes import editable, inferred, static_shape
 from csa_deploy.precision.activations import Feeds, activations
+from csa_deploy.units import counted
 
 _HOMOGENEOUS = having(Trait.HOMOGENEOUS)
 _SUMS = ("Add", "Sub")
 _DENSE_SHARE = 0.5  # of the exponent: the rest goes to the weights
 _DEPTHWISE_SHARE = 0.75  # their weights have a scale per channel anyway; 1 fits the images seen, not others
-_EQUALIZED = "_equalized"
 HEADROOM = 1.5
 """Of the largest value of a channel: what the limit of a Clip leaves room for."""
 _SMALLEST_WEIGHT = 2.0**-8  # of the largest: weights below it count as that
@@ -83,10 +83,9 @@ class Groups:
     def describe(self) -> str:
         """One line for people."""
         convolutions = {name for group in self.found for name in (*group.makers, *group.readers)}
-        groups = "1 group" if len(self.found) == 1 else f"{len(self.found)} groups"
-        told = f"{groups} of tensors between {len(convolutions)} convolutions"
+        told = f"{counted(len(self.found), 'group')} of tensors between {counted(len(convolutions), 'convolution')}"
         if clipped := sum(len(group.limits) for group in self.found):
-            told += f"; {clipped} tensors are cut off at a limit, the same to {HEADROOM:g} times the largest value seen"
+            told += f"; a limit cuts off {counted(clipped, 'tensor')}, the same to {HEADROOM:g} times what was seen"
         left = ", ".join(f"{count} at {reason}" for reason, count in self.barred.items())
         return told + (f"; outputs of convolutions that cannot be scaled exactly: {left}" if left else "")
 
@@ -122,13 +121,16 @@ class _Classes:
         return [(values, self._barred.get(root)) for root, values in members.items()]
 
 
-def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: bool = False) -> Groups:
+def find_groups(
+    model: onnx.ModelProto, quantized: Container[str], *, limited: bool = False, done: Container[str] = ()
+) -> Groups:
     """Groups of tensors between convolutions, of which at least one is quantized.
 
     Args:
         model: FP32 graph with shapes that can be inferred.
         quantized: names of the activations that INT8 rounds.
-        limited: also those that meet a limit, if there is one; never those that were equalized before.
+        limited: also those that meet a limit, if there is one.
+        done: tensors that were equalized before, whose groups are left out.
     """
     graph = inferred(model).graph
     classes = _Classes()
@@ -147,8 +149,8 @@ def find_groups(model: onnx.ModelProto, quantized: Container[str], *, limited: b
         elif makers and readers and any(v.name in quantized for v in values):
             limits = {str(v.name): _limit(p) for v in values if (p := v.producer()) is not None and _limit(p)}
             tensors = tuple(str(v.name) for v in values)
-            if not (limited and any(_EQUALIZED in name for name in tensors)):
-                renamed = {name: names.unused(f"{name}{_EQUALIZED}") for name in tensors}
+            if not any(name in done for name in tensors):
+                renamed = {name: names.unused(f"{name}_equalized") for name in tensors}
                 found.append(ScaleGroup(tensors, tuple(makers), tuple(readers), limits, renamed))
     if limited and not any(group.limits for group in found):
         found = []  # those of the exact kind have had their turn

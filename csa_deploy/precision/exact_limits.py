@@ -19,6 +19,7 @@ from csa_deploy.graph.names import Names
 from csa_deploy.graph.shapes import editable
 from csa_deploy.precision.equalization import HEADROOM
 from csa_deploy.records.precision import Layer
+from csa_deploy.units import counted
 
 
 def with_exact_limits(
@@ -50,14 +51,14 @@ def said_of_limits(limits: Collection[str], exact: Collection[str]) -> list[str]
     said = []
     if left := len(limits) - len(exact):
         said.append(
-            f"clip equalization: {left} tensors that only INT8 layers read are cut off where a channel exceeds "
+            f"clip equalization: in {counted(left, 'tensor')} that only INT8 layers read, a channel is cut off beyond "
             f"{HEADROOM:g} times its largest value on the images fitted to (or the limit of its Clip); calibrate on "
             "all that is met in use, or leave it out of --techniques"
         )
     if exact:
         said.append(
-            f"clip equalization: {len(exact)} tensors that layers in floating point read keep the limits of the graph "
-            f"before it, one for each channel; the first is {next(iter(exact))}"
+            f"clip equalization: in {counted(len(exact), 'tensor')} that layers in floating point read, each channel "
+            f"keeps the limit of the graph before it; the first is {next(iter(exact))}"
         )
     return said
 

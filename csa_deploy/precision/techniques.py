@@ -52,6 +52,7 @@ class Plan:
         method: of the thresholds; None where it is the one that was asked for.
         ranges: thresholds by other methods, which may be taken instead.
         limits: see :class:`csa_deploy.precision.equalization.Equalized`.
+        equalized: tensors whose channels were equalized.
     """
 
     model: onnx.ModelProto
@@ -62,6 +63,7 @@ class Plan:
     method: Method | None = None
     ranges: Mapping[Method, dict[str, float]] = field(default_factory=dict)
     limits: Mapping[str, np.ndarray] = field(default_factory=dict)
+    equalized: frozenset[str] = frozenset()
 
     def switchable(self, threads: int | None) -> Switchable:
         """The network with these INT8 layers to switch."""
@@ -219,7 +221,7 @@ def _range_choice(plan: Plan, evaluation: EvaluationContext) -> tuple[Plan | Non
 def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -> tuple[Plan | None, str]:
     if plan.placement.scales:
         return None, "scales that tensors share fix their channels, too"
-    groups = find_groups(plan.model, plan.thresholds, limited=limited)
+    groups = find_groups(plan.model, plan.thresholds, limited=limited, done=plan.equalized)
     if not groups.found:
         return None, groups.describe()
     largest = largest_by_channel(plan.model, groups, evaluation.fitted, threads=evaluation.threads)
@@ -238,6 +240,7 @@ def _equalization(plan: Plan, evaluation: EvaluationContext, *, limited: bool) -
             largest=_without(plan.largest, changed) | statistics.largest,
             ranges={name: _without(t, changed) | statistics.thresholds(name) for name, t in plan.ranges.items()},
             limits={**plan.limits, **equalized.limits},
+            equalized=plan.equalized.union(changed.values()),
         ),
         groups.describe(),
     )

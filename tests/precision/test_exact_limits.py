@@ -88,7 +88,7 @@ def test_only_what_a_floating_layer_reads_is_changed(equalized):
 
 def test_what_is_said_counts_both_kinds():
     only, exact = said_of_limits(["a", "b", "c"], ["b"])
-    assert "2 tensors that only INT8" in only and "1 tensors that layers in floating point" in exact and "is b" in exact
+    assert "2 tensors that only INT8" in only and "1 tensor that layers in floating point" in exact and "is b" in exact
     assert said_of_limits([], []) == []
     assert len(said_of_limits(["a"], ["a"])) == len(said_of_limits(["a"], [])) == 1
 
