@@ -30,16 +30,18 @@ class SentSamples:
         seed: of random inputs, that of number 0.
         data: a data set; its samples go into inferences in order, and the last one fills up what is left. None: random.
         sample: what one sample of the network is; None: as its shapes say.
+        why: random inputs are sent although there are data.
     """
 
     seed: int
     data: Dataset | None = None
     sample: Sample | None = None
+    why: str = ""
 
     @property
     def name(self) -> str:
-        """``64 of digits``."""
-        return "random inputs" if self.data is None else f"{len(self.data)} of {self.data.name}"
+        """``64 of digits``, or ``random inputs`` with the reason."""
+        return f"random inputs{self.why}" if self.data is None else f"{len(self.data)} of {self.data.name}"
 
     @property
     def words(self) -> str:
@@ -135,6 +137,6 @@ def samples_of(context: Context) -> SentSamples:
     """
     config, export = context.config, context.export
     if context.data_spec is None or export.state:
-        return SentSamples(config.seed)
+        return SentSamples(config.seed, why=", as a frame rests on those before it" if export.state else "")
     asked = config.samples or context.batch * most(export.inputs, export.outputs)
     return SentSamples(config.seed, context.dataset(context.preprocessing, asked), export.sample)

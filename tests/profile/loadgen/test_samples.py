@@ -190,6 +190,17 @@ def test_two_runs_into_one_folder_and_an_interrupt_leave_whole_logs(place: Path,
     assert {p: p.read_bytes() for p in (root / "measurements").rglob("*") if p.is_file()} == before
 
 
+def test_frames_that_rest_on_others_are_not_sent_alone_and_it_is_said(place: Path, csa: Any, build: Any) -> None:
+    """The load generator draws samples in any order: a network with a state gets random inputs, also beside --data."""
+    recurrent = build("(float[1,8] x, float[1,8] h) => (float[1,8] y, float[1,8] k)", "k = Add (x, h) y = Relu (k)")
+    onnx.save(recurrent, place / "recurrent.onnx")
+    np.savez(place / "frames.npz", x=np.ones((6, 8), "f4"))
+    done = profile(place, csa, "recurrent.onnx", "--state", "k:h", "--data", "frames.npz")
+    assert done.returncode == 0, done.stderr
+    (run,) = runs(place / "deploy/recurrent")
+    assert run.samples == "random inputs, as a frame rests on those before it"
+
+
 def rows(folder: Path, count: int) -> Dataset:
     np.savez(folder / "rows.npz", x=np.arange(8 * count, dtype="f4").reshape(count, 8))
     return ArrayDataset(folder / "rows.npz", "rows.npz")
