@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +20,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.train.faults import AtomicCheckpointIO
 from csa_deploy.train.options import TrainOptions
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -106,6 +109,25 @@ def part(fabric: Fabric) -> None:
     if fabric.world_size > 1 and torch.distributed.is_initialized():
         fabric.barrier()
         torch.distributed.destroy_process_group()
+
+
+def within_group(work: Callable[[], T]) -> T:
+    """Do what a process of a group has to do, so that the group goes after all that uses it.
+
+    A group waits for its threads when it goes, and these may wait for Python's lock, which they need to free tensors.
+    Freed by Python it gives that lock up; freed as part of a DistributedDataParallel it does not, and the process waits
+    for ever (pytorch 56297). After an error it stays until the process ends: its threads may wait for others in vain.
+    """
+    group = torch.distributed.group.WORLD if torch.distributed.is_initialized() else None
+    if group is None:
+        return work()
+    try:
+        done = work()
+    except BaseException:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        raise
+    gc.collect()
+    return done
 
 
 def processes(options: TrainOptions) -> tuple[int, int]:

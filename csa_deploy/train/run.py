@@ -18,7 +18,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.network import NetworkEntry
 from csa_deploy.train.augment import augmentation
 from csa_deploy.train.average import averaged, first_share, warmed
-from csa_deploy.train.devices import determinism, launched, part, workers_for
+from csa_deploy.train.devices import determinism, launched, part, within_group, workers_for
 from csa_deploy.train.evaluation import accuracy_of
 from csa_deploy.train.faults import StopRequest, faults_of_others, load_state, save_tensors
 from csa_deploy.train.loading import EvaluationImages, TrainImages, UpdateOrder, evaluation_loader, train_loader
@@ -56,41 +56,45 @@ def train(entry: NetworkEntry, options: TrainOptions, progress: Progress, watch:
         raise UsageError(f"{options.output}: is a file", fix="give a folder with --output")
     with determinism(options.threads), faults_of_others():
         fabric = launched(options)
-        preprocessing = entry.preprocessing.with_size(options.size or entry.preprocessing.size)
-        split = open_split(options.data, preprocessing, options.class_map)
-        training, order = _prepared(fabric, entry, options, split)
-        workers = workers_for(options, preprocessing.size, fabric)
-        held_out = None
-        if split.held_out is not None:
-            images = EvaluationImages(split.held_out, preprocessing)
-            held_out = evaluation_loader(images, EVALUATION_BATCH, fabric.global_rank, fabric.world_size, workers)
-        training.fabric.barrier()
-        if options.evaluate_only and held_out is None:
-            raise UsageError(
-                f"{options.data}: has no held-out images to evaluate on", fix="add a folder val beside train"
-            )
-        if options.evaluate_only or training.update == training.schedule.total:
-            accuracy, clock = _evaluated(training, held_out), Clock()
-        else:
-            recipe = options.recipe
-            crops = TrainImages(
-                split.train, preprocessing, recipe.random_crop, options.seed, recipe.crowded * recipe.epochs
-            )
-            order.first_update, order.last_update = training.update, training.schedule.total
-            loader = train_loader(crops, order, workers)
-            with StopRequest() as stop:
-                accuracy, clock = training.fit(loader, held_out, stop, progress, _on_first(fabric, watch))
-        for logger in fabric.loggers:
-            logger.finalize("success")
-        part(fabric)
-        if not fabric.is_global_zero:
-            return None
-        result = _result(training, entry, options, accuracy, clock, held_out is not None)
-        if options.evaluate_only:  # what the training itself wrote stays as it is
-            write_atomic(options.output / "evaluation.json", dump_json(result.evaluation()))
-        else:
-            write_atomic(options.output / "result.json", dump_json(result.to_json()))
-        return result
+        return within_group(lambda: _trained(fabric, entry, options, progress, watch))
+
+
+def _trained(
+    fabric: Fabric, entry: NetworkEntry, options: TrainOptions, progress: Progress, watch: Watch
+) -> TrainResult | None:
+    preprocessing = entry.preprocessing.with_size(options.size or entry.preprocessing.size)
+    split = open_split(options.data, preprocessing, options.class_map)
+    training, order = _prepared(fabric, entry, options, split)
+    workers = workers_for(options, preprocessing.size, fabric)
+    held_out = None
+    if split.held_out is not None:
+        images = EvaluationImages(split.held_out, preprocessing)
+        held_out = evaluation_loader(images, EVALUATION_BATCH, fabric.global_rank, fabric.world_size, workers)
+    training.fabric.barrier()
+    if options.evaluate_only and held_out is None:
+        raise UsageError(f"{options.data}: has no held-out images to evaluate on", fix="add a folder val beside train")
+    if options.evaluate_only or training.update == training.schedule.total:
+        accuracy, clock = _evaluated(training, held_out), Clock()
+    else:
+        recipe = options.recipe
+        crops = TrainImages(
+            split.train, preprocessing, recipe.random_crop, options.seed, recipe.crowded * recipe.epochs
+        )
+        order.first_update, order.last_update = training.update, training.schedule.total
+        loader = train_loader(crops, order, workers)
+        with StopRequest() as stop:
+            accuracy, clock = training.fit(loader, held_out, stop, progress, _on_first(fabric, watch))
+    for logger in fabric.loggers:
+        logger.finalize("success")
+    part(fabric)
+    if not fabric.is_global_zero:
+        return None
+    result = _result(training, entry, options, accuracy, clock, held_out is not None)
+    if options.evaluate_only:  # what the training itself wrote stays as it is
+        write_atomic(options.output / "evaluation.json", dump_json(result.evaluation()))
+    else:
+        write_atomic(options.output / "result.json", dump_json(result.to_json()))
+    return result
 
 
 def _prepared(fabric: Fabric, entry: NetworkEntry, options: TrainOptions, split: Split) -> tuple[Training, UpdateOrder]:

@@ -222,9 +222,10 @@ def test_a_failed_build_keeps_the_engine_that_was_there(tmp_path: Path) -> None:
 
 def test_an_interrupt_ends_the_child_and_leaves_nothing(conv_fp32: Path, tmp_path: Path) -> None:
     children: list[int] = []
+    others = child_ids()
 
     def interrupt(done: int, total: int) -> None:
-        children.extend(child_ids())
+        children.extend(child_ids() - others)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -236,8 +237,10 @@ def test_an_interrupt_ends_the_child_and_leaves_nothing(conv_fp32: Path, tmp_pat
 
 @pytest.mark.shows("MEA-44", needs="TensorRT-RTX")
 def test_a_crash_of_the_builder_is_a_failed_build(conv_fp32: Path, tmp_path: Path) -> None:
+    others = child_ids()
+
     def crash(done: int, total: int) -> None:
-        for child in child_ids():
+        for child in child_ids() - others:
             os.kill(child, signal.SIGSEGV)
 
     with pytest.raises(BuildFailedError, match="its process ended with SIGSEGV"):
@@ -391,12 +394,15 @@ def test_a_version_that_checks_refuses_and_accepts(tmp_path: Path, monkeypatch: 
     assert result.restricted.level == "validator"
 
 
-def child_ids() -> list[int]:
-    """Processes that this process has started and not yet reaped, but for those that multiprocessing keeps."""
+def child_ids() -> set[int]:
+    """Processes that this process has started and not yet reaped, but for those that multiprocessing keeps.
+
+    Earlier tests may have left some (a cluster, servers of a fixture), so a test takes the difference.
+    """
     tasks = Path("/proc/self/task").glob("*/children")
     found = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for t in tasks for child in t.read_text().split()}
     kept = (b"multiprocessing.forkserver", b"multiprocessing.resource_tracker")
-    return [child for child, line in found.items() if not any(words in line for words in kept)]
+    return {child for child, line in found.items() if not any(words in line for words in kept)}
 
 
 @pytest.fixture(scope="module")

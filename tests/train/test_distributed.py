@@ -108,3 +108,49 @@ def test_two_processes_train_as_one(way: str, images: Path, tmp_path: Path, alon
         first, second = (load_file(output / name) for output in (one, tmp_path / "two"))
         for key in first:
             torch.testing.assert_close(second[key], first[key], rtol=1e-3, atol=1e-4)
+
+
+ROUNDS = """
+import sys
+import torch
+from torch import distributed, nn
+from csa_deploy.train.devices import within_group
+
+torch.set_num_threads(1)
+
+def work():
+    network = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
+    network(torch.ones(2, 4)).sum().backward()
+    distributed.all_gather_object([None, None], rank)
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+for round in range(count):
+    distributed.init_process_group("gloo", store=distributed.FileStore(f"{folder}/{round}", 2), rank=rank, world_size=2)
+    CALL
+print("all rounds")
+"""
+
+
+def rounds(folder: Path, call: str, count: int, seconds: float) -> list[str]:
+    """What each of two processes says that form a group and leave it, ``count`` times within ``seconds``."""
+    (folder / "rounds.py").write_text(ROUNDS.replace("CALL", call))
+    both = [
+        subprocess.Popen(
+            [sys.executable, "rounds.py", rank, str(count), str(folder)], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        return [process.communicate(timeout=seconds)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
+def test_leaving_a_group_never_waits_for_ever(tmp_path: Path) -> None:
+    """With ``work()`` alone thirty rounds always ended so; a training did now and then, after its last word."""
+    assert rounds(tmp_path, "within_group(work)", 30, 240) == ["all rounds\n"] * 2
