@@ -77,9 +77,31 @@ def test_the_page_shows_figures_and_reasons_and_the_order_of_the_settings(
     for number, cell in enumerate((missing, CELL)):
         (tmp_path / f"{number}.json").write_text(json.dumps(cell))
     page.write(tmp_path)
-    rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| ")]
+    text = (tmp_path / "page.md").read_text().split("## net, 16 images")[1]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[1] == "| csa-deploy | 12.35 | 90.0 % | 1 of 2 | 1 of 2 | 3.0 | 2.0 | 1,234 |"
     assert rows[2].startswith("| NNCF, default | not measured: no / wheel |")
+
+
+@pytest.mark.parametrize(
+    ("snr", "layers", "kept", "shown"),
+    [
+        (12.34, 1, ["b"], "12.34 NNCF, default | 12.34 NNCF, default"),
+        (12.36, 1, ["a", "b"], "**12.36 NNCF, default** | **12.36 NNCF, default**"),
+        (12.36, 1, ["a"], "- | **12.36 NNCF, default**"),  # a scope that csa-deploy's keeps is denied
+        (12.36, 0, ["b"], "- | **12.36 NNCF, default**"),  # a layer fewer
+    ],
+)
+def test_the_brief_table_compares_like_with_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snr: float, layers: int, kept: list[str], shown: str
+) -> None:
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    peer = {"setting": "NNCF, default", "snr_db": snr, "int8_layers": layers, "scopes_kept": kept, "cpu_seconds": 1.0}
+    worse = {"setting": "csa-deploy, no techniques", "snr_db": 3.0, "cpu_seconds": 0.5}
+    for number, cell in enumerate((CELL | peer, CELL | worse, CELL)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(cell))
+    page.write(tmp_path)
+    assert f"| net | 16 | 12.35 | {shown} | 0.5 / 1.0 |\n" in (tmp_path / "page.md").read_text()
 
 
 def test_the_page_in_the_documentation_is_that_of_the_stored_results(
