@@ -15,6 +15,7 @@ import numpy as np
 from csa_deploy.errors import UsageError
 from csa_deploy.records.loadgen import OutputsCheck
 from csa_deploy.spec import TensorSpec
+from csa_deploy.units import counted
 
 SUMMARY_LOG, DETAIL_LOG = "mlperf_log_summary.txt", "mlperf_log_detail.txt"
 ACCURACY_LOG, TRACE_LOG = "mlperf_log_accuracy.json", "mlperf_log_trace.json"
@@ -37,6 +38,11 @@ class Detail:
     errors: tuple[str, ...]
 
 
+def unfinished(path: Path, why: str) -> UsageError:
+    """The error of a log that cannot be taken for a result."""
+    return UsageError(f"{path}: {why}", fix="measure again, where the disk has space for the load generator's logs")
+
+
 def read_detail(folder: Path, *, mode: Literal["accuracy", "performance"]) -> Detail:
     """The detailed log of a run.
 
@@ -57,9 +63,9 @@ def read_detail(folder: Path, *, mode: Literal["accuracy", "performance"]) -> De
             if event["metadata"]["is_error"]:
                 errors.append(f"{event['key']}: {event['value']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: no log of the load generator ({error})", fix="measure again") from None
+        raise unfinished(path, f"no log of the load generator ({error})") from None
     if _LAST[mode] not in values:
-        raise UsageError(f"{path}: the load generator did not end its log", fix="measure again")
+        raise unfinished(path, "the load generator did not end its log")
     return Detail(values, tuple(errors))
 
 
@@ -88,34 +94,66 @@ def pack_trace(folder: Path) -> None:
     path.unlink()
 
 
-def read_queries(folder: Path) -> Queries:
-    """The trace of a run with one sample per query."""
-    rows = []
-    with gzip.open(folder / f"{TRACE_LOG}.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith('{"name":"Sample",') and '"ph":"b"' in line:
-                event = json.loads(line.rstrip().rstrip(","))
-                rows.append((event["args"]["sample_seq"], round(event["ts"] * 1e3), event["args"]["complete_ns"]))
+def read_queries(folder: Path, count: int) -> Queries:
+    """The trace of a run with one sample per query.
+
+    Args:
+        folder: of the logs.
+        count: of the queries, as the detailed log has it.
+
+    Raises:
+        UsageError: it is missing, or holds other than ``count`` queries.
+    """
+    path, rows = folder / f"{TRACE_LOG}.gz", []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith('{"name":"Sample",') and '"ph":"b"' in line:
+                    event = json.loads(line.rstrip().rstrip(","))
+                    rows.append((event["args"]["sample_seq"], round(event["ts"] * 1e3), event["args"]["complete_ns"]))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise unfinished(path, f"no trace of the load generator ({error})") from None
+    if len(rows) != count:
+        raise unfinished(path, f"holds {counted(len(rows), 'frame')}, the load generator sent {count:,}")
     rows.sort()
     table = np.array(rows, np.int64).reshape(-1, 3)
     return Queries(table[:, 1], table[:, 2])
 
 
-def read_outputs(folder: Path) -> list[tuple[int, bytes]]:
-    """Sample and output of each inference that the load generator kept."""
-    text = (folder / ACCURACY_LOG).read_text(encoding="utf-8").strip()
-    return [(item["qsl_idx"], bytes.fromhex(item["data"])) for item in json.loads(text or "[]")]
+def read_outputs(folder: Path, least: int = 0) -> list[tuple[int, bytes]]:
+    """Sample and output of each inference that the load generator kept.
+
+    Args:
+        folder: of the logs.
+        least: how many there must be.
+
+    Raises:
+        UsageError: the log is missing, was not finished, or holds fewer.
+    """
+    path = folder / ACCURACY_LOG
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8").strip() or "[]")
+        found = [(item["qsl_idx"], bytes.fromhex(item["data"])) for item in kept]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unfinished(path, f"no outputs of the load generator ({error})") from None
+    if len(found) < least:
+        raise unfinished(path, f"holds {counted(len(found), 'output')} of {least:,}")
+    return found
 
 
-def compare_outputs(accuracy: Path, performance: Path, outputs: Sequence[TensorSpec]) -> OutputsCheck:
+def compare_outputs(accuracy: Path, performance: Path, outputs: Sequence[TensorSpec], samples: int = 0) -> OutputsCheck:
     """Hold what was kept of the timed run against the accuracy mode's outputs of the same samples.
 
     Args:
         accuracy: folder of the accuracy mode's logs.
         performance: of the timed run's.
         outputs: of the network; an inference's data are theirs, one after another.
+        samples: that the accuracy mode sent.
+
+    Raises:
+        UsageError: a log is missing or was not finished.
     """
-    expected = dict(read_outputs(accuracy))
+    expected = dict(read_outputs(accuracy, samples))
     kept = read_outputs(performance)
     identical, largest = 0, 0.0
     for sample, data in kept:

@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from csa_deploy.errors import UsageError
-from csa_deploy.profile.loadgen.logs import SUMMARY_LOG, compare_outputs, read_detail, read_queries
+from csa_deploy.profile.loadgen.logs import SUMMARY_LOG, compare_outputs, read_detail, read_queries, unfinished
 from csa_deploy.profile.loadgen.settings import SCENARIO_NAMES, LoadgenSettings
 from csa_deploy.profile.loadgen.stopping import estimate, is_broken, is_shown, needed, percentile_of
 from csa_deploy.records.loadgen import Deadlines, LoadgenRun, OutputsCheck
@@ -53,7 +52,8 @@ def read_run(
     reasons = [*detail.errors, *(f"accuracy mode: {said}" for said in others.errors)]
     reasons += [said for key, said in _CHECKS.items() if values.get(key) is False]
     of_latency = [said for key, said in _OF_LATENCY.items() if values.get(key) is False]
-    check = compare_outputs(folder / "accuracy", folder / "performance", outputs)
+    sent = int(others.values["qsl_reported_total_count"])
+    check = compare_outputs(folder / "accuracy", folder / "performance", outputs, sent)
     found: dict[str, Any] = {"percentiles_ms": {p: _percentile_ns(values, p) / 1e6 for p in _PERCENTILES}}
     if settings.scenario == "constant-stream":
         stream, late = _of_stream(settings, folder / "performance", values)
@@ -92,10 +92,10 @@ def _seconds(values: Mapping[str, Any]) -> float:
 
 def _of_single_stream(settings: LoadgenSettings, folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The percentile that counts, which only the summary states, and its upper bound."""
-    summary = (folder / SUMMARY_LOG).read_text(encoding="utf-8")
-    stated = re.search(r"^[\d.]+th percentile latency \(ns\) : (\d+)", summary, re.MULTILINE)
+    summary = (folder / SUMMARY_LOG).read_text(encoding="utf-8") if (folder / SUMMARY_LOG).is_file() else ""
+    stated = re.search(r"^[\d.]+th percentile latency \(ns\) : (\d+)\n", summary, re.MULTILINE)
     if stated is None:
-        raise UsageError(f"{folder / SUMMARY_LOG}: states no latency", fix="measure again")
+        raise unfinished(folder / SUMMARY_LOG, "states no latency")
     return {
         "percentile": settings.number("target_latency_percentile"),
         "percentile_ms": int(stated[1]) / 1e6,
@@ -105,7 +105,8 @@ def _of_single_stream(settings: LoadgenSettings, folder: Path, values: Mapping[s
 
 def _of_stream(settings: LoadgenSettings, folder: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Latencies from when each frame was due, missed deadlines, and why the percentile does not hold."""
-    queries, theirs = read_queries(folder), values["effective_scenario"] == SCENARIO_NAMES["constant-stream"]
+    queries = read_queries(folder, values["result_query_count"])
+    theirs = values["effective_scenario"] == SCENARIO_NAMES["constant-stream"]
     latencies = queries.latency if theirs else queries.since_due(settings.frame_ns)
     percentile = float(settings.values["target_latency_percentile"])
     share, frames, missed = percentile / 100, len(latencies), int((latencies > settings.frame_ns).sum())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from csa_deploy.errors import UsageError
 from csa_deploy.processes import child_environment
 from csa_deploy.profile.loadgen.drive import sends_frames
 from csa_deploy.profile.loadgen.results import read_run
@@ -118,6 +119,44 @@ def test_single_stream_says_what_the_summary_says(driven: Driven) -> None:
     assert round((run.early_stopping_ms or 0) * 1e6) == int(said["* Early stopping 90.0th percentile estimate"])
     assert run.percentiles_ms["50"] >= 2 and run.queries >= 64 and run.seconds >= 0.4
     assert run.deadlines is None and run.throughput is None
+
+
+@pytest.mark.parametrize(("scenario", "frame_rate"), [("single-stream", None), ("constant-stream", 200.0)])
+def test_logs_that_a_full_disk_cut_off_are_refused_or_say_the_same(
+    driven: Driven, tmp_path: Path, scenario: Scenario, frame_rate: float | None
+) -> None:
+    """The load generator goes on without a word where it cannot write: its logs just end somewhere."""
+    run, folder = driven(scenario, frame_rate=frame_rate)
+    settings = settings_for(scenario, str(tmp_path / "quick.conf"), "net", frame_rate)
+    logs = [path for path in folder.rglob("mlperf_log*") if path.stat().st_size]
+    assert {path.name for path in logs} >= {
+        "mlperf_log_summary.txt",
+        "mlperf_log_detail.txt",
+        "mlperf_log_accuracy.json",
+    }
+    refused = set()
+    for path in logs:
+        whole = path.read_bytes()
+        text = gzip.decompress(whole) if path.suffix == ".gz" else whole
+        ends = [match.end() for match in re.finditer(rb"\n", text)]
+        random = np.random.default_rng(0).integers(len(text), size=15)
+        for end in {0, 1, len(text) - 2, *ends[:: max(len(ends) // 25, 1)], *ends[-4:], *random.tolist()}:
+            path.write_bytes(gzip.compress(text[:end]) if path.suffix == ".gz" else text[:end])
+            try:
+                found = read_run("net", settings, folder, OUTPUTS, "random inputs", "logs")
+            except UsageError as error:
+                assert str(path) in error.message and "disk" in (error.fix or "")
+                refused.add(path)
+                continue
+            unkept = end == 0 and path.name == "mlperf_log_accuracy.json"  # so it is where nothing was drawn
+            assert found == run or (unkept and found.outputs.verdict == "not measured" and found.reasons), (path, end)
+        path.write_bytes(whole[:-20])
+        if path.suffix == ".gz":
+            with pytest.raises(UsageError, match="no trace of the load generator"):
+                read_run("net", settings, folder, OUTPUTS, "random inputs", "logs")
+        path.write_bytes(whole)
+    unread = {"accuracy/mlperf_log_summary.txt"} | ({"performance/mlperf_log_summary.txt"} if frame_rate else set())
+    assert {str(path.relative_to(folder)) for path in set(logs) - refused} == unread
 
 
 def test_a_percentile_of_its_own_is_the_summarys(driven: Driven) -> None:

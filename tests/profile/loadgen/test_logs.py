@@ -81,6 +81,7 @@ def detail(folder: Path, **values: object) -> None:
         **{f"result_{p:.2f}_percentile_latency_ns": 1 for p in (50, 90, 95, 97, 99)},
         **{"result_validity": "VALID", "result_min_duration_met": True, "result_min_queries_met": True},
         **{"early_stopping_met": True, "result_query_count": 0, "loadgen_version": "6.0.17 @ x"},
+        **{"qsl_reported_total_count": 1},
         **{
             "power_begin": "11-29-2026 11:40:06.500",
             "power_end": "11-29-2026 11:50:07.750",
