@@ -49,7 +49,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def place(sshd: Sshd, tmp_path: Path, make_tiny: Callable[..., onnx.ModelProto]) -> Path:
     for seed, name in enumerate(("one", "two", "three")):
         onnx.save(make_tiny(seed), tmp_path / f"{name}.onnx")
-    np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).standard_normal((4, 3, 16, 16)).astype("f4"))
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(5).standard_normal((1, 3, 16, 16)).astype("f4"))
     target(sshd, tmp_path, "now", "10.10.0")
     broken = 'environment: {STANDIN_SAY: "Error[2]: OutOfMemory (no further information)"}\n'
     target(sshd, tmp_path, "old", "10.3.0", broken)

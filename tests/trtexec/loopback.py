@@ -19,7 +19,7 @@ from csa_deploy.trtexec.config import TargetConfig
 class Sshd:
     """A running sshd; ``config`` reaches it."""
 
-    def __init__(self, folder: Path, program: str, more: str = "") -> None:
+    def __init__(self, folder: Path, program: str, environment: str = "") -> None:
         self.folder, self.program, self.process = folder, program, None
         for name in ("host", "user", "other"):
             subprocess.run(
@@ -29,10 +29,13 @@ class Sshd:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         (folder / "authorized").write_text((folder / "user.pub").read_text())
+        # With a level bash does not read ~/.bashrc, as it does for sshd: what stands there takes time, and some of it
+        # waits for locks that sessions which a test cut have left (pyenv: a minute).
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"UsePAM no\nLogLevel ERROR\nMaxStartups 50\nMaxSessions 50\nPermitRootLogin prohibit-password\n{more}"
+            f"UsePAM no\nSetEnv SHLVL=1 {environment}\nLogLevel ERROR\nMaxStartups 50\nMaxSessions 50\n"
+            f"PermitRootLogin prohibit-password\n"
         )
         self.know("host")
         self.client("user")
@@ -90,13 +93,13 @@ def sessions_of(listener: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def running_sshd(folder: Path, more: str = "") -> Iterator[Sshd]:
-    """An sshd on loopback, with more lines of configuration."""
+def running_sshd(folder: Path, environment: str = "") -> Iterator[Sshd]:
+    """An sshd on loopback, whose sessions have these variables too (``NAME=VALUE ...``)."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no OpenSSH server on this machine (package openssh-server)")
     Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
-    server = Sshd(folder, program, more)
+    server = Sshd(folder, program, environment)
     server.start()
     yield server
     server.stop()

@@ -48,7 +48,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         found = {tool: shutil.which(tool) for tool in ("sleep", "df", "ps")}
         (tools / name).write_text(f"#!{shell}\n{text.format(**found)}")
         (tools / name).chmod(0o755)
-    yield from running_sshd(tmp_path_factory.mktemp("sshd"), f"SetEnv PATH={tools} HOME={tools}\n")
+    yield from running_sshd(tmp_path_factory.mktemp("sshd"), f"PATH={tools} HOME={tools}")
 
 
 def test_nothing_else_is_there(sshd: Sshd) -> None:
