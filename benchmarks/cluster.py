@@ -23,7 +23,7 @@ from csa_deploy.data.base import Dataset
 
 SAMPLES, NETWORKS = 10_000, 20
 SINGLE = 5_120
-COMPARED = 300
+COMPARED = 1_000
 PAIRS = 3
 
 
