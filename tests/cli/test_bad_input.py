@@ -236,7 +236,7 @@ def test_two_at_once(lab: Path, csa: Any) -> None:
         assert second.returncode == 2 and "w: another csa-deploy is at work in this workspace" in last_line(second)
     finally:
         first.send_signal(signal.SIGINT)
-        said = first.communicate(timeout=30)[1]
+        said = first.communicate(timeout=120)[1]
     assert first.returncode == 130 and "interrupted; what was finished is kept" in said and "Traceback" not in said
     assert csa(lab, "export", "tiny.onnx", "-w", "w").returncode == 0
 

@@ -146,7 +146,7 @@ def test_calibration_goes_on_after_ctrl_c(lab, csa):
     while first.poll() is None and not unfinished.is_file():
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
-    said = first.communicate(timeout=30)[1]
+    said = first.communicate(timeout=120)[1]
     assert first.returncode == 130 and "the next run goes on from there" in said
     assert unfinished.is_file()
     resumed = csa(lab, *command, "--budget", "snr_db=1")
