@@ -21,7 +21,7 @@ from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.train.faults import AtomicCheckpointIO
 from csa_deploy.train.options import TrainOptions
 
-T = TypeVar("T")
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def part(fabric: Fabric) -> None:
         torch.distributed.destroy_process_group()
 
 
-def within_group(work: Callable[[], T]) -> T:
+def within_group(work: Callable[[], _Result]) -> _Result:
     """Do what a process of a group has to do, so that the group goes after all that uses it.
 
     A group waits for its threads when it goes, and these may wait for Python's lock, which they need to free tensors.
