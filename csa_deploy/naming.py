@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Collection, Iterable
 from typing import Any
 
 _LIKE = 0.5
 """Least likeness of a name that is offered, of 0 to 1."""
+
+
+def unused(name: str, taken: Collection[str], between: str) -> str:
+    """The name, or with the first number from 2 on behind it that makes it another one than those taken."""
+    numbered = (f"{name}{between}{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:

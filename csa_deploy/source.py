@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from csa_deploy import registry
 from csa_deploy.errors import UsageError
 from csa_deploy.installing import require_torch
-from csa_deploy.naming import did_you_mean
+from csa_deploy.naming import did_you_mean, unused
 from csa_deploy.network import NetworkEntry, Sample
 from csa_deploy.workspace import sha256_of
 
@@ -199,6 +199,14 @@ def slug_of(spec: str) -> str:
     else:
         stem = Path(spec).stem if spec.endswith(".onnx") else spec
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip(".-") or "network"
+
+
+def slugs_of(labels: Iterable[str]) -> dict[str, str]:
+    """By label a file name of its own: ``a b`` and ``a-b`` have the same slug, and the second becomes ``a-b-2``."""
+    found: dict[str, str] = {}
+    for label in labels:
+        found[label] = unused(slug_of(label), found.values(), "-")
+    return found
 
 
 def _sha256(path: Path) -> str:

@@ -203,7 +203,7 @@ def data_spec(
         return None if data is None else str(data)
     arrays = _arrays(data, list(inputs), samples)
     if labels is not None:
-        arrays |= target_arrays(labels)
+        arrays |= target_arrays(labels if samples is None else labels[:samples])
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())

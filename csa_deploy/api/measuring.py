@@ -24,13 +24,14 @@ from csa_deploy.export.metadata import read_preprocessing
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import graph_sampling, interface_of
 from csa_deploy.graph.load import save_model
+from csa_deploy.naming import unused
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.loadgen.run import refuse_unused
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
 from csa_deploy.runners.chained_runner import CHAINED
-from csa_deploy.source import Source, load_source, slug_of
+from csa_deploy.source import Source, load_source, slug_of, slugs_of
 from csa_deploy.stages.profile import NO_ENGINES
 from csa_deploy.stages.verify import compare as compared
 from csa_deploy.stages.verify import preflight
@@ -100,17 +101,19 @@ def _compare(context: Given, candidates: dict[str, Graph]) -> Any:
         stack.enter_context(reference)
         opened_ones = [
             candidate
-            for label, graph in candidates.items()
-            if (candidate := _candidate(context, label, graph, not_measured)) is not None
+            for label, slug in slugs_of(candidates).items()
+            if (candidate := _candidate(context, label, slug, candidates[label], not_measured)) is not None
         ]
         for candidate in opened_ones:
             stack.enter_context(candidate.runner)
         return compared(context, reference, preprocessing, opened_ones, not_measured)
 
 
-def _candidate(context: Given, label: str, graph: Graph, not_measured: list[NotMeasured]) -> Candidate | None:
+def _candidate(
+    context: Given, label: str, slug: str, graph: Graph, not_measured: list[NotMeasured]
+) -> Candidate | None:
     """What is compared; None for an engine that does not run here, which is noted."""
-    path = context.path(GIVEN) / slug_of(label)
+    path = context.path(GIVEN) / slug
     if isinstance(graph, SplitNetwork):
         chain = chain_runner(graph.report, graph.save(path), context.comparing)
         return Candidate(label, graph.report.precision, label, chain)
@@ -132,9 +135,10 @@ def _compared_there(
 ) -> Comparison:
     """In the caller's workspace: its own graphs and engines, and the candidates beside them."""
     files = []
-    for label, graph in _labelled(candidates).items():
-        files.append(root / GIVEN / f"{slug_of(label)}.onnx")
-        save_model(graph_of(graph), files[-1])
+    labelled = _labelled(candidates)
+    for label, slug in slugs_of(labelled).items():
+        files.append(root / GIVEN / f"{slug}.onnx")
+        save_model(graph_of(labelled[label]), files[-1])
     if not is_named(data):
         names = [spec.name for spec in interface_of(as_exported(reference, workspace=workspace).graph)[0]]
         data = data_spec(data, names, root / GIVEN, labels=labels, samples=given["samples"])
@@ -151,11 +155,7 @@ def _labelled(candidates: Candidates) -> dict[str, Any]:
         candidates = [candidates]
     found: dict[str, Any] = {}
     for graph in candidates:
-        label, number = _label(graph), 1
-        while label in found:
-            number += 1
-            label = f"{_label(graph)} {number}"
-        found[label] = graph
+        found[unused(_label(graph), found, " ")] = graph
     return found
 
 
@@ -245,7 +245,7 @@ def profile(
         with opened(root, stand_in(given[first]), settings | asked) as context:
             refuse_unused({**settings, **asked}, context.config)
             adopt(context, timed[first])
-            context.labelled = {label: f"onnx/timed-{slug_of(label)}.onnx" for label in timed}
+            context.labelled = {label: f"onnx/timed-{slug}.onnx" for label, slug in slugs_of(timed).items()}
             for label, model in timed.items():
                 save_model(model, context.path(context.labelled[label]))
             return _timing(context, run_alone("profile", context), engines)

@@ -13,6 +13,7 @@ import numpy as np
 
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError
+from csa_deploy.metrics.distance import exactly
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,7 @@ class Spread:
         """Largest difference of any output value between any two engines."""
         if not self.runs:
             return None
-        stacked = [
-            np.stack([run.outputs[name] for run in self.runs]).astype(np.float64) for name in self.runs[0].outputs
-        ]
+        stacked = [exactly(np.stack([run.outputs[name] for run in self.runs])) for name in self.runs[0].outputs]
         return max((float(np.max(np.ptp(values, axis=0))) for values in stacked), default=0.0)
 
     def to_json(self) -> dict[str, Any]:

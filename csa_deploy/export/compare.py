@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from csa_deploy.metrics.distance import exactly
 from csa_deploy.records.export import Difference
 from csa_deploy.runners.base import Runner
 
@@ -34,7 +35,7 @@ def compare(
         expected, actual = reference.run(feed), candidate.run(feed)
         for name, want in expected.items():
             errors[name] = max(errors.get(name, 0.0), max_error(want, actual[name]))
-            finite = want[np.isfinite(want)].astype(np.float64)
+            finite = exactly(want[np.isfinite(want)])
             low[name] = float(finite.min(initial=low.get(name, np.inf)))
             high[name] = float(finite.max(initial=high.get(name, -np.inf)))
     ranges = {name: max(high[name] - low[name], 0.0) for name in errors}  # 0 where no value is finite
@@ -46,7 +47,7 @@ def max_error(want: np.ndarray, got: np.ndarray) -> float:
     if want.shape != got.shape:
         return float("inf")
     with np.errstate(invalid="ignore"):  # inf - inf
-        difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+        difference = np.abs(exactly(want) - exactly(got))
     same = (want == got) | (np.isnan(want) & np.isnan(got)) if want.dtype.kind == "f" else want == got
     difference = np.where(same, 0.0, difference)
     return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))

@@ -16,6 +16,7 @@ import onnx
 from csa_deploy.errors import UsageError
 from csa_deploy.export.input_shapes import Extent, InputShapes, Wanted, declare, text_of
 from csa_deploy.graph.load import EXTERNAL_DATA_FROM, save_model, weight_bytes
+from csa_deploy.metrics.distance import exactly
 from csa_deploy.runners.feeds import random_feeds
 from csa_deploy.runners.onnxruntime_runner import OnnxRuntimeRunner
 from csa_deploy.spec import Arrays, TensorSpec
@@ -102,7 +103,7 @@ def _agreement(wanted: list[Arrays], answers: list[Arrays]) -> str:
 
 
 def _relative(want: np.ndarray, got: np.ndarray) -> float:
-    first, second = want.astype(np.float64), got.astype(np.float64)
+    first, second = exactly(want), exactly(got)
     error = float(np.abs(first - second).max())
     return error / (float(np.ptp(first)) or 1.0) if math.isfinite(error) else math.inf
 

@@ -57,16 +57,18 @@ def deviation(expected: np.ndarray, got: np.ndarray | None) -> Deviation:
     want, have = expected.astype(wide, copy=False), got.astype(wide, copy=False)
     if not finite.all():  # NaN marks what is not compared
         want, have = np.where(finite, want, np.nan), np.where(finite, have, np.nan)
-    rows, differences = _channels(want), _channels(np.abs(have - want))
+    with np.errstate(over="ignore"):  # an infinite difference is beyond every bound
+        rows, differences = _channels(want), _channels(np.abs(have - want))
     seen = ~np.isnan(rows).all(axis=1)
     rows, differences = rows[seen], differences[seen]
-    low, high = np.fmin.reduce(rows, axis=1), np.fmax.reduce(rows, axis=1)
-    channels = np.fmax.reduce(differences, axis=1).astype(np.float64)
-    largest = np.maximum(np.abs(high), np.abs(low)).astype(np.float64)
-    spread = float(high.max() - low.min()) or float(largest.max()) or 1.0
-    scales = np.where(high > low, high - low, largest).astype(np.float64)
+    # In the array's own type a range may be infinite, and with it the bound that is a share of it.
+    low, high = (limit.reduce(rows, axis=1).astype(np.longdouble) for limit in (np.fmin, np.fmax))
+    channels = np.fmax.reduce(differences, axis=1).astype(np.longdouble)
+    largest = np.maximum(np.abs(high), np.abs(low))
+    spread = (high.max() - low.min()) or largest.max() or 1.0
+    scales = np.where(high > low, high - low, largest)
     units = _UNITS * float(np.finfo(expected.dtype).eps) * largest
-    return Deviation(float(channels.max()) / spread, channels, scales, units)
+    return Deviation(float(channels.max() / spread), channels, scales, units)
 
 
 def _channels(array: np.ndarray) -> np.ndarray:

@@ -85,7 +85,8 @@ class OutputVerdict:
         if self.first is None:
             self.first = expected
         elif not self.varies:
-            self.varies = self.first.shape != expected.shape or not np.array_equal(self.first, expected, equal_nan=True)
+            nan = expected.dtype.kind == "f"
+            self.varies = self.first.shape != expected.shape or not np.array_equal(self.first, expected, equal_nan=nan)
 
     def judge(self, family: str, found: Deviation, bounds: np.ndarray, noise: np.ndarray) -> None:
         """Hold a comparison against its bounds; inputs on which noise alone moves a channel too far show nothing."""

@@ -14,6 +14,12 @@ from typing import Any
 import numpy as np
 
 
+def exactly(values: np.ndarray) -> np.ndarray:
+    """In FP64, or 64-bit integers in long double, which holds them all: two that differ may become the same in FP64."""
+    wide = np.longdouble if values.dtype.kind in "iu" and values.dtype.itemsize == 8 else np.float64
+    return values.astype(wide)
+
+
 def snr(signal: float, noise: float) -> float:
     """Signal-to-noise ratio in dB: 10 log10(sum of squares of the reference over that of the error).
 

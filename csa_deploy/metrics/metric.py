@@ -33,7 +33,8 @@ class Pair:
     """One sample of one output, or of all outputs for a metric that is of the whole network.
 
     Attributes:
-        want: the reference's, float64 without the axis of samples; of the whole a mapping by output.
+        want: the reference's, float64 (of 64-bit integers long double) without the axis of samples; of the whole a
+            mapping by output.
         got: the candidate's.
         target: what the data set says about the sample: a class index, a mask, boxes; None where it says nothing.
         right: whether all of the reference's values are finite.

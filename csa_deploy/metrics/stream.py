@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from csa_deploy.errors import UsageError
-from csa_deploy.metrics.distance import snr
+from csa_deploy.metrics.distance import exactly, snr
 from csa_deploy.metrics.metric import Columns, Estimate, Kind, Pair, Row
 from csa_deploy.metrics.table import METRICS, estimates_of
 from csa_deploy.metrics.task import REFERENCE, Measured
@@ -120,14 +120,22 @@ class OutputMetrics(SampleTable):
     channel_rows: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def update(self, want: np.ndarray, got: np.ndarray, ids: Sequence[str], targets: Sequence[Any] | None) -> None:
-        """Add a batch: ``want`` and ``got`` of shape (n, ...), one identity and perhaps one target per sample."""
-        if want.shape != got.shape:
-            raise ValueError(f"output {self.name}: reference {want.shape}, candidate {got.shape}")
+        """Add a batch: ``want`` and ``got`` of shape (n, ...), one identity and perhaps one target per sample.
+
+        Raises:
+            UsageError: an output is empty, or its size depends on the numbers and is another one in the candidate.
+        """
+        if want.shape != got.shape or not want.size:
+            raise UsageError(
+                f"output '{self.name}' of sample {ids[0]} has the shape {list(want.shape[1:])} in the reference and "
+                f"{list(got.shape[1:])} in the candidate: such outputs are not compared",
+                fix="compare graphs without what makes the size of an output depend on its numbers (NonZero, NMS)",
+            )
         kinds = kinds_of(want.shape[1:], self.threshold)
         self.classes = want.shape[1] if "classes" in kinds else 0
         functions = list(dict.fromkeys(m.per_sample for m in METRICS.values() if m.of in kinds))
         for index, identity in enumerate(ids):
-            first, second = (side[index].astype(np.float64) for side in (want, got))
+            first, second = (exactly(side[index]) for side in (want, got))
             right = bool(np.isfinite(first).all())
             finite = right and bool(np.isfinite(second).all())
             target = None if targets is None else targets[index]

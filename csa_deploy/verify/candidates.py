@@ -140,7 +140,9 @@ def collect(context: Context, not_measured: list[NotMeasured]) -> list[Candidate
             not_measured.append(NotMeasured(label, error.message))
             continue
         found.append(Candidate(label, precision, engine.path, runner, None, built_from))
-    return found + [_named(given, config) for given in config.candidate]
+    names = [Path(given).name for given in config.candidate]
+    labels = (given if names.count(name) > 1 else name for given, name in zip(config.candidate, names, strict=True))
+    return found + [_named(*named, config) for named in zip(config.candidate, labels, strict=True)]
 
 
 def found_file(candidates: list[Candidate], label: str) -> Path | None:
@@ -148,15 +150,15 @@ def found_file(candidates: list[Candidate], label: str) -> Path | None:
     return next((c.file for c in candidates if c.label == label), None)
 
 
-def _named(given: str, config: Config) -> Candidate:
-    """A graph that the user names."""
+def _named(given: str, label: str, config: Config) -> Candidate:
+    """A graph that the user names; its label is its file's name, or where two have the same, as it was given."""
     path = Path(given)
     if path.suffix != ".onnx":
         raise UsageError(
             f"{given}: only ONNX graphs can be compared beside the workspace's own graphs and engines",
             fix="name a .onnx file; engines are compared when `csa-deploy build` made them",
         )
-    return graph_candidate(path, path.name, None, given, config)
+    return graph_candidate(path, label, None, given, config)
 
 
 def graph_candidate(path: Path, label: str, precision: str | None, shown: str, config: Config) -> Candidate:

@@ -328,3 +328,51 @@ def test_an_operator_that_is_not_known_is_said_in_words(domain: str, named: str)
     model.graph.node[1].domain = domain
     found = prove_equal(model, model, names=("mine", "other"))
     assert found.reason == f"ONNX Runtime does not load mine: it knows no operator {named}"
+
+
+def _behind_sigmoid(limit: float) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+        net (float[1,6] x) => (float[1,6] y) {{ s = Sigmoid (x)
+            y = own.Cut (s) }}
+        <opset_import: ["" : 17], domain: "own"> Cut (a) => (b) {{
+            c = Constant <value_float = {limit}> ()
+            b = Min (a, c) }}""")
+
+
+def test_bodies_of_local_functions_are_compared_by_themselves() -> None:
+    """The fault lies where no input of the network comes: calls of two functions of one name are not the same node."""
+    assert prove_equal(_behind_sigmoid(2.0), _behind_sigmoid(2.0)).by_parts == "the same nodes"
+    found = prove_equal(_behind_sigmoid(2.0), _behind_sigmoid(3.0))
+    assert (found.verdict, found.output) == ("not proved", "")
+    assert "when what it reads is free" in found.reason
+    assert prove_equal(_behind_sigmoid(0.5), _behind_sigmoid(0.75)).verdict == "different"
+
+
+@pytest.mark.parametrize(("digits", "verdict"), [("one", "equal"), ("two", "different")])
+def test_texts_are_compared_as_they_are(digits: str, verdict: str) -> None:
+    first, second = (
+        onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+            net (float[1,6] x) => (string[1,6] y) {{ one = Sign (x)
+                two = Add (one, one)
+                y = Cast <to = 8> ({source}) }}""")
+        for source in ("one", digits)
+    )
+    assert prove_equal(first, second).verdict == verdict
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("f2", 6e4), ("f4", 3e38), ("f8", 1.5e308)])
+@pytest.mark.parametrize("share", [-1.0, 0.9, 1.0])
+def test_numbers_near_the_largest_of_their_type(kind: str, largest: float, share: float) -> None:
+    """On all inputs their range is infinite in the type itself, and so would be a bound that is a share of it."""
+    both = []
+    for number in (largest, largest * share):
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Add", ["s", "nine"], ["t"])]
+        nodes.append(helper.make_node("Mul", ["t", "signs"], ["y"]))
+        stored = {"nine": np.array(9, kind), "signs": (np.array([1, -1] * 3) * number / 10).astype(kind)}
+        ends = ([helper.make_tensor_value_info(name, element, [1, 6])] for name in "xy")
+        tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+        graph = helper.make_graph(nodes, "net", *ends, tensors)
+        both.append(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    found = prove_equal(*both)
+    assert (found.verdict, found.difference == 0.0) == (("equal", True) if share == 1.0 else ("different", False))

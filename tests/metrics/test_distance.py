@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine as scipy_cosine
 
-from csa_deploy.metrics.distance import cosine, decibels, mean, snr
+from csa_deploy.export.compare import max_error
+from csa_deploy.metrics.distance import cosine, decibels, exactly, mean, snr
 
 positive = st.floats(min_value=1e-300, max_value=1e300)
 
@@ -82,3 +83,12 @@ def test_the_mean_of_equal_values_is_that_value(count: int, thousandths: int) ->
 
 def test_a_mean_of_what_is_not_finite() -> None:
     assert mean([1.0, math.inf]) == math.inf and math.isnan(mean([1.0, math.nan]))
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 40))
+def test_whole_numbers_keep_their_distance(number: int, distance: int) -> None:
+    """Python's own integers are the oracle; FP64 loses distances from 2^53 on."""
+    number = min(number, 2**63 - 1 - distance)
+    for kind, shift in (("i8", 0), ("u8", 2**63)):
+        first, second = (np.array([value + shift], kind) for value in (number, number + distance))
+        assert max_error(first, second) == float((exactly(second) - exactly(first))[0]) == distance

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import rel_entr, softmax
 from scipy.stats import rankdata
 
+from csa_deploy.errors import UsageError
 from csa_deploy.metrics.distance import cosine, snr
 from csa_deploy.metrics.stream import OutputMetrics
 
@@ -118,7 +119,7 @@ def test_zero_signals() -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"reference \(1, 2\), candidate \(1, 3\)"):
+    with pytest.raises(UsageError, match=r"\[2\] in the reference and \[3\] in the candidate"):
         metrics(np.ones((1, 2)), np.ones((1, 3)))
 
 
