@@ -2,7 +2,8 @@
 
 A stage raises one of these with a single line that says what is wrong, where, and how to fix it; the
 command line prints that line and exits with :attr:`CsaDeployError.exit_code`. Anything else that reaches
-the command line is a defect of csa-deploy and exits with 1.
+the command line is a defect of csa-deploy and exits with 1. The worst stand first: of several parts that fail, the exit
+code of the whole is that of the class that stands above the others.
 """
 
 from __future__ import annotations
@@ -30,34 +31,16 @@ class CsaDeployError(Exception):
         return f"{self.message} | fix: {self.fix}" if self.fix else self.message
 
 
-class UsageError(CsaDeployError):
-    """Wrong argument, configuration or input file (exit 2)."""
+class BuildFailedError(CsaDeployError):
+    """The engine builder refused or crashed (exit 5)."""
 
-    exit_code = 2
-
-
-class EnvironmentLacksError(CsaDeployError):
-    """The machine lacks something; ``fix`` says what to install (exit 3)."""
-
-    exit_code = 3
-
-
-class NotProvedError(CsaDeployError):
-    """Nothing shows whether two graphs compute the same: what the proof needs is missing (exit 3)."""
-
-    exit_code = 3
+    exit_code = 5
 
 
 class OperationRejectedError(CsaDeployError):
     """An operation is not allowed in the requested safety scope (exit 4)."""
 
     exit_code = 4
-
-
-class BuildFailedError(CsaDeployError):
-    """The engine builder refused or crashed (exit 5)."""
-
-    exit_code = 5
 
 
 class AccuracyGateError(CsaDeployError):
@@ -78,11 +61,26 @@ class PolicyGateError(CsaDeployError):
     exit_code = 8
 
 
-_WORST_FIRST: tuple[type[CsaDeployError], ...] = (
-    *(CsaDeployError, BuildFailedError, OperationRejectedError, AccuracyGateError, PerformanceGateError),
-    *(PolicyGateError, UsageError, EnvironmentLacksError),
-)
-"""What speaks against a network, then what says nothing of it."""
+class UsageError(CsaDeployError):
+    """Wrong argument, configuration or input file (exit 2)."""
+
+    exit_code = 2
+
+
+class EnvironmentLacksError(CsaDeployError):
+    """The machine lacks something; ``fix`` says what to install (exit 3)."""
+
+    exit_code = 3
+
+
+class NotProvedError(CsaDeployError):
+    """Nothing shows whether two graphs compute the same: what the proof needs is missing (exit 3)."""
+
+    exit_code = 3
+
+
+_WORST_FIRST: tuple[type[CsaDeployError], ...] = (CsaDeployError, *CsaDeployError.__subclasses__())
+"""In the order of this file: what speaks against a network, then what says nothing of it."""
 
 
 def badness(code: int) -> int:

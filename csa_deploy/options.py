@@ -7,6 +7,7 @@ cannot drift apart. A key ``compute_capability`` is the flag ``--compute-capabil
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 CalibrationMethod = Literal["mse", "minmax", "percentile", "entropy", "entropy-published"]
@@ -36,6 +37,9 @@ class Option:
 
 GROUPS = ("network", "restricted mode", "precision", "engine and target", "data and accuracy", "latency", "output")
 """Groups of settings, in the order of the help page."""
+
+_PACKS = Path(__file__).parent / "restricted" / "packs"
+_SCOPES = sorted(path.stem.replace("_", "-") for path in _PACKS.glob("[!_]*.toml"))
 
 OPTIONS: dict[str, Option] = {
     "workspace": Option(
@@ -96,8 +100,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "scope": Option(
         list[str],
-        "Safety scope (repeatable): drive-os-6, drive-os-6.0.9, drive-os-6.0.10, drive-os-6.12.1, drive-os-7, trt-11, "
-        "dla-orin, dla-orin-8.6.12, dla-orin-11, dla-xavier; see csa-deploy rules.",
+        f"Safety scope (repeatable): {', '.join(_SCOPES)}; see csa-deploy rules.",
         group="restricted mode",
         first=True,
     ),

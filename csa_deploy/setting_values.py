@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from csa_deploy.naming import named_values, split_commas, unknown
 from csa_deploy.records.loadgen import Scenario
+from csa_deploy.records.profile import PERCENTILE_OF
 
 Precision = Literal["fp32", "fp16", "int8"]
 Technique = Literal["equalization", "clip_equalization", "range_choice", "weight_rounding", "bias_correction"]
@@ -17,10 +18,7 @@ Technique = Literal["equalization", "clip_equalization", "range_choice", "weight
 # What of a network that falls back from DLA to the GPU can be bounded.
 FALLBACK = ("nodes", "subgraphs", "bytes")
 # What a limit can bound: latency percentiles and memory.
-LIMITED = (
-    *("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"),
-    *("weights_mib", "activations_mib", "engine_mib", "peak_mib"),
-)
+LIMITED = (*PERCENTILE_OF, "max_ms", "weights_mib", "activations_mib", "engine_mib", "peak_mib")
 # An engine's series: on the host, and by the device's clock.
 ENGINE_SERIES = ("", " device", " transfers", " cuda graph")
 

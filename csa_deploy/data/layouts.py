@@ -20,7 +20,7 @@ class Layout:
     """One way to lay out a folder.
 
     Attributes:
-        name: for people.
+        name: as in the tables of docs/data.md.
         fits: whether a folder is laid out so.
         open: (folder, name as given, preprocessing, part of the data where it has parts) to a data set.
         asked: whether it counts only where its task is asked for.
@@ -64,7 +64,7 @@ LAYOUTS = (
     Layout("Cityscapes", "segmentation", _holds("leftImg8bit", "gtFine"), open_cityscapes),
     Layout("Pascal VOC", "segmentation", _holds("JPEGImages", "SegmentationClass"), open_voc_masks),
     Layout("Pascal VOC", "detection", _holds("JPEGImages", "Annotations"), open_voc_boxes),
-    Layout("images and masks", "segmentation", _holds("images", "masks"), open_masks),
+    Layout("plain", "segmentation", _holds("images", "masks"), open_masks),
     Layout("COCO", "detection", lambda folder: bool(_coco_files(folder, "")), _open_coco),
     Layout(
         *(
@@ -92,5 +92,6 @@ def layout_of(folder: Path, task: Task | None, any_task: bool = False) -> Layout
     possible = [layout for layout in LAYOUTS if layout.task == task or (task is None and not layout.asked)]
     wanted = [layout for layout in possible if layout.fits(folder)]
     if not any_task and len({layout.task for layout in wanted}) > 1:
-        raise UsageError(f"{folder}: holds masks and boxes", fix="say with --task which: segmentation or detection")
+        held = " or ".join(f"{layout.task} ({layout.name})" for layout in wanted)
+        raise UsageError(f"{folder}: holds masks and boxes", fix=f"say with --task which: {held}")
     return wanted[0] if wanted else None

@@ -65,10 +65,9 @@ class SampleTable:
 
     def _require_even(self, name: str, each: int, column: array[float], sample: str) -> None:
         if len(column) != each * len(self.ids):
-            before = len(column) // max(1, len(self.ids))
             raise UsageError(
-                f"metric {name}: {each} numbers of sample {sample}, {before} of each before it",
-                fix="give the same numbers of every sample",
+                f"metric {name}: {each} numbers of sample {sample}, {len(column)} of the {len(self.ids)} before it",
+                fix="give as many of every sample, those with values that are not finite among them",
             )
 
     def keep(self, count: int) -> None:

@@ -14,9 +14,8 @@ from csa_deploy.errors import PerformanceGateError
 from csa_deploy.profile.comparison import compare_samples
 from csa_deploy.profile.statistics import too_short
 from csa_deploy.records.device import EngineProfile
-from csa_deploy.records.profile import Gate, GraphCost, LatencySummary
+from csa_deploy.records.profile import PERCENTILE_OF, Gate, GraphCost, LatencySummary
 
-PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
 BASELINE_PERCENTILES = (50.0, 95.0)
 ANEW = "both timed now, in turns"
 STORED = "stored samples of another time"

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from csa_deploy.binomial import distribution, ranks_around
-from csa_deploy.records.profile import Drift, Interval, LatencySummary, Outliers
+from csa_deploy.records.profile import PERCENTILE_OF, Drift, Interval, LatencySummary, Outliers
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 OUTSIDE = (1 - CONFIDENCE) / 2  # chance beyond each end of an interval
 _DIGITS = 6  # of milliseconds: nanoseconds, as the clocks have them
@@ -51,17 +50,19 @@ def summarise(samples_ms: Sequence[float] | np.ndarray, *, batch: int = 1) -> La
         batch: samples of the network per inference.
     """
     samples = np.round(np.asarray(samples_ms, dtype=np.float64), _DIGITS)  # what is stored is what is judged
-    measured = [p for p in PERCENTILES if len(samples) >= enough_for(p)]
+    measured = [p for p in PERCENTILE_OF.values() if len(samples) >= enough_for(p)]
     values = dict(zip(measured, np.percentile(samples, measured), strict=True))
     worth = independent(samples)
     limits = {p: interval(samples, p, worth) for p in measured}
     return LatencySummary(
         samples_ms=tuple(samples.tolist()),
-        percentiles_ms={f"{p:g}": round(float(values[p]), _DIGITS) if p in values else None for p in PERCENTILES},
-        intervals_ms={f"{p:g}": limits.get(p) for p in PERCENTILES},
+        percentiles_ms={
+            f"{p:g}": round(float(values[p]), _DIGITS) if p in values else None for p in PERCENTILE_OF.values()
+        },
+        intervals_ms={f"{p:g}": limits.get(p) for p in PERCENTILE_OF.values()},
         confidence=CONFIDENCE,
         independent=worth,
-        too_few={f"{p:g}": enough_for(p) for p in PERCENTILES if p not in values},
+        too_few={f"{p:g}": enough_for(p) for p in PERCENTILE_OF.values() if p not in values},
         mean_ms=round(float(samples.mean()), _DIGITS),
         min_ms=float(samples.min()),
         max_ms=float(samples.max()),

@@ -189,6 +189,10 @@ class Outliers:
     first: tuple[int, ...]
 
 
+PERCENTILE_OF = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
+"""Percentiles of a series of latencies by the name of a limit on them: all are measured, and shown."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary(Stored):
     """A series of latencies.

@@ -17,7 +17,7 @@ from csa_deploy.report.data import collect
 from csa_deploy.report.labels import SIZE, label_of, rank, size_of, timed_on
 from csa_deploy.report.not_measured import by_reason
 from csa_deploy.report.verdict import against_baseline, word_of
-from csa_deploy.report.views import accuracy_columns
+from csa_deploy.report.views import BESIDE_MEDIAN, accuracy_columns
 from csa_deploy.results import StageRecord
 from csa_deploy.tables import titled
 from csa_deploy.workspace import Workspace
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "incomplete": "bold yellow", "undecided": "yellow"}
 _GATE_STYLE = {"pass": "green", "fail": "bold red"}
-_PERCENTILES = ("90", "95", "99", "99.9")
 SHOWN_AFTER = ("build", "verify", "profile", "report")
 
 
@@ -257,7 +256,7 @@ def _gate(gate: Gate) -> str:
 def _latency_table(network: str, latency: Mapping[str, LatencySummary]) -> Table:
     from rich.markup import escape
 
-    percentiles = (f"p{p}" for p in _PERCENTILES)
+    percentiles = (f"p{p}" for p in BESIDE_MEDIAN)
     numbers = ("median", "interval", *percentiles, "max", "jitter", "per second", "outliers")
     shown = titled(f"latency of {escape(network)}", ("", *numbers), right=numbers)
     for label in sorted(latency, key=rank):
@@ -267,7 +266,7 @@ def _latency_table(network: str, latency: Mapping[str, LatencySummary]) -> Table
             escape(label_of(label)),
             units.milliseconds(found.percentiles_ms["50"]),
             " - ".join(interval) or units.NONE,
-            *(_percentile(found, p) for p in _PERCENTILES),
+            *(_percentile(found, p) for p in BESIDE_MEDIAN),
             units.milliseconds(found.max_ms),
             units.milliseconds(found.jitter_ms),
             f"{found.throughput:,.0f}",
@@ -277,5 +276,5 @@ def _latency_table(network: str, latency: Mapping[str, LatencySummary]) -> Table
 
 
 def _percentile(found: LatencySummary, percentile: str) -> str:
-    value = found.percentiles_ms[percentile]
-    return f"needs {found.too_few[percentile]}" if value is None else units.milliseconds(value)
+    need = found.too_few.get(percentile)
+    return f"needs {need}" if need else units.milliseconds(found.percentiles_ms.get(percentile))

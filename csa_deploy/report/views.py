@@ -14,13 +14,14 @@ from csa_deploy.metrics.table import ordered as in_order
 from csa_deploy.records.check import Finding, ScopeRecord, worst
 from csa_deploy.records.device import EngineProfile
 from csa_deploy.records.localization import Localization
-from csa_deploy.records.profile import LatencySummary, NodeCost
+from csa_deploy.records.profile import PERCENTILE_OF, LatencySummary, NodeCost
 from csa_deploy.records.report import ReportData, Row
 from csa_deploy.report.labels import label_of, rank
 from csa_deploy.results import shallow
 
 V = TypeVar("V")
 VERDICTS = ("denied", "unknown", "allowed", "note")
+BESIDE_MEDIAN = [f"{percentile:g}" for percentile in PERCENTILE_OF.values() if percentile != 50]
 
 
 @dataclass(frozen=True, kw_only=True)

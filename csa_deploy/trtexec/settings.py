@@ -129,7 +129,7 @@ def parse_options(items: Sequence[str]) -> TrtexecOptions:
             pools[pool] = _number(key, value)
         elif known[name].type == "bool":
             values[name] = _truth(key, value)
-        elif name == "dla_core":
+        elif known[name].type == "int | None":
             values[name] = _number(key, value)
         else:
             values[name] = Path(value) if name == "calibration_cache" else value

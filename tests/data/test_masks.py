@@ -197,8 +197,9 @@ def test_what_is_wrong_is_one_line(plain: Path, fault: str) -> None:
 
 def test_a_task_is_asked_for_where_a_folder_has_two(voc: Path) -> None:
     (voc / "Annotations").mkdir()
-    with pytest.raises(UsageError, match=r"holds masks and boxes.*|--task"):
+    with pytest.raises(UsageError, match="holds masks and boxes") as refused:
         open_dataset(voc, PLAIN)
+    assert str(refused.value.fix).endswith("--task which: segmentation (Pascal VOC) or detection (Pascal VOC)")
     assert len(open_dataset(voc, PLAIN, task="segmentation")) == 2
     assert open_dataset(voc, PLAIN, lenient=True).task == "segmentation", "to calibrate no target is needed"
 

@@ -209,7 +209,10 @@ def _bad(**methods: Any) -> Any:
         (_bad(update=lambda self, outputs, target: []), "update() gave an array of shape (0,)"),
         (_bad(update=lambda self, outputs, target: [1, np.nan]), "update() gave nan on sample s0"),
         (_bad(update=lambda self, outputs, target: "lanes"), "update() raised ValueError"),
-        (_bad(update=lambda self, outputs, target: np.zeros(1 + target % 2)), "numbers of sample s"),
+        (
+            _bad(update=lambda self, outputs, target: np.zeros(1 + target % 2)),
+            "numbers of sample s2, 4 of the 2 before",
+        ),
         (_bad(reduce=lambda self, rows: np.nan), "reduce() gave nan on 30 rows"),
         (_bad(reduce=lambda self, rows: rows), "reduce() gave an array of shape (30, 15) on 30 rows"),
         (_bad(reduce=lambda self, rows: None), "reduce() gave nan on 30 rows"),

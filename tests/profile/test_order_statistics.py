@@ -14,7 +14,8 @@ from scipy.stats import binom, kendalltau, norm, spearmanr
 from csa_deploy.binomial import at_least, distribution, ranks_around
 from csa_deploy.profile.comparison import Ratio, compare_samples
 from csa_deploy.profile.gates import limit_gates
-from csa_deploy.profile.statistics import PERCENTILES, drift, enough_to_pass, independent, interval, summarise
+from csa_deploy.profile.statistics import drift, enough_to_pass, independent, interval, summarise
+from csa_deploy.records.profile import PERCENTILE_OF
 
 OUTSIDE = 0.005
 
@@ -187,6 +188,6 @@ def test_drift_is_seldom_seen_where_there_is_none(correlation: float, n: int) ->
 
 def test_every_percentile_is_between_its_ends() -> None:
     got = summarise(np.random.default_rng(8).lognormal(size=6000))
-    for percentile in PERCENTILES:
+    for percentile in PERCENTILE_OF.values():
         low, high = got.intervals_ms[f"{percentile:g}"]
         assert low < got.percentiles_ms[f"{percentile:g}"] < high

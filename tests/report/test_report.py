@@ -17,7 +17,7 @@ from rich.console import Console
 
 from csa_deploy.records.report import Records, ReportData
 from csa_deploy.records.verify import VerifyRecord
-from csa_deploy.report.console import show
+from csa_deploy.report.console import show, timings
 from csa_deploy.report.data import ORDER, collect, rows
 from csa_deploy.report.page import embedded, render
 from csa_deploy.stages import STAGES
@@ -187,6 +187,26 @@ def test_every_verb_shows_its_end(digits: Any) -> None:
         assert text.strip() and "[/" not in text
     assert "csa_digits on 20 samples of digits" in text and "PyTorch fp32" in text
     assert re.search(r"^PASS|^INCOMPLETE", text, re.M)
+
+
+@pytest.mark.parametrize("shown", ["12.50 ms", "-"])
+def test_a_percentile_that_an_older_run_did_not_measure_is_a_gap(digits: Any, shown: str) -> None:
+    data = collect(Workspace(digits.root))
+    measured = json.loads(json.dumps(data.measurements))
+    for found in measured["profile"]["latency"].values():
+        found["too_few"].pop("90", None)
+        found["percentiles_ms"].pop("90")
+        found["percentiles_ms"].update({"90": 12.5} if shown != "-" else {})
+    data, console = replace(data, measurements=measured), Console(width=200, record=True, file=io.StringIO())
+    timings(data, console)
+    heads, row = (
+        [cell.strip() for cell in re.split("[│┃]", line)] for line in console.export_text().splitlines()[2:5:2]
+    )
+    assert row[heads.index("p90")] == shown and heads[4:8] == ["p90", "p95", "p99", "p99.9"]
+    table = re.search(r'<table aria-label="latency">.*?</table>', render(data, {}), re.DOTALL)
+    assert table is not None
+    heads, row = (re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", table[0], re.DOTALL) for tag in ("th", "td"))
+    assert row[heads.index("p90")] == shown and heads[3:7] == ["p90", "p95", "p99", "p99.9"]
 
 
 def test_collecting_computes_nothing_anew(digits: Any, data: dict[str, Any]) -> None:
