@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -69,6 +70,30 @@ class Stored:
             elif key in required:
                 raise UsageError(f"{cls.__name__}: these data are not complete: no {key}", fix="make it again")
         return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class NumbersBut:
+    """Of a mapping of numbers and of texts under a few keys: numbers that are not finite are texts in JSON.
+
+    Attributes:
+        texts: keys of texts, which stay what they are: a sample may be called ``nan``.
+    """
+
+    texts: tuple[str, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def numbers(data: Any) -> Any:
+            if not isinstance(data, Mapping):
+                return data
+            # The one NaN of the module math: in a container it is equal to itself.
+            known = {str(number): number for number in (math.nan, math.inf, -math.inf)}
+            texts = {key: value for key, value in data.items() if isinstance(value, str) and key not in self.texts}
+            return {**data, **{key: known.get(value, value) for key, value in texts.items()}}
+
+        return core_schema.no_info_before_validator_function(numbers, handler(source))
 
 
 class OneOfSeveral(Stored):
@@ -301,7 +326,7 @@ def _adapters(cls: type[Stored]) -> tuple[frozenset[str], tuple[tuple[str, Any],
     """Fields that must be there; of each field what makes it of plain data."""
     from pydantic import TypeAdapter
 
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = [item for item in dataclasses.fields(cls) if item.metadata.get("json", True)]
     missing = dataclasses.MISSING
     required = frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)

@@ -67,6 +67,23 @@ class Sampling:
         own = {spec.name: spec.static_shape for spec in self.inputs}
         return {name: array.reshape(own[name]) for name, array in feeds.items()}
 
+    def typed(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Arrays in the types of the network's inputs: floats are cast to the network's floats, nothing else is.
+
+        Raises:
+            UsageError: data of another type than an input.
+        """
+        found = dict(feeds)
+        for spec in self.inputs:
+            given, wanted = feeds[spec.name].dtype, np.dtype(spec.dtype)
+            if given != wanted and not given.kind == wanted.kind == "f":
+                raise UsageError(
+                    f"the data do not fit the network: '{spec.name}' is {spec.dtype}, the data hold {given}",
+                    fix="give arrays of the network's types",
+                )
+            found[spec.name] = feeds[spec.name].astype(wanted, copy=False)
+        return found
+
     def samples(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
         """A network's outputs as arrays (:attr:`batch`, ...).
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import csa_deploy as csa
 from csa_deploy.cli.main import app
 from csa_deploy.errors import AccuracyGateError, UsageError
+from csa_deploy.metrics.stream import OutputMetrics
+from csa_deploy.results import Stored
 from csa_deploy.verify.results import SAMPLES, read_results
 
 GENERATOR = np.random.default_rng(0)
@@ -113,3 +119,127 @@ def test_samples_cut_the_labels_as_they_cut_the_data() -> None:
     cut = csa.compare(scaled(1.0), scaled(1.0), data=X[:5], labels=labels[:5])
     assert [one.metrics for one in some.outputs] == [one.metrics for one in cut.outputs]
     assert len(some.samples) == 5
+
+
+@pytest.mark.parametrize("names", [("", "", ""), ("", "h2", ""), ("MatMul_h2", "", "")])
+def test_the_guilty_node_is_found_in_graphs_whose_nodes_have_no_names(names: tuple[str, str, str]) -> None:
+    right, wrong = scaled(1.0, size=6, times=3), scaled(1.0, size=6, times=3)
+    tensor = next(item for item in wrong.graph.initializer if item.name == "w1")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy() * 3, "w1"))
+    for model in (right, wrong):
+        for node, name in zip(model.graph.node, names, strict=True):
+            node.name = name
+    found = csa.compare(right, wrong, data=X, localize=True)
+    assert found.verdict == "fail" and found.report is not None
+    (culprit,) = found.report.localization[0].culprits
+    assert culprit == (names[1] or ("MatMul_h2_2" if names[0] else "MatMul_h2"))
+
+
+def with_bias(value: float) -> onnx.ModelProto:
+    """The product with ``value`` added to one of three outputs."""
+    model = scaled(1.0)
+    model.graph.node[0].output[0] = "product"
+    model.graph.node.append(helper.make_node("Add", ["product", "bias"], ["y"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, value, 0], "f4"), "bias"))
+    return model
+
+
+@pytest.mark.parametrize("label", ["candidate", "nan", "inf"])
+@pytest.mark.parametrize("value", [0.0, 1.0, np.inf, np.nan])
+def test_numbers_that_are_not_finite_survive_json(value: float, label: str) -> None:
+    """And texts that read like one stay texts."""
+    found = csa.compare(with_bias(0.0), {label: with_bias(value)}, data=X, labels=np.zeros(len(X), int))
+    again = csa.Comparison.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+    assert again == found
+    assert {type(row["snr_db"]) for row in again.samples} == {float}
+    assert {row["candidate"] for row in again.samples} == {label}
+    assert {type(one["max_abs_error"]) for one in again.report.candidates[0].outputs[0].worst} == {float}
+
+
+def test_time_makes_no_difference_between_results() -> None:
+    """What is no part of a result's JSON form, such as seconds, is no part of what makes two the same."""
+    kinds, waiting = set[type](), [Stored]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        kinds |= {kind} if dataclasses.is_dataclass(kind) else set()
+    assert len(kinds) > 50
+    left_out = {
+        (k.__name__, f.name): f for k in kinds for f in dataclasses.fields(k) if not f.metadata.get("json", True)
+    }
+    assert [name for name, item in left_out.items() if item.compare] == []
+
+
+def test_an_engine_is_not_built_in_another_precision_than_asked() -> None:
+    with pytest.raises(UsageError, match="the graph's types say fp32, not int8"):
+        csa.build(scaled(1.0), precision="int8")
+
+
+@pytest.mark.parametrize("data", [X > 0, (X * 9).astype("i1"), (X * X).astype("u1"), X.astype("i8")])
+def test_data_of_another_type_are_refused_in_one_line(data: np.ndarray) -> None:
+    """Not left out, and not a traceback."""
+    net = scaled(1.0)
+    for attempt in (csa.prove, csa.compare):
+        with pytest.raises(UsageError, match=r"float32.*" + data.dtype.name + "|" + data.dtype.name + ".*float32"):
+            attempt(net, net, data=data)
+    with pytest.raises(UsageError, match=rf"'x' is float32, the data hold {data.dtype.name}"):
+        csa.quantize(net, calib=data, techniques="none")
+
+
+@pytest.mark.parametrize("kind", ["float16", "float", "double"])
+def test_floats_of_data_become_those_of_the_graph(kind: str) -> None:
+    net = parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+        net ({kind}[1,6] x) => ({kind}[1,6] y) {{ y = Relu (x) }}""")
+    for data in (X, X.astype("f8"), X.astype("f2")):
+        assert (csa.prove(net, net, data=data).samples, csa.prove(net, net, data=data).notes) == (len(X), ())
+
+
+@pytest.mark.parametrize("last", [7, 11])
+def test_every_sample_counts_also_where_a_batch_is_not_full(last: int) -> None:
+    """A graph that is wrong on one of twelve samples alone, five at a time."""
+    data = np.zeros((12, 6), "f4")
+    data[:, 0], data[last, 1] = 1.0, 1e6
+    right, wrong = (
+        parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+            net (float[5,6] x) => (float[5,6] y) <float limit = {{{limit}}}> {{ y = Min (x, limit) }}""")
+        for limit in (5e5, 6e5)
+    )
+    found = csa.prove(right, wrong, data=data)
+    assert (found.verdict, found.on) == ("different", f"sample {last // 5 * 5}")
+
+
+@given(st.permutations(range(12)))
+@settings(max_examples=30, deadline=None)
+def test_figures_do_not_depend_on_the_order_of_the_samples(order: list[int]) -> None:
+    def figures(order: list[int]) -> dict[str, float]:
+        found = OutputMetrics("y")
+        found.update(X[order], X[order] * np.float32(0.7) + 1, [str(i) for i in order], [0] * len(order))
+        return found.values()
+
+    assert figures(order) == figures(list(range(12)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
+def test_fp64_says_that_a_value_which_is_not_finite_is_the_candidates_error(value: float) -> None:
+    found = csa.compare(with_bias(0.0), with_bias(value), data=X)
+    assert found.report is not None and [one.farther for one in found.report.arbitration] == ["candidate"]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "bool"])
+def test_fp64_measures_whole_numbers_too(kind: str) -> None:
+    """No difference of theirs wraps around, and Python's integers say how large it is."""
+    first, second = (0, 1) if kind == "bool" else (3, 250) if kind == "uint8" else (-100, 100)
+    nets = []
+    for number in (first, second):
+        net = parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+            net (float[1,6] x) => ({kind}[1,6] y) {{ n = Abs (x)
+                one = Greater (n, zero)
+                picked = Where (one, some, other)
+                y = Cast <to = {TensorProto.DataType.Value(kind.upper())}> (picked) }}""")
+        stored = {"zero": np.float32(-1), "some": np.array([number] * 6, "i4"), "other": np.array(first, "i4")}
+        net.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items())
+        nets.append(net)
+    found = csa.compare(*nets, data=X)
+    assert found.not_measured == () and found.report is not None
+    (one,) = found.report.arbitration
+    assert (one.reference_error, one.candidate_error, one.farther) == (0.0, second - first, "candidate")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from csa_deploy.api.wording import in_python
 from csa_deploy.records.loadgen import LoadgenRun
 from csa_deploy.records.profile import ProfileRecord
 from csa_deploy.records.verify import Verdict, VerifyRecord
-from csa_deploy.results import NOT_JSON, NotMeasured, Result
+from csa_deploy.results import NOT_JSON, NotMeasured, NumbersBut, Result
 from csa_deploy.units import milliseconds
 
 
@@ -52,7 +52,7 @@ class Comparison(Result):
     verdict: Verdict
     failure: str
     outputs: tuple[OutputComparison, ...]
-    samples: tuple[dict[str, Any], ...]
+    samples: tuple[Annotated[dict[str, Any], NumbersBut(("candidate", "output", "id"))], ...]
     notes: tuple[str, ...] = ()
     not_measured: tuple[NotMeasured, ...] = ()
     report: VerifyRecord | None = None

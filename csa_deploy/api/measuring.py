@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from csa_deploy.profile.loadgen.run import refuse_unused
 from csa_deploy.records.profile import Profiled, ProfileRecord
 from csa_deploy.records.verify import VerifyRecord
 from csa_deploy.results import NotMeasured, Result
+from csa_deploy.runners.base import filled
 from csa_deploy.runners.chained_runner import CHAINED
 from csa_deploy.source import Source, load_source, slug_of, slugs_of
 from csa_deploy.stages.profile import NO_ENGINES
@@ -199,7 +201,8 @@ def _sample_rows(results: Results) -> Iterator[dict[str, Any]]:
         for output in candidate.outputs:
             columns = {name: column.tolist() for name, column in output.columns.items() if column.ndim == 1}
             for place, identity in enumerate(results.ids):
-                values = {name: column[place] for name, column in columns.items()}
+                # The one NaN of the module math: rows with it are equal to themselves.
+                values = {n: math.nan if math.isnan(column[place]) else column[place] for n, column in columns.items()}
                 yield {"candidate": candidate.label, "output": output.name, "id": identity, **values}
 
 
@@ -311,19 +314,15 @@ def report(results: Result | Iterable[Result] | Workspace, path: str | Path) -> 
 def feeds_of(
     model: onnx.ModelProto, data: Data, samples: int | None, seed: int
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Samples of data as inputs of a graph, each inference with a name; of the last, incomplete batch nothing."""
+    """Samples of data as inputs of a graph, each inference with a name; the last batch is filled by its last sample."""
     if data is None:
         return
     names = [spec.name for spec in interface_of(model)[0]]
-    sampling, found = graph_sampling(model), 0
+    sampling = graph_sampling(model)
     with python_errors(), folder_of(None) as root:
         spec = data_spec(data, names, root, samples=samples)
         assert spec is not None
         size = sampling.batch or 1
         for batch in open_dataset(spec, read_preprocessing(model), limit=samples, seed=seed).batches(size):
-            if len(batch) == size:
-                feed = {name: array for name, array in batch.feed(sampling.shapes).items() if name in names}
-                found += 1
-                yield f"sample {batch.ids[0]}", sampling.network(feed)
-    if not found:
-        raise UsageError(f"the data hold fewer than {size} samples, which one inference takes", fix="give more")
+            feed = sampling.typed(batch.feed(sampling.shapes))
+            yield f"sample {batch.ids[0]}", sampling.network(filled(feed, size))

@@ -26,6 +26,7 @@ from csa_deploy.api.staging import (
 from csa_deploy.config import inherited
 from csa_deploy.engine.parts import parts_folder
 from csa_deploy.engine.passport import passport_of, read_passport, sealed
+from csa_deploy.errors import UsageError
 from csa_deploy.graph.facts import stated_types
 from csa_deploy.graph.interface import interface_of
 from csa_deploy.records.export import ExportRecord
@@ -180,7 +181,13 @@ def build(
                 run(["check", "build"], context)
                 return _built(context, precision, origin_of(graph))
     model = graph_of(graph)
-    precision = stated_types(model).precision
+    stated = stated_types(model).precision
+    if precision not in (None, stated):
+        raise UsageError(
+            f"the graph's types say {stated}, not {precision}",
+            fix="type it first with csa_deploy.to_fp16 or csa_deploy.quantize, or leave out precision",
+        )
+    precision = stated
     given = {**settings, "backend": backend, "precision": [precision]}
     with folder_of(None) as root, opened(root, stand_in(graph), given) as context:
         adopt(context, model, _report_of(graph))

@@ -36,7 +36,17 @@ def corresponding(
         if set(moved) & set(changed):
             raise UsageError(f"{names[1]}: an input that is an output as well has two names in {names[0]}", fix=_FIX)
         moved |= changed
-    return (renamed(b, moved) if moved else b), tuple(notes)
+    return _in_order(renamed(b, moved) if moved else b, [spec.name for spec in interface_of(a)[1]]), tuple(notes)
+
+
+def _in_order(model: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """The model with its outputs in this order."""
+    if [value.name for value in model.graph.output] == outputs:
+        return model
+    ordered = onnx.ModelProto()
+    ordered.CopyFrom(model)
+    ordered.graph.output.sort(key=lambda value: outputs.index(value.name))
+    return ordered
 
 
 def _paired(

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from csa_deploy.graph.names import Names
 from csa_deploy.graph.operators import Trait, having
-from csa_deploy.graph.shapes import infer_shapes
+from csa_deploy.graph.shapes import infer_shapes, require_dense
 
 _EXACT = having(Trait.MOVES | Trait.SELECTS)  # outputs are copies of inputs, which are rounded already
 
@@ -30,6 +30,7 @@ def keep_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: a graph with FP16 values, as :func:`csa_deploy.precision.fp16.to_fp16` makes it; not changed.
     """
+    require_dense(model)
     rounded = ir.from_proto(model)
     if any(value.dtype is None for node in rounded.graph for value in node.outputs):
         infer_shapes(rounded)  # a value of unknown type would not be rounded

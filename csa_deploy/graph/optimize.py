@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from csa_deploy.errors import UsageError
 from csa_deploy.graph.load import require_static
 from csa_deploy.graph.proof import LocalProof, Proof, Prover
 from csa_deploy.graph.rewrite import Rewrite, attempt
@@ -25,7 +24,7 @@ from csa_deploy.graph.rules import (
     resize,
 )
 from csa_deploy.graph.sessions import CannotRunError
-from csa_deploy.graph.shapes import editable, infer_shapes
+from csa_deploy.graph.shapes import editable, infer_shapes, require_dense
 from csa_deploy.graph.stats import graph_statistics
 from csa_deploy.records.graphs import GraphStatistics, Note, Step
 
@@ -142,8 +141,7 @@ def rewritten(
         on_declared: rules to apply first, on the shapes that the graph declares: inference may contradict these.
     """
     require_static(model)
-    if model.graph.sparse_initializer:
-        raise UsageError("sparse initializers are not supported", fix="export the model with dense weights")
+    require_dense(model)
     before = graph_statistics(model)
     try:
         prover, against = _reference(model, proofs, tolerance, reference)

@@ -8,8 +8,9 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, ShapeInferencePass
 
-_OPTIONAL_INPUTS = 4
+from csa_deploy.errors import UsageError
 
+_OPTIONAL_INPUTS = 4
 
 # The pass below would take a sequence for a tensor of the sequence's element type.
 _NO_TENSORS = ("Sequence", "Optional")
@@ -20,7 +21,11 @@ def editable(model: onnx.ModelProto) -> ir.Model:
 
     Before IR version 4 every weight had to be listed as an input as well; that list is dropped, so that weights are
     constants, and the version raised.
+
+    Raises:
+        UsageError: the model holds sparse initializers, which the IR leaves out.
     """
+    require_dense(model)
     view = ir.from_proto(model)
     for graph in view.graphs():
         for value in graph.initializers.values():
@@ -32,6 +37,12 @@ def editable(model: onnx.ModelProto) -> ir.Model:
         RemoveInitializersFromInputsPass()(view)
         view.ir_version = _OPTIONAL_INPUTS
     return view
+
+
+def require_dense(model: onnx.ModelProto) -> None:
+    """Raise UsageError for sparse initializers: a rewritten graph would lack them."""
+    if model.graph.sparse_initializer:
+        raise UsageError("sparse initializers are not supported", fix="export the model with dense weights")
 
 
 def _own(tensor: Any) -> Any:

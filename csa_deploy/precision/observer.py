@@ -77,8 +77,10 @@ class RangeObserver:
         """Observe up to ``lanes`` batches; see :meth:`Lane.run` for each.
 
         Raises:
-            UsageError: a value is NaN or infinite; names the tensor, the node and the first such image.
+            UsageError: a value is NaN or infinite; names the tensor, the node and the first such image. Or data are of
+                another type than the network's input.
         """
+        batches = [(self.sampling.typed(feeds), ids) for feeds, ids in batches]
         with ThreadPoolExecutor(len(batches), thread_name_prefix="csa-deploy-calibration") as pool:
             jobs = [pool.submit(lane.run, *batch) for lane, batch in zip(self._lanes, batches, strict=False)]
         for job in jobs:

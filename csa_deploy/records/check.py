@@ -182,7 +182,7 @@ class ValidatorVerdict(Stored):
     log: tuple[str, ...] = ()
     version: str = VALIDATOR_VERSION
     compute_capability: str = "8.6"
-    seconds: float = field(default=0.0, metadata=NOT_JSON)
+    seconds: float = field(default=0.0, compare=False, metadata=NOT_JSON)
 
     @property
     def is_pass(self) -> bool:

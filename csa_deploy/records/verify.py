@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from csa_deploy import units
 from csa_deploy.metrics.metric import Estimate
 from csa_deploy.records.arithmetic import Int8Arithmetic
 from csa_deploy.records.batch import BatchConsistency
 from csa_deploy.records.localization import Localization
-from csa_deploy.results import IF_KNOWN, StageRecord, Stored
+from csa_deploy.results import IF_KNOWN, NumbersBut, StageRecord, Stored
 
 _HALFWAY = 0.5  # a trained network may miss a sample or two, but gets more than halfway from chance to all right
 _NEAR = 1.5  # errors closer together than this factor belong to neither side
@@ -66,14 +66,14 @@ class JudgedOutput:
     classes: int
     metrics: dict[str, float]
     intervals: dict[str, Estimate]
-    worst: tuple[dict[str, Any], ...]
+    worst: tuple[Annotated[dict[str, Any], NumbersBut(("id",))], ...]
 
 
 @dataclass(frozen=True)
 class OutputRecord(JudgedOutput):
     """The same, with ``worst_channels``: of a map, ``channel`` and ``snr_db``."""
 
-    worst_channels: tuple[dict[str, Any], ...] = ()
+    worst_channels: tuple[Annotated[dict[str, Any], NumbersBut()], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from csa_deploy.export.compare import max_error
 from csa_deploy.metrics.intervals import share
 from csa_deploy.records.verify import Arbitration, OwnAccuracy
 from csa_deploy.runners.base import Runner, run_padded
@@ -75,7 +76,7 @@ def arbitrate(
             exact, ours = run_padded(double, _cast(feed)), run_padded(reference, feed)
             for candidate, output in _worst_on(sample, candidates):
                 sides = ours[output], candidate.run(feed)[output]
-                errors = [float(np.abs(side - exact[output]).max()) for side in sides]
+                errors = [max_error(exact[output], side) for side in sides]
                 found.append(Arbitration(candidate.label, sample, output, errors[0], errors[1]))
         return found, ""
     except Exception as error:  # other people's modules may hold FP32 constants, and say so in many ways

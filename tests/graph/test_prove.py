@@ -17,8 +17,10 @@ from onnx.reference import ReferenceEvaluator
 
 from csa_deploy.cli.main import app
 from csa_deploy.errors import AccuracyGateError, NotProvedError, UsageError
+from csa_deploy.graph.fp16_rounding import keep_rounding
 from csa_deploy.graph.optimize import optimize
 from csa_deploy.graph.prove import Proven, prove_equal
+from csa_deploy.precision.fp16 import to_fp16
 
 Change = Callable[[onnx.ModelProto], None]
 SIGNATURE = "(float[1,3,12,12] x) => (float[1,6] y, float[1,8,6,6] features)"
@@ -376,3 +378,27 @@ def test_numbers_near_the_largest_of_their_type(kind: str, largest: float, share
         both.append(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
     found = prove_equal(*both)
     assert (found.verdict, found.difference == 0.0) == (("equal", True) if share == 1.0 else ("different", False))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fault_that_no_input_reaches_is_found_whatever_the_order_of_outputs(turned: bool) -> None:
+    first, second = (
+        onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+            net (float[1,6] x) => (float[1,6] s, float[1,6] y) <float limit = {{{limit}}}> {{ s = Sigmoid (x)
+                y = Min (s, limit) }}""")
+        for limit in (2.0, 3.0)
+    )
+    if turned:
+        second.graph.output.sort(key=lambda value: value.name, reverse=True)
+    found = prove_equal(first, second)
+    assert (found.verdict, found.output) == ("not proved", "") and "when what it reads is free" in found.reason
+
+
+def test_sparse_weights_are_refused_where_a_rewritten_graph_would_lack_them() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 17]>
+        net (float[1,6] x) => (float[1,6] y) { y = Mul (x, w) }""")
+    values, places = helper.make_tensor("w", 1, [2], [1.0, 2.0]), helper.make_tensor("at", 7, [2], [0, 4])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [1, 6]))
+    for attempt in (optimize, to_fp16, keep_rounding, lambda one: prove_equal(one, one)):
+        with pytest.raises(UsageError, match="sparse initializers are not supported"):
+            attempt(model)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from csa_deploy.graph.load import load_model
+from csa_deploy.graph.names import named
 from csa_deploy.metrics.stream import WHOLE
 from csa_deploy.records.localization import Localization
 from csa_deploy.results import NotMeasured
@@ -67,7 +68,7 @@ def explain(
             continue
         feeds, samples, targets = worst_feeds(reference, candidate, data)
         assert candidate.file is not None
-        model = load_model(candidate.file, full_check=False)
+        model = named(load_model(candidate.file, full_check=False))
         pair = _counterpart(context, candidate, model)
         engine = _engine_settings(context, candidate) if candidate.label.startswith(_ENGINE) else {}
         if isinstance(engine, str):
@@ -137,7 +138,7 @@ def _counterpart(context: Context, candidate: Candidate, model: onnx.ModelProto)
     names = _tensors(model)
     best: tuple[int, str, onnx.ModelProto] | None = None
     for label in ("exported",) if candidate.label == "fp32" else ("fp32", "exported"):
-        other = load_model(context.path(graphs[label]), full_check=False)
+        other = named(load_model(context.path(graphs[label]), full_check=False))
         shared = len(names & _tensors(other))
         if shared > (best[0] if best else 1):  # the output alone says nothing
             best = shared, label, other
