@@ -88,7 +88,8 @@ def invalid(
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     given = f" (got {shown(first['input'])})" if key and first["type"] != "missing" else ""
-    said = [part for part in (where, key, f"{first['msg'].removeprefix('Value error, ')}{given}") if part]
+    reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    said = [part for part in (where, key, f"{reason}{given}") if part]
     return UsageError(": ".join(said), fix=fix or f"correct '{key}'")
 
 

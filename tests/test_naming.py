@@ -32,7 +32,7 @@ def test_what_is_said() -> None:
     assert unknown("key", "qqq", ["host"]) == "unknown key 'qqq'"
 
 
-class _Inner(BaseModel):
+class _Inner(BaseModel, extra="forbid"):
     count: int = Field(gt=2)
 
 
@@ -45,6 +45,7 @@ class _Model(BaseModel):
     [
         ({"inner": {"count": 2}}, "f: inner.count: Input should be greater than 2 (got 2) "
          "| fix: correct 'inner.count'"),
+        ({"inner": {"count": 3, "colour": 1}}, "f: inner.colour: unknown key (got 1) | fix: correct 'inner.colour'"),
         ({"inner": {}}, "f: inner.count: Field required | fix: correct 'inner.count'"),
         ({"inner": {"count": "x"}}, "f: inner.count: Input should be a valid integer, unable to parse string as an "
          "integer (got 'x') | fix: correct 'inner.count'"),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import csa_deploy
 from csa_deploy.cli.main import app
+from csa_deploy.cli.options import flags
 from csa_deploy.config import Config
 from csa_deploy.options import BY_VERB, EVERY_VERB, OPTIONS
 
@@ -34,6 +35,12 @@ def test_help_of_every_verb(verb: str) -> None:
     assert "Usage:" in answer.output
     for name in BY_VERB.get(verb, ()):
         assert f"--{name.replace('_', '-')}" in answer.output
+
+
+def test_a_flag_that_is_no_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BY_VERB, "report", ("seed", "hue"))
+    with pytest.raises(LookupError, match=r"gives report what is no row of OPTIONS: {'hue'}"):
+        flags("report")
 
 
 def test_every_list_of_flags_belongs_to_a_verb() -> None:

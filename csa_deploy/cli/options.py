@@ -51,6 +51,8 @@ def flags(
         command_class: what reads its command line.
     """
     names = (*BY_VERB.get(verb, ()), *(EVERY_VERB if workspace else ()))
+    if unknown := set(names) - OPTIONS.keys():
+        raise LookupError(f"BY_VERB of csa_deploy/options.py gives {verb} what is no row of OPTIONS: {unknown}")
 
     def decorate(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)

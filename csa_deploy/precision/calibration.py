@@ -188,7 +188,7 @@ def save_statistics(statistics: Statistics, path: Path, *, done: int | None = No
         "labels": statistics.labels,
         "provider": statistics.provider,
         "ranges": statistics.ranges,
-        "tensors": {name: [h.exponent, h.amax] for name, h in statistics.histograms.items()},
+        "tensors": {name: h.stated() for name, h in statistics.histograms.items()},
     }
     counts = np.stack([h.counts for h in statistics.histograms.values()])
     buffer = io.BytesIO()
@@ -226,7 +226,7 @@ def _load(path: Path, key: Key) -> tuple[Statistics, int | None]:
             raise ValueError(f"format {described['format']}, this csa-deploy reads {FORMAT}")
         stored = Key(**described["key"])
         tensors = described["tensors"].items()
-        histograms = {n: Histogram(c, e, a) for (n, (e, a)), c in zip(tensors, counts, strict=True)}
+        histograms = {n: Histogram.of(c, stated) for (n, stated), c in zip(tensors, counts, strict=True)}
         fields = {name: described[name] for name in ("images", "skipped", "labels", "provider", "ranges")}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: no readable calibration statistics ({error})", fix="calibrate again") from None
@@ -248,8 +248,7 @@ def _resume(statistics: Statistics, data: Dataset, unfinished: Path | None) -> i
         _LOG.info("interrupted calibration not resumed: %s", error.message)
         return 0
     for name, histogram in earlier.histograms.items():
-        ours = statistics.histograms[name]
-        ours.counts, ours.exponent, ours.amax = histogram.counts, histogram.exponent, histogram.amax
+        statistics.histograms[name].take(histogram)
     statistics.ranges.update(earlier.ranges)
     statistics.images, statistics.labels = earlier.images, earlier.labels
     data.skipped.update(earlier.skipped)

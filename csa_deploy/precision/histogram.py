@@ -10,7 +10,9 @@ TensorRT's; equal-width bins over [0, range) are what its entropy calibration wo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +122,17 @@ class Histogram:
             self._stretch(other.exponent)
             other._stretch(self.exponent)
         self.counts += other.counts
-        other.counts, other.exponent, other.amax = np.zeros(BINS, np.int64), None, 0.0
+        vars(other).update(vars(Histogram()))
+
+    def stated(self) -> list[Any]:
+        """All but the counts, for :meth:`of`."""
+        return [getattr(self, item.name) for item in fields(self)[1:]]
+
+    @classmethod
+    def of(cls, counts: np.ndarray, stated: Sequence[Any]) -> Histogram:
+        """The histogram that stated this; raises ValueError where that was one with other fields."""
+        names = [item.name for item in fields(cls)[1:]]
+        return cls(counts, **dict(zip(names, stated, strict=True)))
 
     def clipped(self, threshold: float) -> float:
         """Share of the values above a threshold, to the resolution of a bin; exactly 0 from the largest value on."""

@@ -95,8 +95,7 @@ class Observation:
         histograms = own.histograms.values()
         facts = {
             **{"images": own.images, "labels": own.labels, "skipped": skipped, "provider": own.provider},
-            **{"exponents": [h.exponent for h in histograms], "amax": [h.amax for h in histograms]},
-            "ranges": own.ranges,
+            **{"histograms": [h.stated() for h in histograms], "ranges": own.ranges},
         }
         return SharePart({"counts": np.stack([h.counts for h in histograms])}, facts)
 
@@ -105,9 +104,9 @@ class Observation:
         facts, whole = part.facts, self.statistics
         for identity, said in facts["skipped"].items():
             self.data.skip(identity, UsageError(said))
-        described = zip(part.arrays["counts"], facts["exponents"], facts["amax"], strict=True)
-        for histogram, (counts, exponent, amax) in zip(whole.histograms.values(), described, strict=True):
-            histogram.take(Histogram(counts, exponent, amax))
+        parts = zip(whole.histograms.values(), part.arrays["counts"], facts["histograms"], strict=True)
+        for histogram, counts, stated in parts:
+            histogram.take(Histogram.of(counts, stated))
         for name, largest in facts["ranges"].items():
             whole.ranges[name] = max(whole.ranges[name], largest)
         whole.images += facts["images"]

@@ -25,10 +25,10 @@ from csa_deploy.graph.repairs import (
     transpose_pads,
     where,
 )
-from csa_deploy.graph.rules import affine_after, affine_before, constants, duplicates, identities, reshapes, resize
+from csa_deploy.graph.rules import affine_after, affine_before, constants, duplicates, identities, resize
 
 MAP = "float[1,2,16,16]"
-OTHERS = {rule.name: rule for rule in (constants.RULE, reshapes.RULE, resize.RULE, duplicates.RULE)}
+OTHERS = {rule.name: rule for rule in RULES if rule.name not in REPAIRS}
 
 
 def turned(self, perms, on=None):

@@ -1,5 +1,7 @@
 """Streaming histograms and the thresholds made of them."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,16 @@ def test_counts_taken_apart_are_those_taken_together(values, order):
     assert np.array_equal(whole.counts, together.counts)
     assert (whole.exponent, whole.amax) == (together.exponent, together.amax)
     assert all(part.total == 0 and part.exponent is None for part in parts)
+
+
+def test_what_a_histogram_states_makes_it_again_and_that_of_other_fields_is_refused(values):
+    for histogram in (filled(values), Histogram()):
+        again = Histogram.of(histogram.counts, json.loads(json.dumps(histogram.stated())))
+        assert np.array_equal(again.counts, histogram.counts) and len(vars(again)) == 1 + len(histogram.stated())
+        assert (again.exponent, again.amax) == (histogram.exponent, histogram.amax)
+        for stated in (histogram.stated()[:-1], [*histogram.stated(), 0]):
+            with pytest.raises(ValueError, match=r"zip\(\) argument"):
+                Histogram.of(histogram.counts, stated)
 
 
 def test_of_large_samples_every_nth_value_counts_and_the_largest_of_all():

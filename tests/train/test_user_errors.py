@@ -52,7 +52,7 @@ def test_fewer_epochs_take_their_share_of_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("lr: .inf", "finite number"), ("1: 2", "1: Extra inputs"), ("min_lr: 1", "above lr")]
+    ("line", "said"), [("lr: .inf", "finite number"), ("1: 2", "1: unknown key"), ("min_lr: 1", "above lr")]
 )
 def test_recipes_that_make_no_sense_are_refused(line: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.errors import EnvironmentLacksError, UsageError
 from csa_deploy.levels import flag_acts
 from csa_deploy.trtexec.command import TimingRequest, build_command, run_command
+from csa_deploy.trtexec.safe.options import STATED
 from csa_deploy.trtexec.settings import TrtexecOptions
 from csa_deploy.trtexec.versions import (
     VERSION_OPTIONS,
@@ -52,6 +53,11 @@ def test_the_table_is_that_of_the_sources(text: str) -> None:
     ignored = NO_OPS_IN_11 if text.startswith("11") else set()
     for option in VERSION_OPTIONS:
         assert has(option, version(text)) == (option in READ[text] - ignored), option
+
+
+def test_every_flag_of_an_option_is_in_a_table() -> None:
+    flags = {item.metadata["flag"] for item in fields(TrtexecOptions) if item.metadata}
+    assert len(flags) > 9 and flags <= STATED
 
 
 @pytest.mark.parametrize(("text", "precision", "restricted"), product(READ, ("fp32", "fp16", "int8"), (True, False)))
