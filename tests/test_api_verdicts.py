@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -158,6 +159,7 @@ def test_numbers_that_are_not_finite_survive_json(value: float, label: str) -> N
 
 def test_time_makes_no_difference_between_results() -> None:
     """What is no part of a result's JSON form, such as seconds, is no part of what makes two the same."""
+    importlib.import_module("csa_deploy.bundle.verdict")
     kinds, waiting = set[type](), [Stored]
     while waiting:
         kind = waiting.pop()
@@ -243,3 +245,21 @@ def test_fp64_measures_whole_numbers_too(kind: str) -> None:
     assert found.not_measured == () and found.report is not None
     (one,) = found.report.arbitration
     assert (one.reference_error, one.candidate_error, one.farther) == (0.0, second - first, "candidate")
+
+
+def test_weights_of_the_working_directory_are_not_taken_for_those_of_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two graphs keep their weights in files of the same name; the one in the working directory is the other's."""
+    for folder, factor in (("own", 1.0), ("other", -1.0)):
+        (tmp_path / folder).mkdir()
+        kept = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+        onnx.save_model(scaled(factor), tmp_path / folder / "m.onnx", **kept)
+    monkeypatch.chdir(tmp_path / "other")
+    bare = onnx.load(tmp_path / "own/m.onnx", load_external_data=False)
+    for attempt in (csa.to_fp16, csa.optimize, csa.check, csa.export, lambda one: csa.prove(one, one)):
+        with pytest.raises(UsageError, match="'w0' and other weights were not loaded with the graph"):
+            attempt(bare)
+    with pytest.raises(UsageError, match="were not loaded"):
+        csa.compare(scaled(1.0), bare, data=X)
+    assert csa.prove(tmp_path / "own/m.onnx", scaled(1.0), data=X).verdict == "equal"

@@ -19,6 +19,8 @@ from csa_deploy.api.results import GraphResult
 from csa_deploy.data.arrays import LABELS, TOLD, target_arrays
 from csa_deploy.errors import UsageError
 from csa_deploy.export.metadata import PREFIX
+from csa_deploy.graph.external import is_external
+from csa_deploy.graph.facts import all_tensors
 from csa_deploy.graph.guard import guarded_reading
 from csa_deploy.graph.load import load_model, save_model
 from csa_deploy.naming import unknown
@@ -112,7 +114,7 @@ def source_of(network: Network, folder: Path) -> Source:
         gone = origin is None or (origin.kind == "onnx" and not (origin.path and origin.path.is_file()))
         return _file_of(network.graph, network.name, folder) if gone or origin is None else origin
     if isinstance(network, onnx.ModelProto):
-        return _file_of(network, name_of(network), folder)
+        return _file_of(graph_of(network), name_of(network), folder)
     if isinstance(network, (str, Path)):
         return load_source(str(network))
     if not callable(network):
@@ -147,9 +149,15 @@ def graph_of(graph: Graph) -> onnx.ModelProto:
     """The graph in memory.
 
     Raises:
-        UsageError: it is no graph, or its file cannot be read.
+        UsageError: it is no graph, its file cannot be read, or its weights are in a file that was not loaded: what
+            would be found of that name in the working directory may be another graph's.
     """
     if isinstance(graph, onnx.ModelProto):
+        if outside := next((tensor.name for tensor in all_tensors(graph) if is_external(tensor)), ""):
+            raise UsageError(
+                f"{name_of(graph)}: '{outside}' and other weights were not loaded with the graph",
+                fix="give the path of the .onnx file, or what onnx.load returns without load_external_data=False",
+            )
         return graph
     if isinstance(graph, GraphResult):
         return graph.graph

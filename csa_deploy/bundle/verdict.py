@@ -47,7 +47,7 @@ class Verdict(Stored):
     state: str
     reasons: tuple[str, ...]
     gates: tuple[GateState, ...]
-    failed: type[CsaDeployError] | None = field(default=None, metadata=NOT_JSON)
+    failed: type[CsaDeployError] | None = field(default=None, compare=False, metadata=NOT_JSON)
 
     @property
     def text(self) -> str:

@@ -49,7 +49,7 @@ def _whole(judged: Judgement) -> Iterator[Requirement]:
 def _candidates(precision: str, on: str, judged: Judgement, deployment: Deployment) -> Iterator[Requirement]:
     label = f"engine {precision}" if on == "engine" else precision
     found = [c for c in judged.candidates if c.precision == precision]
-    if not any(c.label.startswith(label) for c in found):
+    if not any(c.label == label for c in found):
         compared = ", ".join(c.label for c in judged.candidates) or "nothing"
         yield Requirement(
             "accuracy", f"{label} was compared", "not measured", f"compared was {compared}: run `csa-deploy verify`"

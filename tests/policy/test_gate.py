@@ -283,6 +283,19 @@ def test_a_bound_on_the_engine_is_not_met_by_its_graph(deployment: Deployment, w
     assert unmet.state == "not measured" and verdict.verdict == "incomplete"
 
 
+def test_a_file_that_is_named_like_the_graph_is_not_the_graph(deployment: Deployment, written: Written) -> None:
+    """`verify fp16.onnx` beside a workspace whose own FP16 graph was not compared."""
+    path = written(budgets={"fp16": {"snr_db": 0}})
+    said = "fp16 was compared"
+    assert said not in [item.name for item in judged(path, deployment).requirements]
+    assert deployment.results is not None
+    renamed = tuple(
+        replace(one, label="fp16.onnx") if one.label == "fp16" else one for one in deployment.results.candidates
+    )
+    other = replace(deployment, results=replace(deployment.results, candidates=renamed))
+    assert [item.state for item in judged(path, other).requirements if item.name == said] == ["not measured"]
+
+
 @pytest.mark.parametrize("metric", ["mean_iou", "output.mean_iou", "map50_drop", "mean_iou_agreement"])
 @pytest.mark.shows("MEA-45", "ERR-37")
 def test_a_bound_on_a_metric_of_another_task_is_not_measured(
