@@ -263,3 +263,25 @@ def test_weights_of_the_working_directory_are_not_taken_for_those_of_a_graph(
     with pytest.raises(UsageError, match="were not loaded"):
         csa.compare(scaled(1.0), bare, data=X)
     assert csa.prove(tmp_path / "own/m.onnx", scaled(1.0), data=X).verdict == "equal"
+
+
+def test_stored_columns_of_one_candidate_are_not_those_of_another(tmp_path: Path) -> None:
+    """Output ``b/y`` of ``a`` is not output ``y`` of ``a/b``."""
+    right, wrong = (
+        parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+            net (float[1,6] x) => (float[1,6] first, float[1,6] second) <float k = {{{factor}}}> {{
+                first = Mul (x, k)
+                second = Relu (x) }}""")
+        for factor in (1.0, 2.0)
+    )
+    names = {"first": "b/y", "second": "y"}
+    for model in (right, wrong):
+        for node in model.graph.node:
+            node.output[0] = names[node.output[0]]
+        for output in model.graph.output:
+            output.name = names[output.name]
+    found = csa.compare(right, {"a": wrong, "a/b": right, "a%2Fb": right}, data=X)
+    (tmp_path / "samples.npz").write_bytes(found.stored or b"")
+    stored = read_results(tmp_path / "samples.npz")
+    again = [(c.label, o.name, float(o.columns["max_abs_error"].max())) for c in stored.candidates for o in c.outputs]
+    assert again == [(one.candidate, one.output, one.metrics["max_abs_error"]) for one in found.outputs]

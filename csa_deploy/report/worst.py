@@ -9,7 +9,7 @@ import numpy as np
 from csa_deploy.records.report import BackendAnswer, ClassShare, WorstOfOutput, WorstSample
 from csa_deploy.records.verify import JudgedCandidate, VerifyRecord
 from csa_deploy.report.labels import label_of
-from csa_deploy.verify.results import SAMPLES
+from csa_deploy.verify.results import SAMPLES, column_key
 from csa_deploy.workspace import Workspace
 
 MOST_SAMPLES = 8
@@ -71,7 +71,7 @@ class _Output:
         return self.names.get(index, f"class {index}")
 
     def _value(self, label: str, metric: str, row: int) -> Any:
-        column = f"{label}/{self.name}/{metric}"
+        column = column_key(label, self.name, metric)
         return self.stored[column][row] if column in self.stored.files else None
 
 

@@ -1,6 +1,6 @@
 """Stored results: the metrics of every sample in one columnar ``.npz``, enough to judge again without running.
 
-Columns are named ``<candidate>/<output>/<metric>``, each of shape (N,), or (N, k) for the strongest classes, their
+Columns are named ``<candidate>/<output>/<metric>`` (see :func:`column_key`), each of shape (N,), or (N, k) for the strongest classes, their
 probabilities and what a task metric keeps (its output is ``all outputs``); ``id`` and, for labelled data, ``label``
 have the same length. ``meta`` is a JSON text: what was compared with what, on which data, and whether it is complete.
 """
@@ -143,11 +143,16 @@ class Results:
             outputs = [{"name": o.name, "classes": o.classes, "columns": list(o.columns)} for o in candidate.outputs]
             described.append({"label": candidate.label, "precision": candidate.precision, "outputs": outputs})
             for output in candidate.outputs:
-                arrays.update({f"{candidate.label}/{output.name}/{n}": c for n, c in output.columns.items()})
+                arrays.update({column_key(candidate.label, output.name, n): c for n, c in output.columns.items()})
         arrays["meta"] = np.asarray(json.dumps({**self.meta, "candidates": described}, sort_keys=True))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
+
+
+def column_key(label: str, output: str, metric: str) -> str:
+    """Name of a column in the file; a ``/`` of the label is ``%2F``, so that output ``b/y`` of ``a`` is not ``a/b``'s."""
+    return "/".join((label.replace("%", "%25").replace("/", "%2F"), output, metric))
 
 
 def stored_results(root: Path) -> Path:
@@ -189,7 +194,9 @@ def read_results(path: Path) -> Results:
 
 def _candidate(file: Any, described: dict[str, Any]) -> CandidateColumns:
     outputs = tuple(
-        OutputColumns(o["name"], o["classes"], {n: file[f"{described['label']}/{o['name']}/{n}"] for n in o["columns"]})
+        OutputColumns(
+            o["name"], o["classes"], {n: file[column_key(described["label"], o["name"], n)] for n in o["columns"]}
+        )
         for o in described["outputs"]
     )
     return CandidateColumns(described["label"], described["precision"], outputs)
