@@ -1,8 +1,9 @@
 """Stored results: the metrics of every sample in one columnar ``.npz``, enough to judge again without running.
 
-Columns are named ``<candidate>/<output>/<metric>`` (see :func:`column_key`), each of shape (N,), or (N, k) for the strongest classes, their
-probabilities and what a task metric keeps (its output is ``all outputs``); ``id`` and, for labelled data, ``label``
-have the same length. ``meta`` is a JSON text: what was compared with what, on which data, and whether it is complete.
+Columns are named ``<candidate>/<output>/<metric>`` (see :func:`column_key`), each of shape (N,), or (N, k) for the
+strongest classes, their probabilities and what a task metric keeps (its output is ``all outputs``); ``id`` and, for
+labelled data, ``label`` have the same length. ``meta`` is a JSON text: what was compared with what, on which data, and
+whether it is complete.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Results:
 
 
 def column_key(label: str, output: str, metric: str) -> str:
-    """Name of a column in the file; a ``/`` of the label is ``%2F``, so that output ``b/y`` of ``a`` is not ``a/b``'s."""
+    """Name of a column in the file; a ``/`` of the label is ``%2F``: output ``b/y`` of ``a`` is not that of ``a/b``."""
     return "/".join((label.replace("%", "%25").replace("/", "%2F"), output, metric))
 
 
