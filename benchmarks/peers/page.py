@@ -27,6 +27,8 @@ without the search that gives layers back to floating point.
   test scenes.
 - ONNX Runtime's entropy equals its minmax to the last digit where no later image widens a histogram: 128 bins for 128
   levels, which its `quantize_static` cannot change, leave the whole range as the only candidate.
+- A row that is not there was not tried. So it is with Quark's INT8_CNN_ACCURATE, which fine-tunes weights: on the
+  smallest network it was not done after six minutes.
 """
 BRIEF = """
 ## In short
