@@ -63,7 +63,7 @@ class Config(BaseModel):
     tensorrt: Annotated[str, BeforeValidator(text.parse_tensorrt)] = "10"
     opset: Annotated[int, Field(ge=11)] | None = None
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
-    export_tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    export_tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     restricted: bool = False
     scope: Texts = ()
     strict: bool = False
@@ -106,11 +106,11 @@ class Config(BaseModel):
     metric: Texts = ()
     budget: Annotated[Bounds, BeforeValidator(text.parse_budget), AfterValidator(text.check_budget)] = {}
     iterations: Annotated[int, Field(ge=1)] = 100
-    seconds: Annotated[float, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 5
     limit: Annotated[Bounds, BeforeValidator(text.parse_limit), AfterValidator(text.check_limit)] = {}
     baseline: str | None = None
-    max_slowdown: Annotated[float, Field(gt=0)] = 0.02
+    max_slowdown: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     loadgen: bool | None = None
     scenario: Annotated[tuple[Scenario, ...], BeforeValidator(text.parse_scenarios)] = ()
     frame_rate: Annotated[float, Field(gt=0, le=1e6)] | None = None

@@ -160,6 +160,7 @@ def check_budget(budget: dict[str, dict[str, float]]) -> dict[str, dict[str, flo
         _known(precision, dict.fromkeys(get_args(Precision)), "precision")
         for key, bound in bounds.items():
             metric = key.rpartition(".")[2]
+            _require_number(f"{precision}.{key}", bound)
             _known(metric, bounded(), "metric", "; one of yours needs --metric file.py:NAME")
             if bounded()[metric].unit == "share" and not 0.0 <= bound <= 1.0:
                 raise ValueError(
@@ -193,9 +194,16 @@ def check_limit(limits: dict[str, dict[str, float]]) -> dict[str, dict[str, floa
     )
     for label, bounds in limits.items():
         _known(label, labels, "graph or engine")
-        for quantity in bounds:
+        for quantity, bound in bounds.items():
+            _require_number(f"{label}.{quantity}", bound)
             _known(quantity, dict.fromkeys(LIMITED), "quantity")
     return limits
+
+
+def _require_number(what: str, bound: float) -> None:
+    """Nothing ever breaks a bound that is infinite or not a number."""
+    if not math.isfinite(bound):
+        raise ValueError(f"{what} is bounded by {bound:g}, which nothing would break")
 
 
 def _known(name: str, known: Mapping[str, Any], what: str, else_: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import csa_deploy as csa
 from csa_deploy.cli.main import app
+from csa_deploy.config import make_config
 from csa_deploy.errors import AccuracyGateError, UsageError
 from csa_deploy.metrics.stream import OutputMetrics
 from csa_deploy.results import Stored
@@ -285,3 +287,24 @@ def test_stored_columns_of_one_candidate_are_not_those_of_another(tmp_path: Path
     stored = read_results(tmp_path / "samples.npz")
     again = [(c.label, o.name, float(o.columns["max_abs_error"].max())) for c in stored.candidates for o in c.outputs]
     assert again == [(one.candidate, one.output, one.metrics["max_abs_error"]) for one in found.outputs]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_bounds_that_nothing_breaks_are_refused(number: float) -> None:
+    net = scaled(1.0)
+    for key in ("snr_db", "max_abs_error", "y.max_rel_error", "kl_divergence"):
+        with pytest.raises(UsageError, match=rf"fp32\.{key}"):
+            csa.compare(net, net, data=X, budget={"fp32": {key: number}})
+    with pytest.raises(UsageError, match=r"fp32\.p99_ms"):
+        csa.profile([net], iterations=5, limit={"fp32": {"p99_ms": number}})
+    with pytest.raises(UsageError, match="tolerance"):
+        csa.prove(net, scaled(-1.0), tolerance=number)
+    for setting in ("export_tolerance", "max_slowdown", "seconds"):
+        with pytest.raises(UsageError, match=setting):
+            make_config({setting: number})
+
+
+@pytest.mark.parametrize(("tolerance", "allowed"), [(-1e-9, False), (0.0, True), (0.999, True), (1.0, False)])
+def test_a_tolerance_is_a_part_of_the_range(tolerance: float, allowed: bool) -> None:
+    with contextlib.nullcontext() if allowed else pytest.raises(UsageError, match="part of a channel's range"):
+        assert csa.prove(scaled(1.0), scaled(1.0), tolerance=tolerance).verdict == "equal"

@@ -142,8 +142,10 @@ def prove_equal(
         tolerance: largest difference that counts as rounding in FP32, relative to a channel's range.
 
     Raises:
-        UsageError: inputs or outputs do not correspond, or have no fixed shape.
+        UsageError: inputs or outputs do not correspond, or have no fixed shape; or a tolerance by which all is equal.
     """
+    if not 0 <= tolerance < 1:
+        raise UsageError(f"tolerance {tolerance}: it is a part of a channel's range", fix="give 0 or more, less than 1")
     for model, name in zip((a, b), names, strict=True):
         try:
             require_static(model)
