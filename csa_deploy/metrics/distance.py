@@ -60,11 +60,3 @@ def mean(values: Sequence[float] | np.ndarray) -> float:
     if not np.isfinite(array).all():
         return float(array.mean())
     return float(statistics.mean(array.tolist()))
-
-
-def total(values: np.ndarray) -> float:
-    """The sum of exact arithmetic, rounded once: the same in any order; of no negative values."""
-    try:
-        return math.fsum(values.tolist())
-    except OverflowError:
-        return math.inf

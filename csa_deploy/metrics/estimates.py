@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from csa_deploy.metrics.distance import snr, total
+from csa_deploy.metrics.distance import snr
 from csa_deploy.metrics.intervals import (
     FEWEST,
     Interval,
@@ -73,7 +73,7 @@ def ratio(finite: np.ndarray, errors: np.ndarray, reference: np.ndarray) -> floa
     """Sum of the errors over that of the reference's magnitudes."""
     if not finite.all():
         return math.inf
-    top, bottom = total(errors), total(reference)
+    top, bottom = float(errors.sum()), float(reference.sum())
     return top / bottom if bottom > 0 else (0.0 if top == 0 else math.inf)
 
 
@@ -87,7 +87,7 @@ def sure_of_ratio(value: float, finite: np.ndarray, errors: np.ndarray, referenc
 
 def decibels(finite: np.ndarray, signal: np.ndarray, noise: np.ndarray) -> float:
     """Signal-to-noise ratio of all samples together."""
-    return snr(total(signal), total(noise)) if finite.all() else -math.inf
+    return snr(float(signal.sum()), float(noise.sum())) if finite.all() else -math.inf
 
 
 def sure_of_decibels(value: float, finite: np.ndarray, signal: np.ndarray, noise: np.ndarray) -> Sure:
