@@ -260,7 +260,8 @@ def _judged(told: Proven, a: onnx.ModelProto, b: onnx.ModelProto, seen: _Seen, t
     if parts is None:
         return replace(told, verdict="equal", by_parts="the same nodes")
     if parts.status == "proved":
-        return replace(told, verdict="equal", by_parts="the nodes that differ give the same by themselves, on numbers drawn for them")
+        said = "the nodes that differ give the same by themselves, on numbers drawn for them"
+        return replace(told, verdict="equal", by_parts=said)
     if parts.status == "wrong":
         return replace(told, by_parts=parts.reason, reason=_NOT_REACHED.format(reason=parts.reason, b=told.b))
     said = f"the differing nodes could not be compared by themselves ({parts.reason})"
