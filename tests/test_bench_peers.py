@@ -96,12 +96,16 @@ def test_the_brief_table_compares_like_with_like(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snr: float, layers: int, kept: list[str], shown: str
 ) -> None:
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
-    peer = {"setting": "NNCF, default", "snr_db": snr, "int8_layers": layers, "scopes_kept": kept, "cpu_seconds": 1.0}
+    peer = {"setting": "NNCF, default", "snr_db": snr, "int8_layers": layers, "scopes_kept": kept}
+    peer |= {"cpu_seconds": 1.0, "peak_mib": 2000}
     worse = {"setting": "csa-deploy, no techniques", "snr_db": 3.0, "cpu_seconds": 0.5}
     for number, cell in enumerate((CELL | peer, CELL | worse, CELL)):
         (tmp_path / f"{number}.json").write_text(json.dumps(cell))
     page.write(tmp_path)
-    assert f"| net | 16 | 12.35 | {shown} | 0.5 / 1.0 |\n" in (tmp_path / "page.md").read_text()
+    assert (
+        f"| net | 16 | 12.35 | {shown} | 3.0 (0.5) / 1.0 | 1,234 (1,234) / 2,000 |\n"
+        in (tmp_path / "page.md").read_text()
+    )
 
 
 def test_the_page_in_the_documentation_is_that_of_the_stored_results(

@@ -35,10 +35,11 @@ BRIEF = """
 
 SNR in dB of each tool's best setting. *Keeps the scopes*: graphs that keep every scope that csa-deploy's keeps, with
 all layers in INT8. *Any*: also graphs that a safety scope denies, or with layers left in floating point. **Bold**: more
-than csa-deploy. CPU s: csa-deploy without techniques, against the fastest setting of any other tool.
+than csa-deploy. CPU s and MiB: of csa-deploy's setting whose SNR is shown, in brackets of its cheapest one, against the
+cheapest setting of any other tool.
 
-| network | images | csa-deploy | best other that keeps the scopes | best other of any | CPU s |
-|---|---|---|---|---|---|
+| network | images | csa-deploy | best other that keeps the scopes | best other of any | CPU s | MiB |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -76,14 +77,20 @@ def _brief(cells: list[dict[str, Any]]) -> list[str]:
             if c["int8_layers"] == best["int8_layers"] and set(best["scopes_kept"]) <= set(c["scopes_kept"])
         ]
         found = " | ".join(_best(some, best["snr_db"]) for some in (alike, others))
-        seconds = [min((c["cpu_seconds"] for c in some), default=None) for some in (ours, others)]
-        took = " / ".join("-" if value is None else f"{value:.1f}" for value in seconds)
+        took = " | ".join(
+            f"{best[key]:{shown}} ({_least(ours, key, shown)}) / {_least(others, key, shown)}"
+            for key, shown in (("cpu_seconds", ".1f"), ("peak_mib", ",d"))
+        )
         rows.append(f"| {network} | {images} | {best['snr_db']:.2f} | {found} | {took} |\n")
     return rows
 
 
 def _snr(cell: dict[str, Any]) -> float:
     return float(cell["snr_db"])
+
+
+def _least(cells: list[dict[str, Any]], key: str, shown: str) -> str:
+    return format(min(cell[key] for cell in cells), shown) if cells else "-"
 
 
 def _best(cells: list[dict[str, Any]], ours: float) -> str:
