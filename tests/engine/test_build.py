@@ -29,6 +29,7 @@ from csa_deploy.engine.plan import BuildPlan
 from csa_deploy.engine.result import BuildResult
 from csa_deploy.errors import BuildFailedError, EnvironmentLacksError, OperationRejectedError, UsageError
 from csa_deploy.records.obtained import ObtainedPrecision
+from csa_deploy.restricted.validator_install import validator_status
 
 pytestmark = [
     pytest.mark.rtx,
@@ -383,11 +384,14 @@ def test_tensorrt_is_taken_where_a_device_is(
 
 def test_a_version_that_checks_refuses_and_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With TensorRT-RTX 1.4, whose safety-scope flag acts, in place of the installed version."""
-    validator = pytest.importorskip("csa_deploy.restricted.validator_install")
-    folder = validator.validator_directory()
-    if not (folder / "tensorrt_rtx").is_dir():
+    if not (status := validator_status()).installed:
         pytest.skip("NVIDIA's validator is not installed (csa-deploy doctor --install-validator)")
-    monkeypatch.syspath_prepend(str(folder))
+    # The validator holds the bindings only; the package around them says no more than this.
+    package = tmp_path / "older" / "tensorrt_rtx" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("from tensorrt_rtx_bindings import *\nfrom tensorrt_rtx_bindings import __version__\n")
+    for folder in (status.directory, package.parents[1]):
+        monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(OperationRejectedError, match=r'Layer \{LRN\} "/net/lrn" failed safety scope validation'):
         build(lrn_graph(tmp_path / "lrn.onnx"), tmp_path / "lrn.engine", RTX)
     result = build(conv_graph(tmp_path / "conv.onnx"), tmp_path / "conv.engine", RTX)
